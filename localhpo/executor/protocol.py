@@ -1,0 +1,88 @@
+"""What an Executor is: it runs one trial and says what happened.
+
+Laws, which `tests/contracts/executor.py` runs over every implementation:
+
+- `start` does not block on the trial, and never raises because of the trial itself: a
+  command that does not exist is an outcome (`could not start`), not an exception;
+- `Run.poll` returns each measurement exactly once, in the order of report, without blocking;
+- once `Run.outcome` is not None it never changes, and every measurement can be polled;
+- `Run.stop` ends the whole process group of the trial within the grace period; the outcome
+  then has the state that was asked for, unless the trial had ended before by itself;
+- nothing of the trial is left running after its outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from localhpo.task import Task
+from localhpo.trial import Config, Failure, Measurement, State, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One trial, ready to run."""
+
+    task: Task
+    number: int
+    config: Config
+    seed: int
+    folder: Path
+    """The trial's own folder, empty or left by an interrupted run of the same trial."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Added to the environment, over the task's own: the devices granted, for instance."""
+    memory_mb: float | None = None
+    """Limit on the resident memory of the whole group."""
+    timeout_s: float | None = None
+    """Limit on wall clock; None for none."""
+    grace_s: float = 5.0
+    """Between TERM and KILL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    state: State
+    """complete, pruned, failed or interrupted."""
+    score: float | None
+    failure: Failure | None
+    usage: Usage
+    summary: str
+    """What happened, for a person and for the Creator: deterministic text."""
+
+
+class Run(Protocol):
+    """A trial that was started."""
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended; None while it runs."""
+        ...
+
+    def poll(self) -> Sequence[Measurement]:
+        """Return what was reported since the last call."""
+        ...
+
+    def stop(self, state: Literal[State.PRUNED, State.INTERRUPTED]) -> None:
+        """Ask it to end, as pruned or interrupted. Returns at once; may be called twice."""
+        ...
+
+
+class Executor(Protocol):
+    """Runs trials. See the module for the laws."""
+
+    def start(self, job: Job) -> Run:
+        """Start the trial.
+
+        Raises:
+            ExecutorError: the machine does not let trials be supervised at all.
+        """
+        ...
+
+    def close(self) -> None:
+        """End whatever still runs, as interrupted. May be called twice."""
+        ...

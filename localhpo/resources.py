@@ -1,0 +1,21 @@
+"""Finds `prompts/` and `models/` in a wheel, an editable install and a bare checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def folder(name: str) -> Path:
+    """Return the folder of shipped data called `name` (`prompts` or `models`).
+
+    Raises:
+        FileNotFoundError: this install does not hold it.
+    """
+    places = (_PACKAGE / "_data" / name, _PACKAGE.parent / name)
+    for place in places:
+        if place.is_dir():
+            return place
+    looked = " and ".join(str(place) for place in places)
+    raise FileNotFoundError(f"this installation of localhpo lacks {name}/: looked in {looked}")
