@@ -1,0 +1,95 @@
+"""What watches a study while it runs: a live display, a log, the callbacks of a user.
+
+The loop calls its observers in its own thread, between two polls, so an observer must be
+quick. One that raises is noted in the record, once, and does not harm the study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from localhpo.task import Task
+from localhpo.trial import Measurement, Trial
+
+EventKind = Literal[
+    "begun",  # the study begins, or goes on
+    "proposed",  # a trial was queued
+    "started",
+    "pruning",  # a running trial is asked to stop, and why
+    "finished",  # complete
+    "pruned",
+    "failed",
+    "infeasible",  # refused before it ran
+    "interrupted",
+    "note",  # good to know
+    "warning",  # something is not as it should be; the study goes on
+    "ended",  # no trial runs any more, and why
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, in one sentence."""
+
+    time: float
+    """Seconds since the epoch."""
+    kind: EventKind
+    message: str
+    """For a person."""
+    trial: int | None = None
+    """The number of the trial it is about."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """For a program (JSON)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A trial that runs now."""
+
+    trial: Trial
+    """With every measurement so far."""
+    elapsed_s: float
+    """Since it was started."""
+    latest: Measurement | None
+    """The last value of the task's metric; None before the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The study at one moment: everything that a display needs."""
+
+    task: Task
+    trials: tuple[Trial, ...]
+    """All trials of the study, by number; running ones with their measurements so far."""
+    best: Trial | None
+    """The complete trial with the best score."""
+    running: tuple[Running, ...]
+    """By number."""
+    proposing: bool
+    """Whether the Creator is thinking."""
+    closing: str
+    """Why no further trial is started; empty while the study goes on."""
+    elapsed_s: float
+    """Of tuning, over all runs of the study."""
+    trials_left: int | None
+    """Until the budget is used up, running ones included; None where trials do not bound it."""
+    seconds_left: float | None
+    """Of wall clock; None where minutes do not bound it."""
+    gpu_seconds_left: float | None
+    """None where GPU minutes do not bound it."""
+    estimated_s: float | None
+    """Until the end, from the durations of finished trials; None while there is none."""
+
+
+class Observer(Protocol):
+    """Watches a study."""
+
+    def on_event(self, event: Event) -> None:
+        """Hear what happened, at once and in order."""
+        ...
+
+    def on_change(self, snapshot: Snapshot) -> None:
+        """See the study as it stands: after each change, and about once a second."""
+        ...
