@@ -25,6 +25,7 @@ comes with a model is never run.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -233,19 +234,21 @@ def _parse(table: Mapping[str, Any], path: Path) -> Card:
     for key in table:
         if key not in _KEYS:
             raise CardError(f"{path}: unknown key {key!r}{_did_you_mean(key, _KEYS)}")
-    scalars = {key: _scalar(table, key, kind, path) for key, kind in _SCALARS.items()}
-    if scalars["prompt"] not in ("chat", "compact"):
-        raise CardError(f"{path}: prompt must be 'chat' or 'compact', but is {scalars['prompt']!r}")
-    tables = {key: _table(table, key, holds, path) for key, holds in _TABLES.items()}
-    _check_files(tables["files"], path)
-    return Card(**scalars, **tables, not_good_at=_not_good_at(table, path))
+    values: dict[str, Any] = {"not_good_at": _not_good_at(table, path)}
+    values |= {key: _scalar(table, key, kind, path) for key, kind in _SCALARS.items()}
+    values |= {key: _table(table, key, holds, path) for key, holds in _TABLES.items()}
+    if values["prompt"] not in ("chat", "compact"):
+        raise CardError(f"{path}: prompt must be 'chat' or 'compact', but is {values['prompt']!r}")
+    _check_files(values["files"], path)
+    return Card(**values)
 
 
-def _scalar(table: Mapping[str, Any], key: str, kind: type, path: Path) -> Any:
+def _scalar(table: Mapping[str, Any], key: str, kind: type[str | int], path: Path) -> Any:
     if key not in table:
         raise CardError(f"{path}: key {key!r} is missing")
     value = table[key]
-    if type(value) is not kind or (kind is int and value < 1):
+    # `type` and not isinstance: TOML's true is an int to Python.
+    if type(value) is not kind or (isinstance(value, int) and value < 1):
         wanted = "a positive integer" if kind is int else "a string"
         raise CardError(f"{path}: {key} must be {wanted}, but is {value!r}")
     return value
@@ -281,10 +284,8 @@ def _not_good_at(table: Mapping[str, Any], path: Path) -> tuple[str, ...]:
 
 def _folders() -> list[Path]:
     roots = []
-    try:
+    with contextlib.suppress(FileNotFoundError):  # an install may come without models
         roots.append(resources.folder("models"))
-    except FileNotFoundError:
-        pass  # an install without shipped models still serves the user's own
     if own := os.environ.get("LOCALHPO_MODELS"):
         roots.append(Path(own).expanduser())
     return [folder for root in roots for folder in _model_folders(root)]
