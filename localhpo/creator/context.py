@@ -92,7 +92,7 @@ def quality(worse: int, better: int) -> int:
 def parameter_fact(space: Space, parameter: Parameter) -> ParameterFact:
     """Return what a prompt may say about one hyperparameter."""
     default = "" if parameter.default is None else parameter.text(parameter.default)
-    when = _condition(space, parameter)
+    when = space.condition_text(parameter.name)
     if isinstance(parameter, Categorical | Ordinal):
         return ParameterFact(
             name=parameter.name,
@@ -174,14 +174,6 @@ def _summary(trial: Trial) -> str:
 def _remaining(history: History, waiting: int) -> int | None:
     trials = history.task.budget.trials
     return None if trials is None else max(0, trials - counted(history.trials) - waiting)
-
-
-def _condition(space: Space, parameter: Parameter) -> str:
-    """Return a parameter's condition in words; empty for none."""
-    return " and ".join(
-        f"{parent} is " + " or ".join(space[parent].text(value) for value in values)
-        for parent, values in parameter.when.items()
-    )
 
 
 def _spread(trials: Sequence[Trial], count: int) -> list[Trial]:

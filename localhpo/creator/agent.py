@@ -1,0 +1,305 @@
+"""The language model as a Creator.
+
+It is shown the facts of the study and answers under a grammar, so its answers are valid; that
+they are new is seen to here. A model that repeats what is known is asked again, with more
+samples and a higher temperature. When it still does, or fails, the task's `on_model_error`
+decides: stop, or let an engine stand in, under the engine's own name.
+
+A model that can talk gives its reason with each answer. One that is too small to is asked for
+many configurations at once, of which the most representative is taken: the middle of what a
+small model has in mind is far better than what it finds most likely, which clings to the edges
+of the ranges.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from localhpo import grammar
+from localhpo.creator import context, prompt, rationale
+from localhpo.creator.batch import one_by_one
+from localhpo.creator.guard import Guard, Verdict
+from localhpo.creator.protocol import History
+from localhpo.creator.seeds import derive
+from localhpo.errors import ConfigurationError, GenerationError, ModelError
+from localhpo.llm.protocol import Backend, Completion, Constraint, Message
+from localhpo.space import Categorical, Ordinal
+from localhpo.trial import Config, Proposal
+
+if TYPE_CHECKING:
+    from localhpo.space import Parameter, Space
+
+OnModelError = Literal["stop", "engine"]
+StandIn = Callable[[History], Proposal]
+
+ORIGIN = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One call of the backend; the next one comes when none of its answers was new."""
+
+    samples: int
+    temperature: float
+
+
+ROUNDS: Mapping[prompt.Style, Sequence[Round]] = {
+    "chat": (Round(1, 0.7), Round(2, 1.0), Round(4, 1.3)),
+    "compact": (Round(24, 1.0), Round(24, 1.3), Round(24, 1.6)),
+}
+
+_LIMITS = (30, 24, 18, 12, 8, 5, 3, 2, 1, 0)
+"""Finished trials shown: the first number whose prompt fits the model is taken."""
+
+_ANALYSIS_TOKENS = 700
+"""More than 600 characters of analysis, keys and evidence take, in any tokenizer we know."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    completion: Completion
+    answer: grammar.Answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What the model is asked, and the room left for its answer."""
+
+    messages: Sequence[Message]
+    trials: tuple[int, ...]
+    """Numbers of the trials that are shown: those that the answer may name."""
+    max_tokens: int
+
+
+@dataclass
+class _Spent:
+    """What asking has cost so far."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    answers: int = 0
+
+    def add(self, completions: Sequence[Completion]) -> None:
+        """Count one call; its samples share the prompt."""
+        self.prompt_tokens += max((one.prompt_tokens for one in completions), default=0)
+        self.completion_tokens += sum(one.completion_tokens for one in completions)
+        self.seconds += sum(one.seconds for one in completions)
+        self.answers += len(completions)
+
+
+class Agent:
+    """A language model alone.
+
+    Args:
+        backend: asks the model. Closed with the agent when `owned`.
+        on_model_error: what to do when it fails, or repeats itself without end.
+        stand_in: makes the proposal then, for `engine`.
+        owned: whether `close` closes the backend too.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        on_model_error: OnModelError,
+        stand_in: StandIn,
+        owned: bool = False,
+    ) -> None:
+        self._backend = backend
+        self._on_model_error = on_model_error
+        self._stand_in = stand_in
+        self._owned = owned
+        self._style: prompt.Style = backend.model.prompt
+
+    @property
+    def name(self) -> str:
+        """The name by which a user selects it."""
+        return "agent"
+
+    def propose(self, history: History, n: int) -> Sequence[Proposal]:
+        """Return up to `n` new proposals.
+
+        Raises:
+            SpaceExhaustedError: nothing new is left.
+            ModelError: the model failed, and the task says to stop then.
+        """
+        return one_by_one(self.propose_one, history, n)
+
+    def propose_one(self, history: History) -> Proposal:
+        """Return one new proposal. Raises as `propose` does."""
+        guard = Guard(history)
+        spent = _Spent()
+        try:
+            return self._ask(history, guard, spent)
+        except ModelError as error:
+            if self._on_model_error == "stop":
+                raise
+            proposal = self._stand_in(history)
+            note = f"stands in for the model: {error}"
+            return dataclasses.replace(
+                proposal,
+                note="; ".join(filter(None, (note, proposal.note))),
+                prompt_tokens=spent.prompt_tokens,
+                completion_tokens=spent.completion_tokens,
+                seconds=proposal.seconds + spent.seconds,
+            )
+
+    def close(self) -> None:
+        """Close the backend, if it is this agent's own."""
+        if self._owned:
+            self._backend.close()
+
+    def _ask(self, history: History, guard: Guard, spent: _Spent) -> Proposal:
+        """Return the model's proposal.
+
+        Raises:
+            ModelError: it failed, or nothing it said was new.
+        """
+        question = self._question(history)
+        near: tuple[_Draw, int] | None = None
+        tries = 0
+        for attempt in range(len(ROUNDS[self._style])):
+            draws = self._draw(history, question, attempt, spent)
+            pick = guard.pick(draws, lambda draw: draw.answer.config)
+            if pick is None:
+                continue
+            tries += pick.tries
+            if pick.verdict is Verdict.NEW:
+                return self._proposal(history, question, pick.drawn, tries, spent)
+            if pick.verdict is Verdict.NEAR and near is None:
+                near = (pick.drawn, tries)
+        if near is not None:
+            return self._proposal(history, question, near[0], tries, spent, note="a near duplicate")
+        raise ModelError(
+            f"none of its {spent.answers} answers was a valid configuration that is new",
+            hint="a larger model repeats itself less; the hybrid creator needs it less often",
+        )
+
+    def _question(self, history: History) -> _Question:
+        """Return the prompt with as much history as the model can hold.
+
+        Raises:
+            ModelError: not even the prompt without history fits.
+        """
+        space, model = history.task.space, self._backend.model
+        answer = answer_tokens(space) + (_ANALYSIS_TOKENS if self._style == "chat" else 0)
+        tokens = 0
+        for limit in _LIMITS:
+            facts = context.facts(history, limit=limit)
+            messages = prompt.messages(facts, self._style)
+            tokens = self._backend.count_tokens(messages)
+            if tokens + answer <= model.context_length:
+                numbers = tuple(sorted(trial.number for trial in facts.trials))
+                return _Question(messages, numbers, max_tokens=answer)
+        raise ModelError(
+            f"{model.name} holds {model.context_length} tokens; the prompt without any history "
+            f"takes {tokens} and the answer up to {answer}",
+            hint="shorten the background, or choose a model with a longer context",
+        )
+
+    def _draw(
+        self, history: History, question: _Question, attempt: int, spent: _Spent
+    ) -> Sequence[_Draw]:
+        """Return the valid answers of one round, the most representative first."""
+        space, chat = history.task.space, self._style == "chat"
+        plan = ROUNDS[self._style][attempt]
+        constraint = Constraint(
+            grammar=grammar.lark(space, rationale=chat, trials=question.trials),
+            schema=grammar.json_schema(space, rationale=chat, trials=question.trials),
+        )
+        try:
+            completions = self._backend.generate(
+                question.messages,
+                constraint,
+                n=plan.samples,
+                max_tokens=question.max_tokens,
+                temperature=plan.temperature,
+                seed=derive(history, ORIGIN, attempt),
+            )
+        except GenerationError:
+            if attempt == len(ROUNDS[self._style]) - 1:
+                raise
+            return ()
+        spent.add(completions)
+        draws = [
+            _Draw(completion, answer)
+            for completion in completions
+            if (answer := _parse(completion.text, space, chat, question.trials)) is not None
+        ]
+        taken = [trial.config for trial in history.trials]
+        order = representative(space, [draw.answer.config for draw in draws], taken)
+        return [draws[index] for index in order]
+
+    def _proposal(
+        self,
+        history: History,
+        question: _Question,
+        draw: _Draw,
+        tries: int,
+        spent: _Spent,
+        note: str = "",
+    ) -> Proposal:
+        config = draw.answer.config
+        reason, evidence = draw.answer.analysis, draw.answer.evidence
+        said = self._style == "chat"
+        if not said:
+            reason, evidence = rationale.compute(history, config)
+        return Proposal(
+            config=config,
+            origin=ORIGIN,
+            rationale=reason,
+            rationale_by="model" if said else "computed",
+            evidence=evidence,
+            tries=tries,
+            seed=draw.completion.seed,
+            model_digest=self._backend.model.digest,
+            prompt_tokens=spent.prompt_tokens,
+            completion_tokens=spent.completion_tokens,
+            seconds=spent.seconds,
+            prompt=prompt.text(question.messages),
+            prompt_sha256=prompt.sha256(question.messages),
+            answer=draw.completion.text,
+            note=note,
+        )
+
+
+def answer_tokens(space: Space) -> int:
+    """Return more tokens than a configuration's text takes: one for each of its characters."""
+    return 16 + sum(len(parameter.name) + 6 + _longest(parameter) for parameter in space.parameters)
+
+
+def _longest(parameter: Parameter) -> int:
+    """Return the characters of the longest value, or more."""
+    if isinstance(parameter, Categorical | Ordinal):
+        return max(len(parameter.text(value)) for value in parameter.values)
+    return max(16, len(parameter.text(parameter.low)), len(parameter.text(parameter.high)))
+
+
+def _parse(text: str, space: Space, chat: bool, trials: tuple[int, ...]) -> grammar.Answer | None:
+    """Return the answer; None where a server that takes only a schema let one slip."""
+    try:
+        return grammar.parse(text, space, rationale=chat, trials=trials)
+    except ConfigurationError:
+        return None
+
+
+def representative(space: Space, drawn: Sequence[Config], taken: Sequence[Config]) -> list[int]:
+    """Return the order in which the drawn configurations stand best for all of them.
+
+    Of k samples from a model, the first is the one after whose choice the samples lie closest,
+    on average, to something that is taken or chosen. Where nothing is taken that is their
+    medoid; later it is the middle of what the trials do not cover yet (one greedy step of the
+    k-medoids problem), so a model that ignores the history still gives different proposals.
+    """
+    if len(drawn) < 2:
+        return list(range(len(drawn)))
+    apart = np.array([[space.distance(a, b) for b in drawn] for a in drawn])
+    covered = np.array([min((space.distance(a, b) for b in taken), default=np.inf) for a in drawn])
+    cost = np.minimum(apart, covered[None, :]).mean(axis=1)
+    return [int(index) for index in np.argsort(cost, kind="stable")]

@@ -1,0 +1,41 @@
+"""Several proposals at once, each knowing those before it.
+
+Asking for n proposals is the same as asking for one n times while none of them has run:
+every Creator says how it makes one, and gets the rest from here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from localhpo.creator.protocol import History
+from localhpo.errors import SpaceExhaustedError
+from localhpo.trial import Proposal, State, Trial
+
+
+def one_by_one(one: Callable[[History], Proposal], history: History, n: int) -> list[Proposal]:
+    """Return up to `n` proposals; fewer when the space holds no more.
+
+    Raises:
+        SpaceExhaustedError: not even one is left.
+    """
+    proposals: list[Proposal] = []
+    for _ in range(n):
+        try:
+            proposal = one(history)
+        except SpaceExhaustedError:
+            if not proposals:
+                raise
+            break
+        proposals.append(proposal)
+        history = following(history, proposal)
+    return proposals
+
+
+def following(history: History, proposal: Proposal) -> History:
+    """Return the history with the proposal queued as its next trial."""
+    trial = Trial(number=history.next_number, state=State.QUEUED, proposal=proposal)
+    return dataclasses.replace(
+        history, trials=(*history.trials, trial), next_number=history.next_number + 1
+    )

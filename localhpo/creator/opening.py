@@ -1,0 +1,70 @@
+"""Opens the Creator that a task asks for."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from localhpo.creator.engines import KINDS, Engine
+from localhpo.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from localhpo.creator.agent import Agent
+    from localhpo.creator.protocol import Creator
+    from localhpo.llm.protocol import Backend
+    from localhpo.task import Task
+
+NAMES = ("hybrid", "agent", *KINDS)
+
+
+def open_creator(task: Task, *, backend: Backend | None = None) -> Creator:
+    """Return the Creator named in the task's settings; a model is loaded where it needs one.
+
+    Args:
+        task: its `creator` settings say which.
+        backend: serves the model, in place of the one that the settings name. It stays the
+            caller's to close.
+
+    Raises:
+        InputError: no Creator has that name.
+        MissingExtraError: it needs a package that is not installed. (A hybrid whose
+            `on_model_error` is `engine` does without the model, and says so each time.)
+        ModelError: the model, or its server, cannot be used.
+    """
+    name = task.creator.name
+    if name in KINDS:
+        return Engine(name)
+    from localhpo.creator.hybrid import Hybrid
+
+    if name == "agent":
+        return _agent(task, backend)
+    if name != "hybrid":
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        raise InputError(
+            f"a creator must be one of {', '.join(NAMES)}; got {name!r}",
+            hint=f"did you mean {near[0]}?" if near else None,
+        )
+    try:
+        return Hybrid(_agent(task, backend))
+    except MissingExtraError as error:
+        if task.creator.on_model_error == "stop":
+            raise
+        return Hybrid(None, note=f"no language model: {error} ({error.hint})")
+
+
+def _agent(task: Task, backend: Backend | None) -> Agent:
+    from localhpo.creator.agent import Agent
+    from localhpo.creator.hybrid import stand_in
+
+    settings = task.creator
+    owned = backend is None
+    if backend is None:
+        from localhpo.llm import open_backend
+
+        backend = open_backend(
+            settings.backend,
+            model=settings.model,
+            url=settings.url,
+            allow_remote=settings.allow_remote,
+        )
+    return Agent(backend, on_model_error=settings.on_model_error, stand_in=stand_in, owned=owned)

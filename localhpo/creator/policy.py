@@ -1,0 +1,61 @@
+"""How model and engine share the trials: a pure function of the trials so far.
+
+The one place to change when measurements say otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from localhpo.trial import Direction, State, Trial, is_better
+
+ENGINE_FLOOR = 0.5
+"""Least share of the engine once it knows enough to start."""
+
+_PRIOR_TRIALS = 3.0
+"""Trials of middling success that each side is credited with beforehand."""
+
+
+def model_share(trials: Sequence[Trial], direction: Direction, startup: int) -> float:
+    """Return the probability with which the model makes the next proposal.
+
+    Until the engine has the `startup` complete trials that it needs, its draws are random and
+    the model's are better: all proposals are the model's (but no more than twice as many,
+    should they keep failing). From then on, the engine was measured to be the better proposer
+    nearly always. So the model is weighed as one trial's worth of knowledge against the t
+    trials of evidence, 1/t, times its record over the engine's. The record of a side is the
+    mean share of the other scored trials that its trials beat, a failure beating none, drawn
+    towards 1/2 by `_PRIOR_TRIALS`. The engine keeps at least `ENGINE_FLOOR`.
+
+    At even records that makes the model's share 1/4 for the fourth trial, 1/10 for the tenth
+    and 1/30 for the thirtieth. Trials that users or defaults brought count as evidence, and
+    to nobody's record.
+    """
+    ran = [trial for trial in trials if trial.state is not State.INFEASIBLE]
+    complete = sum(trial.state is State.COMPLETE for trial in ran)
+    if complete < startup and len(ran) < 2 * startup:
+        return 1.0
+    scored = [trial for trial in ran if trial.score is not None]
+    models = [trial for trial in ran if trial.proposal.origin == "model"]
+    engines = [trial for trial in ran if trial.proposal.origin.startswith("engine:")]
+    model = record(models, scored, direction) / max(1, len(ran))
+    engine = record(engines, scored, direction)
+    return min(1.0 - ENGINE_FLOOR, model / (model + engine))
+
+
+def record(trials: Sequence[Trial], scored: Sequence[Trial], direction: Direction) -> float:
+    """Return the mean share of the scored trials that these trials beat, drawn towards 1/2."""
+    ended = [trial for trial in trials if trial.score is not None or trial.state is State.FAILED]
+    credit = sum(_beaten(trial, scored, direction) for trial in ended)
+    return (_PRIOR_TRIALS / 2.0 + credit) / (_PRIOR_TRIALS + len(ended))
+
+
+def _beaten(trial: Trial, scored: Sequence[Trial], direction: Direction) -> float:
+    if trial.score is None:
+        return 0.0
+    others = [
+        other.score for other in scored if other.number != trial.number and other.score is not None
+    ]
+    if not others:
+        return 0.5
+    return sum(is_better(trial.score, score, direction) for score in others) / len(others)
