@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+
+from localhpo.creator.policy import ENGINE_FLOOR, model_share, record
+from localhpo.trial import State
+
+STARTUP = 3
+
+
+@pytest.fixture
+def trials_of(make_trial):
+    """Make trials from (origin, score) pairs; a score of None is a failure."""
+
+    def make(*rows):
+        return [
+            make_trial(
+                number,
+                {"learning_rate": 1e-2, "depth": 1},
+                State.FAILED if score is None else State.COMPLETE,
+                score,
+                origin,
+            )
+            for number, (origin, score) in enumerate(rows)
+        ]
+
+    return make
+
+
+def share(trials, direction="minimize"):
+    return model_share(trials, direction, STARTUP)
+
+
+@pytest.mark.parametrize("count", range(STARTUP))
+def test_the_model_opens(trials_of, count):
+    assert share(trials_of(*[("model", 0.5)] * count)) == 1.0
+
+
+def test_at_even_records_the_share_falls_with_the_evidence(trials_of):
+    def even(count):
+        rows = [("model" if n % 2 else "engine:gp", 0.5) for n in range(count)]
+        return share(trials_of(*rows))
+
+    shares = [even(count) for count in range(4, 31, 2)]
+    assert shares == sorted(shares, reverse=True)
+    assert even(4) == pytest.approx(1 / 5, abs=0.02)
+    assert even(30) == pytest.approx(1 / 31, abs=0.02)
+
+
+def test_a_model_that_does_better_is_asked_more_often(trials_of):
+    good = trials_of(("model", 0.1), ("model", 0.2), ("engine:gp", 0.8), ("engine:gp", 0.9))
+    poor = trials_of(("model", 0.9), ("model", 0.8), ("engine:gp", 0.2), ("engine:gp", 0.1))
+    assert share(good) > share(poor)
+    assert share(good, "maximize") < share(poor, "maximize")
+
+
+def test_the_engine_keeps_its_floor(trials_of):
+    trials = trials_of(*[("model", 0.1)] * 3, *[("engine:gp", 0.9)] * 30)
+    assert 0.0 < share(trials) <= 1.0 - ENGINE_FLOOR
+
+
+def test_a_model_whose_trials_fail_does_not_keep_all_turns(trials_of):
+    assert share(trials_of(*[("model", None)] * 5)) == 1.0
+    assert share(trials_of(*[("model", None)] * 6)) < 0.2
+
+
+def test_failures_count_against_a_side_and_users_trials_for_none(trials_of):
+    before = trials_of(("user", 0.5), ("default", 0.4), ("user", 0.3))
+    assert share(before) == pytest.approx(1 / 4)
+    failed = trials_of(("user", 0.5), ("default", 0.4), ("user", 0.3), ("model", None))
+    assert record([failed[3]], failed, "minimize") < 0.5
+
+
+def test_refused_configurations_are_no_evidence(trials_of, make_trial):
+    trials = trials_of(("model", 0.5), ("model", 0.4))
+    refused = make_trial(2, {"learning_rate": 1e-2, "depth": 2}, State.INFEASIBLE, origin="model")
+    assert share([*trials, refused]) == 1.0
+
+
+def test_the_record_is_the_share_of_trials_beaten_drawn_towards_a_half(trials_of):
+    trials = trials_of(("model", 0.1), ("engine:gp", 0.2), ("engine:gp", 0.3))
+    assert record(trials[:1], trials, "minimize") == pytest.approx((1.5 + 1.0) / 4)
+    assert record(trials[1:], trials, "minimize") == pytest.approx((1.5 + 0.5 + 0.0) / 5)
+    assert record([], trials, "minimize") == 0.5

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pytest
+from scipy.stats import spearmanr
+
+from localhpo.creator import rationale
+from localhpo.creator.protocol import History
+from localhpo.space import Categorical, Float, Int, Space
+from localhpo.trial import Cause, Failure, State
+
+SPACE = Space(
+    [
+        Float("rate", 1e-4, 1.0, log=True),
+        Int("depth", 1, 9),
+        Categorical("booster", ("tree", "dart")),
+        Float("drop", 0.0, 0.5, when={"booster": ("dart",)}),
+    ]
+)
+
+
+def config(rate=1e-2, depth=4, booster="tree", **more):
+    return {"rate": rate, "depth": depth, "booster": booster, **more}
+
+
+@pytest.fixture
+def history_of(make_task):
+    def make(trials, direction="maximize"):
+        task = make_task(space=SPACE, direction=direction, metric="val_f1")
+        return History(task, tuple(trials), seed=0, next_number=len(trials))
+
+    return make
+
+
+def test_changes_are_told_against_the_best_trial_the_largest_first(history_of, make_trial):
+    trials = [make_trial(0, config(), score=0.5), make_trial(1, config(rate=3e-2), score=0.971)]
+    said, evidence = rationale.compute(history_of(trials), config(rate=1e-2, depth=8))
+    assert said == "against trial 1 (val_f1 0.971): depth 4 -> 8, rate 3e-2 -> 1e-2"
+    assert evidence == (1,)
+
+
+def test_a_parameter_that_starts_or_ceases_to_apply_is_named(history_of, make_trial):
+    tree, dart = config(), config(booster="dart", drop=0.1)
+    said, _ = rationale.compute(history_of([make_trial(0, tree, score=0.5)]), dart)
+    assert 'booster "tree" -> "dart", drop 0.1 (did not apply there)' in said
+    said, _ = rationale.compute(history_of([make_trial(0, dart, score=0.5)]), tree)
+    assert "drop no longer applies" in said
+
+
+@pytest.mark.parametrize(
+    ("direction", "sign", "phrase"),
+    [
+        ("maximize", -1, "among 6 trials lower rate went with higher val_f1 (Spearman -1.00)"),
+        ("minimize", 1, "among 6 trials lower rate went with lower val_f1 (Spearman +1.00)"),
+        ("minimize", -1, "among 6 trials higher rate went with lower val_f1 (Spearman -1.00)"),
+    ],
+)
+def test_the_trend_that_the_change_follows_or_opposes(
+    history_of, make_trial, direction, sign, phrase
+):
+    trials = [
+        make_trial(number, config(rate=rate), score=sign * float(number))
+        for number, rate in enumerate([1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1])
+    ]
+    history = history_of(trials, direction)
+    toward = 2e-4 if "lower rate" in phrase else 5e-2
+    said, evidence = rationale.compute(history, config(rate=toward))
+    assert phrase in said
+    assert "against which this goes" in said, "it moves away from the edge that was best"
+    assert len(evidence) == 5
+    assert set(evidence) <= {trial.number for trial in trials}
+
+
+def test_a_change_along_the_trend_is_not_called_against_it(history_of, make_trial):
+    rates, scores = [1e-3, 3e-3, 1e-2, 3e-2, 1e-1], [0.4, 0.5, 0.3, 0.2, 0.1]
+    trials = [
+        make_trial(n, config(rate=r), score=s)
+        for n, (r, s) in enumerate(zip(rates, scores, strict=True))
+    ]
+    said, evidence = rationale.compute(history_of(trials), config(rate=1e-4))
+    assert said == (
+        "against trial 1 (val_f1 0.5): rate 3e-3 -> 1e-4; "
+        "among 5 trials lower rate went with higher val_f1 (Spearman -0.90)"
+    )
+    assert evidence == (1, 0, 2, 3, 4)
+
+
+def test_a_weak_trend_is_not_spoken_of(history_of, make_trial):
+    rates = [1e-4, 1e-3, 1e-2, 1e-1, 1e0]
+    scores = [0.2, 0.5, 0.1, 0.4, 0.3]
+    trials = [
+        make_trial(n, config(rate=r), score=s)
+        for n, (r, s) in enumerate(zip(rates, scores, strict=True))
+    ]
+    said, evidence = rationale.compute(history_of(trials), config(rate=2e-3))
+    assert "Spearman" not in said
+    assert evidence == (1,)
+
+
+def test_without_a_score_the_last_failure_is_the_evidence(history_of, make_trial):
+    assert rationale.compute(history_of([]), config()) == ("no trial has a score yet", ())
+    failure = Failure(Cause.TIMEOUT, "took too long")
+    trials = [make_trial(0, config(), State.FAILED, failure=failure)]
+    assert rationale.compute(history_of(trials), config(depth=3)) == (
+        "no trial has a score yet; trial 0 failed (timeout)",
+        (0,),
+    )
+
+
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [([1, 2, 3, 4], [4, 1, 2, 3]), ([1, 1, 2, 5], [0.1, 0.2, 0.2, 9]), ([3, 2, 1], [1, 2, 3])],
+)
+def test_spearman_is_scipys(a, b):
+    assert rationale.spearman(a, b) == pytest.approx(spearmanr(a, b).statistic)
+
+
+def test_spearman_of_a_constant_is_zero():
+    assert rationale.spearman([1, 1, 1], [1, 2, 3]) == 0.0
