@@ -53,7 +53,10 @@ ROUNDS: Mapping[prompt.Style, Sequence[Round]] = {
     "compact": (Round(24, 1.0), Round(24, 1.3), Round(24, 1.6)),
 }
 
-_LIMITS = (30, 24, 18, 12, 8, 5, 3, 2, 1, 0)
+LIMITS: Mapping[prompt.Style, Sequence[int]] = {
+    "chat": (context.DEFAULT_LIMIT, 24, 18, 12, 8, 5, 3, 2, 1, 0),
+    "compact": (12, 8, 5, 3, 2, 1, 0),  # its template shows no more than twelve
+}
 """Finished trials shown: the first number whose prompt fits the model is taken."""
 
 _ANALYSIS_TOKENS = 700
@@ -190,7 +193,7 @@ class Agent:
         space, model = history.task.space, self._backend.model
         answer = answer_tokens(space) + (_ANALYSIS_TOKENS if self._style == "chat" else 0)
         tokens = 0
-        for limit in _LIMITS:
+        for limit in LIMITS[self._style]:
             facts = context.facts(history, limit=limit)
             messages = prompt.messages(facts, self._style)
             tokens = self._backend.count_tokens(messages)

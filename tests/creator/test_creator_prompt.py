@@ -109,7 +109,7 @@ def test_an_empty_study_says_so_and_claims_nothing():
     assert "lower is better" in text
     for absent in ("Description", "Best: trial", "Running", "| trial |"):
         assert absent not in text
-    assert "trials remain," not in text
+    assert "this one included" not in text
 
 
 def test_a_users_words_are_never_read_as_a_template():
