@@ -6,10 +6,10 @@ quick. One that raises is noted in the record, once, and does not harm the study
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
+from localhpo.store.records import Event
 from localhpo.task import Task
 from localhpo.trial import Measurement, Trial
 
@@ -27,21 +27,7 @@ EventKind = Literal[
     "warning",  # something is not as it should be; the study goes on
     "ended",  # no trial runs any more, and why
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened, in one sentence."""
-
-    time: float
-    """Seconds since the epoch."""
-    kind: EventKind
-    message: str
-    """For a person."""
-    trial: int | None = None
-    """The number of the trial it is about."""
-    data: Mapping[str, Any] = field(default_factory=dict)
-    """For a program (JSON)."""
+"""What the `Event`s of the loop are about."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,176 @@
+"""What this machine offers to trials: CPUs, memory, GPUs by count.
+
+Limits that a container or a batch system sets count, not what the hardware could do: CPU
+affinity, cgroup quotas (v1 and v2), `CUDA_VISIBLE_DEVICES`. No device is opened or
+initialized: that is left to the trials.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import psutil
+
+from localhpo.scheduler.placement import Gpu, Inventory
+
+_MB = 2**20
+
+
+def find_inventory(
+    environ: Mapping[str, str] | None = None, *, root: Path = Path("/")
+) -> Inventory:
+    """Return what trials may use.
+
+    Args:
+        environ: The environment that trials will have; that of this process by default.
+        root: Where `proc` and `sys` are found.
+    """
+    return Inventory(
+        cpus=count_cpus(root), memory_mb=total_memory_mb(root), gpus=find_gpus(environ, root=root)
+    )
+
+
+def count_cpus(root: Path = Path("/")) -> int:
+    """Return the CPUs this process may use at once: affinity and cgroup quota, at least 1."""
+    quotas = [math.floor(quota) for quota in _cpu_quotas(root)]
+    return max(1, min([len(os.sched_getaffinity(0)), *quotas]))
+
+
+def total_memory_mb(root: Path = Path("/")) -> float:
+    """Return the memory that this process and its children may use."""
+    limits = [_number(folder / name) for folder, name in _limit_files(root, "memory")]
+    return min([psutil.virtual_memory().total, *(x for x in limits if x is not None)]) / _MB
+
+
+def find_gpus(
+    environ: Mapping[str, str] | None = None, *, root: Path = Path("/")
+) -> tuple[Gpu, ...]:
+    """Return the NVIDIA GPUs that a trial may see.
+
+    Known from nvidia-ml-py where it is installed, else from the driver's files; where neither
+    knows any (WSL, other vendors) the list in `CUDA_VISIBLE_DEVICES` is believed. A list that is
+    set always restricts. Names and memory follow the order of the bus, which is CUDA's own order
+    only where all devices are alike.
+    """
+    environ = os.environ if environ is None else environ
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = _gpus_by_nvml()
+    if gpus is None:
+        gpus = _gpus_by_driver(root) or [Gpu(id) for id in _ids(visible or "")]
+    return tuple(gpus if visible is None else _restrict(gpus, _ids(visible)))
+
+
+def _ids(visible: str) -> list[str]:
+    """Read `CUDA_VISIBLE_DEVICES` as CUDA does: the first entry that is no device ends the list.
+
+    https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables
+    """
+    ids: list[str] = []
+    for entry in (part.strip() for part in visible.split(",")):
+        if not (entry.isdigit() or entry.startswith(("GPU-", "MIG-"))) or entry in ids:
+            break
+        ids.append(entry)
+    return ids
+
+
+def _restrict(gpus: Sequence[Gpu], ids: Sequence[str]) -> list[Gpu]:
+    """Return the devices that the ids name; an index that does not exist ends the list."""
+    known = {gpu.id: gpu for gpu in gpus}
+    chosen: list[Gpu] = []
+    for id in ids if gpus else ():
+        if id.isdigit() and id not in known:
+            break
+        chosen.append(known.get(id, Gpu(id)))
+    return chosen
+
+
+def _gpus_by_nvml() -> list[Gpu] | None:
+    """Ask the management library; None where it is not installed or finds no driver."""
+    try:
+        nvml: Any = importlib.import_module("pynvml")
+    except ImportError:
+        return None
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        return None
+    try:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
+        return [
+            Gpu(str(i), nvml.nvmlDeviceGetName(h), nvml.nvmlDeviceGetMemoryInfo(h).total / _MB)
+            for i, h in enumerate(handles)
+        ]
+    except nvml.NVMLError:
+        return None
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _gpus_by_driver(root: Path) -> list[Gpu]:
+    """Count the devices that the kernel driver shows; it has a folder for each."""
+    folder = root / "proc/driver/nvidia/gpus"
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [Gpu(str(i), _model(device)) for i, device in enumerate(found)]
+
+
+def _model(device: Path) -> str:
+    """Read the line `Model: ...` of a device's file."""
+    for line in _text(device / "information").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "Model":
+            return value.strip()
+    return ""
+
+
+def _cpu_quotas(root: Path) -> Iterator[float]:
+    """Yield the CPUs that each cgroup above this process allows."""
+    for folder, name in _limit_files(root, "cpu"):
+        if name == "cpu.max":
+            quota, _, period = _text(folder / name).strip().partition(" ")
+        else:
+            quota, period = _text(folder / name), _text(folder / "cpu.cfs_period_us")
+        # "max" (v2) and -1 (v1) say that there is no quota.
+        with contextlib.suppress(ValueError, ZeroDivisionError):
+            if float(quota) > 0:
+                yield float(quota) / float(period)
+
+
+def _limit_files(root: Path, controller: str) -> Iterator[tuple[Path, str]]:
+    """Yield (folder, file name) of one limit for each cgroup from this process's own upwards."""
+    names = {
+        "cpu": ("cpu.max", "cpu.cfs_quota_us"),
+        "memory": ("memory.max", "memory.limit_in_bytes"),
+    }
+    v2, v1 = names[controller]
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mount, name = root / "sys/fs/cgroup", v2
+        elif controller in controllers.split(","):
+            mount, name = root / "sys/fs/cgroup" / controller, v1
+        else:
+            continue
+        own = PurePosixPath(path.lstrip("/"))
+        for folder in (own, *own.parents):
+            yield mount / folder, name
+
+
+def _number(path: Path) -> float | None:
+    """Return the number in a file; None where there is none (`max`, or no file)."""
+    try:
+        return float(_text(path))
+    except ValueError:
+        return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,388 @@
+"""The loop that runs a study: it fills free slots, watches what runs, and records everything.
+
+It is asynchronous (a trial that ends makes room at once, whatever the others do), lives in
+one thread (only the Creator thinks in another, see `proposer`), and takes time from its
+clock, so that a simulated study runs this very loop. Each turn looks at everything once:
+
+    watch the running trials -> heed limits -> read the inbox -> ask the Creator
+    -> take its proposals -> start what waits -> tell the store and the observers
+
+Trials run in this order: those the user enqueued, those that were interrupted, those the
+Creator proposed. What is recorded when is said in `ledger`.
+
+How a run ends:
+
+- the budget of trials is used up, or the space: as soon as the last trial has ended;
+- time is up: running trials are interrupted, and go on if the budget grows;
+- the Creator fails, or the first trials all fail in the same way: running trials, which are
+  paid for, end by themselves; then the error is raised;
+- `interrupt`, as on Ctrl-C: running trials are interrupted; at a second one, killed;
+- an error of the store or the machine: nothing is left running, and what could not be
+  recorded runs again next time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from localhpo.creator.protocol import Creator, History
+from localhpo.errors import (
+    CreatorError,
+    NoGoodTrialError,
+    SpaceExhaustedError,
+    StudyInterruptedError,
+)
+from localhpo.executor.clock import Clock, RealClock
+from localhpo.executor.protocol import Executor, Outcome
+from localhpo.scheduler import budget, view
+from localhpo.scheduler.audience import Audience
+from localhpo.scheduler.budget import Left, Spent
+from localhpo.scheduler.devices import find_inventory
+from localhpo.scheduler.ledger import Ledger, Recorder
+from localhpo.scheduler.observer import EventKind, Observer, Snapshot
+from localhpo.scheduler.placement import Inventory
+from localhpo.scheduler.proposer import Proposer
+from localhpo.scheduler.pruning import pruner_for
+from localhpo.scheduler.runs import Runs
+from localhpo.task import Task
+from localhpo.trial import COUNTED, Config, Proposal, State, Trial
+
+_ENDED_AS: dict[State, EventKind] = {
+    State.COMPLETE: "finished",
+    State.PRUNED: "pruned",
+    State.FAILED: "failed",
+    State.INTERRUPTED: "interrupted",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """How the loop goes about it."""
+
+    poll_s: float = 0.05
+    """Between two turns."""
+    idle_s: float = 1.0
+    """Between two looks at the inbox, flushes and snapshots while nothing happens."""
+    farewell_s: float = 10.0
+    """How long a run that is over waits for a proposal still being made; after that the
+    Creator is left to itself, in its thread."""
+    concurrent_proposals: bool = True
+    """Whether the Creator thinks in a thread of its own; False for simulations."""
+    refusals: int = 20
+    """So many infeasible proposals, one after another, are an error."""
+    hopeless_after: int = 3
+    """So many first trials that fail in the same way end the run; 0 for never."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Closing:
+    """No further trial is started."""
+
+    reason: str
+    since: float
+    """On the monotonic clock."""
+    error: Exception | None
+    """Raised once the running trials have ended."""
+
+
+class Loop:
+    """One run of a study; made for a single call of `run`.
+
+    Whoever opened the Creator, the Executor and the recorder closes them.
+
+    Args:
+        task: What to tune.
+        creator: Makes the proposals.
+        executor: Runs the trials.
+        recorder: Keeps what happens.
+        trials: The study's trials so far, of all earlier runs.
+        seed: Of the study.
+        trial_folder: The folder of a trial, by number.
+        inventory: What trials may use; this machine by default.
+        clock: The real one by default.
+        observers: Told what happens.
+        spent: Time that earlier runs used.
+        check: Says why a configuration must not run, or None; by default all may.
+        inbox: Returns proposals that came from outside since it was last called.
+        settings: How to go about it.
+
+    Raises:
+        TaskError: a trial of this task can never run on this machine.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        creator: Creator,
+        executor: Executor,
+        recorder: Recorder,
+        trials: Sequence[Trial],
+        seed: int,
+        trial_folder: Callable[[int], Path],
+        inventory: Inventory | None = None,
+        clock: Clock | None = None,
+        observers: Sequence[Observer] = (),
+        spent: Spent | None = None,
+        check: Callable[[Config], str | None] | None = None,
+        inbox: Callable[[], Sequence[Proposal]] = tuple,
+        settings: LoopSettings | None = None,
+    ) -> None:
+        self._task = task
+        self._seed = seed
+        self._clock = clock or RealClock()
+        self._spent_before = spent or Spent()
+        self._check = check
+        self._inbox = inbox
+        self._settings = settings or LoopSettings()
+        self._prune = pruner_for(task)
+        self._runs = Runs(
+            task=task,
+            executor=executor,
+            inventory=inventory or find_inventory({**os.environ, **task.env}),
+            clock=self._clock,
+            trial_folder=trial_folder,
+        )
+        self._ledger = Ledger(trials, recorder=recorder, clock=self._clock, seed=seed)
+        self._proposer = Proposer(creator, concurrent=self._settings.concurrent_proposals)
+        self._audience = Audience(recorder, observers, self._clock, idle_s=self._settings.idle_s)
+
+        self._began = self._inbox_due = self._clock.monotonic()
+        self._interrupts = 0
+        self._killed = False
+        self._ended: list[Trial] = []  # in this run, in the order of their ends
+        self._refused_in_a_row = 0
+        self._exhausted = False  # nothing new is left in the space
+        self._closing: _Closing | None = None
+
+    def run(self) -> tuple[Trial, ...]:
+        """Run trials until the budget is used up; return all trials of the study.
+
+        Raises:
+            StudyInterruptedError: `interrupt` was called.
+            NoGoodTrialError: the first trials all failed in the same way.
+            CreatorError: no proposal could be made.
+            ModelError: the model failed, and the task says to stop then.
+        """
+        try:
+            self._begin()
+            while self._goes_on():
+                self._turn()
+                self._clock.sleep(self._settings.poll_s)
+            self._end()
+        except BaseException:
+            self._abandon()
+            raise
+        finally:
+            self._proposer.close()
+        if self._closing is not None and self._closing.error is not None:
+            raise self._closing.error
+        return self._ledger.trials
+
+    def interrupt(self) -> None:
+        """Stop the study; may be called by a signal handler. A second call kills what runs."""
+        self._interrupts += 1
+
+    @property
+    def spent(self) -> Spent:
+        """Time used, over all runs of the study."""
+        return Spent(
+            wall_s=self._spent_before.wall_s + self._clock.monotonic() - self._began,
+            gpu_s=self._spent_before.gpu_s + self._runs.gpu_s,
+        )
+
+    # The course of a run.
+
+    def _begin(self) -> None:
+        done, total = self._ledger.counted, self._task.budget.trials
+        self._say("begun", f"{done} trials are done" + (f" of {total}" if total else ""))
+        for trial in self._ledger.take_up():
+            self._say("interrupted", "cut off with an earlier run; it runs again", trial)
+        wanted = self._task.resources.parallel
+        if self._runs.slots < wanted:
+            self._say(
+                "note",
+                f"[resources] parallel = {wanted}, but this machine has room for "
+                f"{self._runs.slots} at once; let a trial ask for less to run more of them",
+            )
+
+    def _turn(self) -> None:
+        self._watch()
+        self._heed_limits()
+        self._read_inbox()
+        self._ask_creator()
+        self._take_proposals()
+        self._start_waiting()
+        self._audience.refresh(self._snapshot)
+
+    def _goes_on(self) -> bool:
+        if self._killed:
+            return False
+        if self._runs or self._has_more_to_run():
+            return True
+        return self._proposer.busy and not self._is_late()
+
+    def _has_more_to_run(self) -> bool:
+        if self._closing or self._left.trials == 0:
+            return False
+        return not self._exhausted or bool(self._ledger.waiting)
+
+    def _is_late(self) -> bool:
+        late_s = self._clock.monotonic() - self._closing.since if self._closing else 0.0
+        return late_s > self._settings.farewell_s
+
+    def _close(self, reason: str, error: Exception | None = None) -> None:
+        """Start no further trial in this run; the first reason counts."""
+        if self._closing is None:
+            self._closing = _Closing(reason, self._clock.monotonic(), error)
+            self._say("note", f"no further trial is started: {reason}")
+
+    def _end(self) -> None:
+        self._ledger.take_up()  # what was killed may have had no time to say how it ended
+        reason = "the space is used up" if self._exhausted else "the budget is used up"
+        waiting = len(self._ledger.waiting)
+        left_over = f"; {waiting} wait for the next run" if waiting else ""
+        self._say("ended", (self._closing.reason if self._closing else reason) + left_over)
+        self._audience.refresh(self._snapshot)
+
+    def _abandon(self) -> None:
+        """Leave nothing running behind an error, and record what still can be."""
+        with contextlib.suppress(Exception):
+            self._runs.kill()
+            self._watch()
+            self._ledger.take_up()
+            self._audience.flush()
+
+    # What a turn does.
+
+    def _watch(self) -> None:
+        for news in self._runs.poll():
+            if news.measurements:
+                self._ledger.measure(news.number, news.measurements)
+                self._audience.stir()
+            if news.outcome is not None:
+                self._finish(news.number, news.outcome)
+            elif news.measurements:
+                self._consider_pruning(news.number)
+
+    def _finish(self, number: int, outcome: Outcome) -> None:
+        trial = self._ledger.end(number, outcome)
+        self._inbox_due = self._clock.monotonic()
+        sentence = view.how_it_ended(trial, self._ledger.trials, self._task)
+        self._say(_ENDED_AS[trial.state], sentence, trial)
+        if trial.state in COUNTED:
+            self._ended.append(trial)
+        why = budget.hopeless(self._ended, self._settings.hopeless_after)
+        if why is not None:
+            self._close(why, NoGoodTrialError(why))
+
+    def _consider_pruning(self, number: int) -> None:
+        if self._prune is None:
+            return
+        trial = self._ledger[number]
+        reason = self._prune(trial, self._ledger.trials, self._task)
+        if reason is not None and self._runs.stop(number, State.PRUNED):
+            self._say("pruning", reason, trial)
+
+    def _heed_limits(self) -> None:
+        if self._interrupts:
+            done = f"the study was interrupted after {self._ledger.counted} trials"
+            self._close("the user stopped it", StudyInterruptedError(done))
+        elif time_is_up := self._left.time_is_up:
+            self._close(time_is_up)
+        else:
+            return
+        self._runs.interrupt()
+        if self._interrupts > 1:
+            self._killed = True
+            self._runs.kill()
+            self._watch()
+
+    def _read_inbox(self) -> None:
+        now = self._clock.monotonic()
+        if self._closing is None and now >= self._inbox_due:
+            self._inbox_due = now + self._settings.idle_s
+            self._queue(self._inbox())
+
+    def _ask_creator(self) -> None:
+        wanted = self._wanted()
+        if wanted > 0 and not self._proposer.busy:
+            ledger = self._ledger
+            history = History(self._task, ledger.trials, self._seed, ledger.next_number)
+            self._proposer.ask(history, wanted)
+
+    def _wanted(self) -> int:
+        """Return how many slots are free, within the budget, and nothing waits for them."""
+        if self._closing or self._exhausted:
+            return 0
+        taken, left = len(self._runs) + len(self._ledger.waiting), self._left.trials
+        return (self._runs.slots if left is None else min(self._runs.slots, left)) - taken
+
+    def _take_proposals(self) -> None:
+        try:
+            proposals = self._proposer.take()
+        except SpaceExhaustedError as error:
+            self._exhausted = True
+            self._say("note", f"nothing new is left to try: {error}")
+        except Exception as error:  # noqa: BLE001 - raised after the running trials have ended
+            self._close(f"the Creator failed ({type(error).__name__}: {error})", error)
+        else:
+            self._queue(proposals or ())
+
+    def _queue(self, proposals: Sequence[Proposal]) -> None:
+        for proposal in proposals:
+            trial = self._ledger.queue(proposal)
+            self._say("proposed", f"{proposal.origin}: {view.spelled(trial.config)}", trial)
+
+    def _start_waiting(self) -> None:
+        for trial in self._ledger.waiting:
+            if not self._may_start():
+                return
+            place = self._runs.place()
+            if place is None:
+                return
+            reason = self._check(trial.config) if self._check else None
+            if reason is not None and trial.state is State.QUEUED:
+                self._refuse(trial, reason)
+                continue
+            self._refused_in_a_row = 0
+            self._runs.start(self._ledger.start(trial), place)
+            self._say("started", view.spelled(trial.config), trial)
+
+    def _may_start(self) -> bool:
+        left = self._left.trials
+        return self._closing is None and (left is None or left > len(self._runs))
+
+    def _refuse(self, trial: Trial, reason: str) -> None:
+        self._say("infeasible", reason, self._ledger.refuse(trial, reason))
+        self._refused_in_a_row += 1
+        if self._refused_in_a_row == self._settings.refusals:
+            why = f"{self._refused_in_a_row} infeasible proposals in a row; the last: {reason}"
+            self._close(why, CreatorError(why, hint="narrow the space to what fits this machine"))
+
+    # What others are told.
+
+    @property
+    def _left(self) -> Left:
+        return budget.left(self._task.budget, self._ledger.counted, self.spent)
+
+    def _say(self, kind: EventKind, message: str, trial: Trial | None = None) -> None:
+        # Each event carries the time used, which a later run of the study goes on from.
+        number = None if trial is None else trial.number
+        self._audience.say(kind, message, number, self.spent.to_data())
+
+    def _snapshot(self) -> Snapshot:
+        return view.snapshot(
+            self._task,
+            self._ledger.trials,
+            elapsed_s=self._runs.elapsed_s,
+            slots=self._runs.slots,
+            spent=self.spent,
+            left=self._left,
+            proposing=self._proposer.busy,
+            closing=self._closing.reason if self._closing else "",
+        )
