@@ -1,0 +1,330 @@
+"""Writes a commented task.toml from what is known of a script."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from localhpo.analysis.wording import plain
+from localhpo.cli import _metric_names
+from localhpo.cli._argparse_reader import Option, Script
+from localhpo.cli._ranges import Proposed, propose
+from localhpo.errors import SpaceError
+from localhpo.space import Space
+
+PLACEHOLDER_METRIC = "val_loss"
+
+_GENERIC_STEMS = ("train", "main", "run", "script", "model", "fit")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_SEED = re.compile(r"(?:^|[-_.])(?:seed|random[-_]state)$")
+_OUTPUT = re.compile(r"(?:^|[-_.])(?:out|output|save|log)(?:[-_.]?(?:dir|folder|path))?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a task file is written from."""
+
+    script: str
+    """Path of the script, as the command names it; empty for a template."""
+    name: str
+    """Of the task."""
+    proposed: tuple[Proposed, ...] = ()
+    unread: tuple[str, ...] = ()
+    """What could not be understood, one line each."""
+    metrics: tuple[str, ...] = ()
+    library: str = ""
+
+    @property
+    def tuned(self) -> tuple[Proposed, ...]:
+        """The options that become parameters."""
+        return tuple(p for p in self.proposed if p.table is not None)
+
+    @property
+    def left_out(self) -> tuple[Proposed, ...]:
+        """The options that do not."""
+        return tuple(p for p in self.proposed if p.table is None)
+
+    @property
+    def to_fill_in(self) -> tuple[Option, ...]:
+        """The options that the script cannot run without, and that nobody can guess."""
+        return tuple(
+            p.option for p in self.left_out if p.option.required and not _is_known(p.option)
+        )
+
+
+def plan(script: Script, command_path: str, name: str) -> Plan:
+    """Return what to write for a script that was read."""
+    return Plan(
+        script=command_path,
+        name=name,
+        proposed=tuple(_checked(propose(option)) for option in script.options),
+        unread=tuple(f"line {u.line}: {u.why}: {_short(u.text)}" for u in script.unread),
+        metrics=script.metrics,
+        library=script.library,
+    )
+
+
+def _checked(proposed: Proposed) -> Proposed:
+    """Leave out what the space would refuse, such as choices of mixed types."""
+    if proposed.table is None:
+        return proposed
+    try:
+        Space.from_table({proposed.option.name: proposed.table})
+    except SpaceError as exc:
+        return replace(proposed, table=None, why=str(exc))
+    return proposed
+
+
+def task_name(script: Path) -> str:
+    """Return a name for the task of a script: its own, or that of its folder where it says more."""
+    stem = _slug(script.stem)
+    if stem in _GENERIC_STEMS:
+        stem = f"{_slug(script.resolve().parent.name)}-{stem}".strip("-")
+    return stem or "task"
+
+
+def _slug(text: str) -> str:
+    """Return the letters and digits of a text, lower case, without accents."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-")[:60]
+
+
+def write(plan: Plan) -> str:
+    """Return the text of a task file."""
+    parts = [_header(plan), _task(plan), _space(plan), _budget(), _resources(), _others()]
+    return "\n".join(parts)
+
+
+def _header(plan: Plan) -> str:
+    source = f" {plan.script}" if plan.script else ""
+    return (
+        f"# Written by `localhpo init{source}`. Every range below is a proposal: change what you\n"
+        "# know better, then: localhpo run task.toml\n"
+    )
+
+
+def _task(plan: Plan) -> str:
+    metric, direction, comment = _metric(plan)
+    return "\n".join(
+        [
+            "[task]",
+            f"name = {toml(plan.name)}",
+            *_command(plan),
+            *comment,
+            f"metric = {toml(metric)}",
+            f"direction = {toml(direction)}",
+            "# For the language model, in plain words: the data, the model, what is aimed at, what",
+            "# is known already. It reads nothing else about your problem.",
+            'background = """',
+            '"""',
+            "",
+        ]
+    )
+
+
+def _command(plan: Plan) -> Iterator[str]:
+    """Yield the lines of the command, with the options that are not tuned as comments."""
+    explicit = any(not p.option.appendable for p in plan.tuned)
+    if explicit:
+        yield "# {name} inserts the value of a parameter."
+    else:
+        yield "# Each parameter of [space] is appended as --name value."
+    yield "command = ["
+    yield f"    {_list_of(['python', plan.script or 'train.py'])},"
+    for proposed in plan.left_out:
+        if line := _argument(proposed.option):
+            yield f"    {line}"
+    if explicit:
+        for p in plan.tuned:
+            placeholder = "{" + p.option.name + "}"
+            yield f"    {_list_of([p.option.flag or None, placeholder])},"
+    yield "]"
+
+
+def _argument(option: Option) -> str:
+    """Return the line of an option that is not tuned; a comment unless the script needs it."""
+    if option.why_not and not option.required:
+        return ""
+    line = f"{_list_of([option.flag or None, _fixed_value(option)])},"
+    if option.required:
+        return line if _is_known(option) else f"{line}  # <- FILL IN"
+    return f"# {line}" + (f"  # {_short(option.help)}" if option.help else "")
+
+
+def _fixed_value(option: Option) -> str:
+    """Return what to pass for an option that is not tuned; its name where nobody can guess."""
+    if _SEED.search(option.name):
+        return "{seed}"
+    if _OUTPUT.search(option.name):
+        return "{trial.dir}"
+    known = option.choices[0] if option.default is None and option.choices else option.default
+    text = option.name.upper() if known is None else str(known)
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _is_known(option: Option) -> bool:
+    """Whether `_fixed_value` is more than a placeholder."""
+    patterned = _SEED.search(option.name) or _OUTPUT.search(option.name)
+    return bool(patterned or option.choices or option.default is not None)
+
+
+def _metric(plan: Plan) -> tuple[str, str, list[str]]:
+    """Return metric, direction and what to say about them."""
+    metric = _metric_names.choose(plan.metrics)
+    if metric is None:
+        return PLACEHOLDER_METRIC, "minimize", _how_to_report(plan)
+    comment = []
+    if others := [name for name in plan.metrics if name != metric]:
+        comment.append(f"# The script also reports: {', '.join(others)}.")
+    direction = _metric_names.direction(metric)
+    if direction is None:
+        comment.append(
+            f"# Whether more {_short(metric)} is better cannot be told: check `direction`."
+        )
+    return metric, direction or "minimize", comment
+
+
+def _how_to_report(plan: Plan) -> list[str]:
+    found = "No call of report(...) was found in the script. " if plan.script else ""
+    return [
+        f"# {found}A script reports its metric like this:",
+        "#     from localhpo.reporter import report",
+        f"#     report(step=epoch, {PLACEHOLDER_METRIC}=loss)",
+        "# then name it here. (A script that only prints: stdout_regex = 'val_loss=(\\S+)')",
+    ]
+
+
+def _space(plan: Plan) -> str:
+    lines = ["[space]", *_space_notes(plan)]
+    for proposed in plan.tuned:
+        lines.append(_parameter(proposed))
+    if not plan.tuned:
+        lines.extend(_example_parameters())
+    lines.extend(_left_out_comments(plan))
+    return "\n".join([*lines, ""])
+
+
+def _space_notes(plan: Plan) -> list[str]:
+    lines = [
+        "# type: float, int, ordinal (ordered values), categorical; log = true searches by orders",
+        '# of magnitude; when = { optimizer = ["sgd"] } makes a parameter depend on another.',
+    ]
+    if plan.script and not plan.proposed:
+        reader = f"it uses {plan.library}" if plan.library else "it has no argparse options"
+        lines.append(
+            f"# No options could be read from {plan.script} ({reader}): these are examples."
+        )
+    return lines
+
+
+def _example_parameters() -> list[str]:
+    return [
+        'learning_rate = { type = "float", low = 1e-5, high = 1e-1, log = true, default = 1e-3 }',
+        'batch_size = { type = "ordinal", values = [16, 32, 64, 128], default = 32 }',
+        'optimizer = { type = "categorical", values = ["adam", "sgd"] }',
+        'momentum = { type = "float", low = 0.5, high = 0.99, when = { optimizer = ["sgd"] } }',
+    ]
+
+
+def _parameter(proposed: Proposed) -> str:
+    option = proposed.option
+    table = dict(proposed.table or {})
+    if option.help:
+        table["help"] = option.help
+    comment = f"  # {_short(proposed.why)}" if proposed.why else ""
+    return f"{_key(option.name)} = {_inline(table)}{comment}"
+
+
+def _left_out_comments(plan: Plan) -> Iterator[str]:
+    unseen = [p for p in plan.left_out if not _argument(p.option)]
+    if unseen or plan.unread:
+        yield "# Left out:"
+    for p in unseen:
+        yield f"#   {p.option.flag or p.option.name} (line {p.option.line}): {_short(p.why)}"
+    for text in plan.unread:
+        yield f"#   {text}"
+
+
+def _budget() -> str:
+    return "\n".join(
+        [
+            "[budget]",
+            "trials = 20          # in total: running again continues, and does not start over",
+            "# minutes = 60       # of wall clock, in total",
+            "# timeout_s = 600    # per trial",
+            "",
+        ]
+    )
+
+
+def _resources() -> str:
+    return "\n".join(
+        [
+            "[resources]",
+            "parallel = 1         # trials at a time",
+            "# cpus = 1           # per trial",
+            "# gpus = 1           # per trial; 0.5: two share one",
+            "# memory_mb = 8000   # per trial; more ends it",
+            "",
+        ]
+    )
+
+
+def _others() -> str:
+    return "\n".join(
+        [
+            "# [creator]",
+            '# name = "hybrid"    # hybrid, agent, random, tpe, gp, cmaes',
+            "",
+            "# [pruner]",
+            '# name = "median"    # none, median, asha: ends trials that fall behind',
+            "",
+        ]
+    )
+
+
+def toml(value: Any) -> str:
+    """Return a value as TOML spells it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return _float(value)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(toml(item) for item in value)}]"
+    # JSON's strings are TOML's, but for DEL.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007F")
+
+
+def _float(value: float) -> str:
+    """Return a float in its shortest spelling: `1e-5`, `0.25`, `3.0`."""
+    mantissa, _, exponent = repr(value).partition("e")
+    if not exponent and 0 < abs(value) < 0.01:
+        mantissa, _, exponent = f"{value:e}".partition("e")
+        mantissa = mantissa.rstrip("0").rstrip(".")
+        if float(f"{mantissa}e{exponent}") != value:
+            return repr(value)
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+
+
+def _inline(table: dict[str, Any]) -> str:
+    return "{ " + ", ".join(f"{key} = {toml(value)}" for key, value in table.items()) + " }"
+
+
+def _key(name: str) -> str:
+    return name if _BARE_KEY.fullmatch(name) else toml(name)
+
+
+def _list_of(items: Iterable[str | None]) -> str:
+    return ", ".join(toml(item) for item in items if item is not None)
+
+
+def _short(text: str, limit: int = 70) -> str:
+    line = plain(text)
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."

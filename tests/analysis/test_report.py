@@ -1,0 +1,96 @@
+import re
+
+import pytest
+
+from localhpo.analysis.report import cell, fenced, render
+from localhpo.analysis.summary import summarize
+from localhpo.trial import Cause, Failure, Proposal, State, Usage
+
+CONFIG = {"learning_rate": 0.01, "depth": 3}
+
+
+@pytest.fixture
+def trials(make_trial):
+    best = make_trial(1, CONFIG, score=0.25, usage=Usage(wall_s=61.0, cpu_s=50, peak_memory_mb=80))
+    proposal = Proposal(
+        CONFIG, "model", rationale="lower | rate", rationale_by="computed", note="stood in"
+    )
+    failure = Failure(Cause.EXIT_CODE, "exit code 1 | bad", "```\n# not a heading\x1b[0m")
+    return [
+        make_trial(0, {"learning_rate": 0.1, "depth": 8}, score=0.5, origin="default"),
+        best.with_(proposal=proposal),
+        make_trial(2, CONFIG, State.FAILED, failure=failure),
+    ]
+
+
+def test_a_report_tells_everything(make_task, trials):
+    text = render(summarize(make_task(), "small/main", trials), rerun="python train.py --depth 3")
+    for line in (
+        "# small/main",
+        "loss (minimize), 3 trials: 2 complete, 1 failed. 3 of 4 in the budget are used.",
+        "Trial 1, loss = **0.25**, proposed by model.",
+        "| learning_rate | 1e-2 |",
+        "Why it was proposed (computed from the evidence, not said by a model): lower \\| rate",
+        "python train.py --depth 3",
+        "█▁",
+        "| 0 | 0.5 | default |",
+        "| model | 1 | 33 % | 1 | 0.25 |",
+        "stood in (1 trial: 1)",
+        "| exit code | 1 | 2 | exit code 1 \\| bad |",
+        "| trials, wall clock added up | 1 min 01 s |",
+        "| memory of the largest trial | 80 MB |",
+        "| 1 | complete | 0.25 | 61.0 | model | learning_rate=1e-2 depth=3 |",
+    ):
+        assert line in text.splitlines(), f"{line!r} is missing in\n{text}"
+
+
+def test_no_line_of_a_script_escapes_its_block(make_task, trials):
+    text = render(summarize(make_task(), "small/main", trials))
+    assert "\x1b" not in text
+    assert "````\n```\n# not a heading[0m\n````" in text
+
+
+def test_tables_keep_their_columns(make_task, trials):
+    text = render(summarize(make_task(metric="a|b"), "small/main", trials))
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        columns = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(columns) == 1, block
+
+
+def test_layout_has_no_runs_of_blank_lines(make_task, trials):
+    for shown in (trials, []):
+        text = render(summarize(make_task(background="some *words*"), "small/main", shown))
+        assert "\n\n\n" not in text
+        assert text.endswith("|\n") or text.endswith(".\n")
+
+
+def test_a_study_without_a_good_trial(make_task, trials):
+    text = render(summarize(make_task(), "small/main", trials[2:]))
+    assert "No trial is complete: there is no best configuration." in text
+
+
+def test_an_empty_study(make_task):
+    text = render(summarize(make_task(), "small/main", []))
+    assert "There are no trials yet." in text
+    assert "No trial failed." in text
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("a|b", "a\\|b"),
+        ("two\nlines", "two lines"),
+        ("<b> *x* `y`", "\\<b\\> \\*x\\* \\`y\\`"),
+        ("back\\slash", "back\\\\slash"),
+        ("learning_rate", "learning_rate"),
+        ("_x_", "\\_x\\_"),
+        ("[a](b)", "\\[a\\](b)"),
+    ],
+)
+def test_cells(text, escaped):
+    assert cell(text) == escaped
+
+
+def test_fences_are_longer_than_those_within():
+    assert fenced("a ````` b").splitlines()[0] == "``````"
+    assert fenced("x", "sh").splitlines()[0] == "```sh"
