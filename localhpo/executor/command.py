@@ -1,0 +1,134 @@
+"""From a task's command and a configuration to an argument list; no shell ever sees it.
+
+Every active parameter is appended as `--name value`, unless a placeholder in the command says
+how the configuration gets there: `{name}` a value, `{config}` the path of the JSON file.
+`{trial.dir}`, `{trial.number}` and `{seed}` are known too and leave appending on; `{{` and `}}`
+are braces. An argument that holds an inactive parameter is dropped, with the flag before it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from localhpo.errors import TaskError
+from localhpo.trial import Config, Value
+
+KNOWN = ("config", "trial.dir", "trial.number", "seed")
+"""Placeholders besides the parameters; a parameter of the same name goes before them."""
+
+_PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+# What argparse takes for a value although it starts with a dash (argparse.py,
+# _negative_number_matcher). It takes -1e-05 for a flag.
+_NEGATIVE_NUMBER = re.compile(r"-\d+|-\d*\.\d+")
+
+
+def check(command: Sequence[str], names: Collection[str]) -> None:
+    """Check a command against the names of the space.
+
+    Raises:
+        TaskError: it is empty, or holds a brace or a placeholder that means nothing.
+    """
+    if not command or not command[0]:
+        raise TaskError(
+            "[task] command must name a program",
+            hint='for example: command = ["python", "train.py"]',
+        )
+    for argument in command:
+        for name in _placeholders(argument):
+            if name not in names and name not in KNOWN:
+                raise TaskError(
+                    f"[task] command: {argument!r} holds {{{name}}}, which is neither a"
+                    f" parameter nor one of {', '.join(KNOWN)}",
+                    hint=_meant(name, [*names, *KNOWN]),
+                )
+    for name in _placeholders(command[0]):
+        if name in names:
+            raise TaskError(
+                f"[task] command: the program {command[0]!r} must not depend on the parameter"
+                f" {name}",
+                hint="start a script that chooses the program",
+            )
+
+
+def arguments(
+    command: Sequence[str], config: Config, names: Collection[str], known: Mapping[str, str]
+) -> list[str]:
+    """Return the argument list of one trial.
+
+    Args:
+        command: as in the task.
+        config: the active parameters.
+        names: of all parameters, active or not.
+        known: the values of `KNOWN`.
+
+    Raises:
+        TaskError: see `check`.
+    """
+    check(command, names)
+    values = {**known, **{name: spelled(value) for name, value in config.items()}}
+    inactive = {name for name in names if name not in config}
+    filled = [_fill(argument, values) for argument in _active(command, inactive)]
+    if filled[0] == "python":
+        filled[0] = sys.executable
+    asked = {name for argument in command for name in _placeholders(argument)}
+    if asked.isdisjoint({*names, "config"}):
+        for name, value in config.items():
+            filled += _flag(name, spelled(value))
+    return filled
+
+
+def spelled(value: Value) -> str:
+    """Return a value as a script reads it: Python's `repr`, true and false, text as it is."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else repr(value)
+
+
+def _flag(name: str, value: str) -> list[str]:
+    if value.startswith("-") and not _NEGATIVE_NUMBER.fullmatch(value):
+        return [f"--{name}={value}"]  # else argparse would take the value for a flag
+    return [f"--{name}", value]
+
+
+def _placeholders(argument: str) -> list[str]:
+    names = []
+    for piece in _PIECE.finditer(argument):
+        if piece[0] in ("{", "}"):
+            raise TaskError(
+                f"[task] command: the braces of {argument!r} do not match",
+                hint="a brace that is meant as such is doubled: {{ or }}",
+            )
+        if piece[1] is not None:
+            names.append(piece[1])
+    return names
+
+
+def _active(command: Iterable[str], inactive: set[str]) -> list[str]:
+    kept: list[str] = []
+    for argument in command:
+        if inactive.isdisjoint(_placeholders(argument)):
+            kept.append(argument)
+        elif kept and _is_open_flag(kept[-1]):
+            kept.pop()
+    return kept
+
+
+def _is_open_flag(argument: str) -> bool:
+    """Return whether an argument is a flag that the next one may be the value of."""
+    return argument.startswith("-") and argument != "--" and "=" not in argument
+
+
+def _fill(argument: str, values: Mapping[str, str]) -> str:
+    def fill(piece: re.Match[str]) -> str:
+        return piece[0][0] if piece[1] is None else values[piece[1]]
+
+    return _PIECE.sub(fill, argument)
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    meant = f"did you mean {{{near[0]}}}? " if near else ""
+    return f"{meant}A brace that is meant as such is doubled: {{{{ or }}}}"

@@ -1,0 +1,396 @@
+"""The small process that runs one trial: starts it, measures it, and ends all of it.
+
+    python -I -S supervisor.py JOB.json
+
+It is a program of its own, started by path and on the standard library alone: it starts in
+some 30 ms, and neither a script's PYTHONPATH nor a module of the user's called `json.py`
+reaches it. It never imports LocalHPO.
+
+Standard input is its lifeline: `p` asks for the end of a pruned trial, `i` of an interrupted
+one, and the end of the file means that LocalHPO is gone. Its last act is one JSON object, on
+standard output and in the file that the job names (written, synced, then renamed into place).
+
+What is covered:
+
+- the trial's process leads a session of its own. Descendants that leave it (setsid, double
+  fork) are found all the same: orphans become children of the supervisor (a "subreaper"), so
+  what the trial has started hangs below it, and is gone when it has no child left;
+- LocalHPO's death, however sudden, closes the lifeline (and changes the parent, should a
+  fork of LocalHPO hold the lifeline open): everything is killed at once;
+- the death of the supervisor kills the trial's own process (a death signal);
+- wall clock: TERM to all, and KILL after the grace period;
+- memory: the sum of resident memory over all descendants, polled; KILL above the limit. Pages
+  that several processes share are counted once before anything is killed for them;
+- output of any amount: pipes are always drained; a file keeps the head up to a limit, and the
+  tail.
+
+What is not covered:
+
+- supervisor and LocalHPO killed in the same instant: descendants beyond the trial's own
+  process live on until its folder is used again, where `localhpo.executor.process` ends them;
+- work handed to somebody else (docker, systemd-run, a cluster's queue, ssh);
+- processes under another user (sudo): they can be neither measured nor signalled;
+- memory that comes and goes between two polls (0.1 s, more on machines with thousands of
+  processes), and memory of devices. Mapped files count while their pages are resident;
+- anything but Linux; any malice: this supervises scripts, it does not contain them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import resource
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+MB = 2**20
+TAIL_BYTES = MB  # what is kept of the end of an output that grew over its limit
+POLL_S = 0.1  # between two measurements of memory...
+POLL_SHARE = 0.02  # ...which take at most this share of one core
+KILL_EVERY_S = 0.01
+GIVE_UP_S = 10.0  # after KILL: a process stuck in the kernel does not end
+OOM_SCORE = 500  # where the kernel runs out of memory it takes a trial before LocalHPO
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_CHILD_SUBREAPER = 36
+
+NEVER = float("inf")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Log:
+    """One output stream of the trial, in a file: its head up to a limit, and its tail."""
+
+    def __init__(self, path: str, limit_bytes: int) -> None:
+        """Open the file, behind what it holds."""
+        self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115 - until close()
+        self._room = limit_bytes
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = 0
+        self._left_out = 0
+        self.error = ""
+
+    def write(self, data: bytes) -> None:
+        """Take what the trial printed; never raises, for the trial goes on on a full disk."""
+        head, rest = data[: self._room], data[self._room :]
+        self._room -= len(head)
+        self._put(head)
+        if rest:
+            self._tail.append(rest)
+            self._tail_bytes += len(rest)
+        while self._tail_bytes > TAIL_BYTES and len(self._tail) > 1:
+            dropped = len(self._tail.popleft())
+            self._tail_bytes -= dropped
+            self._left_out += dropped
+
+    def close(self) -> None:
+        """Append the tail, behind a line that says what is missing."""
+        if self._left_out:
+            self._put(b"\n[%d bytes left out: too much output]\n" % self._left_out)
+        for data in self._tail:
+            self._put(data)
+        self._file.close()
+
+    def _put(self, data: bytes) -> None:
+        while data and not self.error:
+            try:
+                data = data[self._file.write(data) or 0 :]
+            except OSError as exc:
+                self.error = f"{self._file.name}: {exc.strerror}"
+
+
+class Supervisor:
+    """One trial, from its start until nothing of it is left."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        """Take over this process: its signals, its descendants."""
+        self._job = job
+        limit = int(job["log_limit_mb"] * MB)
+        self._logs = [Log(job["stdout"], limit), Log(job["stderr"], limit)]
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(0, selectors.EVENT_READ, self._listen)
+        self._listening = True
+        self._child = 0
+        self._exit_code: int | None = None
+        self._verdict = ""
+        self._message = ""
+        self._started = time.monotonic()
+        self._exited: float | None = None
+        self._timeout_at = self._poll_at = self._term_at = self._kill_at = NEVER
+        self._peak_mb = 0.0
+        self._left_behind = 0
+        self._oom_kills = _oom_kills()
+        self._take_over()
+
+    def run(self) -> dict[str, Any]:
+        """Run the trial; return what became of it."""
+        if self._start():
+            while self._reap():
+                self._keep_time()
+                self._attend()
+                if time.monotonic() > self._kill_at + GIVE_UP_S:
+                    self._message += " (and cannot be killed: it is stuck in the kernel)"
+                    break
+            self._empty_pipes()
+        for log in self._logs:
+            log.close()
+        return self._result()
+
+    def _take_over(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        wake, woken = os.pipe()
+        for end in (0, wake, woken):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+        self._selector.register(wake, selectors.EVENT_READ, lambda: os.read(wake, 4096))
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+
+    def _start(self) -> bool:
+        job = self._job
+        try:
+            child = subprocess.Popen(
+                job["argv"],
+                cwd=job["cwd"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
+                preexec_fn=_before_exec,  # safe: there is no other thread
+            )
+        except (OSError, ValueError) as exc:
+            self._end("could not start", refusal(exc, job), term_in=NEVER, kill_in=NEVER)
+            return False
+        self._child = child.pid
+        child.returncode = 0  # _reap waits for it, not the Popen
+        for stream, log in zip((child.stdout, child.stderr), self._logs, strict=True):
+            assert stream is not None
+            os.set_blocking(stream.fileno(), False)
+            self._selector.register(stream, selectors.EVENT_READ, self._drain(stream, log))
+        self._started = time.monotonic()
+        self._poll_at = self._started + POLL_S
+        if job["timeout_s"] is not None:
+            self._timeout_at = self._started + job["timeout_s"]
+        return True
+
+    def _attend(self) -> None:
+        """Serve lifeline, pipes and signals, or wait until something falls due."""
+        now = time.monotonic()
+        until = min(self._timeout_at, self._poll_at, self._term_at, self._kill_at)
+        if now >= self._kill_at:
+            until = now + KILL_EVERY_S
+        for key, _ in self._selector.select(max(0.0, min(until - now, 1.0))):
+            key.data()
+
+    def _empty_pipes(self) -> None:
+        for _ in range(64):  # times 64 kB: more than pipes hold
+            for key, _ in self._selector.select(0):
+                key.data()
+
+    def _drain(self, stream: Any, log: Log) -> Any:
+        def read() -> None:
+            data = stream.read(1 << 16)
+            if data:
+                log.write(data)
+            elif data is not None:
+                self._selector.unregister(stream)
+
+        return read
+
+    def _listen(self) -> None:
+        try:
+            asked = os.read(0, 64) if self._listening else b"-"
+        except BlockingIOError:
+            return
+        grace_s = self._job["grace_s"]
+        if b"i" in asked:
+            self._end("stopped", term_in=0.0, kill_in=grace_s)
+        elif b"p" in asked:  # its next report() tells it; TERM is for one that does not look
+            self._end("stopped", term_in=grace_s / 2, kill_in=grace_s)
+        elif not asked:
+            self._listening = False
+            self._selector.unregister(0)
+            self._end("abandoned", term_in=NEVER, kill_in=0.0)
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        message = f"its supervisor was sent {signal.Signals(number).name}"
+        self._end("abandoned", message, term_in=0.0, kill_in=self._job["grace_s"])
+
+    def _end(self, verdict: str, message: str = "", *, term_in: float, kill_in: float) -> None:
+        """End the trial; the first verdict stands, the earliest times hold."""
+        now = time.monotonic()
+        if not self._verdict:
+            self._verdict, self._message = verdict, message
+        self._term_at = min(self._term_at, now + term_in)
+        self._kill_at = min(self._kill_at, now + kill_in)
+
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        if os.getppid() != self._job["parent"]:
+            self._end("abandoned", term_in=NEVER, kill_in=0.0)
+        if now >= self._timeout_at:
+            self._timeout_at = NEVER
+            message = f"it ran longer than {self._job['timeout_s']:g} s"
+            self._end("timeout", message, term_in=0.0, kill_in=self._job["grace_s"])
+        if now >= self._poll_at:
+            self._measure()
+            cost_s = time.monotonic() - now
+            self._poll_at = now + max(POLL_S, cost_s / POLL_SHARE)
+        if now >= self._kill_at:
+            _signal_all(signal.SIGKILL)
+        elif now >= self._term_at:
+            self._term_at = NEVER
+            found = _signal_all(signal.SIGTERM)
+            self._left_behind = found if self._verdict == "exited" else 0
+
+    def _measure(self) -> None:
+        resident = descendants(os.getpid())
+        used_mb = sum(resident.values()) / MB
+        if len(resident) > 1 and used_mb > self._peak_mb:
+            used_mb = sum(_unshared_bytes(pid, size) for pid, size in resident.items()) / MB
+        self._peak_mb = max(self._peak_mb, used_mb)
+        limit_mb = self._job["memory_mb"]
+        if limit_mb is not None and used_mb > limit_mb:
+            message = f"it used {used_mb:.0f} MB, and its limit is {limit_mb:g} MB"
+            self._end("memory", message, term_in=NEVER, kill_in=0.0)
+
+    def _reap(self) -> bool:
+        """Take in the dead; return whether anything of the trial is left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if not pid:
+                return True
+            if pid == self._child:
+                self._on_exit(os.waitstatus_to_exitcode(status))
+
+    def _on_exit(self, exit_code: int) -> None:
+        self._exit_code = exit_code
+        self._exited = time.monotonic()
+        self._timeout_at = NEVER
+        self._listen()  # asked to end just before it did: then that is why
+        self._end("exited", term_in=0.0, kill_in=self._job["grace_s"])
+
+    def _result(self) -> dict[str, Any]:
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {
+            "verdict": self._verdict,
+            "exit_code": self._exit_code,
+            "message": self._message,
+            "wall_s": (self._exited or time.monotonic()) - self._started,
+            "cpu_s": spent.ru_utime + spent.ru_stime,
+            # ru_maxrss is the kernel's own peak of the largest process, between polls too.
+            "peak_memory_mb": max(self._peak_mb, spent.ru_maxrss / 1024),
+            "left_behind": self._left_behind,
+            "oom_kills": _oom_kills() - self._oom_kills,
+            "log_error": next((log.error for log in self._logs if log.error), ""),
+        }
+
+
+def descendants(root: int) -> dict[int, int]:
+    """Return the descendants of a process with their resident bytes, parents first."""
+    children: dict[int, list[tuple[int, int]]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (entry / "stat").read_bytes()
+        except OSError:
+            continue
+        # pid (name, which may hold anything) state ppid ... rss: see proc_pid_stat(5). The
+        # undead count: a process whose first thread has ended looks like one, and lives.
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        resident = int(fields[21]) * resource.getpagesize()
+        children.setdefault(int(fields[1]), []).append((int(entry.name), resident))
+    found: dict[int, int] = {}
+    todo = children.get(root, [])
+    while todo:
+        found.update(todo)
+        todo = [child for pid, _ in todo for child in children.get(pid, [])]
+    return found
+
+
+def _unshared_bytes(pid: int, resident: int) -> int:
+    """Return the memory of a process with shared pages divided among their users."""
+    shared_kb = _number(f"/proc/{pid}/smaps_rollup", "Pss:")
+    return resident if shared_kb is None else shared_kb * 1024
+
+
+def _signal_all(number: int) -> int:
+    found = descendants(os.getpid())
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+    return len(found)
+
+
+def _oom_kills() -> int:
+    """Return how many processes this machine's kernel has ended for want of memory."""
+    return _number("/proc/vmstat", "oom_kill") or 0
+
+
+def _number(path: str, label: str) -> int | None:
+    with contextlib.suppress(OSError, IndexError):
+        return int(Path(path).read_text().split(f"\n{label} ", 1)[1].split(None, 1)[0])
+    return None
+
+
+def _before_exec() -> None:
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    with contextlib.suppress(OSError):  # a container may hold it: then the kernel chooses
+        score = Path("/proc/self/oom_score_adj")
+        score.write_text(str(min(1000, int(score.read_text()) + OOM_SCORE)))
+
+
+def refusal(exc: OSError | ValueError, job: dict[str, Any]) -> str:
+    """Say why a command could not be started, and what to do."""
+    program, cwd = job["argv"][0], job["cwd"]
+    if isinstance(exc, ValueError):
+        return f"a value cannot be an argument: {exc}"
+    if exc.filename == cwd and program != cwd:
+        return f"its folder {cwd} cannot be entered: {exc.strerror}"
+    if isinstance(exc, FileNotFoundError):
+        if Path(cwd, program).exists():
+            return f"{program} is there, but not the interpreter that its first line names"
+        return f"the command {program!r} was not found"
+    if isinstance(exc, PermissionError):
+        return f"{program} may not be executed: chmod +x, or name its interpreter first"
+    if exc.errno == errno.ENOEXEC:
+        return f"{program} is no program: its first line must be like #!/usr/bin/env python3"
+    return f"{program}: {exc.strerror}"
+
+
+def save(result: str, path: Path) -> None:
+    """Write the result so that a file of that name is always a whole one."""
+    draft = path.with_suffix(".draft")
+    with draft.open("w") as file:
+        file.write(result)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def main(path: str) -> None:
+    """Supervise the trial that the job file describes."""
+    job = json.loads(Path(path).read_text())
+    result = json.dumps(Supervisor(job).run())
+    with contextlib.suppress(OSError):  # a full disk: LocalHPO reads standard output anyway
+        save(result, Path(job["result"]))
+    os.write(1, result.encode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
