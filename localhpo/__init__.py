@@ -1,3 +1,66 @@
-"""LocalHPO: hyperparameter tuning with a language model on your own machine."""
+"""LocalHPO: hyperparameter tuning with a language model on your own machine.
+
+Public names are resolved when they are first used; importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from localhpo.errors import LocalHPOError
+    from localhpo.reporter import report
+    from localhpo.sampler import LocalHPOSampler
+    from localhpo.space import Categorical, Float, Int, Ordinal, Space
+    from localhpo.study import Study, tune
+    from localhpo.task import Budget, CreatorSettings, PrunerSettings, Resources, Task
+    from localhpo.task import load as load_task
+    from localhpo.trial import Proposal, State, Trial
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "localhpo.errors": ("LocalHPOError",),
+    "localhpo.reporter": ("report",),
+    "localhpo.sampler": ("LocalHPOSampler",),
+    "localhpo.space": ("Categorical", "Float", "Int", "Ordinal", "Space"),
+    "localhpo.study": ("Study", "tune"),
+    "localhpo.task": ("Budget", "CreatorSettings", "PrunerSettings", "Resources", "Task"),
+    "localhpo.trial": ("Proposal", "State", "Trial"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Budget",
+    "Categorical",
+    "CreatorSettings",
+    "Float",
+    "Int",
+    "LocalHPOError",
+    "LocalHPOSampler",
+    "Ordinal",
+    "Proposal",
+    "PrunerSettings",
+    "Resources",
+    "Space",
+    "State",
+    "Study",
+    "Task",
+    "Trial",
+    "load_task",
+    "report",
+    "tune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_task":
+        return importlib.import_module("localhpo.task").load
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'localhpo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -7,11 +7,19 @@ file, the key, what must hold and what came.
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import json
+import math
+import re
+import tomllib
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from localhpo.errors import TaskError
 from localhpo.space import Space
 from localhpo.trial import Direction, Objective
 
@@ -104,3 +112,278 @@ class Task:
     """Opt-in: read the metric from standard output; one group, a number."""
     source: Path | None = None
     """The file it was read from."""
+
+
+_SECTIONS: Mapping[str, type] = {
+    "budget": Budget,
+    "resources": Resources,
+    "creator": CreatorSettings,
+    "pruner": PrunerSettings,
+}
+_TASK_KEYS = (
+    "name",
+    "command",
+    "metric",
+    "direction",
+    "background",
+    "objective",
+    "env",
+    "cwd",
+    "seed",
+    "stdout_regex",
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_POSITIVE = (
+    "trials",
+    "minutes",
+    "gpu_minutes",
+    "timeout_s",
+    "parallel",
+    "cpus",
+    "memory_mb",
+    "gpu_memory_mb",
+)
+_AT_LEAST = {"grace_s": 0, "gpus": 0, "warmup_steps": 0, "reduction_factor": 2}
+
+
+def load(path: Path | str) -> Task:
+    """Read a task file, or the `task.toml` of a folder.
+
+    Raises:
+        TaskError: the file cannot be read, or does not describe a task.
+        SpaceError: its space contradicts itself.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "task.toml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise TaskError(
+            f"{path}: no such task file", hint="`localhpo init` writes one from a script"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise TaskError(f"{path}: cannot be read: {error}") from error
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise TaskError(f"{path}: not valid TOML: {error}") from error
+    task = parse(table, folder=path.resolve().parent, where=str(path), source=path.resolve())
+    if not task.command:
+        raise TaskError(
+            f"{path} [task] command: must be given, as a list of arguments",
+            hint='command = ["python", "train.py"]',
+        )
+    return task
+
+
+def parse(
+    table: Mapping[str, Any], *, folder: Path, where: str = "task", source: Path | None = None
+) -> Task:
+    """Return the task that a table describes; relative folders are below `folder`.
+
+    Raises:
+        TaskError: a key is missing, unknown, or of the wrong kind.
+        SpaceError: the space contradicts itself.
+    """
+    _refuse_unknown(table, ("task", "space", *_SECTIONS), where)
+    task = _table(table, "task", where, required=True)
+    here = f"{where} [task]"
+    _refuse_unknown(task, _TASK_KEYS, here)
+    kind = get_type_hints(Task)
+    fields = {
+        key: _value(value, kind[key], f"{here} {key}")
+        for key, value in task.items()
+        if key in kind and key != "env"
+    }
+    for key in ("name", "metric"):
+        if not fields.get(key):
+            raise TaskError(f"{here} {key}: must be given and not be empty")
+    if not _NAME.fullmatch(fields["name"]):
+        raise TaskError(
+            f"{here} name: must be letters, digits, '.', '_' and '-', beginning with a letter or "
+            f"digit, at most 100 of them; got {fields['name']!r}"
+        )
+    fields.setdefault("command", ())
+    fields.setdefault("direction", "minimize")
+    if "direction" not in task:
+        raise TaskError(
+            f"{here} direction: must be given", hint='direction = "minimize" or "maximize"'
+        )
+    _check_regex(fields.get("stdout_regex"), here)
+    return Task(
+        **fields,
+        space=Space.from_table(_table(table, "space", where, required=True), f"{where} [space]"),
+        env=_environment(task.get("env", {}), here),
+        folder=_folder(task.get("cwd"), folder, here),
+        source=source,
+        **{
+            name: _section(cls, _table(table, name, where), f"{where} [{name}]")
+            for name, cls in _SECTIONS.items()
+        },
+    )
+
+
+def to_table(task: Task) -> dict[str, Any]:
+    """Return the JSON-able table from which `parse` makes the same task again."""
+    head = {
+        "name": task.name,
+        "command": list(task.command),
+        "metric": task.metric,
+        "direction": task.direction,
+        "background": task.background,
+        "objective": task.objective,
+        "env": dict(task.env),
+        "cwd": str(task.folder),
+        "seed": task.seed,
+    }
+    if task.stdout_regex is not None:
+        head["stdout_regex"] = task.stdout_regex
+    table: dict[str, Any] = {"task": head, "space": task.space.to_table()}
+    for name in _SECTIONS:
+        settings = dataclasses.asdict(getattr(task, name))
+        table[name] = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in settings.items()
+            if value is not None
+        }
+    if "trials" not in table["budget"]:
+        table["budget"]["trials"] = 0  # "no bound on trials", which leaving it out does not say
+    return table
+
+
+def with_overrides(
+    task: Task,
+    *,
+    trials: int | None = None,
+    parallel: int | None = None,
+    seed: int | None = None,
+    **creator: str | None,
+) -> Task:
+    """Return the task with what a command line said instead; None leaves the file's word.
+
+    `creator` takes the fields of `CreatorSettings` (`name`, `backend`, `model`, `url`).
+
+    Raises:
+        TaskError: a value is out of its range.
+    """
+    table = to_table(task)
+    changes: dict[str, dict[str, Any]] = {
+        "task": {"seed": seed},
+        "budget": {"trials": trials},
+        "resources": {"parallel": parallel},
+        "creator": creator,
+    }
+    for section, values in changes.items():
+        given = {key: value for key, value in values.items() if value is not None}
+        for key, value in given.items():
+            if key in _POSITIVE and value <= 0:
+                raise TaskError(f"--{key}: must be greater than 0; got {value}")
+        table[section].update(given)
+    again = parse(table, folder=task.folder, where="command line", source=task.source)
+    return dataclasses.replace(again, space=task.space)
+
+
+def _section(cls: type, table: Mapping[str, Any], where: str) -> Any:
+    hints = get_type_hints(cls)
+    _refuse_unknown(table, tuple(hints), where)
+    values = {key: _value(value, hints[key], f"{where} {key}") for key, value in table.items()}
+    for key, value in values.items():
+        _check_range(key, value, where)
+    if cls is Budget:
+        values = _bounded(values, where)
+    return cls(**values)
+
+
+def _bounded(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """Let `trials = 0`, or another bound alone, mean that trials do not bound the study."""
+    other = any(values.get(key) for key in ("minutes", "gpu_minutes"))
+    if "trials" not in values and other:
+        return {**values, "trials": None}
+    if values.get("trials") == 0:
+        if not other:
+            raise TaskError(f"{where}: one of trials, minutes, gpu_minutes must bound the study")
+        return {**values, "trials": None}
+    return values
+
+
+def _check_range(key: str, value: Any, where: str) -> None:
+    if value is None:
+        return
+    if key in _POSITIVE and value <= 0 and not (key == "trials" and value == 0):
+        raise TaskError(f"{where} {key}: must be greater than 0; got {value}")
+    if key in _AT_LEAST and value < _AT_LEAST[key]:
+        raise TaskError(f"{where} {key}: must be at least {_AT_LEAST[key]}; got {value}")
+
+
+def _table(
+    table: Mapping[str, Any], key: str, where: str, *, required: bool = False
+) -> Mapping[str, Any]:
+    section = table.get(key, {})
+    if not isinstance(section, Mapping):
+        raise TaskError(f"{where} {key}: must be a table, [{key}]; got {section!r}")
+    if required and not section:
+        raise TaskError(f"{where}: must have a table [{key}] that is not empty")
+    return section
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in table:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            meant = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+            raise TaskError(f"{where}: unknown key {key!r}", hint=meant)
+
+
+def _value(value: Any, hint: Any, where: str) -> Any:
+    """Return `value` as `hint` says, or refuse it; an int may stand for a float."""
+    options = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if get_origin(hint) is Literal:
+        if value in get_args(hint):
+            return value
+        close = difflib.get_close_matches(str(value), get_args(hint), n=1)
+        raise TaskError(
+            f"{where}: must be one of {', '.join(map(repr, get_args(hint)))}; got {value!r}",
+            hint=f"did you mean {close[0]!r}?" if close else None,
+        )
+    if get_origin(hint) is tuple:
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        hint = f"write {json.dumps(value.split())}" if isinstance(value, str) else None
+        raise TaskError(f"{where}: must be a list of strings; got {value!r}", hint=hint)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if float in options and number and math.isfinite(value):
+        return float(value)
+    for option, word in ((int, "a whole number"), (str, "a string")):
+        if option in options:
+            if isinstance(value, option) and not isinstance(value, bool):
+                return value
+            raise TaskError(f"{where}: must be {word}; got {value!r}")
+    raise TaskError(f"{where}: must be a finite number; got {value!r}")
+
+
+def _environment(value: Any, where: str) -> dict[str, str]:
+    if isinstance(value, Mapping) and all(isinstance(item, str) for item in value.values()):
+        return dict(value)
+    raise TaskError(f"{where} env: must be a table of strings; got {value!r}")
+
+
+def _folder(cwd: Any, folder: Path, where: str) -> Path:
+    if cwd is None:
+        return folder
+    if not isinstance(cwd, str):
+        raise TaskError(f"{where} cwd: must be a string; got {cwd!r}")
+    return folder / cwd
+
+
+def _check_regex(regex: str | None, where: str) -> None:
+    if regex is None:
+        return
+    try:
+        groups = re.compile(regex).groups
+    except re.error as error:
+        raise TaskError(f"{where} stdout_regex: not a regular expression: {error}") from error
+    if groups != 1:
+        raise TaskError(
+            f"{where} stdout_regex: must have exactly one group, the number; got {groups}"
+        )

@@ -52,6 +52,9 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 COUNTED = frozenset({State.COMPLETE, State.PRUNED, State.FAILED})
 """States that count against `[budget] trials`."""
 
+ADDED = "added"
+"""Origin of a trial that was run elsewhere and told; it costs this study nothing."""
+
 OPEN = frozenset({State.QUEUED, State.RUNNING})
 """States of a trial whose end is still to come in this run."""
 
@@ -112,7 +115,7 @@ class Proposal:
     config: Config
     """Canonical (`Space.canonical`): on the grid, active parameters only, in order."""
     origin: str
-    """`model`, `engine:tpe`, `default`, `user`, ...; never a guess."""
+    """`model`, `engine:tpe`, `default`, `user`, `added`, ...; never a guess."""
     rationale: str = ""
     rationale_by: Literal["", "model", "computed"] = ""
     """Whether a model said it, or it was computed from the evidence."""
@@ -215,4 +218,4 @@ def best_trial(trials: Iterable[Trial], direction: Direction) -> Trial | None:
 
 def counted(trials: Sequence[Trial]) -> int:
     """Return how many of the trials count against the budget."""
-    return sum(t.state in COUNTED for t in trials)
+    return sum(t.state in COUNTED and t.proposal.origin != ADDED for t in trials)

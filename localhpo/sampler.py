@@ -1,0 +1,190 @@
+"""`LocalHPOSampler`: the Creator inside an Optuna study.
+
+    study = optuna.create_study(sampler=LocalHPOSampler(background="what is tuned"))
+    study.optimize(objective, n_trials=10)
+
+The Creator needs to know the whole space before it proposes. Give it as `space` (Optuna
+distributions, or a `Space`); without it the first trial takes the centre of each range, and
+from then on the space is what all finished trials have in common. A parameter outside that
+space is sampled at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.search_space import IntersectionSearchSpace
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from localhpo.creator import Creator, History, open_creator
+from localhpo.errors import InputError
+from localhpo.space import Space
+from localhpo.space.optuna import (
+    from_distributions,
+    from_internal,
+    to_distributions,
+    to_internal,
+)
+from localhpo.task import Budget, CreatorSettings, Task
+from localhpo.trial import Direction, Measurement, Proposal, State, Trial
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+_STATES: Mapping[TrialState, State] = {
+    TrialState.COMPLETE: State.COMPLETE,
+    TrialState.PRUNED: State.PRUNED,
+    TrialState.FAIL: State.FAILED,
+    TrialState.RUNNING: State.RUNNING,
+    TrialState.WAITING: State.QUEUED,
+}
+_ENGINE_STATE = "localhpo:engine_state"
+_ORIGIN = "localhpo:origin"
+_RATIONALE = "localhpo:rationale"
+_METRIC = "value"
+
+
+class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usable stubs here
+    """Samples by a LocalHPO Creator; one objective.
+
+    Args:
+        space: the search space, where it is known beforehand.
+        background: what is tuned, in plain words, for the model.
+        creator: who proposes, and with which model.
+        trials: how many trials are planned, where known.
+        seed: of every random choice; the same seed gives the same engine proposals.
+    """
+
+    def __init__(
+        self,
+        space: Space | Mapping[str, BaseDistribution] | None = None,
+        *,
+        background: str = "",
+        creator: CreatorSettings | str = "hybrid",
+        trials: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if space is not None and not isinstance(space, Space):
+            space = from_distributions(space)
+        self._space = space
+        self._background = background
+        self._settings = CreatorSettings(name=creator) if isinstance(creator, str) else creator
+        self._budget = Budget(trials=trials)
+        self._seed = seed
+        self._common = IntersectionSearchSpace()
+        self._random = RandomSampler(seed=seed)
+        self._creator: Creator | None = None
+        self._creator_space: str | None = None
+
+    def infer_relative_search_space(
+        self,
+        study: Study,
+        trial: FrozenTrial,  # noqa: ARG002 - Optuna's signature
+    ) -> dict[str, BaseDistribution]:
+        """Return the space that the Creator proposes in."""
+        if self._space is not None:
+            return to_distributions(self._space)
+        common = self._common.calculate(study)
+        return {name: one for name, one in common.items() if not one.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the Creator's next configuration, in Optuna's terms."""
+        if not search_space:
+            return {}
+        space = self._space or from_distributions(search_space)
+        task = self._task(study, space)
+        past = study.get_trials(deepcopy=False)
+        trials = [t for one in past if one.number != trial.number for t in _known(one, space)]
+        history = History(task, tuple(trials), seed=self._seed, next_number=trial.number)
+        (proposal,) = self._creator_for(task).propose(history, 1)
+        storage, number = study._storage, trial._trial_id
+        storage.set_trial_system_attr(number, _ENGINE_STATE, dict(proposal.engine_state))
+        storage.set_trial_system_attr(number, _ORIGIN, proposal.origin)
+        storage.set_trial_system_attr(number, _RATIONALE, proposal.rationale)
+        return to_internal(space, proposal.config)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Return the centre of the range in the first trial, a random value later."""
+        if trial.number == 0:
+            alone = from_distributions({param_name: param_distribution})
+            return to_internal(alone, alone.default())[param_name]
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+    def reseed_rng(self) -> None:
+        """Leave the seed as it is: proposals depend on the trial's number, not on a state."""
+        self._random.reseed_rng()
+
+    def close(self) -> None:
+        """Free the model, where one was loaded."""
+        if self._creator is not None:
+            self._creator.close()
+            self._creator = None
+
+    def _task(self, study: Study, space: Space) -> Task:
+        if len(study.directions) != 1:
+            raise InputError(
+                f"LocalHPOSampler needs a study with one objective; this one has "
+                f"{len(study.directions)}"
+            )
+        maximize = study.direction is StudyDirection.MAXIMIZE
+        direction: Direction = "maximize" if maximize else "minimize"
+        return Task(
+            name=study.study_name,
+            command=(),
+            metric=_METRIC,
+            direction=direction,
+            space=space,
+            background=self._background,
+            budget=self._budget,
+            creator=self._settings,
+            seed=self._seed,
+        )
+
+    def _creator_for(self, task: Task) -> Creator:
+        """Return the Creator, made anew when the space has changed."""
+        signature = task.space.signature()
+        if self._creator is None or self._creator_space != signature:
+            self.close()
+            self._creator = open_creator(task)
+            self._creator_space = signature
+        return self._creator
+
+
+def _known(trial: FrozenTrial, space: Space) -> Sequence[Trial]:
+    """Return the trial in our terms; nothing when it lacks a parameter of the space."""
+    try:
+        config = space.canonical(from_internal(space, trial.params))
+    except (InputError, KeyError):
+        return ()
+    attrs = trial.system_attrs
+    state = _STATES[trial.state]
+    steps = sorted(trial.intermediate_values.items())
+    score = trial.value if state is State.COMPLETE else None
+    if state is State.PRUNED and steps:
+        score = steps[-1][1]
+    return (
+        Trial(
+            number=trial.number,
+            state=state,
+            proposal=Proposal(
+                config=config,
+                origin=attrs.get(_ORIGIN, "user"),
+                engine_state=attrs.get(_ENGINE_STATE, {}),
+            ),
+            score=score,
+            measurements=tuple(Measurement(s, _METRIC, v, 0.0) for s, v in steps),
+        ),
+    )

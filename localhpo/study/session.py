@@ -1,0 +1,80 @@
+"""The right to write a study, and the trials as they stand while it is held."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from localhpo import __version__
+from localhpo.errors import InputError, StudyNotFoundError
+from localhpo.executor.clock import RealClock
+from localhpo.scheduler.ledger import Ledger
+from localhpo.store import Store, StudyRecord, Writer
+from localhpo.study.inbox import Inbox
+from localhpo.task import Task, parse, to_table
+from localhpo.trial import Proposal, Trial
+
+
+class Session:
+    """Takes the study on construction and frees it at `close`.
+
+    What an earlier run left running is taken up as interrupted, and what came through the
+    inbox is queued.
+    """
+
+    def __init__(self, store: Store, key: str, task: Task, inbox: Inbox) -> None:
+        """Take the study, which is created where there is none.
+
+        Raises:
+            StudyLockedError: another process has it.
+            StoreError: the store cannot be written.
+        """
+        self.writer = _writer(store, key, task)
+        self._task = task
+        self._inbox = inbox
+        try:
+            self.ledger = Ledger(
+                store.trials(key), recorder=self.writer, clock=RealClock(), seed=task.seed
+            )
+            self.ledger.take_up()
+            for proposal in self.letters(self.ledger.trials):
+                self.ledger.queue(proposal)
+        except BaseException:
+            self.close()
+            raise
+
+    def letters(self, trials: Sequence[Trial]) -> list[Proposal]:
+        """Return what others enqueued; what is known by now is dropped."""
+        space = self._task.space
+        known = {space.key(trial.config) for trial in trials}
+        came = [space.canonical(config) for config in self._inbox.look()]
+        fresh = {space.key(config): config for config in came}
+        return [Proposal(c, origin="user") for key, c in fresh.items() if key not in known]
+
+    def close(self) -> None:
+        """Let others write. May be called twice."""
+        self.writer.close()
+
+
+def task_of(record: StudyRecord) -> Task:
+    """Return the task that a study was started with."""
+    return parse(record.settings, folder=Path(), where=f"study {record.name}")
+
+
+def _writer(store: Store, key: str, task: Task) -> Writer:
+    """Return the writer of a study, which is created first where there is none."""
+    try:
+        return store.writer(key)
+    except StudyNotFoundError:
+        record = StudyRecord(
+            name=key,
+            task_name=task.name,
+            settings=to_table(task),
+            created_at=time.time(),
+            version=__version__,
+        )
+        with contextlib.suppress(InputError):  # another process may have been quicker
+            store.create_study(record)
+        return store.writer(key)

@@ -1,0 +1,406 @@
+"""A study: the trials of one task under one set of settings.
+
+It wires Creator, Scheduler, Executor and Store together. Whatever a study knows is in its
+store: a `Study` may be thrown away at any time and opened again.
+
+    with Study.open(load_task("task.toml")) as study:
+        study.run()
+        print(study.best)
+
+By hand, with no script to run:
+
+    with Study.open(task) as study:
+        for _ in range(10):
+            trial = study.ask()
+            study.tell(trial, evaluate(**trial.config))
+
+One process at a time writes a study (asks, tells, runs); any number may read it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from localhpo.creator import Creator, History, open_creator
+from localhpo.errors import (
+    ConfigurationError,
+    InputError,
+    NoGoodTrialError,
+    StudyLockedError,
+    StudyNotFoundError,
+)
+from localhpo.executor import Executor, ProcessExecutor
+from localhpo.executor.command import check as check_command
+from localhpo.scheduler.budget import Spent
+from localhpo.scheduler.loop import Loop
+from localhpo.scheduler.observer import Observer
+from localhpo.store import Event, Store, default_home, study_name
+from localhpo.study.identity import check_same
+from localhpo.study.inbox import Inbox
+from localhpo.study.session import Session, task_of
+from localhpo.study.signals import on_signal
+from localhpo.study.told import outcome
+from localhpo.study.watch import Watch
+from localhpo.task import Task
+from localhpo.trial import (
+    ADDED,
+    Config,
+    Measurement,
+    Proposal,
+    State,
+    Trial,
+    best_trial,
+    counted,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+Callback = Callable[["Study", Trial], None]
+"""Called with the study and each trial that has ended."""
+
+
+class Study:
+    """Runs, resumes and reads one study. Made by `open` or `find`."""
+
+    def __init__(
+        self,
+        task: Task,
+        key: str,
+        store: Store,
+        *,
+        creator: Creator | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        self.task = task
+        self.key = key
+        """`<task>/<study>`, its name in the store."""
+        self._store = store
+        self._given_creator = creator
+        self._opened_creator: Creator | None = None
+        self._executor = executor
+        self._inbox = Inbox(store.study_folder(key) / "inbox")
+        self._session: Session | None = None
+        self._loop: Loop | None = None
+        self._live: tuple[Trial, ...] = ()  # as the running loop shows them
+
+    @classmethod
+    def open(
+        cls,
+        task: Task,
+        name: str = "main",
+        *,
+        home: Path | str | None = None,
+        creator: Creator | None = None,
+        executor: Executor | None = None,
+    ) -> Self:
+        """Return the study of a task: a new one, or the one to go on with.
+
+        Nothing is written yet.
+
+        Args:
+            task: what to tune.
+            name: of the study, among those of the task.
+            home: folder of the store; `$LOCALHPO_HOME`, else `./.localhpo`.
+            creator: proposes, in place of the one that the task names. The caller closes it.
+            executor: runs the trials, in place of processes. The caller closes it.
+
+        Raises:
+            TaskError: the command names a parameter that the space does not hold.
+            StudyChangedError: the study was started under other settings.
+            StoreError: the store cannot be read.
+        """
+        if task.command:
+            check_command(task.command, task.space)
+        store = Store(Path(home or default_home()))
+        key = study_name(task.name, name)
+        with contextlib.suppress(StudyNotFoundError):
+            check_same(key, task_of(store.study(key)), task)
+        return cls(task, key, store, creator=creator, executor=executor)
+
+    @classmethod
+    def find(cls, name: str | None = None, *, home: Path | str | None = None) -> Self:
+        """Return a study of the store.
+
+        Args:
+            name: `<task>/<study>`, or `<task>` for its study `main`. None: the only one.
+            home: folder of the store; `$LOCALHPO_HOME`, else `./.localhpo`.
+
+        Raises:
+            StudyNotFoundError: there is none, or no name was given and there are several.
+        """
+        store = Store(Path(home or default_home()))
+        if name is None:
+            names = [record.name for record in store.studies()]
+            if len(names) != 1:
+                have = f"has {len(names)}: {', '.join(names)}" if names else "has none"
+                raise StudyNotFoundError(f"which study? the store {have}")
+            (name,) = names
+        key = name if "/" in name else study_name(name)
+        return cls(task_of(store.study(key)), key, store)
+
+    @property
+    def folder(self) -> Path:
+        """Where its trials and its report lie."""
+        return self._store.study_folder(self.key)
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials, by number, as they stand."""
+        if self._loop is not None:
+            return self._live
+        if self._session is not None:
+            return self._session.ledger.trials
+        try:
+            return tuple(self._store.trials(self.key))
+        except StudyNotFoundError:
+            return ()
+
+    @property
+    def best(self) -> Trial | None:
+        """The complete trial with the best score."""
+        return best_trial(self.trials, self.task.direction)
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """What happened, in order."""
+        try:
+            return self._store.events(self.key)
+        except StudyNotFoundError:
+            return ()
+
+    def run(
+        self, *, observers: Sequence[Observer] = (), callbacks: Sequence[Callback] = ()
+    ) -> None:
+        """Run trials until the budget of the study is used up.
+
+        SIGINT and SIGTERM end it in order, where this is the main thread.
+
+        Raises:
+            StudyInterruptedError: it was interrupted; run it again to go on.
+            NoGoodTrialError: there is not one good trial.
+            StudyLockedError: another process runs it.
+            TaskError: a trial can never run on this machine.
+            CreatorError, ModelError: no proposal could be made.
+        """
+        self.close()
+        executor = self._executor or ProcessExecutor()
+        try:
+            session = self._begin()
+            self._loop = self._make_loop(session, executor, observers, callbacks)
+            with on_signal(self._loop.interrupt):
+                trials = self._loop.run()
+        finally:
+            self._loop = None
+            if self._executor is None:
+                executor.close()
+            self.close()
+        if counted(trials) and best_trial(trials, self.task.direction) is None:
+            raise NoGoodTrialError(f"none of the {counted(trials)} trials of {self.key} was good")
+
+    def interrupt(self) -> None:
+        """End a `run` in order; a second call kills what still runs. Safe in a callback."""
+        if self._loop is not None:
+            self._loop.interrupt()
+
+    def ask(self) -> Trial:
+        """Return a trial to be run by hand: an enqueued one, or a new proposal.
+
+        Raises:
+            SpaceExhaustedError: nothing new is left.
+            StudyLockedError: another process writes this study.
+        """
+        ledger = self._begin().ledger
+        if not ledger.waiting:
+            history = History(self.task, ledger.trials, self.task.seed, ledger.next_number)
+            for proposal in self._creator().propose(history, 1):
+                ledger.queue(proposal)
+        return ledger.start(ledger.waiting[0])
+
+    def tell(
+        self,
+        trial: Trial | int,
+        score: float | None = None,
+        *,
+        failure: str | None = None,
+        pruned: bool = False,
+        measurements: Sequence[Measurement] = (),
+    ) -> Trial:
+        """Say how a trial that was asked for ended; return it as it is recorded.
+
+        Args:
+            trial: the trial, or its number.
+            score: its value of the metric; one that is not finite makes it a failure.
+            failure: why it failed, in one sentence.
+            pruned: it was stopped early; `score` is what it had reached.
+            measurements: what it reported on the way.
+
+        Raises:
+            InputError: neither score nor failure was given, or the trial does not run.
+        """
+        with self._writing() as session:
+            running = {t.number: t for t in session.ledger.trials if t.state is State.RUNNING}
+            number = trial if isinstance(trial, int) else trial.number
+            if number not in running:
+                raise InputError(
+                    f"trial {number} must be running to be told of",
+                    hint="`Study.ask` starts a trial; one is told of once",
+                )
+            wall_s = time.time() - (running[number].started_at or 0.0)
+            told = outcome(self.task.metric, score, failure, pruned, wall_s=max(0.0, wall_s))
+            if measurements:
+                session.ledger.measure(number, measurements)
+            ended = session.ledger.end(number, told)
+            session.writer.flush()
+            return ended
+
+    def enqueue(self, config: Mapping[str, Any]) -> None:
+        """Let this configuration be run next, even while another process runs the study.
+
+        Raises:
+            ConfigurationError: it is not in the space, or was tried already.
+        """
+        config = self._new(config)
+        if self._loop is not None:  # a callback's wish: the loop keeps the ledger
+            self._inbox.put(config)
+            return
+        try:
+            with self._writing() as session:
+                session.ledger.queue(Proposal(config, origin="user"))
+        except StudyLockedError:
+            self._inbox.put(config)
+
+    def add_trial(
+        self,
+        config: Mapping[str, Any],
+        score: float | None = None,
+        *,
+        failure: str | None = None,
+        pruned: bool = False,
+        measurements: Sequence[Measurement] = (),
+        user_attrs: Mapping[str, Any] | None = None,
+    ) -> Trial:
+        """Record a trial that was run elsewhere; it does not count against the budget.
+
+        Arguments as for `tell`.
+
+        Raises:
+            ConfigurationError: the configuration is not in the space, or is known already.
+            InputError: neither score nor failure was given.
+            StudyLockedError: another process writes this study.
+        """
+        told = outcome(self.task.metric, score, failure, pruned)
+        config = self._new(config)
+        with self._writing() as session:
+            ledger = session.ledger
+            trial = ledger.start(ledger.queue(Proposal(config, origin=ADDED)))
+            if measurements:
+                ledger.measure(trial.number, measurements)
+            trial = ledger.end(trial.number, told)
+        return self.set_user_attrs(trial, user_attrs) if user_attrs else trial
+
+    def set_user_attrs(self, trial: Trial | int, attrs: Mapping[str, Any]) -> Trial:
+        """Attach values of your own (JSON) to a trial that has ended; return it with them.
+
+        Raises:
+            InputError: the trial has not ended.
+        """
+        with self._writing() as session:
+            number = trial if isinstance(trial, int) else trial.number
+            known = {t.number: t for t in self.trials}
+            if number not in known or known[number].finished_at is None:
+                raise InputError(f"trial {number} must have ended before attributes are set")
+            merged = {**known[number].user_attrs, **attrs}
+            return session.ledger.annotate(number, merged)
+
+    def close(self) -> None:
+        """Let others write, and free the model. May be called twice; the study stays usable."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        if self._opened_creator is not None:
+            self._opened_creator.close()
+            self._opened_creator = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Session]:
+        """Hold the right to write for one change, or go on holding it."""
+        held = self._session is not None
+        try:
+            yield self._begin()
+        finally:
+            if not held:
+                self.close()
+
+    def _begin(self) -> Session:
+        """Take the right to write, or go on holding it.
+
+        Raises:
+            StudyLockedError: another process has it.
+        """
+        if self._session is None:
+            self._session = Session(self._store, self.key, self.task, self._inbox)
+        return self._session
+
+    def _make_loop(
+        self,
+        session: Session,
+        executor: Executor,
+        observers: Sequence[Observer],
+        callbacks: Sequence[Callback],
+    ) -> Loop:
+        self._live = session.ledger.trials
+        watch = Watch(self._see, [lambda t, f=one: f(self, t) for one in callbacks], self._live)
+        return Loop(
+            task=self.task,
+            creator=self._creator(),
+            executor=executor,
+            recorder=session.writer,
+            trials=self._live,
+            seed=self.task.seed,
+            trial_folder=lambda number: self._store.trial_folder(self.key, number),
+            observers=[watch, *observers],
+            spent=Spent.from_data([event.data for event in self.events]),
+            inbox=lambda: session.letters(self._live),
+        )
+
+    def _see(self, trials: tuple[Trial, ...]) -> None:
+        self._live = trials
+
+    def _creator(self) -> Creator:
+        if self._given_creator is not None:
+            return self._given_creator
+        if self._opened_creator is None:
+            self._opened_creator = open_creator(self.task)
+        return self._opened_creator
+
+    def _new(self, config: Mapping[str, Any]) -> Config:
+        """Return the configuration on the grid.
+
+        Raises:
+            ConfigurationError: it is not in the space, or is known already.
+        """
+        space = self.task.space
+        config = space.canonical(config)
+        for trial in self.trials:
+            if space.key(trial.config) == space.key(config):
+                raise ConfigurationError(
+                    f"a configuration must be new; {space.text(config)} is trial {trial.number} "
+                    f"({trial.state})"
+                )
+        return config

@@ -1,0 +1,145 @@
+"""`tune`: a function or a task, tuned in one call."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from localhpo.errors import InputError
+from localhpo.executor import FunctionExecutor
+from localhpo.space import Space
+from localhpo.study.study import Callback, Study
+from localhpo.task import CreatorSettings, Task, load
+from localhpo.trial import Direction
+
+Target = Callable[..., Any] | Task | Path | str
+
+
+def tune(
+    target: Target,
+    space: Space | Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    metric: str = "score",
+    direction: Direction = "minimize",
+    name: str | None = None,
+    background: str = "",
+    trials: int | None = None,
+    timeout_s: float | None = None,
+    parallel: int | None = None,
+    seed: int | None = None,
+    creator: CreatorSettings | str | None = None,
+    study: str = "main",
+    home: Path | str | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Study:
+    """Tune a function, or a task, and return its study.
+
+        def train(learning_rate, depth):
+            ...
+            return loss
+
+        study = localhpo.tune(
+            train,
+            {
+                "learning_rate": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
+                "depth": {"type": "int", "low": 2, "high": 8},
+            },
+            trials=20,
+        )
+        print(study.best.config, study.best.score)
+
+    Calling it again goes on with the same study; `trials` is its total.
+
+    Args:
+        target: a function (each call runs in a child process; it returns the score, or a
+            dictionary that holds `metric`, and may call `localhpo.report` on the way), a
+            `Task`, or the path of a task file.
+        space: the search space, of a function only: a `Space`, or a table as in a task file.
+        metric: name of the score, of a function only; as are the next three.
+        direction: whether to make it small or large.
+        name: of the task; the function's own by default.
+        background: what is tuned, in plain words, for the model.
+        trials: total of the study (10 by default).
+        timeout_s: per trial.
+        parallel: trials at once.
+        seed: of every random choice.
+        creator: who proposes: a name, or the settings.
+        study: name of the study, among those of the task.
+        home: folder of the store; `$LOCALHPO_HOME`, else `./.localhpo`.
+        callbacks: called with the study and each trial that has ended.
+
+    Raises:
+        InputError: the arguments do not fit together.
+        LocalHPOError: as `Study.open` and `Study.run`.
+    """
+    function = None if isinstance(target, Task | Path | str) else target
+    task = _task(target, space, metric, direction, name, background)
+    task = _with(task, trials=trials, timeout_s=timeout_s, parallel=parallel, seed=seed)
+    if creator is not None:
+        settings = CreatorSettings(name=creator) if isinstance(creator, str) else creator
+        task = dataclasses.replace(task, creator=settings)
+    executor = FunctionExecutor(function) if function is not None else None
+    try:
+        opened = Study.open(task, study, home=home, executor=executor)
+        opened.run(callbacks=callbacks)
+    finally:
+        if executor is not None:
+            executor.close()
+    return opened
+
+
+def _task(
+    target: Target,
+    space: Space | Mapping[str, Mapping[str, Any]] | None,
+    metric: str,
+    direction: Direction,
+    name: str | None,
+    background: str,
+) -> Task:
+    """Return the task that is given, or the one that a function makes.
+
+    Raises:
+        InputError: a function without a space, or a task with another one.
+    """
+    if isinstance(target, Task | Path | str):
+        if space is not None:
+            raise InputError("a task has a space of its own; got another in `space`")
+        return target if isinstance(target, Task) else load(target)
+    if space is None:
+        raise InputError("a function is tuned in a space; got none", hint="pass `space`")
+    return Task(
+        name=name or _name(target),
+        command=(),
+        metric=metric,
+        direction=direction,
+        space=space if isinstance(space, Space) else Space.from_table(space, "space"),
+        background=background,
+        folder=Path.cwd(),
+    )
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """Return a task's name for a function; `<lambda>` has none that a folder could have."""
+    return getattr(function, "__name__", type(function).__name__).strip("<>_") or "function"
+
+
+def _with(
+    task: Task,
+    *,
+    trials: int | None,
+    timeout_s: float | None,
+    parallel: int | None,
+    seed: int | None,
+) -> Task:
+    """Return the task with what was given in place of its own."""
+    budget: dict[str, Any] = {"trials": trials, "timeout_s": timeout_s}
+    given = {key: value for key, value in budget.items() if value is not None}
+    resources = {} if parallel is None else {"parallel": parallel}
+    return dataclasses.replace(
+        task,
+        budget=dataclasses.replace(task.budget, **given),
+        resources=dataclasses.replace(task.resources, **resources),
+        seed=task.seed if seed is None else seed,
+    )

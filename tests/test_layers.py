@@ -1,0 +1,177 @@
+"""The shape of the code: who may import whom, where third parties live, how long things are.
+
+The two tables are the design's. A module may import what its row names, and `errors`.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "localhpo"
+SCRIPTS = PACKAGE.parent / "scripts"
+TESTS = PACKAGE.parent / "tests"
+
+BASE = {"reporter", "resources", "space", "trial", "grammar", "task", "store", "llm", "experience"}
+ABOVE = BASE | {"creator", "executor", "scheduler", "analysis"}
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "reporter": set(),
+    "resources": set(),
+    "space": set(),
+    "trial": set(),
+    "grammar": {"space", "trial"},
+    "task": {"space", "trial"},
+    "store": {"trial", "space", "task"},
+    "llm": {"resources"},
+    "experience": {"trial", "space", "task"},
+    "creator": {"trial", "space", "task", "grammar", "llm", "resources"},
+    "executor": {"trial", "task", "reporter"},
+    "scheduler": {"trial", "task", "store", "creator.protocol", "executor.protocol"},
+    "analysis": {"trial", "space", "task", "resources"},
+    "study": ABOVE,
+    "sampler": {"trial", "space", "task", "creator"},
+    "tasks": {"reporter"},
+    "cli": ABOVE | {"study", "sampler", "tasks", "cli"},
+    "__init__": ABOVE | {"study", "sampler", "tasks"},  # lazily
+}
+"""Package module -> what it may import (a dotted name allows that submodule alone)."""
+
+ALSO = {
+    "space": {"trial"},  # the types Value and Config
+    "scheduler": {"executor.clock"},  # a simulated executor brings its own time
+}
+
+HOME_OF: dict[str, set[str]] = {
+    "duckdb": {"store"},
+    "jinja2": {"creator.prompt", "analysis.report"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "torch": {"llm.transformers", "finetune.train"},
+    "transformers": {"llm.transformers", "finetune.train"},
+    "llguidance": {"llm.transformers", "llm.scripted", "finetune.train"},
+    "peft": {"llm.transformers", "finetune.train"},
+    "safetensors": {"llm.transformers", "finetune.train"},
+    "optuna": {"space.optuna", "creator.engines", "sampler", "analysis.figures"},
+    "cmaes": {"creator.engines"},
+    "scipy": {"creator.engines", "analysis", "scheduler"},
+    "numpy": {"space", "creator", "analysis", "bench", "executor.simulated"},
+    "httpx": {"llm"},
+    "psutil": {"scheduler.devices", "executor"},
+    "pynvml": {"scheduler.devices", "executor"},
+    "onnxruntime": {"bench.problems"},
+    "ray": {"executor.ray"},
+}
+"""Third party -> the modules of the package where it may be imported."""
+
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def package_files() -> Iterator[Path]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        is_script = path.parent.parent == PACKAGE / "tasks"  # a ready task is a user's program
+        if "_data" not in path.parts and not is_script:
+            yield path
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            yield node.module
+            if node.module == "localhpo":
+                yield from (f"localhpo.{alias.name}" for alias in node.names)
+
+
+def within(module: str, allowed: set[str]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in allowed)
+
+
+@pytest.mark.parametrize("path", package_files(), ids=module_name)
+def test_imports_go_downwards(path: Path) -> None:
+    module = module_name(path)
+    top = module.split(".")[0]
+    assert top in MAY_IMPORT, f"{module} has no row in MAY_IMPORT"
+    allowed = MAY_IMPORT[top] | ALSO.get(top, set()) | {top, "errors"}
+    for imported in imports_of(path):
+        if imported.startswith("localhpo."):
+            inner = imported.removeprefix("localhpo.")
+            if (
+                not (PACKAGE / inner.split(".")[0]).exists()
+                and not (PACKAGE / f"{inner.split('.')[0]}.py").exists()
+            ):
+                continue  # a name of the package itself, such as __version__
+            assert within(inner, allowed), f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("path", package_files(), ids=module_name)
+def test_third_parties_stay_at_home(path: Path) -> None:
+    module = module_name(path)
+    for imported in imports_of(path):
+        top = imported.split(".")[0]
+        if top == "localhpo" or top in sys.stdlib_module_names:
+            continue
+        assert top in HOME_OF, f"{module} imports {top}, which has no row in HOME_OF"
+        assert within(module, HOME_OF[top]), f"{module} imports {top}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*package_files(), *sorted(SCRIPTS.rglob("*.py")), *sorted(TESTS.rglob("*.py"))],
+    ids=lambda path: str(path.relative_to(PACKAGE.parent)),
+)
+def test_files_and_functions_are_short(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert source.count("\n") <= MAX_FILE_LINES
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            assert lines <= MAX_FUNCTION_LINES, f"{node.name} has {lines} lines"
+
+
+def test_no_catch_all_modules() -> None:
+    banned = {"utils", "common", "types", "helpers", "misc"}
+    assert not [path for path in package_files() if path.stem in banned]
+
+
+def loaded_after(code: str) -> set[str]:
+    """Return the top-level modules that a fresh interpreter holds after `code`."""
+    program = f"{code}\nimport sys\nprint(*{{m.split('.')[0] for m in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def third_parties(modules: set[str]) -> set[str]:
+    return modules & (set(HOME_OF) | {"sklearn", "xgboost", "pandas"})
+
+
+def test_importing_the_package_loads_nothing() -> None:
+    assert third_parties(loaded_after("import localhpo")) == set()
+
+
+def test_help_loads_click_alone() -> None:
+    code = """
+from localhpo.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+"""
+    assert third_parties(loaded_after(code)) == {"click"}

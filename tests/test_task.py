@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from localhpo.errors import SpaceError, TaskError
+from localhpo.task import Task, load, parse, to_table, with_overrides
+
+GOOD = """
+[task]
+name = "water-xgboost"
+command = ["python", "train.py", "--data", "water.csv"]
+metric = "val_f1"
+direction = "maximize"
+background = "Gradient boosting"
+
+[space]
+learning_rate = { type = "float", low = 1e-3, high = 1.0, log = true, help = "shrinkage" }
+booster = { type = "categorical", values = ["gbtree", "dart"] }
+rate_drop = { type = "float", low = 0.0, high = 0.5, when = { booster = ["dart"] } }
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "task.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_task_file_becomes_a_task(tmp_path: Path) -> None:
+    task = load(write(tmp_path, GOOD))
+    assert task.command == ("python", "train.py", "--data", "water.csv")
+    assert (task.metric, task.direction, task.objective) == ("val_f1", "maximize", "last")
+    assert task.space.names == ("learning_rate", "booster", "rate_drop")
+    assert task.budget.trials == 10
+    assert task.folder == tmp_path
+    assert load(tmp_path) == task
+
+
+def test_every_section_is_read(tmp_path: Path) -> None:
+    more = """
+[budget]
+minutes = 2
+timeout_s = 600
+[resources]
+parallel = 2
+gpus = 0.5
+[creator]
+name = "tpe"
+allow_remote = ["tuner.lan"]
+[pruner]
+name = "asha"
+reduction_factor = 4
+"""
+    task = load(write(tmp_path, GOOD + more))
+    assert task.budget.trials is None, "another bound alone takes the place of trials"
+    assert (task.budget.minutes, task.budget.timeout_s) == (2.0, 600.0)
+    assert (task.resources.parallel, task.resources.gpus) == (2, 0.5)
+    assert (task.creator.name, task.creator.allow_remote) == ("tpe", ("tuner.lan",))
+    assert (task.pruner.name, task.pruner.reduction_factor) == ("asha", 4)
+    assert parse(to_table(task), folder=task.folder, source=task.source) == task
+
+
+def change(old: str, new: str) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("task = [", "not valid TOML"),
+        ("[task]\nname = 'a'\n", "metric"),
+        (change('metric = "val_f1"', ""), "metric"),
+        (change('direction = "maximize"', ""), "direction"),
+        (change('"maximize"', '"maximise"'), "must be one of 'minimize', 'maximize'"),
+        (change('"water-xgboost"', '"../evil"'), "letters, digits"),
+        (change('["python", "train.py", "--data", "water.csv"]', '"python train.py"'), "list of"),
+        (change('command = ["python", "train.py", "--data", "water.csv"]', ""), "command"),
+        (change("[task]", "[tasks]"), "unknown key 'tasks'"),
+        (change("background", "backgruond"), "unknown key 'backgruond'"),
+        (GOOD + "[budget]\ntrials = -3", "greater than 0; got -3"),
+        (GOOD + "[budget]\ntrials = 0", "must bound the study"),
+        (GOOD + "[budget]\ntrials = 1.5", "whole number"),
+        (GOOD + "[budget]\nminutes = nan", "finite"),
+        (GOOD + "[budget]\ngrace_s = -1", "at least 0"),
+        (GOOD + "[resources]\nparallel = true", "whole number"),
+        (GOOD + "[creator]\nnam = 'tpe'", "unknown key 'nam'"),
+        (GOOD + "[pruner]\nreduction_factor = 1", "at least 2"),
+        (GOOD + "budget = 3", "unknown|must be"),
+        (change("background", "stdout_regex"), "exactly one group"),
+        (change('background = "Gradient boosting"', "stdout_regex = '('"), "regular expression"),
+        (change('background = "Gradient boosting"', "env = {A = 1}"), "table of strings"),
+        (change('background = "Gradient boosting"', "seed = 'x'"), "whole number"),
+    ],
+)
+def test_bad_task_files_say_what_is_wrong(tmp_path: Path, text: str, says: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises((TaskError, SpaceError), match=says) as caught:
+        load(path)
+    assert "task.toml" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_hints_say_what_was_meant(tmp_path: Path) -> None:
+    with pytest.raises(TaskError) as caught:
+        load(write(tmp_path, change("background", "backgruond")))
+    assert caught.value.hint == "did you mean 'background'?"
+    text = change('["python", "train.py", "--data", "water.csv"]', '"python train.py"')
+    with pytest.raises(TaskError) as caught:
+        load(write(tmp_path, text))
+    assert caught.value.hint == 'write ["python", "train.py"]'
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="no such task file") as caught:
+        load(tmp_path / "absent.toml")
+    assert "localhpo init" in caught.value.hint
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "task.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TaskError, match="cannot be read"):
+        load(path)
+
+
+def test_overrides_change_what_they_name(tmp_path: Path) -> None:
+    task = load(write(tmp_path, GOOD))
+    assert with_overrides(task) == task
+    changed = with_overrides(task, trials=30, parallel=3, seed=7, name="random", model="m")
+    assert (changed.budget.trials, changed.resources.parallel, changed.seed) == (30, 3, 7)
+    assert (changed.creator.name, changed.creator.model) == ("random", "m")
+    with pytest.raises(TaskError, match="--trials: must be greater than 0"):
+        with_overrides(task, trials=0)
+
+
