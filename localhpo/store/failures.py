@@ -1,0 +1,39 @@
+"""Errors of the operating system, as errors of the store that say what to do."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from localhpo.errors import StoreError
+
+FREE_SPACE = "free space on that disk, then run the same command again: the study continues"
+_OTHER_HOME = "or set LOCALHPO_HOME to another folder"
+
+_HINTS = {
+    errno.ENOSPC: FREE_SPACE,
+    errno.EDQUOT: FREE_SPACE,
+    errno.EACCES: f"make it accessible to you, {_OTHER_HOME}",
+    errno.EPERM: f"make it accessible to you, {_OTHER_HOME}",
+    errno.EROFS: f"make it writable, {_OTHER_HOME}",
+    errno.ENOTDIR: f"move away the file that stands where a folder must be, {_OTHER_HOME}",
+    errno.EEXIST: f"move away the file that stands where a folder must be, {_OTHER_HOME}",
+}
+
+
+@contextmanager
+def as_store_errors(path: Path, doing: str) -> Iterator[None]:
+    """Turn an OSError within into a StoreError that names the path and what was being done.
+
+    Raises:
+        StoreError: an OSError was raised within.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(
+            f"cannot {doing} {path}: {reason}", hint=_HINTS.get(error.errno or 0, "")
+        ) from error

@@ -1,0 +1,89 @@
+"""One process runs a study: a lock that the kernel releases when that process dies.
+
+The lock is `flock` on a file that stays; what the file says (pid, host, since when) is for
+the message alone. A child made by `exec` does not inherit it (Python opens files with
+O_CLOEXEC); one made by a bare `fork` would keep the study locked after its parent's death,
+so its copy of the descriptor is closed in it. What is not covered: file systems where
+`flock` does nothing (some network mounts).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import time
+import weakref
+from datetime import UTC, datetime
+from pathlib import Path
+
+from localhpo.errors import StudyLockedError
+from localhpo.store import codec
+from localhpo.store.failures import as_store_errors
+
+_held: weakref.WeakSet[StudyLock] = weakref.WeakSet()
+
+
+class StudyLock:
+    """The right to run a study, held from construction to `release`."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        """Take the lock of the study `name`.
+
+        Raises:
+            StudyLockedError: another process, or another writer of this one, holds it.
+            StoreError: the file cannot be made.
+        """
+        with as_store_errors(path, "lock"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = _read_holder(self._fd)
+                os.close(self._fd)
+                raise StudyLockedError(f"study {name} is being run by {holder}") from None
+            _write_holder(self._fd)
+        _release_in_forks(self)
+
+    @property
+    def held(self) -> bool:
+        """Whether it was not released yet."""
+        return self._fd >= 0
+
+    def release(self) -> None:
+        """Give the study free. May be called twice."""
+        if self.held:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _release_in_forks(lock: StudyLock) -> None:
+    _held.add(lock)
+    _watch_forks()
+
+
+@functools.cache  # once a process: a handler cannot be taken back
+def _watch_forks() -> None:
+    os.register_at_fork(after_in_child=_release_all)
+
+
+def _release_all() -> None:
+    # Closing a copy leaves the lock with the parent, whose descriptor is still open.
+    for lock in _held:
+        lock.release()
+
+
+def _write_holder(fd: int) -> None:
+    holder = {"pid": os.getpid(), "host": os.uname().nodename, "since": time.time()}
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, codec.dumps(holder), 0)
+
+
+def _read_holder(fd: int) -> str:
+    try:
+        holder = codec.loads(os.pread(fd, 4096, 0))
+        since = datetime.fromtimestamp(holder["since"], UTC)
+        return f"process {holder['pid']} on {holder['host']} (since {since:%Y-%m-%d %H:%M:%S} UTC)"
+    except (ValueError, KeyError, TypeError):  # it has the lock, and is about to write this
+        return "another process"

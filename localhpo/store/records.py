@@ -1,0 +1,39 @@
+"""What the store keeps beside trials: the record of a study, and its events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """A study: the trials of one task under one set of settings."""
+
+    name: str
+    """`<task>/<study>`, unique in the store; `paths.study_name` makes it."""
+    task_name: str
+    settings: Mapping[str, Any]
+    """What may not change while the study lasts, as JSON: space, metric, direction, command,
+    creator, seed, ..."""
+    created_at: float
+    """Seconds since the epoch (UTC)."""
+    version: str
+    """Of LocalHPO, when the study was created."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a study and that a reader may want to know."""
+
+    time: float
+    """Seconds since the epoch (UTC)."""
+    kind: str
+    """One word or two, for filtering: `resumed`, `model failed`, ..."""
+    message: str
+    """One sentence for a person."""
+    trial: int | None = None
+    """Number of the trial it is about, if it is about one."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """Details, as JSON."""

@@ -1,0 +1,136 @@
+"""The tables of `store.duckdb`, as migrations in order.
+
+Each migration runs in one transaction together with its record in `migrations`; a database
+whose last record is not known here was written by a newer LocalHPO and is left untouched.
+Migrations are never changed once released: what is wrong in one is mended in the next.
+
+No table has a primary key: DuckDB checks keys against rows deleted in the same transaction,
+and every row is written as "delete, then insert" under an exclusive lock on the file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from localhpo.errors import StoreVersionError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+def m001_initial(connection: DuckDBPyConnection) -> None:
+    """Make all tables."""
+    connection.execute("""
+        CREATE TABLE studies (
+            study VARCHAR NOT NULL, task VARCHAR NOT NULL, created_at TIMESTAMPTZ NOT NULL,
+            version VARCHAR NOT NULL, settings JSON NOT NULL,
+            spool_id VARCHAR NOT NULL, spool_bytes BIGINT NOT NULL
+        );
+        COMMENT ON TABLE studies IS 'one row per study; settings may not change while it lasts';
+        COMMENT ON COLUMN studies.version IS 'of LocalHPO, when the study was created';
+        COMMENT ON COLUMN studies.spool_bytes IS 'how much of its spool is in these tables';
+
+        CREATE TABLE trials (
+            study VARCHAR NOT NULL, trial INTEGER NOT NULL, state VARCHAR NOT NULL,
+            score DOUBLE, config JSON NOT NULL,
+            cause VARCHAR, message VARCHAR, stderr_tail VARCHAR, summary VARCHAR NOT NULL,
+            seed HUGEINT NOT NULL, restarts INTEGER NOT NULL, user_attrs JSON NOT NULL,
+            queued_at TIMESTAMPTZ, started_at TIMESTAMPTZ, finished_at TIMESTAMPTZ
+        );
+        COMMENT ON TABLE trials IS 'one row per trial; a trial that failed has no score';
+        COMMENT ON COLUMN trials.cause IS 'why it failed';
+        COMMENT ON COLUMN trials.seed IS 'given to the script';
+
+        CREATE TABLE params (
+            study VARCHAR NOT NULL, trial INTEGER NOT NULL, name VARCHAR NOT NULL,
+            value VARCHAR NOT NULL, number DOUBLE
+        );
+        COMMENT ON TABLE params IS 'one row per active hyperparameter of a trial';
+        COMMENT ON COLUMN params.number IS 'the value, where it is a number';
+
+        CREATE TABLE proposals (
+            study VARCHAR NOT NULL, trial INTEGER NOT NULL, origin VARCHAR NOT NULL,
+            rationale VARCHAR NOT NULL, rationale_by VARCHAR NOT NULL, evidence INTEGER[] NOT NULL,
+            tries INTEGER NOT NULL, seed HUGEINT, model_digest VARCHAR,
+            prompt_tokens BIGINT NOT NULL, completion_tokens BIGINT NOT NULL,
+            seconds DOUBLE NOT NULL, prompt VARCHAR, prompt_sha256 VARCHAR, answer VARCHAR,
+            engine_state JSON NOT NULL, note VARCHAR NOT NULL
+        );
+        COMMENT ON TABLE proposals IS 'where each trial came from, why, and what that cost';
+        COMMENT ON COLUMN proposals.tries IS 'configurations drawn until this one was new';
+        COMMENT ON COLUMN proposals.seed IS 'of the model or the engine, for this proposal';
+        COMMENT ON COLUMN proposals.answer IS 'the raw completion of the model';
+
+        CREATE TABLE resources (
+            study VARCHAR NOT NULL, trial INTEGER NOT NULL, wall_s DOUBLE NOT NULL, cpu_s DOUBLE,
+            peak_memory_mb DOUBLE, peak_gpu_memory_mb DOUBLE
+        );
+        COMMENT ON TABLE resources IS 'what each trial used';
+
+        CREATE TABLE metrics (
+            study VARCHAR NOT NULL, trial INTEGER NOT NULL, step BIGINT NOT NULL,
+            name VARCHAR NOT NULL, value DOUBLE NOT NULL, time TIMESTAMPTZ
+        );
+        COMMENT ON TABLE metrics IS 'what scripts reported, in the order of report';
+
+        CREATE TABLE events (
+            study VARCHAR NOT NULL, time TIMESTAMPTZ, kind VARCHAR NOT NULL,
+            message VARCHAR NOT NULL, trial INTEGER, data JSON NOT NULL
+        );
+
+        CREATE VIEW overview AS
+            SELECT study, trial, state, score, origin, wall_s, cause, config
+            FROM trials JOIN proposals USING (study, trial) JOIN resources USING (study, trial)
+            ORDER BY study, trial;
+        COMMENT ON VIEW overview IS 'one row per trial: start here';
+    """)
+
+
+MIGRATIONS = (m001_initial,)
+"""In order; the number of a migration is its place, from 1."""
+
+
+def version_of(connection: DuckDBPyConnection) -> int:
+    """Return the number of the last migration; 0 for an empty database.
+
+    Raises:
+        StoreVersionError: a newer LocalHPO has written it.
+    """
+    [(exists,)] = connection.execute(
+        "SELECT count(*) FROM duckdb_tables() "
+        "WHERE database_name = current_database() AND table_name = 'migrations'"
+    ).fetchall()
+    if not exists:
+        return 0
+    [(number, written_by)] = connection.execute(
+        "SELECT max(number), arg_max(version, number) FROM migrations"
+    ).fetchall()
+    if number > len(MIGRATIONS):
+        raise StoreVersionError(
+            f"the database has schema {number}, written by LocalHPO {written_by}; "
+            f"this LocalHPO knows schemas up to {len(MIGRATIONS)}"
+        )
+    return int(number)
+
+
+def migrate(connection: DuckDBPyConnection, version: str) -> None:
+    """Bring the database up to the last migration; `version` is LocalHPO's own.
+
+    Raises:
+        StoreVersionError: a newer LocalHPO has written it.
+    """
+    for number, migration in enumerate(MIGRATIONS, start=1):
+        if number <= version_of(connection):
+            continue
+        connection.execute("BEGIN")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS migrations "
+            "(number INTEGER NOT NULL, name VARCHAR NOT NULL, version VARCHAR NOT NULL, "
+            "applied_at TIMESTAMPTZ NOT NULL)"
+        )
+        migration(connection)
+        connection.execute(
+            "INSERT INTO migrations VALUES (?, ?, ?, now())",
+            [number, migration.__name__, version],
+        )
+        connection.execute("COMMIT")
