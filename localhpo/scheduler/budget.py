@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from localhpo.task import Budget
+from localhpo.errors import TaskError
+from localhpo.task import Budget, Resources
 from localhpo.trial import COUNTED, Cause, State, Trial
 
 
@@ -50,6 +51,19 @@ class Left:
         if self.gpu_s is not None and self.gpu_s <= 0:
             return "the GPU minutes of the budget are used up"
         return ""
+
+
+def check(budget: Budget, resources: Resources) -> None:
+    """Refuse a budget that cannot end.
+
+    Raises:
+        TaskError: with what to change.
+    """
+    if budget.gpu_minutes is not None and resources.gpus == 0:
+        raise TaskError(
+            "[budget] gpu_minutes bounds nothing while trials hold no GPU, [resources] gpus = 0",
+            hint="set [resources] gpus, or bound the study by trials or minutes",
+        )
 
 
 def left(budget: Budget, counted: int, spent: Spent) -> Left:

@@ -24,12 +24,16 @@ class Recorder(Protocol):
         """Keep the trial as it is now, in place of what was kept under its number; durable."""
         ...
 
-    def measurements(self, number: int, measurements: list[Measurement]) -> None:
+    def measurements(self, number: int, measurements: Sequence[Measurement]) -> None:
         """Add to what a running trial reported."""
         ...
 
     def event(
-        self, kind: str, message: str, trial: int | None = None, data: Mapping[str, Any] = ...
+        self,
+        kind: str,
+        message: str,
+        trial: int | None = None,
+        data: Mapping[str, Any] | None = None,
     ) -> None:
         """Keep an event."""
         ...
@@ -116,7 +120,7 @@ class Ledger:
 
     def measure(self, number: int, measurements: Sequence[Measurement]) -> None:
         """Add what a running trial reported."""
-        self._recorder.measurements(number, list(measurements))
+        self._recorder.measurements(number, measurements)
         trial = self._trials[number]
         self._trials[number] = trial.with_(measurements=trial.measurements + tuple(measurements))
 

@@ -111,7 +111,7 @@ class Loop:
         settings: How to go about it.
 
     Raises:
-        TaskError: a trial of this task can never run on this machine.
+        TaskError: a trial of this task can never run on this machine, or its budget never ends.
     """
 
     def __init__(
@@ -132,6 +132,7 @@ class Loop:
         inbox: Callable[[], Sequence[Proposal]] = tuple,
         settings: LoopSettings | None = None,
     ) -> None:
+        budget.check(task.budget, task.resources)
         self._task = task
         self._seed = seed
         self._clock = clock or RealClock()

@@ -82,7 +82,7 @@ def successive_halving(trial: Trial, trials: Sequence[Trial], task: Task) -> str
             return (
                 f"its {task.metric} at report {reports} (step {own.step}), "
                 f"{_shown(own.cost, task)}, is not among the best {go_on} of the "
-                f"{len(rivals) + 1} trials that have come so far"
+                f"{len(rivals) + 1} trials so far"
             )
     return None
 

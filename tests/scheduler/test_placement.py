@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from localhpo.errors import TaskError
+from localhpo.scheduler.placement import (
+    Assignment,
+    Gpu,
+    Inventory,
+    check,
+    environment,
+    place,
+    slots,
+)
+from localhpo.task import Resources
+
+TWO_GPUS = Inventory(cpus=8, memory_mb=32_000, gpus=(Gpu("0"), Gpu("1")))
+
+
+def fill(resources: Resources, inventory: Inventory) -> list[Assignment]:
+    held: list[Assignment] = []
+    while (assignment := place(resources, inventory, held)) is not None:
+        held.append(assignment)
+    return held
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        (Resources(parallel=3), 3),
+        (Resources(parallel=20), 8),
+        (Resources(parallel=20, cpus=3), 2),
+        (Resources(parallel=20, cpus=0.5), 16),
+        (Resources(parallel=20, gpus=1), 2),
+        (Resources(parallel=20, gpus=2), 1),
+        (Resources(parallel=20, gpus=0.5, cpus=0.1), 4),
+        (Resources(parallel=20, gpus=1 / 3, cpus=0.1), 6),
+        (Resources(parallel=20, gpus=0.6), 2),
+        (Resources(parallel=20, memory_mb=10_000), 3),
+    ],
+)
+def test_as_many_trials_run_as_fit(resources: Resources, expected: int) -> None:
+    assert slots(resources, TWO_GPUS) == expected
+
+
+def test_unknown_memory_bounds_nothing() -> None:
+    assert slots(Resources(parallel=3, memory_mb=10_000), Inventory(cpus=8)) == 3
+
+
+def test_whole_gpus_belong_to_one_trial() -> None:
+    assert [a.gpus for a in fill(Resources(parallel=9, gpus=1), TWO_GPUS)] == [("0",), ("1",)]
+    assert [a.gpus for a in fill(Resources(parallel=9, gpus=2), TWO_GPUS)] == [("0", "1")]
+
+
+def test_fractions_share_devices_and_spread_over_them() -> None:
+    held = fill(Resources(parallel=9, gpus=0.5), TWO_GPUS)
+    assert [a.gpus for a in held] == [("0",), ("1",), ("0",), ("1",)]
+    assert [a.gpu_total for a in held] == [0.5] * 4
+
+
+def test_a_freed_place_is_given_again() -> None:
+    resources = Resources(parallel=9, gpus=1)
+    held = fill(resources, TWO_GPUS)
+    again = place(resources, TWO_GPUS, held[1:])
+    assert again is not None
+    assert again.gpus == ("0",)
+
+
+@given(
+    parallel=st.integers(1, 20),
+    cpus=st.floats(0.1, 10),
+    gpus=st.one_of(st.floats(0.05, 1.0), st.integers(0, 4)),
+    memory_mb=st.one_of(st.none(), st.floats(100, 40_000)),
+)
+def test_nothing_is_ever_granted_twice(
+    parallel: int, cpus: float, gpus: float, memory_mb: float | None
+) -> None:
+    resources = Resources(parallel=parallel, cpus=cpus, gpus=gpus, memory_mb=memory_mb)
+    held = fill(resources, TWO_GPUS)
+    assert len(held) <= parallel
+    assert sum(a.cpus for a in held) <= TWO_GPUS.cpus + 1e-6
+    assert sum(a.memory_mb for a in held) <= 32_000
+    for gpu in TWO_GPUS.gpus:
+        assert sum(a.gpu_share for a in held if gpu.id in a.gpus) <= 1 + 1e-6
+    assert all(len(set(a.gpus)) == len(a.gpus) for a in held)
+
+
+@pytest.mark.parametrize(
+    ("resources", "said"),
+    [
+        (Resources(gpus=3), "[resources] gpus = 3 per trial, but this machine offers 2"),
+        (Resources(cpus=9), "[resources] cpus = 9 per trial, but this machine offers 8"),
+        (Resources(memory_mb=64_000), "memory_mb = 64000 per trial, but this machine offers 32000"),
+        (Resources(gpus=1.5), "gpus must be a fraction below 1 or a whole number, got 1.5"),
+    ],
+)
+def test_a_task_that_never_fits_is_refused(resources: Resources, said: str) -> None:
+    with pytest.raises(TaskError) as error:
+        check(resources, TWO_GPUS)
+    assert said in str(error.value)
+
+
+def test_a_missing_gpu_is_explained() -> None:
+    with pytest.raises(TaskError) as error:
+        check(Resources(gpus=1), Inventory(cpus=2))
+    assert "offers 0" in str(error.value)
+    assert "localhpo doctor" in error.value.hint
+
+
+def test_a_trial_sees_the_devices_granted_alone() -> None:
+    assignment = Assignment(cpus=2.5, gpus=("1", "3"))
+    assert environment(assignment, {}) == {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "1,3"}
+
+
+def test_threads_that_the_user_set_are_respected() -> None:
+    assert environment(Assignment(cpus=1), {"OMP_NUM_THREADS": "4"}) == {}
+
+
+def test_a_fraction_of_a_cpu_is_one_thread() -> None:
+    assert environment(Assignment(cpus=0.25), {}) == {"OMP_NUM_THREADS": "1"}
