@@ -38,6 +38,11 @@ class DecimalGrid:
         """Return the point at an index."""
         return scaled(self.first + index * self.step, self.decimals)
 
+    def part(self, start: int, stop: int) -> DecimalGrid:
+        """Return the grid of the points from one index up to, but without, another."""
+        first = self.first + start * self.step
+        return DecimalGrid(first, self.step, stop - start, self.decimals)
+
 
 @dataclass(frozen=True, slots=True)
 class LogGrid:

@@ -1,0 +1,100 @@
+"""From a space to a JSON Schema, for servers that take nothing else.
+
+It keeps keys, types, bounds and conditions, but not the grid: JSON Schema has `multipleOf`,
+which servers either ignore or get wrong. `parse` puts what comes on the grid.
+
+Conditions are an `anyOf` of objects, one per combination of branches, told apart by the
+values of the parents. (`if`/`then` is refused by some servers, and silently ignored by others.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from localhpo.grammar.lark import MAX_ANALYSIS, MAX_EVIDENCE
+from localhpo.space import Float, Int, Parameter, Space
+from localhpo.space.conditions import Out, Spans
+
+MAX_ENUM = 100
+"""A stepped parameter with at most so many values lists them, for there is no other way."""
+
+
+def json_schema(
+    space: Space, *, rationale: bool = False, trials: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Return a schema that every canonical answer fulfils; the arguments are those of `lark`.
+
+    `x-guidance` switches optional white space off where the server runs llguidance: left on,
+    small models fill their answers with blanks.
+    """
+    config = _config(space)
+    if rationale:
+        config = _object(
+            {
+                "analysis": {"type": "string", "minLength": 1, "maxLength": MAX_ANALYSIS},
+                "config": config,
+                "evidence": _evidence(sorted(set(trials))),
+            }
+        )
+    return {"x-guidance": {"whitespace_flexible": False}, **config}
+
+
+def _evidence(trials: Sequence[int]) -> dict[str, Any]:
+    if not trials:
+        return {"type": "array", "maxItems": 0}
+    return {"type": "array", "items": {"enum": list(trials)}, "maxItems": MAX_EVIDENCE}
+
+
+def _config(space: Space) -> dict[str, Any]:
+    objects = [_object(properties) for properties in _properties(space, 0, frozenset())]
+    return objects[0] if len(objects) == 1 else {"anyOf": objects}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _properties(space: Space, position: int, out: Out) -> Iterator[dict[str, Any]]:
+    """Yield the properties from a position on, for each combination of branches."""
+    if position == len(space):
+        yield {}
+        return
+    parameter = space.parameters[position]
+    for branch in space.branches(position, out):
+        head = {} if position in out else {parameter.name: _value(parameter, branch.spans)}
+        for tail in _properties(space, position + 1, branch.out):
+            yield {**head, **tail}
+
+
+def _value(parameter: Parameter, spans: Spans) -> dict[str, Any]:
+    """Return the schema of some values of a parameter."""
+    if isinstance(parameter, Float):
+        return _float(parameter)
+    if isinstance(parameter, Int):
+        parts = [_int(parameter, *span) for span in spans]
+        return parts[0] if len(parts) == 1 else {"anyOf": parts}
+    return {"enum": [parameter.at(index) for span in spans for index in range(*span)]}
+
+
+def _float(parameter: Float) -> dict[str, Any]:
+    stepped = parameter.step is not None and parameter.cardinality <= MAX_ENUM
+    if stepped or parameter.cardinality == 1:
+        return {"enum": [parameter.at(index) for index in range(parameter.cardinality)]}
+    return {"type": "number", "minimum": parameter.low, "maximum": parameter.top}
+
+
+def _int(parameter: Int, start: int, stop: int) -> dict[str, Any]:
+    stepped = parameter.grid.step > 1 and stop - start <= MAX_ENUM
+    if stepped or stop - start == 1:
+        return {"enum": [parameter.at(index) for index in range(start, stop)]}
+    return {
+        "type": "integer",
+        "minimum": parameter.at(start),
+        "maximum": parameter.at(stop - 1),
+    }
