@@ -76,8 +76,8 @@ class Ledger:
     @property
     def waiting(self) -> list[Trial]:
         """Trials to be run, in their order: the user's, interrupted ones, the Creator's."""
-        ranks = [(_rank(trial), trial.number) for trial in self._trials.values()]
-        return [self._trials[number] for rank, number in sorted(ranks) if rank is not None]
+        waiting = [t for t in self._trials.values() if t.state in (State.QUEUED, State.INTERRUPTED)]
+        return sorted(waiting, key=lambda t: (_rank(t), t.number))
 
     def take_up(self) -> list[Trial]:
         """Return the trials that were cut off with an earlier run, now interrupted."""
@@ -149,10 +149,7 @@ def trial_seed(study_seed: int, number: int) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def _rank(trial: Trial) -> int | None:
-    """Return a waiting trial's place in the queue; None for a trial that does not wait."""
-    if trial.state is State.INTERRUPTED:
+def _rank(waiting: Trial) -> int:
+    if waiting.state is State.INTERRUPTED:
         return 1
-    if trial.state is State.QUEUED:
-        return 0 if trial.proposal.origin == "user" else 2
-    return None
+    return 0 if waiting.proposal.origin == "user" else 2

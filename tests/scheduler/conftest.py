@@ -1,0 +1,302 @@
+"""A stage for the loop: trials that are played, a Creator that counts, a record that can die.
+
+Time is simulated, so that a study of hours takes milliseconds and is the same every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localhpo.creator.protocol import History
+from localhpo.executor.clock import SimulatedClock
+from localhpo.executor.protocol import Job, Outcome
+from localhpo.scheduler.loop import Loop, LoopSettings
+from localhpo.scheduler.placement import Inventory
+from localhpo.store.records import Event
+from localhpo.task import Task
+from localhpo.trial import (
+    COUNTED,
+    Config,
+    Failure,
+    Measurement,
+    Proposal,
+    State,
+    Trial,
+    Usage,
+)
+
+
+class DeadError(BaseException):
+    """The process was killed: no handler of the product may catch this."""
+
+
+@dataclass(frozen=True)
+class Play:
+    """How a trial goes if nobody stops it."""
+
+    duration_s: float = 10.0
+    curve: Sequence[float] = (1.0,)
+    """Values of the metric, spread evenly over the duration."""
+    state: State = State.COMPLETE
+    failure: Failure | None = None
+    dies_after_s: float = 0.3
+    """From being asked to stop to the end."""
+
+
+class PlayedRun:
+    def __init__(self, job: Job, play: Play, clock: SimulatedClock) -> None:
+        self.play = play
+        self.end = clock.monotonic() + play.duration_s
+        self.asked: State | None = None
+        self._clock = clock
+        self._begin = clock.monotonic()
+        self._metric = job.task.metric
+        self._told = 0
+
+    @property
+    def outcome(self) -> Outcome | None:
+        if self._clock.monotonic() < self.end:
+            return None
+        seen = [v for s, v in self._points() if s <= self.end]
+        score = seen[-1] if seen else None
+        if self.asked is not None:
+            return Outcome(
+                self.asked, score if self.asked is State.PRUNED else None, None, Usage(), ""
+            )
+        failed = self.play.state is State.FAILED
+        usage = Usage(wall_s=self.play.duration_s)
+        return Outcome(
+            self.play.state, None if failed else score, self.play.failure, usage, "played"
+        )
+
+    def poll(self) -> list[Measurement]:
+        now = min(self._clock.monotonic(), self.end)
+        due = [(s, v) for s, v in self._points() if s <= now]
+        new = [
+            Measurement(step, self._metric, value, second)
+            for step, (second, value) in enumerate(due)
+            if step >= self._told
+        ]
+        self._told = len(due)
+        return new
+
+    def stop(self, state: State) -> None:
+        now = self._clock.monotonic()
+        if now < self.end and self.asked is None:
+            self.asked = state
+            self.end = min(self.end, now + self.play.dies_after_s)
+
+    def _points(self) -> list[tuple[float, float]]:
+        pause = self.play.duration_s / max(1, len(self.play.curve))
+        return [(self._begin + pause * (i + 1), v) for i, v in enumerate(self.play.curve)]
+
+
+class PlayedExecutor:
+    """Runs trials as they are played; counts how many ran at once."""
+
+    def __init__(self, clock: SimulatedClock, play: Callable[[Job], Play]) -> None:
+        self.jobs: list[Job] = []
+        self.runs: dict[int, PlayedRun] = {}
+        self.most_at_once = 0
+        self._clock = clock
+        self._play = play
+
+    @property
+    def at_once(self) -> int:
+        return sum(run.end > self._clock.monotonic() for run in self.runs.values())
+
+    def start(self, job: Job) -> PlayedRun:
+        self.jobs.append(job)
+        self.runs[job.number] = PlayedRun(job, self._play(job), self._clock)
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        return self.runs[job.number]
+
+    def close(self) -> None:
+        for run in self.runs.values():
+            run.stop(State.INTERRUPTED)
+            run.end = min(run.end, self._clock.monotonic())
+
+
+class CountingCreator:
+    """Proposes a learning rate that grows with the number; remembers what it was shown."""
+
+    name = "counting"
+
+    def __init__(self, most: int = 100, raises: Mapping[int, Exception] | None = None) -> None:
+        self.most = most
+        """Of one call."""
+        self.raises = raises or {}
+        """Next number -> what to raise."""
+        self.shown: list[tuple[History, int]] = []
+
+    def propose(self, history: History, n: int) -> list[Proposal]:
+        self.shown.append((history, n))
+        if history.next_number in self.raises:
+            raise self.raises[history.next_number]
+        numbers = range(history.next_number, history.next_number + min(n, self.most))
+        return [
+            Proposal({"learning_rate": (k + 1) / 1000, "depth": 1}, "engine:test") for k in numbers
+        ]
+
+    def close(self) -> None:
+        pass
+
+
+class MemoryRecorder:
+    """Keeps what it is told, checks that it is possible, and can die at any moment."""
+
+    def __init__(self) -> None:
+        self.trials: dict[int, Trial] = {}
+        self.ends: list[int] = []
+        """Numbers of trials in the order of their counted ends."""
+        self.events: list[Event] = []
+        self.flushes = 0
+        self.locked = False
+        self.dies_in: int | None = None
+        """So many calls from now."""
+
+    def trial(self, trial: Trial) -> None:
+        self._live()
+        known = self.trials.get(trial.number)
+        if known is None:
+            assert trial.number == len(self.trials), "numbers have no gap"
+            assert trial.state is State.QUEUED, "a trial is queued before anything else"
+        else:
+            known.to(trial.state)  # raises for an impossible step
+        self.trials[trial.number] = trial
+        if trial.state in COUNTED:
+            self.ends.append(trial.number)
+
+    def measurements(self, number: int, measurements: Sequence[Measurement]) -> None:
+        self._live()
+        known = self.trials[number]
+        assert known.state is State.RUNNING
+        both = known.measurements + tuple(measurements)
+        self.trials[number] = known.with_(measurements=both)
+
+    def event(
+        self,
+        kind: str,
+        message: str,
+        trial: int | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._live()
+        self.events.append(Event(0.0, kind, message, trial, data or {}))
+
+    def flush(self, *, wait_s: float = 0.0) -> bool:
+        self._live()
+        self.flushes += 1
+        return not self.locked
+
+    def said(self, kind: str) -> list[str]:
+        return [event.message for event in self.events if event.kind == kind]
+
+    def _live(self) -> None:
+        if self.dies_in is not None:
+            self.dies_in -= 1
+            if self.dies_in < 0:
+                raise DeadError
+
+
+class HookedClock(SimulatedClock):
+    """A simulated clock that does something at each turn of the loop."""
+
+    def __init__(self) -> None:
+        super().__init__(start=1_000.0)
+        self.on_sleep: Callable[[], None] = lambda: None
+
+    def sleep(self, seconds: float) -> None:
+        self.on_sleep()
+        super().sleep(seconds)
+
+
+SETTINGS = LoopSettings(poll_s=0.25, concurrent_proposals=False)
+
+
+@dataclass
+class Stage:
+    """Everything that a loop needs; `loop` makes one process's run of the study."""
+
+    task: Task
+    play: Callable[[Job], Play] = lambda job: Play()
+    creator: Any = field(default_factory=CountingCreator)
+    recorder: MemoryRecorder = field(default_factory=MemoryRecorder)
+    settings: LoopSettings = SETTINGS
+    cpus: int = 8
+    observers: Sequence[Any] = ()
+
+    def __post_init__(self) -> None:
+        self.clock = HookedClock()
+        self.executor = PlayedExecutor(self.clock, self.play)
+
+    def loop(self, **changes: Any) -> Loop:
+        """A new process: its own executor and clock, what is recorded is all it knows."""
+        self.__post_init__()
+        self.recorder.dies_in = None
+        arguments: dict[str, Any] = {
+            "task": self.task,
+            "creator": self.creator,
+            "executor": self.executor,
+            "recorder": self.recorder,
+            "trials": tuple(self.recorder.trials.values()),
+            "seed": 7,
+            "trial_folder": lambda number: Path("trials") / str(number),
+            "inventory": Inventory(cpus=self.cpus),
+            "clock": self.clock,
+            "observers": self.observers,
+            "settings": self.settings,
+        }
+        return Loop(**{**arguments, **changes})
+
+    def interrupt_at(self, loop: Loop, seconds: float, times: int = 1) -> None:
+        def look() -> None:
+            if self.clock.monotonic() >= seconds:
+                self.clock.on_sleep = lambda: None
+                for _ in range(times):
+                    loop.interrupt()
+
+        self.clock.on_sleep = look
+
+    def run(self, **changes: Any) -> tuple[Trial, ...]:
+        return self.loop(**changes).run()
+
+
+class Stagehands:
+    """What tests need beside the stage itself."""
+
+    Play = Play
+    Creator = CountingCreator
+    Recorder = MemoryRecorder
+    DeadError = DeadError
+
+    @staticmethod
+    def user(**config: Any) -> Proposal:
+        values: Config = {"learning_rate": 0.05, "depth": 3, **config}
+        return Proposal(values, "user")
+
+
+@pytest.fixture
+def hands() -> type[Stagehands]:
+    return Stagehands
+
+
+@pytest.fixture
+def make_stage(make_task: Callable[..., Task]) -> Callable[..., Stage]:
+    """Return a maker of stages: trials and slots, and any field of the stage by name."""
+
+    def make(*, trials: int | None = 4, parallel: int = 1, **changes: Any) -> Stage:
+        task = changes.pop("task", None) or make_task()
+        task = replace(
+            task,
+            budget=replace(task.budget, trials=trials),
+            resources=replace(task.resources, parallel=parallel),
+        )
+        return Stage(task, **changes)
+
+    return make

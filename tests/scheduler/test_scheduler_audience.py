@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from localhpo.scheduler.observer import Snapshot
+from localhpo.store.records import Event
+from localhpo.trial import State, Trial
+
+MakeStage = Callable[..., Any]
+
+
+def states(trials: tuple[Trial, ...]) -> list[State]:
+    return [trial.state for trial in trials]
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.snapshots: list[Snapshot] = []
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def on_change(self, snapshot: Snapshot) -> None:
+        self.snapshots.append(snapshot)
+
+
+class Faulty:
+    def on_event(self, event: Event) -> None:
+        raise RuntimeError("no terminal")
+
+    def on_change(self, snapshot: Snapshot) -> None:
+        raise RuntimeError("no terminal")
+
+
+def test_observers_see_each_event_and_change(make_stage: MakeStage, hands: Any) -> None:
+    watcher = Watcher()
+    play = hands.Play(duration_s=10, curve=[3.0, 2.0])
+    stage = make_stage(trials=3, play=lambda job: play, observers=[watcher])
+    stage.run()
+    assert [(e.kind, e.trial) for e in watcher.events if e.trial == 1] == [
+        ("proposed", 1),
+        ("started", 1),
+        ("finished", 1),
+    ]
+    assert [(e.kind, e.message) for e in watcher.events] == [
+        (e.kind, e.message) for e in stage.recorder.events
+    ]
+    assert watcher.events[3].message == "loss 2, the best so far"
+
+    midway = next(s for s in watcher.snapshots if s.running and s.best and s.running[0].latest)
+    (running,) = midway.running
+    assert (running.trial.number, running.latest and running.latest.value) == (1, 3.0)
+    assert 5.0 <= running.elapsed_s <= 5.5
+    assert (midway.trials_left, midway.best and midway.best.number) == (2, 0)
+    assert midway.estimated_s == pytest.approx(15.0, abs=0.5)
+    assert (midway.seconds_left, midway.closing, midway.proposing) == (None, "", False)
+
+    last = watcher.snapshots[-1]
+    assert (last.trials_left, last.estimated_s, last.running) == (0, 0.0, ())
+    assert states(last.trials) == [State.COMPLETE] * 3
+
+
+def test_a_quiet_study_is_shown_about_once_a_second(make_stage: MakeStage, hands: Any) -> None:
+    watcher = Watcher()
+    play = hands.Play(duration_s=100)
+    make_stage(trials=1, play=lambda job: play, observers=[watcher]).run()
+    assert 95 <= len(watcher.snapshots) <= 110
+
+
+def test_an_observer_that_raises_is_noted_once_and_does_no_harm(make_stage: MakeStage) -> None:
+    watcher = Watcher()
+    stage = make_stage(trials=3, observers=[Faulty(), watcher])
+    assert states(stage.run()) == [State.COMPLETE] * 3
+    assert stage.recorder.said("warning") == [
+        "Faulty raised RuntimeError('no terminal'); the study goes on"
+    ]
+    assert len(watcher.snapshots) > 3
+
+
+def test_a_locked_database_is_said_once_and_holds_nothing_up(make_stage: MakeStage) -> None:
+    stage = make_stage(trials=3)
+    stage.recorder.locked = True
+    assert states(stage.run()) == [State.COMPLETE] * 3
+    assert len(stage.recorder.said("note")) == 1
+    assert stage.clock.monotonic() < 33
+
+
+def test_a_trial_is_flushed_at_its_end_and_others_about_once_a_second(
+    make_stage: MakeStage, hands: Any
+) -> None:
+    play = hands.Play(duration_s=100, curve=[1.0] * 1000)
+    stage = make_stage(trials=2, play=lambda job: play)
+    stage.run()
+    assert 195 <= stage.recorder.flushes <= 215
