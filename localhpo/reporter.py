@@ -1,6 +1,6 @@
 """Report metrics from a training script, and ask for its hyperparameters.
 
-    from localhpo import config, report
+    from localhpo.reporter import config, report
 
     for epoch in range(1, 11):
         ...

@@ -1,1 +1,21 @@
 """Run one trial, and say what happened. See `localhpo.executor.protocol` for the laws."""
+
+from localhpo.executor.command import check as check_command
+from localhpo.executor.function import FunctionExecutor
+from localhpo.executor.function import check as check_function
+from localhpo.executor.process import ProcessExecutor
+from localhpo.executor.protocol import Executor, Job, Outcome, Run
+from localhpo.executor.simulated import Replay, SimulatedExecutor
+
+__all__ = [
+    "Executor",
+    "FunctionExecutor",
+    "Job",
+    "Outcome",
+    "ProcessExecutor",
+    "Replay",
+    "Run",
+    "SimulatedExecutor",
+    "check_command",
+    "check_function",
+]

@@ -11,7 +11,8 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from localhpo.errors import TaskError
 from localhpo.trial import Config, Value
@@ -25,8 +26,17 @@ _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _NEGATIVE_NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 
 
-def check(command: Sequence[str], names: Collection[str]) -> None:
-    """Check a command against the names of the space.
+class Named(Protocol):
+    """What is asked of a space here."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its parameters."""
+        ...
+
+
+def check(command: Sequence[str], space: Named) -> None:
+    """Check a command against the space.
 
     Raises:
         TaskError: it is empty, or holds a brace or a placeholder that means nothing.
@@ -36,6 +46,7 @@ def check(command: Sequence[str], names: Collection[str]) -> None:
             "[task] command must name a program",
             hint='for example: command = ["python", "train.py"]',
         )
+    names = space.names
     for argument in command:
         for name in _placeholders(argument):
             if name not in names and name not in KNOWN:
@@ -54,27 +65,27 @@ def check(command: Sequence[str], names: Collection[str]) -> None:
 
 
 def arguments(
-    command: Sequence[str], config: Config, names: Collection[str], known: Mapping[str, str]
+    command: Sequence[str], config: Config, space: Named, known: Mapping[str, str]
 ) -> list[str]:
     """Return the argument list of one trial.
 
     Args:
         command: as in the task.
         config: the active parameters.
-        names: of all parameters, active or not.
+        space: all parameters, active or not.
         known: the values of `KNOWN`.
 
     Raises:
         TaskError: see `check`.
     """
-    check(command, names)
+    check(command, space)
     values = {**known, **{name: spelled(value) for name, value in config.items()}}
-    inactive = {name for name in names if name not in config}
+    inactive = {name for name in space.names if name not in config}
     filled = [_fill(argument, values) for argument in _active(command, inactive)]
     if filled[0] == "python":
         filled[0] = sys.executable
     asked = {name for argument in command for name in _placeholders(argument)}
-    if asked.isdisjoint({*names, "config"}):
+    if asked.isdisjoint({*space.names, "config"}):
         for name, value in config.items():
             filled += _flag(name, spelled(value))
     return filled

@@ -1,0 +1,200 @@
+"""From how a run ended and what it reported to its outcome. Pure.
+
+The causes of failure are told apart in this order: what the supervisor did (time, memory, a
+command that does not start), what the script said on its way out (out of memory, on the device
+or the host), how it left (signal, exit code), and last what it reported: nothing, or a metric
+that ended as NaN.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from localhpo.executor.protocol import Outcome
+from localhpo.executor.summary import summarize
+from localhpo.task import Task
+from localhpo.trial import Cause, Failure, Measurement, State, Usage, score_of, values_of
+
+TAIL_LINES = 20
+"""Of standard error, kept with a failure."""
+
+
+class Verdict(StrEnum):
+    """Why a run is over, as its supervisor puts it."""
+
+    EXITED = "exited"
+    """By itself."""
+    STOPPED = "stopped"
+    """It was asked to end, through `Run.stop`."""
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    COULD_NOT_START = "could not start"
+    ABANDONED = "abandoned"
+    """Its supervisor was told to end, or LocalHPO was gone."""
+    LOST = "lost"
+    """Its supervisor died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended."""
+
+    verdict: Verdict
+    message: str = ""
+    """What the supervisor adds to its verdict."""
+    exit_code: int | None = None
+    """Of the trial's own process; -9 for signal 9."""
+    failure: Failure | None = None
+    """How it failed by itself, where that needs no finding out."""
+    asked: State | None = None
+    """The state that `Run.stop` asked for."""
+    usage: Usage = field(default_factory=Usage)
+    stderr: str = ""
+    """Last lines of standard error."""
+    oom_kills: int = 0
+    """Processes of this machine that the kernel ended for want of memory meanwhile."""
+    left_behind: int = 0
+    """Processes that outlived the trial's own, and were ended."""
+    unreadable: int = 0
+    """Lines that were meant as measurements and are none."""
+    log_error: str = ""
+    """Why some output was not kept."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the record should know besides."""
+        notes = []
+        if self.left_behind:
+            notes.append(f"left {self.left_behind} process(es) behind, ended")
+        if self.unreadable:
+            notes.append(f"{self.unreadable} reported line(s) unreadable")
+        if self.log_error:
+            notes.append(f"output not kept ({self.log_error})")
+        return notes
+
+
+_DEVICE_MEMORY = re.compile(
+    r"(CUDA|HIP|MPS backend|XPU) out of memory|torch\.(cuda\.)?OutOfMemoryError"
+    r"|CU(BLAS|DNN|SPARSE|SOLVER)_STATUS_ALLOC_FAILED|cudaErrorMemoryAllocation"
+    r"|CUDA_ERROR_OUT_OF_MEMORY|out_of_memory: CUDA|RESOURCE_EXHAUSTED|OOM when allocating tensor"
+)
+_HOST_MEMORY = re.compile(
+    r"\b_?(Array)?MemoryError\b|[Cc](annot|an't) allocate memory|std::bad_alloc"
+    r"|java\.lang\.OutOfMemoryError"
+)
+# What a parent prints whose worker was killed under it.
+_WORKER_KILLED = re.compile(r"killed by signal|BrokenProcessPool|TerminatedWorkerError|SIGKILL")
+_ERROR_LINE = re.compile(r"(Error|Exception|Interrupt)\b|\berror:", re.IGNORECASE)
+
+
+def conclude(task: Task, ending: Ending, measurements: Sequence[Measurement]) -> Outcome:
+    """Return the outcome of a run."""
+    state, failure = diagnose(task, ending, measurements)
+    scored = state in (State.COMPLETE, State.PRUNED)
+    score = score_of(measurements, task.metric, task.direction, task.objective) if scored else None
+    summary = summarize(task, state, failure, measurements, ending.usage, ending.notes)
+    return Outcome(state, score, failure, ending.usage, summary)
+
+
+def diagnose(
+    task: Task, ending: Ending, measurements: Sequence[Measurement]
+) -> tuple[State, Failure | None]:
+    """Return the state of a run that has ended, and why it failed if it did."""
+    if ending.asked is not None and ending.verdict in (Verdict.STOPPED, Verdict.LOST):
+        return ending.asked, None
+    if ending.verdict is Verdict.ABANDONED:
+        return State.INTERRUPTED, None
+    if ending.verdict is Verdict.EXITED and ending.failure is not None:
+        return State.FAILED, ending.failure
+    found = _by_verdict(ending) or _by_exit(ending) or _by_metric(task, ending, measurements)
+    if found is None:
+        return State.COMPLETE, None
+    cause, message = found
+    tail = "\n".join(ending.stderr.splitlines()[-TAIL_LINES:])
+    return State.FAILED, Failure(cause, message, tail)
+
+
+_Found = tuple[Cause, str] | None
+
+
+def _by_verdict(ending: Ending) -> _Found:
+    message = ending.message
+    match ending.verdict:
+        case Verdict.COULD_NOT_START:
+            return Cause.COULD_NOT_START, f"the script could not be started: {message}"
+        case Verdict.TIMEOUT:
+            return Cause.TIMEOUT, f"the script was ended: {message}"
+        case Verdict.MEMORY:
+            return Cause.OUT_OF_MEMORY_HOST, f"the script was ended: {message}"
+        case Verdict.LOST:
+            return Cause.SIGNAL, f"the process that supervised the script died: {message}"
+        case _:
+            return None
+
+
+def _by_exit(ending: Ending) -> _Found:
+    code = ending.exit_code or 0
+    if code == 0:
+        return None
+    if said := _DEVICE_MEMORY.search(ending.stderr):
+        return Cause.OUT_OF_MEMORY_DEVICE, f"the device ran out of memory ({said[0]})"
+    if said := _HOST_MEMORY.search(ending.stderr):
+        return Cause.OUT_OF_MEMORY_HOST, f"the script ran out of host memory ({said[0]})"
+    killed = code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    if ending.oom_kills and (killed or _WORKER_KILLED.search(ending.stderr)):
+        return Cause.OUT_OF_MEMORY_HOST, "the machine ran out of memory and ended the script"
+    if code < 0:
+        name = _signal_name(-code)
+        why = " from outside, as a kernel does when memory runs out" if killed else ""
+        return Cause.SIGNAL, f"the script was ended by {name}{why}"
+    return Cause.EXIT_CODE, f"the script ended with exit code {code}{_last_error(ending.stderr)}"
+
+
+def _by_metric(task: Task, ending: Ending, measurements: Sequence[Measurement]) -> _Found:
+    curve = values_of(measurements, task.metric)
+    if not curve:
+        return Cause.NOTHING_REPORTED, _how_to_report(task, ending, measurements)
+    step, value = curve[-1]
+    if not math.isfinite(value):
+        return Cause.NOT_FINITE, f"the last {task.metric} is {value}, at step {step}"
+    return None
+
+
+def _how_to_report(task: Task, ending: Ending, measurements: Sequence[Measurement]) -> str:
+    names = list(dict.fromkeys(m.name for m in measurements))
+    metric = task.metric
+    who = "script" if task.command else "function"
+    parts = [f"the {who} ended well and did not report {metric}"]
+    if names:
+        near = difflib.get_close_matches(metric, names, n=1)
+        meant = f" (did you mean metric = {near[0]!r}?)" if near else ""
+        parts.append(f"it reported {', '.join(names[:8])}{meant}")
+    if ending.unreadable:
+        parts.append(f"{ending.unreadable} of its lines could not be read as measurements")
+    if task.stdout_regex:
+        parts.append(f"no number was found in its output by stdout_regex {task.stdout_regex!r}")
+    argument = f"{metric}=value" if metric.isidentifier() else f"**{{{metric!r}: value}}"
+    how = f"`from localhpo import report` and `report(step=step, {argument})`"
+    parts.append(f"how to: {how}" + ("" if task.command else ", or return the number"))
+    return "; ".join(parts)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _last_error(stderr: str) -> str:
+    for line in reversed(stderr.splitlines()):
+        if _ERROR_LINE.search(line):
+            line = line.strip()
+            return f": {line if len(line) <= 200 else line[:200] + '...'}"
+    return ""

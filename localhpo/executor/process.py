@@ -1,0 +1,308 @@
+"""Runs a trial as a process of this machine, below a supervisor of its own.
+
+What is covered and what is not, of ending, measuring and logging, stands at the top of
+`localhpo.executor.supervisor`. The folder of a trial afterwards:
+
+    stdout.txt  stderr.txt     what it printed: head and tail where it was too much
+    stop                       a marker: the trial was asked to end (`report()` says True)
+    run/config.json            its hyperparameters
+    run/metrics.jsonl          what it reported
+    run/job.json               argument list, folder, limits: enough to run it by hand
+    run/result.json            how it ended; there only when nothing of the trial was left
+
+and whatever the script itself put there. A run in a folder that was used before ends what an
+earlier run has left running (that takes both LocalHPO and the supervisor to be killed at once),
+removes the files above and keeps the script's own: a checkpoint can be continued from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from localhpo.errors import ExecutorError, TaskError
+from localhpo.executor import supervisor
+from localhpo.executor.command import arguments
+from localhpo.executor.diagnosis import Ending, Verdict, conclude
+from localhpo.executor.protocol import Job, Outcome
+from localhpo.executor.tail import Reader, compile_pattern, last_lines, parse_line, parse_stdout
+from localhpo.trial import Measurement, State, Usage
+
+STDERR_LINES = 100
+"""Of standard error, searched for what went wrong."""
+CLOSE_S = 15.0
+"""Beyond the grace period: then the supervisor itself is taken to be stuck."""
+
+
+class ProcessExecutor:
+    """Runs the command of a task. Not for several threads at once."""
+
+    def __init__(self, *, log_limit_mb: float = 64.0) -> None:
+        """Set the size up to which standard output and standard error are kept, each.
+
+        Raises:
+            ExecutorError: this is not Linux, where processes can be supervised.
+        """
+        if sys.platform != "linux":
+            raise ExecutorError(
+                f"trials can be supervised on Linux only, and this is {sys.platform}",
+                hint="run LocalHPO in a Linux container or virtual machine",
+            )
+        self._log_limit_mb = log_limit_mb
+        self._live: list[ProcessRun] = []
+        self._closed = False
+
+    def start(self, job: Job) -> ProcessRun:
+        """Start the command of the job's task.
+
+        Raises:
+            TaskError: the command holds a placeholder that means nothing.
+            ExecutorError: the trial's folder cannot be written, or no process be started.
+        """
+        files = Files(job.folder)
+        known = {
+            "config": str(files.config),
+            "trial.dir": str(files.folder),
+            "trial.number": str(job.number),
+            "seed": str(job.seed),
+        }
+        argv = arguments(job.task.command, job.config, job.task.space, known)
+        return self.launch(job, argv)
+
+    def launch(self, job: Job, argv: Sequence[str]) -> ProcessRun:
+        """Start any argument list as the trial.
+
+        Raises:
+            ExecutorError: the trial's folder cannot be written, or no process be started.
+        """
+        if self._closed:
+            raise ExecutorError("this executor is closed: no trial can be started")
+        self._live = [run for run in self._live if not run.over]
+        run = ProcessRun(job, argv, log_limit_mb=self._log_limit_mb)
+        self._live.append(run)
+        return run
+
+    def close(self) -> None:
+        """End whatever still runs, as interrupted; takes up to the grace period."""
+        self._closed = True
+        for run in self._live:
+            run.stop(State.INTERRUPTED)
+        for run in self._live:
+            run.wait()
+        self._live = []
+
+
+class Files:
+    """The files of one trial; all paths are absolute."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name them; nothing is created."""
+        self.folder = folder.resolve()
+        self.stdout = self.folder / "stdout.txt"
+        self.stderr = self.folder / "stderr.txt"
+        self.stop = self.folder / "stop"
+        self.run = self.folder / "run"
+        self.config = self.run / "config.json"
+        self.metrics = self.run / "metrics.jsonl"
+        self.job = self.run / "job.json"
+        self.result = self.run / "result.json"
+
+    def clear(self) -> None:
+        """Make the folder, without what an earlier run of the trial left there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.job.exists() and not self.result.exists():
+            end_strays(self.folder)
+        if self.run.exists():
+            shutil.rmtree(self.run)
+        for path in (self.stdout, self.stderr, self.stop):
+            path.unlink(missing_ok=True)
+        self.run.mkdir()
+        self.metrics.touch()
+
+    def environment(self, job: Job) -> dict[str, str]:
+        """Return the environment of the trial."""
+        return {
+            "PYTHONUNBUFFERED": "1",  # what a killed script printed last is in its log
+            **os.environ,
+            **job.task.env,
+            **job.env,
+            "LOCALHPO_CONFIG": str(self.config),
+            "LOCALHPO_METRICS": str(self.metrics),
+            "LOCALHPO_SEED": str(job.seed),
+            "LOCALHPO_TRIAL_DIR": str(self.folder),
+        }
+
+
+class ProcessRun:
+    """A trial that was started as a process."""
+
+    def __init__(self, job: Job, argv: Sequence[str], *, log_limit_mb: float) -> None:
+        """Start it.
+
+        Raises:
+            ExecutorError: the trial's folder cannot be written, or no process be started.
+        """
+        self._job = job
+        self._files = Files(job.folder)
+        self._asked: State | None = None
+        self._outcome: Outcome | None = None
+        self._measurements: list[Measurement] = []
+        self._unread = 0  # index of the first measurement that poll() has not returned
+        self._readers = [Reader(self._files.metrics, parse_line)]
+        if job.task.stdout_regex is not None:
+            pattern = compile_pattern(job.task.stdout_regex)
+            parse = partial(parse_stdout, pattern, job.task.metric)
+            self._readers.append(Reader(self._files.stdout, parse))
+        try:
+            self._supervisor = self._start(argv, log_limit_mb)
+        except OSError as exc:
+            raise ExecutorError(
+                f"trial {job.number} cannot be started: {exc}",
+                hint=f"free space on the disk and the right to write {self._files.folder}",
+            ) from exc
+        except ValueError as exc:
+            raise TaskError(f"[task] env cannot be an environment: {exc}") from exc
+
+    @property
+    def over(self) -> bool:
+        """Whether the outcome has been read."""
+        return self._outcome is not None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended; None while it runs, or while reports are still to be read."""
+        self._advance()
+        return self._outcome
+
+    def poll(self) -> Sequence[Measurement]:
+        """Return what was reported since the last call."""
+        self._advance()
+        news = self._measurements[self._unread :]
+        self._unread = len(self._measurements)
+        return news
+
+    def stop(self, state: Literal[State.PRUNED, State.INTERRUPTED]) -> None:
+        """Ask it to end, as pruned or interrupted. The first state asked for holds.
+
+        A pruned trial learns of it through `report()`, and by TERM after half of the grace
+        period; an interrupted one gets TERM at once.
+        """
+        if self.over:
+            return
+        self._asked = self._asked or state
+        lifeline = self._supervisor.stdin
+        with contextlib.suppress(OSError):  # it has ended, or the disk is full
+            if lifeline is not None:
+                # Before the marker: a script that sees it and ends has then been asked.
+                lifeline.write(b"p" if state is State.PRUNED else b"i")
+            self._files.stop.touch()
+
+    def wait(self) -> None:
+        """Wait until it has ended, once it was stopped; end a supervisor that is stuck."""
+        deadline = time.monotonic() + self._job.grace_s + CLOSE_S
+        while self.outcome is None:
+            if time.monotonic() > deadline:
+                self._supervisor.kill()
+            time.sleep(0.01)
+
+    def _start(self, argv: Sequence[str], log_limit_mb: float) -> subprocess.Popen[bytes]:
+        job, files = self._job, self._files
+        files.clear()
+        files.config.write_text(json.dumps(dict(job.config), indent=2) + "\n")
+        orders = {
+            "argv": list(argv),
+            "cwd": str(job.task.folder.resolve()),
+            "stdout": str(files.stdout),
+            "stderr": str(files.stderr),
+            "result": str(files.result),
+            "timeout_s": job.timeout_s,
+            "grace_s": job.grace_s,
+            "memory_mb": job.memory_mb,
+            "log_limit_mb": log_limit_mb,
+            "parent": os.getpid(),
+        }
+        files.job.write_text(json.dumps(orders, indent=2) + "\n")
+        with files.stderr.open("ab") as stderr:  # a traceback of the supervisor's own
+            return subprocess.Popen(
+                [sys.executable, "-I", "-S", supervisor.__file__, str(files.job)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                bufsize=0,
+                cwd=files.folder,
+                env=files.environment(job),
+                start_new_session=True,  # Ctrl-C in a terminal reaches LocalHPO alone
+            )
+
+    def _advance(self) -> None:
+        if self.over:
+            return
+        ended = self._supervisor.poll() is not None  # asked first: then all is there to be read
+        for reader in self._readers:
+            self._measurements += reader.read()
+        if ended and all(reader.at_end for reader in self._readers):
+            for reader in self._readers:
+                self._measurements += reader.finish()
+            self._outcome = conclude(self._job.task, self._ending(), self._measurements)
+
+    def _ending(self) -> Ending:
+        with self._supervisor as process:  # closes the pipes
+            said = process.stdout.read() if process.stdout else b""
+        try:
+            result: dict[str, Any] = json.loads(said)
+        except ValueError:
+            end_strays(self._files.folder)
+            code = self._supervisor.returncode
+            result = {"verdict": Verdict.LOST, "message": f"exit code {code}"}
+        usage = Usage(result.get("wall_s", 0.0), result.get("cpu_s"), result.get("peak_memory_mb"))
+        return Ending(
+            Verdict(result["verdict"]),
+            message=result["message"],
+            exit_code=result.get("exit_code"),
+            asked=self._asked,
+            usage=usage,
+            stderr=last_lines(self._files.stderr, STDERR_LINES),
+            oom_kills=result.get("oom_kills", 0),
+            left_behind=result.get("left_behind", 0),
+            unreadable=sum(reader.skipped for reader in self._readers),
+            log_error=result.get("log_error", ""),
+        )
+
+
+def end_strays(folder: Path) -> None:
+    """Kill the processes of a trial whose supervisor was killed.
+
+    They are known by their environment, which says whose folder is theirs.
+
+    Raises:
+        ExecutorError: they do not end.
+    """
+    import psutil
+
+    def strays() -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                mine = process.environ().get("LOCALHPO_TRIAL_DIR") == str(folder)
+                if mine and process.pid != os.getpid():
+                    found.append(process)
+        return found
+
+    deadline = time.monotonic() + supervisor.GIVE_UP_S
+    while left := strays():
+        if time.monotonic() > deadline:
+            pids = ", ".join(str(process.pid) for process in left)
+            raise ExecutorError(f"processes of an earlier run in {folder} do not end: {pids}")
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, timeout=1.0)
