@@ -9,7 +9,7 @@ from typing import Any
 
 from localhpo.errors import TaskError
 from localhpo.task import Budget, Resources
-from localhpo.trial import COUNTED, Cause, State, Trial
+from localhpo.trial import ADDED, COUNTED, Cause, State, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def _way_to_fail(trial: Trial) -> tuple[Cause, str] | None:
 
 def _mean_duration_s(trials: Sequence[Trial]) -> float | None:
     """Return the mean seconds of a trial, its proposal included; failures only if all failed."""
-    ended = [t for t in trials if t.state in COUNTED]
+    ended = [t for t in trials if t.state in COUNTED and t.proposal.origin != ADDED]
     good = [t for t in ended if t.state is not State.FAILED] or ended
     durations = [
         t.finished_at - t.started_at + t.proposal.seconds

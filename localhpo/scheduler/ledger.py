@@ -137,6 +137,10 @@ class Ledger:
             )
         )
 
+    def annotate(self, number: int, user_attrs: Mapping[str, Any]) -> Trial:
+        """Attach a user's own values to a trial, in place of those it had."""
+        return self._put(self._trials[number].with_(user_attrs=dict(user_attrs)))
+
     def _put(self, trial: Trial) -> Trial:
         self._recorder.trial(trial)
         self._trials[trial.number] = trial

@@ -14,7 +14,8 @@ import pytest
 
 from localhpo.creator.protocol import History
 from localhpo.executor.clock import SimulatedClock
-from localhpo.executor.protocol import Job, Outcome
+from localhpo.executor.protocol import Job, Outcome, Run
+from localhpo.executor.simulated import Replay, SimulatedExecutor
 from localhpo.scheduler.loop import Loop, LoopSettings
 from localhpo.scheduler.placement import Inventory
 from localhpo.store.records import Event
@@ -27,7 +28,6 @@ from localhpo.trial import (
     Proposal,
     State,
     Trial,
-    Usage,
 )
 
 
@@ -42,84 +42,71 @@ class Play:
     duration_s: float = 10.0
     curve: Sequence[float] = (1.0,)
     """Values of the metric, spread evenly over the duration."""
-    state: State = State.COMPLETE
     failure: Failure | None = None
     dies_after_s: float = 0.3
     """From being asked to stop to the end."""
 
 
 class PlayedRun:
-    def __init__(self, job: Job, play: Play, clock: SimulatedClock) -> None:
-        self.play = play
-        self.end = clock.monotonic() + play.duration_s
-        self.asked: State | None = None
+    """A simulated run that takes a moment to end when it is asked to, as a process does."""
+
+    def __init__(self, run: Run, clock: SimulatedClock, dies_after_s: float) -> None:
+        self._run = run
         self._clock = clock
-        self._begin = clock.monotonic()
-        self._metric = job.task.metric
-        self._told = 0
+        self._dies_after_s = dies_after_s
+        self._asked: tuple[float, State] | None = None
 
     @property
     def outcome(self) -> Outcome | None:
-        if self._clock.monotonic() < self.end:
-            return None
-        seen = [v for s, v in self._points() if s <= self.end]
-        score = seen[-1] if seen else None
-        if self.asked is not None:
-            return Outcome(
-                self.asked, score if self.asked is State.PRUNED else None, None, Usage(), ""
-            )
-        failed = self.play.state is State.FAILED
-        usage = Usage(wall_s=self.play.duration_s)
-        return Outcome(
-            self.play.state, None if failed else score, self.play.failure, usage, "played"
-        )
+        self._die()
+        return self._run.outcome
 
-    def poll(self) -> list[Measurement]:
-        now = min(self._clock.monotonic(), self.end)
-        due = [(s, v) for s, v in self._points() if s <= now]
-        new = [
-            Measurement(step, self._metric, value, second)
-            for step, (second, value) in enumerate(due)
-            if step >= self._told
-        ]
-        self._told = len(due)
-        return new
+    def poll(self) -> Sequence[Measurement]:
+        self._die()
+        return self._run.poll()
 
     def stop(self, state: State) -> None:
-        now = self._clock.monotonic()
-        if now < self.end and self.asked is None:
-            self.asked = state
-            self.end = min(self.end, now + self.play.dies_after_s)
+        self._asked = self._asked or (self._clock.monotonic() + self._dies_after_s, state)
 
-    def _points(self) -> list[tuple[float, float]]:
-        pause = self.play.duration_s / max(1, len(self.play.curve))
-        return [(self._begin + pause * (i + 1), v) for i, v in enumerate(self.play.curve)]
+    def _die(self) -> None:
+        if self._asked is not None and self._clock.monotonic() >= self._asked[0]:
+            self._run.stop(self._asked[1])
 
 
 class PlayedExecutor:
-    """Runs trials as they are played; counts how many ran at once."""
+    """Simulates trials as they are played; counts how many run at once."""
 
     def __init__(self, clock: SimulatedClock, play: Callable[[Job], Play]) -> None:
         self.jobs: list[Job] = []
-        self.runs: dict[int, PlayedRun] = {}
+        self.runs: list[PlayedRun] = []
         self.most_at_once = 0
         self._clock = clock
         self._play = play
+        self._executor = SimulatedExecutor(lambda config, seed: self._replay(), clock)
 
     @property
     def at_once(self) -> int:
-        return sum(run.end > self._clock.monotonic() for run in self.runs.values())
+        return sum(run.outcome is None for run in self.runs)
 
     def start(self, job: Job) -> PlayedRun:
         self.jobs.append(job)
-        self.runs[job.number] = PlayedRun(job, self._play(job), self._clock)
+        run = self._executor.start(job)
+        self.runs.append(PlayedRun(run, self._clock, self._play(job).dies_after_s))
         self.most_at_once = max(self.most_at_once, self.at_once)
-        return self.runs[job.number]
+        return self.runs[-1]
 
     def close(self) -> None:
-        for run in self.runs.values():
-            run.stop(State.INTERRUPTED)
-            run.end = min(run.end, self._clock.monotonic())
+        self._executor.close()
+
+    def _replay(self) -> Replay:
+        job = self.jobs[-1]
+        play = self._play(job)
+        pause = play.duration_s / max(1, len(play.curve))
+        measurements = [
+            Measurement(step, job.task.metric, value, pause * (step + 1))
+            for step, value in enumerate(play.curve)
+        ]
+        return Replay(measurements, play.duration_s, play.failure)
 
 
 class CountingCreator:
@@ -166,7 +153,7 @@ class MemoryRecorder:
         if known is None:
             assert trial.number == len(self.trials), "numbers have no gap"
             assert trial.state is State.QUEUED, "a trial is queued before anything else"
-        else:
+        elif trial.state is not known.state:
             known.to(trial.state)  # raises for an impossible step
         self.trials[trial.number] = trial
         if trial.state in COUNTED:

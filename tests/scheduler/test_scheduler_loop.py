@@ -208,7 +208,7 @@ def test_failed_trials_count_and_the_study_goes_on(make_stage: MakeStage, hands:
     failure = Failure(Cause.OUT_OF_MEMORY_HOST, "took 900 MB, the limit is 800")
 
     def play(job: Job) -> Any:
-        return hands.Play(state=State.FAILED, failure=failure) if job.number % 2 else hands.Play()
+        return hands.Play(failure=failure) if job.number % 2 else hands.Play()
 
     stage = make_stage(trials=4, play=play)
     assert states(stage.run()) == [State.COMPLETE, State.FAILED] * 2
@@ -217,7 +217,7 @@ def test_failed_trials_count_and_the_study_goes_on(make_stage: MakeStage, hands:
 
 def test_the_same_failure_from_the_start_ends_the_study(make_stage: MakeStage, hands: Any) -> None:
     failure = Failure(Cause.COULD_NOT_START, "there is no program 'pyton'")
-    play = hands.Play(duration_s=0.5, curve=(), state=State.FAILED, failure=failure)
+    play = hands.Play(duration_s=0.5, curve=(), failure=failure)
     stage = make_stage(trials=10, play=lambda job: play)
     with pytest.raises(NoGoodTrialError, match="there is no program 'pyton'"):
         stage.run()
