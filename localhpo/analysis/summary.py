@@ -52,6 +52,8 @@ class Note:
 class Cost:
     """What a study took."""
 
+    elapsed_s: float | None
+    """Wall clock of tuning, over all runs, where it is known."""
     trial_s: float
     """Wall clock of all trials, added up: parallel trials count each."""
     proposal_s: float
@@ -87,8 +89,10 @@ class Summary:
     cost: Cost
 
 
-def summarize(task: Task, study: str, trials: Iterable[Trial]) -> Summary:
-    """Return the facts of a study called `study` (`task/name`)."""
+def summarize(
+    task: Task, study: str, trials: Iterable[Trial], *, elapsed_s: float | None = None
+) -> Summary:
+    """Return the facts of a study called `study` (`task/name`) that took `elapsed_s` so far."""
     ordered = tuple(sorted(trials, key=lambda t: t.number))
     return Summary(
         study=study,
@@ -101,7 +105,7 @@ def summarize(task: Task, study: str, trials: Iterable[Trial]) -> Summary:
         origins=tuple(origins(ordered, task.direction)),
         failures=tuple(failures(ordered)),
         notes=tuple(notes(ordered)),
-        cost=cost(ordered),
+        cost=cost(ordered, elapsed_s),
     )
 
 
@@ -161,9 +165,10 @@ def notes(trials: Sequence[Trial]) -> list[Note]:
     return [Note(text, tuple(numbers)) for text, numbers in groups.items()]
 
 
-def cost(trials: Sequence[Trial]) -> Cost:
+def cost(trials: Sequence[Trial], elapsed_s: float | None = None) -> Cost:
     """Return what the trials and their proposals took."""
     return Cost(
+        elapsed_s=elapsed_s,
         trial_s=sum(t.usage.wall_s for t in trials),
         proposal_s=sum(t.proposal.seconds for t in trials),
         cpu_s=_total([t.usage.cpu_s for t in trials]),

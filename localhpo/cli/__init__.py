@@ -8,6 +8,7 @@ output, progress and errors to standard error.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -60,6 +61,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    _never_fail_on_characters()
     try:
         code = cli.main(args=arguments, prog_name="localhpo", standalone_mode=False)
     except click.ClickException as error:
@@ -73,6 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - whatever is left is a bug, and is said to be one
         return _crashed(error)
     return code if isinstance(code, int) else 0
+
+
+def _never_fail_on_characters() -> None:
+    """Let a terminal without Unicode show question marks, rather than end a study."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _failed(error: LocalHPOError) -> int:

@@ -197,7 +197,22 @@ def available() -> list[tuple[Path, Card]]:
 
 def entries() -> list[Entry]:
     """Describe each model, verified or with the reason why not. Reads all their weights."""
-    return [_entry(folder) for folder in _folders()]
+    return [entry(folder) for folder in _folders()]
+
+
+def entry(folder: Path) -> Entry:
+    """Describe one model. Reads all its weights."""
+    size = sum((folder / name).stat().st_size for name in _names(folder))
+    card = None
+    try:
+        if not (folder / CARD).is_file():
+            refuse_code(folder)
+            return Entry(folder.name, folder, None, size, "no card")
+        card = load(folder)
+        verify(folder, card)
+    except CardError as exc:
+        return Entry(folder.name, folder, card, size, "broken", str(exc))
+    return Entry(folder.name, folder, card, size, "verified")
 
 
 def render(card: Card) -> str:
@@ -297,20 +312,6 @@ def _model_folders(root: Path) -> Iterator[Path]:
     for folder in sorted(root.iterdir()):
         if (folder / CARD).is_file() or (folder / "config.json").is_file():
             yield folder
-
-
-def _entry(folder: Path) -> Entry:
-    size = sum((folder / name).stat().st_size for name in _names(folder))
-    card = None
-    try:
-        if not (folder / CARD).is_file():
-            refuse_code(folder)
-            return Entry(folder.name, folder, None, size, "no card")
-        card = load(folder)
-        verify(folder, card)
-    except CardError as exc:
-        return Entry(folder.name, folder, card, size, "broken", str(exc))
-    return Entry(folder.name, folder, card, size, "verified")
 
 
 def _names(folder: Path) -> list[str]:

@@ -1,0 +1,186 @@
+"""What `localhpo doctor` looks at. Each check is a function that returns its findings."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from localhpo.analysis import wording
+from localhpo.errors import LocalHPOError
+
+_REQUIREMENT = re.compile(r"^(?P<name>[\w.-]+)(?:.*extra\s*==\s*['\"](?P<extra>[\w-]+)['\"])?")
+_EXTRAS_OF_USERS = ("local", "vllm", "finetune", "gpu", "ray", "figures", "tasks")
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+_LITTLE_DISK_MB = 1000
+_NO_DISK_MB = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding."""
+
+    name: str
+    state: Literal["ok", "note", "bad"]
+    """bad: LocalHPO cannot be used before it is mended."""
+    finding: str
+    hint: str = ""
+    """What to do."""
+
+
+def all_checks() -> list[Check]:
+    """Return every finding."""
+    checks: tuple[Callable[[], Iterator[Check]], ...] = (
+        _python, _packages, _extras, _devices, _store, _disk, _models, _prompts, _offline,
+    )  # fmt: skip
+    return [finding for check in checks for finding in check()]
+
+
+def _python() -> Iterator[Check]:
+    system = f"{platform.system()} {platform.machine()}"
+    finding = f"{platform.python_version()}, {sys.executable}, {system}"
+    if sys.platform == "linux":
+        yield Check("python", "ok", finding)
+    else:
+        yield Check(
+            "python", "bad", finding, "trials are supervised on Linux only: use a container"
+        )
+
+
+def _packages() -> Iterator[Check]:
+    """The packages that every part needs."""
+    found, missing = _installed(None)
+    if missing:
+        yield Check("packages", "bad", f"missing: {', '.join(missing)}", "pip install localhpo")
+    else:
+        yield Check("packages", "ok", ", ".join(found))
+
+
+def _extras() -> Iterator[Check]:
+    """The packages of each extra: a missing one is no fault, unless it is asked for."""
+    known = metadata.metadata("localhpo").get_all("Provides-Extra") or []
+    for extra in (name for name in _EXTRAS_OF_USERS if name in known):
+        found, missing = _installed(extra)
+        if not missing:
+            yield Check(f"[{extra}]", "ok", ", ".join(found))
+            continue
+        finding = f"missing: {', '.join(missing)}"
+        yield Check(f"[{extra}]", "note", finding, f"pip install 'localhpo[{extra}]'")
+
+
+def _installed(extra: str | None) -> tuple[list[str], list[str]]:
+    """Return `name version` of the installed packages of an extra, and the names of others."""
+    found, missing = [], []
+    for requirement in metadata.requires("localhpo") or []:
+        match = _REQUIREMENT.match(requirement)
+        if match is None or match["extra"] != extra:
+            continue
+        try:
+            found.append(f"{match['name']} {metadata.version(match['name'])}")
+        except metadata.PackageNotFoundError:
+            missing.append(match["name"])
+    return found, missing
+
+
+def _devices() -> Iterator[Check]:
+    from localhpo.scheduler.devices import find_inventory
+
+    inventory = find_inventory()
+    memory = wording.memory(inventory.memory_mb)
+    yield Check("machine", "ok", f"{wording.count(inventory.cpus, 'CPU')}, {memory} of memory")
+    if not inventory.gpus:
+        yield Check("gpus", "ok", "none: trials and the model share the CPUs")
+    for gpu in inventory.gpus:
+        details = [gpu.name or "unknown model"]
+        if gpu.memory_mb is not None:
+            details.append(wording.memory(gpu.memory_mb))
+        yield Check(f"gpu {gpu.id}", "ok", ", ".join(details))
+
+
+def _store() -> Iterator[Check]:
+    from localhpo.store import Store, default_home
+
+    home = default_home()
+    place = _nearest(home)
+    if not os.access(place, os.W_OK) or not place.is_dir():
+        yield Check("store", "bad", f"{home} cannot be written", "set LOCALHPO_HOME to a folder")
+        return
+    if not home.exists():
+        yield Check("store", "ok", f"{home}, nothing in it yet")
+        return
+    store = Store(home)
+    try:
+        studies = wording.count(len(store.studies()), "study").replace("studys", "studies")
+        problems = store.verify()
+    except LocalHPOError as error:
+        yield Check("store", "bad", str(error), error.hint)
+        return
+    if problems:
+        yield Check(
+            "store", "note", problems[0], "run any study: the tables are brought up to date"
+        )
+    yield Check("store", "ok", f"{home}, {studies}")
+
+
+def _disk() -> Iterator[Check]:
+    from localhpo.store import default_home
+
+    place = _nearest(default_home())
+    free_mb = shutil.disk_usage(place).free / 1e6
+    finding = f"{wording.memory(free_mb)} free at {place}"
+    if free_mb < _NO_DISK_MB:
+        yield Check("disk", "bad", finding, "free some space, or set LOCALHPO_HOME elsewhere")
+    elif free_mb < _LITTLE_DISK_MB:
+        yield Check("disk", "note", finding, "logs and checkpoints of trials may not fit")
+    else:
+        yield Check("disk", "ok", finding)
+
+
+def _models() -> Iterator[Check]:
+    from localhpo.llm.cards import DEFAULT, entries
+
+    found = entries()
+    for entry in found:
+        if entry.state == "broken":
+            yield Check(f"model {entry.name}", "bad", entry.error, "copy the model folder again")
+        else:
+            size = wording.memory(entry.size_bytes / 1e6)
+            yield Check(f"model {entry.name}", "ok", f"{entry.state}, {size}")
+    if DEFAULT not in {entry.name for entry in found}:
+        hint = "install LocalHPO again, or choose engines with --creator tpe"
+        yield Check("models", "note", f"the built-in model {DEFAULT} is not there", hint)
+
+
+def _prompts() -> Iterator[Check]:
+    from localhpo import resources
+
+    try:
+        folder = resources.folder("prompts")
+    except FileNotFoundError as error:
+        yield Check("prompts", "bad", str(error), "install LocalHPO again")
+        return
+    names = sorted(path.name for path in folder.glob("*.j2"))
+    state: Literal["ok", "bad"] = "ok" if names else "bad"
+    yield Check("prompts", state, f"{', '.join(names) or 'no templates'} in {folder}")
+
+
+def _offline() -> Iterator[Check]:
+    """LocalHPO asks no hub for anything; a user's own script may, unless these are set."""
+    unset = [name for name in _OFFLINE if os.environ.get(name) not in ("1", "true", "TRUE")]
+    if unset:
+        finding = f"not set for your scripts: {', '.join(unset)} (LocalHPO itself asks no hub)"
+        yield Check("offline", "ok", finding)
+    else:
+        yield Check("offline", "ok", f"{', '.join(_OFFLINE)} are set")
+
+
+def _nearest(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that exists."""
+    return next(place for place in (path, *path.parents) if place.exists())

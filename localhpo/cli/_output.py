@@ -1,0 +1,30 @@
+"""What goes to standard output and standard error, and how wide."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_UNBOUNDED = 10_000
+"""Columns where nobody looks at a screen: nothing is wrapped or cut for `grep` and `awk`."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return where to print what has a layout; NO_COLOR and COLUMNS are heeded."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    wide = not stream.isatty() and "COLUMNS" not in os.environ
+    return Console(stderr=stderr, highlight=False, markup=False, width=_UNBOUNDED if wide else None)
+
+
+def print_json(value: Any) -> None:
+    """Print a result for a program."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

@@ -1,0 +1,67 @@
+"""From what a user types to the task or the study that is meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from localhpo.study import Study
+    from localhpo.task import Task
+
+
+def find_task(target: str) -> Task:
+    """Return the task that is meant: a file, a folder with a task.toml, or a ready task's name.
+
+    Raises:
+        TaskError: it does not describe a task.
+        InputError: there is no such file and no such task.
+    """
+    from localhpo import tasks
+    from localhpo.task import load
+
+    return load(Path(target) if _is_path(target) else tasks.find(target))
+
+
+def find_study(target: str | None, study: str) -> Study:
+    """Return a study to read: of a task as `find_task` takes it, or by its name in the store.
+
+    Args:
+        target: a path, `<task>` or `<task>/<study>`; None for the only study there is.
+        study: its name among those of the task, where the target does not say it.
+
+    Raises:
+        StudyNotFoundError: there is none, or none was named and there are several.
+    """
+    from localhpo.study import Study
+
+    if target is None:
+        return Study.find()
+    if _is_path(target):
+        target = find_task(target).name
+    return Study.find(target if "/" in target else f"{target}/{study}")
+
+
+def open_study(target: str, study: str) -> Study:
+    """Return a study to write to, new or known: of a task, or by its name in the store.
+
+    Raises:
+        InputError: there is no such task and no such study.
+    """
+    from localhpo.errors import InputError, StudyNotFoundError
+    from localhpo.study import Study
+
+    if not _is_path(target):
+        try:
+            return find_study(target, study)
+        except StudyNotFoundError:
+            if "/" in target:
+                raise
+        except InputError:
+            pass  # no name that a store could hold: let the search for a task say so
+    return Study.open(find_task(target), study)
+
+
+def _is_path(target: str) -> bool:
+    path = Path(target)
+    return path.suffix == ".toml" or path.is_file() or (path / "task.toml").is_file()

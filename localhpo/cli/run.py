@@ -1,0 +1,99 @@
+"""`localhpo run`: tune a task, or go on with it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from localhpo.scheduler.observer import Observer
+    from localhpo.study import Study
+
+
+@click.command("run")
+@click.argument("task")
+@click.option("--study", default="main", show_default=True, help="Name of the study of this task.")
+@click.option("--trials", type=int, help="Trials of the study, in total over all runs.")
+@click.option("--creator", "name", help="Who proposes: hybrid, agent, random, tpe, gp, cmaes.")
+@click.option("--backend", help="Where the model runs: transformers, openai.")
+@click.option("--model", help="A model of `localhpo models`, a folder, or the server's name of it.")
+@click.option("--url", help="Of the server, for --backend openai.")
+@click.option("--seed", type=int, help="Of all random choices.")
+@click.option("--parallel", type=int, help="Trials at a time.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def command(task: str, study: str, as_json: bool, quiet: bool, **overrides: Any) -> None:
+    r"""Tune TASK: a task file, a folder with a task.toml, or the name of a ready task.
+
+    Running it again continues the study; options stand in for what the task file says. Ctrl-C
+    stops it in order, a second one at once.
+
+    \b
+    Examples:
+        localhpo run breast-cancer-xgboost --trials 3
+        localhpo run task.toml --creator tpe --seed 1
+        localhpo run task.toml --study wide --creator random --parallel 2 --json
+    """
+    opened = _open(task, study, overrides)
+    ended = _run(opened, quiet)
+    _conclude(opened, as_json)
+    if ended is not None:
+        raise ended
+
+
+def _open(target: str, name: str, overrides: dict[str, Any]) -> Study:
+    from localhpo.cli._target import find_task
+    from localhpo.study import Study
+    from localhpo.task import with_overrides
+
+    return Study.open(with_overrides(find_task(target), **overrides), name)
+
+
+def _run(study: Study, quiet: bool) -> Exception | None:
+    """Run the study; return the error with which a study may end that still has results."""
+    from localhpo.errors import NoGoodTrialError, StudyInterruptedError
+
+    try:
+        with _watching(study.key, quiet) as observers:
+            study.run(observers=observers)
+    except (NoGoodTrialError, StudyInterruptedError) as ended:
+        return ended
+    return None
+
+
+@contextmanager
+def _watching(key: str, quiet: bool) -> Iterator[list[Observer]]:
+    """Show progress on standard error: rows on a terminal, lines anywhere else."""
+    if quiet:
+        yield []
+    elif sys.stderr.isatty():
+        from localhpo.cli._live import LiveDisplay
+        from localhpo.cli._output import console
+
+        with LiveDisplay(console(stderr=True), key) as display:
+            yield [display]
+    else:
+        from localhpo.cli._lines import Lines
+
+        yield [Lines()]
+
+
+def _conclude(study: Study, as_json: bool) -> None:
+    """Write the report and print the summary."""
+    from localhpo.cli import _conclusion, _output
+
+    summary = _conclusion.summary_of(study)
+    if not summary.trials:
+        return
+    path = _conclusion.write_report(study, summary)
+    if as_json:
+        record = _conclusion.record_of(study, summary)
+        _output.print_json({**record, "report": str(path)})
+        return
+    from localhpo.cli._views import summary_view
+
+    _output.console().print(summary_view(summary, path))

@@ -1,0 +1,42 @@
+"""`localhpo tasks`: the ready tasks."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("tasks")
+@click.option("--json", "as_json", is_flag=True, help="Print the tasks as JSON.")
+def command(as_json: bool) -> None:
+    r"""List the ready tasks: real training scripts that come with LocalHPO.
+
+    \b
+    Examples:
+        localhpo tasks
+        localhpo tasks --json
+    """
+    from localhpo import tasks
+    from localhpo.cli import _output, _views
+    from localhpo.task import load
+
+    found = [load(tasks.find(name)) for name in tasks.available()]
+    if as_json:
+        _output.print_json(
+            [
+                {
+                    "name": task.name,
+                    "metric": task.metric,
+                    "direction": task.direction,
+                    "parameters": list(task.space.names),
+                    "trials": task.budget.trials,
+                    "background": task.background.strip(),
+                    "path": str(task.source),
+                }
+                for task in found
+            ]
+        )
+        return
+    table = _views.plain_table("task", "metric", "direction", "parameters", right=("parameters",))
+    for task in found:
+        table.add_row(task.name, task.metric, task.direction, str(len(task.space)))
+    _output.console().print(table)
