@@ -15,7 +15,7 @@ from typing import Any
 from localhpo.errors import ConfigurationError
 from localhpo.grammar.lark import MAX_ANALYSIS, MAX_EVIDENCE
 from localhpo.space import Space, Value
-from localhpo.space.parameters import encodable, shown
+from localhpo.space.values import encodable, shown
 
 _KEYS = ("analysis", "config", "evidence")
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from localhpo.grammar.numbers import Numbers
 from localhpo.space import Float, Int, Parameter, Space
 from localhpo.space.conditions import Out, Spans
-from localhpo.space.parameters import spelled
+from localhpo.space.values import spelled
 
 MAX_ANALYSIS = 600
 """Characters of the analysis."""

@@ -10,14 +10,8 @@
 `localhpo.space.optuna` converts from and to Optuna's distributions.
 """
 
-from localhpo.space.parameters import (
-    Categorical,
-    Float,
-    Int,
-    Ordinal,
-    Parameter,
-    Value,
-)
+from localhpo.space.parameters import Categorical, Float, Int, Ordinal, Parameter
 from localhpo.space.space import Space
+from localhpo.space.values import Value
 
 __all__ = ["Categorical", "Float", "Int", "Ordinal", "Parameter", "Space", "Value"]

@@ -16,16 +16,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from localhpo.errors import ConfigurationError, SpaceError
-from localhpo.space.parameters import (
-    Categorical,
-    Float,
-    Int,
-    Ordinal,
-    Parameter,
-    Value,
-    identity,
-    shown,
-)
+from localhpo.space.parameters import Discrete, Float, Int, Parameter
+from localhpo.space.values import Identity, Value, identity, shown
 
 MAX_BRANCHES = 4096
 """Combinations of branches that a space may have; a grammar or schema spells them out."""
@@ -108,7 +100,7 @@ class _Child:
     """A parameter as one of its parents sees it."""
 
     position: int
-    needed: frozenset[tuple[bool, Value]]
+    needed: frozenset[Identity]
     """The `identity` of the values under which it may be active."""
     indices: frozenset[int]
     """The same values as indices of the parent's grid."""
@@ -187,7 +179,7 @@ def _children(parameters: Sequence[Parameter]) -> list[list[_Child]]:
     return children
 
 
-def _index(child: Parameter, parent: Int | Ordinal | Categorical, value: Value) -> int:
+def _index(child: Parameter, parent: Discrete, value: Value) -> int:
     try:
         return parent.index(value)
     except ConfigurationError as exc:

@@ -20,6 +20,9 @@ from fractions import Fraction
 MAX_DIGITS = 15
 """Significant decimal digits that survive a round trip through a float (`sys.float_info.dig`)."""
 
+MAX_POINT: int = 10**MAX_DIGITS
+"""The largest integer that stands for a point."""
+
 CELLS = 1000
 """A linear range without a step is cut into at least this many cells."""
 
@@ -37,6 +40,24 @@ class DecimalGrid:
     def value(self, index: int) -> float:
         """Return the point at an index."""
         return scaled(self.first + index * self.step, self.decimals)
+
+    @property
+    def precise(self) -> bool:
+        """Whether no point has more digits than a float keeps."""
+        largest = max(abs(self.first), abs(self.first + (self.count - 1) * self.step))
+        return largest <= MAX_POINT
+
+    @property
+    def endings(self) -> int:
+        """Bound of the distinct sets of last digits that can follow a prefix.
+
+        With j digits to come, a set is known by the prefix modulo the step, where 10**j has
+        no part in it.
+        """
+        digits = len(str(self.step * self.count))
+        return sum(
+            min(self.step // math.gcd(self.step, 10**j), 10**j, self.count) for j in range(digits)
+        )
 
     def part(self, start: int, stop: int) -> DecimalGrid:
         """Return the grid of the points from one index up to, but without, another."""
@@ -82,7 +103,7 @@ def linear_grid(low: float, high: float) -> DecimalGrid:
     decimals = max(0, ceil_log10(CELLS / (most - least)))
     largest = max(abs(least), abs(most))
     # Of the largest magnitude 10**15 / n, the digits before and after the point are at most 15.
-    decimals = min(decimals, -ceil_log10(largest / 10**MAX_DIGITS))
+    decimals = min(decimals, -ceil_log10(largest / MAX_POINT))
     scale = Fraction(10) ** decimals
     first, last = math.ceil(least * scale), math.floor(most * scale)
     return DecimalGrid(first=first, step=1, count=max(0, last - first + 1), decimals=decimals)

@@ -17,7 +17,8 @@ import numpy as np
 from localhpo.errors import ConfigurationError, SpaceError
 from localhpo.space import table
 from localhpo.space.conditions import Branch, Conditions, Out, did_you_mean, ordered
-from localhpo.space.parameters import Categorical, Parameter, Value, identity, shown, spelled
+from localhpo.space.parameters import Categorical, Parameter
+from localhpo.space.values import Value, identity, shown, spelled
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -123,13 +124,18 @@ class Space:
             ConfigurationError: an unknown or inactive key, a missing one, or a value that is
                 not in the domain of its parameter.
         """
-        result = self._walk(lambda _, parameter: parameter.canonical(_given(parameter, config)))
+        result = self.build(lambda _, parameter: parameter.canonical(_given(parameter, config)))
         if len(result) < len(config):
             self._refuse_surplus(result, config)
         return result
 
-    def _walk(self, value_of: Callable[[int, Parameter], Value]) -> dict[str, Value]:
-        """Return the configuration made of a value per active parameter."""
+    def build(self, value_of: Callable[[int, Parameter], Value]) -> dict[str, Value]:
+        """Return the configuration made of a value per active parameter.
+
+        Args:
+            value_of: returns the canonical value of the parameter at a position; called for
+                the active ones in order, each when the values of its parents are known.
+        """
         result: dict[str, Value] = {}
         out: set[int] = set()
         for position, parameter in enumerate(self.parameters):
@@ -199,11 +205,11 @@ class Space:
         Takes one number from `rng` per parameter, whichever are active.
         """
         uniform = rng.random(len(self.parameters)).tolist()
-        return self._walk(lambda position, parameter: parameter.draw(uniform[position]))
+        return self.build(lambda position, parameter: parameter.draw(uniform[position]))
 
     def default(self) -> dict[str, Value]:
         """Return the configuration of the defaults; the centre where there is none."""
-        return self._walk(
+        return self.build(
             lambda _, parameter: (
                 parameter.centre
                 if parameter.default is None
@@ -288,7 +294,7 @@ class Space:
                 return parameter.at(weights.index(max(weights)))
             return parameter.from_unit(coordinates[columns.start])
 
-        return self._walk(value)
+        return self.build(value)
 
     def distance(self, a: Mapping[str, Value], b: Mapping[str, Value]) -> float:
         """Return how far apart two canonical configurations are, in [0, 1].

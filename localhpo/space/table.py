@@ -8,7 +8,8 @@ from typing import Any
 
 from localhpo.errors import SpaceError
 from localhpo.space.conditions import did_you_mean
-from localhpo.space.parameters import Categorical, Float, Int, Ordinal, Parameter, shown
+from localhpo.space.parameters import Categorical, Float, Int, Ordinal, Parameter
+from localhpo.space.values import shown
 
 KINDS: Mapping[str, type[Parameter]] = {
     kind.kind: kind for kind in (Float, Int, Ordinal, Categorical)

@@ -1,0 +1,133 @@
+"""What the four kinds of parameters have in common.
+
+A parameter promises, for every value that it accepts:
+
+- `canonical(value)` is on the grid and within the bounds, and its own canonical value;
+- `text(value)` is JSON, and the only spelling of `canonical(value)`;
+- `from_unit(to_unit(v)) == v` for canonical `v`, and `from_unit` of any number is canonical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeAlias
+
+from localhpo.errors import ConfigurationError, SpaceError
+from localhpo.space.values import Value, encodable, shown
+
+When: TypeAlias = Mapping[str, tuple[Value, ...]]
+"""Under which values of which parents a parameter is active."""
+
+
+class Base:
+    """A named set of values, in an order, mapped onto the unit interval."""
+
+    kind: ClassVar[str]
+    name: str
+    default: Value | None
+    """What a person would start with; None where the task names nothing."""
+    help: str
+    """What it does, in plain words, for the Creator."""
+    when: When
+
+    @property
+    def domain(self) -> str:
+        """The values it can take, in words: `a number from 1e-4 to 1e-1`."""
+        raise NotImplementedError
+
+    @property
+    def cardinality(self) -> int:
+        """Number of values."""
+        raise NotImplementedError
+
+    @property
+    def centre(self) -> Value:
+        """The middle of the range: geometric with `log`."""
+        return self.from_unit(0.5)
+
+    def at(self, index: int) -> Value:
+        """Return the value at an index, from 0, in ascending or declared order."""
+        raise NotImplementedError
+
+    def canonical(self, value: object) -> Value:
+        """Return a value on the grid.
+
+        Raises:
+            ConfigurationError: the value is of another type, or not in the domain.
+        """
+        raise NotImplementedError
+
+    def text(self, value: object) -> str:
+        """Return the one JSON spelling of a value, put on the grid."""
+        return self.spell(self.canonical(value))
+
+    def spell(self, value: Value) -> str:
+        """Return the JSON spelling of a value that is canonical already."""
+        raise NotImplementedError
+
+    def to_unit(self, value: Value) -> float:
+        """Return the place of a canonical value in [0, 1]; an only value is at 0.5."""
+        raise NotImplementedError
+
+    def from_unit(self, unit: float) -> Value:
+        """Return the canonical value nearest to a place in [0, 1]."""
+        raise NotImplementedError
+
+    def draw(self, uniform: float) -> Value:
+        """Turn a number drawn uniformly from [0, 1) into a value drawn from the domain.
+
+        Unlike `from_unit`, it gives the first and the last of a few values their full share.
+        """
+        return self.at(int(uniform * self.cardinality))
+
+    def error(self, message: str, hint: str | None = None) -> SpaceError:
+        """Return what to raise where the parameter contradicts itself."""
+        return SpaceError(f"{self.name}: {message}", hint=hint)
+
+    def refusal(self, value: object) -> ConfigurationError:
+        """Return what to raise for a value that is not in the domain."""
+        return ConfigurationError(f"{self.name} must be {self.domain}, got {shown(value)}")
+
+    def check_common(self) -> None:
+        """Check the name, `help` and the form of `when`."""
+        _check_name(self.name)
+        if not isinstance(self.help, str):
+            raise self.error(f"help must be a string, got {shown(self.help)}")
+        if not isinstance(self.when, Mapping):
+            raise self.error(
+                f"when must map each parent to a list of its values, got {shown(self.when)}",
+                hint='for instance when = { booster = ["dart"] }',
+            )
+        for parent, values in self.when.items():
+            self._check_parent(parent, values)
+        when = {parent: tuple(values) for parent, values in self.when.items()}
+        object.__setattr__(self, "when", when)
+
+    def _check_parent(self, parent: object, values: Any) -> None:
+        if not isinstance(values, list | tuple) or not values:
+            value = shown(values) if isinstance(values, bool | int | float | str) else "..."
+            raise self.error(
+                f"when.{parent} must be a list of at least one value, got {shown(values)}",
+                hint=f"for instance when = {{ {parent} = [{value}] }}",
+            )
+
+    def check_default(self) -> None:
+        """Check that the default is in the domain."""
+        if self.default is None:
+            return
+        try:
+            self.canonical(self.default)
+        except ConfigurationError as exc:
+            message = str(exc).removeprefix(f"{self.name} ")
+            raise self.error(f"default {message}") from None
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise SpaceError(f"the name of a parameter must be a non-empty string, got {shown(name)}")
+    allowed = encodable(name) and not any(char in "{}\x7f" or char < " " for char in name)
+    if not allowed:
+        raise SpaceError(
+            f"{name!a}: the name of a parameter must hold no braces and no control characters",
+            hint="it becomes the option --name of the script",
+        )

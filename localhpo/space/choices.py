@@ -1,0 +1,153 @@
+"""Parameters that list their values: ordinal and categorical."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
+from localhpo.space.base import Base, When
+from localhpo.space.values import (
+    Identity,
+    Value,
+    as_float,
+    encodable,
+    identity,
+    shown,
+    spelled,
+    unboxed,
+)
+
+
+class _Choice(Base):
+    """One of the values of a list."""
+
+    values: tuple[Value, ...]
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        self.check_common()
+        object.__setattr__(self, "values", self._checked_values())
+        self.check_default()
+
+    def _checked_values(self) -> tuple[Value, ...]:
+        if not isinstance(self.values, list | tuple) or not self.values:
+            raise self.error(
+                f"values must be a list of at least one value, got {shown(self.values)}"
+            )
+        seen: dict[Value, Value] = {}
+        for value in map(self._checked_value, self.values):
+            if value in seen:
+                # In Python True == 1 and False == 0: they could not be told apart everywhere.
+                mixed = isinstance(value, bool) is not isinstance(seen[value], bool)
+                raise self.error(
+                    f"values must differ, got {shown(seen[value])} and {shown(value)}",
+                    hint="use only booleans, or only numbers" if mixed else None,
+                )
+            seen[value] = value
+        return tuple(seen.values())
+
+    def _checked_value(self, value: object) -> Value:
+        value = unboxed(value)
+        if not isinstance(value, bool | int | float | str):
+            raise self.error(
+                f"values must be strings, numbers or booleans, got {shown(value)}",
+                hint='spell what is not there as a string, such as "none"',
+            )
+        if isinstance(value, str):
+            if "\0" in value or not encodable(value):
+                raise self.error(f"values must be text that a command can take, got {value!a}")
+        elif as_float(value) is None and not isinstance(value, bool):
+            raise self.error(f"values must fit into a float, got {shown(value)}")
+        elif not math.isfinite(value):
+            raise self.error(f"values must be finite, got {value}")
+        elif isinstance(value, float):
+            return value + 0.0  # no negative zero
+        return value
+
+    @cached_property
+    def _indices(self) -> dict[Identity, int]:
+        return {identity(value): index for index, value in enumerate(self.values)}
+
+    @cached_property
+    def _texts(self) -> tuple[str, ...]:
+        return tuple(spelled(value) for value in self.values)
+
+    @property
+    def domain(self) -> str:
+        """The values it can take, in words."""
+        return "one of " + ", ".join(self._texts)
+
+    @property
+    def cardinality(self) -> int:
+        """Number of values."""
+        return len(self.values)
+
+    def at(self, index: int) -> Value:
+        """Return the value at an index."""
+        return self.values[index]
+
+    def index(self, value: object) -> int:
+        """Return the index of a value.
+
+        Raises:
+            ConfigurationError: it is not in the list.
+        """
+        try:
+            return self._indices[identity(unboxed(value))]
+        except (KeyError, TypeError):
+            raise self.refusal(value) from None
+
+    def canonical(self, value: object) -> Value:
+        """Return a value as it is listed: 1 for 1.0, but not for True."""
+        return self.values[self.index(value)]
+
+    def spell(self, value: Value) -> str:
+        """Return the JSON spelling of a value."""
+        return self._texts[self.index(value)]
+
+    def to_unit(self, value: Value) -> float:
+        """Return the place of a value in [0, 1], by index."""
+        last = len(self.values) - 1
+        return self.index(value) / last if last else 0.5
+
+    def from_unit(self, unit: float) -> Value:
+        """Return the value nearest to a place in [0, 1]."""
+        return self.values[round(min(max(unit, 0.0), 1.0) * (len(self.values) - 1))]
+
+
+@dataclass(frozen=True)
+class Ordinal(_Choice):
+    """One of a list of values whose order means something, such as batch sizes."""
+
+    kind: ClassVar[str] = "ordinal"
+
+    name: str
+    values: tuple[Value, ...]
+    default: Value | None = None
+    help: str = ""
+    when: When = field(default_factory=dict, hash=False)
+
+    @property
+    def centre(self) -> Value:
+        """The value in the middle; of two, the former."""
+        return self.values[(len(self.values) - 1) // 2]
+
+
+@dataclass(frozen=True)
+class Categorical(_Choice):
+    """One of a list of values without order."""
+
+    kind: ClassVar[str] = "categorical"
+
+    name: str
+    values: tuple[Value, ...]
+    default: Value | None = None
+    help: str = ""
+    when: When = field(default_factory=dict, hash=False)
+
+    @property
+    def centre(self) -> Value:
+        """The first value, for there is no middle."""
+        return self.values[0]

@@ -1,0 +1,345 @@
+"""Parameters between two bounds: float and int."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
+from localhpo.space.base import Base, When
+from localhpo.space.grid import (
+    DecimalGrid,
+    LogGrid,
+    linear_grid,
+    log_grid,
+    plain,
+    scientific,
+    step_grid,
+)
+from localhpo.space.values import Value, as_float, as_int, shown
+
+LARGEST_INT = 10**12
+"""Of an int parameter: far beyond it the unit interval does not tell neighbours apart."""
+
+LARGEST_FLOAT = 1e300
+"""Of a float parameter; the smallest number that is not zero is its inverse."""
+
+MAX_ENDINGS = 10_000
+"""Sets of endings that a step may need; each is a terminal of the grammar."""
+
+
+@dataclass(frozen=True)
+class Float(Base):
+    """A real number between two bounds, both included.
+
+    With `log` the grid is that of three significant digits, else it has the fewest decimals
+    that divide the range a thousandfold. A bound off the grid is a value of its own.
+    """
+
+    kind: ClassVar[str] = "float"
+
+    name: str
+    low: float
+    high: float
+    log: bool = False
+    """Search by orders of magnitude."""
+    step: float | None = None
+    """Only low, low + step, and so on, up to `high`."""
+    default: float | None = None
+    help: str = ""
+    when: When = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        self.check_common()
+        for key in ("low", "high", "step"):
+            if key != "step" or self.step is not None:
+                object.__setattr__(self, key, self._checked_number(key))
+        _check_range(self)
+        self.check_default()
+
+    def _checked_number(self, key: str) -> float:
+        given = getattr(self, key)
+        value = as_float(given)
+        if value is None:
+            raise self.error(f"{key} must be a number, got {shown(given)}")
+        if not math.isfinite(value):
+            raise self.error(f"{key} must be finite, got {value}")
+        if value != 0 and not 1 / LARGEST_FLOAT <= abs(value) <= LARGEST_FLOAT:
+            raise self.error(
+                f"{key} must be 0 or from 1e-300 to 1e300 in size, got {shown(given)}",
+                hint="choose another unit",
+            )
+        return value + 0.0  # no negative zero
+
+    @cached_property
+    def grid(self) -> DecimalGrid | LogGrid:
+        """The values, but for bounds that are off the grid."""
+        if self.log:
+            return log_grid(self.low, self.high)
+        if self.step is not None:
+            return step_grid(self.low, self.high, self.step)
+        return linear_grid(self.low, self.high)
+
+    @cached_property
+    def loose(self) -> tuple[float, ...]:
+        """The bounds that are off the grid, in ascending order."""
+        if self.step is not None:
+            return ()
+        last = self.grid.count - 1
+        on_grid = {self.grid.value(0), self.grid.value(last)} if last >= 0 else set()
+        return tuple(sorted({self.low, self.high} - on_grid))
+
+    @cached_property
+    def top(self) -> float:
+        """The largest value: `high`, or with a step the last multiple up to it."""
+        return self.high if self.step is None else self.grid.value(self.grid.count - 1)
+
+    @property
+    def domain(self) -> str:
+        """The values it can take, in words."""
+        step = "" if self.step is None else f" in steps of {plain(self.step)}"
+        return f"a number from {self.spell(self.low)} to {self.spell(self.top)}{step}"
+
+    @property
+    def cardinality(self) -> int:
+        """Number of values."""
+        return self.grid.count + len(self.loose)
+
+    def at(self, index: int) -> float:
+        """Return the value at an index, in ascending order."""
+        index -= self.low in self.loose
+        if index < 0:
+            return self.low
+        return self.grid.value(index) if index < self.grid.count else self.high
+
+    def canonical(self, value: object) -> float:
+        """Return a number on the grid."""
+        number = value if type(value) is float else as_float(value)
+        if number is None or not self.low <= number <= self.high:
+            raise self.refusal(value)
+        if number in (self.low, self.top):
+            return number + 0.0
+        return self._rounded(number)
+
+    def _rounded(self, number: float) -> float:
+        """Return the grid's point nearest to a number, but nothing outside the bounds."""
+        if self.log:
+            number = float(f"{number:.2e}")
+        elif self.step is None:
+            number = round(number, self._decimals) + 0.0
+        else:
+            index = round((number - self.low) / self.step)
+            number = self.grid.value(min(max(index, 0), self.grid.count - 1))
+        return min(max(number, self.low), self.top)
+
+    @cached_property
+    def _decimals(self) -> int:
+        return self.grid.decimals if isinstance(self.grid, DecimalGrid) else 0
+
+    def spell(self, value: Value) -> str:
+        """Return the JSON spelling of a canonical number."""
+        return scientific(float(value)) if self.log else plain(float(value))
+
+    def to_unit(self, value: Value) -> float:
+        """Return the place of a canonical number in [0, 1]."""
+        number = float(value)
+        if self.low == self.top:
+            return 0.5
+        if number <= self.low:
+            return 0.0
+        if number >= self.top:
+            return 1.0
+        start, length = self._line
+        unit = ((math.log(number) if self.log else number) - start) / length
+        # Only a bound is at 0 or 1, however near it another is: `from_unit` must find it again.
+        return min(max(unit, _ABOVE_0), _BELOW_1)
+
+    def from_unit(self, unit: float) -> float:
+        """Return the canonical number nearest to a place in [0, 1]."""
+        if unit <= 0.0:
+            return self.low
+        if unit >= 1.0:
+            return self.top
+        start, length = self._line
+        place = start + unit * length
+        return self._rounded(math.exp(place) if self.log else place)
+
+    @cached_property
+    def _line(self) -> tuple[float, float]:
+        """Start and length of what the unit interval is mapped to."""
+        if not self.log:
+            return self.low, self.top - self.low
+        start = math.log(self.low)
+        # Two bounds may be neighbours among the floats, and their logarithms equal.
+        return start, math.log(self.top) - start or 1.0
+
+    def draw(self, uniform: float) -> float:
+        """Turn a number drawn uniformly from [0, 1) into one drawn from the range."""
+        if self.step is None:
+            return self.from_unit(uniform)
+        return self.at(int(uniform * self.grid.count))
+
+
+@dataclass(frozen=True)
+class Int(Base):
+    """A whole number between two bounds, both included."""
+
+    kind: ClassVar[str] = "int"
+
+    name: str
+    low: int
+    high: int
+    log: bool = False
+    """Search by orders of magnitude."""
+    step: int | None = None
+    """Only low, low + step, and so on, up to `high`; None is 1."""
+    default: int | None = None
+    help: str = ""
+    when: When = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        self.check_common()
+        for key in ("low", "high"):
+            object.__setattr__(self, key, self._checked_number(key))
+        if self.step is not None:
+            step = self._checked_number("step")
+            object.__setattr__(self, "step", None if step == 1 else step)
+        _check_range(self)
+        self.check_default()
+
+    def _checked_number(self, key: str) -> int:
+        given = getattr(self, key)
+        value = as_int(given)
+        if value is None:
+            raise self.error(
+                f"{key} must be a whole number, got {shown(given)}",
+                hint='type = "float" takes fractions',
+            )
+        if abs(value) > LARGEST_INT:
+            raise self.error(
+                f"{key} must be at most 10^12 in size, got {shown(value)}",
+                hint="choose another unit",
+            )
+        return value
+
+    @cached_property
+    def grid(self) -> DecimalGrid:
+        """The values."""
+        step = self.step or 1
+        return DecimalGrid(self.low, step, (self.high - self.low) // step + 1, decimals=0)
+
+    @cached_property
+    def top(self) -> int:
+        """The largest value: `high`, or with a step the last multiple up to it."""
+        return self.at(self.grid.count - 1)
+
+    @property
+    def domain(self) -> str:
+        """The values it can take, in words."""
+        step = "" if self.step is None else f" in steps of {self.step}"
+        return f"a whole number from {self.low} to {self.top}{step}"
+
+    @property
+    def cardinality(self) -> int:
+        """Number of values."""
+        return self.grid.count
+
+    def at(self, index: int) -> int:
+        """Return the value at an index, in ascending order."""
+        return self.grid.first + index * self.grid.step
+
+    def index(self, value: object) -> int:
+        """Return the index of a value that is on the grid.
+
+        Raises:
+            ConfigurationError: it is not.
+        """
+        number = self.canonical(value)
+        if number != value:
+            raise self.refusal(value)
+        return (number - self.low) // self.grid.step
+
+    def canonical(self, value: object) -> int:
+        """Return a whole number on the grid."""
+        number = value if type(value) is int else as_int(value)
+        if number is None or not self.low <= number <= self.high:
+            raise self.refusal(value)
+        return number if self.step is None else self._nearest(number)
+
+    def _nearest(self, number: float) -> int:
+        """Return the value nearest to a number."""
+        index = round((number - self.low) / self.grid.step)
+        return self.at(min(max(index, 0), self.grid.count - 1))
+
+    def spell(self, value: Value) -> str:
+        """Return the JSON spelling of a canonical number."""
+        return str(value)
+
+    def to_unit(self, value: Value) -> float:
+        """Return the place of a canonical number in [0, 1]."""
+        number = int(value)
+        if self.low == self.top:
+            return 0.5
+        if self.log:
+            return math.log(number / self.low) / math.log(self.top / self.low)
+        return (number - self.low) / (self.top - self.low)
+
+    def from_unit(self, unit: float) -> int:
+        """Return the canonical number nearest to a place in [0, 1]."""
+        unit = min(max(unit, 0.0), 1.0)
+        if self.log:
+            return self._nearest(self.low * (self.top / self.low) ** unit)
+        return self._nearest(self.low + unit * (self.top - self.low))
+
+    def draw(self, uniform: float) -> int:
+        """Turn a number drawn uniformly from [0, 1) into one drawn from the range."""
+        if not self.log:
+            return self.at(int(uniform * self.grid.count))
+        # On the logarithmic line each n has the share of n - 0.5 to n + 0.5.
+        low, high = self.low - 0.5, self.high + 0.5
+        return self._nearest(low * (high / low) ** uniform)
+
+
+_ABOVE_0 = math.nextafter(0.0, 1.0)
+_BELOW_1 = math.nextafter(1.0, 0.0)
+
+
+def _check_range(parameter: Float | Int) -> None:
+    """Check what the fields of a numeric parameter must be to each other."""
+    low, high = parameter.low, parameter.high
+    if not isinstance(parameter.log, bool):
+        raise parameter.error(f"log must be true or false, got {shown(parameter.log)}")
+    if low > high:
+        raise parameter.error(
+            f"low must not be above high, got low = {shown(low)} and high = {shown(high)}",
+            hint="exchange the two",
+        )
+    if parameter.log and low <= 0:
+        raise parameter.error(
+            f"low must be above 0 where log = true, got {shown(low)}",
+            hint="raise low, or take log out",
+        )
+    if parameter.step is not None:
+        _check_step(parameter, parameter.step)
+
+
+def _check_step(parameter: Float | Int, step: float) -> None:
+    if parameter.log:
+        raise parameter.error("step and log exclude each other", hint="take one of them out")
+    if step <= 0:
+        raise parameter.error(f"step must be above 0, got {shown(step)}")
+    if step > parameter.high - parameter.low > 0:
+        raise parameter.error(
+            f"step must not be larger than high - low, got {shown(step)}",
+            hint="make it smaller, or high equal to low",
+        )
+    grid = parameter.grid
+    if isinstance(grid, DecimalGrid) and not (grid.precise and grid.endings <= MAX_ENDINGS):
+        raise parameter.error(
+            f"low and step must be rounder numbers, got low = {shown(parameter.low)} "
+            f"and step = {shown(step)}",
+            hint="the grammar spells every value, in at most 15 digits",
+        )

@@ -1,0 +1,140 @@
+"""To and from Optuna's distributions and parameter values.
+
+Floats and ints keep their bounds, `log` and `step`. A categorical stays one. An ordinal
+becomes an int, the index in its list: Optuna's categorical has no order, and a sampler that
+sees the order learns from neighbours. Conditions have no place in a distribution; `suggest`
+follows them, define-by-run.
+
+"Internal" values are those that Optuna keeps in `trial.params`: the index of an ordinal, the
+value of anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from localhpo.errors import ConfigurationError, SpaceError
+from localhpo.space.parameters import Categorical, Float, Int, Ordinal, Parameter
+from localhpo.space.space import Space
+from localhpo.space.values import Value
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import BaseTrial
+
+
+def to_distributions(space: Space) -> dict[str, BaseDistribution]:
+    """Return the distribution of every parameter, conditional ones included."""
+    return {parameter.name: _distribution(parameter) for parameter in space}
+
+
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    if isinstance(parameter, Float):
+        return FloatDistribution(
+            parameter.low, parameter.top, log=parameter.log, step=parameter.step
+        )
+    if isinstance(parameter, Int):
+        return IntDistribution(
+            parameter.low, parameter.top, log=parameter.log, step=parameter.grid.step
+        )
+    if isinstance(parameter, Ordinal):
+        return IntDistribution(0, len(parameter.values) - 1)
+    return CategoricalDistribution(parameter.values)
+
+
+def from_distributions(distributions: Mapping[str, BaseDistribution]) -> Space:
+    """Return the space of some distributions: floats, ints and categoricals.
+
+    Raises:
+        SpaceError: a distribution has no counterpart, such as a choice that is None.
+    """
+    return Space(_parameter(name, distribution) for name, distribution in distributions.items())
+
+
+def _parameter(name: str, distribution: BaseDistribution) -> Parameter:
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    if isinstance(distribution, FloatDistribution):
+        low, high = distribution.low, distribution.high
+        return Float(name, low, high, log=distribution.log, step=distribution.step)
+    if isinstance(distribution, IntDistribution):
+        low, high = distribution.low, distribution.high
+        return Int(name, low, high, log=distribution.log, step=distribution.step)
+    if isinstance(distribution, CategoricalDistribution):
+        return Categorical(name, distribution.choices)
+    raise SpaceError(f"{name}: Optuna's {type(distribution).__name__} has no counterpart here")
+
+
+def to_internal(space: Space, config: Mapping[str, Value]) -> dict[str, Any]:
+    """Return a configuration in Optuna's terms, for trials that are added to a study."""
+    return {
+        name: parameter.index(value) if isinstance(parameter, Ordinal) else value
+        for name, value in space.canonical(config).items()
+        for parameter in (space[name],)
+    }
+
+
+def from_internal(space: Space, params: Mapping[str, Any]) -> dict[str, Value]:
+    """Return the canonical configuration of values in Optuna's terms.
+
+    Values of inactive parameters are left out: a sampler that is asked with all distributions
+    at once gives them too.
+
+    Raises:
+        ConfigurationError: the value of an active parameter is missing or not in its domain.
+    """
+
+    def value(_: int, parameter: Parameter) -> Value:
+        if parameter.name not in params:
+            raise ConfigurationError(f"{parameter.name} is missing in Optuna's trial")
+        return _external(parameter, params[parameter.name])
+
+    return space.build(value)
+
+
+def suggest(space: Space, trial: BaseTrial) -> dict[str, Value]:
+    """Return the canonical configuration that a trial's sampler suggests, define-by-run.
+
+    Only active parameters are asked for. The trial itself keeps the values as they were drawn,
+    before they were put on the grid.
+    """
+    return space.build(lambda _, parameter: _external(parameter, _suggested(parameter, trial)))
+
+
+def _suggested(parameter: Parameter, trial: BaseTrial) -> Any:
+    name = parameter.name
+    if isinstance(parameter, Float):
+        return trial.suggest_float(
+            name, parameter.low, parameter.top, log=parameter.log, step=parameter.step
+        )
+    if isinstance(parameter, Int):
+        return trial.suggest_int(
+            name, parameter.low, parameter.top, log=parameter.log, step=parameter.grid.step
+        )
+    if isinstance(parameter, Ordinal):
+        return trial.suggest_int(name, 0, len(parameter.values) - 1)
+    return trial.suggest_categorical(name, parameter.values)
+
+
+def _external(parameter: Parameter, value: Any) -> Value:
+    if isinstance(parameter, Ordinal):
+        if not 0 <= value < len(parameter.values):
+            raise ConfigurationError(
+                f"{parameter.name} must be an index below {len(parameter.values)}, got {value!r}"
+            )
+        return parameter.at(value)
+    if isinstance(parameter, Float) and parameter.step is not None:
+        # Optuna computes low + i * step in floats: the last may come out above the bound.
+        value = min(max(value, parameter.low), parameter.top)
+    return parameter.canonical(value)
