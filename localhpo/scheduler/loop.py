@@ -25,9 +25,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from localhpo.creator.protocol import Creator, History
 from localhpo.errors import (
@@ -187,6 +188,10 @@ class Loop:
     def interrupt(self) -> None:
         """Stop the study; may be called by a signal handler. A second call kills what runs."""
         self._interrupts += 1
+
+    def annotate(self, number: int, user_attrs: Mapping[str, Any]) -> Trial:
+        """Attach a user's own values to a trial; may be called by an observer."""
+        return self._ledger.annotate(number, user_attrs)
 
     @property
     def spent(self) -> Spent:

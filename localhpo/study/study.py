@@ -6,13 +6,8 @@ store: a `Study` may be thrown away at any time and opened again.
     with Study.open(load_task("task.toml")) as study:
         study.run()
         print(study.best)
-
-By hand, with no script to run:
-
-    with Study.open(task) as study:
-        for _ in range(10):
-            trial = study.ask()
-            study.tell(trial, evaluate(**trial.config))
+        trial = study.ask()  # or by hand, as often as you like
+        study.tell(trial, evaluate(**trial.config))
 
 One process at a time writes a study (asks, tells, runs); any number may read it.
 """
@@ -22,8 +17,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from localhpo.creator import Creator, History, open_creator
 from localhpo.errors import (
@@ -56,9 +52,6 @@ from localhpo.trial import (
     best_trial,
     counted,
 )
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 Callback = Callable[["Study", Trial], None]
 """Called with the study and each trial that has ended."""
@@ -315,7 +308,7 @@ class Study:
             if number not in known or known[number].finished_at is None:
                 raise InputError(f"trial {number} must have ended before attributes are set")
             merged = {**known[number].user_attrs, **attrs}
-            return session.ledger.annotate(number, merged)
+            return (self._loop or session.ledger).annotate(number, merged)
 
     def close(self) -> None:
         """Let others write, and free the model. May be called twice; the study stays usable."""
@@ -329,12 +322,7 @@ class Study:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @contextlib.contextmanager
@@ -365,7 +353,7 @@ class Study:
         callbacks: Sequence[Callback],
     ) -> Loop:
         self._live = session.ledger.trials
-        watch = Watch(self._see, [lambda t, f=one: f(self, t) for one in callbacks], self._live)
+        watch = Watch(self._see, [partial(one, self) for one in callbacks], self._live)
         return Loop(
             task=self.task,
             creator=self._creator(),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from localhpo.errors import InputError
-from localhpo.executor import FunctionExecutor
+from localhpo.executor import FunctionExecutor, check_function
 from localhpo.space import Space
 from localhpo.study.study import Callback, Study
 from localhpo.task import CreatorSettings, Task, load
@@ -80,6 +80,8 @@ def tune(
     if creator is not None:
         settings = CreatorSettings(name=creator) if isinstance(creator, str) else creator
         task = dataclasses.replace(task, creator=settings)
+    if function is not None:
+        check_function(function, task)
     executor = FunctionExecutor(function) if function is not None else None
     try:
         opened = Study.open(task, study, home=home, executor=executor)
@@ -134,12 +136,16 @@ def _with(
     seed: int | None,
 ) -> Task:
     """Return the task with what was given in place of its own."""
-    budget: dict[str, Any] = {"trials": trials, "timeout_s": timeout_s}
-    given = {key: value for key, value in budget.items() if value is not None}
-    resources = {} if parallel is None else {"parallel": parallel}
+    budget, resources = task.budget, task.resources
     return dataclasses.replace(
         task,
-        budget=dataclasses.replace(task.budget, **given),
-        resources=dataclasses.replace(task.resources, **resources),
+        budget=dataclasses.replace(
+            budget,
+            trials=budget.trials if trials is None else trials,
+            timeout_s=budget.timeout_s if timeout_s is None else timeout_s,
+        ),
+        resources=dataclasses.replace(
+            resources, parallel=resources.parallel if parallel is None else parallel
+        ),
         seed=task.seed if seed is None else seed,
     )

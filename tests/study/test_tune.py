@@ -1,0 +1,125 @@
+"""Functions and tasks, tuned in one call; real child processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import localhpo
+from localhpo.errors import InputError, NoGoodTrialError, StudyInterruptedError
+from localhpo.study import Study
+from localhpo.trial import State, Trial
+
+SPACE = {
+    "x": {"type": "float", "low": -5.0, "high": 5.0},
+    "y": {"type": "int", "low": -3, "high": 3},
+}
+
+
+def bowl(x: float, y: int) -> float:
+    return (x - 2) ** 2 + (y - 1) ** 2
+
+
+def with_steps(x: float, y: int) -> dict[str, float]:
+    for step in range(3):
+        localhpo.report(step=step, score=bowl(x, y) / (step + 1))
+    return {"score": bowl(x, y), "other": 1.0}
+
+
+def half_fails(x: float, y: int) -> float:
+    if y > 0:
+        raise ValueError(f"no good: {y}")
+    return x
+
+
+def always_fails(x: float, y: int) -> float:
+    raise ValueError("never")
+
+
+def test_a_function_is_tuned() -> None:
+    told: list[tuple[int, float | None]] = []
+
+    def callback(study: Study, trial: Trial) -> None:
+        told.append((trial.number, trial.score))
+
+    study = localhpo.tune(bowl, SPACE, creator="tpe", trials=6, callbacks=[callback])
+    assert [trial.state for trial in study.trials] == [State.COMPLETE] * 6
+    for trial in study.trials:
+        assert trial.score == pytest.approx(bowl(**trial.config))  # type: ignore[arg-type]
+    assert sorted(told) == [(trial.number, trial.score) for trial in study.trials]
+    before = study.trials
+    again = localhpo.tune(bowl, SPACE, creator="tpe", trials=8, parallel=2)
+    assert len(again.trials) == 8
+    assert again.trials[:6] == before
+
+
+def test_a_function_may_report_steps() -> None:
+    (trial,) = localhpo.tune(with_steps, SPACE, creator="random", trials=1).trials
+    assert trial.score == pytest.approx(bowl(**trial.config))  # type: ignore[arg-type]
+    assert [m.step for m in trial.measurements if m.name == "score"][:3] == [0, 1, 2]
+
+
+def test_failures_do_not_end_a_study() -> None:
+    study = localhpo.tune(half_fails, SPACE, creator="random", trials=8, direction="maximize")
+    failed = [trial for trial in study.trials if trial.state is State.FAILED]
+    assert failed
+    assert all(trial.score is None for trial in failed)
+    assert all("no good" in trial.failure.stderr_tail for trial in failed if trial.failure)
+    assert study.best is not None
+
+
+def test_no_good_trial_is_an_error_of_its_own() -> None:
+    with pytest.raises(NoGoodTrialError) as caught:
+        localhpo.tune(always_fails, SPACE, creator="random", trials=2)
+    assert caught.value.exit_code == 3
+
+
+def test_a_callback_may_interrupt_and_set_attributes() -> None:
+    def callback(study: Study, trial: Trial) -> None:
+        study.set_user_attrs(trial, {"seen": trial.number})
+        if trial.number == 2:
+            study.interrupt()
+
+    with pytest.raises(StudyInterruptedError):
+        localhpo.tune(bowl, SPACE, creator="random", trials=9, callbacks=[callback])
+    study = localhpo.tune(bowl, SPACE, creator="random", trials=4)
+    assert len(study.trials) == 4
+    assert [trial.user_attrs for trial in study.trials[:3]] == [{"seen": n} for n in range(3)]
+
+
+def test_a_callback_may_enqueue() -> None:
+    def callback(study: Study, trial: Trial) -> None:
+        if trial.number == 0:
+            study.enqueue({"x": 2.0, "y": 1})
+
+    study = localhpo.tune(bowl, SPACE, creator="random", trials=4, callbacks=[callback])
+    assert study.best is not None
+    assert study.best.score == 0.0
+    assert study.best.proposal.origin == "user"
+
+
+def test_a_task_file_is_tuned(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(
+        "import argparse\n"
+        "from localhpo import report\n"
+        "parser = argparse.ArgumentParser()\n"
+        "parser.add_argument('--x', type=float)\n"
+        "report(loss=(parser.parse_args().x - 1) ** 2)\n"
+    )
+    (tmp_path / "task.toml").write_text(
+        '[task]\nname = "line"\ncommand = ["python", "train.py"]\nmetric = "loss"\n'
+        'direction = "minimize"\n[space]\nx = {type = "float", low = -4, high = 4}\n'
+        '[creator]\nname = "random"\n'
+    )
+    study = localhpo.tune(tmp_path / "task.toml", trials=2)
+    assert [trial.score for trial in study.trials] == [
+        pytest.approx((float(trial.config["x"]) - 1) ** 2) for trial in study.trials
+    ]
+
+
+def test_arguments_must_fit_together(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="in a space"):
+        localhpo.tune(bowl)
+    with pytest.raises(InputError, match="space of its own"):
+        localhpo.tune(tmp_path / "task.toml", SPACE)

@@ -1,0 +1,130 @@
+"""The main job as users meet it: from a wheel, without a network, without the heavy extras."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import site
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+READY = "breast-cancer-xgboost"
+HEAVY = ("torch", "transformers", "llguidance", "safetensors", "xgboost", "sklearn")
+
+pytestmark = pytest.mark.slow
+
+
+def localhpo(
+    *arguments: str, prefix: tuple[str, ...] = (), python: str = sys.executable, cwd: Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*prefix, python, "-m", "localhpo", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=600,
+    )
+
+
+def run_main_job(cwd: Path, *options: str, **how: Any) -> dict[str, Any]:
+    done = localhpo("run", READY, "--trials", "3", "--json", *options, cwd=cwd, **how)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def is_good(result: dict[str, Any]) -> None:
+    assert result["best"]["score"] > 0.8
+    listed = [trial["state"] for trial in result["trials"]]
+    assert listed == ["complete"] * 3
+    assert {trial["origin"] for trial in result["trials"]} == {"model"}
+
+
+def has_network_namespaces() -> bool:
+    unshare = shutil.which("unshare")
+    return bool(unshare) and subprocess.run([unshare, "-rn", "true"]).returncode == 0  # type: ignore[list-item]
+
+
+@pytest.mark.skipif(not has_network_namespaces(), reason="network namespaces are not allowed here")
+def test_the_main_job_needs_no_network(tmp_path: Path) -> None:
+    is_good(run_main_job(tmp_path, prefix=("unshare", "-rn")))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
+    done = subprocess.run([*command, str(ROOT)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture
+def clean_python(wheel: Path, tmp_path: Path) -> str:
+    """A new environment that holds the wheel; third parties are borrowed from this one.
+
+    So the test needs no index; that the dependencies which the wheel declares suffice is seen
+    where CI installs it from nothing.
+    """
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    (packages,) = venv.glob("lib/python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+    # Lines of a .pth file come after the environment's own packages, and no .pth in them is read.
+    (packages / "borrowed.pth").write_text("\n".join(site.getsitepackages()))
+    return str(venv / "bin" / "python")
+
+
+def test_the_wheel_holds_all_that_the_main_job_needs(clean_python: str, tmp_path: Path) -> None:
+    where = subprocess.run(
+        [clean_python, "-c", "import localhpo; print(localhpo.__file__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert str(tmp_path) in where.stdout
+    is_good(run_main_job(tmp_path, python=clean_python))
+
+
+def test_a_core_install_tunes_with_engines(
+    clean_python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocker = tmp_path / "without"
+    blocker.mkdir()
+    (blocker / "sitecustomize.py").write_text(
+        f"import sys\nfor name in {HEAVY!r}:\n    sys.modules[name] = None\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(blocker))
+    (tmp_path / "train.py").write_text(
+        "import sys\nfrom localhpo import report\n"
+        "values = dict(zip(sys.argv[1::2], map(float, sys.argv[2::2])))\n"
+        "report(loss=(values['--x'] - 1) ** 2)\n"
+    )
+    (tmp_path / "task.toml").write_text(
+        '[task]\nname = "line"\ncommand = ["python", "train.py"]\nmetric = "loss"\n'
+        'direction = "minimize"\n[space]\nx = {type = "float", low = -4, high = 4}\n'
+        "[budget]\ntrials = 3\n"
+    )
+    for creator in ("random", "tpe", "cmaes", "hybrid"):
+        options = ("--creator", creator, "--study", creator, "--json")
+        done = localhpo("run", "task.toml", *options, cwd=tmp_path, python=clean_python)
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(done.stdout)["trials"]) == 3
+    for creator in ("gp", "agent"):
+        options = ("--creator", creator, "--study", creator)
+        done = localhpo("run", "task.toml", *options, cwd=tmp_path, python=clean_python)
+        assert done.returncode == 1
+        assert "pip install 'localhpo[local]'" in done.stderr
+    done = localhpo("report", "line/tpe", cwd=tmp_path, python=clean_python)
+    assert done.returncode == 0, done.stderr
+    assert os.environ["LOCALHPO_HOME"]

@@ -1,0 +1,83 @@
+"""The Creator inside an Optuna study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import optuna
+import pytest
+
+from localhpo import LocalHPOSampler
+from localhpo.errors import InputError
+
+SPACE = {
+    "lr": optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True),
+    "depth": optuna.distributions.IntDistribution(1, 8),
+    "kind": optuna.distributions.CategoricalDistribution(["a", "b"]),
+}
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(before)
+
+
+def objective(trial: optuna.Trial) -> float:
+    lr = trial.suggest_float("lr", 1e-4, 1e-1, log=True)
+    depth = trial.suggest_int("depth", 1, 8)
+    return (depth - 3) ** 2 + 100 * lr + (trial.suggest_categorical("kind", ["a", "b"]) == "a")
+
+
+def configs(study: optuna.Study) -> list[tuple[object, ...]]:
+    return [tuple(trial.params.values()) for trial in study.trials]
+
+
+@pytest.mark.parametrize("creator", ["random", "tpe", "cmaes"])
+def test_a_study_runs_without_leaving_optuna(creator: str) -> None:
+    study = optuna.create_study(sampler=LocalHPOSampler(SPACE, creator=creator, seed=1))
+    study.optimize(objective, n_trials=8)
+    assert len(set(configs(study))) == 8
+    again = optuna.create_study(sampler=LocalHPOSampler(SPACE, creator=creator, seed=1))
+    again.optimize(objective, n_trials=8)
+    assert configs(again) == configs(study)
+
+
+def test_an_unknown_space_is_learned_from_the_first_trial() -> None:
+    study = optuna.create_study(sampler=LocalHPOSampler(creator="random"))
+    study.optimize(objective, n_trials=4)
+    assert study.trials[0].params == {"lr": pytest.approx(3.16e-3), "depth": 5, "kind": "a"}
+    assert len(set(configs(study))) == 4
+
+
+def test_origins_and_reasons_are_kept_with_the_trials() -> None:
+    study = optuna.create_study(sampler=LocalHPOSampler(SPACE, creator="tpe"))
+    study.optimize(objective, n_trials=2)
+    for trial in study.trials:
+        assert trial.system_attrs["localhpo:origin"] == "engine:tpe"
+        assert trial.system_attrs["localhpo:rationale"]
+
+
+def test_failed_and_pruned_trials_are_no_scores() -> None:
+    def patchy(trial: optuna.Trial) -> float:
+        value = objective(trial)
+        if trial.number % 3 == 1:
+            raise optuna.TrialPruned
+        if trial.number % 3 == 2:
+            raise ValueError(trial.number)
+        return value
+
+    study = optuna.create_study(sampler=LocalHPOSampler(SPACE, creator="tpe"))
+    study.optimize(patchy, n_trials=9, catch=(ValueError,))
+    assert len(set(configs(study))) == 9
+
+
+def test_several_objectives_are_refused() -> None:
+    study = optuna.create_study(
+        directions=["minimize", "maximize"], sampler=LocalHPOSampler(SPACE, creator="random")
+    )
+    with pytest.raises(InputError, match="one objective"):
+        study.ask().suggest_float("lr", 1e-4, 1e-1, log=True)
+        study.optimize(lambda trial: (objective(trial), 0.0), n_trials=1)
