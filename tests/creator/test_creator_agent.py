@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,61 +17,11 @@ from localhpo.errors import (
     ModelError,
     SpaceExhaustedError,
 )
-from localhpo.llm.protocol import Completion, Constraint, Message, Model
+from localhpo.llm.protocol import Backend
 from localhpo.space import Categorical, Float, Int, Space
 from localhpo.trial import State
 
 SPACE = Space([Float("rate", 1e-4, 1.0, log=True), Int("depth", 1, 10)])
-
-Answer = Callable[[int, int], str]
-"""From (number of the call, number of the sample in it) to a text."""
-
-
-class FakeBackend:
-    """Answers by a function, and keeps what it was asked."""
-
-    def __init__(
-        self,
-        answer: Answer,
-        style: prompt.Style = "chat",
-        context_length: int = 8192,
-    ) -> None:
-        self.answer = answer
-        self.model = Model("fake", "digest-of-fake", context_length, style)
-        self.calls: list[dict[str, Any]] = []
-        self.closed = False
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        return sum(len(message.content) for message in messages) // 4
-
-    def generate(
-        self,
-        messages: Sequence[Message],
-        constraint: Constraint,
-        *,
-        n: int = 1,
-        max_tokens: int = 1024,
-        temperature: float = 1.0,
-        seed: int = 0,
-    ) -> list[Completion]:
-        call = len(self.calls)
-        self.calls.append(
-            {
-                "messages": messages,
-                "constraint": constraint,
-                "n": n,
-                "temperature": temperature,
-                "seed": seed,
-                "max_tokens": max_tokens,
-            }
-        )
-        return [
-            Completion(self.answer(call, sample), 100, 10, 0.5, seed + sample)
-            for sample in range(n)
-        ]
-
-    def close(self) -> None:
-        self.closed = True
 
 
 def said(rate: float, depth: int, evidence: Sequence[int] = (), analysis: str = "Because.") -> str:
@@ -95,12 +45,12 @@ def history_of(make_task, make_trial):
     return make
 
 
-def agent(backend: FakeBackend, on_model_error: str = "stop", **more: Any) -> Agent:
+def agent(backend: Backend, on_model_error: str = "stop", **more: Any) -> Agent:
     return Agent(backend, on_model_error=on_model_error, stand_in=stand_in, **more)
 
 
-def test_a_talking_model_gives_configuration_reason_and_evidence(history_of):
-    backend = FakeBackend(lambda call, sample: said(1e-2, 5, [0]))
+def test_a_talking_model_gives_configuration_reason_and_evidence(fake_backend, history_of):
+    backend = fake_backend(lambda call, sample: said(1e-2, 5, [0]))
     proposal = agent(backend).propose_one(history_of((1e-1, 3)))
     assert proposal.config == {"rate": 1e-2, "depth": 5}
     assert proposal.origin == "model"
@@ -114,8 +64,8 @@ def test_a_talking_model_gives_configuration_reason_and_evidence(history_of):
     assert proposal.note == ""
 
 
-def test_the_prompt_is_in_the_record_with_its_hash(history_of):
-    backend = FakeBackend(lambda call, sample: said(1e-2, 5))
+def test_the_prompt_is_in_the_record_with_its_hash(fake_backend, history_of):
+    backend = fake_backend(lambda call, sample: said(1e-2, 5))
     proposal = agent(backend).propose_one(history_of((1e-1, 3)))
     messages = backend.calls[0]["messages"]
     assert proposal.prompt == prompt.text(messages)
@@ -123,8 +73,8 @@ def test_the_prompt_is_in_the_record_with_its_hash(history_of):
     assert '{"rate":1e-1,"depth":3}' in proposal.prompt
 
 
-def test_a_small_models_reason_is_computed_and_says_so(history_of):
-    backend = FakeBackend(lambda call, sample: plain(1e-2, 1 + sample % 9), "compact")
+def test_a_small_models_reason_is_computed_and_says_so(fake_backend, history_of):
+    backend = fake_backend(lambda call, sample: plain(1e-2, 1 + sample % 9), "compact")
     proposal = agent(backend).propose_one(history_of((1e-1, 10)))
     assert proposal.rationale_by == "computed"
     assert proposal.rationale.startswith("against trial 0")
@@ -132,25 +82,27 @@ def test_a_small_models_reason_is_computed_and_says_so(history_of):
     assert proposal.completion_tokens == 10 * ROUNDS["compact"][0].samples, "all samples cost"
 
 
-def test_a_small_model_is_asked_for_many_and_the_middle_is_taken(history_of):
+def test_a_small_model_is_asked_for_many_and_the_middle_is_taken(fake_backend, history_of):
     depths = [1] * 3 + [4, 5, 5, 5, 6, 6] + [10] * 4
-    backend = FakeBackend(lambda call, sample: plain(1e-2, depths[sample % len(depths)]), "compact")
+    backend = fake_backend(
+        lambda call, sample: plain(1e-2, depths[sample % len(depths)]), "compact"
+    )
     proposal = agent(backend).propose_one(history_of())
     assert proposal.config["depth"] == 5
     assert proposal.answer == plain(1e-2, 5)
 
 
-def test_proposals_of_one_call_spread_over_what_the_model_has_in_mind(history_of):
+def test_proposals_of_one_call_spread_over_what_the_model_has_in_mind(fake_backend, history_of):
     depths = [2, 2, 2, 8, 8, 8]
-    backend = FakeBackend(lambda call, sample: plain(1e-2, depths[sample % 6]), "compact")
+    backend = fake_backend(lambda call, sample: plain(1e-2, depths[sample % 6]), "compact")
     proposals = agent(backend).propose(history_of(), 2)
     assert {proposal.config["depth"] for proposal in proposals} == {2, 8}
 
 
 @pytest.mark.parametrize("style", ["chat", "compact"])
-def test_a_repetition_is_asked_again_otherwise(history_of, style):
+def test_a_repetition_is_asked_again_otherwise(fake_backend, history_of, style):
     write = said if style == "chat" else plain
-    backend = FakeBackend(lambda call, sample: write(1e-1, 3 if call == 0 else 4), style)
+    backend = fake_backend(lambda call, sample: write(1e-1, 3 if call == 0 else 4), style)
     proposal = agent(backend).propose_one(history_of((1e-1, 3)))
     assert proposal.config == {"rate": 1e-1, "depth": 4}
     assert proposal.tries == ROUNDS[style][0].samples + 1
@@ -161,15 +113,17 @@ def test_a_repetition_is_asked_again_otherwise(history_of, style):
 
 
 @pytest.mark.parametrize("state", State)
-def test_what_is_known_in_whatever_state_is_not_proposed(make_task, make_trial, state):
+def test_what_is_known_in_whatever_state_is_not_proposed(
+    fake_backend, make_task, make_trial, state
+):
     trial = make_trial(0, {"rate": 1e-1, "depth": 3}, state)
     history = History(make_task(space=SPACE), (trial,), 0, 1)
-    backend = FakeBackend(lambda call, sample: said(1e-1, 3 if call == 0 else 4))
+    backend = fake_backend(lambda call, sample: said(1e-1, 3 if call == 0 else 4))
     assert agent(backend).propose_one(history).config["depth"] == 4
 
 
-def test_a_near_duplicate_is_taken_when_nothing_better_comes(history_of):
-    backend = FakeBackend(lambda call, sample: said(1.01e-1, 3))
+def test_a_near_duplicate_is_taken_when_nothing_better_comes(fake_backend, history_of):
+    backend = fake_backend(lambda call, sample: said(1.01e-1, 3))
     proposal = agent(backend).propose_one(history_of((1e-1, 3)))
     assert proposal.config == {"rate": 1.01e-1, "depth": 3}
     assert proposal.note == "a near duplicate"
@@ -177,9 +131,9 @@ def test_a_near_duplicate_is_taken_when_nothing_better_comes(history_of):
     assert proposal.tries == sum(plan.samples for plan in ROUNDS["chat"])
 
 
-def test_a_parrot_stops_the_study_or_is_stood_in_for(history_of):
+def test_a_parrot_stops_the_study_or_is_stood_in_for(fake_backend, history_of):
     history = history_of((1e-1, 3))
-    parrot = FakeBackend(lambda call, sample: said(1e-1, 3))
+    parrot = fake_backend(lambda call, sample: said(1e-1, 3))
     with pytest.raises(ModelError, match="none of its 7 answers was a valid configuration"):
         agent(parrot, "stop").propose_one(history)
     proposal = agent(parrot, "engine").propose_one(history)
@@ -191,62 +145,62 @@ def test_a_parrot_stops_the_study_or_is_stood_in_for(history_of):
 
 
 @pytest.mark.parametrize("error", [BackendError, GenerationError, ConstraintError])
-def test_a_failing_backend_stops_the_study_or_is_stood_in_for(history_of, error):
+def test_a_failing_backend_stops_the_study_or_is_stood_in_for(fake_backend, history_of, error):
     def fail(call, sample):
         raise error("it is gone")
 
     history = history_of((1e-1, 3))
     with pytest.raises(error, match="it is gone"):
-        agent(FakeBackend(fail), "stop").propose_one(history)
-    proposal = agent(FakeBackend(fail), "engine").propose_one(history)
+        agent(fake_backend(fail), "stop").propose_one(history)
+    proposal = agent(fake_backend(fail), "engine").propose_one(history)
     assert proposal.origin.startswith("engine:")
     assert "it is gone" in proposal.note
 
 
-def test_an_answer_cut_short_is_asked_again(history_of):
+def test_an_answer_cut_short_is_asked_again(fake_backend, history_of):
     def answer(call, sample):
         if call == 0:
             raise GenerationError("did not end")
         return said(1e-2, 5)
 
-    assert agent(FakeBackend(answer)).propose_one(history_of()).config["depth"] == 5
+    assert agent(fake_backend(answer)).propose_one(history_of()).config["depth"] == 5
 
 
-def test_other_errors_are_not_swallowed(history_of):
+def test_other_errors_are_not_swallowed(fake_backend, history_of):
     def bug(call, sample):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        agent(FakeBackend(bug), "engine").propose_one(history_of())
+        agent(fake_backend(bug), "engine").propose_one(history_of())
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"rate":5,"depth":3}', "not json"])
-def test_an_invalid_answer_of_a_schema_server_is_asked_again(history_of, text):
-    backend = FakeBackend(lambda call, sample: said(1e-2, 5) if call else text)
+def test_an_invalid_answer_of_a_schema_server_is_asked_again(fake_backend, history_of, text):
+    backend = fake_backend(lambda call, sample: said(1e-2, 5) if call else text)
     assert agent(backend).propose_one(history_of()).config == {"rate": 1e-2, "depth": 5}
 
 
-def test_evidence_that_was_not_shown_is_refused(history_of):
-    backend = FakeBackend(lambda call, sample: said(1e-2, 5, [99] if call == 0 else [0]))
+def test_evidence_that_was_not_shown_is_refused(fake_backend, history_of):
+    backend = fake_backend(lambda call, sample: said(1e-2, 5, [99] if call == 0 else [0]))
     proposal = agent(backend).propose_one(history_of((1e-1, 3)))
     assert proposal.evidence == (0,)
     assert len(backend.calls) == 2
 
 
-def test_the_constraint_is_that_of_the_space_and_of_the_trials_shown(history_of):
-    backend = FakeBackend(lambda call, sample: said(1e-2, 5))
+def test_the_constraint_is_that_of_the_space_and_of_the_trials_shown(fake_backend, history_of):
+    backend = fake_backend(lambda call, sample: said(1e-2, 5))
     agent(backend).propose_one(history_of((1e-1, 3), (1e-1, 4)))
     constraint = backend.calls[0]["constraint"]
     assert "TRIAL" in constraint.grammar
     assert set(constraint.schema["properties"]) == {"analysis", "config", "evidence"}
 
 
-def test_history_is_cut_until_the_prompt_fits(make_task, make_trial):
+def test_history_is_cut_until_the_prompt_fits(fake_backend, make_task, make_trial):
     rng = np.random.default_rng(0)
     trials = tuple(make_trial(n, SPACE.sample(rng), score=float(n)) for n in range(60))
     history = History(make_task(space=SPACE), trials, 0, 60)
-    roomy = FakeBackend(lambda call, sample: said(1e-2, 5), context_length=100_000)
-    tight = FakeBackend(lambda call, sample: said(1e-2, 5), context_length=1600)
+    roomy = fake_backend(lambda call, sample: said(1e-2, 5), context_length=100_000)
+    tight = fake_backend(lambda call, sample: said(1e-2, 5), context_length=1600)
     for backend in (roomy, tight):
         agent(backend).propose_one(history)
     shown = [
@@ -258,25 +212,25 @@ def test_history_is_cut_until_the_prompt_fits(make_task, make_trial):
     assert tight.count_tokens(call["messages"]) + call["max_tokens"] <= 1600
 
 
-def test_a_prompt_that_never_fits_says_what_to_do(history_of):
-    backend = FakeBackend(lambda call, sample: said(1e-2, 5), context_length=300)
+def test_a_prompt_that_never_fits_says_what_to_do(fake_backend, history_of):
+    backend = fake_backend(lambda call, sample: said(1e-2, 5), context_length=300)
     with pytest.raises(ModelError, match="fake holds 300 tokens") as caught:
         agent(backend).propose_one(history_of())
     assert "shorten the background" in caught.value.hint
 
 
-def test_a_full_space_is_no_fault_of_the_models(make_task, make_trial):
+def test_a_full_space_is_no_fault_of_the_models(fake_backend, make_task, make_trial):
     space = Space([Categorical("a", ("x", "y"))])
     trials = tuple(make_trial(n, {"a": a}, score=0.0) for n, a in enumerate("xy"))
-    backend = FakeBackend(lambda call, sample: "{}")
+    backend = fake_backend(lambda call, sample: "{}")
     with pytest.raises(SpaceExhaustedError):
         agent(backend, "engine").propose(History(make_task(space=space), trials, 0, 2), 1)
     assert not backend.calls
 
 
-def test_seeds_differ_between_trials_and_repeat_with_the_history(history_of):
+def test_seeds_differ_between_trials_and_repeat_with_the_history(fake_backend, history_of):
     def seed(history):
-        backend = FakeBackend(lambda call, sample: said(1e-2, 5))
+        backend = fake_backend(lambda call, sample: said(1e-2, 5))
         agent(backend).propose_one(history)
         return backend.calls[0]["seed"]
 
@@ -284,8 +238,8 @@ def test_seeds_differ_between_trials_and_repeat_with_the_history(history_of):
     assert seed(history_of()) != seed(history_of((1e-1, 3)))
 
 
-def test_a_backend_is_closed_by_whom_it_belongs_to():
-    mine, yours = (FakeBackend(lambda call, sample: "") for _ in range(2))
+def test_a_backend_is_closed_by_whom_it_belongs_to(fake_backend):
+    mine, yours = (fake_backend(lambda call, sample: "") for _ in range(2))
     for one, owned in ((mine, True), (yours, False)):
         creator = agent(one, owned=owned)
         creator.close()

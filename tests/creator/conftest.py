@@ -1,0 +1,66 @@
+"""What the tests of the Creator share: a backend that answers by a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from localhpo.creator.prompt import Style
+from localhpo.llm.protocol import Completion, Constraint, Message, Model
+
+Answer = Callable[[int, int], str]
+"""From (number of the call, number of the sample in it) to a text."""
+
+
+class FakeBackend:
+    """Answers by a function, and keeps what it was asked."""
+
+    def __init__(
+        self,
+        answer: Answer,
+        style: Style = "chat",
+        context_length: int = 8192,
+    ) -> None:
+        self.answer = answer
+        self.model = Model("fake", "digest-of-fake", context_length, style)
+        self.calls: list[dict[str, Any]] = []
+        self.closed = False
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return sum(len(message.content) for message in messages) // 4
+
+    def generate(
+        self,
+        messages: Sequence[Message],
+        constraint: Constraint,
+        *,
+        n: int = 1,
+        max_tokens: int = 1024,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> list[Completion]:
+        call = len(self.calls)
+        self.calls.append(
+            {
+                "messages": messages,
+                "constraint": constraint,
+                "n": n,
+                "temperature": temperature,
+                "seed": seed,
+                "max_tokens": max_tokens,
+            }
+        )
+        return [
+            Completion(self.answer(call, sample), 100, 10, 0.5, seed + sample)
+            for sample in range(n)
+        ]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def fake_backend() -> type[FakeBackend]:
+    return FakeBackend
