@@ -73,6 +73,13 @@ def assignments(texts: Mapping[str, str]) -> str:
     return " ".join(f"{plain(name)}={value}" for name, value in texts.items())
 
 
+def said(message: str, stderr_tail: str) -> str:
+    """Return what a failed trial said: the message, and its last line where that adds to it."""
+    message = plain(message)
+    last = plain(plain_lines(stderr_tail).strip().rpartition("\n")[2])
+    return message if last in message else f"{message}: {last}"
+
+
 def plain(text: str) -> str:
     """Return text of a user or a script without control characters, on one line.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 _ENDED = frozenset({State.COMPLETE, State.PRUNED, State.FAILED, State.INFEASIBLE})
 _EARLIER_SHOWN = 5
 _ROOM_FOR_BAR = 80
+_ROOM_FOR_ECHO = 6
+"""Columns kept free at the cursor: a terminal that echoes ^C there must not begin a new line."""
+_INDENT = 5
 _STOPPED_BY_USER = "the user stopped it"
 _ASIDE = {"note": "dim", "warning": "yellow", "pruning": "dim", "interrupted": "dim"}
 """Events that get a line of their own, and its style; the others show as rows."""
@@ -56,13 +60,14 @@ class LiveDisplay:
         trace: TracebackType | None,
     ) -> None:
         self._live.stop()
+        if self._snapshot is not None:
+            self._console.print()  # what comes next is the summary
 
     def on_event(self, event: Event) -> None:
         """Print what no row shows."""
         if event.kind in _ASIDE:
             trial = "" if event.trial is None else f"trial {event.trial}: "
-            line = f"{trial}{wording.plain(event.message)}"
-            self._console.print(Text(f"     {line}", style=_ASIDE[event.kind]))
+            self._say(f"{trial}{wording.plain(event.message)}", _ASIDE[event.kind])
 
     def on_change(self, snapshot: Snapshot) -> None:
         """Print the rows of trials that have ended since; draw the rest again."""
@@ -88,7 +93,8 @@ class LiveDisplay:
             lines.append(grid)
         if snapshot.proposing:
             lines.append(_spinning(self._spinner, "proposing what to try next"))
-        lines.append(_status(snapshot, self._console.width))
+        status = _status(snapshot, self._console.width)
+        lines.append(Padding(status, (0, _ROOM_FOR_ECHO, 0, 0)))
         return Group(*lines)
 
     def _begin(self, snapshot: Snapshot, ended: list[Trial]) -> None:
@@ -100,7 +106,7 @@ class LiveDisplay:
         self._console.print(grid, style="bold")
         earlier = ended[:-_EARLIER_SHOWN]
         if earlier:
-            self._console.print(Text(f"     {len(earlier)} earlier trials", style="dim"))
+            self._say(wording.count(len(earlier), "earlier trial"), "dim")
         self._shown = {trial.number for trial in earlier}
 
     def _print_row(self, snapshot: Snapshot, trial: Trial) -> None:
@@ -118,8 +124,10 @@ class LiveDisplay:
         )
         self._console.print(grid)
         if trial.failure is not None:
-            message = f"       {trial.failure.cause}: {wording.plain(trial.failure.message)}"
-            self._console.print(Text(message, style="red"))
+            self._say(wording.said(trial.failure.message, trial.failure.stderr_tail), "red")
+
+    def _say(self, text: str, style: str) -> None:
+        self._console.print(Padding(Text(text, style=style), (0, 0, 0, _INDENT)))
 
     def _add_running(self, grid: Table, snapshot: Snapshot, running: Running) -> None:
         trial, latest = running.trial, running.latest
@@ -147,7 +155,8 @@ def _status(snapshot: Snapshot, width: int) -> RenderableType:
     """Return the last line: what is being waited for, or best so far and time left."""
     running = wording.count(len(snapshot.running), "trial")
     if snapshot.closing == _STOPPED_BY_USER and snapshot.running:
-        text = f"     stopping {running}; press Ctrl-C again to kill them"
+        them = "it" if len(snapshot.running) == 1 else "them"
+        text = f"     stopping {running}; press Ctrl-C again to kill {them}"
         return Text(text, style="bold yellow")
     if snapshot.closing and snapshot.running:
         return Text(f"     waiting for {running}: {snapshot.closing}", style="yellow")
@@ -162,11 +171,13 @@ def _progress(snapshot: Snapshot, width: int) -> RenderableType:
     parts.append(_best(snapshot))
     if snapshot.estimated_s is not None and not snapshot.closing:
         parts.append(f"about {wording.duration(snapshot.estimated_s)} left")
-    text = Text("   ".join(parts), no_wrap=True, overflow="ellipsis")
+    text = "   ".join(parts)
     if done is None or width < _ROOM_FOR_BAR:
-        return Text("     ").append_text(text)
+        return Text(f"     {text}", no_wrap=True, overflow="ellipsis")
     grid = Table.grid(padding=(0, 2))
-    grid.add_row("   ", ProgressBar(total=total, completed=done, width=20), text)
+    grid.add_row(
+        "   ", ProgressBar(total=total, completed=done, width=20), Text(text, no_wrap=True)
+    )
     return grid
 
 

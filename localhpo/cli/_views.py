@@ -59,12 +59,11 @@ def trials_table(task: Task, trials: Iterable[Trial], best: Trial | None) -> Tab
 
 def failures_table(trials: Iterable[Trial]) -> Table:
     """Return the listing of trials that failed, and what they said."""
-    table = plain_table("trial", "cause", "message", "last line of stderr", right=("trial",))
+    table = plain_table("trial", "cause", "what it said", right=("trial",))
     for trial in trials:
-        if trial.failure is not None:
-            last = wording.plain_lines(trial.failure.stderr_tail).strip().rpartition("\n")[2]
-            message = wording.plain(trial.failure.message)
-            table.add_row(str(trial.number), str(trial.failure.cause), message, last.strip())
+        if (failure := trial.failure) is not None:
+            said = wording.said(failure.message, failure.stderr_tail)
+            table.add_row(str(trial.number), str(failure.cause), said)
     return table
 
 
@@ -127,8 +126,9 @@ def _facts(summary: Summary, report: Path | None) -> Iterable[tuple[str, Rendera
     for note in summary.notes:
         yield "", Text(f"{wording.plain(note.text)} ({_times(note.trials)})", style="yellow")
     for group in summary.failures:
-        message = f"{_times(group.trials)}, {wording.plain(group.message)}"
-        yield "failed", Text.assemble((group.cause, "red"), f" {message}")
+        said = wording.said(group.message, group.stderr_tail)
+        message = f" ({_times(group.trials)}): {said}"
+        yield "failed", Text(group.cause, style="red").append(message, style="default")
     yield "cost", _cost(summary.cost)
     if report is not None:
         yield "report", str(report)

@@ -1,0 +1,282 @@
+"""The commands on a real study: real processes, a real store, a real engine."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from localhpo.cli import main
+from localhpo.study import Study
+from localhpo.task import load
+
+TRAIN = """
+import argparse, sys, time
+from localhpo.reporter import report
+p = argparse.ArgumentParser()
+p.add_argument("--lr", type=float, default=0.1)
+p.add_argument("--depth", type=int, default=4)
+a = p.parse_args()
+if a.depth == 7:
+    sys.exit("depth 7 | is too deep")
+report(step=1, val_loss=(a.lr - 0.03) ** 2 + a.depth)
+time.sleep(SLEEP)
+"""
+
+TASK = """
+[task]
+name = "tiny"
+command = ["python", "train.py"]
+metric = "val_loss"
+direction = "minimize"
+
+[space]
+lr = { type = "float", low = 1e-3, high = 1.0, log = true, default = 0.1 }
+depth = { type = "int", low = 1, high = 9 }
+
+[budget]
+trials = 3
+
+[creator]
+name = "random"
+"""
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text(TRAIN.replace("SLEEP", "0"))
+    (tmp_path / "task.toml").write_text(TASK)
+    return tmp_path
+
+
+@pytest.fixture
+def localhpo(capsys):
+    """Return a function that runs a command, checks its exit code, and returns what it printed."""
+
+    def call(*arguments, code=0):
+        capsys.readouterr()
+        found = main(list(arguments))
+        told = capsys.readouterr()
+        assert found == code, told.err
+        return told.out if code == 0 else told.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study of three trials, the last of which failed: its folder, and what `run` printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "train.py").write_text(TRAIN.replace("SLEEP", "0"))
+    (folder / "task.toml").write_text(TASK)
+    study = Study.open(load(folder / "task.toml"), home=folder / "home")
+    for config in ({"lr": 0.1, "depth": 2}, {"lr": 0.03, "depth": 1}, {"lr": 0.1, "depth": 7}):
+        study.enqueue(config)
+    done = subprocess.run(
+        [sys.executable, "-m", "localhpo.cli", "run", "task.toml", "--quiet"],
+        capture_output=True, text=True, check=True, cwd=folder,
+        env={**os.environ, "LOCALHPO_HOME": str(folder / "home")},
+    )  # fmt: skip
+    return folder, done.stdout
+
+
+@pytest.fixture
+def studied(finished, monkeypatch):
+    """The finished study, to read from: its folder."""
+    folder, _ = finished
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("LOCALHPO_HOME", str(folder / "home"))
+    return folder
+
+
+def test_run_ends_with_what_came_out(finished):
+    folder, told = finished
+    assert "tiny/main   3 of 3 trials: 2 complete, 1 failed" in told
+    assert "best         val_loss 1   trial 1, by user" in told
+    assert "depth  1" in told
+    assert re.search(r"failed +exit code \(1 trial: 2\): .*depth 7 \| is too deep", told)
+    report = folder / "home/studies/tiny/main/report.md"
+    assert str(report) in told
+    assert report.read_text().startswith("# tiny/main\n")
+
+
+def test_run_shows_lines_where_there_is_no_terminal(localhpo, capsys):
+    assert main(["run", "task.toml", "--json"]) == 0
+    told = capsys.readouterr()
+    record = json.loads(told.out)
+    assert record["budget"] == {"trials": 3, "used": 3}
+    assert [t["origin"] for t in record["trials"]] == ["engine:random"] * 3
+    assert record["report"].endswith("report.md")
+    assert len(re.findall(r"^\d\d:\d\d:\d\d trial \d finished: val_loss", told.err, re.M)) == 3
+
+
+def test_options_stand_in_for_the_file(localhpo):
+    record = json.loads(
+        localhpo(
+            "run", "task.toml", "--study", "other", "--trials", "4", "--creator", "tpe",
+            "--seed", "5", "--parallel", "2", "--quiet", "--json",
+        )
+    )  # fmt: skip
+    assert record["study"] == "tiny/other"
+    assert record["budget"] == {"trials": 4, "used": 4}
+    assert {t["origin"] for t in record["trials"]} == {"engine:tpe"}
+
+
+def test_running_again_continues(localhpo):
+    localhpo("run", "task.toml", "--quiet")
+    again = json.loads(localhpo("run", "task.toml", "--trials", "5", "--quiet", "--json"))
+    assert [t["number"] for t in again["trials"]] == [0, 1, 2, 3, 4]
+
+
+def test_a_study_under_other_settings_is_refused(localhpo):
+    localhpo("run", "task.toml", "--quiet", "--trials", "1")
+    told = localhpo("run", "task.toml", "--quiet", "--seed", "9", code=2)
+    assert "seed was 0, is 9" in told
+    assert "--study NEW" in told
+
+
+def test_the_command_of_the_winner_runs(studied, localhpo):
+    rerun = json.loads(localhpo("report", "--json"))["rerun"]
+    done = subprocess.run(["bash", "-c", rerun], capture_output=True, text=True, check=True)
+    assert "val_loss=1" in done.stdout
+
+
+def test_a_study_without_a_good_trial_is_3_and_still_reported(localhpo, project, capsys):
+    (project / "train.py").write_text("import sys; sys.exit('never works')")
+    assert main(["run", "task.toml", "--quiet"]) == 3
+    told = capsys.readouterr()
+    assert "no trial is complete" in told.out
+    assert "never works" in told.out
+    assert told.err.startswith("error: ")
+    assert (project / "home/studies/tiny/main/report.md").exists()
+
+
+def test_trials_lists_them(studied, localhpo):
+    lines = localhpo("trials", "task.toml").splitlines()
+    assert lines[0].split() == ["trial", "state", "val_loss", "time", "origin", "configuration"]
+    assert "* 1 " in lines[3]
+    assert "lr=3e-2 depth=1" in lines[3]
+    assert localhpo("trials") == localhpo("trials", "tiny") == localhpo("trials", "tiny/main")
+
+
+def test_trials_by_score_and_failed_ones(studied, localhpo):
+    scored = localhpo("trials", "--sort", "score").splitlines()[2:]
+    assert [line.split()[0] for line in scored] == ["1", "0", "2"]
+    failed = localhpo("trials", "--failed").splitlines()[2:]
+    assert len(failed) == 1
+    assert failed[0].endswith("depth 7 | is too deep")
+
+
+def test_trials_as_json_are_full_records(studied, localhpo):
+    first = json.loads(localhpo("trials", "--json"))[0]
+    assert first["measurements"][0]["name"] == "val_loss"
+    assert first["proposal"]["origin"] == "user"
+
+
+def test_several_studies_are_listed(localhpo):
+    localhpo("run", "task.toml", "--quiet", "--trials", "1")
+    localhpo("run", "task.toml", "--quiet", "--trials", "2", "--study", "other")
+    assert [row["study"] for row in json.loads(localhpo("trials", "--json"))] == [
+        "tiny/main",
+        "tiny/other",
+    ]
+    assert "tiny/other   2 of 2" in localhpo("trials")
+    assert "which study?" in localhpo("report", code=2)
+    assert len(json.loads(localhpo("trials", "task.toml", "--study", "other", "--json"))) == 2
+
+
+def test_no_studies(localhpo):
+    assert "no studies in" in localhpo("trials")
+    assert json.loads(localhpo("trials", "--json")) == []
+    assert "no study tiny/main" in localhpo("trials", "tiny", code=2)
+    assert "the store has none" in localhpo("report", code=2)
+
+
+def test_report_is_markdown_on_a_pipe(studied, localhpo, tmp_path):
+    text = localhpo("report")
+    assert text == (studied / "home/studies/tiny/main/report.md").read_text()
+    mine = tmp_path / "mine.md"
+    assert localhpo("report", "tiny", "--output", str(mine)) == f"{mine} written\n"
+    assert mine.read_text() == text
+
+
+def test_report_to_a_place_that_cannot_be_written(studied, localhpo):
+    told = localhpo("report", "--output", "nowhere/mine.md", code=1)
+    assert "nowhere/mine.md cannot be written" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "depht=3"], "depht"),
+        (["--set", "depth=30"], "depth must be"),
+        (["--config", "list.json"], "must hold one object"),
+        (["--config", "missing.json"], "cannot be read as JSON"),
+    ],
+)
+def test_enqueue_refuses_what_is_not_in_the_space(localhpo, project, arguments, message):
+    (project / "list.json").write_text("[1]")
+    assert message in localhpo("enqueue", "task.toml", *arguments, code=2)
+    assert json.loads(localhpo("trials", "--json")) == []
+
+
+def test_enqueue_takes_a_file_and_a_study(localhpo, project):
+    localhpo("run", "task.toml", "--quiet", "--trials", "1")
+    (project / "config.json").write_text('{"lr": 0.5, "depth": 3}')
+    told = json.loads(localhpo("enqueue", "tiny/main", "--config", "config.json", "--json"))
+    assert told == {"study": "tiny/main", "config": {"lr": 0.5, "depth": 3}}
+    record = json.loads(localhpo("run", "task.toml", "--quiet", "--trials", "2", "--json"))
+    assert record["trials"][1]["config"] == {"lr": 0.5, "depth": 3}
+    assert record["trials"][1]["origin"] == "user"
+
+
+def test_a_task_that_does_not_exist(localhpo):
+    assert "no such task file" in localhpo("run", "other.toml", code=2)
+    assert localhpo("run", "no-such-task", code=2).startswith("error: ")
+
+
+@pytest.fixture
+def running(project):
+    """A study that runs in another process, and will for a minute."""
+    (project / "train.py").write_text(TRAIN.replace("SLEEP", "60"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "localhpo.cli", "run", "task.toml"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stderr:
+        if "trial 0 started" in line:
+            break
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_running_study_can_be_looked_at_and_added_to(running, localhpo, capsys):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if (trials := json.loads(localhpo("trials", "--json")))[0]["measurements"]:
+            break
+        time.sleep(0.1)
+    assert trials[0]["state"] == "running"
+    localhpo("report")
+    localhpo("enqueue", "task.toml", "--set", "depth=5")
+    assert main(["run", "task.toml", "--quiet"]) == 1
+    told = capsys.readouterr()
+    assert "is being run by process" in told.err
+    assert told.out == ""
+
+
+def test_ctrl_c_ends_in_order_and_can_be_continued(running, localhpo, project):
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert "1 interrupted" in out
+    assert err.rstrip().endswith("hint: run the same command again to continue")
+    (project / "train.py").write_text(TRAIN.replace("SLEEP", "0"))
+    record = json.loads(localhpo("run", "task.toml", "--quiet", "--json"))
+    assert [t["number"] for t in record["trials"]] == [0, 1, 2]
