@@ -1,0 +1,228 @@
+"""The laws of `localhpo.creator.protocol`, run over every Creator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from localhpo.creator import Creator, History, open_creator
+from localhpo.creator.batch import following
+from localhpo.creator.hybrid import Hybrid
+from localhpo.creator.prompt import Style
+from localhpo.errors import BackendError, SpaceExhaustedError
+from localhpo.llm.protocol import Completion, Constraint, Message, Model
+from localhpo.space import Categorical, Float, Int, Ordinal, Space
+from localhpo.task import CreatorSettings, Task
+from localhpo.trial import Cause, Failure, State, Trial
+
+SPACES = {
+    "plain": Space([Float("rate", 1e-4, 1.0, log=True), Int("depth", 1, 10)]),
+    "nested": Space(
+        [
+            Categorical("model", ("tree", "net", "line")),
+            Int("depth", 1, 8, default=3, when={"model": ("tree",)}),
+            Categorical("optimizer", ("sgd", "adam"), when={"model": ("net",)}),
+            Float("momentum", -0.5, 0.99, when={"optimizer": ("sgd",)}),
+            Ordinal("batch", (32, 64, 128)),
+        ]
+    ),
+    "five": Space([Ordinal("batch", (8, 16, 32, 64, 128))]),
+    "one": Space([Int("depth", 3, 3)]),
+}
+
+
+class Sampling:
+    """A backend whose model knows the space and nothing else; scripted to be deterministic."""
+
+    def __init__(self, space: Space, style: Style) -> None:
+        self._space = space
+        self._chat = style == "chat"
+        self.model = Model("sampling", "0" * 64, 100_000, style)
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return sum(len(message.content) for message in messages)
+
+    def generate(
+        self,
+        messages: Sequence[Message],
+        constraint: Constraint,
+        *,
+        n: int = 1,
+        max_tokens: int = 1024,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> list[Completion]:
+        return [self._one(seed + sample) for sample in range(n)]
+
+    def close(self) -> None:
+        pass
+
+    def _one(self, seed: int) -> Completion:
+        text = self._space.text(self._space.sample(np.random.default_rng(seed)))
+        if self._chat:
+            text = f'{{"analysis":"A draw.","config":{text},"evidence":[]}}'
+        return Completion(text, 10, 10, 0.0, seed)
+
+
+class Failing(Sampling):
+    """A backend that is always down."""
+
+    def generate(self, *args: Any, **kwargs: Any) -> list[Completion]:
+        raise BackendError("down")
+
+
+@dataclass(frozen=True)
+class Case:
+    make: Callable[[Task], Creator]
+    origins: frozenset[str]
+
+
+def engine(name: str) -> Case:
+    return Case(lambda task: open_creator(_set(task, name)), frozenset({f"engine:{name}"}))
+
+
+def model(name: str, style: Style, backend: type[Sampling], origins: set[str]) -> Case:
+    def make(task: Task) -> Creator:
+        return open_creator(_set(task, name), backend=backend(task.space, style))
+
+    return Case(make, frozenset(origins))
+
+
+def _set(task: Task, name: str) -> Task:
+    return replace(task, creator=CreatorSettings(name=name, on_model_error="engine"))
+
+
+STAND_INS = {"engine:gp", "engine:tpe"}
+CASES = {
+    "random": engine("random"),
+    "tpe": engine("tpe"),
+    "gp": engine("gp"),
+    "cmaes": engine("cmaes"),
+    "agent, chat": model("agent", "chat", Sampling, {"model"} | STAND_INS),
+    "agent, compact": model("agent", "compact", Sampling, {"model"} | STAND_INS),
+    "agent, down": model("agent", "chat", Failing, STAND_INS),
+    "hybrid": model("hybrid", "compact", Sampling, {"model", "default"} | STAND_INS),
+    "hybrid, no model": Case(
+        lambda task: Hybrid(None, note="no model"), frozenset({"default"} | STAND_INS)
+    ),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+@pytest.fixture(params=["plain", "nested"])
+def task(request: pytest.FixtureRequest, make_task: Callable[..., Task]) -> Task:
+    return make_task(space=SPACES[request.param])
+
+
+@pytest.fixture
+def creator(case: Case, task: Task) -> Iterator[Creator]:
+    creator = case.make(task)
+    yield creator
+    creator.close()
+    creator.close()
+
+
+def past(task: Task, make_trial: Callable[..., Trial], states: Sequence[State]) -> History:
+    """Return a history of random trials, one per state."""
+    rng = np.random.default_rng(7)
+    trials: list[Trial] = []
+    keys: set[str] = set()
+    while len(trials) < len(states):
+        config = task.space.sample(rng)
+        if task.space.key(config) in keys:
+            continue
+        keys.add(task.space.key(config))
+        number = len(trials)
+        state = states[number]
+        trials.append(
+            make_trial(
+                number,
+                config,
+                state,
+                score=float(rng.random()) if state in (State.COMPLETE, State.PRUNED) else None,
+                failure=Failure(Cause.TIMEOUT, "too slow") if state is State.FAILED else None,
+                origin=("model", "engine:tpe", "user")[number % 3],
+            )
+        )
+    return History(task, tuple(trials), seed=11, next_number=len(trials))
+
+
+HISTORIES = {
+    "none": [],
+    "few": [State.COMPLETE] * 4,
+    "every state": [*State, *State],
+    "failures": [State.FAILED] * 6,
+}
+
+
+@pytest.mark.parametrize("states", HISTORIES.values(), ids=HISTORIES)
+def test_proposals_are_canonical_new_and_of_true_origin(creator, case, task, make_trial, states):
+    history = past(task, make_trial, states)
+    proposals = creator.propose(history, 3)
+    assert 1 <= len(proposals) <= 3
+    known = {task.space.key(trial.config) for trial in history.trials}
+    numbers = {trial.number for trial in history.trials}
+    for proposal in proposals:
+        task.space.validate(proposal.config)
+        assert task.space.key(proposal.config) not in known
+        known.add(task.space.key(proposal.config))
+        assert proposal.origin in case.origins
+        assert set(proposal.evidence) <= numbers
+        assert proposal.rationale
+        assert proposal.rationale_by in ("model", "computed")
+        assert proposal.tries >= 1
+        assert json.loads(json.dumps(dict(proposal.engine_state))) == dict(proposal.engine_state)
+    assert len(proposals) == 3, "these spaces hold plenty more"
+
+
+def test_the_same_history_gives_the_same_proposals(creator, case, task, make_trial):
+    history = past(task, make_trial, HISTORIES["every state"])
+    other = case.make(task)
+    first, second, again = (one.propose(history, 2) for one in (creator, other, creator))
+    other.close()
+    assert [p.config for p in first] == [p.config for p in second] == [p.config for p in again]
+    assert [p.origin for p in first] == [p.origin for p in second]
+    assert [p.seed for p in first] == [p.seed for p in second]
+
+
+def test_asking_for_two_is_asking_twice(creator, task, make_trial):
+    history = past(task, make_trial, HISTORIES["few"])
+    (first,) = creator.propose(history, 1)
+    (second,) = creator.propose(following(history, first), 1)
+    both = creator.propose(history, 2)
+    assert [p.config for p in both] == [first.config, second.config]
+
+
+@pytest.mark.parametrize("name", ["one", "five"])
+def test_a_tiny_space_is_emptied_and_then_exhausted(case, make_task, name):
+    space = SPACES[name]
+    task = make_task(space=space)
+    creator = case.make(task)
+    trials: list[Trial] = []
+    while len(trials) < space.cardinality:
+        (proposal,) = creator.propose(History(task, tuple(trials), 2, len(trials)), 1)
+        trials.append(Trial(len(trials), State.COMPLETE, proposal, score=float(len(trials))))
+    assert len({space.key(trial.config) for trial in trials}) == space.cardinality
+    with pytest.raises(SpaceExhaustedError):
+        creator.propose(History(task, tuple(trials), 2, len(trials)), 1)
+    creator.close()
+
+
+def test_more_than_is_left_gives_what_is_left(case, make_task):
+    task = make_task(space=SPACES["five"])
+    creator = case.make(task)
+    assert len(creator.propose(History(task, (), 0, 0), 9)) == 5
+    creator.close()
+
+
+def test_the_name_is_the_one_it_is_selected_by(creator):
+    assert creator.name in ("random", "tpe", "gp", "cmaes", "agent", "hybrid")
