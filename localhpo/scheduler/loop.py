@@ -248,7 +248,6 @@ class Loop:
             self._say("note", f"no further trial is started: {reason}")
 
     def _end(self) -> None:
-        self._ledger.take_up()  # what was killed may have had no time to say how it ended
         reason = "the space is used up" if self._exhausted else "the budget is used up"
         waiting = len(self._ledger.waiting)
         left_over = f"; {waiting} wait for the next run" if waiting else ""

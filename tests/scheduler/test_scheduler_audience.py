@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from localhpo.scheduler.loop import LoopSettings
 from localhpo.scheduler.observer import Snapshot
 from localhpo.store.records import Event
 from localhpo.trial import State, Trial
@@ -96,3 +97,10 @@ def test_a_trial_is_flushed_at_its_end_and_others_about_once_a_second(
     stage = make_stage(trials=2, play=lambda job: play)
     stage.run()
     assert 195 <= stage.recorder.flushes <= 215
+
+
+def test_the_end_of_a_trial_is_flushed_at_once(make_stage: MakeStage) -> None:
+    settings = LoopSettings(poll_s=0.25, idle_s=1000.0, concurrent_proposals=False)
+    stage = make_stage(trials=3, settings=settings)
+    stage.run()
+    assert stage.recorder.flushes == 5  # the beginning, three ends, the end

@@ -54,6 +54,17 @@ def test_what_an_interrupted_run_reported_is_dropped(make_stage: MakeStage, hand
     assert stage.recorder.trials[0] == trial
 
 
+def test_a_stopped_study_leaves_the_inbox_to_the_next_run(
+    make_stage: MakeStage, hands: Any
+) -> None:
+    stage = make_stage(trials=2, play=lambda job: hands.Play(dies_after_s=3))
+    loop = stage.loop(inbox=lambda: [hands.user()] if stage.clock.monotonic() > 6.0 else ())
+    stage.interrupt_at(loop, 6.0)
+    with pytest.raises(StudyInterruptedError):
+        loop.run()
+    assert states(tuple(stage.recorder.trials.values())) == [State.INTERRUPTED]
+
+
 def test_an_interrupt_before_the_first_trial(make_stage: MakeStage) -> None:
     stage = make_stage()
     loop = stage.loop()
@@ -182,3 +193,4 @@ def test_a_trial_that_is_being_pruned_stays_pruned_when_all_is_interrupted(
     with pytest.raises(StudyInterruptedError):
         loop.run()
     assert states(tuple(stage.recorder.trials.values())) == [State.COMPLETE, State.PRUNED]
+    assert len(stage.recorder.said("pruning")) == 1  # asked once, however much it still reports

@@ -179,6 +179,14 @@ def test_what_is_enqueued_while_trials_run_comes_next(make_stage: MakeStage, han
     assert trials[2].queued_at < (trials[1].finished_at or 0)  # at once, not when a slot is free
 
 
+def test_the_inbox_is_read_when_a_slot_frees(make_stage: MakeStage, hands: Any) -> None:
+    settings = LoopSettings(poll_s=0.25, idle_s=1000.0, concurrent_proposals=False)
+    stage = make_stage(trials=2, settings=settings)
+    letters = [[hands.user(depth=5)], []]
+    trials = stage.run(inbox=lambda: letters.pop() if letters else ())
+    assert [t.proposal.origin for t in trials] == ["engine:test", "user"]
+
+
 def test_more_than_the_budget_stays_queued(make_stage: MakeStage, hands: Any) -> None:
     stage = make_stage(trials=1)
     letters = [[hands.user(depth=depth) for depth in (1, 2, 3)]]
@@ -233,6 +241,13 @@ def test_infeasible_proposals_cost_nothing(make_stage: MakeStage) -> None:
     assert states(trials) == [State.INFEASIBLE] * 3 + [State.COMPLETE] * 3
     assert trials[0].summary == "too big"
     assert stage.recorder.said("infeasible") == ["too big"] * 3
+
+
+def test_infeasible_proposals_are_counted_in_a_row(make_stage: MakeStage) -> None:
+    stage = make_stage(trials=3)
+    fits = {0.016, 0.031, 0.046}  # each after fifteen that do not
+    trials = stage.run(check=lambda config: None if config["learning_rate"] in fits else "big")
+    assert states(trials).count(State.INFEASIBLE) == 43
 
 
 def test_nothing_but_infeasible_proposals_is_an_error(make_stage: MakeStage) -> None:
