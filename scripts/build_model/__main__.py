@@ -1,0 +1,122 @@
+"""Makes the built-in language model, step by step.
+
+    python -m scripts.build_model train-data   real trainings on generated data sets (20 min of CPU)
+    python -m scripts.build_model generate     questions and answers from all sources (20 min)
+    python -m scripts.build_model tokenizer    the vocabulary, from the questions
+    python -m scripts.build_model train        the model (--budget-s; goes on where it was stopped)
+    python -m scripts.build_model export       weights, tokenizer and card to models/sprout
+    python -m scripts.build_model evaluate     regrets and losses of models/sprout, into its card
+    python -m scripts.build_model all          all of these, in this order
+
+Each step reads what the one before wrote to `--work` (default `.data/sprout`, not in the
+repository) and can be run again alone; what exists is kept. `train` may start as soon as the
+first questions and the vocabulary are there. `--data` is the folder of public data that its
+README describes (default `../shared/data`): yahpo, taskset_adam8p, tabdl_tuning, flaml_default.
+
+Needs, beyond the extra `local`: onnxruntime, scikit-learn, xgboost. One CPU thread suffices
+for the default size; on a GPU (found by itself) use more: --hidden 256 --layers 8 --heads 4.
+Set OMP_NUM_THREADS=1 where the machine is shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from . import corpus, evaluate, export, tokenizer, train, trainings
+
+TARGET = Path("models/sprout")
+
+
+def settings(options: argparse.Namespace) -> train.Settings:
+    """Return the model's settings."""
+    return train.Settings(
+        hidden=options.hidden, layers=options.layers, heads=options.heads,
+        budget_s=options.budget_s, seed=options.seed,
+    )  # fmt: skip
+
+
+def step_train_data(options: argparse.Namespace) -> None:
+    trainings.main(options.work / "trainings.jsonl", options.data_sets, options.evaluations)
+
+
+def step_generate(options: argparse.Namespace) -> None:
+    sources = corpus.Sources(
+        options.data, options.work / "trainings.jsonl", tuple(options.sources.split(","))
+    )
+    corpus.shards(
+        options.work / "questions", sources,
+        shards=options.shards, problems_each=options.problems, seed=options.seed,
+    )  # fmt: skip
+
+
+def step_tokenizer(options: argparse.Namespace) -> None:
+    if (options.work / "model" / "tokenizer.json").exists():
+        return  # a vocabulary belongs to the checkpoint that was trained with it
+    paths = sorted((options.work / "questions").glob("shard-*.jsonl"))[:5]
+    questions = [q for path in paths for q in corpus.load(path)]
+    texts = [text for q in questions for text in (q.prompt, *q.answers[:2])]
+    made = tokenizer.train(texts, options.work / "model")
+    print(f"{made.get_vocab_size()} tokens from {len(questions)} questions")
+
+
+def step_train(options: argparse.Namespace) -> None:
+    print(train.run(options.work, settings(options), max_steps=options.max_steps))
+
+
+def step_export(options: argparse.Namespace) -> None:
+    options.target.mkdir(parents=True, exist_ok=True)
+    count = export.weights(options.work, options.target, settings(options))
+    export.card(options.work, options.target, count, settings(options))
+    print(f"{count} parameters in {options.target}")
+
+
+def step_evaluate(options: argparse.Namespace) -> None:
+    losses = evaluate.history_loss(options.work, options.target)
+    (options.work / "history.json").write_text(json.dumps(losses) + "\n")
+    print(losses)
+    evaluate.run(options.target, options.data, options.work / "regret.json")
+    step_export(options)
+
+
+STEPS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "train-data": step_train_data,
+    "generate": step_generate,
+    "tokenizer": step_tokenizer,
+    "train": step_train,
+    "export": step_export,
+    "evaluate": step_evaluate,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one step, or all."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.build_model", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("step", choices=[*STEPS, "all"])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--work", type=Path, default=Path(".data/sprout"))
+    parser.add_argument("--target", type=Path, default=TARGET)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--data-sets", type=int, default=100, help="generated, to train on")
+    parser.add_argument("--evaluations", type=int, default=160, help="trainings per data set")
+    parser.add_argument("--sources", default=",".join(corpus.SHARES), help="of questions")
+    parser.add_argument("--shards", type=int, default=20)
+    parser.add_argument("--problems", type=int, default=500, help="per shard")
+    defaults = train.Settings()
+    parser.add_argument("--hidden", type=int, default=defaults.hidden)
+    parser.add_argument("--layers", type=int, default=defaults.layers)
+    parser.add_argument("--heads", type=int, default=defaults.heads)
+    parser.add_argument("--budget-s", type=float, default=defaults.budget_s, help="of training")
+    parser.add_argument("--max-steps", type=int, help="stop after so many steps, to go on later")
+    options = parser.parse_args(arguments)
+    for name in STEPS if options.step == "all" else [options.step]:
+        STEPS[name](options)
+
+
+if __name__ == "__main__":
+    main()

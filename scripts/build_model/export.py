@@ -1,0 +1,79 @@
+"""Checkpoint -> model folder in Hugging Face layout: weights, tokenizer, card, README."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import evaluate, train
+
+NAME, VERSION = "sprout", "1"
+
+NOT_GOOD_AT = (
+    "learning from the history: see [measured], its loss hardly falls with trials shown",
+    "more than one trial: after the first three or so an engine (tpe, gp) is the better proposer",
+    "families of models that it never saw; names of parameters that say nothing",
+    "explaining itself: it answers with a configuration and no word",
+    "spaces of more than some 20 parameters, which were rare in its training",
+    "languages, code, facts: it knows nothing but configurations",
+)
+
+
+def weights(work: Path, target: Path, settings: train.Settings) -> int:
+    """Write weights and tokenizer of the last checkpoint; return the number of parameters."""
+    import torch
+
+    model = train.build(settings, work / "model")
+    state = torch.load(work / "checkpoint.pt", weights_only=True, map_location="cpu")
+    model.load_state_dict(state["model"])
+    # Half the size; backends convert to what their device is fast with.
+    model.half().save_pretrained(target)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(work / "model" / name, target / name)
+    for path in target.iterdir():
+        path.chmod(0o644)  # save_pretrained writes weights that only their owner can read
+    return sum(p.numel() for p in model.parameters())
+
+
+def card(work: Path, target: Path, parameters: int, settings: train.Settings) -> None:
+    """Write `card.toml` with what is known: hashes, recipe, and the numbers measured so far."""
+    from localhpo.llm import cards
+
+    progress = json.loads((work / "train.jsonl").read_text().splitlines()[-1])
+    made = {
+        "script": "python -m scripts.build_model",
+        "data": "YAHPO Gym surrogates (Apache-2.0), trainings on generated data sets, functions"
+        " over known names, TaskSet tables (Apache-2.0), winners published by tabm, tabr, tabred,"
+        " rtdl (Apache-2.0, MIT) and FLAML (MIT); split: scripts/build_model/splits.toml",
+        "questions": progress["questions"], "tokens": progress["tokens"],
+        "steps": progress["steps"], "seconds": round(progress["seconds"]),
+        "device": "one shared CPU thread",
+        "shape": f"{settings.layers} layers, width {settings.hidden}, {settings.heads} heads",
+    }  # fmt: skip
+    text = cards.render(
+        cards.Card(
+            name=NAME, version=VERSION, license="MIT", architecture="llama",
+            summary="built in: first trials from what is usual in the field; small, and no talker",
+            parameters=parameters, context_length=settings.context, prompt="compact",
+            files=cards.hash_files(target), made=made, measured=measured(work),
+            not_good_at=NOT_GOOD_AT,
+        )
+    )  # fmt: skip
+    (target / cards.CARD).write_text(text)
+
+
+def measured(work: Path) -> dict[str, float]:
+    """Return the numbers for the card; empty before `evaluate` has run."""
+    out: dict[str, float] = {}
+    path = work / "regret.json"
+    if path.exists():
+        results: Mapping[str, Any] = json.loads(path.read_text())
+        for group, rows in results.items():
+            out |= {f"{group}_{key}": value for key, value in evaluate.summary(rows).items()}
+    path = work / "history.json"
+    if path.exists():
+        out |= {f"value_loss_{k}": v for k, v in json.loads(path.read_text()).items()}
+    return out

@@ -1,0 +1,254 @@
+"""What the real trainings tune: a full space, and a function that trains and measures.
+
+The full spaces are wider than a user would write: a user's space is cut out of them
+(`spaces.cut`). Support vector machines are left out on purpose: they stay a family that the
+model has never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Dim:
+    """One dimension of a full space."""
+
+    name: str
+    low: float = 0.0
+    high: float = 1.0
+    log: bool = False
+    integer: bool = False
+    values: tuple[str, ...] = ()
+    """Choices; a dimension with choices has no range."""
+    when: tuple[str, tuple[str, ...]] | None = None
+    """Name of the parent and its values under which this one is active."""
+
+    def draw(self, rng: np.random.Generator) -> float | int | str:
+        """Return a random value; of a range that starts at 0, half of them small."""
+        if self.values:
+            return str(rng.choice(self.values))
+        if self.log:
+            value = float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
+        else:
+            share = rng.uniform()
+            if self.low == 0.0 and self.high > 1.0 and rng.uniform() < 0.5:
+                share = share**3
+            value = self.low + share * (self.high - self.low)
+        return round(value) if self.integer else value
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set in two parts, standardised."""
+
+    x: Array
+    y: Array
+    x_valid: Array
+    y_valid: Array
+    classes: int
+    """0 for a regression."""
+
+
+Fit = Callable[[Mapping[str, Any], Split, int], Array]
+"""Configuration, data and seed to predictions: class shares (n, classes), or values (n,)."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A kind of model with its full space."""
+
+    name: str
+    title: str
+    dims: tuple[Dim, ...]
+    fit: Fit
+    tasks: tuple[str, ...] = ("binary", "multiclass", "regression")
+    share: float = 1.0
+    """How many data sets it gets, relative to the others."""
+
+
+def _xgboost(config: Mapping[str, Any], data: Split, seed: int) -> Array:
+    import xgboost
+
+    kind = xgboost.XGBClassifier if data.classes else xgboost.XGBRegressor
+    settings = dict(config)
+    if data.classes != 2:
+        settings.pop("scale_pos_weight")
+    model = kind(n_jobs=1, max_bin=64, random_state=seed, verbosity=0, **settings)
+    model.fit(data.x, data.y)
+    return model.predict_proba(data.x_valid) if data.classes else model.predict(data.x_valid)
+
+
+def _sklearn(estimators: tuple[Any, Any], data: Split) -> Array:
+    model = estimators[0 if data.classes else 1]
+    model.fit(data.x, data.y)
+    return model.predict_proba(data.x_valid) if data.classes else model.predict(data.x_valid)
+
+
+def _forest(config: Mapping[str, Any], data: Split, seed: int) -> Array:
+    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+
+    settings = dict(config, random_state=seed, n_jobs=1)
+    settings["bootstrap"] = config["bootstrap"] == "true"
+    return _sklearn((RandomForestClassifier(**settings), RandomForestRegressor(**settings)), data)
+
+
+def _boosting(config: Mapping[str, Any], data: Split, seed: int) -> Array:
+    from sklearn.ensemble import (
+        HistGradientBoostingClassifier,
+        HistGradientBoostingRegressor,
+    )
+
+    settings = dict(config, random_state=seed, early_stopping=False, max_bins=63)
+    return _sklearn(
+        (HistGradientBoostingClassifier(**settings), HistGradientBoostingRegressor(**settings)),
+        data,
+    )
+
+
+def _linear(config: Mapping[str, Any], data: Split, seed: int) -> Array:
+    from sklearn.linear_model import ElasticNet, LogisticRegression
+
+    alpha, ratio = config["alpha"], config["l1_ratio"]
+    logistic = LogisticRegression(
+        C=1.0 / (alpha * len(data.y)), l1_ratio=ratio, solver="saga", max_iter=200,
+        random_state=seed,
+    )  # fmt: skip
+    return _sklearn((logistic, ElasticNet(alpha=alpha, l1_ratio=ratio, max_iter=500)), data)
+
+
+def _neighbors(config: Mapping[str, Any], data: Split, seed: int) -> Array:
+    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+
+    del seed
+    return _sklearn((KNeighborsClassifier(**config), KNeighborsRegressor(**config)), data)
+
+
+def _network(config: Mapping[str, Any], data: Split, seed: int) -> Array:
+    import torch
+
+    torch.manual_seed(seed)
+    width, activation = config["hidden_size"], config["activation"]
+    kinds = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh, "gelu": torch.nn.GELU}
+    layers: list[torch.nn.Module] = []
+    inputs = data.x.shape[1]
+    for _ in range(config["num_layers"]):
+        layers += [torch.nn.Linear(inputs, width), kinds[activation]()]
+        layers += [torch.nn.Dropout(config["dropout"])]
+        inputs = width
+    model = torch.nn.Sequential(*layers, torch.nn.Linear(inputs, data.classes or 1))
+    x = torch.as_tensor(data.x, dtype=torch.float32)
+    y = torch.as_tensor(data.y, dtype=torch.long if data.classes else torch.float32)
+    loss_of = torch.nn.CrossEntropyLoss() if data.classes else torch.nn.MSELoss()
+    optimizer = _optimizer(config, model)
+    for _ in range(config["epochs"]):
+        order = torch.randperm(len(x))
+        for batch in order.split(config["batch_size"]):
+            optimizer.zero_grad()
+            out = model(x[batch])
+            loss_of(out if data.classes else out[:, 0], y[batch]).backward()
+            optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        out = model(torch.as_tensor(data.x_valid, dtype=torch.float32))
+    return np.asarray(out.softmax(-1) if data.classes else out[:, 0])
+
+
+def _optimizer(config: Mapping[str, Any], model: Any) -> Any:
+    import torch
+
+    common = {"lr": config["learning_rate"], "weight_decay": config["weight_decay"]}
+    if config["optimizer"] == "sgd":
+        return torch.optim.SGD(model.parameters(), momentum=config["momentum"], **common)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config["optimizer"]]
+    return kind(model.parameters(), **common)
+
+
+LEARNERS = (
+    Learner(
+        "xgboost",
+        "XGBoost",
+        (
+            Dim("learning_rate", 1e-3, 1.0, log=True),
+            Dim("max_depth", 1, 15, integer=True),
+            Dim("min_child_weight", 1, 20, log=True),
+            Dim("subsample", 0.3, 1.0),
+            Dim("colsample_bytree", 0.3, 1.0),
+            Dim("n_estimators", 20, 600, log=True, integer=True),
+            Dim("gamma", 0.0, 5.0),
+            Dim("reg_alpha", 0.0, 10.0),
+            Dim("reg_lambda", 0.0, 10.0),
+            Dim("scale_pos_weight", 0.5, 20.0, log=True),
+        ),
+        _xgboost,
+        share=2.5,
+    ),
+    Learner(
+        "random_forest",
+        "Random forest",
+        (
+            Dim("n_estimators", 5, 200, log=True, integer=True),
+            Dim("max_depth", 1, 30, integer=True),
+            Dim("min_samples_split", 2, 40, log=True, integer=True),
+            Dim("min_samples_leaf", 1, 40, log=True, integer=True),
+            Dim("max_features", 0.05, 1.0),
+            Dim("bootstrap", values=("true", "false")),
+        ),
+        _forest,
+    ),
+    Learner(
+        "boosting",
+        "Histogram gradient boosting",
+        (
+            Dim("learning_rate", 1e-3, 1.0, log=True),
+            Dim("max_iter", 10, 200, log=True, integer=True),
+            Dim("max_leaf_nodes", 3, 128, log=True, integer=True),
+            Dim("min_samples_leaf", 1, 100, log=True, integer=True),
+            Dim("l2_regularization", 1e-8, 100.0, log=True),
+        ),
+        _boosting,
+    ),
+    Learner(
+        "network",
+        "A small neural network",
+        (
+            Dim("learning_rate", 1e-5, 1.0, log=True),
+            Dim("batch_size", 8, 256, log=True, integer=True),
+            Dim("epochs", 3, 40, log=True, integer=True),
+            Dim("hidden_size", 8, 256, log=True, integer=True),
+            Dim("num_layers", 1, 4, integer=True),
+            Dim("dropout", 0.0, 0.8),
+            Dim("weight_decay", 1e-7, 1e-1, log=True),
+            Dim("activation", values=("relu", "tanh", "gelu")),
+            Dim("optimizer", values=("sgd", "adam", "adamw")),
+            Dim("momentum", 0.0, 0.99, when=("optimizer", ("sgd",))),
+        ),
+        _network,
+        share=1.3,
+    ),
+    Learner(
+        "linear",
+        "An elastic net",
+        (Dim("alpha", 1e-6, 100.0, log=True), Dim("l1_ratio", 0.0, 1.0)),
+        _linear,
+        share=0.5,
+    ),
+    Learner(
+        "neighbors",
+        "Nearest neighbours",
+        (
+            Dim("n_neighbors", 1, 60, log=True, integer=True),
+            Dim("weights", values=("uniform", "distance")),
+            Dim("p", 1.0, 4.0),
+        ),
+        _neighbors,
+        share=0.5,
+    ),
+)

@@ -1,0 +1,211 @@
+"""Problems: a space as a user writes it, what is said about it, and how good a point is.
+
+Four sources: YAHPO's surrogates, surrogates of the real trainings of `trainings.py`, tables of
+TaskSet, and functions made up over known names (`functions.py`). The best known configurations
+that others published have no function behind them: `published.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from localhpo.space import Space
+from localhpo.trial import Direction
+
+from . import functions, spaces, trainings, yahpo
+from .learners import LEARNERS, Array, Dim
+
+Merit = Callable[[Sequence[Mapping[str, Any]]], Array]
+"""Configurations to merit: higher is better, NaN where there is none."""
+
+METRIC_NAMES: Mapping[str, tuple[str, ...]] = {
+    "accuracy": ("accuracy", "val_accuracy", "acc", "val_acc", "valid_accuracy", "test_acc"),
+    "balanced_accuracy": ("balanced_accuracy", "val_bac", "bac"),
+    "f1": ("f1", "val_f1", "f1_score", "macro_f1"),
+    "auc": ("auc", "val_auc", "roc_auc"),
+    "logloss": ("logloss", "val_logloss", "val_loss", "loss", "cross_entropy"),
+    "error": ("error", "val_error", "error_rate", "mmce"),
+    "brier": ("brier", "brier_score"),
+    "rmse": ("rmse", "val_rmse", "test_rmse", "loss", "val_loss"),
+    "mae": ("mae", "val_mae"),
+    "r2": ("r2", "val_r2", "r2_score"),
+    "loss": ("loss", "val_loss", "valid_loss", "objective", "score"),
+}
+_YAHPO_NAMES = {
+    "acc": "accuracy", "bac": "balanced_accuracy", "mmce": "error", "val_accuracy": "accuracy",
+    "val_cross_entropy": "logloss", "val_balanced_accuracy": "balanced_accuracy",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to tune."""
+
+    space: Space
+    merit: Merit
+    name: str
+    background: str
+    metric: str
+    direction: Direction
+    source: str
+    """Family and data set, for the record."""
+
+
+class Surrogate:
+    """A random forest over the evaluated points of one full space."""
+
+    def __init__(self, dims: Sequence[Dim], configs: Sequence[Mapping[str, Any]], y: Array) -> None:
+        from sklearn.ensemble import ExtraTreesRegressor
+
+        self._dims = dims
+        # Bounded, so that one diverged training does not hide all other differences.
+        low, high = np.quantile(y, [0.1, 1.0])
+        y = np.maximum(y, low - (high - low))
+        self._model = ExtraTreesRegressor(
+            60, min_samples_leaf=2, max_features=0.7, n_jobs=1, random_state=0
+        )
+        self._model.fit(self._encode(configs), y)
+
+    def __call__(self, configs: Sequence[Mapping[str, Any]]) -> Array:
+        """Return the predicted merits."""
+        return np.asarray(self._model.predict(self._encode(configs)))
+
+    def _encode(self, configs: Sequence[Mapping[str, Any]]) -> Array:
+        columns = []
+        for dim in self._dims:
+            if dim.values:
+                columns += [[float(c.get(dim.name) == v) for c in configs] for v in dim.values]
+                continue
+            raw = np.array([c.get(dim.name, dim.low) for c in configs], dtype=float)
+            columns.append(np.log(np.maximum(raw, dim.low)) if dim.log else raw)
+        return np.array(columns).T
+
+
+_SURROGATES: dict[str, Surrogate] = {}
+
+
+def _fitted(key: str, fit: Callable[[], Surrogate]) -> Surrogate:
+    """Return a surrogate, fitted once in this process."""
+    if key not in _SURROGATES:
+        _SURROGATES[key] = fit()
+    return _SURROGATES[key]
+
+
+def active(dims: Sequence[Dim], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values without those whose condition is not met."""
+    return {
+        dim.name: values[dim.name]
+        for dim in dims
+        if dim.when is None or values.get(dim.when[0]) in dim.when[1]
+    }
+
+
+def user_problem(
+    dims: Sequence[Dim], merit: Merit, rng: np.random.Generator, **words: Any
+) -> Problem | None:
+    """Return a problem over a random cut of a full space; None where the cut holds nothing."""
+    drawn = [{dim.name: dim.draw(rng) for dim in dims} for _ in range(24)]
+    order = np.argsort(np.nan_to_num(merit([active(dims, c) for c in drawn]), nan=-np.inf))
+    fixed = drawn[order[-1 - int(rng.integers(4))]]
+    piece = spaces.cut(dims, fixed, rng)
+    if piece is None or piece.space.cardinality < 8:
+        return None
+
+    def of_user(configs: Sequence[Mapping[str, Any]]) -> Array:
+        return merit([active(dims, piece.full(c)) for c in configs])
+
+    return Problem(space=piece.space, merit=of_user, **words)
+
+
+def words(
+    target: str, lower: bool, title: str, text: str, family: str, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Return what a user would say about a problem: often nothing, sometimes the other metric."""
+    target = _YAHPO_NAMES.get(target, target)
+    pieces = [title, f"{title} on {text}." if text else f"{title}.", ""]
+    if text:
+        pieces.append(f"Tune {family} on {text}.")
+    return {
+        "name": str(rng.choice([family, f"{family}-{int(rng.integers(100))}", "study", "tune"])),
+        "background": str(rng.choice(pieces)),
+        "metric": str(rng.choice(METRIC_NAMES[target])),
+        "direction": "minimize" if lower else "maximize",
+    }
+
+
+def from_yahpo(scenario: yahpo.Scenario, instance: str, rng: np.random.Generator) -> Problem | None:
+    """Return a problem on one data set of one family."""
+    target = str(rng.choice(scenario.targets))
+    column, lower = scenario.targets.index(target), yahpo.lower_is_better(target)
+
+    def merit(configs: Sequence[Mapping[str, Any]]) -> Array:
+        y = scenario.evaluate(instance, configs)[:, column]
+        return -y if lower else y
+
+    title = yahpo.TITLES[scenario.name]
+    said = words(target, lower, title, "a table", title.split()[-1].lower(), rng)
+    return user_problem(
+        scenario.dims, merit, rng, source=f"{scenario.name}/{instance}/{target}", **said
+    )
+
+
+def from_training(record: Mapping[str, Any], rng: np.random.Generator) -> Problem | None:
+    """Return a problem on one of the generated data sets."""
+    learner = next(item for item in LEARNERS if item.name == record["learner"])
+    good = [(c, s) for c, s in zip(record["configs"], record["scores"], strict=True) if s]
+    target = str(rng.choice(list(good[0][1])))
+    lower = target in trainings.LOWER_IS_BETTER
+    dims = learner.dims
+    if record["kind"] != "binary":
+        dims = tuple(dim for dim in dims if dim.name != "scale_pos_weight")
+
+    def fit() -> Surrogate:
+        y = np.array([s[target] for _, s in good])
+        return Surrogate(dims, [active(dims, c) for c, _ in good], -y if lower else y)
+
+    merit = _fitted(f"{learner.name}/{record['seed']}/{target}", fit)
+    said = words(target, lower, learner.title, record["text"], learner.name.replace("_", "-"), rng)
+    return user_problem(
+        dims, merit, rng, source=f"{learner.name}/{record['seed']}/{target}", **said
+    )
+
+
+TASKSET_DIMS = (
+    Dim("learning_rate", 1e-8, 10.0, log=True),
+    Dim("beta1", 1e-3, 0.9999),
+    Dim("beta2", 1e-3, 0.999999),
+    Dim("epsilon", 1e-10, 1e3, log=True),
+    Dim("l1", 1e-8, 10.0, log=True),
+    Dim("l2", 1e-8, 10.0, log=True),
+    Dim("linear_decay", 1e-7, 1e-4, log=True),
+    Dim("exponential_decay", 1e-6, 1e-3, log=True),
+)
+
+
+def from_taskset(path: Path, rng: np.random.Generator) -> Problem | None:
+    """Return a problem on one table of TaskSet: Adam with eight hyperparameters."""
+
+    def fit() -> Surrogate:
+        table = np.load(path)
+        names = [dim.name for dim in TASKSET_DIMS]
+        configs = [dict(zip(names, map(float, row), strict=True)) for row in table["hp"]]
+        loss = np.nan_to_num(table["valid_loss"][:, -1], nan=1e9)
+        return Surrogate(TASKSET_DIMS, configs, -np.minimum(loss, np.quantile(loss, 0.7)))
+
+    merit = _fitted(path.stem, fit)
+    said = words("loss", True, "A recurrent network on text, Adam", "IMDB", "rnn", rng)
+    return user_problem(TASKSET_DIMS, merit, rng, source=f"taskset/{path.stem}", **said)
+
+
+def from_function(rng: np.random.Generator) -> Problem:
+    """Return a made-up function over names that users use."""
+    space, merit, title = functions.make(rng)
+    lower = bool(rng.uniform() < 0.5)
+    target = "loss" if lower else "accuracy"
+    said = words(target, lower, title, "", title.split()[-1].lower(), rng)
+    return Problem(space=space, merit=merit, source="function", **said)

@@ -1,0 +1,151 @@
+"""Best configurations that others found and published, as answers without a function.
+
+tabdl_tuning: winners of tuning runs of tabular networks, with their spaces. flaml_default:
+portfolios of gradient boosting and forests, whose spaces are made here around what is listed.
+Winners of one space on several data sets become the answers to one question. Data sets that
+tests or peers use are left out.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from localhpo.errors import LocalHPOError
+from localhpo.space import Float, Int, Parameter, Space
+from localhpo.trial import Config
+
+LEFT_OUT = ("california", "breast", "wine", "digits", "iris", "diabetes", "house", "housing")
+"""Parts of names of data sets that are never trained on."""
+
+_FLAML_RANGES: Mapping[str, tuple[float, float, bool, bool]] = {
+    # name: low, high, log, integer
+    "n_estimators": (4, 2000, True, True),
+    "max_leaves": (4, 2000, True, True),
+    "num_leaves": (4, 2000, True, True),
+    "max_depth": (1, 12, False, True),
+    "min_child_weight": (1e-3, 128, True, False),
+    "min_child_samples": (2, 128, True, True),
+    "learning_rate": (1e-3, 1.0, True, False),
+    "subsample": (0.1, 1.0, False, False),
+    "colsample_bylevel": (0.05, 1.0, False, False),
+    "colsample_bytree": (0.05, 1.0, False, False),
+    "reg_alpha": (1e-3, 1000.0, True, False),
+    "reg_lambda": (1e-3, 1000.0, True, False),
+    "max_features": (0.05, 1.0, False, False),
+}
+
+
+@dataclass(frozen=True)
+class Winners:
+    """One space and the configurations that won in it, on several data sets."""
+
+    space: Space
+    title: str
+    configs: tuple[Config, ...]
+
+
+def load(data: Path) -> list[Winners]:
+    """Return everything that was published, grouped by space."""
+    return [w for w in [*_tabdl(data), *_flaml(data)] if len(w.configs) >= 3]
+
+
+def _tabdl(data: Path) -> Iterator[Winners]:
+    groups: dict[str, tuple[Space, str, list[Config]]] = {}
+    for path in sorted((data / "tabdl_tuning").glob("*.jsonl.gz")):
+        for line in gzip.decompress(path.read_bytes()).decode().splitlines():
+            study = json.loads(line)
+            if any(part in study["dataset"].lower() for part in LEFT_OUT):
+                continue
+            pair = _tabdl_study(study)
+            if pair is None:
+                continue
+            space, config = pair
+            key = study["model"] + space.signature()
+            groups.setdefault(key, (space, study["model"], []))[2].append(config)
+    for space, model, configs in groups.values():
+        yield Winners(space, f"{model} on a table", tuple(configs))
+
+
+def _tabdl_study(study: Mapping[str, Any]) -> tuple[Space, Config] | None:
+    """Return the space of a study and its best configuration, where both can be said."""
+    parameters: list[Parameter] = []
+    config: dict[str, Any] = {}
+    for name, rule, value in _leaves(study["space"], study["best"]):
+        parameter = _tabdl_parameter(name, rule)
+        if parameter is None or name in config or value is None or isinstance(value, (list, dict)):
+            continue
+        parameters.append(parameter)
+        config[name] = min(max(value, parameter.low), parameter.high)
+    if len(parameters) < 2:
+        return None
+    try:
+        space = Space(parameters)
+        return space, space.canonical(config)
+    except LocalHPOError:
+        return None
+
+
+def _leaves(space: Any, best: Any) -> Iterator[tuple[str, list[Any], Any]]:
+    """Yield (name, rule, winning value) of everything that was tuned."""
+    for name, rule in space.items():
+        value = best.get(name) if isinstance(best, dict) else None
+        if isinstance(rule, dict):
+            yield from _leaves(rule, value or {})
+        elif isinstance(rule, list) and rule and isinstance(rule[0], str):
+            yield name, rule[1:] if rule[0] == "_tune_" else rule, value
+
+
+def _tabdl_parameter(name: str, rule: list[Any]) -> Parameter | None:
+    kind, *numbers = rule
+    if not isinstance(kind, str) or not all(isinstance(n, int | float) for n in numbers):
+        return None
+    if kind.startswith("?") and len(numbers) == 3 and "log" not in kind:
+        numbers = numbers[1:]  # `?` mixes in a default, which is 0 and inside a linear range
+    log = kind.endswith("loguniform")
+    if len(numbers) < 2 or numbers[0] >= numbers[1] or (log and numbers[0] <= 0):
+        return None
+    if kind in ("int", "int-loguniform"):
+        return Int(name, low=int(numbers[0]), high=int(numbers[1]), log=log)
+    if kind in ("uniform", "?uniform", "loguniform"):
+        return Float(name, low=float(numbers[0]), high=float(numbers[1]), log=log)
+    return None
+
+
+def _flaml(data: Path) -> Iterator[Winners]:
+    groups: dict[tuple[str, ...], tuple[str, list[Mapping[str, Any]]]] = {}
+    for path in sorted((data / "flaml_default").glob("*/*.json")):
+        for item in json.loads(path.read_text())["portfolio"]:
+            values = {k: v for k, v in item["hyperparameters"].items() if k in _FLAML_RANGES}
+            if values:
+                key = (item["class"], *sorted(values))
+                groups.setdefault(key, (item["class"], []))[1].append(values)
+    for (_, *names), (title, rows) in groups.items():
+        parameters: list[Parameter] = []
+        for name in names:
+            low, high, log, integer = _FLAML_RANGES[name]
+            if integer:
+                parameters.append(Int(name, low=int(low), high=int(high), log=log))
+            else:
+                parameters.append(Float(name, low=low, high=high, log=log))
+        space = Space(parameters)
+        yield Winners(space, title, tuple(_inside(space, row) for row in rows))
+
+
+def _inside(space: Space, values: Mapping[str, Any]) -> Config:
+    limits = {p.name: (p.low, p.high) for p in space.parameters}
+    inside = {n: min(max(values[n], low), high) for n, (low, high) in limits.items()}
+    whole = {n: round(v) if isinstance(space[n], Int) else v for n, v in inside.items()}
+    return space.canonical(whole)
+
+
+def pick(winners: Winners, count: int, rng: np.random.Generator) -> list[Config]:
+    """Return some of the winners, none twice."""
+    order = rng.permutation(len(winners.configs))[:count]
+    return [winners.configs[i] for i in order]

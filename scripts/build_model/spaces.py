@@ -1,0 +1,266 @@
+"""Search spaces as users write them, cut out of a full space.
+
+A cut keeps some dimensions and fixes the rest, renames them, narrows their ranges to round
+bounds, turns a log range into a linear one (with a lower bound of 0 where a value that small
+means "off"), a range into a list, and shuffles the order. It remembers the way back, so that
+a configuration of the user's space can be evaluated in the full one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from localhpo.space import Categorical, Float, Int, Ordinal, Parameter, Space
+
+from .learners import Dim
+
+SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    # gradient boosting
+    "learning_rate": ("learning_rate", "lr", "learning_rate", "eta"),
+    "eta": ("learning_rate", "eta", "lr"),
+    "nrounds": ("n_estimators", "nrounds", "num_boost_round", "n_rounds", "num_trees"),
+    "n_estimators": ("n_estimators", "n_estimators", "num_boost_round", "nrounds", "num_trees"),
+    "max_iter": ("max_iter", "n_estimators", "num_iterations"),
+    "max_depth": ("max_depth", "max_depth", "depth", "tree_depth"),
+    "maxdepth": ("max_depth", "maxdepth", "depth"),
+    "min_child_weight": ("min_child_weight", "min_child_weight", "min_sum_hessian"),
+    "subsample": ("subsample", "subsample", "bagging_fraction", "row_sample"),
+    "colsample_bytree": ("colsample_bytree", "colsample_bytree", "feature_fraction"),
+    "colsample_bylevel": ("colsample_bylevel", "colsample_bylevel", "colsample_bynode"),
+    "gamma": ("gamma", "gamma", "min_split_loss"),
+    "lambda": ("reg_lambda", "lambda", "l2", "lambda_l2"),
+    "reg_lambda": ("reg_lambda", "reg_lambda", "lambda", "lambda_l2"),
+    "reg_alpha": ("reg_alpha", "reg_alpha", "alpha", "lambda_l1"),
+    "scale_pos_weight": ("scale_pos_weight", "scale_pos_weight", "pos_weight"),
+    "l2_regularization": ("l2_regularization", "reg_lambda", "l2"),
+    "max_leaf_nodes": ("max_leaf_nodes", "num_leaves", "max_leaves"),
+    # trees and forests
+    "num.trees": ("n_estimators", "num_trees", "ntree"),
+    "min.node.size": ("min_samples_leaf", "min_node_size", "min_samples_leaf"),
+    "min_samples_leaf": ("min_samples_leaf", "min_samples_leaf", "min_data_in_leaf"),
+    "minbucket": ("min_samples_leaf", "minbucket"),
+    "minsplit": ("min_samples_split", "minsplit"),
+    "mtry.ratio": ("max_features", "mtry_ratio", "feature_fraction"),
+    "mtry.power": ("mtry_power", "max_features_power"),
+    "sample.fraction": ("max_samples", "sample_fraction"),
+    "replace": ("bootstrap", "replace"),
+    "respect.unordered.factors": ("respect_unordered_factors", "unordered_factors"),
+    "num.random.splits": ("num_random_splits", "n_random_splits"),
+    "cp": ("ccp_alpha", "cp", "complexity"),
+    "num.impute.selected.cpo": ("imputer", "impute", "imputation"),
+    # networks
+    "batch_size": ("batch_size", "batch_size", "bs"),
+    "max_dropout": ("dropout", "max_dropout", "dropout_rate"),
+    "dropout": ("dropout", "dropout", "dropout_rate", "p_drop"),
+    "max_units": ("hidden_size", "max_units", "hidden_dim", "n_units"),
+    "hidden_size": ("hidden_size", "hidden_dim", "hidden_units", "width"),
+    "num_layers": ("num_layers", "n_layers", "depth"),
+    "epochs": ("epochs", "n_epochs", "max_epochs"),
+    "weight_decay": ("weight_decay", "weight_decay", "wd", "l2"),
+    "momentum": ("momentum", "momentum", "sgd_momentum"),
+    "optimizer": ("optimizer", "optimizer", "opt"),
+    "beta1": ("beta1", "adam_beta1", "beta_1"),
+    "beta2": ("beta2", "adam_beta2", "beta_2"),
+    "epsilon": ("epsilon", "eps", "adam_epsilon"),
+    # the rest
+    "alpha": ("alpha", "alpha", "reg_alpha"),
+    "s": ("lambda", "reg_lambda", "s"),
+    "l1_ratio": ("l1_ratio", "l1_ratio", "alpha_mix"),
+    "k": ("n_neighbors", "k"),
+    "n_neighbors": ("n_neighbors", "n_neighbors", "k"),
+    "M": ("M", "hnsw_m"),
+    "ef": ("ef", "ef_search"),
+    "distance": ("metric", "distance"),
+}
+"""Names that users give a dimension; the first ones are the most common."""
+
+SPELLINGS: Mapping[str, str] = {
+    "impute.mean": "mean", "impute.median": "median", "impute.hist": "hist",
+    "true": "true", "false": "false", "TRUE": "true", "FALSE": "false",
+}  # fmt: skip
+
+CAN_BE_OFF = frozenset(
+    {"lambda", "alpha", "reg_alpha", "reg_lambda", "gamma", "l2_regularization", "cp",
+     "weight_decay", "s", "l1", "l2"}
+)  # fmt: skip
+"""Dimensions where a log range is often written as a linear one from 0."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A user's space, and the way back to the full one."""
+
+    space: Space
+    sources: Mapping[str, str]
+    """The user's name of a parameter to the name of its dimension."""
+    fixed: Mapping[str, Any]
+    """Values of the dimensions that the user does not tune."""
+    spellings: Mapping[str, Mapping[Any, str]]
+    """By the user's name: the user's value of a choice to the full one."""
+    floors: Mapping[str, float]
+    """By dimension: the smallest value that the full space allows."""
+
+    def full(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a configuration of the full space; it lacks what is inactive."""
+        out = dict(self.fixed)
+        for name, value in config.items():
+            source = self.sources[name]
+            value = self.spellings.get(name, {}).get(value, value)
+            floor = self.floors.get(source)
+            out[source] = value if floor is None else max(floor, value)
+        return out
+
+
+def cut(dims: Sequence[Dim], fixed: Mapping[str, Any], rng: np.random.Generator) -> Cut | None:
+    """Return a random space of the kind that users write; None where nothing is left to tune.
+
+    Args:
+        dims: the full space.
+        fixed: a value for every dimension, taken where it is not tuned.
+        rng: the source of every choice.
+    """
+    kept = _choose(dims, rng)
+    names = _names(kept, rng)
+    parameters: list[Parameter] = []
+    spellings: dict[str, dict[Any, str]] = {}
+    for dim in kept:
+        when = {}
+        if dim.when is not None and dim.when[0] in names:
+            parent = names[dim.when[0]]
+            back = {v: k for k, v in spellings.get(parent, {}).items()}
+            values = next(p for p in parameters if p.name == parent).values
+            active = tuple(back.get(v, v) for v in dim.when[1] if back.get(v, v) in values)
+            if not active:
+                continue
+            if len(active) < len(values):
+                when = {parent: active}
+        elif dim.when is not None and fixed.get(dim.when[0]) not in dim.when[1]:
+            continue
+        parameter, spelling = _parameter(dim, names[dim.name], when, rng)
+        parameters.append(parameter)
+        if spelling:
+            spellings[parameter.name] = spelling
+    tuned = {names[dim.name]: dim.name for dim in kept}
+    tuned = {p.name: tuned[p.name] for p in parameters}
+    rest = {k: v for k, v in fixed.items() if k not in tuned.values()}
+    floors = {dim.name: dim.low for dim in dims if not dim.values}
+    return Cut(Space(parameters), tuned, rest, spellings, floors) if parameters else None
+
+
+def _choose(dims: Sequence[Dim], rng: np.random.Generator) -> list[Dim]:
+    """Return the dimensions that are tuned, shuffled, parents before their children."""
+    count = len(dims)
+    if count > 2 and rng.uniform() < 0.6:
+        count = int(rng.integers(2, min(count, 12) + 1))
+    order = [dims[i] for i in rng.permutation(len(dims))[:count]]
+    if rng.uniform() < 0.4:
+        order.sort(key=list(dims).index)
+    parents = [dim for dim in order if any(o.when and o.when[0] == dim.name for o in order)]
+    return parents + [dim for dim in order if dim not in parents]
+
+
+def _names(dims: Sequence[Dim], rng: np.random.Generator) -> dict[str, str]:
+    """Return a name for each dimension; no name twice."""
+    out: dict[str, str] = {}
+    for dim in dims:
+        options = SYNONYMS.get(dim.name, (dim.name.replace(".", "_"),))
+        # Half of all users take the common name.
+        name = options[0] if rng.uniform() < 0.5 else str(rng.choice(options))
+        out[dim.name] = dim.name.replace(".", "_") if name in out.values() else name
+    if len(set(out.values())) < len(out):
+        return {dim.name: dim.name.replace(".", "_") for dim in dims}
+    return out
+
+
+def _parameter(
+    dim: Dim, name: str, when: Mapping[str, tuple[Any, ...]], rng: np.random.Generator
+) -> tuple[Parameter, dict[Any, str]]:
+    """Return one parameter as a user writes it, and how its choices are spelled in full."""
+    if dim.values:
+        return _categorical(dim, name, when, rng)
+    log = dim.log
+    points = round_points(dim, log=log, rng=rng)
+    if log and rng.uniform() < (0.5 if dim.name in CAN_BE_OFF else 0.15):
+        log, points = False, _linear_points(dim, points, rng)
+    low, high = _bounds(points, rng, log=log)
+    if rng.uniform() < 0.1:
+        inside = [p for p in points if low <= p <= high]
+        count = min(len(inside), int(rng.integers(3, 7)))
+        values = [inside[i] for i in np.linspace(0, len(inside) - 1, count).astype(int)]
+        if len(set(values)) >= 2:
+            return Ordinal(name, values=tuple(dict.fromkeys(values)), when=when), {}
+    default = _inside(points, low, high, rng) if rng.uniform() < 0.12 else None
+    if not dim.integer:
+        return Float(name, low=low, high=high, log=log, default=default, when=when), {}
+    steps = [s for s in (5, 10, 50, 100) if (high - low) % s == 0 and high - low >= 4 * s]
+    if steps and not log and rng.uniform() < 0.15:
+        return Int(name, low=low, high=high, step=int(rng.choice(steps)), when=when), {}
+    return Int(name, low=low, high=high, log=log, default=default, when=when), {}
+
+
+def _inside(points: Sequence[float], low: float, high: float, rng: np.random.Generator) -> Any:
+    """Return one of the points between the bounds."""
+    return rng.choice([p for p in points if low <= p <= high]).item()
+
+
+def _categorical(
+    dim: Dim, name: str, when: Mapping[str, tuple[Any, ...]], rng: np.random.Generator
+) -> tuple[Parameter, dict[Any, str]]:
+    count = len(dim.values)
+    if count > 2 and rng.uniform() < 0.3:
+        count = int(rng.integers(2, count))
+    chosen = [dim.values[i] for i in rng.permutation(len(dim.values))[:count]]
+    spelling: dict[Any, str] = {SPELLINGS.get(v, v): v for v in chosen}
+    if set(spelling) == {"true", "false"}:
+        spelling = {key == "true": value for key, value in spelling.items()}
+    return Categorical(name, values=tuple(spelling), when=when), spelling
+
+
+def round_points(dim: Dim, *, log: bool, rng: np.random.Generator) -> list[float]:
+    """Return the round values of a range, in order: what a user would write as a bound."""
+    if log:
+        exponents = range(math.floor(math.log10(dim.low)), math.ceil(math.log10(dim.high)) + 1)
+        points = [float(f"{m}e{e}") for e in exponents for m in (1, 2, 3, 5)]
+        if dim.integer and rng.uniform() < 0.5:
+            points = [float(2**e) for e in range(12)]
+    else:
+        step = 10.0 ** math.floor(math.log10((dim.high - dim.low) / 8))
+        if dim.integer:
+            step = max(1.0, step)
+        first, last = math.ceil(dim.low / step - 1e-9), math.floor(dim.high / step + 1e-9)
+        points = [round(i * step, 10) for i in range(first, last + 1)]
+    inside = [p for p in points if dim.low * (1 - 1e-9) <= p <= dim.high * (1 + 1e-9)]
+    return [int(p) for p in inside if p == int(p)] if dim.integer else inside
+
+
+def _linear_points(dim: Dim, points: list[float], rng: np.random.Generator) -> list[float]:
+    """Return round values of a linear range over the upper part of a log one."""
+    if dim.name in CAN_BE_OFF:
+        usual = [p for p in points if 0.05 <= p <= 10] or points
+        high = float(rng.choice(usual))
+        return [0.0, *[round(high * share, 10) for share in (0.2, 0.4, 0.5, 0.6, 0.8, 1.0)]]
+    high = max(float(rng.choice(points)), points[min(3, len(points) - 1)])
+    span = [round(high * share, 10) for share in (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)]
+    inside = [p for p in span if p >= dim.low]
+    whole = [int(p) for p in inside if p == int(p)]
+    usable = whole if dim.integer else inside
+    return usable if len(usable) >= 2 else points
+
+
+def _bounds(points: Sequence[float], rng: np.random.Generator, *, log: bool) -> tuple[Any, Any]:
+    """Return two of the points that are not too close together."""
+    if rng.uniform() < 0.35:
+        return points[0], points[-1]
+    low, high = 0, len(points) - 1
+    for _ in range(20):
+        first, second = sorted(rng.choice(len(points), 2, replace=False))
+        if (not log and points[0] == 0.0 and first) or second - first < 0.3 * len(points):
+            continue
+        low, high = int(first), int(second)
+        break
+    return points[low], points[high]

@@ -1,0 +1,173 @@
+"""Real trainings on data sets that this file generates: the answers are true, not modelled.
+
+Each data set is trained on with random configurations of a learner's full space, and every
+metric is kept; a surrogate fitted on them (`surrogates.py`) then answers for any space that
+is cut out of it. No published data set is used, so none can leak into a comparison.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .learners import LEARNERS, Array, Learner, Split
+
+LOWER_IS_BETTER = frozenset({"logloss", "error", "rmse", "mae"})
+
+
+def make_data(kind: str, rng: np.random.Generator) -> tuple[Split, str]:
+    """Return a random data set of a kind (binary, multiclass, regression), and its description."""
+    rows, features = int(rng.integers(150, 900)), int(rng.integers(6, 30))
+    if kind == "regression":
+        x, y = _regression(rows, features, rng)
+        classes = 0
+        text = f"regression, {rows} rows, {x.shape[1]} numeric features"
+    else:
+        classes = 2 if kind == "binary" else int(rng.integers(3, 7))
+        x, y, text = _classification(rows, features, classes, rng)
+    rows_train = int(0.7 * len(y))
+    order = rng.permutation(len(y))
+    x, y = x[order], y[order]
+    mean, spread = x[:rows_train].mean(0), x[:rows_train].std(0) + 1e-9
+    x = (x - mean) / spread
+    if not classes:
+        y = (y - y[:rows_train].mean()) / (y[:rows_train].std() + 1e-9)
+    return Split(x[:rows_train], y[:rows_train], x[rows_train:], y[rows_train:], classes), text
+
+
+def _regression(rows: int, features: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    from sklearn import datasets
+
+    seed = int(rng.integers(2**31))
+    noise = float(rng.choice([0.0, 0.5, 2.0, 5.0]))
+    form = int(rng.integers(5))
+    if form == 0:
+        return datasets.make_friedman1(rows, max(features, 5), noise=noise, random_state=seed)
+    if form == 1:
+        return datasets.make_friedman2(rows, noise=50 * noise, random_state=seed)
+    if form == 2:
+        return datasets.make_friedman3(rows, noise=0.1 * noise, random_state=seed)
+    if form == 3:
+        return datasets.make_sparse_uncorrelated(rows, max(features, 5), random_state=seed)
+    x, y = datasets.make_regression(
+        rows, features, n_informative=max(2, features // 3), noise=20 * noise, random_state=seed
+    )
+    # Bent and crossed, so that trees and networks have something to find.
+    return x, np.sinh(y / y.std()) + x[:, 0] * np.abs(x[:, 1])
+
+
+def _classification(
+    rows: int, features: int, classes: int, rng: np.random.Generator
+) -> tuple[Array, Array, str]:
+    from sklearn import datasets
+
+    informative = max(4, int(features * rng.uniform(0.2, 0.8)))
+    minority = float(rng.choice([0.5, 0.4, 0.25, 0.1]))
+    x, y = datasets.make_classification(
+        rows, features, n_informative=informative, n_redundant=(features - informative) // 2,
+        n_classes=classes, n_clusters_per_class=1 + int(rng.integers(2)),
+        weights=[1.0 - minority] if classes == 2 else None,
+        flip_y=float(rng.choice([0.0, 0.02, 0.1, 0.25])),
+        class_sep=float(rng.uniform(0.5, 1.8)), random_state=int(rng.integers(2**31)),
+    )  # fmt: skip
+    shares = "/".join(str(round(100 * float(np.mean(y == c)))) for c in range(classes))
+    return x, y, f"{rows} rows, {features} numeric features, {classes} classes ({shares})"
+
+
+def measure(predicted: Array, data: Split) -> dict[str, float]:
+    """Return every metric of one training."""
+    from sklearn import metrics
+
+    y = data.y_valid
+    if not data.classes:
+        error = np.clip(predicted, -1e3, 1e3) - y
+        mse = float(np.mean(error**2))
+        return {
+            "rmse": mse**0.5,
+            "mae": float(np.mean(np.abs(error))),
+            "r2": 1.0 - mse / float(np.var(y)),
+        }
+    shares = np.clip(predicted, 1e-6, 1.0)
+    shares = shares / shares.sum(1, keepdims=True)
+    label = shares.argmax(1)
+    out = {
+        "accuracy": float(np.mean(label == y)),
+        "balanced_accuracy": float(metrics.balanced_accuracy_score(y, label)),
+        "f1": float(metrics.f1_score(y, label, average="binary" if data.classes == 2 else "macro")),
+        "logloss": float(-np.mean(np.log(shares[np.arange(len(y)), y]))),
+        "error": float(np.mean(label != y)),
+    }
+    if data.classes == 2 and len(set(y)) == 2:
+        out["auc"] = float(metrics.roc_auc_score(y, shares[:, 1]))
+    return out
+
+
+def draw(learner: Learner, rng: np.random.Generator) -> dict[str, Any]:
+    """Return a random configuration of the full space; inactive values are drawn too."""
+    return {dim.name: dim.draw(rng) for dim in learner.dims}
+
+
+def evaluate(learner: Learner, config: dict[str, Any], data: Split, seed: int) -> dict[str, float]:
+    """Train once and return its metrics; empty where the training failed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            predicted = learner.fit(config, data, seed)
+        except ValueError:
+            return {}
+    return measure(predicted, data) if np.all(np.isfinite(predicted)) else {}
+
+
+def run(learner: Learner, kind: str, seed: int, evaluations: int, limit_s: float) -> dict[str, Any]:
+    """Train on one new data set with random configurations, for `limit_s` at most."""
+    rng = np.random.default_rng(seed)
+    data, text = make_data(kind, rng)
+    configs, scores = [], []
+    end = time.monotonic() + limit_s
+    while len(configs) < evaluations and time.monotonic() < end:
+        configs.append(draw(learner, rng))
+        scores.append(evaluate(learner, configs[-1], data, seed))
+    return {
+        "learner": learner.name, "kind": kind, "seed": seed, "text": text,
+        "configs": configs, "scores": scores,
+    }  # fmt: skip
+
+
+def plan(data_sets: int) -> Iterator[tuple[Learner, str, int]]:
+    """Yield (learner, kind of data, seed): the learners in turn, by their shares."""
+    due = {learner.name: 0.0 for learner in LEARNERS}
+    count = 0
+    while count < data_sets:
+        for learner in LEARNERS:
+            due[learner.name] += learner.share
+            while due[learner.name] >= 1.0 and count < data_sets:
+                due[learner.name] -= 1.0
+                yield learner, learner.tasks[count % len(learner.tasks)], 10_000 + count
+                count += 1
+
+
+def main(target: Path, data_sets: int, evaluations: int, limit_s: float = 60.0) -> None:
+    """Write one JSON line per data set to `target`; go on where an earlier run stopped."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    done = {record["seed"] for record in load(target)} if target.exists() else set()
+    for learner, kind, seed in plan(data_sets):
+        if seed in done:
+            continue
+        start = time.monotonic()
+        record = run(learner, kind, seed, evaluations, limit_s)
+        with target.open("a") as out:
+            out.write(json.dumps(record) + "\n")
+        print(f"{seed} {learner.name} {kind} {len(record['configs'])} in "
+              f"{time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """Return the records of `path`; a torn last line is dropped."""
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1]]

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from localhpo import grammar
+from localhpo.llm import cards
+from localhpo.llm.protocol import Constraint, Message
+from localhpo.space import Float, Int, Space
+from scripts.build_model import __main__ as build
+
+TINY = ["--hidden", "32", "--layers", "1", "--heads", "2", "--budget-s", "600"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of two short runs of training, the second of which goes on with the first."""
+    folder = tmp_path_factory.mktemp("build")
+    common = ["--work", str(folder / "work"), "--target", str(folder / "tiny")]
+    build.main(["generate", *common, "--sources", "function", "--shards", "2", "--problems", "60"])
+    build.main(["tokenizer", *common])
+    for _ in range(2):
+        build.main(["train", *common, *TINY, "--max-steps", "10"])
+    build.main(["export", *common, *TINY])
+    return folder
+
+
+def test_training_goes_on_where_it_was(built: Path) -> None:
+    import torch
+
+    state = torch.load(built / "work" / "checkpoint.pt", weights_only=True)
+    assert state["progress"]["steps"] == 20
+    assert state["progress"]["questions"] > 0
+
+
+def test_shards_are_kept(built: Path) -> None:
+    shard = built / "work" / "questions" / "shard-000.jsonl"
+    before = shard.stat().st_mtime_ns
+    build.main(
+        ["generate", "--work", str(built / "work"), "--sources", "function", "--shards", "1"]
+    )
+    assert shard.stat().st_mtime_ns == before
+
+
+def test_questions_end_with_the_request(built: Path) -> None:
+    lines = (built / "work" / "questions" / "shard-000.jsonl").read_text().splitlines()
+    questions = [json.loads(line) for line in lines]
+    assert len(questions) > 60
+    assert all(q["prompt"].endswith("\n9:") for q in questions)
+    assert any(q["trials"] for q in questions) and any(not q["trials"] for q in questions)
+
+
+def test_the_folder_is_a_model_that_answers(built: Path) -> None:
+    from localhpo.llm import open_backend
+
+    card = cards.load(built / "tiny")
+    cards.verify(built / "tiny", card)
+    assert card.made["steps"] == 20 and not card.measured
+    space = Space(
+        [Float("learning_rate", low=1e-4, high=1e-1, log=True), Int("depth", low=1, high=8)]
+    )
+    backend = open_backend("transformers", model=str(built / "tiny"))
+    try:
+        constraint = Constraint(grammar=grammar.lark(space), schema=grammar.json_schema(space))
+        answers = backend.generate([Message("user", "minimize loss\n9:")], constraint, n=3, seed=1)
+    finally:
+        backend.close()
+    for answer in answers:
+        space.validate(grammar.parse(answer.text, space).config)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scripts.build_model import corpus, functions, problems, spaces, splits, trainings, yahpo
+from scripts.build_model.learners import LEARNERS, Learner
+
+
+def active(learner: Learner, values: dict) -> dict:
+    return problems.active(learner.dims, values)
+
+
+@pytest.mark.parametrize("learner", LEARNERS, ids=lambda item: item.name)
+def test_a_cut_leads_back_into_the_full_space(learner: Learner) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        fixed = trainings.draw(learner, rng)
+        piece = spaces.cut(learner.dims, fixed, rng)
+        if piece is None:
+            continue
+        full = active(learner, piece.full(piece.space.sample(rng)))
+        dims = {dim.name: dim for dim in learner.dims}
+        assert set(full) == set(active(learner, {**fixed, **full}))
+        for name, value in full.items():
+            if dims[name].values:
+                assert value in dims[name].values
+            else:
+                assert dims[name].low <= value <= dims[name].high * (1 + 1e-9)
+
+
+def test_cuts_hold_what_users_write() -> None:
+    rng = np.random.default_rng(1)
+    learner = LEARNERS[0]
+    cuts = [spaces.cut(learner.dims, trainings.draw(learner, rng), rng) for _ in range(150)]
+    parameters = [p for piece in cuts if piece is not None for p in piece.space.parameters]
+    assert {p.kind for p in parameters} == {"float", "int", "ordinal"}
+    assert any(getattr(p, "low", 1) == 0 for p in parameters)
+    assert any(getattr(p, "log", False) for p in parameters)
+    assert any(p.name == "lr" for p in parameters) and any(p.name == "eta" for p in parameters)
+
+
+def test_coarse_values_stay_canonical_and_short() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(30):
+        space, _, _ = functions.make(rng)
+        config = corpus.coarse(space, space.sample(rng))
+        space.validate(config)
+        assert len(space.text(config)) <= len(space.text(space.sample(rng))) + 40
+
+
+def test_answers_are_better_than_the_history() -> None:
+    rng = np.random.default_rng(3)
+    problem = problems.from_function(rng)
+    configs, merits = corpus.draw(problem, rng)
+    trials = corpus.history(configs, merits, "maximize", rng)
+    assert all(np.diff(merits) >= 0)
+    top = merits[-int(corpus.TOP_SHARE * len(merits))]
+    assert all(trial.score is None or trial.score <= top for trial in trials)
+
+
+def test_a_data_set_is_on_one_side_in_every_family() -> None:
+    sides: dict[str, set[str]] = {"train": set(), "held_out": set()}
+    families = yahpo.splits()["yahpo"]["families"]
+    for family, parts in families.items():
+        for side, instances in parts.items():
+            sides[side] |= {splits.data_set(family, instance) for instance in instances}
+    assert not sides["train"] & sides["held_out"]
+    assert not sides["train"] & set(splits.NEVER_TRAIN)
+    assert not set(families) & {*splits.UNSEEN, *splits.UNUSED}
+
+
+def test_a_real_training_improves_with_its_configuration() -> None:
+    learner = next(item for item in LEARNERS if item.name == "neighbors")
+    record = trainings.run(learner, "binary", seed=5, evaluations=20, limit_s=30.0)
+    accuracy = [scores["accuracy"] for scores in record["scores"] if scores]
+    assert len(accuracy) == 20 and 0.0 <= min(accuracy) < max(accuracy) <= 1.0
