@@ -18,7 +18,6 @@ from localhpo.errors import LocalHPOError
 
 _REQUIREMENT = re.compile(r"^(?P<name>[\w.-]+)(?:.*extra\s*==\s*['\"](?P<extra>[\w-]+)['\"])?")
 _EXTRAS_OF_USERS = ("local", "vllm", "finetune", "gpu", "ray", "figures", "tasks")
-_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _LITTLE_DISK_MB = 1000
 _NO_DISK_MB = 50
 
@@ -82,11 +81,22 @@ def _installed(extra: str | None) -> tuple[list[str], list[str]]:
         match = _REQUIREMENT.match(requirement)
         if match is None or match["extra"] != extra:
             continue
-        try:
-            found.append(f"{match['name']} {metadata.version(match['name'])}")
-        except metadata.PackageNotFoundError:
-            missing.append(match["name"])
+        name = match["name"]
+        version = _version(name)
+        if version is None:
+            missing.append(name)
+        else:
+            found.append(f"{name} {version}")
     return found, missing
+
+
+def _version(name: str) -> str | None:
+    """Return the version of a package, or of a build of it under another name (xgboost-cpu)."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        others = metadata.packages_distributions().get(name.replace("-", "_"))
+        return metadata.version(others[0]) if others else None
 
 
 def _devices() -> Iterator[Check]:
@@ -172,13 +182,12 @@ def _prompts() -> Iterator[Check]:
 
 
 def _offline() -> Iterator[Check]:
-    """LocalHPO asks no hub for anything; a user's own script may, unless these are set."""
-    unset = [name for name in _OFFLINE if os.environ.get(name) not in ("1", "true", "TRUE")]
-    if unset:
-        finding = f"not set for your scripts: {', '.join(unset)} (LocalHPO itself asks no hub)"
-        yield Check("offline", "ok", finding)
-    else:
-        yield Check("offline", "ok", f"{', '.join(_OFFLINE)} are set")
+    """LocalHPO switches every hub off for itself; a user's scripts see what the user has set."""
+    from localhpo.llm.offline import SWITCHES
+
+    own = [name for name in SWITCHES if os.environ.get(name)]
+    theirs = f"your scripts see {', '.join(own)}" if own else "your scripts see none of these"
+    yield Check("offline", "ok", f"models are loaded under {', '.join(SWITCHES)}; {theirs}")
 
 
 def _nearest(path: Path) -> Path:

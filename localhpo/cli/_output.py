@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 _UNBOUNDED = 10_000
 """Columns where nobody looks at a screen: nothing is wrapped or cut for `grep` and `awk`."""
@@ -23,6 +23,18 @@ def console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     wide = not stream.isatty() and "COLUMNS" not in os.environ
     return Console(stderr=stderr, highlight=False, markup=False, width=_UNBOUNDED if wide else None)
+
+
+def show(renderable: RenderableType) -> None:
+    """Print a result that has a layout; in a file or a pipe, lines end where their text ends."""
+    screen = console()
+    if screen.is_terminal:
+        screen.print(renderable)
+        return
+    with screen.capture() as drawn:
+        screen.print(renderable)
+    for line in drawn.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def print_json(value: Any) -> None:

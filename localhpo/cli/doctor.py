@@ -54,4 +54,4 @@ def _print(checks: list[Check]) -> None:
         grid.add_row(Text(*_MARKS[check.state]), check.name, check.finding)
         if check.hint:
             grid.add_row("", "", Text(f"-> {check.hint}", style="cyan"))
-    _output.console().print(grid)
+    _output.show(grid)

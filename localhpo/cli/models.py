@@ -68,7 +68,7 @@ def _list(as_json: bool) -> None:
     )  # fmt: skip
     for entry in found:
         table.add_row(*_cells(entry))
-    _output.console().print(table)
+    _output.show(table)
 
 
 def _cells(entry: Entry) -> tuple[Any, ...]:
@@ -109,7 +109,7 @@ def _print(entry: Entry) -> None:
     for key, value in _record(entry, full=True).items():
         for line_key, line in _lines(key, value):
             grid.add_row(line_key, line)
-    _output.console().print(grid)
+    _output.show(grid)
 
 
 def _lines(key: str, value: Any) -> list[tuple[str, str]]:

@@ -48,6 +48,6 @@ def _show(markdown: str) -> None:
         return
     from rich.markdown import Markdown
 
-    from localhpo.cli._output import console
+    from localhpo.cli import _output
 
-    console().print(Markdown(markdown))
+    _output.show(Markdown(markdown))

@@ -96,4 +96,4 @@ def _conclude(study: Study, as_json: bool) -> None:
         return
     from localhpo.cli._views import summary_view
 
-    _output.console().print(summary_view(summary, path))
+    _output.show(summary_view(summary, path))

@@ -39,4 +39,4 @@ def command(as_json: bool) -> None:
     table = _views.plain_table("task", "metric", "direction", "parameters", right=("parameters",))
     for task in found:
         table.add_row(task.name, task.metric, task.direction, str(len(task.space)))
-    _output.console().print(table)
+    _output.show(table)

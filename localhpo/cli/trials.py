@@ -70,7 +70,7 @@ def _print_trials(study: Study, trials: list[Trial], failed: bool, as_json: bool
         table = _views.failures_table(trials)
     else:
         table = _views.trials_table(study.task, trials, study.best)
-    _output.console().print(table)
+    _output.show(table)
 
 
 def _print_studies(records: list[StudyRecord], as_json: bool) -> None:
@@ -90,7 +90,7 @@ def _print_studies(records: list[StudyRecord], as_json: bool) -> None:
         trials = f"{row['counted']} of {row['budget']}" if row["budget"] else str(row["counted"])
         best = wording.score(row["best"])
         table.add_row(row["study"], trials, row["metric"], best, _when(row["changed_at"]))
-    _output.console().print(table)
+    _output.show(table)
 
 
 def _study_row(record: StudyRecord) -> dict[str, Any]:

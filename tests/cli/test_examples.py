@@ -1,0 +1,85 @@
+"""Every example in a help works as it stands."""
+
+import inspect
+import json
+import shlex
+import subprocess
+import sys
+
+import click
+import pytest
+
+from localhpo.cli import COMMANDS, cli, main
+from localhpo.study import Study
+from localhpo.task import load
+
+TRAIN = """
+import argparse
+from localhpo.reporter import report
+p = argparse.ArgumentParser()
+p.add_argument("--lr", type=float, default=0.1)
+p.add_argument("--batch-size", type=int, default=64)
+a = p.parse_args()
+report(val_loss=(a.lr - 0.03) ** 2 + a.batch_size)
+"""
+
+
+def helps(command, context):
+    yield inspect.cleandoc(command.help)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            yield from helps(command.get_command(context, name), context)
+
+
+def examples():
+    context, found = click.Context(cli), []
+    for name in COMMANDS:
+        for text in helps(cli.get_command(context, name), context):
+            lines = [line.strip() for line in text.splitlines() if line.startswith("    localhpo ")]
+            assert lines, text
+            found += lines
+    for line in dict.fromkeys(found):
+        slow = [pytest.mark.slow] if "breast-cancer" in line else []
+        yield pytest.param(line, marks=slow, id=line)
+
+
+def make_project(folder):
+    """Make a folder as the examples have it: a script, a task file, a configuration."""
+    (folder / "train.py").write_text(TRAIN)
+    (folder / "config.json").write_text(json.dumps({"lr": 0.01, "batch-size": 32}))
+    command = [sys.executable, "-m", "localhpo.cli", "init", "train.py"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    task = folder / "task.toml"
+    task.write_text(task.read_text().replace("trials = 20", "trials = 2"))
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    """A project with one study, to read from."""
+    folder = tmp_path_factory.mktemp("studied")
+    make_project(folder)
+    study = Study.open(load(folder / "task.toml"), home=folder / "home")
+    for score in (0.5, 0.25):
+        study.add_trial({"lr": score / 10, "batch-size": 64}, score)
+    study.add_trial({"lr": 0.1, "batch-size": 64}, failure="it was too much")
+    return folder
+
+
+@pytest.mark.parametrize("example", list(examples()))
+def test_an_example_works(example, request, tmp_path, monkeypatch, capsys):
+    verb = example.split()[1]
+    if verb in ("run", "enqueue"):
+        make_project(tmp_path)
+        monkeypatch.chdir(tmp_path)
+    elif verb == "init":
+        (tmp_path / "train.py").write_text(TRAIN)
+        monkeypatch.chdir(tmp_path)
+    else:
+        folder = request.getfixturevalue("studied")
+        monkeypatch.setenv("LOCALHPO_HOME", str(folder / "home"))
+        monkeypatch.chdir(folder)
+    assert main(shlex.split(example)[1:]) == 0, capsys.readouterr().err
+    told = capsys.readouterr().out
+    assert told
+    if "--json" in example:
+        json.loads(told)

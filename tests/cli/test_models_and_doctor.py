@@ -1,0 +1,147 @@
+import json
+import os
+
+import pytest
+
+from localhpo.cli import _checks, main
+from localhpo.llm import cards
+from localhpo.trial import State
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """A folder with a verified model, a broken one, and one without a card."""
+    root = tmp_path / "models"
+    for name in ("good", "bad", "bare"):
+        folder = root / name
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"weights")
+        (folder / "config.json").write_text("{}")
+    for name in ("good", "bad"):
+        card = cards.Card(
+            name=name,
+            version="1",
+            summary="for tests",
+            license="MIT",
+            architecture="llama",
+            parameters=9_500_000,
+            context_length=2048,
+            prompt="compact",
+            files=cards.hash_files(root / name),
+            made={"script": "a script"},
+            measured={"regret": 0.5},
+            not_good_at=("everything", "the rest"),
+        )
+        (root / name / "card.toml").write_text(cards.render(card))
+    (root / "bad/model.safetensors").write_bytes(b"other weights")
+    monkeypatch.setenv("LOCALHPO_MODELS", str(root))
+    return root
+
+
+def test_models_are_listed_with_their_state(models, capsys):
+    assert main(["models"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    assert lines["good"].split()[1:] == ["9.5M", "0", "MB", "2,048", "compact", "MIT", "verified"]
+    assert "broken: " in lines["bad"]
+    assert "sha256" in lines["bad"]
+    assert lines["bare"].endswith("no card")
+
+
+def test_models_as_json(models, capsys):
+    assert main(["models", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["good"]["state"] == "verified"
+    assert rows["good"]["parameters"] == 9_500_000
+    assert rows["bad"]["error"]
+
+
+def test_a_card_is_shown(models, capsys):
+    assert main(["models", "show", "good"]) == 0
+    told = capsys.readouterr().out
+    assert "regret: 0.5" in told
+    assert "everything" in told
+    assert "the rest" in told
+
+
+def test_a_folder_is_shown_too(models, capsys):
+    assert main(["models", "show", str(models / "bare"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "no card"
+
+
+def test_an_unknown_model_is_2(models, capsys):
+    assert main(["models", "show", "goood"]) == 2
+    assert "did you mean 'good'?" in capsys.readouterr().err
+
+
+def test_doctor_finds_a_broken_model_and_says_what_to_do(models, capsys):
+    assert main(["doctor"]) == 1
+    told = capsys.readouterr().out
+    assert "bad" in told
+    assert "copy the model folder again" in told
+    assert told.endswith("LocalHPO is not usable as it is.\n")
+
+
+def by_name(checks):
+    return {check.name: check for check in checks}
+
+
+def test_doctor_as_json(capsys):
+    code = main(["doctor", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["usable"] == (code == 0)
+    names = [check["name"] for check in found["checks"]]
+    assert {"python", "packages", "[local]", "machine", "gpus", "store", "disk", "prompts"} <= {
+        "gpus" if name.startswith("gpu ") else name for name in names
+    }
+
+
+def test_packages_have_versions():
+    found = by_name(_checks.all_checks())["packages"]
+    assert found.state == "ok"
+    assert "duckdb " in found.finding
+    assert "torch" not in found.finding
+
+
+def test_a_missing_package_of_an_extra_is_a_note_with_the_line_to_type(monkeypatch):
+    requires = ["click>=8", "no-such-package==2.1; extra == 'local'", 'rich; extra == "local"']
+    monkeypatch.setattr(_checks.metadata, "requires", lambda name: requires)
+    found = by_name(_checks.all_checks())
+    assert found["packages"].finding.startswith("click ")
+    assert found["[local]"] == _checks.Check(
+        "[local]", "note", "missing: no-such-package", "pip install 'localhpo[local]'"
+    )
+
+
+def test_a_home_that_cannot_be_written_is_bad(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LOCALHPO_HOME", str(tmp_path / "file" / "home"))
+    assert by_name(_checks.all_checks())["store"].state == "bad"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_the_right_to_write_is_bad(tmp_path, monkeypatch):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    monkeypatch.setenv("LOCALHPO_HOME", str(tmp_path / "locked" / "home"))
+    assert by_name(_checks.all_checks())["store"].state == "bad"
+
+
+def test_a_damaged_study_is_bad(home, make_task, make_trial):
+    folder = home / "studies/small/main"
+    folder.mkdir(parents=True)
+    (folder / "spool.jsonl").write_text("not json\nnor this\n")
+    assert by_name(_checks.all_checks())["store"].state == "bad"
+
+
+def test_a_store_with_a_study_is_ok(home, make_task):
+    from localhpo.study import Study
+
+    trial = Study.open(make_task(), home=home).add_trial({"learning_rate": 0.01, "depth": 3}, 1.0)
+    assert trial.state is State.COMPLETE
+    assert by_name(_checks.all_checks())["store"].finding.endswith("1 study")
+
+
+def test_little_disk_is_a_note_and_none_is_bad(monkeypatch):
+    for free, state in ((10e9, "ok"), (500e6, "note"), (1e6, "bad")):
+        usage = type("usage", (), {"free": free})
+        monkeypatch.setattr(_checks.shutil, "disk_usage", lambda path, usage=usage: usage)
+        assert by_name(_checks.all_checks())["disk"].state == state
