@@ -16,6 +16,7 @@ from localhpo.creator.hybrid import Hybrid
 from localhpo.creator.prompt import Style
 from localhpo.errors import BackendError, SpaceExhaustedError
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
+from localhpo.llm.scripted import ScriptedBackend
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 from localhpo.task import CreatorSettings, Task
 from localhpo.trial import Cause, Failure, State, Trial
@@ -93,6 +94,16 @@ def model(name: str, style: Style, backend: type[Sampling], origins: set[str]) -
     return Case(make, frozenset(origins))
 
 
+def scripted(task: Task) -> Creator:
+    """Ask the backend that ships for scripts; it checks each answer against the grammar."""
+
+    def script(messages: Sequence[Message], constraint: Constraint, seed: int) -> str:
+        text = task.space.text(task.space.sample(np.random.default_rng(seed)))
+        return f'{{"analysis":"A draw.","config":{text},"evidence":[]}}'
+
+    return open_creator(_set(task, "agent"), backend=ScriptedBackend(script))
+
+
 def _set(task: Task, name: str) -> Task:
     return replace(task, creator=CreatorSettings(name=name, on_model_error="engine"))
 
@@ -103,7 +114,7 @@ CASES = {
     "tpe": engine("tpe"),
     "gp": engine("gp"),
     "cmaes": engine("cmaes"),
-    "agent, chat": model("agent", "chat", Sampling, {"model"} | STAND_INS),
+    "agent, scripted": Case(scripted, frozenset({"model"} | STAND_INS)),
     "agent, compact": model("agent", "compact", Sampling, {"model"} | STAND_INS),
     "agent, down": model("agent", "chat", Failing, STAND_INS),
     "hybrid": model("hybrid", "compact", Sampling, {"model", "default"} | STAND_INS),

@@ -6,11 +6,13 @@ defaults of ten random trials before TPE and GP begin would leave a small study 
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from localhpo.llm import offline
 from localhpo.space import Categorical, Parameter
 
 if TYPE_CHECKING:
@@ -54,6 +56,9 @@ def _tpe(seed: int) -> BaseSampler:
 def _gp(seed: int) -> BaseSampler:
     from optuna.samplers import GPSampler
 
+    # Optuna imports torch when it first needs it; how torch's threads wait is settled then.
+    with offline.switched_off():
+        importlib.import_module("torch")
     return GPSampler(seed=seed, n_startup_trials=GP_STARTUP, warn_independent_sampling=False)
 
 
