@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from localhpo import __version__
 from localhpo.errors import StoreError
 from localhpo.store import schema
-from localhpo.store.failures import FREE_SPACE, as_store_errors
+from localhpo.store.failures import ACCESS, FREE_SPACE, as_store_errors
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 _RETRY_S = 0.02
 _TAKEN = ("Could not set lock on file", "already attached", "Unique file handle conflict")
 """What DuckDB says when another process, or another part of this one, has the file."""
-_FULL = ("No space left", "disk full")
+_HINTS = {
+    ("No space left", "disk full"): FREE_SPACE,
+    ("Permission denied", "Read-only file system"): ACCESS,
+    ("",): "if it is damaged, move it away: it is made again from the spools of the studies when "
+    "the next one runs",
+}
 
 
 class DatabaseBusyError(StoreError):
@@ -129,13 +134,8 @@ class Database:
         reason = str(error).splitlines()[0]
         if _says(error, _TAKEN):
             return DatabaseBusyError(f"{self.path} is in use: {reason}")
-        if _says(error, _FULL):
-            return StoreError(f"cannot write {self.path}: {reason}", hint=FREE_SPACE)
-        return StoreError(
-            f"cannot use {self.path}: {reason}",
-            hint="if it is damaged, move it away: it is made again from the spools of the "
-            "studies when the next one runs",
-        )
+        hint = next(hint for phrases, hint in _HINTS.items() if _says(error, phrases))
+        return StoreError(f"cannot use {self.path}: {reason}", hint=hint)
 
 
 def _instance() -> DuckDBPyConnection:

@@ -10,16 +10,17 @@ from pathlib import Path
 from localhpo.errors import StoreError
 
 FREE_SPACE = "free space on that disk, then run the same command again: the study continues"
-_OTHER_HOME = "or set LOCALHPO_HOME to another folder"
+ACCESS = "make it readable and writable to you, or set LOCALHPO_HOME to another folder"
+_A_FILE = "move away the file that stands there, or set LOCALHPO_HOME to another folder"
 
 _HINTS = {
     errno.ENOSPC: FREE_SPACE,
     errno.EDQUOT: FREE_SPACE,
-    errno.EACCES: f"make it accessible to you, {_OTHER_HOME}",
-    errno.EPERM: f"make it accessible to you, {_OTHER_HOME}",
-    errno.EROFS: f"make it writable, {_OTHER_HOME}",
-    errno.ENOTDIR: f"move away the file that stands where a folder must be, {_OTHER_HOME}",
-    errno.EEXIST: f"move away the file that stands where a folder must be, {_OTHER_HOME}",
+    errno.EACCES: ACCESS,
+    errno.EPERM: ACCESS,
+    errno.EROFS: ACCESS,
+    errno.ENOTDIR: _A_FILE,
+    errno.EEXIST: _A_FILE,
 }
 
 

@@ -38,12 +38,10 @@ class StudyLock:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = _read_holder(self._fd)
-                os.close(self._fd)
-                raise StudyLockedError(f"study {name} is being run by {holder}") from None
-            _write_holder(self._fd)
+                _take(self._fd, name)
+            except BaseException:
+                self.release()
+                raise
         _release_in_forks(self)
 
     @property
@@ -56,6 +54,16 @@ class StudyLock:
         if self.held:
             os.close(self._fd)
             self._fd = -1
+
+
+def _take(fd: int, name: str) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StudyLockedError(f"study {name} is being run by {_read_holder(fd)}") from None
+    holder = {"pid": os.getpid(), "host": os.uname().nodename, "since": time.time()}
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, codec.dumps(holder), 0)
 
 
 def _release_in_forks(lock: StudyLock) -> None:
@@ -72,12 +80,6 @@ def _release_all() -> None:
     # Closing a copy leaves the lock with the parent, whose descriptor is still open.
     for lock in _held:
         lock.release()
-
-
-def _write_holder(fd: int) -> None:
-    holder = {"pid": os.getpid(), "host": os.uname().nodename, "since": time.time()}
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, codec.dumps(holder), 0)
 
 
 def _read_holder(fd: int) -> str:

@@ -4,8 +4,8 @@ Each migration runs in one transaction together with its record in `migrations`;
 whose last record is not known here was written by a newer LocalHPO and is left untouched.
 Migrations are never changed once released: what is wrong in one is mended in the next.
 
-No table has a primary key: DuckDB checks keys against rows deleted in the same transaction,
-and every row is written as "delete, then insert" under an exclusive lock on the file.
+No table has a key: rows are written as "delete, then insert" under an exclusive lock on the
+file, `Store.verify` would find one that is there twice, and an index would cost every flush.
 """
 
 from __future__ import annotations
@@ -41,13 +41,6 @@ def m001_initial(connection: DuckDBPyConnection) -> None:
         COMMENT ON COLUMN trials.cause IS 'why it failed';
         COMMENT ON COLUMN trials.seed IS 'given to the script';
 
-        CREATE TABLE params (
-            study VARCHAR NOT NULL, trial INTEGER NOT NULL, name VARCHAR NOT NULL,
-            value VARCHAR NOT NULL, number DOUBLE
-        );
-        COMMENT ON TABLE params IS 'one row per active hyperparameter of a trial';
-        COMMENT ON COLUMN params.number IS 'the value, where it is a number';
-
         CREATE TABLE proposals (
             study VARCHAR NOT NULL, trial INTEGER NOT NULL, origin VARCHAR NOT NULL,
             rationale VARCHAR NOT NULL, rationale_by VARCHAR NOT NULL, evidence INTEGER[] NOT NULL,
@@ -77,6 +70,22 @@ def m001_initial(connection: DuckDBPyConnection) -> None:
             study VARCHAR NOT NULL, time TIMESTAMPTZ, kind VARCHAR NOT NULL,
             message VARCHAR NOT NULL, trial INTEGER, data JSON NOT NULL
         );
+        COMMENT ON TABLE events IS 'what happened in a study, in order';
+
+        CREATE VIEW params AS
+            SELECT
+                study, trial, name, value ->> '$' AS value,
+                CASE WHEN json_type(value) NOT IN ('VARCHAR', 'BOOLEAN')
+                    THEN TRY_CAST(value AS DOUBLE) END AS number
+            FROM (
+                SELECT
+                    study, trial, unnest(json_keys(config)) AS name,
+                    unnest(json_extract(config, '$.*')) AS value
+                FROM trials
+            );
+        COMMENT ON VIEW params IS 'one row per active hyperparameter of a trial; as columns: '
+            'PIVOT (SELECT study, trial, name, number FROM params) ON name USING first(number)';
+        COMMENT ON COLUMN params.number IS 'the value, where it is a number';
 
         CREATE VIEW overview AS
             SELECT study, trial, state, score, origin, wall_s, cause, config
@@ -126,7 +135,8 @@ def migrate(connection: DuckDBPyConnection, version: str) -> None:
         connection.execute(
             "CREATE TABLE IF NOT EXISTS migrations "
             "(number INTEGER NOT NULL, name VARCHAR NOT NULL, version VARCHAR NOT NULL, "
-            "applied_at TIMESTAMPTZ NOT NULL)"
+            "applied_at TIMESTAMPTZ NOT NULL); "
+            "COMMENT ON TABLE migrations IS 'how these tables came to be; kept by LocalHPO'"
         )
         migration(connection)
         connection.execute(

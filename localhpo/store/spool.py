@@ -124,9 +124,10 @@ class SpoolWriter:
         """
         self.path = path
         with as_store_errors(path, "append to"):
+            self.end = path.read_bytes().rfind(b"\n") + 1
             self._fd = os.open(path, os.O_RDWR | os.O_APPEND)
-            self.end = _end_of_last_line(path)
             os.ftruncate(self._fd, self.end)
+        self._synced = 0
 
     def append(self, kind: str, body: Mapping[str, Any]) -> Line:
         """Append one line and return it as a reader will see it.
@@ -153,8 +154,10 @@ class SpoolWriter:
         Raises:
             StoreError: the disk refuses.
         """
-        with as_store_errors(self.path, "write"):
-            os.fdatasync(self._fd)
+        if self._synced != self.end:
+            with as_store_errors(self.path, "write"):
+                os.fdatasync(self._fd)
+            self._synced = self.end
 
     def close(self) -> None:
         """Close the file. May be called twice."""
@@ -195,10 +198,6 @@ def _open(path: Path) -> BinaryIO:
 def _write_all(fd: int, data: bytes) -> None:
     while data:  # on a full disk the first write may be short, and only the next one fails
         data = data[os.write(fd, data) :]
-
-
-def _end_of_last_line(path: Path) -> int:
-    return path.read_bytes().rfind(b"\n") + 1
 
 
 def _sync_folder(folder: Path) -> None:

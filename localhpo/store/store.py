@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_READ_WAIT_S = 1.0
+_READ_WAIT_S = 0.5
 """How long a reader waits for a writer of the tables, which has them for milliseconds."""
 
 
@@ -159,7 +159,7 @@ class Store:
             self.flush()
             appender = SpoolWriter(path)
             undo.callback(appender.close)
-            with _named(path):
+            with _blaming(path):
                 writer = Writer(lock, appender, self._database)
             undo.pop_all()
         return writer
@@ -192,8 +192,7 @@ class Store:
             at = tables.positions(connection) if connection else {}
             for name in self._spooled():
                 if connection and name in at:
-                    stored = tables.read(connection, name)
-                    problems += self._compare(name, stored, *at[name])
+                    problems += self._compare(connection, name, *at[name])
         return problems
 
     def rebuild(self) -> None:
@@ -250,14 +249,15 @@ class Store:
     def _content(self, name: str) -> Fold:
         path = self._spool(name)
         try:
-            with _named(path):
+            with _blaming(path):
                 return Fold.of(line for line, _ in spool.read_lines(path))
         except FileNotFoundError:
             pass
         with self._database.reading(wait_s=_READ_WAIT_S) as connection:
             if connection is None or name not in tables.positions(connection):
                 raise self._not_found(name)
-            return tables.read(connection, name)
+            with _blaming(self._database.path):
+                return tables.read(connection, name)
 
     def _restore(self, name: str) -> None:
         """Write the spool of a study whose folder is gone, from the tables."""
@@ -275,7 +275,7 @@ class Store:
                 return
             spool.sync(path)
             lines = list(spool.read_lines(path))
-            with _named(path):
+            with _blaming(path):
                 fold = Fold.of(line for line, _ in lines)
         except (FileNotFoundError, StoreError) as error:
             _log.warning("study %s is not in the tables: %s", name, error)
@@ -283,12 +283,18 @@ class Store:
         news = (line for line, end_of_line in lines if end_of_line > start)
         tables.write(connection, header, fold.trials, news, start, lines[-1][1])
 
-    def _compare(self, name: str, stored: Fold, spool_id: str, end: int) -> list[str]:
+    def _compare(
+        self, connection: DuckDBPyConnection, name: str, spool_id: str, end: int
+    ) -> list[str]:
         path = self._spool(name)
         if spool.read_header(path).spool_id != spool_id:
             return [f"{name}: the tables hold another study of that name"]
-        with _named(path):
+        with _blaming(path):
             fold = tables.as_read(Fold.of(line for line, _ in spool.read_lines(path, end=end)))
+        try:
+            stored = tables.read(connection, name)
+        except (ValueError, KeyError) as error:
+            return [f"{name}: {error}"]
         return [f"{name}: {problem}" for problem in differences(fold, stored)]
 
     def _not_found(self, name: str) -> StudyNotFoundError:
@@ -296,12 +302,12 @@ class Store:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Say of a line that is JSON, but not what a spool holds, where it stands."""
+def _blaming(path: Path) -> Iterator[None]:
+    """Name the file that holds what nobody can have written."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(
             f"{path} is damaged: {type(error).__name__}: {error}",
-            hint="move the folder of the study away",
+            hint="put back a copy of it, or move it away",
         ) from error

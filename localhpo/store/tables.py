@@ -6,7 +6,6 @@ All else comes back exactly.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 """Column -> value."""
 
-_OF_A_TRIAL = ("trials", "params", "proposals", "resources")
+_OF_A_TRIAL = ("trials", "proposals", "resources")
 """Tables whose rows are written anew when a trial changes."""
 _ALL = (*_OF_A_TRIAL, "metrics", "events", "studies")
 
@@ -102,12 +101,16 @@ def read_records(connection: DuckDBPyConnection) -> list[StudyRecord]:
 
 
 def read(connection: DuckDBPyConnection, study: str) -> Fold:
-    """Return what the tables hold of a study."""
+    """Return what the tables hold of a study.
+
+    Raises:
+        ValueError, KeyError: rows were doubled, or deleted, by hand.
+    """
     fold = Fold()
-    proposals = {row.pop("trial"): row for row in _select(connection, "proposals", study)}
-    usages = {row.pop("trial"): row for row in _select(connection, "resources", study)}
-    for row in _select(connection, "trials", study, times=_TIMES_OF_A_TRIAL):
-        number = row.pop("trial")
+    proposals = _by_trial(_select(connection, "proposals", study))
+    usages = _by_trial(_select(connection, "resources", study))
+    trials = _by_trial(_select(connection, "trials", study, times=_TIMES_OF_A_TRIAL))
+    for number, row in trials.items():
         fold.trials[number] = _trial_body(number, row, proposals[number], usages[number])
     for row in _select(connection, "metrics", study, times=("time",)):
         fold.rows.setdefault(row.pop("trial"), []).append(list(row.values()))
@@ -151,7 +154,6 @@ def _replace_trials(
         )
     trials = [(study, changed[number]) for number in sorted(changed)]
     _insert(connection, "trials", [_trial_row(*trial) for trial in trials])
-    _insert(connection, "params", [row for trial in trials for row in _param_rows(*trial)])
     _insert(connection, "proposals", [_proposal_row(*trial) for trial in trials])
     _insert(connection, "resources", [_resources_row(*trial) for trial in trials])
 
@@ -187,6 +189,13 @@ def _select(
     for row in rows:
         row.update({name: _seconds(row[name]) for name in times})
     return rows
+
+
+def _by_trial(rows: list[Row]) -> dict[int, Row]:
+    by_trial = {row.pop("trial"): row for row in rows}
+    if len(by_trial) < len(rows):
+        raise ValueError("a trial has several rows in one table")
+    return by_trial
 
 
 def _json(value: object) -> str:
@@ -252,28 +261,6 @@ def _trial_body(number: int, row: Row, proposal: Row, usage: Row) -> Body:
             "engine_state": codec.loads(proposal["engine_state"]),
         },
     }
-
-
-def _param_rows(study: str, body: Body) -> list[Row]:
-    return [
-        {
-            "study": study,
-            "trial": body["number"],
-            "name": name,
-            "value": value if isinstance(value, str) else _json(value),
-            "number": _number(value),
-        }
-        for name, value in body["proposal"]["config"].items()
-    ]
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return math.copysign(math.inf, value)
 
 
 def _proposal_row(study: str, body: Body) -> Row:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_CLOSE_WAIT_S = 1.0
+_CLOSE_WAIT_S = 0.5
 """How long the last flush waits for another study's flush, which takes milliseconds."""
 
 
@@ -121,8 +121,9 @@ class Writer:
     def _write_tables(self, connection: DuckDBPyConnection) -> None:
         end = self._spool.end
         start = tables.position(connection, self._header, end)
-        lines = (line for line, _ in spool.read_lines(self._spool.path, start, end))
-        tables.write(connection, self._header, self._fold.trials, lines, start, end)
+        if start < end:
+            lines = (line for line, _ in spool.read_lines(self._spool.path, start, end))
+            tables.write(connection, self._header, self._fold.trials, lines, start, end)
 
     def close(self) -> None:
         """Flush if that can be done at once, and give the study free. May be called twice.

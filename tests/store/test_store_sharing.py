@@ -1,0 +1,216 @@
+"""Other processes at the store: second writers, shells, readers, other studies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from localhpo.errors import StudyLockedError
+from localhpo.store import DatabaseBusyError, Store, StudyRecord
+from localhpo.trial import Measurement, Proposal, State, Trial
+
+NAME = "water/main"
+Shell = Callable[[bool], AbstractContextManager[object]]
+Start = Callable[[str], AbstractContextManager[subprocess.Popen[str]]]
+
+
+def trial(number: int) -> Trial:
+    return Trial(number, State.RUNNING, Proposal({"x": number}, "engine:random"))
+
+
+def hold(home: Path) -> str:
+    return f"""
+        import sys
+        from localhpo.store import Store
+        from pathlib import Path
+        writer = Store(Path({str(home)!r})).writer({NAME!r})
+        print("ready", flush=True)
+        sys.stdin.read()
+    """
+
+
+# The lock of a study.
+
+
+def test_a_second_process_is_told_who_runs_the_study(store: Store, start: Start) -> None:
+    with start(hold(store.home)) as other:
+        with pytest.raises(StudyLockedError, match=rf"{NAME} .* process {other.pid} .* UTC") as e:
+            store.writer(NAME)
+        assert "--study NEW" in e.value.hint
+        assert store.trials(NAME) == []
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        store.writer(NAME).close()
+
+
+def test_a_lock_without_a_readable_holder_is_still_a_lock(store: Store) -> None:
+    with store.writer(NAME):
+        (store.study_folder(NAME) / "lock").write_bytes(b"")
+        with pytest.raises(StudyLockedError, match="another process"):
+            store.writer(NAME)
+
+
+@pytest.mark.parametrize(
+    "spawn",
+    [
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])",
+        "os.fork() or time.sleep(60)",
+    ],
+)
+def test_children_do_not_keep_the_lock(store: Store, start: Start, spawn: str) -> None:
+    code = f"""
+        import os, subprocess, sys, time
+        from pathlib import Path
+        from localhpo.store import Store
+        writer = Store(Path({str(store.home)!r})).writer({NAME!r})
+        child = {spawn}
+        print(getattr(child, "pid", child), flush=True)
+        time.sleep(60)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    try:
+        time.sleep(0.05)  # a forked child needs a moment to get to its handler
+        process.kill()
+        process.wait()
+        os.kill(child, 0)  # it lives
+        store.writer(NAME).close()
+    finally:
+        process.kill()
+        os.kill(child, signal.SIGKILL)
+        process.stdout.close()
+
+
+# A shell that a user left open.
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_shell_left_open_neither_fails_nor_holds_up_a_study(
+    store: Store, shell: Shell, record: Callable[..., StudyRecord], read_only: bool
+) -> None:
+    store.writer(NAME).close()
+    with shell(read_only):
+        store.create_study(record("new/main"))
+        for name in (NAME, "new/main"):
+            with store.writer(name) as writer:
+                writer.trial(trial(0))
+                writer.measurements(0, [Measurement(1, "f1", 0.5, 1.0)])
+                assert not writer.flush()
+                assert not writer.flush(wait_s=0.05)
+                writer.trial(trial(1))
+            assert [t.number for t in store.trials(name)] == [0, 1]
+        assert {s.name for s in store.studies()} == {NAME, "new/main"}
+        assert not store.flush()
+    assert store.verify() == []
+    assert store.flush()
+    assert store.verify() == []
+    assert in_tables(store, "SELECT count(*) FROM trials") == 4
+
+
+def in_tables(store: Store, query: str) -> Any:
+    with duckdb.connect(str(store.home / "store.duckdb"), read_only=True) as connection:
+        [(value,)] = connection.execute(query).fetchall()
+    return value
+
+
+def test_what_a_shell_held_up_comes_in_while_the_study_runs(store: Store, shell: Shell) -> None:
+    store.writer(NAME).close()
+    with store.writer(NAME) as writer:
+        with shell(False):
+            writer.trial(trial(0))
+            assert not writer.flush()
+        assert writer.flush()
+        assert in_tables(store, "SELECT count(*) FROM trials") == 1
+
+
+def test_a_connection_of_this_very_process_does_no_harm(store: Store) -> None:
+    store.writer(NAME).close()
+    with store.writer(NAME) as writer:
+        with duckdb.connect(str(store.home / "store.duckdb")) as connection:
+            writer.trial(trial(0))
+            assert not writer.flush()
+            assert connection.execute("SELECT count(*) FROM trials").fetchall() == [(0,)]
+        assert writer.flush()
+    assert store.verify() == []
+
+
+def test_a_shell_can_look_between_two_flushes(store: Store) -> None:
+    with store.writer(NAME) as writer:
+        for number in range(3):
+            writer.trial(trial(number))
+            assert writer.flush()
+            assert in_tables(store, "SELECT count(*) FROM trials") == number + 1
+
+
+def test_a_study_that_only_the_tables_have_waits_for_the_shell(store: Store, shell: Shell) -> None:
+    store.writer(NAME).close()
+    (store.study_folder(NAME) / "spool.jsonl").unlink()
+    with shell(False):
+        with pytest.raises(DatabaseBusyError, match="in use") as caught:
+            store.trials(NAME)
+        assert "close the DuckDB shell" in caught.value.hint
+        assert store.studies() == []
+        with pytest.raises(DatabaseBusyError):
+            store.rebuild()
+    with shell(True):
+        assert store.trials(NAME) == []
+
+
+# Two studies and readers at once.
+
+WRITE_MANY = """
+    import sys, time
+    from pathlib import Path
+    from localhpo.store import Store
+    from localhpo.trial import Measurement, Proposal, State, Trial
+    print("ready", flush=True)
+    sys.stdin.readline()
+    with Store(Path({home!r})).writer({name!r}) as writer:
+        for number in range({trials}):
+            writer.trial(Trial(number, State.RUNNING, Proposal({{"x": number}}, "user")))
+            writer.measurements(number, [Measurement(1, "f1", 0.5, 1.0)])
+            writer.flush()
+"""
+
+
+def test_two_studies_write_at_once_and_readers_never_fail(
+    store: Store, start: Start, record: Callable[..., StudyRecord]
+) -> None:
+    store.create_study(record("other/main"))
+    names, count = [NAME, "other/main"], 30
+    codes = [WRITE_MANY.format(home=str(store.home), name=n, trials=count) for n in names]
+    with start(codes[0]) as first, start(codes[1]) as second:
+        for process in (first, second):
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        seen = dict.fromkeys(names, 0)
+        while first.poll() is None or second.poll() is None:
+            assert len(store.studies()) == 2
+            for name in names:
+                trials = store.trials(name)
+                assert [t.number for t in trials] == list(range(len(trials)))
+                assert len(trials) >= seen[name]
+                seen[name] = len(trials)
+            assert store.verify() == []
+        assert (first.returncode, second.returncode) == (0, 0)
+    assert [len(store.trials(name)) for name in names] == [count, count]
+    store.flush()
+    assert store.verify() == []
+    assert in_tables(store, "SELECT count(*) FROM metrics") == 2 * count
