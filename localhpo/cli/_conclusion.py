@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,9 +60,19 @@ def rerun(study: Study, trial: Trial | None) -> str:
         "LOCALHPO_SEED": str(trial.seed),
     }
     words = arguments(task.command, trial.config, task.space, known)
-    environment = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
+    lines = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
     folder = shlex.quote(str(task.folder.absolute()))
-    return f"cd {folder} &&\n{environment} \\\n{shlex.join(words)}"
+    return f"cd {folder} &&\n" + " \\\n".join([*lines, *_wrapped(words)])
+
+
+def _wrapped(words: Iterable[str], width: int = 80) -> list[str]:
+    """Return an argument list as lines of a shell command, each short enough to copy."""
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + len(word) >= width:
+            lines.append("   ")
+        lines[-1] += f" {shlex.quote(word)}" if lines[-1] else shlex.quote(word)
+    return lines
 
 
 def write_report(study: Study, summary: Summary) -> Path:

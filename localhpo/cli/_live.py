@@ -20,6 +20,7 @@ from rich.text import Text
 
 from localhpo.analysis import wording
 from localhpo.cli._views import STATE_STYLES, add_progress_row, progress_grid
+from localhpo.scheduler.observer import STOPPED_BY_USER
 from localhpo.trial import State, Trial
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ _ROOM_FOR_BAR = 80
 _ROOM_FOR_ECHO = 6
 """Columns kept free at the cursor: a terminal that echoes ^C there must not begin a new line."""
 _INDENT = 5
-_STOPPED_BY_USER = "the user stopped it"
 _ASIDE = {"note": "dim", "warning": "yellow", "pruning": "dim", "interrupted": "dim"}
 """Events that get a line of their own, and its style; the others show as rows."""
 
@@ -154,7 +154,7 @@ def _spinning(spinner: Spinner, text: str) -> RenderableType:
 def _status(snapshot: Snapshot, width: int) -> RenderableType:
     """Return the last line: what is being waited for, or best so far and time left."""
     running = wording.count(len(snapshot.running), "trial")
-    if snapshot.closing == _STOPPED_BY_USER and snapshot.running:
+    if snapshot.closing == STOPPED_BY_USER and snapshot.running:
         them = "it" if len(snapshot.running) == 1 else "them"
         text = f"     stopping {running}; press Ctrl-C again to kill {them}"
         return Text(text, style="bold yellow")

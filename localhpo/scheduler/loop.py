@@ -44,7 +44,7 @@ from localhpo.scheduler.audience import Audience
 from localhpo.scheduler.budget import Left, Spent
 from localhpo.scheduler.devices import find_inventory
 from localhpo.scheduler.ledger import Ledger, Recorder
-from localhpo.scheduler.observer import EventKind, Observer, Snapshot
+from localhpo.scheduler.observer import STOPPED_BY_USER, EventKind, Observer, Snapshot
 from localhpo.scheduler.placement import Inventory
 from localhpo.scheduler.proposer import Proposer
 from localhpo.scheduler.pruning import pruner_for
@@ -296,7 +296,7 @@ class Loop:
     def _heed_limits(self) -> None:
         if self._interrupts:
             done = f"the study was interrupted after {self._ledger.counted} trials"
-            self._close("the user stopped it", StudyInterruptedError(done))
+            self._close(STOPPED_BY_USER, StudyInterruptedError(done))
         elif time_is_up := self._left.time_is_up:
             self._close(time_is_up)
         else:

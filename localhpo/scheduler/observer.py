@@ -30,6 +30,10 @@ EventKind = Literal[
 """What the `Event`s of the loop are about."""
 
 
+STOPPED_BY_USER = "the user stopped it"
+"""`Snapshot.closing` after an interrupt: the only end that one more interrupt hastens."""
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """A trial that runs now."""

@@ -7,7 +7,7 @@ from localhpo.analysis.summary import summarize
 from localhpo.cli._lines import Lines
 from localhpo.cli._live import LiveDisplay
 from localhpo.cli._views import failures_table, summary_view, trials_table
-from localhpo.scheduler.observer import Running, Snapshot
+from localhpo.scheduler.observer import STOPPED_BY_USER, Running, Snapshot
 from localhpo.store import Event
 from localhpo.trial import Cause, Failure, Measurement, State, Usage, best_trial
 
@@ -129,7 +129,7 @@ def test_stopping_says_how_to_stop_at_once(make_snapshot, make_trial, draw):
     shown, _ = display()
     trials = [make_trial(n, A, State.RUNNING) for n in (0, 1)]
     shown.on_change(
-        make_snapshot(trials, running=tuple(map(running, trials)), closing="the user stopped it")
+        make_snapshot(trials, running=tuple(map(running, trials)), closing=STOPPED_BY_USER)
     )
     assert draw(shown).splitlines()[-1] == (
         "     stopping 2 trials; press Ctrl-C again to kill them"
