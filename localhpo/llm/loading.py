@@ -1,0 +1,145 @@
+"""Loads a model folder for decoding in this process."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from localhpo.errors import BackendError, CardError, MissingExtraError
+from localhpo.llm import offline
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in evaluation mode, with its tokenizer in two forms."""
+
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    grammar_tokenizer: LLTokenizer
+    """llguidance's view of the tokenizer, with as many tokens as the network has scores."""
+
+
+def import_libraries() -> None:
+    """Import what a model needs, offline.
+
+    Raises:
+        MissingExtraError: something is not installed.
+    """
+    try:
+        with offline.switched_off():
+            for name in ("torch", "safetensors", "transformers", "llguidance"):
+                importlib.import_module(name)
+    except ImportError as exc:
+        raise MissingExtraError(
+            exc.name or str(exc), "a language model in this process", "local"
+        ) from exc
+
+
+def load(folder: Path, device: str | None = None) -> Loaded:
+    """Load a folder whose files are known to be safe.
+
+    Args:
+        folder: In Hugging Face layout.
+        device: As torch names it; a GPU where there is one by default.
+
+    Raises:
+        CardError: the folder is not a complete model.
+        BackendError: the model cannot be used under a grammar, or not on this device.
+    """
+    from safetensors import SafetensorError
+
+    if not (folder / "config.json").is_file():
+        raise CardError(f"{folder} is not a model folder: it holds no config.json")
+    try:
+        with _quiet():
+            tokenizer = _tokenizer(folder)
+            network = _network(folder, on_cpu=(device or _device()).startswith("cpu"))
+    # What transformers raises for a damaged or unknown folder, from its many places.
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as exc:
+        raise CardError(
+            f"the model in {folder} cannot be loaded: {exc}",
+            hint="a model folder is complete, in Hugging Face layout, with safetensors weights",
+        ) from exc
+    grammar_tokenizer = _grammar_tokenizer(network, tokenizer)
+    return Loaded(_move(network, device or _device()), tokenizer, grammar_tokenizer)
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _network(folder: Path, *, on_cpu: bool) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    network, report = AutoModelForCausalLM.from_pretrained(
+        folder,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        # A CPU decodes faster in single precision than in the half that checkpoints come in.
+        dtype=torch.float32 if on_cpu else "auto",
+        output_loading_info=True,
+    )
+    if missing := sorted(report["missing_keys"]):
+        # transformers would make them up, at random.
+        raise ValueError(f"its weights lack {len(missing)} tensors, {missing[0]} among them")
+    return network.eval()
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _move(network: PreTrainedModel, device: str) -> PreTrainedModel:
+    try:
+        return network.to(device)
+    except (RuntimeError, AssertionError) as exc:  # no such device, or no room on it
+        raise BackendError(
+            f"the model cannot be put on device {device!r}: {exc}",
+            hint="free the device, or choose another, such as cpu",
+        ) from exc
+
+
+def _grammar_tokenizer(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> LLTokenizer:
+    import llguidance.hf
+
+    ends = {tokenizer.eos_token_id}
+    named = network.generation_config.eos_token_id
+    ends |= set(named) if isinstance(named, list) else {named}
+    ends.discard(None)
+    if not ends:
+        raise BackendError("the model names no token that ends a text (eos_token)")
+    size = network.config.get_text_config().vocab_size
+    try:
+        return llguidance.hf.from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(ends))
+    except (ValueError, TypeError) as exc:
+        raise BackendError(f"the model's tokenizer cannot be used under a grammar: {exc}") from exc
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep progress bars and notices off the user's terminal while a model is loaded."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,39 @@
+"""Imports the libraries of language models with every hub and all telemetry switched off.
+
+They read these variables once, when they are imported. So the variables are put back
+afterwards: the libraries stay offline in this process, while a trial started later, or a script
+of the user's, finds the environment as its owner left it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+SWITCHES: Mapping[str, str] = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}
+WAITING: Mapping[str, str] = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads of the model sleep between passes. While they spin, as they do by default, a busy
+neighbour makes them 13 times slower; and there is always one, a trial."""
+
+
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """Set the switches for the imports of a block."""
+    wanted = dict(SWITCHES) if "torch" in sys.modules else {**SWITCHES, **WAITING}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,219 @@
+"""A server that the user runs on this machine and that speaks OpenAI's chat completions.
+
+vLLM, llama.cpp, Ollama, LM Studio and SGLang do. What they do with a constraint differs, down to
+ignoring it in silence: `probe` finds out, and a server that does not hold it is not used.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from localhpo.errors import BackendError, GenerationError, InputError
+from localhpo.llm import probe, seeds, tokens
+from localhpo.llm.protocol import Completion, Constraint, Message, Model
+from localhpo.llm.server import Refusal, Server
+
+ASSUMED_CONTEXT = 4096
+"""Of a server that does not tell: the default of Ollama and LM Studio."""
+
+
+class OpenAIBackend:
+    """Asks a server. A schema in place of the grammar (see `form`) leaves spelling to the caller.
+
+    Attributes:
+        form: How constraints are sent, as the probe found.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str | None = None,
+        allow_remote: Collection[str] = (),
+        timeout_s: float = 300.0,
+    ) -> None:
+        """Connect, choose a model, and find out how its answers can be constrained.
+
+        Args:
+            url: Where the server listens, such as http://127.0.0.1:8000/v1.
+            model: One of those that it serves; not needed where it serves one.
+            allow_remote: Hosts other than this machine that may be asked.
+            timeout_s: Of one request.
+
+        Raises:
+            InputError: the url cannot be used, or the model is not served.
+            ConstraintError: the server ignores constraints.
+            BackendError: it does not answer.
+        """
+        self._closed = False
+        self._together = True
+        self._server = Server(url, allow_remote=allow_remote, timeout_s=timeout_s)
+        try:
+            served = _choose(self._server, model)
+            self._model = Model(
+                name=served["id"],
+                digest=served["id"],
+                context_length=_context_length(self._server, served),
+                deterministic=False,  # batching changes rounding, and some ignore the seed
+            )
+            self.form = probe.strongest_form(self._ask_probe, self._server.url)
+        except BaseException:
+            self._server.close()
+            raise
+
+    @property
+    def model(self) -> Model:
+        """What is served."""
+        return self._model
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Return an upper estimate of the tokens of the prompt: the tokenizer is not here."""
+        return tokens.estimate_prompt(messages)
+
+    def generate(
+        self,
+        messages: Sequence[Message],
+        constraint: Constraint,
+        *,
+        n: int = 1,
+        max_tokens: int = 1024,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> list[Completion]:
+        """Return `n` completions. The seed of each is that of the request it came with."""
+        if self._closed:
+            raise BackendError("the backend is closed")
+        request = _Request(messages, self.form.fields(constraint), max_tokens, temperature)
+        if n > 1 and self._together:
+            completions = self._ask_together(request, n, seed)
+        else:
+            completions = self._ask(request, 1, seed)
+        # Many servers give one answer to a request, whatever is asked.
+        for its_seed in seeds.spread(seed, n)[len(completions) :]:
+            completions += self._ask(request, 1, its_seed)
+        return completions[:n]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._closed = True
+        self._server.close()
+
+    def _ask_together(self, request: _Request, n: int, seed: int) -> list[Completion]:
+        """Ask for `n` answers at once; where that fails, for one, and so from now on."""
+        try:
+            completions = self._ask(request, n, seed)
+        except Refusal:
+            completions = self._ask(request, 1, seed)
+        self._together = len(completions) >= n
+        return completions
+
+    def _ask(self, request: _Request, n: int, seed: int) -> list[Completion]:
+        started = time.perf_counter()
+        reply = self._server.post("chat/completions", request.body(self._model.name, n, seed))
+        return _completions(reply, request, seed, time.perf_counter() - started)
+
+    def _ask_probe(self, message: Message, fields: Mapping[str, Any], max_tokens: int) -> str:
+        request = _Request([message], fields, max_tokens, 1.0)
+        return self._ask(request, 1, 0)[0].text
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    messages: Sequence[Message]
+    fields: Mapping[str, Any]
+    max_tokens: int
+    temperature: float
+
+    def body(self, model: str, n: int, seed: int) -> dict[str, Any]:
+        return {
+            "model": model,
+            "messages": [{"role": m.role, "content": m.content} for m in self.messages],
+            "n": n,
+            "seed": seed,
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            **self.fields,
+        }
+
+
+def _choose(server: Server, name: str | None) -> Mapping[str, Any]:
+    """Return what the server says of the model of that name, or of its only one."""
+    served = _served(server)
+    if name is None and len(served) == 1:
+        return served[0]
+    for entry in served:
+        if entry["id"] == name:
+            return entry
+    listed = ", ".join(entry["id"] for entry in served)
+    wanted = "several models" if name is None else f"no model {name!r}"
+    raise InputError(
+        f"the server at {server.url} serves {wanted}; it serves: {listed}",
+        hint="name one of them as model",
+    )
+
+
+def _served(server: Server) -> list[Mapping[str, Any]]:
+    reply = server.get("models")
+    entries = reply.get("data") if isinstance(reply, dict) else None
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("id"), str) for entry in entries
+    ):
+        raise BackendError(
+            f"the server at {server.url} does not list its models as OpenAI's interface does",
+            hint="is this the address of the server's OpenAI interface? It ends in /v1",
+        )
+    if not entries:
+        raise BackendError(f"the server at {server.url} serves no model", hint="load one into it")
+    return entries
+
+
+def _context_length(server: Server, served: Mapping[str, Any]) -> int:
+    """Return how many tokens fit, where the server tells."""
+    told = served.get("max_model_len")  # vLLM, SGLang
+    if told is None and "meta" in served:  # llama.cpp; its n_ctx_train is not what it serves
+        with suppress(Refusal, AttributeError):
+            told = server.get("/props").get("default_generation_settings", {}).get("n_ctx")
+    return told if isinstance(told, int) and told > 0 else ASSUMED_CONTEXT
+
+
+def _completions(reply: Any, request: _Request, seed: int, seconds: float) -> list[Completion]:
+    try:
+        choices = [(c["message"]["content"], c["finish_reason"]) for c in reply["choices"]]
+        usage = reply.get("usage") or {}
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise BackendError(f"the server sent something else than a completion: {reply!r}") from exc
+    if not choices:
+        raise BackendError(f"the server sent a completion without an answer: {reply!r}")
+    texts = [_finished(text, reason, request.max_tokens) for text, reason in choices]
+    read = usage.get("prompt_tokens") or tokens.estimate_prompt(request.messages)
+    spent = usage.get("completion_tokens") or sum(map(tokens.estimate, texts))
+    return [
+        Completion(
+            text=text,
+            prompt_tokens=read,
+            # The server counts all answers of a request together.
+            completion_tokens=spent // len(texts) + (i < spent % len(texts)),
+            seconds=seconds / len(texts),
+            seed=seed,
+        )
+        for i, text in enumerate(texts)
+    ]
+
+
+def _finished(text: str | None, reason: str, max_tokens: int) -> str:
+    """Return the text of an answer that ended by itself."""
+    if reason == "length":
+        raise GenerationError(
+            f"an answer did not end within {max_tokens} tokens: {text!r}",
+            hint="if it is full of blanks, start vLLM with disable_any_whitespace",
+        )
+    if reason != "stop" or not text:
+        raise BackendError(
+            f"the server ended an answer for reason {reason!r}, with the text {text!r}",
+            hint="where a model thinks before it answers, switch that off in the server",
+        )
+    return text

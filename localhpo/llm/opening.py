@@ -1,0 +1,108 @@
+"""Opens a backend by the name that a task file or a user gives."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from localhpo.errors import InputError
+from localhpo.llm.protocol import Backend
+
+if TYPE_CHECKING:
+    from localhpo.llm.scripted import Script
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a user chose; each backend takes its own part and refuses the rest."""
+
+    model: str | None
+    url: str | None
+    allow_remote: Collection[str]
+    script: Sequence[str] | Script | None
+    device: str | None
+    threads: int
+
+
+def open_backend(
+    name: str,
+    *,
+    model: str | None = None,
+    url: str | None = None,
+    allow_remote: Collection[str] = (),
+    script: Sequence[str] | Script | None = None,
+    device: str | None = None,
+    threads: int = 1,
+) -> Backend:
+    """Return an open backend; the caller closes it.
+
+    Args:
+        name: One of `BACKENDS`.
+        model: transformers: name or folder of a model, the built-in one by default. openai:
+            one of those that the server serves, not needed where it serves one. scripted: a
+            file with one answer a line.
+        url: openai: where the server listens, such as http://127.0.0.1:8000/v1.
+        allow_remote: openai: hosts other than this one that it may talk to.
+        script: scripted: the answers, or a function that gives them.
+        device: transformers: as torch names it; a GPU where there is one by default.
+        threads: transformers: how many the model may use.
+
+    Raises:
+        InputError: no backend has that name, or it has no use for what was given.
+        MissingExtraError: it needs a package that is not installed.
+        ModelError: the model or the server cannot be used.
+    """
+    if name not in BACKENDS:
+        near = difflib.get_close_matches(name, BACKENDS, n=1)
+        raise InputError(
+            f"a backend must be one of {', '.join(BACKENDS)}; got {name!r}",
+            hint=f"did you mean {near[0]}?" if near else None,
+        )
+    choice = Choice(model, url, allow_remote, script, device, threads)
+    if url is not None and name != "openai":
+        raise InputError(f"backend {name} takes no url: it talks to no server", hint=_USE_OPENAI)
+    return BACKENDS[name](choice)
+
+
+_USE_OPENAI = "name backend openai for a server that runs already, or leave the url out"
+
+
+def _transformers(choice: Choice) -> Backend:
+    from localhpo.llm import cards
+    from localhpo.llm.transformers import TransformersBackend
+
+    folder = cards.find(choice.model or cards.DEFAULT)
+    return TransformersBackend(folder, device=choice.device, threads=choice.threads)
+
+
+def _openai(choice: Choice) -> Backend:
+    from localhpo.llm.openai import OpenAIBackend
+
+    if choice.url is None:
+        raise InputError(
+            "backend openai needs the url of a server that runs already",
+            hint="for instance http://127.0.0.1:8000/v1 (vLLM), or port 8080 for llama.cpp,"
+            " 11434 for Ollama, 1234 for LM Studio, 30000 for SGLang",
+        )
+    return OpenAIBackend(choice.url, model=choice.model, allow_remote=choice.allow_remote)
+
+
+def _scripted(choice: Choice) -> Backend:
+    from localhpo.llm.scripted import ScriptedBackend
+
+    if choice.script is not None:
+        return ScriptedBackend(choice.script)
+    if choice.model is None:
+        raise InputError("backend scripted needs a script, or model = a file with its answers")
+    return ScriptedBackend.from_file(Path(choice.model))
+
+
+BACKENDS: Mapping[str, Callable[[Choice], Backend]] = {
+    "transformers": _transformers,
+    "openai": _openai,
+    "scripted": _scripted,
+}
+"""Name -> what opens it. A backend of one's own is one more entry."""

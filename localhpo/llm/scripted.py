@@ -1,0 +1,125 @@
+"""Answers from a script, for tests, simulations and examples: no model at all."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from localhpo.errors import BackendError, ConstraintError, GenerationError, InputError
+from localhpo.llm import seeds, tokens
+from localhpo.llm.protocol import Completion, Constraint, Message, Model
+
+Script = Callable[[Sequence[Message], Constraint, int], str]
+"""From messages, constraint and seed to an answer."""
+
+
+class ScriptedBackend:
+    """Gives the answers of a list, in order, or those of a function.
+
+    Each is checked against the grammar where llguidance is installed (the extra `local`); a
+    bare install takes the script's word.
+    """
+
+    def __init__(self, script: Sequence[str] | Script, *, context_length: int = 8192) -> None:
+        """Take answers, or a function that gives them."""
+        self._script = script
+        self._given = 0
+        self._closed = False
+        self._model = Model(
+            name="scripted",
+            digest="scripted",
+            context_length=context_length,
+            deterministic=callable(script),
+        )
+
+    @classmethod
+    def from_file(cls, path: Path) -> ScriptedBackend:
+        """Take the lines of a file, each of which is an answer as it stands, in JSON.
+
+        Raises:
+            InputError: it cannot be read, or a line is not JSON.
+        """
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise InputError(f"the answers cannot be read: {exc}") from exc
+        for number, line in enumerate(lines, start=1):
+            try:
+                json.loads(line or "0")
+            except ValueError as exc:
+                raise InputError(f"{path}, line {number}: an answer must be JSON: {exc}") from exc
+        return cls([line for line in lines if line])
+
+    @property
+    def model(self) -> Model:
+        """What is served."""
+        return self._model
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Return an upper estimate of the tokens of the prompt."""
+        return tokens.estimate_prompt(messages)
+
+    def generate(
+        self,
+        messages: Sequence[Message],
+        constraint: Constraint,
+        *,
+        n: int = 1,
+        max_tokens: int = 1024,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> list[Completion]:
+        """Return the next `n` answers. The temperature means nothing here."""
+        del temperature
+        if self._closed:
+            raise BackendError("the backend is closed")
+        return [
+            self._complete(messages, constraint, its_seed, max_tokens)
+            for its_seed in seeds.spread(seed, n)
+        ]
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._closed = True
+
+    def _complete(
+        self, messages: Sequence[Message], constraint: Constraint, seed: int, max_tokens: int
+    ) -> Completion:
+        started = time.perf_counter()
+        text = self._next(messages, constraint, seed)
+        if (count := tokens.estimate(text)) > max_tokens:
+            raise GenerationError(f"an answer of {count} tokens is over {max_tokens}: {text!r}")
+        _check(text, constraint.grammar)
+        return Completion(
+            text=text,
+            prompt_tokens=self.count_tokens(messages),
+            completion_tokens=count,
+            seconds=time.perf_counter() - started,
+            seed=seed,
+        )
+
+    def _next(self, messages: Sequence[Message], constraint: Constraint, seed: int) -> str:
+        if callable(self._script):
+            return self._script(messages, constraint, seed)
+        if self._given == len(self._script):
+            raise BackendError(
+                f"the script is at its end: it held {self._given} answers",
+                hint="write more answers than the study asks for",
+            )
+        self._given += 1
+        return self._script[self._given - 1]
+
+
+def _check(text: str, grammar: str) -> None:
+    try:
+        from llguidance import LLMatcher, LLTokenizer
+    except ImportError:
+        return
+    tokenizer = LLTokenizer("byte")
+    matcher = LLMatcher(tokenizer, LLMatcher.grammar_from_lark(grammar), log_level=0)
+    if matcher.is_error():
+        raise ConstraintError(f"the grammar cannot be compiled: {matcher.get_error()}")
+    if not (matcher.consume_tokens(tokenizer.tokenize_str(text)) and matcher.is_accepting()):
+        raise ConstraintError(f"the script's answer does not match the grammar: {text!r}")

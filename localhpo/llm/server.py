@@ -1,0 +1,144 @@
+"""HTTP to a model server on this machine, with each failure told as a BackendError."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import httpx
+
+from localhpo.errors import BackendError, InputError
+
+API_KEY = "LOCALHPO_API_KEY"
+"""Environment variable: the key of a server that wants one."""
+CONNECT_S = 5.0
+
+_START_ONE = (
+    "start it (`vllm serve MODEL --host 127.0.0.1`, `llama-server -m MODEL.gguf`,"
+    " `ollama serve`), or correct the url"
+)
+
+
+class Refusal(BackendError):
+    """The server answered, with an error status."""
+
+
+class Server:
+    """One server. Only this machine is talked to, unless its host is allowed by name.
+
+    Proxies and other settings of the environment are ignored, and redirects are not followed:
+    what a study asks goes to the given address and nowhere else.
+    """
+
+    def __init__(self, url: str, *, allow_remote: Collection[str], timeout_s: float) -> None:
+        """Check the address; connect at the first request.
+
+        Raises:
+            InputError: it is no http address, or one of another machine.
+        """
+        base = _base(url)
+        if not _is_loopback(base.host) and base.host not in {h.lower() for h in allow_remote}:
+            raise InputError(
+                f"{base.host} is not this machine; the url must name localhost, 127.0.0.1 or ::1,"
+                f" but is {url}",
+                hint=f'to let prompts leave this machine, add allow_remote = ["{base.host}"]',
+            )
+        key = os.environ.get(API_KEY)
+        self.url = str(base.copy_with(userinfo=b""))
+        self._base = base
+        self._timeout_s = timeout_s
+        self._client = httpx.Client(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    def get(self, path: str) -> Any:
+        """Return the JSON at a path: below the url, or below the host if it begins with a slash.
+
+        Raises:
+            BackendError: no answer, or none that can be understood; `Refusal` for an error status.
+        """
+        return self._request("GET", path, None)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Send JSON, and return the JSON that comes back. Raises as `get`."""
+        return self._request("POST", path, body)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+        url = self._base.copy_with(path=path if path[0] == "/" else f"{self._base.path}/{path}")
+        try:
+            response = self._client.request(method, url, json=body)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            raise BackendError(f"no server listens at {self.url}: {exc}", hint=_START_ONE) from exc
+        except httpx.TimeoutException as exc:
+            raise BackendError(
+                f"the server at {self.url} did not answer within {self._timeout_s:g} s",
+                hint="look at the server's own log",
+            ) from exc
+        except httpx.TransportError as exc:
+            raise BackendError(f"the connection to {self.url} broke: {exc}") from exc
+        self._check(response)
+        try:
+            return response.json()
+        except ValueError as exc:
+            raise BackendError(
+                f"{response.url} answered with something that is not JSON: {response.text[:200]!r}",
+                hint="is this the address of the server's OpenAI interface? It ends in /v1",
+            ) from exc
+
+    def _check(self, response: httpx.Response) -> None:
+        if response.is_redirect:
+            raise BackendError(
+                f"{response.url} redirects to {response.headers.get('location')}, which is not"
+                " followed",
+                hint="give the final address as url",
+            )
+        if response.status_code in (401, 403):
+            raise BackendError(
+                f"the server at {self.url} wants another key (HTTP {response.status_code})",
+                hint=f"set {API_KEY}",
+            )
+        if not response.is_success:
+            reason = _reason(response)
+            raise Refusal(
+                f"the server at {self.url} refused: HTTP {response.status_code}: {reason}"
+            )
+
+
+def _base(url: str) -> httpx.URL:
+    try:
+        base = httpx.URL(url)
+    except httpx.InvalidURL as exc:
+        raise InputError(f"url {url!r} is not an address: {exc}") from exc
+    if base.scheme not in ("http", "https") or not base.host:
+        raise InputError(f"url must be an address such as http://127.0.0.1:8000/v1, but is {url!r}")
+    path = base.path.rstrip("/")
+    return base.copy_with(path=path if path.endswith("/v1") else f"{path}/v1")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name could lead anywhere
+
+
+def _reason(response: httpx.Response) -> str:
+    """Return what the server says went wrong, wherever it says it."""
+    try:
+        body = response.json()
+    except ValueError:
+        return response.text[:300]
+    error = body.get("error", body) if isinstance(body, dict) else body
+    message = error.get("message", error) if isinstance(error, dict) else error
+    return str(message)[:300]

@@ -1,0 +1,183 @@
+"""A language model in this process: a local folder, run by transformers, under llguidance."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from localhpo.errors import BackendError, CardError
+from localhpo.llm import cards, loading, seeds
+from localhpo.llm.protocol import Completion, Constraint, Message, Model
+
+if TYPE_CHECKING:
+    from localhpo.llm.cards import Card
+    from localhpo.llm.decoding import Decoder
+
+
+class TransformersBackend:
+    """Serves a model folder in this process.
+
+    The model shares the machine with trials, so that it takes one thread by default. What was
+    read of a prompt is kept: a prompt that begins like the one before is read faster.
+    """
+
+    def __init__(self, folder: Path, *, device: str | None = None, threads: int = 1) -> None:
+        """Verify the folder against its card, where it has one, and load it.
+
+        Args:
+            folder: In Hugging Face layout, weights as safetensors.
+            device: As torch names it; a GPU where there is one by default.
+            threads: Of torch, while this backend works.
+
+        Raises:
+            CardError: the folder is not what its card says, or not a complete model.
+            BackendError: the model cannot be used under a grammar, or not on this device.
+            MissingExtraError: torch, transformers or llguidance is not installed.
+        """
+        card = _checked_card(folder)
+        loading.import_libraries()
+        from localhpo.llm.decoding import Decoder
+        from localhpo.llm.network import Network
+
+        self._threads = threads
+        with self._working():
+            loaded = loading.load(folder, device)
+            self._tokenizer = loaded.tokenizer
+            self._decoder: Decoder | None = Decoder(
+                Network(loaded.network), loaded.grammar_tokenizer
+            )
+        self._model = Model(
+            name=card.name if card else folder.resolve().name,
+            digest=card.digest if card else cards.fingerprint(folder),
+            context_length=card.context_length if card else _context_length(loaded.network.config),
+            prompt=card.prompt if card else "chat",
+            deterministic=loaded.network.device.type == "cpu",
+        )
+
+    @property
+    def model(self) -> Model:
+        """What is served."""
+        return self._model
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Return the tokens of the rendered prompt."""
+        return len(self._render(messages))
+
+    def generate(
+        self,
+        messages: Sequence[Message],
+        constraint: Constraint,
+        *,
+        n: int = 1,
+        max_tokens: int = 1024,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> list[Completion]:
+        """Return `n` completions of the prompt, each accepted by the grammar."""
+        from localhpo.llm.decoding import Sampling
+
+        if self._decoder is None:
+            raise BackendError("the backend is closed")
+        started = time.perf_counter()
+        prompt = self._render(messages)
+        self._check_room(len(prompt), max_tokens)
+        sampling = Sampling(seeds.spread(seed, n), temperature, max_tokens)
+        with self._working():
+            draws = self._decoder.draw(prompt, constraint.grammar, sampling)
+        seconds = time.perf_counter() - started
+        return [
+            Completion(
+                text=draw.text,
+                prompt_tokens=len(prompt),
+                completion_tokens=len(draw.tokens),
+                seconds=seconds / n,
+                seed=its_seed,
+                logprob=draw.logprob,
+            )
+            for draw, its_seed in zip(draws, sampling.seeds, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        if self._decoder is None:
+            return
+        import gc
+
+        import torch
+
+        self._decoder = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _render(self, messages: Sequence[Message]) -> list[int]:
+        """Return the tokens of the prompt: by the chat template, if the tokenizer has one."""
+        from jinja2 import TemplateError
+
+        if not self._tokenizer.chat_template:
+            text = "\n\n".join(message.content for message in messages)
+            return list(self._tokenizer(text)["input_ids"])
+        try:
+            text = self._tokenizer.apply_chat_template(
+                [{"role": m.role, "content": m.content} for m in messages],
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=False,  # for templates that know it; others ignore it
+            )
+        except TemplateError as exc:
+            raise BackendError(
+                f"the chat template of model {self._model.name} refuses the messages: {exc}"
+            ) from exc
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _check_room(self, prompt_tokens: int, max_tokens: int) -> None:
+        if not prompt_tokens:
+            raise BackendError("the prompt is empty")
+        if prompt_tokens + max_tokens > self._model.context_length:
+            raise BackendError(
+                f"{prompt_tokens} tokens of prompt and {max_tokens} of answer do not fit the"
+                f" context of model {self._model.name}: {self._model.context_length} tokens",
+                hint="shorten the prompt, or choose a model with a longer context",
+            )
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Hold torch to this backend's threads; running out of memory is a BackendError."""
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        try:
+            yield
+        except torch.OutOfMemoryError as exc:
+            raise BackendError(
+                f"the model ran out of memory: {exc}",
+                hint="free the device, or choose a smaller model",
+            ) from exc
+        finally:
+            torch.set_num_threads(before)
+
+
+def _checked_card(folder: Path) -> Card | None:
+    """Return the verified card; None for a folder without one, which holds no code either."""
+    if not folder.is_dir():
+        raise CardError(f"there is no model folder {folder}")
+    if (folder / cards.CARD).is_file():
+        card = cards.load(folder)
+        cards.verify(folder, card)
+        return card
+    cards.refuse_code(folder)
+    return None
+
+
+def _context_length(config: object) -> int:
+    length = getattr(config, "max_position_embeddings", None)
+    if not isinstance(length, int):
+        raise CardError(
+            "config.json does not say how long the context is (max_position_embeddings)",
+            hint="write a card.toml with context_length",
+        )
+    return length
