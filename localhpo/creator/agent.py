@@ -165,10 +165,15 @@ class Agent:
             ModelError: it failed, or nothing it said was new.
         """
         question = self._question(history)
-        near: tuple[_Draw, int] | None = None
+        near: _Draw | None = None
+        cut_short: GenerationError | None = None
         tries = 0
         for attempt in range(len(ROUNDS[self._style])):
-            draws = self._draw(history, question, attempt, spent)
+            try:
+                draws = self._draw(history, question, attempt, spent)
+            except GenerationError as error:
+                cut_short = error
+                continue
             pick = guard.pick(draws, lambda draw: draw.answer.config)
             if pick is None:
                 continue
@@ -176,9 +181,11 @@ class Agent:
             if pick.verdict is Verdict.NEW:
                 return self._proposal(history, question, pick.drawn, tries, spent)
             if pick.verdict is Verdict.NEAR and near is None:
-                near = (pick.drawn, tries)
+                near = pick.drawn
         if near is not None:
-            return self._proposal(history, question, near[0], tries, spent, note="a near duplicate")
+            return self._proposal(history, question, near, tries, spent, note="a near duplicate")
+        if cut_short is not None and spent.answers == 0:
+            raise cut_short
         raise ModelError(
             f"none of its {spent.answers} answers was a valid configuration that is new",
             hint="a larger model repeats itself less; the hybrid creator needs it less often",
@@ -209,26 +216,25 @@ class Agent:
     def _draw(
         self, history: History, question: _Question, attempt: int, spent: _Spent
     ) -> Sequence[_Draw]:
-        """Return the valid answers of one round, the most representative first."""
+        """Return the valid answers of one round, the most representative first.
+
+        Raises:
+            ModelError: the backend failed; a GenerationError may pass with other seeds.
+        """
         space, chat = history.task.space, self._style == "chat"
         plan = ROUNDS[self._style][attempt]
         constraint = Constraint(
             grammar=grammar.lark(space, rationale=chat, trials=question.trials),
             schema=grammar.json_schema(space, rationale=chat, trials=question.trials),
         )
-        try:
-            completions = self._backend.generate(
-                question.messages,
-                constraint,
-                n=plan.samples,
-                max_tokens=question.max_tokens,
-                temperature=plan.temperature,
-                seed=derive(history, ORIGIN, attempt),
-            )
-        except GenerationError:
-            if attempt == len(ROUNDS[self._style]) - 1:
-                raise
-            return ()
+        completions = self._backend.generate(
+            question.messages,
+            constraint,
+            n=plan.samples,
+            max_tokens=question.max_tokens,
+            temperature=plan.temperature,
+            seed=derive(history, ORIGIN, attempt),
+        )
         spent.add(completions)
         draws = [
             _Draw(completion, answer)

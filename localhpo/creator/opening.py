@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from localhpo.creator.engines import KINDS, Engine
+from localhpo.creator.engines import KINDS, Engine, fitting, prepare
 from localhpo.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -34,16 +34,17 @@ def open_creator(task: Task, *, backend: Backend | None = None) -> Creator:
     name = task.creator.name
     if name in KINDS:
         return Engine(name)
-    from localhpo.creator.hybrid import Hybrid
-
-    if name == "agent":
-        return _agent(task, backend)
-    if name != "hybrid":
+    if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, n=1)
         raise InputError(
             f"a creator must be one of {', '.join(NAMES)}; got {name!r}",
             hint=f"did you mean {near[0]}?" if near else None,
         )
+    from localhpo.creator.hybrid import Hybrid
+
+    prepare(fitting(task.space, trials=0))  # the engine that shares, or stands in
+    if name == "agent":
+        return _agent(task, backend)
     try:
         return Hybrid(_agent(task, backend))
     except MissingExtraError as error:

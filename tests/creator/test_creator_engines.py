@@ -16,7 +16,6 @@ import pytest
 
 from localhpo.creator import History
 from localhpo.creator.engines import KINDS, Engine, fitting
-from localhpo.creator.engines import engine as engine_module
 from localhpo.creator.engines.past import study
 from localhpo.creator.engines.state import checked
 from localhpo.errors import CreatorError, MissingExtraError, SpaceExhaustedError
@@ -320,7 +319,7 @@ def test_what_an_engine_does_not_model_it_names(make_task, name):
 
 
 def test_gp_without_torch_names_the_extra(monkeypatch):
-    monkeypatch.setattr(engine_module, "has_torch", lambda: False)
+    monkeypatch.setattr("localhpo.creator.engines.samplers.has_torch", lambda: False)
     with pytest.raises(MissingExtraError, match="the gp engine needs torch") as caught:
         Engine("gp")
     assert "localhpo[local]" in caught.value.hint

@@ -1,6 +1,6 @@
 """Classical optimizers behind the Creator: Optuna's random, TPE, GP and CMA-ES."""
 
 from localhpo.creator.engines.engine import Engine
-from localhpo.creator.engines.samplers import KINDS, fitting, has_torch
+from localhpo.creator.engines.samplers import KINDS, fitting, prepare
 
-__all__ = ["KINDS", "Engine", "fitting", "has_torch"]
+__all__ = ["KINDS", "Engine", "fitting", "prepare"]

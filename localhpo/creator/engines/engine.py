@@ -19,11 +19,10 @@ import numpy as np
 from localhpo.creator import rationale
 from localhpo.creator.batch import one_by_one
 from localhpo.creator.engines import past
-from localhpo.creator.engines.samplers import KINDS, has_torch
+from localhpo.creator.engines.samplers import KINDS, prepare
 from localhpo.creator.guard import Guard, Verdict
 from localhpo.creator.protocol import History
 from localhpo.creator.seeds import derive
-from localhpo.errors import MissingExtraError
 from localhpo.trial import Config, Proposal
 
 
@@ -44,8 +43,7 @@ class Engine:
     """
 
     def __init__(self, name: str) -> None:
-        if name == "gp" and not has_torch():
-            raise MissingExtraError("torch", "the gp engine", "local")
+        prepare(name)
         self._name = name
         self._kind = KINDS[name]
 

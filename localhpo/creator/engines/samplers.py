@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from localhpo.errors import MissingExtraError
 from localhpo.llm import offline
 from localhpo.space import Categorical, Parameter
 
@@ -56,9 +57,6 @@ def _tpe(seed: int) -> BaseSampler:
 def _gp(seed: int) -> BaseSampler:
     from optuna.samplers import GPSampler
 
-    # Optuna imports torch when it first needs it; how torch's threads wait is settled then.
-    with offline.switched_off():
-        importlib.import_module("torch")
     return GPSampler(seed=seed, n_startup_trials=GP_STARTUP, warn_independent_sampling=False)
 
 
@@ -92,6 +90,23 @@ KINDS: Mapping[str, Kind] = {
 
 _GP_TRIALS = 100
 _GP_PARAMETERS = 20
+
+
+def prepare(name: str) -> None:
+    """Import what an engine needs beyond the core install.
+
+    Done when a Creator is opened, before trials run: torch settles how its threads wait as it
+    is imported, by variables that no trial should inherit.
+
+    Raises:
+        MissingExtraError: gp without torch.
+    """
+    if name != "gp":
+        return
+    if not has_torch():
+        raise MissingExtraError("torch", "the gp engine", "local")
+    with offline.switched_off():
+        importlib.import_module("torch")
 
 
 def has_torch() -> bool:
