@@ -50,7 +50,7 @@ ALSO = {
 
 HOME_OF: dict[str, set[str]] = {
     "duckdb": {"store"},
-    "jinja2": {"creator.prompt", "analysis.report"},
+    "jinja2": {"creator.prompt", "analysis.report", "llm.transformers"},  # there: its errors
     "click": {"cli"},
     "rich": {"cli"},
     "torch": {"llm.transformers", "finetune.train"},

@@ -1,4 +1,4 @@
-"""A language model in this process: a local folder, run by transformers, under llguidance."""
+"""The backend that runs a model folder in this process."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localhpo.errors import BackendError, CardError
-from localhpo.llm import cards, loading, seeds
+from localhpo.llm import cards, seeds
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
+from localhpo.llm.transformers import loading
 
 if TYPE_CHECKING:
     from localhpo.llm.cards import Card
-    from localhpo.llm.decoding import Decoder
+    from localhpo.llm.transformers.decoding import Decoder
 
 
 class TransformersBackend:
@@ -39,8 +40,8 @@ class TransformersBackend:
         """
         card = _checked_card(folder)
         loading.import_libraries()
-        from localhpo.llm.decoding import Decoder
-        from localhpo.llm.network import Network
+        from localhpo.llm.transformers.decoding import Decoder
+        from localhpo.llm.transformers.network import Network
 
         self._threads = threads
         with self._working():
@@ -77,7 +78,7 @@ class TransformersBackend:
         seed: int = 0,
     ) -> list[Completion]:
         """Return `n` completions of the prompt, each accepted by the grammar."""
-        from localhpo.llm.decoding import Sampling
+        from localhpo.llm.transformers.decoding import Sampling
 
         if self._decoder is None:
             raise BackendError("the backend is closed")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from localhpo.errors import BackendError, ConstraintError, GenerationError
-from localhpo.llm.network import Network, Prefix
+from localhpo.llm.transformers.network import Network, Prefix
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
