@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 import localhpo
+from localhpo.cli._help import Group
 from localhpo.errors import LocalHPOError
 
 COMMANDS = ("init", "run", "trials", "report", "enqueue", "tasks", "models", "doctor")
@@ -25,7 +26,7 @@ COMMANDS = ("init", "run", "trials", "report", "enqueue", "tasks", "models", "do
 INTERRUPTED = 130
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group that imports a command's module when the command is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click calls it so
@@ -45,15 +46,18 @@ class LazyGroup(click.Group):
         return command
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    examples=(
+        "localhpo run breast-cancer-xgboost    # a ready task, as a first look",
+        "localhpo init train.py                # writes a task.toml for a script of yours",
+        "localhpo run task.toml                # tunes it; run it again to continue",
+    ),
+)
 @click.version_option(localhpo.__version__, prog_name="localhpo")
 def cli() -> None:
-    r"""Tune the hyperparameters of a training script on this machine, without a network.
-
-    \b
-    localhpo run breast-cancer-xgboost     a ready task, as a first look
-    localhpo init train.py                 writes a task.toml for a script of yours
-    localhpo run task.toml                 tunes it; run it again to continue
+    """Tune the hyperparameters of a training script on this machine, without a network.
 
     Everything is kept in ./.localhpo, or in the folder that LOCALHPO_HOME names.
     """

@@ -6,24 +6,29 @@ from typing import TYPE_CHECKING
 
 import click
 
+from localhpo.cli._help import Command
+
 if TYPE_CHECKING:
     from localhpo.cli._checks import Check
 
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "bad": ("bad", "bold red")}
 
 
-@click.command("doctor")
+@click.command(
+    "doctor",
+    cls=Command,
+    examples=(
+        "localhpo doctor",
+        "localhpo doctor --json",
+    ),
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    r"""Check Python, packages, devices, the store, models, prompts and disk.
+    """Check that everything is in place.
 
-    The exit code is 0 where LocalHPO is usable, and 1 where something must be mended first.
-
-    \b
-    Examples:
-        localhpo doctor
-        localhpo doctor --json
+    Python, packages, devices, the store, models, prompts and disk. The exit code is 0 where
+    LocalHPO is usable, and 1 where something must be mended first.
     """
     import dataclasses
 

@@ -8,14 +8,29 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from localhpo.cli._help import Command
+
 if TYPE_CHECKING:
     from localhpo.space import Parameter, Space
 
 
-@click.command("enqueue")
+@click.command(
+    "enqueue",
+    cls=Command,
+    examples=(
+        "localhpo enqueue task.toml --set lr=0.01 --set batch-size=64",
+        "localhpo enqueue task.toml --config config.json",
+    ),
+)
 @click.argument("task")
 @click.option("--study", default="main", show_default=True, help="Name of the study of this task.")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="One value.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="One value; give it as often as needed.",
+)
 @click.option(
     "--config", type=click.Path(path_type=Path, dir_okay=False),
     help="A JSON file: one object of names and values.",
@@ -24,16 +39,11 @@ if TYPE_CHECKING:
 def command(
     task: str, study: str, assignments: tuple[str, ...], config: Path | None, as_json: bool
 ) -> None:
-    r"""Let a configuration be run next, while the study runs or before it does.
+    """Let a configuration be run next.
 
-    TASK is a task file, a folder with a task.toml, the name of a ready task, or of a study as
-    `localhpo trials` lists it. Parameters that are not set take their defaults, or the middle of
-    their range.
-
-    \b
-    Examples:
-        localhpo enqueue task.toml --set lr=0.01 --set batch-size=64
-        localhpo enqueue task.toml --config config.json
+    Before the study runs, or while it runs in another process. TASK is a task file, a folder
+    with a task.toml, the name of a ready task, or of a study as `localhpo trials` lists it.
+    Parameters that are not set take their defaults, or the middle of their range.
     """
     from localhpo.cli import _output, _target
 

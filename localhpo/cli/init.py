@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING
 
 import click
 
+from localhpo.cli._help import Command
+
 if TYPE_CHECKING:
     from localhpo.cli._argparse_reader import Script
     from localhpo.cli._task_writer import Plan
 
 
-@click.command("init")
+@click.command(
+    "init",
+    cls=Command,
+    examples=(
+        "localhpo init train.py",
+        "localhpo init --output template.toml",
+    ),
+)
 @click.argument("script", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--output",
@@ -24,15 +33,11 @@ if TYPE_CHECKING:
 )
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
 def command(script: Path | None, output: Path, force: bool) -> None:
-    r"""Write a commented task.toml, from an argparse SCRIPT where one is given.
+    """Write a commented task.toml, from an argparse script.
 
-    The script is read, not run: its options, their types, choices and defaults become
+    SCRIPT is read, not run: its options, their types, choices and defaults become
     parameters with proposed ranges, by the habits of the field. Look at each before you run.
-
-    \b
-    Examples:
-        localhpo init train.py
-        localhpo init --output template.toml
+    Without a script a template is written.
     """
     from localhpo.cli import _task_writer
 

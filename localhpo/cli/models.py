@@ -6,41 +6,51 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from localhpo.cli._help import Command, Group
+
 if TYPE_CHECKING:
     from localhpo.llm.cards import Entry
 
 _STATE_STYLES = {"verified": "green", "no card": "yellow", "broken": "red"}
 
 
-@click.group("models", invoke_without_command=True)
+@click.group(
+    "models",
+    invoke_without_command=True,
+    cls=Group,
+    examples=(
+        "localhpo models",
+        "localhpo models --json",
+        "localhpo models show sprout",
+    ),
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the models as JSON.")
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    r"""List the language models on this machine, and whether their files are what they should be.
+    """List the language models on this machine.
 
-    Those that come with LocalHPO, and the folders below the one that LOCALHPO_MODELS names.
-    LocalHPO never downloads any.
-
-    \b
-    Examples:
-        localhpo models
-        localhpo models --json
-        localhpo models show sprout
+    Each is verified: its files must be what its card says. Shown are those that come with
+    LocalHPO, and the folders below the one that LOCALHPO_MODELS names. LocalHPO never
+    downloads any.
     """
     if context.invoked_subcommand is None:
         _list(as_json)
 
 
-@command.command("show")
+@command.command(
+    "show",
+    cls=Command,
+    examples=(
+        "localhpo models show sprout",
+        "localhpo models show sprout --json",
+    ),
+)
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print the model as JSON.")
 def show(name: str, as_json: bool) -> None:
-    r"""Show the card of a model: how it was made, what was measured, what it is not good at.
+    """Show the card of a model.
 
-    \b
-    Examples:
-        localhpo models show sprout
-        localhpo models show sprout --json
+    How it was made, what was measured, and what it is not good at.
     """
     from localhpo.cli import _output
 

@@ -7,8 +7,18 @@ from pathlib import Path
 
 import click
 
+from localhpo.cli._help import Command
 
-@click.command("report")
+
+@click.command(
+    "report",
+    cls=Command,
+    examples=(
+        "localhpo report",
+        "localhpo report task.toml --output report.md",
+        "localhpo report task.toml --json",
+    ),
+)
 @click.argument("task_or_study", required=False)
 @click.option("--study", default="main", show_default=True, help="Name of the study of a task.")
 @click.option(
@@ -17,16 +27,10 @@ import click
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 def command(task_or_study: str | None, study: str, output: Path | None, as_json: bool) -> None:
-    r"""Report on a study: the best configuration, the way there, failures, cost, all trials.
+    """Report on a study, in Markdown.
 
-    Markdown, drawn for reading on a terminal. The study may be running meanwhile; without a
-    name it is the only one there is.
-
-    \b
-    Examples:
-        localhpo report
-        localhpo report task.toml --output report.md
-        localhpo report task.toml --json
+    The best configuration, the way there, failures, cost, and all trials; drawn for reading on
+    a terminal. The study may be running meanwhile; without a name it is the only one there is.
     """
     from localhpo.cli import _conclusion, _output, _target
 

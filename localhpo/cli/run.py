@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from localhpo.cli._help import Command
+
 if TYPE_CHECKING:
     from localhpo.scheduler.observer import Observer
     from localhpo.study import Study
 
 
-@click.command("run")
+@click.command(
+    "run",
+    cls=Command,
+    examples=(
+        "localhpo run breast-cancer-xgboost --trials 3",
+        "localhpo run task.toml --creator tpe --seed 1",
+        "localhpo run task.toml --study wide --creator random --parallel 2 --json",
+    ),
+)
 @click.argument("task")
 @click.option("--study", default="main", show_default=True, help="Name of the study of this task.")
 @click.option("--trials", type=int, help="Trials of the study, in total over all runs.")
@@ -27,16 +37,11 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(task: str, study: str, as_json: bool, quiet: bool, **overrides: Any) -> None:
-    r"""Tune TASK: a task file, a folder with a task.toml, or the name of a ready task.
+    """Tune a task, or go on with its study.
 
-    Running it again continues the study; options stand in for what the task file says. Ctrl-C
-    stops it in order, a second one at once.
-
-    \b
-    Examples:
-        localhpo run breast-cancer-xgboost --trials 3
-        localhpo run task.toml --creator tpe --seed 1
-        localhpo run task.toml --study wide --creator random --parallel 2 --json
+    TASK is a task file, a folder with a task.toml, or the name of a ready task. Running it
+    again continues the study; options stand in for what the task file says. Ctrl-C stops it in
+    order, a second one at once.
     """
     opened = _open(task, study, overrides)
     ended = _run(opened, quiet)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import click
 
+from localhpo.cli._help import Command
 
-@click.command("tasks")
+
+@click.command(
+    "tasks",
+    cls=Command,
+    examples=(
+        "localhpo tasks",
+        "localhpo tasks --json",
+    ),
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the tasks as JSON.")
 def command(as_json: bool) -> None:
-    r"""List the ready tasks: real training scripts that come with LocalHPO.
+    """List the ready tasks.
 
-    \b
-    Examples:
-        localhpo tasks
-        localhpo tasks --json
+    They are real training scripts that come with LocalHPO; `localhpo run NAME` tunes one.
     """
     from localhpo import tasks
     from localhpo.cli import _output, _views

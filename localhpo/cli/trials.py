@@ -6,13 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from localhpo.cli._help import Command
+
 if TYPE_CHECKING:
     from localhpo.store import StudyRecord
     from localhpo.study import Study
     from localhpo.trial import Trial
 
 
-@click.command("trials")
+@click.command(
+    "trials",
+    cls=Command,
+    examples=(
+        "localhpo trials",
+        "localhpo trials task.toml --sort score",
+        "localhpo trials task.toml --failed",
+        "localhpo trials task.toml --json",
+    ),
+)
 @click.argument("task_or_study", required=False)
 @click.option("--study", default="main", show_default=True, help="Name of the study of a task.")
 @click.option("--failed", is_flag=True, help="Only those that failed, and what they said.")
@@ -22,17 +33,11 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print full records as JSON.")
 def command(task_or_study: str | None, study: str, failed: bool, sort: str, as_json: bool) -> None:
-    r"""List the trials of a study, or the studies where there are several.
+    """List the trials of a study, or the studies.
 
-    A study is named by its task file, its task's name, or as the list of studies names it. It
+    A study is named by its task file, its task's name, or as the list of studies names it.
+    Without a name: the trials of the only study, or the list where there are several. A study
     may be running meanwhile.
-
-    \b
-    Examples:
-        localhpo trials
-        localhpo trials task.toml --sort score
-        localhpo trials task.toml --failed
-        localhpo trials task.toml --json
     """
     from localhpo.cli import _target
 

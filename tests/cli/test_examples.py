@@ -1,6 +1,5 @@
 """Every example in a help works as it stands."""
 
-import inspect
 import json
 import shlex
 import subprocess
@@ -9,7 +8,7 @@ import sys
 import click
 import pytest
 
-from localhpo.cli import COMMANDS, cli, main
+from localhpo.cli import cli, main
 from localhpo.study import Study
 from localhpo.task import load
 
@@ -24,20 +23,15 @@ report(val_loss=(a.lr - 0.03) ** 2 + a.batch_size)
 """
 
 
-def helps(command, context):
-    yield inspect.cleandoc(command.help)
+def commands(command, context):
+    yield command
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
-            yield from helps(command.get_command(context, name), context)
+            yield from commands(command.get_command(context, name), context)
 
 
 def examples():
-    context, found = click.Context(cli), []
-    for name in COMMANDS:
-        for text in helps(cli.get_command(context, name), context):
-            lines = [line.strip() for line in text.splitlines() if line.startswith("    localhpo ")]
-            assert lines, text
-            found += lines
+    found = [line for each in commands(cli, click.Context(cli)) for line in each.examples]
     for line in dict.fromkeys(found):
         slow = [pytest.mark.slow] if "breast-cancer" in line else []
         yield pytest.param(line, marks=slow, id=line)
@@ -65,6 +59,13 @@ def studied(tmp_path_factory):
     return folder
 
 
+def test_examples_are_shown_as_they_are(capsys):
+    for command in commands(cli, click.Context(cli)):
+        assert command.examples, command.name
+        shown = command.get_help(click.Context(command))
+        assert all(f"\n  {line}\n" in f"{shown}\n" for line in command.examples)
+
+
 @pytest.mark.parametrize("example", list(examples()))
 def test_an_example_works(example, request, tmp_path, monkeypatch, capsys):
     verb = example.split()[1]
@@ -78,7 +79,7 @@ def test_an_example_works(example, request, tmp_path, monkeypatch, capsys):
         folder = request.getfixturevalue("studied")
         monkeypatch.setenv("LOCALHPO_HOME", str(folder / "home"))
         monkeypatch.chdir(folder)
-    assert main(shlex.split(example)[1:]) == 0, capsys.readouterr().err
+    assert main(shlex.split(example, comments=True)[1:]) == 0, capsys.readouterr().err
     told = capsys.readouterr().out
     assert told
     if "--json" in example:
