@@ -289,7 +289,7 @@ class Loop:
         if self._prune is None:
             return
         trial = self._ledger[number]
-        reason = self._prune(trial, self._ledger.trials, self._task)
+        reason = self._prune(trial, self._ledger.trials)
         if reason is not None and self._runs.stop(number, State.PRUNED):
             self._say("pruning", reason, trial)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from threading import Thread
 
@@ -12,6 +12,9 @@ from localhpo.errors import CreatorError
 from localhpo.trial import Proposal
 
 _Answer = Future[Sequence[Proposal]]
+
+_PATIENCE_S = 0.02
+"""An engine answers within this, and the free slot need not wait for the loop's next turn."""
 
 
 class Proposer:
@@ -44,6 +47,7 @@ class Proposer:
             self._thread = Thread(target=self._work, name="localhpo-creator", daemon=True)
             self._thread.start()
         self._questions.put((history, n, self._answer))
+        wait([self._answer], timeout=_PATIENCE_S)
 
     def take(self) -> Sequence[Proposal] | None:
         """Return the proposals; None while the Creator thinks, or when it was not asked.

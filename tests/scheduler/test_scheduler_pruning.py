@@ -3,12 +3,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localhpo.scheduler.pruning import median_stop, pruner_for, successive_halving
+from localhpo.scheduler.pruning import Curves, pruner_for
 from localhpo.task import PrunerSettings, Task
 from localhpo.trial import Measurement, Proposal, State, Trial
 
@@ -37,6 +38,15 @@ def study(*curves: Curve) -> list[Trial]:
     return [a_trial(number, curve) for number, curve in enumerate(curves)]
 
 
+def prune(name: str, trial: Trial, trials: Sequence[Trial], task: Task) -> str | None:
+    pruner = pruner_for(with_(task, name=name))
+    assert pruner is not None
+    return pruner(trial, trials)
+
+
+median_stop = partial(prune, "median")
+successive_halving = partial(prune, "asha")
+
 FOUR = study([5, 4, 1], [5, 4, 2], [5, 4, 3], [5, 4, 4])
 
 
@@ -52,8 +62,9 @@ def with_(task: Task, **changes: object) -> Task:
 
 def test_the_task_names_its_pruner(task: Task) -> None:
     assert pruner_for(with_(task, name="none")) is None
-    assert pruner_for(with_(task, name="median")) is median_stop
-    assert pruner_for(with_(task, name="asha")) is successive_halving
+    poor = a_trial(9, [9, 9, 9], State.RUNNING)
+    assert "median" in (pruner_for(with_(task, name="median"))(poor, FOUR) or "")
+    assert "best 1 of the 5" in (pruner_for(with_(task, name="asha"))(poor, FOUR) or "")
 
 
 @pytest.mark.parametrize(
@@ -177,16 +188,35 @@ def test_the_warm_up_and_the_factor_move_the_rungs(task: Task) -> None:
     assert successive_halving(a_trial(9, [1, 1, 1, 5], State.RUNNING), others, task)
 
 
-@pytest.mark.parametrize("prune", [median_stop, successive_halving])
+@pytest.mark.parametrize("rule", [median_stop, successive_halving])
 def test_no_curve_breaks_a_pruner_and_the_best_is_spared(
-    task: Task, prune: Callable[..., str | None]
+    task: Task, rule: Callable[..., str | None]
 ) -> None:
     values = st.floats(allow_nan=True, allow_infinity=True, width=16)
 
     @given(st.lists(st.lists(values, max_size=12), max_size=8), st.lists(values, max_size=12))
     def check(earlier: list[list[float]], curve: list[float]) -> None:
         others = study(*earlier)
-        prune(a_trial(9, curve, State.RUNNING), others, task)
-        assert prune(a_trial(9, [-1e9] * len(curve), State.RUNNING), others, task) is None
+        rule(a_trial(9, curve, State.RUNNING), others, task)
+        assert rule(a_trial(9, [-1e9] * len(curve), State.RUNNING), others, task) is None
 
     check()
+
+
+def test_a_curve_is_read_on_from_where_it_was_left(task: Task) -> None:
+    curves = Curves(task)
+    trial = a_trial(0, [3, NAN, 1, 2], State.RUNNING)
+    begun = trial.with_(measurements=trial.measurements[:3])
+    assert [p.cost for p in curves.of(begun).points] == [3, math.inf]
+    assert curves.of(trial) == Curves(task).of(trial)
+    assert curves.of(trial).best == 1
+    again = trial.with_(measurements=trial.measurements[:1], restarts=1)
+    assert [p.cost for p in curves.of(again).points] == [3]
+
+
+def test_the_first_value_of_a_step_counts_and_steps_may_come_in_any_order(task: Task) -> None:
+    reports = [(5, 1.0), (3, 2.0), (5, 9.0), (4, 3.0)]
+    measurements = tuple(Measurement(step, "loss", value, 0.0) for step, value in reports)
+    curve = Curves(task).of(a_trial(0, []).with_(measurements=measurements))
+    assert [(p.step, p.cost) for p in curve.points] == [(5, 1.0), (3, 2.0), (4, 3.0)]
+    assert [curve.cost_by(step) for step in (2, 3, 4, 5, 6)] == [None, 2.0, 3.0, 1.0, None]
