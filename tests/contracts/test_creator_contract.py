@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from localhpo.creator.batch import following
 from localhpo.creator.hybrid import Hybrid
 from localhpo.creator.prompt import Style
 from localhpo.errors import BackendError, SpaceExhaustedError
+from localhpo.llm import Backend, open_backend
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
 from localhpo.llm.scripted import ScriptedBackend
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
@@ -104,6 +106,16 @@ def scripted(task: Task) -> Creator:
     return open_creator(_set(task, "agent"), backend=ScriptedBackend(script))
 
 
+@functools.cache
+def built_in() -> Backend:
+    """Load the model that ships, once for all tests."""
+    return open_backend("transformers")
+
+
+def real(name: str, origins: set[str]) -> Case:
+    return Case(lambda task: open_creator(_set(task, name), backend=built_in()), frozenset(origins))
+
+
 def _set(task: Task, name: str) -> Task:
     return replace(task, creator=CreatorSettings(name=name, on_model_error="engine"))
 
@@ -117,6 +129,8 @@ CASES = {
     "agent, scripted": Case(scripted, frozenset({"model"} | STAND_INS)),
     "agent, compact": model("agent", "compact", Sampling, {"model"} | STAND_INS),
     "agent, down": model("agent", "chat", Failing, STAND_INS),
+    "agent, built-in model": real("agent", {"model"} | STAND_INS),
+    "hybrid, built-in model": real("hybrid", {"model", "default"} | STAND_INS),
     "hybrid": model("hybrid", "compact", Sampling, {"model", "default"} | STAND_INS),
     "hybrid, no model": Case(
         lambda task: Hybrid(None, note="no model"), frozenset({"default"} | STAND_INS)
