@@ -127,13 +127,13 @@ def _by_verdict(ending: Ending) -> _Found:
     message = ending.message
     match ending.verdict:
         case Verdict.COULD_NOT_START:
-            return Cause.COULD_NOT_START, f"the script could not be started: {message}"
+            return Cause.COULD_NOT_START, f"the command could not be started: {message}"
         case Verdict.TIMEOUT:
-            return Cause.TIMEOUT, f"the script was ended: {message}"
+            return Cause.TIMEOUT, f"the trial was ended: {message}"
         case Verdict.MEMORY:
-            return Cause.OUT_OF_MEMORY_HOST, f"the script was ended: {message}"
+            return Cause.OUT_OF_MEMORY_HOST, f"the trial was ended: {message}"
         case Verdict.LOST:
-            return Cause.SIGNAL, f"the process that supervised the script died: {message}"
+            return Cause.SIGNAL, f"the process that supervised the trial died: {message}"
         case _:
             return None
 
@@ -145,15 +145,15 @@ def _by_exit(ending: Ending) -> _Found:
     if said := _DEVICE_MEMORY.search(ending.stderr):
         return Cause.OUT_OF_MEMORY_DEVICE, f"the device ran out of memory ({said[0]})"
     if said := _HOST_MEMORY.search(ending.stderr):
-        return Cause.OUT_OF_MEMORY_HOST, f"the script ran out of host memory ({said[0]})"
+        return Cause.OUT_OF_MEMORY_HOST, f"the trial ran out of host memory ({said[0]})"
     killed = code in (-signal.SIGKILL, 128 + signal.SIGKILL)
     if ending.oom_kills and (killed or _WORKER_KILLED.search(ending.stderr)):
-        return Cause.OUT_OF_MEMORY_HOST, "the machine ran out of memory and ended the script"
+        return Cause.OUT_OF_MEMORY_HOST, "the machine ran out of memory and ended the trial"
     if code < 0:
         name = _signal_name(-code)
         why = " from outside, as a kernel does when memory runs out" if killed else ""
-        return Cause.SIGNAL, f"the script was ended by {name}{why}"
-    return Cause.EXIT_CODE, f"the script ended with exit code {code}{_last_error(ending.stderr)}"
+        return Cause.SIGNAL, f"the trial was ended by {name}{why}"
+    return Cause.EXIT_CODE, f"the trial ended with exit code {code}{_last_error(ending.stderr)}"
 
 
 def _by_metric(task: Task, ending: Ending, measurements: Sequence[Measurement]) -> _Found:

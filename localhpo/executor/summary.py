@@ -56,7 +56,7 @@ def trend(values: Sequence[float]) -> str:
     if len(finite) < 4:
         return ""
     span = max(finite) - min(finite)
-    width = max(2, len(finite) // 4)
+    width = max(2, len(finite) // 8)
     change = fmean(finite[-width:]) - fmean(finite[-2 * width : -width])
     if span == 0 or not math.isfinite(span) or abs(change) < FLAT * span:
         return "flat"
