@@ -130,10 +130,11 @@ class Prefix:
     def become(self, tokens: Sequence[int]) -> int:
         """Hold exactly these tokens; return how many of them had to be read."""
         kept = _common_length(self._tokens, tokens)
-        if kept < len(self._tokens) and not self._network.packs:
+        if self._network.packs:
+            self._forget(len(self._tokens) - kept)
+        elif kept < len(self._tokens):
             # A sliding window or a recurrent state cannot be taken back.
             self._cache, kept = self._network.empty_cache(), 0
-        self._crop(kept)
         if fresh := tokens[kept:]:
             self._network.read(self._cache, fresh, [len(fresh) - 1])
         self._tokens = list(tokens)
@@ -142,28 +143,40 @@ class Prefix:
     @contextmanager
     def row(self, branches: int) -> Iterator[Row]:
         """Give a row of branches behind this prefix, which is itself again afterwards."""
-        if self._network.packs:
-            yield Row(self._network, self._cache, branches)
-            self._crop(len(self._tokens))
-        else:
-            yield Row(self._network, copy.deepcopy(self._cache), branches)
+        packs = self._network.packs
+        cache = self._cache if packs else copy.deepcopy(self._cache)
+        row = Row(self._network, cache, len(self._tokens), branches)
+        yield row
+        if packs:
+            self._forget(len(row))
 
-    def _crop(self, length: int) -> None:
-        surplus = self._cache.get_seq_length() - length
-        if surplus:
-            self._cache.crop(-surplus)
+    def _forget(self, count: int) -> None:
+        """Drop the last tokens."""
+        if count:
+            self._cache.crop(-count)
 
 
 class Row:
     """Branches behind one prefix, each of which sees the prefix and itself."""
 
-    def __init__(self, network: Network, cache: DynamicCache, branches: int) -> None:
-        """Start each branch empty. More than one needs a network that packs."""
+    def __init__(self, network: Network, cache: DynamicCache, prefix: int, branches: int) -> None:
+        """Start each branch empty. More than one needs a network that packs.
+
+        Args:
+            network: What reads.
+            cache: Keys and values of the prefix; the branches are added to it.
+            prefix: Its length.
+            branches: How many there are.
+        """
         self._network = network
         self._cache = cache
-        self._prefix = cache.get_seq_length()
+        self._prefix = prefix
         self._lengths = [0] * branches
         self._owners: list[int] = []
+
+    def __len__(self) -> int:
+        """Tokens of all branches."""
+        return len(self._owners)
 
     def read(self, pending: Mapping[int, Sequence[int]]) -> Tensor:
         """Read the next tokens of some branches, in one pass.
