@@ -42,7 +42,7 @@ class TrialFact:
     config: str
     """`Space.text` of its configuration."""
     score: str
-    """Four significant digits; empty where there is none."""
+    """Four significant digits, more where the best two need them; empty where there is none."""
     quality: int | None
     """0 (worst known) to 9 (best known) by rank among the scored trials; None without a score."""
     cause: str

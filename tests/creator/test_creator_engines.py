@@ -106,7 +106,9 @@ def test_a_fresh_engine_goes_on_as_the_old_one_would(make_task, name, setting):
     assert len({space.key(trial.config) for trial in lived}) == trials
 
 
-@pytest.mark.parametrize("name", ["random", "tpe", "cmaes"])
+@pytest.mark.parametrize(
+    "name", ["random", "tpe", "cmaes", pytest.param("gp", marks=pytest.mark.slow)]
+)
 def test_another_process_proposes_the_same(make_task, name):
     script = textwrap.dedent(
         """
