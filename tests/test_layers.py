@@ -67,6 +67,7 @@ HOME_OF: dict[str, set[str]] = {
     "pynvml": {"scheduler.devices", "executor"},
     "onnxruntime": {"bench.problems"},
     "ray": {"executor.ray"},
+    "cloudpickle": {"executor.function"},
 }
 """Third party -> the modules of the package where it may be imported."""
 
@@ -102,7 +103,7 @@ def within(module: str, allowed: set[str]) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in allowed)
 
 
-@pytest.mark.parametrize("path", package_files(), ids=module_name)
+@pytest.mark.parametrize("path", list(package_files()), ids=module_name)
 def test_imports_go_downwards(path: Path) -> None:
     module = module_name(path)
     top = module.split(".")[0]
@@ -119,7 +120,7 @@ def test_imports_go_downwards(path: Path) -> None:
             assert within(inner, allowed), f"{module} imports {imported}"
 
 
-@pytest.mark.parametrize("path", package_files(), ids=module_name)
+@pytest.mark.parametrize("path", list(package_files()), ids=module_name)
 def test_third_parties_stay_at_home(path: Path) -> None:
     module = module_name(path)
     for imported in imports_of(path):
@@ -140,8 +141,15 @@ def test_files_and_functions_are_short(path: Path) -> None:
     assert source.count("\n") <= MAX_FILE_LINES
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = (node.end_lineno or 0) - node.lineno + 1
+            lines = (node.end_lineno or 0) - node.lineno + 1 - docstring_lines(node)
             assert lines <= MAX_FUNCTION_LINES, f"{node.name} has {lines} lines"
+
+
+def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    first = node.body[0]
+    if ast.get_docstring(node) is None:
+        return 0
+    return (first.end_lineno or 0) - first.lineno + 1
 
 
 def test_no_catch_all_modules() -> None:

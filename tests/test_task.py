@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from localhpo.errors import SpaceError, TaskError
-from localhpo.task import Task, load, parse, to_table, with_overrides
+from localhpo.task import load, parse, to_table, with_overrides
 
 GOOD = """
 [task]
@@ -134,5 +134,3 @@ def test_overrides_change_what_they_name(tmp_path: Path) -> None:
     assert (changed.creator.name, changed.creator.model) == ("random", "m")
     with pytest.raises(TaskError, match="--trials: must be greater than 0"):
         with_overrides(task, trials=0)
-
-

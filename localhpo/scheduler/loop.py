@@ -24,7 +24,6 @@ How a run ends:
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +39,9 @@ from localhpo.errors import (
 from localhpo.executor.clock import Clock, RealClock
 from localhpo.executor.protocol import Executor, Outcome
 from localhpo.scheduler import budget, view
+from localhpo.scheduler.admission import admit
 from localhpo.scheduler.audience import Audience
 from localhpo.scheduler.budget import Left, Spent
-from localhpo.scheduler.devices import find_inventory
 from localhpo.scheduler.ledger import Ledger, Recorder
 from localhpo.scheduler.observer import STOPPED_BY_USER, EventKind, Observer, Snapshot
 from localhpo.scheduler.placement import Inventory
@@ -133,7 +132,7 @@ class Loop:
         inbox: Callable[[], Sequence[Proposal]] = tuple,
         settings: LoopSettings | None = None,
     ) -> None:
-        budget.check(task.budget, task.resources)
+        inventory = admit(task, inventory)
         self._task = task
         self._seed = seed
         self._clock = clock or RealClock()
@@ -145,7 +144,7 @@ class Loop:
         self._runs = Runs(
             task=task,
             executor=executor,
-            inventory=inventory or find_inventory({**os.environ, **task.env}),
+            inventory=inventory,
             clock=self._clock,
             trial_folder=trial_folder,
         )

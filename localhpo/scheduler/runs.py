@@ -47,12 +47,7 @@ class Runs:
         clock: Clock,
         trial_folder: Callable[[int], Path],
     ) -> None:
-        """Begin with none.
-
-        Raises:
-            TaskError: a trial of this task can never run on this machine.
-        """
-        placement.check(task.resources, inventory)
+        """Begin with none; the task was admitted to the inventory."""
         self._task = task
         self._executor = executor
         self._inventory = inventory

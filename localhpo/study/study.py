@@ -31,6 +31,7 @@ from localhpo.errors import (
 )
 from localhpo.executor import Executor, ProcessExecutor
 from localhpo.executor.command import check as check_command
+from localhpo.scheduler.admission import admit
 from localhpo.scheduler.budget import Spent
 from localhpo.scheduler.loop import Loop
 from localhpo.scheduler.observer import Observer
@@ -181,8 +182,10 @@ class Study:
             CreatorError, ModelError: no proposal could be made.
         """
         self.close()
+        admit(self.task)  # what can be refused is refused before anything is written
         executor = self._executor or ProcessExecutor()
         try:
+            self._creator()
             session = self._begin()
             self._loop = self._make_loop(session, executor, observers, callbacks)
             with on_signal(self._loop.interrupt):

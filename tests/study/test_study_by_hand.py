@@ -103,7 +103,7 @@ def test_enqueued_configurations_come_first(task: Task) -> None:
 def test_a_configuration_is_enqueued_once(task: Task) -> None:
     study = Study.open(task)
     study.enqueue({"learning_rate": 0.01, "depth": 3})
-    with pytest.raises(ConfigurationError, match="must be new; .* is trial 0"):
+    with pytest.raises(ConfigurationError, match=r"must be new; .* is trial 0"):
         study.enqueue({"learning_rate": 0.0100000001, "depth": 3})
     with pytest.raises(ConfigurationError):
         study.enqueue({"learning_rate": 5.0, "depth": 3})
