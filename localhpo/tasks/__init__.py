@@ -1,0 +1,31 @@
+"""Ready tasks: one folder each, with a task.toml and a training script of a user's kind."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from localhpo.errors import TaskError
+
+_HERE = Path(__file__).resolve().parent
+
+
+def available() -> list[str]:
+    """Return the names of the ready tasks."""
+    return sorted(path.parent.name for path in _HERE.glob("*/task.toml"))
+
+
+def find(name: str) -> Path:
+    """Return the task file of a ready task.
+
+    Raises:
+        TaskError: there is none of that name.
+    """
+    names = available()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        raise TaskError(
+            f"there is no ready task called {name!r}: there is {', '.join(names)}",
+            hint=f"did you mean {near[0]}?" if near else "a task of your own: give its task.toml",
+        )
+    return _HERE / name / "task.toml"
