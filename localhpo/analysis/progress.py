@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from localhpo.trial import Direction, State, Trial, is_better
@@ -25,3 +26,9 @@ def improvements(curve: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
         if not steps or score != steps[-1][1]:
             steps.append((number, score))
     return steps
+
+
+def by_score(trials: Iterable[Trial], direction: Direction) -> list[Trial]:
+    """Return trials with the best score first, those without a score last."""
+    sign = 1.0 if direction == "minimize" else -1.0
+    return sorted(trials, key=lambda t: (math.inf if t.score is None else sign * t.score, t.number))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from localhpo.analysis import wording
 from localhpo.analysis.progress import improvements
 from localhpo.analysis.summary import Cost, Summary
 from localhpo.task import Task
-from localhpo.trial import Direction, State, Trial
+from localhpo.trial import State, Trial
 
 STATE_STYLES = {
     State.QUEUED: "dim",
@@ -178,9 +177,3 @@ def _cost(cost: Cost) -> str:
     if cost.peak_gpu_memory_mb is not None:
         parts.append(f"GPU memory {wording.memory(cost.peak_gpu_memory_mb)}")
     return "; ".join(parts)
-
-
-def by_score(trials: Iterable[Trial], direction: Direction) -> list[Trial]:
-    """Return trials with the best score first, those without a score last."""
-    sign = 1.0 if direction == "minimize" else -1.0
-    return sorted(trials, key=lambda t: (math.inf if t.score is None else sign * t.score, t.number))

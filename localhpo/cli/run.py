@@ -44,10 +44,13 @@ def command(task: str, study: str, as_json: bool, quiet: bool, **overrides: Any)
     order, a second one at once.
     """
     opened = _open(task, study, overrides)
+    before = len(opened.trials)
     ended = _run(opened, quiet)
     _conclude(opened, as_json)
     if ended is not None:
         raise ended
+    if before and before == len(opened.trials):
+        click.echo("nothing was left to run; --trials N raises the budget of the study", err=True)
 
 
 def _open(target: str, name: str, overrides: dict[str, Any]) -> Study:

@@ -55,7 +55,7 @@ def _studies() -> list[StudyRecord]:
 
 
 def _selected(study: Study, failed: bool, sort: str) -> list[Trial]:
-    from localhpo.cli._views import by_score
+    from localhpo.analysis.progress import by_score
 
     trials = [trial for trial in study.trials if not failed or trial.failure is not None]
     return by_score(trials, study.task.direction) if sort == "score" else trials

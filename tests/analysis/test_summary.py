@@ -2,7 +2,7 @@ import json
 import math
 from dataclasses import replace
 
-from localhpo.analysis.progress import improvements, incumbent
+from localhpo.analysis.progress import by_score, improvements, incumbent
 from localhpo.analysis.records import jsonable, summary_record, trial_record
 from localhpo.analysis.summary import cost, failures, notes, origins, summarize
 from localhpo.trial import Cause, Failure, Measurement, Proposal, State, Usage
@@ -26,6 +26,13 @@ def test_the_incumbent_goes_by_number_and_by_complete_trials_only(make_trial):
     assert incumbent(trials, "minimize") == [(0, 2.0), (3, 0.5), (4, 0.5)]
     assert incumbent(trials, "maximize") == [(0, 2.0), (3, 2.0), (4, 2.0)]
     assert improvements(incumbent(trials, "minimize")) == [(0, 2.0), (3, 0.5)]
+
+
+def test_by_score_puts_the_best_first_and_the_scoreless_last(make_trial):
+    trials = [failed(make_trial, 0, Cause.TIMEOUT)]
+    trials += [make_trial(n, CONFIG, score=score) for n, score in ((1, 2.0), (2, -1.0), (3, 2.0))]
+    assert [t.number for t in by_score(trials, "minimize")] == [2, 1, 3, 0]
+    assert [t.number for t in by_score(trials, "maximize")] == [1, 3, 2, 0]
 
 
 def test_a_study_without_trials():

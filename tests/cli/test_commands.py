@@ -133,6 +133,14 @@ def test_running_again_continues(localhpo):
     assert [t["number"] for t in again["trials"]] == [0, 1, 2, 3, 4]
 
 
+def test_a_study_that_is_done_says_how_to_go_on(localhpo, capsys):
+    localhpo("run", "task.toml", "--quiet", "--trials", "1")
+    assert main(["run", "task.toml", "--quiet", "--trials", "1"]) == 0
+    told = capsys.readouterr()
+    assert "1 of 1 trials" in told.out
+    assert "--trials N raises the budget" in told.err
+
+
 def test_a_study_under_other_settings_is_refused(localhpo):
     localhpo("run", "task.toml", "--quiet", "--trials", "1")
     told = localhpo("run", "task.toml", "--quiet", "--seed", "9", code=2)
