@@ -1,10 +1,10 @@
 """History -> Optuna study: what an engine knows before it is asked.
 
 The study lives in memory and is made anew for each proposal, so a proposal depends on the
-history alone (a quarter of a millisecond per trial of ten parameters). Trials of any origin enter as added ones: complete ones
-with their score, pruned ones with their steps, failed ones without any value, and those
-whose end is still to come as running. Refused configurations (infeasible) say nothing about
-the objective and stay out.
+history alone; it costs a quarter of a millisecond per trial of ten parameters. Trials of any
+origin enter as added ones: complete ones with their score, pruned ones with their steps,
+failed ones without any value, and those whose end is still to come as running. Refused
+configurations (infeasible) say nothing about the objective and stay out.
 """
 
 from __future__ import annotations
