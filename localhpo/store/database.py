@@ -2,8 +2,8 @@
 
 DuckDB lets one process write, or many read. So nobody here keeps the file open: a session
 lasts milliseconds. A DuckDB instance of our own, in memory, stays for the life of a
-`Database` and the file is attached to it for the session, which is ten times faster than to
-open the file (measured: 6 ms against 25 ms, closing included).
+`Database` and the file is attached to it for the session, which saves what a new instance
+costs each time (measured: attach and detach 6 ms, open and close 25 ms).
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class Database:
         """
         with as_store_errors(self.path, "write"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self._is_empty():
+                self.path.unlink()  # a full disk kept DuckDB from its first block; it would refuse
         with self._session("", wait_s) as connection:
             schema.migrate(connection, __version__)
             connection.execute("BEGIN")
@@ -73,7 +75,7 @@ class Database:
             StoreVersionError: a newer LocalHPO has written it.
             StoreError: it cannot be read.
         """
-        if not self.path.exists():
+        if not self.path.exists() or self._is_empty():
             yield None
             return
         with self._session("(READ_ONLY)", wait_s) as connection:
@@ -96,6 +98,9 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _is_empty(self) -> bool:
+        return self.path.exists() and self.path.stat().st_size == 0
 
     @contextmanager
     def _session(self, options: str, wait_s: float) -> Iterator[DuckDBPyConnection]:

@@ -18,81 +18,87 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
+_M001_TABLES = """
+CREATE TABLE studies (
+    study VARCHAR NOT NULL, task VARCHAR NOT NULL, created_at TIMESTAMPTZ NOT NULL,
+    version VARCHAR NOT NULL, settings JSON NOT NULL,
+    spool_id VARCHAR NOT NULL, spool_bytes BIGINT NOT NULL
+);
+COMMENT ON TABLE studies IS 'one row per study; settings may not change while it lasts';
+COMMENT ON COLUMN studies.version IS 'of LocalHPO, when the study was created';
+COMMENT ON COLUMN studies.spool_bytes IS 'how much of its spool is in these tables';
+
+CREATE TABLE trials (
+    study VARCHAR NOT NULL, trial INTEGER NOT NULL, state VARCHAR NOT NULL,
+    score DOUBLE, config JSON NOT NULL,
+    cause VARCHAR, message VARCHAR, stderr_tail VARCHAR, summary VARCHAR NOT NULL,
+    seed HUGEINT NOT NULL, restarts INTEGER NOT NULL, user_attrs JSON NOT NULL,
+    queued_at TIMESTAMPTZ, started_at TIMESTAMPTZ, finished_at TIMESTAMPTZ
+);
+COMMENT ON TABLE trials IS 'one row per trial; a trial that failed has no score';
+COMMENT ON COLUMN trials.cause IS 'why it failed';
+COMMENT ON COLUMN trials.seed IS 'given to the script';
+
+CREATE TABLE proposals (
+    study VARCHAR NOT NULL, trial INTEGER NOT NULL, origin VARCHAR NOT NULL,
+    rationale VARCHAR NOT NULL, rationale_by VARCHAR NOT NULL, evidence INTEGER[] NOT NULL,
+    tries INTEGER NOT NULL, seed HUGEINT, model_digest VARCHAR,
+    prompt_tokens BIGINT NOT NULL, completion_tokens BIGINT NOT NULL,
+    seconds DOUBLE NOT NULL, prompt VARCHAR, prompt_sha256 VARCHAR, answer VARCHAR,
+    engine_state JSON NOT NULL, note VARCHAR NOT NULL
+);
+COMMENT ON TABLE proposals IS 'where each trial came from, why, and what that cost';
+COMMENT ON COLUMN proposals.tries IS 'configurations drawn until this one was new';
+COMMENT ON COLUMN proposals.seed IS 'of the model or the engine, for this proposal';
+COMMENT ON COLUMN proposals.answer IS 'the raw completion of the model';
+
+CREATE TABLE resources (
+    study VARCHAR NOT NULL, trial INTEGER NOT NULL, wall_s DOUBLE NOT NULL, cpu_s DOUBLE,
+    peak_memory_mb DOUBLE, peak_gpu_memory_mb DOUBLE
+);
+COMMENT ON TABLE resources IS 'what each trial used';
+
+CREATE TABLE metrics (
+    study VARCHAR NOT NULL, trial INTEGER NOT NULL, step BIGINT NOT NULL,
+    name VARCHAR NOT NULL, value DOUBLE NOT NULL, time TIMESTAMPTZ
+);
+COMMENT ON TABLE metrics IS 'what scripts reported, in the order of report';
+
+CREATE TABLE events (
+    study VARCHAR NOT NULL, time TIMESTAMPTZ, kind VARCHAR NOT NULL,
+    message VARCHAR NOT NULL, trial INTEGER, data JSON NOT NULL
+);
+COMMENT ON TABLE events IS 'what happened in a study, in order';
+"""
+
+_M001_VIEWS = """
+CREATE VIEW params AS
+    SELECT
+        study, trial, name, value ->> '$' AS value,
+        CASE WHEN json_type(value) NOT IN ('VARCHAR', 'BOOLEAN')
+            THEN TRY_CAST(value AS DOUBLE) END AS number
+    FROM (
+        SELECT
+            study, trial, unnest(json_keys(config)) AS name,
+            unnest(json_extract(config, '$.*')) AS value
+        FROM trials
+    );
+COMMENT ON VIEW params IS 'one row per active hyperparameter of a trial; as columns: '
+    'PIVOT (SELECT study, trial, name, number FROM params) ON name USING first(number)';
+COMMENT ON COLUMN params.number IS 'the value, where it is a number';
+
+CREATE VIEW overview AS
+    SELECT study, trial, state, score, origin, wall_s, cause, config
+    FROM trials JOIN proposals USING (study, trial) JOIN resources USING (study, trial)
+    ORDER BY study, trial;
+COMMENT ON VIEW overview IS 'one row per trial: start here';
+"""
+
+
 def m001_initial(connection: DuckDBPyConnection) -> None:
     """Make all tables."""
-    connection.execute("""
-        CREATE TABLE studies (
-            study VARCHAR NOT NULL, task VARCHAR NOT NULL, created_at TIMESTAMPTZ NOT NULL,
-            version VARCHAR NOT NULL, settings JSON NOT NULL,
-            spool_id VARCHAR NOT NULL, spool_bytes BIGINT NOT NULL
-        );
-        COMMENT ON TABLE studies IS 'one row per study; settings may not change while it lasts';
-        COMMENT ON COLUMN studies.version IS 'of LocalHPO, when the study was created';
-        COMMENT ON COLUMN studies.spool_bytes IS 'how much of its spool is in these tables';
-
-        CREATE TABLE trials (
-            study VARCHAR NOT NULL, trial INTEGER NOT NULL, state VARCHAR NOT NULL,
-            score DOUBLE, config JSON NOT NULL,
-            cause VARCHAR, message VARCHAR, stderr_tail VARCHAR, summary VARCHAR NOT NULL,
-            seed HUGEINT NOT NULL, restarts INTEGER NOT NULL, user_attrs JSON NOT NULL,
-            queued_at TIMESTAMPTZ, started_at TIMESTAMPTZ, finished_at TIMESTAMPTZ
-        );
-        COMMENT ON TABLE trials IS 'one row per trial; a trial that failed has no score';
-        COMMENT ON COLUMN trials.cause IS 'why it failed';
-        COMMENT ON COLUMN trials.seed IS 'given to the script';
-
-        CREATE TABLE proposals (
-            study VARCHAR NOT NULL, trial INTEGER NOT NULL, origin VARCHAR NOT NULL,
-            rationale VARCHAR NOT NULL, rationale_by VARCHAR NOT NULL, evidence INTEGER[] NOT NULL,
-            tries INTEGER NOT NULL, seed HUGEINT, model_digest VARCHAR,
-            prompt_tokens BIGINT NOT NULL, completion_tokens BIGINT NOT NULL,
-            seconds DOUBLE NOT NULL, prompt VARCHAR, prompt_sha256 VARCHAR, answer VARCHAR,
-            engine_state JSON NOT NULL, note VARCHAR NOT NULL
-        );
-        COMMENT ON TABLE proposals IS 'where each trial came from, why, and what that cost';
-        COMMENT ON COLUMN proposals.tries IS 'configurations drawn until this one was new';
-        COMMENT ON COLUMN proposals.seed IS 'of the model or the engine, for this proposal';
-        COMMENT ON COLUMN proposals.answer IS 'the raw completion of the model';
-
-        CREATE TABLE resources (
-            study VARCHAR NOT NULL, trial INTEGER NOT NULL, wall_s DOUBLE NOT NULL, cpu_s DOUBLE,
-            peak_memory_mb DOUBLE, peak_gpu_memory_mb DOUBLE
-        );
-        COMMENT ON TABLE resources IS 'what each trial used';
-
-        CREATE TABLE metrics (
-            study VARCHAR NOT NULL, trial INTEGER NOT NULL, step BIGINT NOT NULL,
-            name VARCHAR NOT NULL, value DOUBLE NOT NULL, time TIMESTAMPTZ
-        );
-        COMMENT ON TABLE metrics IS 'what scripts reported, in the order of report';
-
-        CREATE TABLE events (
-            study VARCHAR NOT NULL, time TIMESTAMPTZ, kind VARCHAR NOT NULL,
-            message VARCHAR NOT NULL, trial INTEGER, data JSON NOT NULL
-        );
-        COMMENT ON TABLE events IS 'what happened in a study, in order';
-
-        CREATE VIEW params AS
-            SELECT
-                study, trial, name, value ->> '$' AS value,
-                CASE WHEN json_type(value) NOT IN ('VARCHAR', 'BOOLEAN')
-                    THEN TRY_CAST(value AS DOUBLE) END AS number
-            FROM (
-                SELECT
-                    study, trial, unnest(json_keys(config)) AS name,
-                    unnest(json_extract(config, '$.*')) AS value
-                FROM trials
-            );
-        COMMENT ON VIEW params IS 'one row per active hyperparameter of a trial; as columns: '
-            'PIVOT (SELECT study, trial, name, number FROM params) ON name USING first(number)';
-        COMMENT ON COLUMN params.number IS 'the value, where it is a number';
-
-        CREATE VIEW overview AS
-            SELECT study, trial, state, score, origin, wall_s, cause, config
-            FROM trials JOIN proposals USING (study, trial) JOIN resources USING (study, trial)
-            ORDER BY study, trial;
-        COMMENT ON VIEW overview IS 'one row per trial: start here';
-    """)
+    connection.execute(_M001_TABLES)
+    connection.execute(_M001_VIEWS)
 
 
 MIGRATIONS = (m001_initial,)
@@ -128,9 +134,8 @@ def migrate(connection: DuckDBPyConnection, version: str) -> None:
     Raises:
         StoreVersionError: a newer LocalHPO has written it.
     """
-    for number, migration in enumerate(MIGRATIONS, start=1):
-        if number <= version_of(connection):
-            continue
+    done = version_of(connection)
+    for number, migration in enumerate(MIGRATIONS[done:], start=done + 1):
         connection.execute("BEGIN")
         connection.execute(
             "CREATE TABLE IF NOT EXISTS migrations "

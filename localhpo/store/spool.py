@@ -80,9 +80,12 @@ def read_header(path: Path) -> Header:
             f"{path} has format {body['format']}, written by LocalHPO {body.get('version')}; "
             f"this LocalHPO reads formats up to {FORMAT}"
         )
-    del body["format"]
-    spool_id = body.pop("id")
-    return Header(codec.decode_study(body), spool_id)
+    try:
+        del body["format"]
+        spool_id = body.pop("id")
+        return Header(codec.decode_study(body), spool_id)
+    except (KeyError, TypeError) as error:
+        raise _damaged(path, 0, str(error)) from error
 
 
 def read_lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[tuple[Line, int]]:

@@ -127,7 +127,8 @@ class Store:
             StudyNotFoundError: there is no such study.
             StoreError: it cannot be read.
         """
-        return self._content(name).decoded_trials()
+        with _blaming(self._spool(name)):
+            return self._content(name).decoded_trials()
 
     def events(self, name: str) -> list[Event]:
         """Return the events of a study in the order of their arrival.
@@ -136,7 +137,8 @@ class Store:
             StudyNotFoundError: there is no such study.
             StoreError: it cannot be read.
         """
-        return self._content(name).decoded_events()
+        with _blaming(self._spool(name)):
+            return self._content(name).decoded_events()
 
     def writer(self, name: str) -> Writer:
         """Take the study: nobody else runs it until the writer is closed, or this process dies.
@@ -249,8 +251,7 @@ class Store:
     def _content(self, name: str) -> Fold:
         path = self._spool(name)
         try:
-            with _blaming(path):
-                return Fold.of(line for line, _ in spool.read_lines(path))
+            return Fold.of(line for line, _ in spool.read_lines(path))
         except FileNotFoundError:
             pass
         with self._database.reading(wait_s=_READ_WAIT_S) as connection:
@@ -261,7 +262,7 @@ class Store:
 
     def _restore(self, name: str) -> None:
         """Write the spool of a study whose folder is gone, from the tables."""
-        content, record, path = self._content(name), self.study(name), self._spool(name)
+        record, content, path = self.study(name), self._content(name), self._spool(name)
         with as_store_errors(path, "write"):
             path.parent.mkdir(parents=True, exist_ok=True)
         spool.create(path, record, content.lines())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_CLOSE_WAIT_S = 0.5
+_CLOSE_WAIT_S = 0.2
 """How long the last flush waits for another study's flush, which takes milliseconds."""
 
 
@@ -33,7 +33,7 @@ class Writer:
     """
 
     def __init__(self, lock: StudyLock, appender: SpoolWriter, database: Database) -> None:
-        """Take over the lock and an open spool; `close` releases both."""
+        """Take over the lock and an open spool, which `close` gives up."""
         self._lock = lock
         self._spool = appender
         self._database = database
@@ -51,7 +51,7 @@ class Writer:
         """Write the trial as it is now, without its measurements. Blocks until it is on disk.
 
         Raises:
-            StoreError: the disk is full, for instance; the store is as it was before.
+            StoreError: the disk is full, for instance.
             InputError: an attribute, or the state of an engine, is not JSON.
         """
         known = self._fold.trials.get(trial.number, {})
@@ -136,7 +136,6 @@ class Writer:
                 self.flush(wait_s=_CLOSE_WAIT_S)
             finally:
                 self._spool.close()
-                self._database.close()
                 self._lock.release()
 
     def __enter__(self) -> Self:

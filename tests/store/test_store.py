@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +26,11 @@ def write(store: Store, *trials: Trial, name: str = NAME) -> None:
 
 def lose_folders(store: Store) -> None:
     shutil.rmtree(store.home / "studies")
+
+
+def test_importing_the_store_does_not_load_duckdb() -> None:
+    code = "import sys, localhpo.store; sys.exit('duckdb' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # Studies.
@@ -296,16 +303,20 @@ def test_rebuilding_keeps_studies_that_only_the_tables_have(
     assert store.verify() == []
 
 
+@pytest.mark.parametrize(
+    "line", ['{"trial": {"nummer": 1}}', '{"trail": {}}', '{"trial": 3}', '{"measurements": {}}']
+)
 def test_a_damaged_spool_is_named_and_keeps_its_rows(
     store: Store,
     full_trial: FullTrial,
     record: Callable[..., StudyRecord],
     caplog: pytest.LogCaptureFixture,
+    line: str,
 ) -> None:
     write(store, full_trial())
     path = store.study_folder(NAME) / "spool.jsonl"
-    with path.open("ab") as file:
-        file.write(b'{"trial": {"nummer": 1}}\n')
+    with path.open("a") as file:
+        file.write(line + "\n")
     with pytest.raises(StoreError, match=r"spool\.jsonl is damaged"):
         store.trials(NAME)
     with pytest.raises(StoreError, match=r"spool\.jsonl is damaged"):
@@ -340,6 +351,13 @@ def test_verify_finds_what_was_changed_by_hand(
         connection.execute(sql)
     assert [problem.split(": ")[0] for problem in store.verify()] == [NAME]
     store.rebuild()
+    assert store.verify() == []
+
+
+def test_an_empty_file_is_taken_for_no_database(store: Store, full_trial: FullTrial) -> None:
+    (store.home / "store.duckdb").touch()
+    assert len(store.studies()) == 1
+    write(store, full_trial())
     assert store.verify() == []
 
 

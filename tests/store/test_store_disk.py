@@ -86,7 +86,7 @@ def test_a_study_goes_on_once_there_is_space_again(tmp_path: Path) -> None:
         written = 0
         try:
             with store.writer(NAME) as writer:
-                ballast.write_bytes(b"x" * 100_000)
+                ballast.write_bytes(b"x" * 10_000_000)
                 while True:
                     writer.trial(trial(written))
                     written += 1
@@ -101,7 +101,7 @@ def test_a_study_goes_on_once_there_is_space_again(tmp_path: Path) -> None:
         assert len(store.trials(NAME)) == written + 1
         assert store.verify() == []
         """,
-        options="size=8m",
+        options="size=14m",
     )
 
 
@@ -156,6 +156,33 @@ def test_a_disk_too_full_for_the_tables_leaves_the_spool_in_charge(tmp_path: Pat
         assert store.verify() == []
         """,
         options="size=12m",
+    )
+
+
+def test_a_disk_too_full_for_the_first_table_is_no_lasting_harm(tmp_path: Path) -> None:
+    on_small_disk(
+        tmp_path / "disk",
+        """
+        store.create_study(StudyRecord(NAME, "water", {}, 1.0, "0.1.0"))
+        ballast = home / "ballast"
+        try:
+            ballast.write_bytes(b"x" * 10_000_000)
+        except OSError:
+            pass
+        try:
+            store.flush()
+        except StoreError as error:
+            assert "store.duckdb" in str(error), error
+            assert "free space" in error.hint, error.hint
+        else:
+            raise AssertionError("there was space")
+        assert [s.name for s in store.studies()] == [NAME]
+        ballast.unlink()
+        with store.writer(NAME) as writer:
+            writer.trial(trial(0))
+        assert store.verify() == []
+        """,
+        options="size=4m",
     )
 
 

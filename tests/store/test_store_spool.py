@@ -80,7 +80,9 @@ def test_damage_in_the_middle_is_an_error_that_says_where(path: Path) -> None:
         bodies(path)
 
 
-@pytest.mark.parametrize("line", [b"[1]\n", b"{}\n", b'{"trial": {}}\n', b"", b'{"study": {}'])
+@pytest.mark.parametrize(
+    "line", [b"[1]\n", b"{}\n", b'{"trial": {}}\n', b"", b'{"study": {}', b'{"study": {}}\n']
+)
 def test_a_file_that_is_no_spool_is_an_error(path: Path, line: bytes) -> None:
     path.write_bytes(line)
     with pytest.raises(StoreError, match="damaged at byte 0"):
