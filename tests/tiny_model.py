@@ -12,7 +12,8 @@ END = "<|end|>"
 CORPUS = [
     '{"learning_rate":3.1e-4,"max_depth":7,"booster":"dart","subsample":0.85,"gamma":0}',
     '{"analysis":"the best trial used a small learning rate","config":{},"evidence":[1,4]}',
-    "Propose the next configuration of the study. Trials so far, worst to best:",
+    "You tune hyperparameters. Propose the next configuration of the study.",
+    "Trials so far, worst to best: 1: 0.71, 4: 0.83.",
 ]
 CONTEXT = 2048
 
@@ -23,7 +24,7 @@ def make_model(folder: Path, kind: str = "llama", **changes: Any) -> Path:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     settings: dict[str, Any] = {
-        "vocab_size": 320,  # more than the tokenizer has, as models pad it
+        "vocab_size": 512,  # more than the tokenizer has, as models pad it
         "hidden_size": 64,
         "intermediate_size": 128,
         "num_hidden_layers": 2,
@@ -80,7 +81,7 @@ def _tokenizer() -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=310, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+        vocab_size=480, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(CORPUS * 5, trainer)
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END)
