@@ -27,7 +27,7 @@ STATE_STYLES = {
 }
 
 _ROOM_FOR_ORIGIN = 90
-"""Columns below which the origin of a trial is left out."""
+"""Columns below which the origin of a trial is left out, and in a listing its time."""
 
 
 def plain_table(*headers: str, right: Sequence[str] = ()) -> Table:
@@ -38,19 +38,20 @@ def plain_table(*headers: str, right: Sequence[str] = ()) -> Table:
     return table
 
 
-def trials_table(task: Task, trials: Iterable[Trial], best: Trial | None) -> Table:
-    """Return the listing of trials; the best one is marked."""
-    table = plain_table(
-        "trial", "state", task.metric, "time", "origin", "configuration",
-        right=("trial", task.metric, "time"),
-    )  # fmt: skip
+def trials_table(task: Task, trials: Iterable[Trial], best: Trial | None, width: int) -> Table:
+    """Return the listing of trials for so many columns; the best one is marked."""
+    roomy = width >= _ROOM_FOR_ORIGIN
+    headers = ["trial", "state", wording.plain(task.metric), "time", "origin", "configuration"]
+    right = ("trial", headers[2], "time")
+    table = plain_table(*(h for h in headers if roomy or h not in ("time", "origin")), right=right)
     for trial in trials:
+        is_best = best is not None and trial.number == best.number
+        aside = (wording.duration(trial.usage.wall_s), wording.plain(trial.proposal.origin))
         table.add_row(
             str(trial.number),
             state_text(trial),
-            score_text(trial, is_best=best is not None and trial.number == best.number),
-            wording.duration(trial.usage.wall_s),
-            wording.plain(trial.proposal.origin),
+            score_text(trial, is_best=is_best),
+            *(aside if roomy else ()),
             wording.assignments(wording.values(task.space, trial.config)),
         )
     return table

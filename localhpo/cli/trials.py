@@ -74,7 +74,8 @@ def _print_trials(study: Study, trials: list[Trial], failed: bool, as_json: bool
     if failed:
         table = _views.failures_table(trials)
     else:
-        table = _views.trials_table(study.task, trials, study.best)
+        width = _output.console().width
+        table = _views.trials_table(study.task, trials, study.best, width)
     _output.show(table)
 
 

@@ -50,6 +50,18 @@ def test_values_are_spelled_canonically(small_space):
     assert wording.assignments(texts) == "learning_rate=3.1e-4 depth=3 gone=x[2Jy"
 
 
+@pytest.mark.parametrize(
+    ("message", "tail", "said"),
+    [
+        ("exit code 1", "Traceback\nValueError: bad\n\n", "exit code 1: ValueError: bad"),
+        ("exit code 1: ValueError: bad", "Traceback\nValueError: bad", None),
+        ("timeout", "", None),
+    ],
+)
+def test_a_failure_says_its_last_line_once(message, tail, said):
+    assert wording.said(message, tail) == (said or message)
+
+
 def test_escape_sequences_and_lines_do_not_get_through():
     assert wording.plain("a\x1b[31m\r\n b\t\u202ec\x00") == "a[31m b c"
     assert wording.plain_lines("one\x1b[0m  \ntwo\r50%\r100%") == "one[0m\ntwo\n50%\n100%"

@@ -202,10 +202,17 @@ def test_the_summary_of_nothing(make_task, draw):
 
 def test_the_table_of_trials_marks_the_best(study, draw):
     task, trials = study
-    lines = draw(trials_table(task, trials, trials[1])).splitlines()
+    lines = draw(trials_table(task, trials, trials[1], width=100)).splitlines()
     assert lines[0].split() == ["trial", "state", "loss", "time", "origin", "configuration"]
     assert "* 0.25" in lines[3]
     assert "failed (exit code)" in lines[4]
+
+
+def test_a_narrow_table_leaves_more_room_for_the_configuration(study, draw):
+    task, trials = study
+    lines = draw(trials_table(task, trials, trials[1], width=60), width=60).splitlines()
+    assert lines[0].split() == ["trial", "state", "loss", "configuration"]
+    assert any(line.endswith(" learning_rate=3.1e-4") for line in lines)
 
 
 def test_the_table_of_failures_shows_the_last_line(study, draw):
