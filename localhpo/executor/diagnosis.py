@@ -69,14 +69,14 @@ class Ending:
     @property
     def notes(self) -> list[str]:
         """What a reader of the record should know besides."""
-        notes = []
+        notes = [self.message.strip("; ")] if self.verdict is Verdict.EXITED else []
         if self.left_behind:
             notes.append(f"left {self.left_behind} process(es) behind, ended")
         if self.unreadable:
             notes.append(f"{self.unreadable} reported line(s) unreadable")
         if self.log_error:
             notes.append(f"output not kept ({self.log_error})")
-        return notes
+        return [note for note in notes if note]
 
 
 _DEVICE_MEMORY = re.compile(

@@ -30,12 +30,16 @@ from types import ModuleType
 from typing import Any
 
 from localhpo.errors import TaskError
-from localhpo.executor import call
 from localhpo.executor.process import ProcessExecutor, ProcessRun
 from localhpo.executor.protocol import Job
 from localhpo.task import Task
 
+CALL = str(Path(__file__).with_name("call.py"))
+"""The program that calls the function."""
+
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class FunctionExecutor:
@@ -65,7 +69,7 @@ class FunctionExecutor:
             ExecutorError: see `ProcessExecutor.start`.
         """
         style = check(self._function, job.task)
-        program = [sys.executable, "-P", call.__file__]
+        program = [sys.executable, "-P", CALL]
         argv = [*program, str(self._payload), job.task.metric, style]
         return self._processes.launch(job, argv)
 
@@ -110,10 +114,6 @@ def check(function: Callable[..., Any], task: Task) -> str:
             hint="give the argument a default: it is left out where it is inactive",
         )
     return "keywords"
-
-
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _pickled(function: Callable[..., Any]) -> bytes:

@@ -3,12 +3,12 @@
 What is covered and what is not, of ending, measuring and logging, stands at the top of
 `localhpo.executor.supervisor`. The folder of a trial afterwards:
 
-    stdout.txt  stderr.txt     what it printed: head and tail where it was too much
-    stop                       a marker: the trial was asked to end (`report()` says True)
-    run/config.json            its hyperparameters
-    run/metrics.jsonl          what it reported
-    run/job.json               argument list, folder, limits: enough to run it by hand
-    run/result.json            how it ended; there only when nothing of the trial was left
+    stdout.txt  stderr.txt    what it printed: head and tail where it was too much
+    stop                      a marker: the trial was asked to end (`report()` says True)
+    localhpo/config.json      its hyperparameters
+    localhpo/metrics.jsonl    what it reported
+    localhpo/job.json         argument list, folder, limits: enough to run it by hand
+    localhpo/result.json      how it ended; there only when nothing of the trial was left
 
 and whatever the script itself put there. A run in a folder that was used before ends what an
 earlier run has left running (that takes both LocalHPO and the supervisor to be killed at once),
@@ -30,17 +30,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from localhpo.errors import ExecutorError, TaskError
-from localhpo.executor import supervisor
 from localhpo.executor.command import arguments
 from localhpo.executor.diagnosis import Ending, Verdict, conclude
 from localhpo.executor.protocol import Job, Outcome
 from localhpo.executor.tail import Reader, compile_pattern, last_lines, parse_line, parse_stdout
 from localhpo.trial import Measurement, State, Usage
 
+SUPERVISOR = str(Path(__file__).with_name("supervisor.py"))
+"""A program, not a module of this process."""
 STDERR_LINES = 100
 """Of standard error, searched for what went wrong."""
 CLOSE_S = 15.0
 """Beyond the grace period: then the supervisor itself is taken to be stuck."""
+STRAYS_S = 10.0
+"""For what an earlier run has left to end, once it is killed."""
 
 
 class ProcessExecutor:
@@ -110,22 +113,22 @@ class Files:
         self.stdout = self.folder / "stdout.txt"
         self.stderr = self.folder / "stderr.txt"
         self.stop = self.folder / "stop"
-        self.run = self.folder / "run"
-        self.config = self.run / "config.json"
-        self.metrics = self.run / "metrics.jsonl"
-        self.job = self.run / "job.json"
-        self.result = self.run / "result.json"
+        self.own = self.folder / "localhpo"
+        self.config = self.own / "config.json"
+        self.metrics = self.own / "metrics.jsonl"
+        self.job = self.own / "job.json"
+        self.result = self.own / "result.json"
 
     def clear(self) -> None:
         """Make the folder, without what an earlier run of the trial left there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.job.exists() and not self.result.exists():
             end_strays(self.folder)
-        if self.run.exists():
-            shutil.rmtree(self.run)
+        if self.own.exists():
+            shutil.rmtree(self.own)
         for path in (self.stdout, self.stderr, self.stop):
             path.unlink(missing_ok=True)
-        self.run.mkdir()
+        self.own.mkdir()
         self.metrics.touch()
 
     def environment(self, job: Job) -> dict[str, str]:
@@ -233,7 +236,7 @@ class ProcessRun:
         files.job.write_text(json.dumps(orders, indent=2) + "\n")
         with files.stderr.open("ab") as stderr:  # a traceback of the supervisor's own
             return subprocess.Popen(
-                [sys.executable, "-I", "-S", supervisor.__file__, str(files.job)],
+                [sys.executable, "-I", "-S", SUPERVISOR, str(files.job)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -262,7 +265,7 @@ class ProcessRun:
         except ValueError:
             end_strays(self._files.folder)
             code = self._supervisor.returncode
-            result = {"verdict": Verdict.LOST, "message": f"exit code {code}"}
+            result = {"verdict": Verdict.LOST, "message": f"it ended with {code}"}
         usage = Usage(result.get("wall_s", 0.0), result.get("cpu_s"), result.get("peak_memory_mb"))
         return Ending(
             Verdict(result["verdict"]),
@@ -297,7 +300,7 @@ def end_strays(folder: Path) -> None:
                     found.append(process)
         return found
 
-    deadline = time.monotonic() + supervisor.GIVE_UP_S
+    deadline = time.monotonic() + STRAYS_S
     while left := strays():
         if time.monotonic() > deadline:
             pids = ", ".join(str(process.pid) for process in left)

@@ -1,6 +1,6 @@
 """What an Executor is: it runs one trial and says what happened.
 
-Laws, which `tests/contracts/executor.py` runs over every implementation:
+Laws, which `tests/contracts/test_executor_contract.py` runs over every implementation:
 
 - `start` does not block on the trial, and never raises because of the trial itself: a
   command that does not exist is an outcome (`could not start`), not an exception;

@@ -32,6 +32,7 @@ What is not covered:
 - processes under another user (sudo): they can be neither measured nor signalled;
 - memory that comes and goes between two polls (0.1 s, more on machines with thousands of
   processes), and memory of devices. Mapped files count while their pages are resident;
+- the size of files that the script writes itself, its reports among them;
 - anything but Linux; any malice: this supervises scripts, it does not contain them.
 """
 
@@ -139,7 +140,7 @@ class Supervisor:
                 self._keep_time()
                 self._attend()
                 if time.monotonic() > self._kill_at + GIVE_UP_S:
-                    self._message += " (and cannot be killed: it is stuck in the kernel)"
+                    self._message += "; what it started cannot be killed"
                     break
             self._empty_pipes()
         for log in self._logs:

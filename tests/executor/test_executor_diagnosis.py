@@ -171,3 +171,17 @@ def test_the_supervisor_speaks_the_same_words() -> None:
     source = Path(supervisor.__file__).read_text()
     for verdict in set(Verdict) - {Verdict.LOST}:  # a lost one does not speak
         assert f'"{verdict}"' in source
+
+
+def test_notes_say_what_happened_besides(make_task: Callable[..., Task]) -> None:
+    ending = ended(
+        message="; what it started cannot be killed",
+        left_behind=2,
+        unreadable=1,
+        log_error="stdout.txt: No space left on device",
+    )
+    assert conclude(make_task(), ending, GOOD).summary == (
+        "loss 0.25 at step 2; 0.0 s; what it started cannot be killed; left 2 process(es) behind,"
+        " ended; 1 reported line(s) unreadable; output not kept (stdout.txt: No space left on"
+        " device)"
+    )

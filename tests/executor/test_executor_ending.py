@@ -233,7 +233,7 @@ def test_a_killed_localhpo_leaves_no_process(
     assert all(map(is_alive, other.pids))
     other.end()
     wait_until(lambda: not any(map(is_alive, other.pids)))
-    assert "abandoned" in trials.read("run/result.json")
+    assert "abandoned" in trials.read("localhpo/result.json")
 
 
 def test_a_fork_of_localhpo_does_not_keep_its_trial_alive(

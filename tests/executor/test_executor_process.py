@@ -91,8 +91,8 @@ def test_the_environment_is_what_the_design_says(
         "PYTHONUNBUFFERED": "1",
         "LOCALHPO_SEED": "7",
         "LOCALHPO_TRIAL_DIR": str(trial),
-        "LOCALHPO_CONFIG": str(trial / "run" / "config.json"),
-        "LOCALHPO_METRICS": str(trial / "run" / "metrics.jsonl"),
+        "LOCALHPO_CONFIG": str(trial / "localhpo" / "config.json"),
+        "LOCALHPO_METRICS": str(trial / "localhpo" / "metrics.jsonl"),
     }
     assert expected.items() <= environ.items()
     assert trials.read("stderr.txt") == ""
@@ -148,9 +148,9 @@ def test_usage_is_measured(trials: Any) -> None:
 
 def test_the_result_is_written_beside_the_job(trials: Any) -> None:
     trials.run(REPORT)
-    result = json.loads(trials.read("run/result.json"))
+    result = json.loads(trials.read("localhpo/result.json"))
     assert (result["verdict"], result["exit_code"], result["left_behind"]) == ("exited", 0, 0)
-    job = json.loads(trials.read("run/job.json"))
+    job = json.loads(trials.read("localhpo/job.json"))
     assert job["argv"] == [sys.executable, "train.py", "--learning_rate", "0.001", "--depth", "3"]
 
 
