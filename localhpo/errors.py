@@ -139,7 +139,7 @@ class NoGoodTrialError(LocalHPOError):
     """The study ended without one good trial."""
 
     exit_code = 3
-    default_hint = "`localhpo trials` shows each failure and its cause"
+    default_hint = "`localhpo trials --failed` shows each failure and its cause"
 
 
 class StudyInterruptedError(LocalHPOError):

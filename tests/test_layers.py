@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sampler": {"trial", "space", "task", "creator"},
     "tasks": {"reporter"},
     "cli": ABOVE | {"study", "sampler", "tasks", "cli"},
+    "__main__": {"cli"},
     "__init__": ABOVE | {"study", "sampler", "tasks"},  # lazily
 }
 """Package module -> what it may import (a dotted name allows that submodule alone)."""

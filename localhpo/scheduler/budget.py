@@ -44,6 +44,11 @@ class Left:
     gpu_s: float | None
 
     @property
+    def used_up(self) -> bool:
+        """Whether no trial may be started any more."""
+        return self.trials == 0 or bool(self.time_is_up)
+
+    @property
     def time_is_up(self) -> str:
         """The sentence that says which time is used up; empty while there is some."""
         if self.wall_s is not None and self.wall_s <= 0:

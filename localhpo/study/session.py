@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from localhpo import __version__
-from localhpo.errors import InputError, StudyNotFoundError
+from localhpo.errors import ConfigurationError, InputError, StudyNotFoundError
 from localhpo.executor.clock import RealClock
 from localhpo.scheduler.ledger import Ledger
+from localhpo.space import Space
 from localhpo.store import Store, StudyRecord, Writer
 from localhpo.study.inbox import Inbox
 from localhpo.task import Task, parse, to_table
-from localhpo.trial import Proposal, Trial
+from localhpo.trial import Config, Proposal, Trial
 
 
 class Session:
@@ -56,6 +58,22 @@ class Session:
     def close(self) -> None:
         """Let others write. May be called twice."""
         self.writer.close()
+
+
+def new_config(space: Space, config: Mapping[str, Any], trials: Sequence[Trial]) -> Config:
+    """Return a user's configuration on the grid.
+
+    Raises:
+        ConfigurationError: it is not in the space, or it is that of a trial.
+    """
+    config = space.canonical(config)
+    for trial in trials:
+        if space.key(trial.config) == space.key(config):
+            raise ConfigurationError(
+                f"a configuration must be new; {space.text(config)} is trial {trial.number} "
+                f"({trial.state})"
+            )
+    return config
 
 
 def task_of(record: StudyRecord) -> Task:

@@ -23,7 +23,6 @@ from typing import Any, Self
 
 from localhpo.creator import Creator, History, open_creator
 from localhpo.errors import (
-    ConfigurationError,
     InputError,
     NoGoodTrialError,
     StudyLockedError,
@@ -33,19 +32,19 @@ from localhpo.executor import Executor, ProcessExecutor
 from localhpo.executor.command import check as check_command
 from localhpo.scheduler.admission import admit
 from localhpo.scheduler.budget import Spent
+from localhpo.scheduler.budget import left as budget_left
 from localhpo.scheduler.loop import Loop
 from localhpo.scheduler.observer import Observer
 from localhpo.store import Event, Store, default_home, study_name
 from localhpo.study.identity import check_same
 from localhpo.study.inbox import Inbox
-from localhpo.study.session import Session, task_of
+from localhpo.study.session import Session, new_config, task_of
 from localhpo.study.signals import on_signal
 from localhpo.study.told import outcome
 from localhpo.study.watch import Watch
 from localhpo.task import Task
 from localhpo.trial import (
     ADDED,
-    Config,
     Measurement,
     Proposal,
     State,
@@ -183,6 +182,8 @@ class Study:
         """
         self.close()
         admit(self.task)  # what can be refused is refused before anything is written
+        if self._is_used_up():  # no model is loaded for nothing
+            return self._check_good(self.trials)
         executor = self._executor or ProcessExecutor()
         try:
             self._creator()
@@ -195,8 +196,7 @@ class Study:
             if self._executor is None:
                 executor.close()
             self.close()
-        if counted(trials) and best_trial(trials, self.task.direction) is None:
-            raise NoGoodTrialError(f"none of the {counted(trials)} trials of {self.key} was good")
+        return self._check_good(trials)
 
     def interrupt(self) -> None:
         """End a `run` in order; a second call kills what still runs. Safe in a callback."""
@@ -260,7 +260,7 @@ class Study:
         Raises:
             ConfigurationError: it is not in the space, or was tried already.
         """
-        config = self._new(config)
+        config = new_config(self.task.space, config, self.trials)
         if self._loop is not None:  # a callback's wish: the loop keeps the ledger
             self._inbox.put(config)
             return
@@ -290,7 +290,7 @@ class Study:
             StudyLockedError: another process writes this study.
         """
         told = outcome(self.task.metric, score, failure, pruned)
-        config = self._new(config)
+        config = new_config(self.task.space, config, self.trials)
         with self._writing() as session:
             ledger = session.ledger
             trial = ledger.start(ledger.queue(Proposal(config, origin=ADDED)))
@@ -348,6 +348,14 @@ class Study:
             self._session = Session(self._store, self.key, self.task, self._inbox)
         return self._session
 
+    def _is_used_up(self) -> bool:
+        spent = Spent.from_data([event.data for event in self.events])
+        return budget_left(self.task.budget, counted(self.trials), spent).used_up
+
+    def _check_good(self, trials: Sequence[Trial]) -> None:
+        if counted(trials) and best_trial(trials, self.task.direction) is None:
+            raise NoGoodTrialError(f"none of the {counted(trials)} trials of {self.key} was good")
+
     def _make_loop(
         self,
         session: Session,
@@ -379,19 +387,3 @@ class Study:
         if self._opened_creator is None:
             self._opened_creator = open_creator(self.task)
         return self._opened_creator
-
-    def _new(self, config: Mapping[str, Any]) -> Config:
-        """Return the configuration on the grid.
-
-        Raises:
-            ConfigurationError: it is not in the space, or is known already.
-        """
-        space = self.task.space
-        config = space.canonical(config)
-        for trial in self.trials:
-            if space.key(trial.config) == space.key(config):
-                raise ConfigurationError(
-                    f"a configuration must be new; {space.text(config)} is trial {trial.number} "
-                    f"({trial.state})"
-                )
-        return config

@@ -78,7 +78,7 @@ def finished(tmp_path_factory):
     for config in ({"lr": 0.1, "depth": 2}, {"lr": 0.03, "depth": 1}, {"lr": 0.1, "depth": 7}):
         study.enqueue(config)
     done = subprocess.run(
-        [sys.executable, "-m", "localhpo.cli", "run", "task.toml", "--quiet"],
+        [sys.executable, "-m", "localhpo", "run", "task.toml", "--quiet"],
         capture_output=True, text=True, check=True, cwd=folder,
         env={**os.environ, "LOCALHPO_HOME": str(folder / "home")},
     )  # fmt: skip
@@ -253,7 +253,7 @@ def running(project):
     """A study that runs in another process, and will for a minute."""
     (project / "train.py").write_text(TRAIN.replace("SLEEP", "60"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "localhpo.cli", "run", "task.toml"],
+        [sys.executable, "-m", "localhpo", "run", "task.toml"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     for line in process.stderr:

@@ -41,7 +41,7 @@ def make_project(folder):
     """Make a folder as the examples have it: a script, a task file, a configuration."""
     (folder / "train.py").write_text(TRAIN)
     (folder / "config.json").write_text(json.dumps({"lr": 0.01, "batch-size": 32}))
-    command = [sys.executable, "-m", "localhpo.cli", "init", "train.py"]
+    command = [sys.executable, "-m", "localhpo", "init", "train.py"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     task = folder / "task.toml"
     task.write_text(task.read_text().replace("trials = 20", "trials = 2"))

@@ -108,11 +108,11 @@ def test_a_bug_is_one_line_and_the_way_to_its_traceback(failing, capsys, monkeyp
 
 
 def localhpo(*arguments, **more):
-    return [sys.executable, "-m", "localhpo.cli", *arguments]
+    return [sys.executable, "-m", "localhpo", *arguments]
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
-    shell = f"{sys.executable} -m localhpo.cli doctor --json | head -n 1; exit ${{PIPESTATUS[0]}}"
+    shell = f"{sys.executable} -m localhpo doctor --json | head -n 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(
         ["bash", "-c", shell], capture_output=True, text=True, cwd=tmp_path, check=False
     )

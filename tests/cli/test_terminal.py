@@ -51,7 +51,7 @@ class Terminal:
         self._screen, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, width, 0, 0))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "localhpo.cli", "run", "task.toml"],
+            [sys.executable, "-m", "localhpo", "run", "task.toml"],
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=theirs,
