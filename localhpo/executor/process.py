@@ -95,10 +95,16 @@ class ProcessExecutor:
         return run
 
     def close(self) -> None:
-        """End whatever still runs, as interrupted; takes up to the grace period."""
+        """End whatever still runs, as interrupted, within the grace period.
+
+        A trial that was asked to end before has had its time: it is killed at once.
+        """
         self._closed = True
         for run in self._live:
-            run.stop(State.INTERRUPTED)
+            if run.asked:
+                run.kill()
+            else:
+                run.stop(State.INTERRUPTED)
         for run in self._live:
             run.wait()
         self._live = []
@@ -181,6 +187,11 @@ class ProcessRun:
         return self._outcome is not None
 
     @property
+    def asked(self) -> bool:
+        """Whether it was asked to end."""
+        return self._asked is not None
+
+    @property
     def outcome(self) -> Outcome | None:
         """How it ended; None while it runs, or while reports are still to be read."""
         self._advance()
@@ -208,6 +219,11 @@ class ProcessRun:
                 # Before the marker: a script that sees it and ends has then been asked.
                 lifeline.write(b"p" if state is State.PRUNED else b"i")
             self._files.stop.touch()
+
+    def kill(self) -> None:
+        """End it at once: a supervisor without its lifeline does not wait."""
+        if not self.over and self._supervisor.stdin is not None:
+            self._supervisor.stdin.close()
 
     def wait(self) -> None:
         """Wait until it has ended, once it was stopped; end a supervisor that is stuck."""

@@ -84,5 +84,8 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """End whatever still runs, as interrupted. May be called twice."""
+        """End whatever still runs, as interrupted; at once what was asked to end before.
+
+        May be called twice.
+        """
         ...

@@ -37,7 +37,7 @@ lr = { type = "float", low = 1e-3, high = 1.0, log = true }
 
 [budget]
 trials = 2
-grace_s = 1
+grace_s = 600
 
 [creator]
 name = "random"

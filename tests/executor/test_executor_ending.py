@@ -63,6 +63,17 @@ def test_a_trial_that_ignores_term_is_killed_after_the_grace(trials: Any, is_ali
     assert not any(map(is_alive, trials.pids()))
 
 
+def test_closing_kills_at_once_what_was_asked_to_end_before(trials: Any, is_alive: Alive) -> None:
+    ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    run = trials.start(ignore + WITH_DAEMON + ENDLESS, grace_s=600.0)
+    trials.until_reported(run)
+    run.stop(State.INTERRUPTED)
+    assert run.outcome is None, "it has 600 s of grace"
+    trials.executor.close()
+    assert trials.finish(run).state is State.INTERRUPTED
+    assert not any(map(is_alive, trials.pids()))
+
+
 def test_the_grace_period_lets_a_trial_clean_up(trials: Any) -> None:
     source = """
         import os, signal, sys, time
