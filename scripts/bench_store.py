@@ -5,9 +5,10 @@ turn, several times, in the same folder, so that all see the same disk and the s
 
     python scripts/bench_store.py [--trials 50] [--repeats 5] [--folder DIR]
 
-- ours: queued, running and complete are each synced to disk, the values appended; the tables
-  are brought up to date once a second, as the loop of a study does, and at the end;
-- ours, eager: the tables are brought up to date after every trial;
+- localhpo: queued, running and complete are each synced to disk, the values appended; the
+  tables are flushed as the loop of a study does it: after every trial, which the writer heeds
+  once a second, and at the end;
+- localhpo, eager: the tables are truly brought up to date after every trial;
 - Optuna: a study on JournalStorage, or on RDBStorage with SQLite; ask, report, tell.
 """
 
@@ -25,14 +26,12 @@ from localhpo.trial import Measurement, Proposal, State, Trial
 
 PARAMETERS = [f"parameter_{i}" for i in range(10)]
 STEPS = 20
-FLUSH_S = 1.0
 
 
-def ours(folder: Path, trials: int, *, flush_s: float) -> None:
+def ours(folder: Path, trials: int, *, eager: bool) -> None:
     store = Store(folder)
     store.create_study(StudyRecord("bench/main", "bench", {}, time.time(), "0"))
     with store.writer("bench/main") as writer:
-        flushed = time.monotonic()
         for number in range(trials):
             config = {name: number / 7 for name in PARAMETERS}
             trial = Trial(number, State.QUEUED, Proposal(config, "user"), queued_at=time.time())
@@ -44,9 +43,7 @@ def ours(folder: Path, trials: int, *, flush_s: float) -> None:
                     number, [Measurement(step, "loss", 1 / (step + 1), time.time())]
                 )
             writer.trial(trial.to(State.COMPLETE, score=0.05, finished_at=time.time()))
-            if time.monotonic() - flushed >= flush_s:
-                writer.flush()
-                flushed = time.monotonic()
+            writer.flush(now=eager)
 
 
 def optuna_study(folder: Path, trials: int, *, kind: str) -> None:
@@ -71,8 +68,8 @@ def optuna_study(folder: Path, trials: int, *, kind: str) -> None:
 
 
 CONTESTANTS: dict[str, Callable[[Path, int], None]] = {
-    "localhpo": lambda folder, trials: ours(folder, trials, flush_s=FLUSH_S),
-    "localhpo, eager": lambda folder, trials: ours(folder, trials, flush_s=0.0),
+    "localhpo": lambda folder, trials: ours(folder, trials, eager=False),
+    "localhpo, eager": lambda folder, trials: ours(folder, trials, eager=True),
     "optuna journal": lambda folder, trials: optuna_study(folder, trials, kind="journal"),
     "optuna sqlite": lambda folder, trials: optuna_study(folder, trials, kind="sqlite"),
 }

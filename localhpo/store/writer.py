@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_FLUSH_EVERY_S = 1.0
+"""Closing a DuckDB file costs tens of milliseconds, however little was written."""
 _CLOSE_WAIT_S = 0.2
 """How long the last flush waits for another study's flush, which takes milliseconds."""
 
@@ -40,7 +42,9 @@ class Writer:
         self._header = spool.read_header(appender.path)
         self._fold = Fold.of(line for line, _ in spool.read_lines(appender.path))
         self._fold.rows.clear()  # only trials are needed from here on; rows may be many
-        self._flushed = -1
+        self._flushed = -1  # so much of the spool is in the tables; unknown as yet
+        self._kept_up = True
+        self._due_at = time.monotonic()
 
     @property
     def name(self) -> str:
@@ -100,12 +104,26 @@ class Writer:
         """
         self._spool.sync()
 
-    def flush(self, *, wait_s: float = 0.0) -> bool:
-        """Bring the tables up to now; False where another process has them (try later).
+    def flush(self, *, wait_s: float = 0.0, now: bool = False) -> bool:
+        """Bring the tables up to date, once a second at most, so that it may be called often.
+
+        Args:
+            wait_s: how long to try while another process has the tables.
+            now: not to heed when it was done last.
+
+        Returns:
+            False where another process has the tables: nothing is lost, and a later flush, or
+            the next writer of any study, brings them up to date.
 
         Raises:
             StoreError: the tables cannot be written, and waiting will not help.
         """
+        if now or time.monotonic() >= self._due_at:
+            self._kept_up = self._write(wait_s)
+            self._due_at = time.monotonic() + _FLUSH_EVERY_S
+        return self._kept_up
+
+    def _write(self, wait_s: float) -> bool:
         if self._flushed == self._spool.end:
             return True
         self._spool.sync()  # or a power cut could leave the tables ahead of the spool
@@ -133,7 +151,7 @@ class Writer:
         """
         if self._lock.held:
             try:
-                self.flush(wait_s=_CLOSE_WAIT_S)
+                self.flush(wait_s=_CLOSE_WAIT_S, now=True)
             finally:
                 self._spool.close()
                 self._lock.release()

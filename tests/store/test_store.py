@@ -141,7 +141,7 @@ def test_measurements_keep_the_order_of_report(store: Store) -> None:
         for i in range(0, len(reported), 7):
             writer.measurements(0, reported[i : i + 7])
             writer.measurements(0, [])
-            assert writer.flush()
+            assert writer.flush(now=True)
     assert store.trials(NAME)[0].measurements == tuple(reported)
     assert store.verify() == []
     lose_folders(store)
@@ -158,7 +158,7 @@ def test_a_restart_drops_what_the_earlier_run_reported(store: Store, flush_betwe
             writer.trial(each)
             writer.measurements(each.number, [old])
         if flush_between:
-            assert writer.flush()
+            assert writer.flush(now=True)
         writer.trial(trial := trial.to(State.INTERRUPTED))
         writer.trial(trial := trial.to(State.RUNNING, restarts=1))
         writer.measurements(0, [new])

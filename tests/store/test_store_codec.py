@@ -98,7 +98,7 @@ def test_any_trials_go_into_the_tables_and_come_back(
             writer.measurements(trial.number, trial.measurements)
         for message in messages:
             writer.event("note", message, data={"m": message})
-        assert writer.flush()
+        assert writer.flush(now=True)
     assert store.verify() == []
 
 

@@ -135,7 +135,7 @@ def test_a_disk_too_full_for_the_tables_leaves_the_spool_in_charge(tmp_path: Pat
         store.create_study(StudyRecord(NAME, "water", {}, 1.0, "0.1.0"))
         with store.writer(NAME) as writer:
             writer.trial(trial(0))
-            assert writer.flush()
+            assert writer.flush(now=True)
             size = store.home.joinpath("store.duckdb").stat().st_size
             for number in range(1, 200):
                 writer.trial(trial(number))
@@ -144,7 +144,7 @@ def test_a_disk_too_full_for_the_tables_leaves_the_spool_in_charge(tmp_path: Pat
             except OSError:
                 pass
             try:
-                writer.flush()
+                writer.flush(now=True)
             except StoreError as error:
                 assert "store.duckdb" in str(error), error
                 assert "free space" in error.hint, error.hint
@@ -152,7 +152,7 @@ def test_a_disk_too_full_for_the_tables_leaves_the_spool_in_charge(tmp_path: Pat
                 raise AssertionError("there was space")
             assert len(store.trials(NAME)) == 200
             ballast.unlink()
-            assert writer.flush()
+            assert writer.flush(now=True)
         assert store.verify() == []
         """,
         options="size=12m",

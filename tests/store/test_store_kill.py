@@ -35,7 +35,7 @@ WRITER = """
         writer.event("note", "running", number, {"restarts": restarts})
         writer.trial(trial.to(State.COMPLETE, score=number / 7))
         print(number, flush=True)
-        writer.flush()
+        writer.flush(now=True)
         number += 1
 """
 

@@ -111,8 +111,8 @@ def test_a_shell_left_open_neither_fails_nor_holds_up_a_study(
             with store.writer(name) as writer:
                 writer.trial(trial(0))
                 writer.measurements(0, [Measurement(1, "f1", 0.5, 1.0)])
-                assert not writer.flush()
-                assert not writer.flush(wait_s=0.05)
+                assert not writer.flush(now=True)
+                assert not writer.flush(wait_s=0.05, now=True)
                 writer.trial(trial(1))
             assert [t.number for t in store.trials(name)] == [0, 1]
         assert {s.name for s in store.studies()} == {NAME, "new/main"}
@@ -134,8 +134,8 @@ def test_what_a_shell_held_up_comes_in_while_the_study_runs(store: Store, shell:
     with store.writer(NAME) as writer:
         with shell(False):
             writer.trial(trial(0))
-            assert not writer.flush()
-        assert writer.flush()
+            assert not writer.flush(now=True)
+        assert writer.flush(now=True)
         assert in_tables(store, "SELECT count(*) FROM trials") == 1
 
 
@@ -144,17 +144,33 @@ def test_a_connection_of_this_very_process_does_no_harm(store: Store) -> None:
     with store.writer(NAME) as writer:
         with duckdb.connect(str(store.home / "store.duckdb")) as connection:
             writer.trial(trial(0))
-            assert not writer.flush()
+            assert not writer.flush(now=True)
             assert connection.execute("SELECT count(*) FROM trials").fetchall() == [(0,)]
-        assert writer.flush()
+        assert writer.flush(now=True)
     assert store.verify() == []
+
+
+def test_flushing_often_costs_little_and_tells_what_became_of_the_last(
+    store: Store, shell: Shell
+) -> None:
+    with store.writer(NAME) as writer:
+        assert writer.flush()
+        for number in range(3):
+            writer.trial(trial(number))
+            assert writer.flush()
+        assert in_tables(store, "SELECT count(*) FROM trials") == 0  # it was not yet time
+        assert [t.number for t in store.trials(NAME)] == [0, 1, 2]
+        with shell(False):
+            assert not writer.flush(now=True)
+        assert not writer.flush()  # nor here
+    assert in_tables(store, "SELECT count(*) FROM trials") == 3
 
 
 def test_a_shell_can_look_between_two_flushes(store: Store) -> None:
     with store.writer(NAME) as writer:
         for number in range(3):
             writer.trial(trial(number))
-            assert writer.flush()
+            assert writer.flush(now=True)
             assert in_tables(store, "SELECT count(*) FROM trials") == number + 1
 
 
@@ -185,7 +201,7 @@ WRITE_MANY = """
         for number in range({trials}):
             writer.trial(Trial(number, State.RUNNING, Proposal({{"x": number}}, "user")))
             writer.measurements(number, [Measurement(1, "f1", 0.5, 1.0)])
-            writer.flush()
+            writer.flush(now=True)
 """
 
 
