@@ -170,7 +170,7 @@ def find(name_or_path: str) -> Path:
         if folder.name == name_or_path:
             return folder
     path = Path(name_or_path).expanduser()
-    if path.is_dir():
+    if name_or_path and path.is_dir():
         return path
     names = sorted({folder.name for folder in folders})
     raise InputError(

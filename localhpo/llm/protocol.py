@@ -4,7 +4,7 @@ A backend takes the constraint in two forms and uses the one that it can enforce
 can enforce neither refuses to open. To this package a grammar is text: it knows nothing of
 search spaces.
 
-Laws, which `tests/contracts/backend.py` runs over every implementation:
+Laws, which `tests/contracts/test_backend_contract.py` runs over every implementation:
 
 - every completion that `generate` returns matches the constraint, and ended by itself
   (hitting `max_tokens` is a `GenerationError`, never a truncated text);

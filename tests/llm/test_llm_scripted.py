@@ -1,0 +1,69 @@
+"""Answers from a script."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from localhpo.errors import BackendError, ConstraintError, GenerationError, InputError
+from localhpo.llm import Constraint, Message, open_backend
+
+ASKED = [Message("user", "Propose.")]
+DIGIT = Constraint('start: "{\\"a\\":" /[1-9]/ "}"', {})
+
+
+def test_a_list_is_given_in_order_and_ends() -> None:
+    backend = open_backend("scripted", script=['{"a":1}', '{"a":2}', '{"a":3}'])
+    assert [c.text for c in backend.generate(ASKED, DIGIT, n=2)] == ['{"a":1}', '{"a":2}']
+    assert [c.text for c in backend.generate(ASKED, DIGIT)] == ['{"a":3}']
+    with pytest.raises(BackendError, match="it held 3 answers"):
+        backend.generate(ASKED, DIGIT)
+
+
+def test_a_function_is_given_messages_constraint_and_seed() -> None:
+    def script(messages: object, constraint: object, seed: int) -> str:
+        assert (messages, constraint) == (ASKED, DIGIT)
+        return json.dumps({"a": seed % 9 + 1}, separators=(",", ":"))
+
+    backend = open_backend("scripted", script=script)
+    (first, second) = backend.generate(ASKED, DIGIT, n=2, seed=4)
+    assert first.text == '{"a":5}'
+    assert second.seed != first.seed
+
+
+@pytest.mark.parametrize("text", ['{"a":0}', '{"a":1', '{"a":1}}', ' {"a":1}', "ä", ""])
+def test_an_answer_that_does_not_match_is_refused(text: str) -> None:
+    with pytest.raises(ConstraintError, match="does not match the grammar"):
+        open_backend("scripted", script=[text]).generate(ASKED, DIGIT)
+
+
+def test_a_broken_grammar_is_refused() -> None:
+    with pytest.raises(ConstraintError, match="cannot be compiled"):
+        open_backend("scripted", script=["a"]).generate(ASKED, Constraint("start: /[/", {}))
+
+
+def test_a_long_answer_is_cut_as_a_model_would() -> None:
+    with pytest.raises(GenerationError, match="over 3"):
+        open_backend("scripted", script=['{"a":1}']).generate(ASKED, DIGIT, max_tokens=3)
+
+
+def test_a_file_has_an_answer_on_each_line(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"a":1}\n\n{"a":2}\n', encoding="utf-8")
+    backend = open_backend("scripted", model=str(path))
+    assert [c.text for c in backend.generate(ASKED, DIGIT, n=2)] == ['{"a":1}', '{"a":2}']
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b'{"a":1}\n{"a":\n', "line 2: an answer must be JSON"), (b"\xff", "cannot be read")],
+)
+def test_a_file_that_is_no_script_is_told_so(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        open_backend("scripted", model=str(path))
+    with pytest.raises(InputError, match="cannot be read"):
+        open_backend("scripted", model=str(tmp_path / "missing.jsonl"))

@@ -1,0 +1,30 @@
+"""Seeds, and tokens without a tokenizer."""
+
+from __future__ import annotations
+
+import pytest
+
+from localhpo.llm.protocol import Message
+from localhpo.llm.seeds import spread
+from localhpo.llm.tokens import estimate, estimate_prompt
+
+
+def test_seeds_begin_with_the_one_given_and_share_none() -> None:
+    assert spread(7, 1) == [7]
+    assert spread(7, 3) == spread(7, 5)[:3]
+    drawn = [seed for start in range(200) for seed in spread(start, 8)]
+    assert len(set(drawn)) == len(drawn)
+    assert all(0 <= seed < 2**31 for seed in drawn)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("", 0), ("learning_rate", 6), ("3.1e-4", 6), ("a b", 3), ("  \n", 1), ("ß", 2), ("界", 3)],
+)
+def test_tokens_are_estimated_from_above(text: str, tokens: int) -> None:
+    assert estimate(text) == tokens
+
+
+def test_each_message_costs_its_frame() -> None:
+    one = estimate_prompt([Message("user", "abc")])
+    assert estimate_prompt([Message("user", "abc"), Message("user", "abc")]) > one + 1

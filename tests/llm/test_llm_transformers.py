@@ -1,0 +1,250 @@
+"""The backend in process: what it loads, what it refuses, and what it leaves as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_model import CONTEXT, END, add_card, edit_json
+
+from localhpo.errors import BackendError, CardError, InputError, MissingExtraError
+from localhpo.llm import Constraint, Message, cards, open_backend
+from localhpo.llm.transformers import TransformersBackend
+
+ASKED = [Message("system", "You tune."), Message("user", "Propose.")]
+DIGIT = Constraint('start: "{\\"a\\":" /[1-9]/ "}"', {})
+
+
+@pytest.fixture
+def folder(tiny_model: Path, tmp_path: Path) -> Path:
+    """A model without a card, to be changed."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "tiny"))
+
+
+def opened(folder: Path) -> TransformersBackend:
+    return TransformersBackend(folder, device="cpu")
+
+
+def test_a_model_with_a_card_is_what_the_card_says(folder: Path) -> None:
+    card = add_card(folder, name="oak")
+    model = opened(folder).model
+    assert (model.name, model.digest, model.prompt) == ("oak", card.digest, "compact")
+    assert model.context_length == 1024
+    assert model.deterministic
+
+
+def test_a_model_without_a_card_is_named_by_its_folder(folder: Path) -> None:
+    model = opened(folder).model
+    assert (model.name, model.digest) == ("tiny", cards.fingerprint(folder))
+    assert (model.context_length, model.prompt) == (CONTEXT, "chat")
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "changed": (lambda f: edit_json(f / "config.json", rms_norm_eps=1), "is not the file"),
+    "missing": (lambda f: (f / "tokenizer.json").unlink(), r"tokenizer\.json is missing"),
+    "pickle": (lambda f: (f / "model.bin").touch(), "could run code"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_folder_that_is_not_what_its_card_says_is_refused(
+    folder: Path, change: Callable[[Path], object], message: str
+) -> None:
+    add_card(folder)
+    change(folder)
+    with pytest.raises(CardError, match=message):
+        opened(folder)
+
+
+CARDLESS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (lambda f: shutil.rmtree(f) or f.mkdir(), r"holds no config\.json"),
+    "absent": (shutil.rmtree, "there is no model folder"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "cannot be loaded"),
+    "pickled weights": (
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+        "could run code",
+    ),
+    "weights cut short": (
+        lambda f: os.truncate(f / "model.safetensors", 1000),
+        "cannot be loaded",
+    ),
+    "weights of a smaller model": (
+        lambda f: edit_json(f / "config.json", num_hidden_layers=3),
+        r"its weights lack 9 tensors, model\.layers\.2",
+    ),
+    "weights of another shape": (
+        lambda f: edit_json(f / "config.json", hidden_size=32),
+        "cannot be loaded",
+    ),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "cannot be loaded"),
+    "odd tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "cannot be loaded"),
+    "bad JSON": (lambda f: (f / "config.json").write_text("{"), "cannot be loaded"),
+    "unknown architecture": (
+        lambda f: edit_json(f / "config.json", model_type="oak"),
+        "cannot be loaded",
+    ),
+    "code of its own": (
+        lambda f: edit_json(
+            f / "config.json", model_type="oak", auto_map={"AutoModelForCausalLM": "oak.Oak"}
+        ),
+        "cannot be loaded",
+    ),
+    "no language model": (
+        lambda f: edit_json(f / "config.json", model_type="t5"),
+        "cannot be loaded",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), CARDLESS.values(), ids=CARDLESS)
+def test_a_folder_without_a_card_that_is_no_whole_model_is_refused(
+    folder: Path, change: Callable[[Path], object], message: str
+) -> None:
+    change(folder)
+    with pytest.raises(CardError, match=message) as caught:
+        opened(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_model_whose_texts_never_end_is_refused(folder: Path) -> None:
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        edit_json(folder / name, eos_token_id=None, eos_token=None)
+    with pytest.raises(BackendError, match="no token that ends a text"):
+        opened(folder)
+
+
+def test_a_device_that_is_not_there_is_told_so(folder: Path) -> None:
+    with pytest.raises(BackendError, match="cannot be put on device 'cuda:7'"):
+        TransformersBackend(folder, device="cuda:7")
+
+
+def test_a_prompt_goes_through_the_chat_template(folder: Path) -> None:
+    backend = opened(folder)
+    tokenizer = backend._tokenizer
+    text = "<system> You tune.\n<user> Propose.\n<assistant> "
+    assert backend.count_tokens(ASKED) == len(tokenizer(text)["input_ids"])
+    tokenizer.chat_template = None
+    assert backend.count_tokens(ASKED) == len(tokenizer("You tune.\n\nPropose.")["input_ids"])
+
+
+def test_thinking_is_switched_off_where_the_template_knows_it(folder: Path) -> None:
+    backend = opened(folder)
+    backend._tokenizer.chat_template = "{% if enable_thinking %}THINK{% else %}ANSWER{% endif %}"
+    assert backend.count_tokens(ASKED) == len(backend._tokenizer("ANSWER")["input_ids"])
+
+
+def test_a_template_that_refuses_is_told_so(folder: Path) -> None:
+    backend = opened(folder)
+    backend._tokenizer.chat_template = "{{ raise_exception('no system role') }}"
+    with pytest.raises(BackendError, match="refuses the messages: no system role"):
+        backend.generate(ASKED, DIGIT)
+
+
+def test_a_prompt_that_does_not_fit_is_told_with_numbers(folder: Path) -> None:
+    backend = opened(folder)
+    size = backend.count_tokens(ASKED)
+    assert backend.generate(ASKED, DIGIT, max_tokens=CONTEXT - size)
+    message = rf"{size} tokens of prompt and {CONTEXT - size + 1} of answer .* {CONTEXT} tokens"
+    with pytest.raises(BackendError, match=message):
+        backend.generate(ASKED, DIGIT, max_tokens=CONTEXT - size + 1)
+
+
+def test_an_empty_prompt_is_told_so(folder: Path) -> None:
+    backend = opened(folder)
+    backend._tokenizer.chat_template = None
+    with pytest.raises(BackendError, match="the prompt is empty"):
+        backend.generate([Message("user", "")], DIGIT)
+
+
+def test_a_text_that_spells_a_special_token_cannot_end_an_answer(folder: Path) -> None:
+    backend = opened(folder)
+    spelled = Constraint(f'start: "{{\\"a\\":\\"" ("{END}" | "x") "\\"}}"', {})
+    for completion in backend.generate(ASKED, spelled, n=8):
+        assert json.loads(completion.text)["a"] in (END, "x")
+
+
+def test_temperature_zero_takes_the_likeliest(folder: Path) -> None:
+    backend = opened(folder)
+    letters = Constraint("start: /[a-j]{3}/", {})
+    greedy = backend.generate(ASKED, letters, n=3, temperature=0)
+    assert len({completion.text for completion in greedy}) == 1
+    cold = backend.generate(ASKED, letters, n=3, temperature=1e-6)
+    assert {completion.text for completion in cold} == {greedy[0].text}
+    drawn = backend.generate(ASKED, letters, n=40)
+    assert len({completion.text for completion in drawn}) > 5
+    # A likely first letter can lead to unlikely ones: compare the first alone.
+    first = backend.generate(ASKED, Constraint("start: /[a-j]/", {}), temperature=0)[0]
+    for completion in backend.generate(ASKED, Constraint("start: /[a-j]/", {}), n=20):
+        assert first.logprob is not None
+        assert completion.logprob is not None
+        assert completion.logprob <= first.logprob + 1e-6
+
+
+def test_torch_keeps_the_threads_of_its_user(folder: Path) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        opened(folder).generate(ASKED, DIGIT)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_missing_library_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(MissingExtraError, match="needs llguidance") as caught:
+        opened(folder)
+    assert "localhpo[local]" in caught.value.hint
+
+
+LOADS = """
+import os, sys
+from pathlib import Path
+import localhpo.llm
+assert not {"torch", "transformers", "llguidance", "httpx"} & set(sys.modules)
+before = dict(os.environ)
+from localhpo.llm.transformers.loading import import_libraries
+import_libraries()
+from huggingface_hub import constants
+assert constants.HF_HUB_OFFLINE and constants.HF_HUB_DISABLE_TELEMETRY
+assert dict(os.environ) == before
+backend = localhpo.llm.open_backend("transformers", model=sys.argv[1])
+assert backend.model.name == "tiny"
+"""
+
+
+def test_loading_is_offline_quiet_and_leaves_the_environment(tiny_model: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS"))}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", LOADS, str(tiny_model)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", ["transformer", "vllm", ""])
+def test_an_unknown_backend_is_told_so(name: str) -> None:
+    with pytest.raises(InputError, match="one of transformers, openai, scripted"):
+        open_backend(name)
+
+
+def test_options_of_another_backend_are_refused() -> None:
+    with pytest.raises(InputError, match="takes no url"):
+        open_backend("transformers", url="http://127.0.0.1:8000/v1")
+    with pytest.raises(InputError, match="needs the url"):
+        open_backend("openai")
+    with pytest.raises(InputError, match="needs a script"):
+        open_backend("scripted")
