@@ -5,8 +5,8 @@ are exact, keys stand in order, there is no white space, and every repetition is
 that whatever chooses the tokens, the text ends.
 
 Each rule is a point of the walk over the parameters (`localhpo.space.conditions`): a
-position, and which parameters ahead are out. A rule goes on until values of a parameter lead
-to different points; without conditions there is one rule.
+position, and which parameters ahead are out. A rule goes on until the values of a parameter
+lead to different points, or several ways meet; without conditions there is one rule.
 
 https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
 """
@@ -14,12 +14,16 @@ https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from localhpo.grammar.numbers import Numbers
 from localhpo.space import Float, Int, Parameter, Space
 from localhpo.space.conditions import Out, Spans
 from localhpo.space.values import spelled
+
+_Point: TypeAlias = tuple[int, Out]
 
 MAX_ANALYSIS = 600
 """Characters of the analysis."""
@@ -63,52 +67,86 @@ class _ConfigRules:
     def __init__(self, space: Space) -> None:
         self._space = space
         self._numbers = Numbers()
-        self._names: dict[tuple[int, Out], str] = {}
-        self._rules: dict[str, str] = {}
-        self._terminals: dict[tuple[int, Spans], str] = {}
-        self._values: dict[str, str] = {}
-        self.start = self._rule(0, frozenset())
+        self._names: dict[_Point, str] = {}
+        self._rules: dict[str, tuple[tuple[str, ...], str]] = {}
+        self._fields: dict[tuple[int, Spans], tuple[str, str]] = {}
+        start = self._next(0, frozenset())
+        self._arrivals = self._counted_arrivals(start)
+        self.start = self._rule(start)
 
     def lines(self) -> list[str]:
         """Return the definitions, one per line."""
-        definitions = {**self._rules, **self._values, **self._numbers.terminals}
+        # llguidance counts each item of a rule and admits 65,535: what recurs is shared.
+        counts = Counter(fields for fields, _ in self._rules.values() if len(fields) > 1)
+        shared = [fields for fields, count in counts.items() if count > 2]
+        runs = {fields: f"run{index}" for index, fields in enumerate(shared)}
+        rules = {
+            name: " ".join([runs.get(fields, " ".join(fields)), tail]).lstrip()
+            for name, (fields, tail) in self._rules.items()
+        }
+        rules |= {name: " ".join(fields) for fields, name in runs.items()}
+        fields = dict(self._fields[key] for key in sorted(self._fields))
+        definitions = {**rules, **fields, **self._numbers.terminals}
         return [f"{name}: {expression}" for name, expression in definitions.items()]
 
-    def _rule(self, position: int, out: Out) -> str:
+    def _next(self, position: int, out: Out) -> _Point:
+        """Return the point at the next active parameter, or at the end."""
+        while position in out:
+            (branch,) = self._space.branches(position, out)
+            position, out = position + 1, branch.out
+        return position, out
+
+    def _counted_arrivals(self, start: _Point) -> Counter[_Point]:
+        """Return by how many ways each point is reached from the one before."""
+        arrivals = Counter([start])
+        ahead = [start]
+        while ahead:
+            position, out = ahead.pop()
+            if position == len(self._space):
+                continue
+            for branch in self._space.branches(position, out):
+                point = self._next(position + 1, branch.out)
+                arrivals[point] += 1
+                if arrivals[point] == 1:
+                    ahead.append(point)
+        return arrivals
+
+    def _rule(self, point: _Point) -> str:
         """Return the name of the rule that writes a configuration from a point to its end."""
-        if (position, out) not in self._names:
-            name = self._names[position, out] = f"config{len(self._names) or ''}"
-            self._rules[name] = ""  # keeps its place, before the rules that it leads to
-            self._rules[name] = self._expression(position, out)
-        return self._names[position, out]
+        if point not in self._names:
+            name = self._names[point] = f"config{len(self._names) or ''}"
+            self._rules[name] = (), ""  # keeps its place, before the rules that it leads to
+            self._rules[name] = self._written(point)
+        return self._names[point]
 
-    def _expression(self, position: int, out: Out) -> str:
-        parts: list[str] = []
-        literal = ""
-        for index in range(position, len(self._space)):
-            branches = self._space.branches(index, out)
-            if index not in out:
-                literal += ("," if index else "{") + spelled(self._space.names[index]) + ":"
-                if len(branches) > 1:
-                    ways = " | ".join(
-                        f"{self._value(index, branch.spans)} {self._rule(index + 1, branch.out)}"
-                        for branch in branches
-                    )
-                    return " ".join([*parts, _quoted(literal), f"({ways})"])
-                parts += [_quoted(literal), self._value(index, branches[0].spans)]
-                literal = ""
-            out = branches[0].out
-        return " ".join([*parts, _quoted(literal + "}")])
+    def _written(self, point: _Point) -> tuple[tuple[str, ...], str]:
+        """Return the fields that a rule writes, and how it goes on."""
+        fields: tuple[str, ...] = ()
+        while point[0] < len(self._space):
+            position, out = point
+            ways = []
+            for branch in self._space.branches(position, out):
+                point = self._next(position + 1, branch.out)
+                ways.append((self._field(position, branch.spans), point))
+            if len(ways) > 1:
+                choices = " | ".join(f"{field} {self._rule(point)}" for field, point in ways)
+                return fields, f"({choices})"
+            fields += (ways[0][0],)
+            if self._arrivals[point] > 1 and point[0] < len(self._space):
+                return fields, self._rule(point)
+        return fields, '"}"'
 
-    def _value(self, position: int, spans: Spans) -> str:
-        """Return the name of the terminal for some of the values of a parameter."""
-        if (position, spans) not in self._terminals:
+    def _field(self, position: int, spans: Spans) -> str:
+        """Return the name of the terminal for a key with some of its values."""
+        if (position, spans) not in self._fields:
             parameter = self._space.parameters[position]
             whole = spans == ((0, parameter.cardinality),)
-            name = f"V{position}" if whole else f"V{position}_{spans[0][0]}"
-            self._terminals[position, spans] = name
-            self._values[name] = self._texts(parameter, spans)
-        return self._terminals[position, spans]
+            name = f"F{position}" if whole else f"F{position}_{spans[0][0]}"
+            key = _quoted(f"{',' if position else '{'}{spelled(parameter.name)}:")
+            texts = self._texts(parameter, spans)
+            expression = f"{key} ({texts})" if " | " in texts else f"{key} {texts}"
+            self._fields[position, spans] = name, expression
+        return self._fields[position, spans][0]
 
     def _texts(self, parameter: Parameter, spans: Spans) -> str:
         """Return a Lark expression for the texts of some values of a parameter."""
@@ -130,4 +168,5 @@ class _ConfigRules:
 
 def _quoted(literal: str) -> str:
     """Return a string of Lark that stands for a piece of text."""
-    return json.dumps(literal, ensure_ascii=False)
+    # The one character that JSON leaves as it is and llguidance's lexer refuses.
+    return json.dumps(literal, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from localhpo.space.grid import DecimalGrid, LogGrid
 
+FEW = 50
+"""Multiples of a step that are written as one expression without sharing."""
 
-@dataclass(frozen=True, slots=True)
-class _Rest:
+
+class _Rest(NamedTuple):
     """What is still to be written: the last digits of the n with low <= n <= high.
 
     With a modulus, of those n only that leave `residue`.
@@ -58,7 +60,7 @@ class _Rest:
     def moves(self) -> Iterator[tuple[str, _Rest]]:
         """Yield each character that may come next, and what may follow it."""
         if self.digits == self.places and not self.pointed:
-            characters = [(".", replace(self, pointed=True, open=True))] if self.places else []
+            characters = [(".", self._replace(pointed=True, open=True))] if self.places else []
         else:
             characters = [
                 (str(digit), self._after(digit)) for digit in range(10 * (self.digits > 0))
@@ -70,8 +72,7 @@ class _Rest:
     def _after(self, digit: int) -> _Rest:
         digits = self.digits - 1
         skipped = digit * 10**digits
-        return replace(
-            self,
+        return self._replace(
             digits=digits,
             low=max(self.low - skipped, 0),
             high=min(self.high - skipped, 10**digits - 1),
@@ -107,10 +108,8 @@ class Numbers:
         return " | ".join(alternatives)
 
     def _signed(self, sign: str, low: int, high: int, step: int, places: int) -> list[str]:
-        if low == high:
-            step = 1
         rests = list(_by_length(low, high, step, places))
-        if step == 1:
+        if step == 1 or (high - low) // step < FEW:
             return [f"/{sign}{_group([_regex(rest) for rest in rests])}/"]
         return [f'"{sign}" {self._terminal(rest)}'.removeprefix('"" ') for rest in rests]
 
@@ -188,7 +187,7 @@ def _whole(rest: _Rest) -> str:
     if rest.digits > rest.places:
         count = rest.digits - rest.places
         digits = "[0-9]" if count == 1 else f"[0-9]{{{count}}}"
-        return digits + _whole(replace(rest, digits=rest.places))
+        return digits + _whole(rest._replace(digits=rest.places))
     if not rest.digits:
         return ""
     fraction = {1: "", 2: "[0-9]?"}.get(rest.digits, f"[0-9]{{0,{rest.digits - 1}}}") + "[1-9]"

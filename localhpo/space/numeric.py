@@ -331,12 +331,12 @@ def _check_step(parameter: Float | Int, step: float) -> None:
         raise parameter.error("step and log exclude each other", hint="take one of them out")
     if step <= 0:
         raise parameter.error(f"step must be above 0, got {shown(step)}")
-    if step > parameter.high - parameter.low > 0:
+    grid = parameter.grid
+    if grid.count < 2 and parameter.low < parameter.high:
         raise parameter.error(
             f"step must not be larger than high - low, got {shown(step)}",
             hint="make it smaller, or high equal to low",
         )
-    grid = parameter.grid
     if isinstance(grid, DecimalGrid) and not (grid.precise and grid.endings <= MAX_ENDINGS):
         raise parameter.error(
             f"low and step must be rounder numbers, got low = {shown(parameter.low)} "

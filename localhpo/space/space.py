@@ -81,10 +81,15 @@ class Space:
         return name in self._position
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Space) and self.to_table() == other.to_table()
+        return isinstance(other, Space) and self._written == other._written
 
     def __hash__(self) -> int:
-        return hash(self.names)
+        return hash(self._written)
+
+    @cached_property
+    def _written(self) -> str:
+        """The table as text, in which 1 is not True and the order counts."""
+        return json.dumps(list(self.to_table().items()))
 
     def __repr__(self) -> str:
         return f"Space({list(self.parameters)!r})"
@@ -124,9 +129,11 @@ class Space:
             ConfigurationError: an unknown or inactive key, a missing one, or a value that is
                 not in the domain of its parameter.
         """
+        if not config.keys() <= self._position.keys():
+            self._refuse_unknown(config)
         result = self.build(lambda _, parameter: parameter.canonical(_given(parameter, config)))
         if len(result) < len(config):
-            self._refuse_surplus(result, config)
+            self._refuse_inactive(result, config)
         return result
 
     def build(self, value_of: Callable[[int, Parameter], Value]) -> dict[str, Value]:
@@ -146,13 +153,15 @@ class Space:
                 out.update(self._conditions.ruled_out(position, value))
         return result
 
-    def _refuse_surplus(self, active: Mapping[str, Value], config: Mapping[str, Value]) -> None:
+    def _refuse_unknown(self, config: Mapping[str, Value]) -> None:
+        name = next(name for name in config if name not in self)
+        raise ConfigurationError(
+            f"{shown(name)} is not a parameter of the space",
+            hint=did_you_mean(str(name), self.names),
+        )
+
+    def _refuse_inactive(self, active: Mapping[str, Value], config: Mapping[str, Value]) -> None:
         name = next(name for name in config if name not in active)
-        if name not in self:
-            raise ConfigurationError(
-                f"{shown(name)} is not a parameter of the space",
-                hint=did_you_mean(str(name), self.names),
-            )
         raise ConfigurationError(
             f"{name} is given, but it is active only when {self.condition_text(name)}",
             hint=f"leave {name} out",
