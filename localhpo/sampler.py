@@ -11,6 +11,7 @@ space is sampled at random.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,8 @@ _STATES: Mapping[TrialState, State] = {
 _ENGINE_STATE = "localhpo:engine_state"
 _ORIGIN = "localhpo:origin"
 _RATIONALE = "localhpo:rationale"
+_PIECE = 2000
+"""Characters; a relational storage takes 2,045."""
 _METRIC = "value"
 
 
@@ -105,9 +108,10 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
         history = History(task, tuple(trials), seed=self._seed, next_number=trial.number)
         (proposal,) = self._creator_for(task).propose(history, 1)
         storage, number = study._storage, trial._trial_id
-        storage.set_trial_system_attr(number, _ENGINE_STATE, dict(proposal.engine_state))
+        for key, piece in _pieces(proposal.engine_state).items():
+            storage.set_trial_system_attr(number, key, piece)
         storage.set_trial_system_attr(number, _ORIGIN, proposal.origin)
-        storage.set_trial_system_attr(number, _RATIONALE, proposal.rationale)
+        storage.set_trial_system_attr(number, _RATIONALE, proposal.rationale[:_PIECE])
         return to_internal(space, proposal.config)
 
     def sample_independent(
@@ -163,6 +167,21 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
         return self._creator
 
 
+def _pieces(state: Mapping[str, Any]) -> dict[str, str]:
+    """Return an engine's state in pieces that any of Optuna's storages can hold."""
+    text = json.dumps(dict(state)) if state else ""
+    starts = range(0, len(text), _PIECE)
+    return {f"{_ENGINE_STATE}:{n}": text[start : start + _PIECE] for n, start in enumerate(starts)}
+
+
+def _joined(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an engine's state from its pieces; empty where there are none."""
+    keys = [key for key in attrs if key.startswith(f"{_ENGINE_STATE}:")]
+    text = "".join(attrs[key] for key in sorted(keys, key=lambda key: int(key.rsplit(":")[-1])))
+    state: dict[str, Any] = json.loads(text) if text else {}
+    return state
+
+
 def _known(trial: FrozenTrial, space: Space) -> Sequence[Trial]:
     """Return the trial in our terms; nothing when it lacks a parameter of the space."""
     try:
@@ -182,7 +201,7 @@ def _known(trial: FrozenTrial, space: Space) -> Sequence[Trial]:
             proposal=Proposal(
                 config=config,
                 origin=attrs.get(_ORIGIN, "user"),
-                engine_state=attrs.get(_ENGINE_STATE, {}),
+                engine_state=_joined(attrs),
             ),
             score=score,
             measurements=tuple(Measurement(s, _METRIC, v, 0.0) for s, v in steps),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import optuna
 import pytest
@@ -58,6 +59,32 @@ def test_origins_and_reasons_are_kept_with_the_trials() -> None:
     for trial in study.trials:
         assert trial.system_attrs["localhpo:origin"] == "engine:tpe"
         assert trial.system_attrs["localhpo:rationale"]
+
+
+def test_an_engine_goes_on_from_a_storage(tmp_path: Path) -> None:
+    """CMA-ES is rebuilt from what it left with the trials, in a storage that keeps little."""
+
+    def run(trials_a_time: int, storage: str | None) -> list[tuple[object, ...]]:
+        name = "bowl"
+        for _ in range(12 // trials_a_time):
+            study = optuna.create_study(
+                study_name=name,
+                storage=storage,
+                load_if_exists=True,
+                sampler=LocalHPOSampler(
+                    {name: SPACE[name] for name in ("lr", "depth")}, creator="cmaes"
+                ),
+            )
+            study.optimize(
+                lambda t: (
+                    t.suggest_float("lr", 1e-4, 1e-1, log=True) + t.suggest_int("depth", 1, 8)
+                ),
+                n_trials=trials_a_time,
+            )
+        return configs(study)
+
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    assert run(3, url) == run(12, None)
 
 
 def test_failed_and_pruned_trials_are_no_scores() -> None:

@@ -1,6 +1,6 @@
 """What a Creator is: it decides what to try next.
 
-Laws, which `tests/contracts/creator.py` runs over every implementation:
+Laws, which `tests/contracts/test_creator_contract.py` runs over every implementation:
 
 - `propose(history, n)` returns between 1 and `n` proposals (fewer only when the space or the
   constraint on novelty leaves no more) or raises `SpaceExhaustedError`;
