@@ -62,14 +62,20 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 def _properties(space: Space, position: int, out: Out) -> Iterator[dict[str, Any]]:
     """Yield the properties from a position on, for each combination of branches."""
-    if position == len(space):
-        yield {}
-        return
-    parameter = space.parameters[position]
-    for branch in space.branches(position, out):
-        head = {} if position in out else {parameter.name: _value(parameter, branch.spans)}
-        for tail in _properties(space, position + 1, branch.out):
-            yield {**head, **tail}
+    head: dict[str, Any] = {}
+    for index in range(position, len(space)):
+        parameter = space.parameters[index]
+        branches = space.branches(index, out)
+        if len(branches) > 1:
+            for branch in branches:
+                value = {parameter.name: _value(parameter, branch.spans)}
+                for tail in _properties(space, index + 1, branch.out):
+                    yield {**head, **value, **tail}
+            return
+        if index not in out:
+            head[parameter.name] = _value(parameter, branches[0].spans)
+        out = branches[0].out
+    yield head
 
 
 def _value(parameter: Parameter, spans: Spans) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -228,22 +228,19 @@ class Space:
 
     def configurations(self) -> Iterator[dict[str, Value]]:
         """Yield every canonical configuration once, the last parameter changing fastest."""
-        yield from self._from(0, {}, frozenset())
+        indices: dict[int, int] | None = {}
+        while indices is not None:
+            chosen: dict[int, int] = {}
+            yield self.build(partial(_at, indices, chosen))
+            indices = self._following(chosen)
 
-    def _from(self, position: int, head: dict[str, Value], out: Out) -> Iterator[dict[str, Value]]:
-        if position == len(self.parameters):
-            yield dict(head)
-            return
-        parameter = self.parameters[position]
-        if position in out:
-            yield from self._from(
-                position + 1, head, out.union(self._conditions.children(position))
-            )
-            return
-        for index in range(parameter.cardinality):
-            value = parameter.at(index)
-            ruled_out = out.union(self._conditions.ruled_out(position, value))
-            yield from self._from(position + 1, {**head, parameter.name: value}, ruled_out)
+    def _following(self, indices: dict[int, int]) -> dict[int, int] | None:
+        """Return the indices of the next configuration, up to where it differs; None at the end."""
+        while indices:
+            position, index = indices.popitem()
+            if index + 1 < self.parameters[position].cardinality:
+                return {**indices, position: index + 1}
+        return None
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -324,6 +321,14 @@ class Space:
         }
         text = json.dumps([GRID_VERSION, list(rows.items())], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _at(
+    indices: Mapping[int, int], chosen: dict[int, int], position: int, parameter: Parameter
+) -> Value:
+    """Return the value at the index of a position, else the first, and note the choice."""
+    chosen[position] = indices.get(position, 0)
+    return parameter.at(chosen[position])
 
 
 def _given(parameter: Parameter, config: Mapping[str, Value]) -> Value:

@@ -121,6 +121,7 @@ def test_large_grids_and_spaces_compile(grids: list[Parameter]) -> None:
     rng = np.random.default_rng(0)
     for _ in range(5):
         assert decoder.accepts(space.text(space.sample(rng)))
+    assert list(json_schema(space)["properties"]) == list(space.names)
 
 
 @pytest.mark.parametrize("between", [0, 5])
