@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,6 +99,17 @@ def test_answers_under_the_schema_are_parsed() -> None:
     assert Decoder(LLMatcher.grammar_from_json_schema(schema)).accepts(text)
     config = parse(text, SPACE).config
     assert (config["learning_rate"], config["rate_drop"]) == (0.0312, 0.1235)
+
+
+@pytest.mark.parametrize("rationale", [False, True])
+def test_a_random_walk_under_the_schema_is_parsed(rationale: bool) -> None:
+    options: dict[str, Any] = {"rationale": rationale, "trials": [3, 14]}
+    schema = json.dumps(json_schema(SPACE, **options))
+    decoder = Decoder(LLMatcher.grammar_from_json_schema(schema))
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        text = decoder.write(lambda allowed, rng=rng: int(rng.choice(allowed)))
+        SPACE.validate(parse(text, SPACE, **options).config)
 
 
 @pytest.mark.parametrize(
