@@ -360,4 +360,5 @@ def _toml(value: object) -> str:
     if isinstance(value, str):
         # TOML's basic strings take JSON's escapes, except that DEL must be escaped too.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return f"[{', '.join(_toml(item) for item in cast('tuple[str, ...]', value))}]"
+    items = "".join(f"    {_toml(item)},\n" for item in cast("tuple[str, ...]", value))
+    return f"[\n{items}]" if items else "[]"

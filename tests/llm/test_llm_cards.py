@@ -118,7 +118,7 @@ FALSE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "nested table": (lambda f: rewrite(f, "seconds = 0.5", "seconds = {}"), r"\[made\] seconds"),
     "not a list": (
-        lambda f: rewrite(f, 'not_good_at = ["anything"]', "not_good_at = 3"),
+        lambda f: rewrite(f, '[\n    "anything",\n]', "3"),
         "not_good_at must be a list of strings",
     ),
     "outside": (

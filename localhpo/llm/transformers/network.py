@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import DynamicCache, PreTrainedModel
 
-_TOLERANCE = 0.1
-"""Share of the spread of a model's scores: far above rounding (bfloat16's too), far below the
-error of a wrongly continued cache."""
+_TOLERANCE = 0.2
+"""Error of scores, as a share of their spread. Measured: up to 0.05 where bfloat16 rounds, 1.2 and
+more where a cache is wrongly continued."""
 
 
 class Network:
@@ -46,8 +46,8 @@ class Network:
         self._selects = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.packs = self._has_full_attention()
         if self.packs:
-            self.packs = self._continues([[0, 1]])
-        if not self.packs and not self._continues([[0], [1]]):
+            self.packs = self._can_continue([[0, 1]])
+        if not self.packs and not self._can_continue([[0], [1]]):
             raise BackendError(
                 f"a model of type {model.config.model_type!r} cannot be used in process:"
                 " continuing what it has read gives other scores than reading all at once",
@@ -102,20 +102,24 @@ class Network:
         layers = self.empty_cache().layers
         return bool(rotary) and all(type(layer) is DynamicLayer for layer in layers)
 
-    def _continues(self, groups: Sequence[Sequence[int]]) -> bool:
+    def _can_continue(self, groups: Sequence[Sequence[int]]) -> bool:
         """Whether branches, grouped into rows, get the scores of being read from the start."""
+        try:
+            return max(self._errors(groups)) <= _TOLERANCE
+        except (ValueError, TypeError, LookupError):  # not made for it at all
+            return False
+
+    def _errors(self, groups: Sequence[Sequence[int]]) -> Iterator[float]:
         start, branches = list(range(1, 9)), ([9, 10, 11], [12, 13, 14])
         prefix = Prefix(self)
         prefix.become(start)
         for group in groups:
             with prefix.row(len(group)) as row:
                 row.read({i: branches[b][:2] for i, b in enumerate(group)})
-                parts = row.read({i: branches[b][2:] for i, b in enumerate(group)})
+                parts = row.read({i: branches[b][2:] for i, b in enumerate(group)}).float()
             for b, part in zip(group, parts, strict=True):
-                whole = self.read(self.empty_cache(), start + branches[b], [-1])[0]
-                if not (whole - part).abs().max() <= _TOLERANCE * whole.float().std():
-                    return False
-        return True
+                whole = self.read(self.empty_cache(), start + branches[b], [-1])[0].float()
+                yield float((whole - part).square().mean().sqrt() / whole.std())
 
 
 class Prefix:
