@@ -1,0 +1,80 @@
+"""What the README shows works, and looks as it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """Return the fenced blocks of a language; "" for those that name none."""
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.M | re.S)
+    return [text for name, text in fences if name == language]
+
+
+SCRIPT, *PROGRAMS = blocks("python")
+(SESSION,) = blocks("console")
+TREE = blocks("")[-1]
+
+
+def commands() -> list[tuple[str, str]]:
+    """Return each command of the session and what it is said to print."""
+    parts = re.split(r"^\$ (.*)\n", SESSION, flags=re.M)[1:]
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def shape(line: str) -> str:
+    """Return what of a line does not depend on time, place or luck: its first word."""
+    first = line.split(maxsplit=1)[:1]
+    word = first[0] if first else ""
+    return "" if re.search(r"[\d█▁]", word) else word
+
+
+@pytest.mark.slow
+def test_the_session_goes_as_it_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "readme").mkdir()
+    folder = tmp_path / "readme"
+    (folder / "train.py").write_text(SCRIPT)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "LOCALHPO_HOME": str(folder / "home")}
+    for command, shown in commands():
+        done = subprocess.run(
+            command, shell=True, cwd=folder, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        seen = {shape(line) for line in done.stdout.splitlines()}
+        expected = {shape(line) for line in shown.splitlines()}
+        assert expected <= seen | {"->"}, command
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_programs_run(program: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_tree_is_true() -> None:
+    root = Path(__file__).resolve().parent.parent
+    inside = ""
+    for line in TREE.splitlines():
+        name = line.split()[0]
+        inside = inside if line.startswith(" ") else (name if name == "localhpo/" else "")
+        assert (root / (inside if line.startswith(" ") else "") / name).exists(), name
+    shown = {line.split()[0].rstrip("/") for line in TREE.splitlines() if line.startswith("  ")}
+    there = {
+        path.name
+        for path in (root / "localhpo").iterdir()
+        if not path.name.startswith("_") and path.name != "py.typed"
+    }
+    assert shown == there
