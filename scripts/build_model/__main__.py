@@ -77,7 +77,7 @@ def step_evaluate(options: argparse.Namespace) -> None:
     losses = evaluate.history_loss(options.work, options.target)
     (options.work / "history.json").write_text(json.dumps(losses) + "\n")
     print(losses)
-    evaluate.run(options.target, options.data, options.work / "regret.json")
+    evaluate.run(options.target, options.data, options.work / "regret.json", size=options.size)
     step_export(options)
 
 
@@ -113,6 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--heads", type=int, default=defaults.heads)
     parser.add_argument("--budget-s", type=float, default=defaults.budget_s, help="of training")
     parser.add_argument("--max-steps", type=int, help="stop after so many steps, to go on later")
+    parser.add_argument("--size", type=int, default=3, help="problems per family to evaluate on")
     options = parser.parse_args(arguments)
     for name in STEPS if options.step == "all" else [options.step]:
         STEPS[name](options)

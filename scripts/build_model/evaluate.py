@@ -19,15 +19,22 @@ from . import corpus, measure, packing, tokenizer, train
 _HISTORY = re.compile(r"^[0-9!?]:\{.*\n", re.MULTILINE)
 
 
-def run(model: Path, data: Path, target: Path, *, seeds: int = 8) -> dict[str, Any]:
-    """Measure the model folder on all groups of problems; write JSON to `target`."""
+def run(model: Path, data: Path, target: Path, *, size: int = 3) -> dict[str, Any]:
+    """Measure the model folder on all groups of problems; write JSON to `target`.
+
+    Args:
+        model: the folder.
+        data: of public data.
+        target: for the outcomes of every problem.
+        size: problems per family; the other groups grow with it.
+    """
     from localhpo.llm import open_backend
 
     backend = open_backend("transformers", model=str(model))
     groups = {
-        "held_out": (measure.held_out_problems(data, 3, 501), 2000),
-        "unseen": (measure.unseen_problems(data, 8, 502), 2000),
-        "xgboost": (measure.xgboost_problems(9, 90_000), 60),
+        "held_out": (measure.held_out_problems(data, size, 501), 2000),
+        "unseen": (measure.unseen_problems(data, 3 * size, 502), 2000),
+        "xgboost": (measure.xgboost_problems(3 * size, 90_000), 60),
     }
     result: dict[str, Any] = {}
     try:
@@ -35,14 +42,14 @@ def run(model: Path, data: Path, target: Path, *, seeds: int = 8) -> dict[str, A
             outcomes = []
             for i, problem in enumerate(group):
                 outcomes.append(
-                    measure.outcome(backend, problem, seed=700 + i, draws=draws, seeds=seeds)
+                    measure.outcome(backend, problem, seed=700 + i, draws=draws, seeds=8, runs=4)
                 )
                 print(name, _line(outcomes[-1]), flush=True)
             result[name] = [asdict(o) for o in outcomes]
+            target.write_text(json.dumps(result, indent=1) + "\n")
             print(name, summary(result[name]), flush=True)
     finally:
         backend.close()
-    target.write_text(json.dumps(result, indent=1) + "\n")
     return result
 
 

@@ -2,7 +2,7 @@
 
 Regret is (best - y) / (best - median of random configurations), clipped to [0, 3]: 0 is the
 best known point of the problem, 1 a middling random one. Everything goes through the same
-backend, grammar and prompt as a study.
+backend, grammar, prompt and creator as a study.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from localhpo import grammar
 from localhpo.creator import context, prompt
+from localhpo.creator.agent import Agent
 from localhpo.creator.protocol import History
 from localhpo.llm.protocol import Backend, Constraint
 from localhpo.space import Float, Int, Space
@@ -53,14 +54,17 @@ class Outcome:
     source: str
     random: float
     centre: float
+    """The centre of the space (`Space.default`)."""
     single: float
     """One sample of the model."""
     medoid: float
     """The most central of `SAMPLES` samples."""
     random_3: float
     """Best of three random configurations."""
-    single_3: float
-    """Best of three samples, each knowing the trials before it."""
+    centre_3: float
+    """Best of the centre and two random configurations."""
+    agent_3: float
+    """Best of the first three trials of the creator `agent`, each knowing those before it."""
 
 
 def held_out_problems(data: Path, per_family: int, seed: int) -> Iterator[Problem]:
@@ -117,7 +121,9 @@ def _made(make: Callable[[], Problem | None]) -> Problem:
     return problem
 
 
-def outcome(backend: Backend, problem: Problem, *, seed: int, draws: int, seeds: int) -> Outcome:
+def outcome(
+    backend: Backend, problem: Problem, *, seed: int, draws: int, seeds: int, runs: int
+) -> Outcome:
     """Return the regrets of the model and of its controls on one problem.
 
     Args:
@@ -125,32 +131,30 @@ def outcome(backend: Backend, problem: Problem, *, seed: int, draws: int, seeds:
         problem: what to tune.
         seed: of everything that is drawn.
         draws: random configurations for best and median.
-        seeds: runs of the model.
+        seeds: of the first trial: medoids of as many halves of the samples.
+        runs: of three trials.
     """
     rng = np.random.default_rng(seed)
-    space = problem.space
-    samples = _ask(backend, problem, (), 4 * SAMPLES, seed)
-    medoids = [medoid(space, [samples[i] for i in rng.permutation(len(samples))[:SAMPLES]])
-               for _ in range(seeds)]  # fmt: skip
-    singles = samples[: max(seeds, 16)]
-    runs = [_three(backend, problem, singles[i], seed + 1000 * i) for i in range(seeds)]
+    space, merits = problem.space, _Cached(problem)
+    samples = _sample(backend, problem, 4 * SAMPLES, seed)
+    parts = [rng.permutation(len(samples))[:SAMPLES] for _ in range(seeds)]
+    single = merits(samples[: 2 * seeds])
+    middle = merits([medoid(space, [samples[i] for i in part]) for part in parts])
+    best_of_3 = [max(_agent_run(backend, problem, merits, 3, seed + i)) for i in range(runs)]
+    centre = merits([space.default()])
     random = problem.merit([space.sample(rng) for _ in range(draws)])
     random = random[np.isfinite(random)]
-    merits = _Cached(problem)
-    single, middle = merits(singles), merits(medoids)
-    best = max(random.max(), single.max(), middle.max(), *(max(merits(run)) for run in runs))
+    best = max(random.max(), single.max(), middle.max(), centre.max(), *best_of_3)
     scale = max(best - float(np.median(random)), 1e-12)
 
-    def regret(values: Any) -> Array:
-        return np.clip((best - np.asarray(values)) / scale, 0.0, 3.0)
+    def regret(values: Any) -> float:
+        return float(np.clip((best - np.asarray(values)) / scale, 0.0, 3.0).mean())
 
-    threes = [rng.choice(random, 3).max() for _ in range(400)]
+    threes = rng.choice(random, (400, 3))
     return Outcome(
-        source=problem.source, random=float(regret(random).mean()),
-        centre=float(regret(merits([space.default()])).mean()),
-        single=float(regret(single).mean()), medoid=float(regret(middle).mean()),
-        random_3=float(regret(threes).mean()),
-        single_3=float(regret([max(merits(run)) for run in runs]).mean()),
+        source=problem.source, random=regret(random), centre=regret(centre),
+        single=regret(single), medoid=regret(middle), random_3=regret(threes.max(1)),
+        centre_3=regret(np.maximum(threes[:, :2].max(1), centre)), agent_3=regret(best_of_3),
     )  # fmt: skip
 
 
@@ -176,31 +180,39 @@ class _Cached:
         return np.array([self._known[k] for k in keys])
 
 
-def _three(backend: Backend, problem: Problem, first: Config, seed: int) -> list[Config]:
-    """Return three configurations, each asked for with the trials before it."""
-    run = [first]
-    while len(run) < 3:
-        run += _ask(backend, problem, run, 1, seed + len(run))
-    return run
-
-
-def _ask(
-    backend: Backend, problem: Problem, before: Sequence[Config], n: int, seed: int
-) -> list[Config]:
-    """Return `n` configurations that the model draws after some trials."""
-    merits = problem.merit(before) if before else ()
-    sign = 1.0 if problem.direction == "maximize" else -1.0
-    trials = tuple(
-        Trial(number=i, state=State.COMPLETE, score=sign * float(m),
-              proposal=Proposal(config=c, origin="model"))
-        for i, (c, m) in enumerate(zip(before, merits, strict=True))
-    )  # fmt: skip
-    space = problem.space
-    task = Task(
+def _task(problem: Problem) -> Task:
+    return Task(
         name=problem.name, command=(), metric=problem.metric, direction=problem.direction,
-        space=space, background=problem.background,
+        space=problem.space, background=problem.background,
     )  # fmt: skip
-    facts = context.facts(History(task=task, trials=trials, seed=seed, next_number=len(trials)))
+
+
+def _sample(backend: Backend, problem: Problem, n: int, seed: int) -> list[Config]:
+    """Return `n` configurations that the model draws for the first trial."""
+    space = problem.space
+    history = History(task=_task(problem), trials=(), seed=seed, next_number=0)
+    messages = prompt.messages(context.facts(history), "compact")
     constraint = Constraint(grammar=grammar.lark(space), schema=grammar.json_schema(space))
-    answers = backend.generate(prompt.messages(facts, "compact"), constraint, n=n, seed=seed)
+    answers = backend.generate(messages, constraint, n=n, seed=seed)
     return [grammar.parse(answer.text, space).config for answer in answers]
+
+
+def _agent_run(
+    backend: Backend, problem: Problem, merits: _Cached, trials: int, seed: int
+) -> list[float]:
+    """Return the merits of the first trials of a study by the model alone."""
+    agent = Agent(backend, on_model_error="stop", stand_in=_nobody)
+    sign = 1.0 if problem.direction == "maximize" else -1.0
+    done: list[Trial] = []
+    values: list[float] = []
+    for number in range(trials):
+        history = History(_task(problem), tuple(done), seed=seed, next_number=number)
+        proposal = agent.propose_one(history)
+        values.append(float(merits([proposal.config])[0]))
+        score = sign * values[-1]
+        done.append(Trial(number=number, state=State.COMPLETE, proposal=proposal, score=score))
+    return values
+
+
+def _nobody(history: History) -> Proposal:
+    raise AssertionError(f"nobody stands in for the model here (trial {history.next_number})")

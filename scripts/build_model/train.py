@@ -253,13 +253,20 @@ def _save(folder: Path, model: Any, optimizer: Any, progress: Progress) -> None:
     temporary.replace(folder / "checkpoint.pt")
 
 
-def _restore(folder: Path, model: Any, optimizer: Any) -> Progress:
+def load_checkpoint(folder: Path) -> dict[str, Any]:
+    """Return the last checkpoint: model, optimizer, progress."""
     import torch
 
-    path = folder / "checkpoint.pt"
-    if not path.exists():
+    state: dict[str, Any] = torch.load(
+        folder / "checkpoint.pt", weights_only=True, map_location="cpu"
+    )
+    return state
+
+
+def _restore(folder: Path, model: Any, optimizer: Any) -> Progress:
+    if not (folder / "checkpoint.pt").exists():
         return Progress()
-    state = torch.load(path, weights_only=True)
+    state = load_checkpoint(folder)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return Progress(**state["progress"])

@@ -1,0 +1,150 @@
+"""The built-in model, through the same path as any other: card, backend, grammar, agent."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from localhpo import grammar, resources
+from localhpo.creator.agent import Agent
+from localhpo.creator.protocol import History
+from localhpo.llm import cards, open_backend
+from localhpo.llm.protocol import Backend
+from localhpo.space import Categorical, Float, Int, Ordinal, Space
+from localhpo.task import Task
+from localhpo.trial import Config, Proposal
+
+FOLDER = resources.folder("models") / "sprout"
+
+AGENT_SPACE = Space(
+    [
+        Int("max_depth", low=3, high=11),
+        Float("learning_rate", low=1e-3, high=1.0, log=True),
+        Int("min_child_weight", low=1, high=10),
+        Float("subsample", low=0.5, high=1.0),
+        Float("colsample_bytree", low=0.5, high=1.0),
+        Int("n_estimators", low=100, high=500),
+        Float("gamma", low=0.0, high=0.5),
+        Float("reg_alpha", low=0.0, high=1.0),
+        Float("reg_lambda", low=0.0, high=1.0),
+        Float("scale_pos_weight", low=1.0, high=10.0),
+    ]
+)
+CONDITIONAL = Space(
+    [
+        Categorical("optimizer", values=("sgd", "adam")),
+        Float("momentum", low=0.0, high=0.99, when={"optimizer": ("sgd",)}),
+        Float("lr", low=1e-6, high=1.0, log=True),
+        Ordinal("batch_size", values=(16, 32, 64)),
+        Categorical("amp", values=(True, False)),
+        Float("shift", low=-0.5, high=0.5),
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[Backend]:
+    opened = open_backend("transformers", model="sprout")
+    yield opened
+    opened.close()
+
+
+def test_the_card_is_true() -> None:
+    card = cards.load(FOLDER)
+    cards.verify(FOLDER, card)
+    assert card.name == "sprout" and card.prompt == "compact" and card.license
+    assert card.not_good_at and card.made["script"]
+
+
+def test_it_is_small_enough_for_a_wheel_and_readable() -> None:
+    files = [path for path in FOLDER.iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 20e6
+    assert all(path.stat().st_mode & stat.S_IROTH for path in files)
+
+
+@pytest.mark.parametrize("space", [AGENT_SPACE, CONDITIONAL], ids=["agent", "conditional"])
+def test_the_grammar_takes_its_tokens(space: Space) -> None:
+    """What the model was trained to write is what the grammar lets through, token by token."""
+    import llguidance.hf
+    from llguidance import LLMatcher
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    source = LLMatcher.grammar_from_lark(grammar.lark(space))
+    matcher = LLMatcher(llguidance.hf.from_tokenizer(tokenizer), source)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        text = space.text(space.sample(rng))
+        tokens = tokenizer.encode(text, add_special_tokens=False)
+        assert tokenizer.decode(tokens) == text
+        fresh = matcher.deep_copy()
+        assert fresh.consume_tokens(tokens), (text, fresh.get_error())
+        assert fresh.is_accepting()
+
+
+@pytest.mark.parametrize("space", [AGENT_SPACE, CONDITIONAL], ids=["agent", "conditional"])
+def test_its_proposals_are_valid_and_new(
+    space: Space, backend: Backend, make_task: Callable[..., Task], make_trial: Callable[..., Any]
+) -> None:
+    agent = Agent(backend, on_model_error="stop", stand_in=nobody)
+    trials = []
+    for number in range(3):
+        history = History(make_task(space=space), tuple(trials), seed=1, next_number=number)
+        proposal = agent.propose_one(history)
+        space.validate(proposal.config)
+        assert proposal.origin == "model" and proposal.model_digest == cards.load(FOLDER).digest
+        trials.append(make_trial(number, proposal.config, score=float(number)))
+    assert len({space.key(trial.config) for trial in trials}) == 3
+
+
+@pytest.mark.slow
+def test_its_first_trial_beats_random_search(backend: Backend, tmp_path: Path) -> None:
+    """Real trainings on data made here: the mean over problems of what a first trial loses."""
+    agent = Agent(backend, on_model_error="stop", stand_in=nobody)
+    model, random = [], []
+    for i in range(4):
+        kind = ("classification", "regression")[i % 2]
+        score = problem(kind, seed=i)
+        task = Task(
+            name="generated", command=(), metric="val_loss", direction="minimize",
+            space=AGENT_SPACE, background=f"XGBoost, {kind}.", folder=tmp_path,
+        )  # fmt: skip
+        rng = np.random.default_rng(i)
+        losses = np.array([score(AGENT_SPACE.sample(rng)) for _ in range(16)])
+        proposal = agent.propose_one(History(task, (), seed=i, next_number=0))
+        scale = np.median(losses) - losses.min()
+        model.append((score(proposal.config) - losses.min()) / scale)
+        random.append(float(np.mean((losses - losses.min()) / scale)))
+    assert np.mean(model) < np.mean(random), (model, random)
+
+
+def problem(kind: str, seed: int) -> Callable[[Config], float]:
+    """Return a function from a configuration to its loss on data that was held back."""
+    import xgboost
+    from sklearn import datasets
+
+    if kind == "regression":
+        x, y = datasets.make_friedman1(400, noise=1.0, random_state=seed)
+    else:
+        x, y = datasets.make_classification(400, 12, n_informative=6, flip_y=0.1, random_state=seed)
+    is_regression = kind == "regression"
+    estimator = xgboost.XGBRegressor if is_regression else xgboost.XGBClassifier
+
+    def loss(config: Config) -> float:
+        model = estimator(n_jobs=1, max_bin=32, random_state=0, **config)
+        model.fit(x[:280], y[:280])
+        if is_regression:
+            return float(np.sqrt(np.mean((model.predict(x[280:]) - y[280:]) ** 2)))
+        shares = model.predict_proba(x[280:])[np.arange(120), y[280:]]
+        return float(-np.mean(np.log(np.clip(shares, 1e-6, 1.0))))
+
+    return loss
+
+
+def nobody(history: History) -> Proposal:
+    raise AssertionError(f"the model failed at trial {history.next_number}")
