@@ -39,11 +39,16 @@ def shape(line: str) -> str:
 
 @pytest.mark.slow
 def test_the_session_goes_as_it_is_shown(tmp_path: Path) -> None:
-    (tmp_path / "readme").mkdir()
-    folder = tmp_path / "readme"
+    folder = tmp_path / "digits"
+    folder.mkdir()
     (folder / "train.py").write_text(SCRIPT)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "LOCALHPO_HOME": str(folder / "home")}
+    environment = {
+        **os.environ,
+        "PATH": path,
+        "LOCALHPO_HOME": str(folder / "home"),
+        "COLUMNS": "100",
+    }
     for command, shown in commands():
         done = subprocess.run(
             command, shell=True, cwd=folder, env=environment, capture_output=True, text=True
