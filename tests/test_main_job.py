@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 READY = "breast-cancer-xgboost"
-HEAVY = ("torch", "transformers", "llguidance", "safetensors", "xgboost", "sklearn")
+HEAVY = ("torch", "transformers", "llguidance", "safetensors", "xgboost", "sklearn", "scikit")
 
 pytestmark = pytest.mark.slow
 
@@ -66,24 +66,26 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.fixture
-def clean_python(wheel: Path, tmp_path: Path) -> str:
-    """A new environment that holds the wheel; third parties are borrowed from this one.
+def environment(folder: Path, wheel: Path, *, without: tuple[str, ...] = ()) -> str:
+    """Return the Python of a new environment that holds the wheel.
 
-    So the test needs no index; that the dependencies which the wheel declares suffice is seen
-    where CI installs it from nothing.
+    Third parties are borrowed from this one, so that no index is needed; that the dependencies
+    which the wheel declares suffice is seen where CI installs it from nothing.
     """
-    venv = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
-    (packages,) = venv.glob("lib/python*/site-packages")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(packages)
-    # Lines of a .pth file come after the environment's own packages, and no .pth in them is read.
-    (packages / "borrowed.pth").write_text("\n".join(site.getsitepackages()))
-    return str(venv / "bin" / "python")
+    for there in map(Path, site.getsitepackages()):
+        for entry in there.iterdir():
+            ours = entry.name.startswith(("localhpo", "_localhpo", "_editable", "__", *without))
+            if not ours and not (packages / entry.name).exists():
+                (packages / entry.name).symlink_to(entry)
+    return str(folder / "bin" / "python")
 
 
-def test_the_wheel_holds_all_that_the_main_job_needs(clean_python: str, tmp_path: Path) -> None:
+def test_the_wheel_holds_all_that_the_main_job_needs(wheel: Path, tmp_path: Path) -> None:
+    clean_python = environment(tmp_path / "venv", wheel)
     where = subprocess.run(
         [clean_python, "-c", "import localhpo; print(localhpo.__file__)"],
         capture_output=True,
@@ -95,20 +97,8 @@ def test_the_wheel_holds_all_that_the_main_job_needs(clean_python: str, tmp_path
     is_good(run_main_job(tmp_path, python=clean_python))
 
 
-def test_a_core_install_tunes_with_engines(
-    clean_python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    blocker = tmp_path / "without"
-    blocker.mkdir()
-    (blocker / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Absent:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name in {HEAVY!r}:\n"
-        "            raise ModuleNotFoundError(f'No module named {name}', name=name)\n"
-        "sys.meta_path.insert(0, Absent())\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(blocker))
+def test_a_core_install_tunes_with_engines(wheel: Path, tmp_path: Path) -> None:
+    core_python = environment(tmp_path / "venv", wheel, without=HEAVY)
     (tmp_path / "train.py").write_text(
         "import sys\nfrom localhpo import report\n"
         "values = dict(zip(sys.argv[1::2], map(float, sys.argv[2::2])))\n"
@@ -121,13 +111,13 @@ def test_a_core_install_tunes_with_engines(
     )
     for creator in ("random", "tpe", "cmaes", "hybrid"):
         options = ("--creator", creator, "--study", creator, "--json")
-        done = localhpo("run", "task.toml", *options, cwd=tmp_path, python=clean_python)
+        done = localhpo("run", "task.toml", *options, cwd=tmp_path, python=core_python)
         assert done.returncode == 0, done.stderr
         assert len(json.loads(done.stdout)["trials"]) == 3
     for creator in ("gp", "agent"):
         options = ("--creator", creator, "--study", creator)
-        done = localhpo("run", "task.toml", *options, cwd=tmp_path, python=clean_python)
+        done = localhpo("run", "task.toml", *options, cwd=tmp_path, python=core_python)
         assert done.returncode == 1
         assert "pip install 'localhpo[local]'" in done.stderr
-    done = localhpo("report", "line/tpe", cwd=tmp_path, python=clean_python)
+    done = localhpo("report", "line/tpe", cwd=tmp_path, python=core_python)
     assert done.returncode == 0, done.stderr
