@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from localhpo.creator.engines import KINDS, Engine, fitting, prepare
+from localhpo.creator.engines import KINDS, Engine, check, fitting, prepare
 from localhpo.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -26,13 +26,14 @@ def open_creator(task: Task, *, backend: Backend | None = None) -> Creator:
             caller's to close.
 
     Raises:
-        InputError: no Creator has that name.
+        InputError: no Creator has that name, or the one named cannot search the space.
         MissingExtraError: it needs a package that is not installed. (A hybrid whose
             `on_model_error` is `engine` does without the model, and says so each time.)
         ModelError: the model, or its server, cannot be used.
     """
     name = task.creator.name
     if name in KINDS:
+        check(name, task.space)
         return Engine(name)
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, n=1)

@@ -1,6 +1,8 @@
 """To and from Optuna's distributions and parameter values.
 
-Floats and ints keep their bounds, `log` and `step`. A categorical stays one. An ordinal
+Floats and ints keep their bounds, `log` and `step`, but a step that cuts a float's range into
+very many is left out: Optuna computes with floats, and refuses some of its multiples. A
+categorical stays one. An ordinal
 becomes an int, the index in its list: Optuna's categorical has no order, and a sampler that
 sees the order learns from neighbours. Conditions have no place in a distribution; `suggest`
 follows them, define-by-run.
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
 
+MAX_STEPS = 1_000_000
+"""Values of a stepped float up to which Optuna is told the step."""
+
 
 def to_distributions(space: Space) -> dict[str, BaseDistribution]:
     """Return the distribution of every parameter, conditional ones included."""
@@ -37,9 +42,8 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
     )
 
     if isinstance(parameter, Float):
-        return FloatDistribution(
-            parameter.low, parameter.top, log=parameter.log, step=parameter.step
-        )
+        step = _step(parameter)
+        return FloatDistribution(parameter.low, parameter.top, log=parameter.log, step=step)
     if isinstance(parameter, Int):
         return IntDistribution(
             parameter.low, parameter.top, log=parameter.log, step=parameter.grid.step
@@ -47,6 +51,10 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
     if isinstance(parameter, Ordinal):
         return IntDistribution(0, len(parameter.values) - 1)
     return CategoricalDistribution(parameter.values)
+
+
+def _step(parameter: Float) -> float | None:
+    return parameter.step if parameter.cardinality <= MAX_STEPS else None
 
 
 def from_distributions(distributions: Mapping[str, BaseDistribution]) -> Space:
@@ -115,9 +123,8 @@ def suggest(space: Space, trial: BaseTrial) -> dict[str, Value]:
 def _suggested(parameter: Parameter, trial: BaseTrial) -> Any:
     name = parameter.name
     if isinstance(parameter, Float):
-        return trial.suggest_float(
-            name, parameter.low, parameter.top, log=parameter.log, step=parameter.step
-        )
+        step = _step(parameter)
+        return trial.suggest_float(name, parameter.low, parameter.top, log=parameter.log, step=step)
     if isinstance(parameter, Int):
         return trial.suggest_int(
             name, parameter.low, parameter.top, log=parameter.log, step=parameter.grid.step

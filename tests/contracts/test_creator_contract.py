@@ -36,6 +36,19 @@ SPACES = {
     ),
     "five": Space([Ordinal("batch", (8, 16, 32, 64, 128))]),
     "one": Space([Int("depth", 3, 3)]),
+    # Steps too fine for Optuna, ranges huge, tiny and of one value, names that need escapes.
+    "awkward": Space(
+        [
+            Float("fine", 0.0, 1.0, step=1e-9),
+            Float("only", 0.5, 0.5),
+            Float("tiny", 1.0, 1.0000001, log=True),
+            Float("wide", -1e20, 1e20),
+            Float('a "name".of ß', 0.0, 1e-20),
+            Int("rows", 1, 1_000_000),
+            Categorical("mode|", (True, False, 'a|"b"', "")),
+            Int("最適化", -3, 40, step=7, when={"mode|": ("", False)}),
+        ]
+    ),
 }
 
 
@@ -143,7 +156,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]
 
 
-@pytest.fixture(params=["plain", "nested"])
+@pytest.fixture(params=["plain", "nested", "awkward"])
 def task(request: pytest.FixtureRequest, make_task: Callable[..., Task]) -> Task:
     return make_task(space=SPACES[request.param])
 

@@ -14,13 +14,13 @@ import numpy as np
 import optuna
 import pytest
 
-from localhpo.creator import History
+from localhpo.creator import History, open_creator
 from localhpo.creator.engines import KINDS, Engine, fitting
 from localhpo.creator.engines.past import study
 from localhpo.creator.engines.state import checked
-from localhpo.errors import CreatorError, MissingExtraError, SpaceExhaustedError
+from localhpo.errors import CreatorError, MissingExtraError, SpaceError, SpaceExhaustedError
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
-from localhpo.task import Task
+from localhpo.task import CreatorSettings, Task
 from localhpo.trial import Measurement, Proposal, State, Trial
 
 BOWL = Space([Float(f"x{n}", -1.0, 1.0) for n in range(4)])
@@ -44,6 +44,7 @@ NESTED = Space(
         Float("rate", 1e-4, 1.0, log=True),
     ]
 )
+HUGE = Space([Int("rows", 1, 10**12)])
 
 
 def bowl(config: Mapping[str, Any]) -> float:
@@ -327,11 +328,19 @@ def test_gp_without_torch_names_the_extra(monkeypatch):
     assert "localhpo[local]" in caught.value.hint
 
 
+def test_gp_refuses_an_int_whose_values_it_cannot_list(make_task):
+    task = make_task(space=HUGE, creator=CreatorSettings(name="gp"))
+    with pytest.raises(SpaceError, match=r"rows: the gp engine .* got 1,000,000,000,000") as caught:
+        open_creator(task)
+    assert "tpe" in caught.value.hint
+
+
 def test_the_engine_that_fits(monkeypatch):
     assert fitting(BOWL, 10) == "gp"
     assert fitting(BOWL, 1000) == "tpe"
     assert fitting(NESTED, 10) == "tpe"
     assert fitting(Space([Float(f"x{n}", 0, 1) for n in range(30)]), 10) == "tpe"
+    assert fitting(HUGE, 10) == "tpe"
     monkeypatch.setattr("localhpo.creator.engines.samplers.has_torch", lambda: False)
     assert fitting(BOWL, 10) == "tpe"
 

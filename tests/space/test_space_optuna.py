@@ -54,6 +54,17 @@ def test_distributions_keep_bounds_log_and_step() -> None:
     }
 
 
+def test_a_step_too_fine_for_optunas_arithmetic_is_left_out() -> None:
+    space = Space([Float("x", 0.0, 1.0, step=1e-9)])
+    distributions = to_distributions(space)
+    assert distributions == {"x": FloatDistribution(0.0, 1.0)}
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(20):
+        config = suggest(space, study.ask())
+        space.validate(config)
+        study.add_trial(optuna.create_trial(params=config, distributions=distributions, value=0))
+
+
 @settings(deadline=None, max_examples=60)
 @given(spaces(conditional=False))
 def test_distributions_round_trip(space: Space) -> None:

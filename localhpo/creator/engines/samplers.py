@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from localhpo.errors import MissingExtraError
 from localhpo.llm import offline
-from localhpo.space import Categorical, Parameter
+from localhpo.space import Categorical, Int, Parameter
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -90,6 +90,8 @@ KINDS: Mapping[str, Kind] = {
 
 _GP_TRIALS = 100
 _GP_PARAMETERS = 20
+_GP_VALUES = 1_000_000
+"""Of an int; Optuna's GP lists them all at every proposal."""
 
 
 def prepare(name: str) -> None:
@@ -109,6 +111,24 @@ def prepare(name: str) -> None:
         importlib.import_module("torch")
 
 
+def check(name: str, space: Space) -> None:
+    """Check that an engine can search a space.
+
+    Raises:
+        SpaceError: gp, and an int with more values than it can list.
+    """
+    if name == "gp" and (large := _too_large_for_gp(space)):
+        raise large.error(
+            f"the gp engine lists the values of an int, at most {_GP_VALUES:,}; "
+            f"got {large.cardinality:,}",
+            hint='give it a step, make it a float, or choose the creator "tpe"',
+        )
+
+
+def _too_large_for_gp(space: Space) -> Parameter | None:
+    return next((p for p in space if isinstance(p, Int) and p.cardinality > _GP_VALUES), None)
+
+
 def has_torch() -> bool:
     """Return whether torch, which GP needs, is installed; it is not imported."""
     return importlib.util.find_spec("torch") is not None
@@ -119,8 +139,8 @@ def fitting(space: Space, trials: int) -> str:
 
     GP learns most from few trials. It does not model conditions, its cost grows with the cube
     of the trials (2 s per proposal at 200), and many dimensions need more trials than that;
-    there TPE takes over, as it does without torch.
+    there TPE takes over, as it does without torch and where an int has too many values.
     """
-    if space.conditional or not has_torch():
+    if space.conditional or not has_torch() or _too_large_for_gp(space):
         return "tpe"
     return "gp" if trials <= _GP_TRIALS and len(space) <= _GP_PARAMETERS else "tpe"
