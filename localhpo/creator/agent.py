@@ -29,6 +29,7 @@ from localhpo.creator.seeds import derive
 from localhpo.errors import ConfigurationError, GenerationError, ModelError
 from localhpo.llm.protocol import Backend, Completion, Constraint, Message
 from localhpo.space import Categorical, Ordinal
+from localhpo.space.values import spelled
 from localhpo.trial import Config, Proposal
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ LIMITS: Mapping[prompt.Style, Sequence[int]] = {
 """Finished trials shown: the first number whose prompt fits the model is taken."""
 
 _ANALYSIS_TOKENS = 700
-"""More than 600 characters of analysis, keys and evidence take, in any tokenizer we know."""
+"""One for each of 600 characters of analysis, and for keys and evidence. Words take fewer; what
+takes more (600 rare characters) is cut short, and drawn again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,15 +281,19 @@ class Agent:
 
 
 def answer_tokens(space: Space) -> int:
-    """Return more tokens than a configuration's text takes: one for each of its characters."""
-    return 16 + sum(len(parameter.name) + 6 + _longest(parameter) for parameter in space.parameters)
+    """Return more tokens than a configuration's text takes: one for each of its bytes.
+
+    A tokenizer that does not know a script spells it byte by byte.
+    """
+    return 16 + sum(len(spelled(p.name).encode()) + 2 + _longest(p) for p in space.parameters)
 
 
 def _longest(parameter: Parameter) -> int:
-    """Return the characters of the longest value, or more."""
+    """Return the bytes of the longest value, or more."""
     if isinstance(parameter, Categorical | Ordinal):
-        return max(len(parameter.text(value)) for value in parameter.values)
-    return max(16, len(parameter.text(parameter.low)), len(parameter.text(parameter.high)))
+        return max(len(parameter.text(value).encode()) for value in parameter.values)
+    bounds = (parameter.text(parameter.low), parameter.text(parameter.high))
+    return max(16, 3 + max(map(len, bounds)))  # a thousandth of the range: three more digits
 
 
 def _parse(text: str, space: Space, chat: bool, trials: tuple[int, ...]) -> grammar.Answer | None:

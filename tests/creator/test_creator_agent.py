@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import spaces_with_configs
 
 from localhpo.creator import History, prompt
 from localhpo.creator.agent import ROUNDS, Agent, answer_tokens, representative
@@ -22,6 +25,9 @@ from localhpo.space import Categorical, Float, Int, Space
 from localhpo.trial import State
 
 SPACE = Space([Float("rate", 1e-4, 1.0, log=True), Int("depth", 1, 10)])
+
+
+generators = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
 
 def said(rate: float, depth: int, evidence: Sequence[int] = (), analysis: str = "Because.") -> str:
@@ -200,7 +206,7 @@ def test_history_is_cut_until_the_prompt_fits(fake_backend, make_task, make_tria
     trials = tuple(make_trial(n, SPACE.sample(rng), score=float(n)) for n in range(60))
     history = History(make_task(space=SPACE), trials, 0, 60)
     roomy = fake_backend(lambda call, sample: said(1e-2, 5), context_length=100_000)
-    tight = fake_backend(lambda call, sample: said(1e-2, 5), context_length=1600)
+    tight = fake_backend(lambda call, sample: said(1e-2, 5), context_length=1500)
     for backend in (roomy, tight):
         agent(backend).propose_one(history)
     shown = [
@@ -209,7 +215,7 @@ def test_history_is_cut_until_the_prompt_fits(fake_backend, make_task, make_tria
     assert shown[0] == 30
     assert 0 < shown[1] < 30
     call = tight.calls[0]
-    assert tight.count_tokens(call["messages"]) + call["max_tokens"] <= 1600
+    assert tight.count_tokens(call["messages"]) + call["max_tokens"] <= 1500
 
 
 def test_a_prompt_that_never_fits_says_what_to_do(fake_backend, history_of):
@@ -247,16 +253,21 @@ def test_a_backend_is_closed_by_whom_it_belongs_to(fake_backend):
     assert (mine.closed, yours.closed) == (True, False)
 
 
-def test_the_text_of_any_configuration_is_within_the_estimate_of_its_tokens():
-    space = Space(
-        [
-            Float("a_rather_long_name_of_a_parameter", -1e-8, 4096.0),
-            Int("b", 1, 10**12),
-            Categorical("c", ("short", "a value that goes on for quite a while")),
-        ]
-    )
-    rng = np.random.default_rng(0)
-    assert max(len(space.text(space.sample(rng))) for _ in range(200)) <= answer_tokens(space)
+AWKWARD = Space(
+    [
+        Float("a_rather_long_name_of_a_parameter", -1e-8, 4096.0),
+        *(Float(f"x{n}", -1e-300, 1e-300) for n in range(20)),
+        Int("b", 1, 10**12),
+        Categorical("最適化手法の名前", ("確率的勾配降下法", "適応的モーメント推定", '"' * 40)),
+    ]
+)
+
+
+@given(spaces_with_configs() | st.tuples(st.just(AWKWARD), st.builds(AWKWARD.sample, generators)))
+def test_the_text_of_any_configuration_is_within_the_estimate_of_its_tokens(drawn):
+    """A tokenizer that does not know a script takes a token for each byte."""
+    space, config = drawn
+    assert len(space.text(config).encode()) <= answer_tokens(space)
 
 
 def test_the_representative_of_no_history_is_the_medoid():
