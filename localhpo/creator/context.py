@@ -112,7 +112,7 @@ def parameter_fact(space: Space, parameter: Parameter) -> ParameterFact:
         log=parameter.log,
         low=parameter.text(parameter.low),
         high=parameter.text(parameter.high),
-        step="" if parameter.step is None else f"{parameter.step:g}",
+        step="" if parameter.step is None else f"{parameter.step:.15g}",
         values=(),
         default=default,
         help=_one_line(parameter.help),

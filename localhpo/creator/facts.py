@@ -23,7 +23,7 @@ class ParameterFact:
     """Canonical text of the lower bound; empty for ordinal and categorical."""
     high: str
     step: str
-    """Canonical text of the step; empty where there is none."""
+    """In all its digits; empty where there is none."""
     values: tuple[str, ...]
     """Canonical texts of the choices; empty for float and int."""
     default: str

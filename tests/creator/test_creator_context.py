@@ -175,6 +175,7 @@ def test_parameters_are_spelled_as_their_values_are(make_task):
             Int("depth", 3, 9),
             Ordinal("batch", (32, 64)),
             Categorical("kind", ("a", "b", "c")),
+            Int("rows", 0, 10**8, step=12_345_678),
         ]
     )
     shown = {
@@ -183,7 +184,7 @@ def test_parameters_are_spelled_as_their_values_are(make_task):
     assert (shown["rate"].low, shown["rate"].high, shown["rate"].default) == ("1e-4", "1e0", "1e-1")
     assert shown["rate"].log
     assert shown["rate"].help == "step size"
-    assert shown["drop"].step == "0.05"
+    assert (shown["drop"].step, shown["rows"].step) == ("0.05", "12345678")
     assert shown["drop"].when == 'kind is "a" or "b"'
     assert shown["depth"].kind == "int"
     assert shown["batch"].values == ("32", "64")

@@ -112,6 +112,16 @@ def test_an_empty_study_says_so_and_claims_nothing():
     assert "this one included" not in text
 
 
+def test_history_without_room_is_not_called_absent():
+    text = rendered(dataclasses.replace(FACTS, trials=(), shown=0))
+    assert "5 finished; there is no room to list them." in text
+    assert "None has finished yet." not in text
+
+
+def test_a_trial_beyond_the_budget_is_not_promised_a_remainder():
+    assert "this one included" not in rendered(dataclasses.replace(FACTS, remaining=0))
+
+
 def test_a_users_words_are_never_read_as_a_template():
     words = "{{ facts.metric }} {% for x in y %} {# gone #} <b>&"
     hostile = dataclasses.replace(
