@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from localhpo.llm.protocol import Completion, Constraint, Message, Model
 from localhpo.llm.transformers import loading
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
     from localhpo.llm.cards import Card
     from localhpo.llm.transformers.decoding import Decoder
 
@@ -47,6 +50,7 @@ class TransformersBackend:
         with self._working():
             loaded = loading.load(folder, device)
             self._tokenizer = loaded.tokenizer
+            self._control = _pattern(_control_tokens(loaded.tokenizer))
             self._decoder: Decoder | None = Decoder(
                 Network(loaded.network), loaded.grammar_tokenizer
             )
@@ -119,11 +123,11 @@ class TransformersBackend:
         from jinja2 import TemplateError
 
         if not self._tokenizer.chat_template:
-            text = "\n\n".join(message.content for message in messages)
-            return list(self._tokenizer(text)["input_ids"])
+            text = "\n\n".join(self._as_data(message.content) for message in messages)
+            return list(self._tokenizer(text, verbose=False)["input_ids"])
         try:
             text = self._tokenizer.apply_chat_template(
-                [{"role": m.role, "content": m.content} for m in messages],
+                [{"role": m.role, "content": self._as_data(m.content)} for m in messages],
                 tokenize=False,
                 add_generation_prompt=True,
                 enable_thinking=False,  # for templates that know it; others ignore it
@@ -132,7 +136,15 @@ class TransformersBackend:
             raise BackendError(
                 f"the chat template of model {self._model.name} refuses the messages: {exc}"
             ) from exc
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        tokens = self._tokenizer(text, add_special_tokens=False, verbose=False)
+        return list(tokens["input_ids"])
+
+    def _as_data(self, content: str) -> str:
+        """Return a message's text, in which what spells a control token reads as words.
+
+        It quotes a user's text and a script's output; `<|im_end|>` in them must not end a turn.
+        """
+        return self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", content)
 
     def _check_room(self, prompt_tokens: int, max_tokens: int) -> None:
         if not prompt_tokens:
@@ -160,6 +172,16 @@ class TransformersBackend:
             ) from exc
         finally:
             torch.set_num_threads(before)
+
+
+def _control_tokens(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+
+
+def _pattern(words: Iterable[str]) -> re.Pattern[str]:
+    """Return what matches any of the words, and nothing where there is none."""
+    longest_first = sorted(filter(None, words), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
 def _checked_card(folder: Path) -> Card | None:
