@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from localhpo.errors import ConfigurationError
 from localhpo.space import Space
 from localhpo.trial import Config
 
@@ -65,7 +66,10 @@ def _value(space: Space, name: str, config: Config) -> str:
     value = config[name]
     if isinstance(value, str):
         return plain(value)
-    return space[name].text(value) if name in space else str(value)
+    try:
+        return space[name].text(value)
+    except (KeyError, ConfigurationError):
+        return str(value)
 
 
 def assignments(texts: Mapping[str, str]) -> str:

@@ -50,6 +50,10 @@ def test_values_are_spelled_canonically(small_space):
     assert wording.assignments(texts) == "learning_rate=3.1e-4 depth=3 gone=x[2Jy"
 
 
+def test_a_value_that_the_space_does_not_know_is_shown_as_it_is(small_space):
+    assert wording.values(small_space, {"depth": 99}) == {"depth": "99"}
+
+
 @pytest.mark.parametrize(
     ("message", "tail", "said"),
     [
