@@ -125,7 +125,9 @@ class Base:
 def _check_name(name: object) -> None:
     if not isinstance(name, str) or not name:
         raise SpaceError(f"the name of a parameter must be a non-empty string, got {shown(name)}")
-    allowed = encodable(name) and not any(char in "{}\x7f" or char < " " for char in name)
+    allowed = encodable(name) and not any(
+        char in "{}" or char < " " or "\x7f" <= char <= "\x9f" for char in name
+    )
     if not allowed:
         raise SpaceError(
             f"{name!a}: the name of a parameter must hold no braces and no control characters",

@@ -20,10 +20,15 @@ from localhpo.space.values import (
 )
 
 
+@dataclass(frozen=True)
 class _Choice(Base):
     """One of the values of a list."""
 
+    name: str
     values: tuple[Value, ...]
+    default: Value | None = None
+    help: str = ""
+    when: When = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -123,12 +128,6 @@ class Ordinal(_Choice):
 
     kind: ClassVar[str] = "ordinal"
 
-    name: str
-    values: tuple[Value, ...]
-    default: Value | None = None
-    help: str = ""
-    when: When = field(default_factory=dict, hash=False)
-
     @property
     def centre(self) -> Value:
         """The value in the middle; of two, the former."""
@@ -140,12 +139,6 @@ class Categorical(_Choice):
     """One of a list of values without order."""
 
     kind: ClassVar[str] = "categorical"
-
-    name: str
-    values: tuple[Value, ...]
-    default: Value | None = None
-    help: str = ""
-    when: When = field(default_factory=dict, hash=False)
 
     @property
     def centre(self) -> Value:

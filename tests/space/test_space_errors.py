@@ -18,6 +18,8 @@ BAD_TABLES = [
     ("x = 3", "x: must be a table, got 3", 'x = { type = "float", low = 0.0, high = 1.0 }'),
     ('"{x}" = { type = "float", low = 0, high = 1 }',
      "no braces and no control characters", "--name"),
+    ('"a\u009b" = { type = "float", low = 0, high = 1 }',
+     "no braces and no control characters", "--name"),
     ('"" = { type = "float", low = 0, high = 1 }', "must be a non-empty string", ""),
 ]  # fmt: skip
 
