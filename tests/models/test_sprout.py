@@ -10,31 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from localhpo import grammar, resources
+from localhpo import grammar, resources, tasks
 from localhpo.creator.agent import Agent
 from localhpo.creator.protocol import History
 from localhpo.llm import cards, open_backend
 from localhpo.llm.protocol import Backend
-from localhpo.space import Categorical, Float, Int, Ordinal, Space
-from localhpo.task import Task
+from localhpo.space import Categorical, Float, Ordinal, Space
+from localhpo.task import Task, load
 from localhpo.trial import Config, Proposal
 
 FOLDER = resources.folder("models") / "sprout"
 
-AGENT_SPACE = Space(
-    [
-        Int("max_depth", low=3, high=11),
-        Float("learning_rate", low=1e-3, high=1.0, log=True),
-        Int("min_child_weight", low=1, high=10),
-        Float("subsample", low=0.5, high=1.0),
-        Float("colsample_bytree", low=0.5, high=1.0),
-        Int("n_estimators", low=100, high=500),
-        Float("gamma", low=0.0, high=0.5),
-        Float("reg_alpha", low=0.0, high=1.0),
-        Float("reg_lambda", low=0.0, high=1.0),
-        Float("scale_pos_weight", low=1.0, high=10.0),
-    ]
-)
+AGENT_SPACE = load(tasks.find("breast-cancer-xgboost")).space
 CONDITIONAL = Space(
     [
         Categorical("optimizer", values=("sgd", "adam")),
