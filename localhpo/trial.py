@@ -55,9 +55,6 @@ COUNTED = frozenset({State.COMPLETE, State.PRUNED, State.FAILED})
 ADDED = "added"
 """Origin of a trial that was run elsewhere and told; it costs this study nothing."""
 
-OPEN = frozenset({State.QUEUED, State.RUNNING})
-"""States of a trial whose end is still to come in this run."""
-
 
 class Cause(StrEnum):
     """Why a trial failed."""
