@@ -76,6 +76,7 @@ class _Question:
     """What the model is asked, and the room left for its answer."""
 
     messages: Sequence[Message]
+    constraint: Constraint
     trials: tuple[int, ...]
     """Numbers of the trials that are shown: those that the answer may name."""
     max_tokens: int
@@ -199,8 +200,8 @@ class Agent:
         Raises:
             ModelError: not even the prompt without history fits.
         """
-        space, model = history.task.space, self._backend.model
-        answer = answer_tokens(space) + (_ANALYSIS_TOKENS if self._style == "chat" else 0)
+        space, model, chat = history.task.space, self._backend.model, self._style == "chat"
+        answer = answer_tokens(space) + (_ANALYSIS_TOKENS if chat else 0)
         tokens = 0
         for limit in LIMITS[self._style]:
             facts = context.facts(history, limit=limit)
@@ -208,7 +209,11 @@ class Agent:
             tokens = self._backend.count_tokens(messages)
             if tokens + answer <= model.context_length:
                 numbers = tuple(sorted(trial.number for trial in facts.trials))
-                return _Question(messages, numbers, max_tokens=answer)
+                constraint = Constraint(
+                    grammar=grammar.lark(space, rationale=chat, trials=numbers),
+                    schema=grammar.json_schema(space, rationale=chat, trials=numbers),
+                )
+                return _Question(messages, constraint, numbers, max_tokens=answer)
         raise ModelError(
             f"{model.name} holds {model.context_length} tokens; the prompt without any history "
             f"takes {tokens} and the answer up to {answer}",
@@ -225,13 +230,9 @@ class Agent:
         """
         space, chat = history.task.space, self._style == "chat"
         plan = ROUNDS[self._style][attempt]
-        constraint = Constraint(
-            grammar=grammar.lark(space, rationale=chat, trials=question.trials),
-            schema=grammar.json_schema(space, rationale=chat, trials=question.trials),
-        )
         completions = self._backend.generate(
             question.messages,
-            constraint,
+            question.constraint,
             n=plan.samples,
             max_tokens=question.max_tokens,
             temperature=plan.temperature,

@@ -57,15 +57,12 @@ class Engine:
 
         Raises:
             SpaceExhaustedError: nothing new is left.
+            CreatorError: a state that is stored with a trial is damaged.
         """
         return one_by_one(self.propose_one, history, n)
 
     def propose_one(self, history: History) -> Proposal:
-        """Return one new proposal.
-
-        Raises:
-            SpaceExhaustedError: nothing new is left.
-        """
+        """Return one new proposal. Raises as `propose` does."""
         started = time.perf_counter()
         guard = Guard(history)
         seed = derive(history, self._name)
