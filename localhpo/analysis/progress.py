@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from localhpo.trial import Direction, State, Trial, is_better
@@ -29,6 +28,14 @@ def improvements(curve: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def by_score(trials: Iterable[Trial], direction: Direction) -> list[Trial]:
-    """Return trials with the best score first, those without a score last."""
+    """Return trials with the best score first, those without a score last.
+
+    A pruned trial comes after all complete ones: its score is that of an early step.
+    """
     sign = 1.0 if direction == "minimize" else -1.0
-    return sorted(trials, key=lambda t: (math.inf if t.score is None else sign * t.score, t.number))
+
+    def rank(trial: Trial) -> tuple[bool, bool, float, int]:
+        missing = trial.score is None
+        return missing, trial.state is not State.COMPLETE, sign * (trial.score or 0.0), trial.number
+
+    return sorted(trials, key=rank)

@@ -35,6 +35,12 @@ def test_by_score_puts_the_best_first_and_the_scoreless_last(make_trial):
     assert [t.number for t in by_score(trials, "maximize")] == [1, 3, 2, 0]
 
 
+def test_the_score_of_a_pruned_trial_comes_after_that_of_any_complete_one(make_trial):
+    pruned = make_trial(0, CONFIG, State.PRUNED, score=0.1)
+    trials = [pruned, make_trial(1, CONFIG, score=2.0), failed(make_trial, 2, Cause.TIMEOUT)]
+    assert [t.number for t in by_score(trials, "minimize")] == [1, 0, 2]
+
+
 def test_a_study_without_trials():
     assert incumbent([], "minimize") == []
     assert origins([], "minimize") == []
