@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a user chose; each backend takes its own part and refuses the rest."""
+    """What a user chose; each backend takes its own part."""
 
     model: str | None
     url: str | None
@@ -62,12 +62,22 @@ def open_backend(
             hint=f"did you mean {near[0]}?" if near else None,
         )
     choice = Choice(model, url, allow_remote, script, device, threads)
-    if url is not None and name != "openai":
-        raise InputError(f"backend {name} takes no url: it talks to no server", hint=_USE_OPENAI)
+    for option, owner in _TAKEN_BY.items():
+        if (value := getattr(choice, option)) and name != owner:
+            raise InputError(
+                f"backend {name} takes no {option}, got {value!r}",
+                hint=f"leave {option} out, or choose backend {owner}",
+            )
     return BACKENDS[name](choice)
 
 
-_USE_OPENAI = "name backend openai for a server that runs already, or leave the url out"
+_TAKEN_BY: Mapping[str, str] = {
+    "url": "openai",
+    "allow_remote": "openai",
+    "script": "scripted",
+    "device": "transformers",
+}
+"""Options that one backend alone has a use for."""
 
 
 def _transformers(choice: Choice) -> Backend:

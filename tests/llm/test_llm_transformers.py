@@ -266,8 +266,13 @@ def test_an_unknown_backend_is_told_so(name: str) -> None:
 
 
 def test_options_of_another_backend_are_refused() -> None:
-    with pytest.raises(InputError, match="takes no url"):
+    with pytest.raises(InputError, match="takes no url") as caught:
         open_backend("transformers", url="http://127.0.0.1:8000/v1")
+    assert "choose backend openai" in caught.value.hint
+    with pytest.raises(InputError, match="openai takes no device, got 'cuda'"):
+        open_backend("openai", url="http://127.0.0.1:8000/v1", device="cuda")
+    with pytest.raises(InputError, match="transformers takes no script"):
+        open_backend("transformers", script=["{}"])
     with pytest.raises(InputError, match="needs the url"):
         open_backend("openai")
     with pytest.raises(InputError, match="needs a script"):
