@@ -20,22 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from localhpo import tasks
 from localhpo.grammar import lark
 from localhpo.llm.transformers import loading
-from localhpo.space import Categorical, Float, Int, Ordinal, Space
+from localhpo.space import Categorical, Ordinal, Space
+from localhpo.task import load
 
 SPACE = Space(
     [
-        Int("max_depth", 3, 11),
-        Float("learning_rate", 1e-3, 1.0, log=True),
-        Int("min_child_weight", 1, 10),
-        Float("subsample", 0.5, 1.0),
-        Float("colsample_bytree", 0.5, 1.0),
-        Int("n_estimators", 100, 500),
-        Float("gamma", 0.0, 0.5),
-        Float("reg_alpha", 0.0, 1.0),
-        Float("reg_lambda", 0.0, 1.0),
-        Float("scale_pos_weight", 1.0, 10.0),
+        *load(tasks.find("breast-cancer-xgboost")).space,
         Ordinal("max_bin", (64, 128, 256)),
         Categorical("booster", ("gbtree", "dart")),
     ]
