@@ -10,8 +10,8 @@
 
 Each step reads what the one before wrote to `--work` (default `.data/sprout`, not in the
 repository) and can be run again alone; what exists is kept. `train` may start as soon as the
-first questions and the vocabulary are there. `--data` is the folder of public data that its
-README describes (default `../shared/data`): yahpo, taskset_adam8p, tabdl_tuning, flaml_default.
+first questions and the vocabulary are there. `--data` is a folder of public data (default
+`.data/public`): yahpo, taskset_adam8p, tabdl_tuning, flaml_default.
 
 Needs, beyond the extra `local`: onnxruntime, scikit-learn, xgboost. One CPU thread suffices
 for the default size; on a GPU (found by itself) use more: --hidden 256 --layers 8 --heads 4.
@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("step", choices=[*STEPS, "all"])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=Path(".data/public"))
     parser.add_argument("--work", type=Path, default=Path(".data/sprout"))
     parser.add_argument("--target", type=Path, default=TARGET)
     parser.add_argument("--seed", type=int, default=7)

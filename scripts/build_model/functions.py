@@ -62,6 +62,7 @@ _SCHEDULE = Choice(
 )  # fmt: skip
 _SMOOTHING = Entry(("label_smoothing", "smoothing"), (0.0,), (0.2, 0.3), 0.08, 0.05, weight=0.4)
 
+# No two entries of a theme share a name.
 THEMES: Mapping[str, tuple[Entry | Choice, ...]] = {
     "Fine-tuning a transformer": (
         Entry(_LR, (1e-6, 1e-5, 5e-6), (1e-4, 1e-3, 5e-4), -4.5, 0.3, log=True, weight=2.0),
@@ -174,10 +175,10 @@ def make(rng: np.random.Generator) -> tuple[Space, Callable[..., Array], str]:
     peaks: list[tuple[float, float]] = []
     for entry in chosen:
         parameter, peak = _parameter(entry, rng)
-        if parameter.name not in {p.name for p in parameters}:
-            parameters.append(parameter)
-            peaks.append(peak)
-    return Space(parameters), _merit(Space(parameters), peaks, chosen, rng), title
+        parameters.append(parameter)
+        peaks.append(peak)
+    space = Space(parameters)
+    return space, _merit(space, peaks, chosen, rng), title
 
 
 def _parameter(
@@ -192,7 +193,7 @@ def _parameter(
     log = entry.log and bool(low > 0) and not (entry.integer and rng.uniform() < 0.5)
     drawn = rng.normal(entry.centre, entry.spread)
     best = 10.0**drawn if entry.log else drawn
-    # Half of all log ranges of users are moved a little; the optimum stays where it is.
+    # Some users move a log range a little; the optimum stays where it is.
     if entry.log and not entry.integer and rng.uniform() < 0.3:
         low, high = low * float(rng.choice([0.5, 2.0])), high * float(rng.choice([0.5, 2.0]))
     if entry.integer:

@@ -1,7 +1,7 @@
-"""Writes `splits.toml`: what a shipped model may be trained on, and what only tests it.
+"""How `splits.toml` was made: what a shipped model may be trained on, and what only tests it.
 
-A data set is on the same side in every family. Written once; do not run it again, or what
-models have learned and what tests them get mixed.
+A data set is on the same side in every family. The file was written once, from `render`; it is
+not written again, or what models have learned and what tests them get mixed.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def number_features(token: str, size: int) -> Any:
 def batches(folder: Path, settings: Settings, skip: int, seed: int) -> Iterator[packing.Batch]:
     """Yield batches for ever, shard by shard; the first `skip` questions are passed over.
 
-    The last shard by name is never trained on where there are three or more: it measures.
+    `VALIDATION` is left out where there is another shard.
     """
     vocabulary = tokenizer.load(folder / "model")
     pad = vocabulary.token_to_id("<pad>")
@@ -157,7 +157,7 @@ def loss_of(model: Any, batch: packing.Batch, device: str) -> Any:
 
 
 def run(folder: Path, settings: Settings, *, max_steps: int | None = None) -> Progress:
-    """Train until the budget is used; write checkpoints to `folder`, and at the end the model."""
+    """Train until the budget is used; write checkpoints to `folder`."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,7 +1,7 @@
 """Real trainings on data sets that this file generates: the answers are true, not modelled.
 
 Each data set is trained on with random configurations of a learner's full space, and every
-metric is kept; a surrogate fitted on them (`surrogates.py`) then answers for any space that
+metric is kept; a surrogate fitted on them (`problems.Surrogate`) then answers for any space that
 is cut out of it. No published data set is used, so none can leak into a comparison.
 """
 
