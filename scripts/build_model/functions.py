@@ -8,7 +8,6 @@ interactions and noise. Nameless parameters have their optimum anywhere.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -200,11 +199,9 @@ def _parameter(
         parameter: Parameter = Int(name, low=int(low), high=int(high), log=log)
     else:
         parameter = Float(name, low=float(f"{low:.2g}"), high=float(f"{high:.2g}"), log=log)
-    low, high = float(parameter.low), float(parameter.high)
-    best = min(max(best, low), high)
-    if log:
-        return parameter, (math.log(best / low) / math.log(high / low), entry.weight)
-    return parameter, ((best - low) / (high - low), entry.weight)
+    best = min(max(best, parameter.low), parameter.high)
+    best = parameter.canonical(round(best) if entry.integer else best)
+    return parameter, (parameter.to_unit(best), entry.weight)
 
 
 def _nameless(rng: np.random.Generator) -> tuple[Space, Callable[..., Array], str]:

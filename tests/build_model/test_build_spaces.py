@@ -75,3 +75,10 @@ def test_a_real_training_improves_with_its_configuration() -> None:
     record = trainings.run(learner, "binary", seed=5, evaluations=20, limit_s=30.0)
     accuracy = [scores["accuracy"] for scores in record["scores"] if scores]
     assert len(accuracy) == 20 and 0.0 <= min(accuracy) < max(accuracy) <= 1.0
+
+
+def test_a_range_of_one_value_has_an_optimum() -> None:
+    entry = functions.Entry(("clip",), lows=(1.0,), highs=(1.0,), centre=0.0, spread=0.5, log=True)
+    parameter, (peak, _) = functions._parameter(entry, np.random.default_rng(0))
+    assert parameter.cardinality == 1
+    assert 0.0 <= peak <= 1.0
