@@ -9,6 +9,7 @@ A parameter promises, for every value that it accepts:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeAlias
 
@@ -19,7 +20,7 @@ When: TypeAlias = Mapping[str, tuple[Value, ...]]
 """Under which values of which parents a parameter is active."""
 
 
-class Base:
+class Base(ABC):
     """A named set of values, in an order, mapped onto the unit interval."""
 
     kind: ClassVar[str]
@@ -31,47 +32,47 @@ class Base:
     when: When
 
     @property
+    @abstractmethod
     def domain(self) -> str:
         """The values it can take, in words: `a number from 1e-4 to 1e-1`."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def cardinality(self) -> int:
         """Number of values."""
-        raise NotImplementedError
 
     @property
     def centre(self) -> Value:
         """The middle of the range: geometric with `log`."""
         return self.from_unit(0.5)
 
+    @abstractmethod
     def at(self, index: int) -> Value:
         """Return the value at an index, from 0, in ascending or declared order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def canonical(self, value: object) -> Value:
         """Return a value on the grid.
 
         Raises:
             ConfigurationError: the value is of another type, or not in the domain.
         """
-        raise NotImplementedError
 
     def text(self, value: object) -> str:
         """Return the one JSON spelling of a value, put on the grid."""
         return self.spell(self.canonical(value))
 
+    @abstractmethod
     def spell(self, value: Value) -> str:
         """Return the JSON spelling of a value that is canonical already."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_unit(self, value: Value) -> float:
         """Return the place of a canonical value in [0, 1]; an only value is at 0.5."""
-        raise NotImplementedError
 
+    @abstractmethod
     def from_unit(self, unit: float) -> Value:
         """Return the canonical value nearest to a place in [0, 1]."""
-        raise NotImplementedError
 
     def draw(self, uniform: float) -> Value:
         """Turn a number drawn uniformly from [0, 1) into a value drawn from the domain.
