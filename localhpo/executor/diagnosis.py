@@ -63,6 +63,8 @@ class Ending:
     """Processes that outlived the trial's own, and were ended."""
     unreadable: int = 0
     """Lines that were meant as measurements and are none."""
+    thinned: bool = False
+    """Too many measurements were reported to keep them all."""
     log_error: str = ""
     """Why some output was not kept."""
 
@@ -74,6 +76,8 @@ class Ending:
             notes.append(f"left {self.left_behind} process(es) behind, ended")
         if self.unreadable:
             notes.append(f"{self.unreadable} reported line(s) unreadable")
+        if self.thinned:
+            notes.append("reported so often that not every value was kept")
         if self.log_error:
             notes.append(f"output not kept ({self.log_error})")
         return [note for note in notes if note]

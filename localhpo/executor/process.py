@@ -293,6 +293,7 @@ class ProcessRun:
             oom_kills=result.get("oom_kills", 0),
             left_behind=result.get("left_behind", 0),
             unreadable=sum(reader.skipped for reader in self._readers),
+            thinned=any(reader.thinned for reader in self._readers),
             log_error=result.get("log_error", ""),
         )
 

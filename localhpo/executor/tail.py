@@ -2,11 +2,13 @@
 
 A line counts once its end is there; a torn one waits. One call reads a bounded amount, so a
 script that reports a million lines does not hold the loop up: `at_end` tells whether there may
-be more. Lines that cannot be used are counted, never fatal.
+be more. A script that goes on reporting like that is thinned out (see `THINNED_AFTER`), so that
+neither memory nor the store grows with it. Lines that cannot be used are counted, never fatal.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -21,6 +23,9 @@ CHUNK_BYTES = 1 << 18
 """Read by one call: some thousand lines, a few milliseconds."""
 LINE_BYTES = 1 << 16
 """A longer line is skipped."""
+THINNED_AFTER = 100_000
+"""Measurements of a trial that are all kept. Beyond them a call keeps the newest value of each
+metric, and goes straight to the last chunk of a file that grows faster than it is read."""
 _LAST_STEP = 2**63 - 1
 
 _NUMBER = re.compile(
@@ -42,8 +47,10 @@ class Lines:
         self.at_end = True
         self.skipped = 0
 
-    def read(self) -> list[bytes]:
-        """Return the lines that were completed, without their ends."""
+    def read(self, *, newest: bool = False) -> list[bytes]:
+        """Return the lines that were completed, without their ends; `newest` skips to the last."""
+        if newest:
+            self._skip_to_last_chunk()
         data = self._chunk()
         self._offset += len(data)
         self.at_end = len(data) < CHUNK_BYTES
@@ -60,6 +67,13 @@ class Lines:
         """Return the last line although its end is missing."""
         torn, self._torn = self._torn, b""
         return [torn] if torn and not self._too_long else []
+
+    def _skip_to_last_chunk(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            start = self._path.stat().st_size - CHUNK_BYTES
+            if start > self._offset:
+                self._offset, self._torn = start, b""
+                self._too_long = True  # the first line of the chunk has lost its beginning
 
     def _chunk(self) -> bytes:
         try:
@@ -85,6 +99,7 @@ class Reader:
         self._parse = parse
         self._step = 0
         self._unusable = 0
+        self._found = 0
 
     @property
     def at_end(self) -> bool:
@@ -96,9 +111,17 @@ class Reader:
         """Lines that could not be used."""
         return self._unusable + self._lines.skipped
 
+    @property
+    def thinned(self) -> bool:
+        """Whether there were so many measurements that not all are returned any more."""
+        return self._found > THINNED_AFTER
+
     def read(self) -> list[Measurement]:
         """Return what was reported since the last call, in order."""
-        return self._measurements(self._lines.read())
+        if not self.thinned:
+            return self._measurements(self._lines.read())
+        found = self._measurements(self._lines.read(newest=True))
+        return list({one.name: one for one in found}.values())
 
     def finish(self) -> list[Measurement]:
         """Return what a last line without an end holds, once nobody writes any more."""
@@ -112,6 +135,7 @@ class Reader:
             if measurements:
                 self._step = measurements[-1].step
                 found += measurements
+        self._found += len(found)
         return found
 
 

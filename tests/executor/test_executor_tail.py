@@ -15,6 +15,7 @@ from localhpo.errors import TaskError
 from localhpo.executor.tail import (
     CHUNK_BYTES,
     LINE_BYTES,
+    THINNED_AFTER,
     Reader,
     compile_pattern,
     last_lines,
@@ -45,6 +46,21 @@ def test_each_line_is_read_once_and_a_torn_one_when_it_is_whole(path: Path) -> N
     append(path, b"\n")
     assert [(m.step, m.value) for m in reader.read()] == [(2, 0.25)]
     assert reader.finish() == []
+    assert reader.skipped == 0
+
+
+def test_a_flood_is_thinned_out_and_its_newest_values_are_kept(path: Path) -> None:
+    reader = Reader(path, parse_line)
+    line = b'{"step": 1, "loss": 0.5}\n'
+    append(path, line * (THINNED_AFTER + 1))
+    found = 0
+    while not reader.thinned:
+        found += len(reader.read())
+    assert found == THINNED_AFTER + 1
+    append(path, line * (CHUNK_BYTES // 4) + b'{"step": 2, "f1": 1, "loss": 2}\n{"loss": 3}\n')
+    assert [(m.name, m.value) for m in reader.read()] == [("loss", 3.0), ("f1", 1.0)]
+    assert reader.read() == []
+    assert reader.at_end
     assert reader.skipped == 0
 
 
