@@ -136,10 +136,12 @@ class Database:
                 return self._connection
 
     def _as_store_error(self, error: Exception) -> StoreError:
-        reason = str(error).splitlines()[0]
+        lines = str(error).splitlines()
         if _says(error, _TAKEN):
-            return DatabaseBusyError(f"{self.path} is in use: {reason}")
-        hint = next(hint for phrases, hint in _HINTS.items() if _says(error, phrases))
+            return DatabaseBusyError(f"{self.path} is in use: {lines[0]}")
+        phrases, hint = next(known for known in _HINTS.items() if _says(error, known[0]))
+        # DuckDB says what it was doing first, and why that failed further down.
+        reason = next(line for line in lines if any(phrase in line for phrase in phrases))
         return StoreError(f"cannot use {self.path}: {reason}", hint=hint)
 
 

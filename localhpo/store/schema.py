@@ -121,8 +121,11 @@ def version_of(connection: DuckDBPyConnection) -> int:
         "SELECT max(number), arg_max(version, number) FROM migrations"
     ).fetchall()
     if number > len(MIGRATIONS):
+        [(path,)] = connection.execute(
+            "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
+        ).fetchall()
         raise StoreVersionError(
-            f"the database has schema {number}, written by LocalHPO {written_by}; "
+            f"{path} has schema {number}, written by LocalHPO {written_by}; "
             f"this LocalHPO knows schemas up to {len(MIGRATIONS)}"
         )
     return int(number)

@@ -254,11 +254,15 @@ class Store:
             return Fold.of(line for line, _ in spool.read_lines(path))
         except FileNotFoundError:
             pass
-        with self._database.reading(wait_s=_READ_WAIT_S) as connection:
-            if connection is None or name not in tables.positions(connection):
-                raise self._not_found(name)
-            with _blaming(self._database.path):
-                return tables.read(connection, name)
+        try:
+            with self._database.reading(wait_s=_READ_WAIT_S) as connection:
+                if connection is not None and name in tables.positions(connection):
+                    with _blaming(self._database.path):
+                        return tables.read(connection, name)
+        except DatabaseBusyError:
+            if path.parent.exists():  # else it is a new study, which must not have to wait
+                raise
+        raise self._not_found(name)
 
     def _restore(self, name: str) -> None:
         """Write the spool of a study whose folder is gone, from the tables."""

@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from localhpo.errors import StudyLockedError
+from localhpo.errors import StudyLockedError, StudyNotFoundError
 from localhpo.store import DatabaseBusyError, Store, StudyRecord
 from localhpo.trial import Measurement, Proposal, State, Trial
 
@@ -106,6 +106,8 @@ def test_a_shell_left_open_neither_fails_nor_holds_up_a_study(
 ) -> None:
     store.writer(NAME).close()
     with shell(read_only):
+        with pytest.raises(StudyNotFoundError):
+            store.trials("new/main")
         store.create_study(record("new/main"))
         for name in (NAME, "new/main"):
             with store.writer(name) as writer:
