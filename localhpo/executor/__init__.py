@@ -1,6 +1,7 @@
 """Run one trial, and say what happened. See `localhpo.executor.protocol` for the laws."""
 
 from localhpo.executor.command import check as check_command
+from localhpo.executor.command import check_program
 from localhpo.executor.function import FunctionExecutor
 from localhpo.executor.function import check as check_function
 from localhpo.executor.process import ProcessExecutor
@@ -18,4 +19,5 @@ __all__ = [
     "SimulatedExecutor",
     "check_command",
     "check_function",
+    "check_program",
 ]

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import difflib
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from localhpo.errors import TaskError
@@ -62,6 +64,39 @@ def check(command: Sequence[str], space: Named) -> None:
                 f" {name}",
                 hint="start a script that chooses the program",
             )
+
+
+def check_program(command: Sequence[str], folder: Path, search: str | None) -> None:
+    """Check that the program of a command is there, and the script that Python is given.
+
+    Args:
+        command: as in the task; `check` has passed it.
+        folder: where it will run.
+        search: the folders of programs, as in PATH.
+
+    Raises:
+        TaskError: it is not there.
+    """
+    program, script = command[0], next(iter(command[1:]), "")
+    hint = ""
+    if program == "python":
+        if not script.endswith(".py") or _placeholders(script) or (folder / script).is_file():
+            return
+        missing, why = script, f"there is no {folder / script}"
+        hint = "a path in a command is relative to the folder of the task file, or to [task] cwd"
+    elif _placeholders(program):
+        return
+    elif "/" in program:
+        if (folder / program).exists():
+            return
+        missing, why = program, f"there is no {folder / program}"
+    else:
+        if shutil.which(program, path=search):
+            return
+        missing, why = program, "no folder of PATH holds such a program"
+        if (folder / program).is_file():
+            hint = f'for a program in the folder of the task, write "./{program}"'
+    raise TaskError(f"[task] command: {missing!r} cannot be run: {why}", hint=hint)
 
 
 def arguments(

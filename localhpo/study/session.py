@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from localhpo import __version__
-from localhpo.errors import ConfigurationError, InputError, StudyNotFoundError
+from localhpo.errors import ConfigurationError, InputError, StudyNotFoundError, TaskError
+from localhpo.executor import check_command
 from localhpo.executor.clock import RealClock
 from localhpo.scheduler.ledger import Ledger
 from localhpo.space import Space
@@ -79,6 +80,33 @@ def new_config(space: Space, config: Mapping[str, Any], trials: Sequence[Trial])
 def task_of(record: StudyRecord) -> Task:
     """Return the task that a study was started with."""
     return parse(record.settings, folder=Path(), where=f"study {record.name}")
+
+
+def check_task(task: Task) -> None:
+    """Hold a task, which may have been made in Python, to what a task file is held to.
+
+    Raises:
+        TaskError: a field is out of its range, or the command does not fit the space.
+    """
+    parse(to_table(task), folder=task.folder, where=str(task.source or "task"))
+    if task.command:
+        with naming_file(task):
+            check_command(task.command, task.space)
+
+
+@contextlib.contextmanager
+def naming_file(task: Task) -> Iterator[None]:
+    """Let an error about a task say which file it is about.
+
+    Raises:
+        TaskError: one was raised within.
+    """
+    try:
+        yield
+    except TaskError as error:
+        if task.source is None:
+            raise
+        raise TaskError(f"{task.source} {error}", hint=error.hint) from error
 
 
 def _writer(store: Store, key: str, task: Task) -> Writer:

@@ -15,6 +15,7 @@ One process at a time writes a study (asks, tells, runs); any number may read it
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -28,8 +29,7 @@ from localhpo.errors import (
     StudyLockedError,
     StudyNotFoundError,
 )
-from localhpo.executor import Executor, ProcessExecutor
-from localhpo.executor.command import check as check_command
+from localhpo.executor import Executor, ProcessExecutor, check_command, check_program
 from localhpo.scheduler.admission import admit
 from localhpo.scheduler.budget import Spent
 from localhpo.scheduler.budget import left as budget_left
@@ -38,7 +38,7 @@ from localhpo.scheduler.observer import Observer
 from localhpo.store import Event, Store, default_home, study_name
 from localhpo.study.identity import check_same
 from localhpo.study.inbox import Inbox
-from localhpo.study.session import Session, new_config, task_of
+from localhpo.study.session import Session, check_task, naming_file, new_config, task_of
 from localhpo.study.signals import on_signal
 from localhpo.study.told import outcome
 from localhpo.study.watch import Watch
@@ -103,12 +103,11 @@ class Study:
             executor: runs the trials, in place of processes. The caller closes it.
 
         Raises:
-            TaskError: the command names a parameter that the space does not hold.
+            TaskError: a field is out of its range, or the command does not fit the space.
             StudyChangedError: the study was started under other settings.
             StoreError: the store cannot be read.
         """
-        if task.command:
-            check_command(task.command, task.space)
+        check_task(task)
         store = Store(Path(home or default_home()))
         key = study_name(task.name, name)
         with contextlib.suppress(StudyNotFoundError):
@@ -181,9 +180,13 @@ class Study:
             CreatorError, ModelError: no proposal could be made.
         """
         self.close()
-        admit(self.task)  # what can be refused is refused before anything is written
+        with naming_file(self.task):  # what can be refused is refused before anything is written
+            admit(self.task)
         if self._is_used_up():  # no model is loaded for nothing
             return self._check_good(self.trials)
+        if self._executor is None:
+            with naming_file(self.task):
+                self._check_command()
         executor = self._executor or ProcessExecutor()
         try:
             self._creator()
@@ -351,6 +354,11 @@ class Study:
     def _is_used_up(self) -> bool:
         spent = Spent.from_data([event.data for event in self.events])
         return budget_left(self.task.budget, counted(self.trials), spent).used_up
+
+    def _check_command(self) -> None:
+        task = self.task
+        check_command(task.command, task.space)
+        check_program(task.command, task.folder, task.env.get("PATH", os.environ.get("PATH")))
 
     def _check_good(self, trials: Sequence[Trial]) -> None:
         if counted(trials) and best_trial(trials, self.task.direction) is None:

@@ -103,12 +103,15 @@ def _task(
     """Return the task that is given, or the one that a function makes.
 
     Raises:
-        InputError: a function without a space, or a task with another one.
+        InputError: nothing that can be tuned, a function without a space, or a task with
+            another one.
     """
     if isinstance(target, Task | Path | str):
         if space is not None:
             raise InputError("a task has a space of its own; got another in `space`")
         return target if isinstance(target, Task) else load(target)
+    if not callable(target):
+        raise InputError(f"what is tuned must be a function, a task or a path; got {target!r}")
     if space is None:
         raise InputError("a function is tuned in a space; got none", hint="pass `space`")
     return Task(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,3 +124,24 @@ def test_arguments_must_fit_together(tmp_path: Path) -> None:
         localhpo.tune(bowl)
     with pytest.raises(InputError, match="space of its own"):
         localhpo.tune(tmp_path / "task.toml", SPACE)
+    with pytest.raises(InputError, match="must be a function, a task or a path; got 3"):
+        localhpo.tune(3, SPACE)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"trials": 0}, r"\[budget\].* must bound the study"),
+        ({"trials": -1}, r"\[budget\] trials: must be greater than 0; got -1"),
+        ({"parallel": 0}, r"\[resources\] parallel: must be greater than 0; got 0"),
+        ({"timeout_s": float("nan")}, r"\[budget\] timeout_s.*finite"),
+        ({"direction": "max"}, r"direction: must be one of 'minimize', 'maximize'; got 'max'"),
+        ({"metric": ""}, "metric: must be given"),
+    ],
+)
+def test_arguments_are_held_to_what_a_task_file_is(
+    changes: dict[str, Any], says: str, home: Path
+) -> None:
+    with pytest.raises(InputError, match=says):
+        localhpo.tune(bowl, SPACE, creator="random", **changes)
+    assert not home.exists()
