@@ -12,6 +12,7 @@ space is sampled at random.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,11 @@ _RATIONALE = "localhpo:rationale"
 _PIECE = 2000
 """Characters; a relational storage takes 2,045."""
 _METRIC = "value"
+
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Optuna's `n_jobs` are threads, and in one process models cannot be loaded in two at once. Of
+the module, not of the sampler, which stays one that can be pickled."""
 
 
 class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usable stubs here
@@ -106,7 +112,8 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
         past = study.get_trials(deepcopy=False)
         trials = [t for one in past if one.number != trial.number for t in _known(one, space)]
         history = History(task, tuple(trials), seed=self._seed, next_number=trial.number)
-        (proposal,) = self._creator_for(task).propose(history, 1)
+        with _ONE_AT_A_TIME:
+            (proposal,) = self._creator_for(task).propose(history, 1)
         storage, number = study._storage, trial._trial_id
         for key, piece in _pieces(proposal.engine_state).items():
             storage.set_trial_system_attr(number, key, piece)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
 
-from localhpo import LocalHPOSampler
+from localhpo import LocalHPOSampler, sampler
+from localhpo.creator.engines import Engine
+from localhpo.creator.protocol import History
 from localhpo.errors import InputError
+from localhpo.task import Task
+from localhpo.trial import Proposal
 
 SPACE = {
     "lr": optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True),
@@ -108,3 +113,29 @@ def test_several_objectives_are_refused() -> None:
     with pytest.raises(InputError, match="one objective"):
         study.ask().suggest_float("lr", 1e-4, 1e-1, log=True)
         study.optimize(lambda trial: (objective(trial), 0.0), n_trials=1)
+
+
+def test_threads_share_one_creator(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside: list[int] = []
+
+    class Slow(Engine):
+        def propose(self, history: History, n: int = 1) -> list[Proposal]:
+            assert not inside, "two threads at once"
+            inside.append(history.next_number)
+            time.sleep(0.01)
+            inside.clear()
+            return list(super().propose(history, n))
+
+    opened: list[Slow] = []
+
+    def open_slow(_: Task) -> Slow:
+        time.sleep(0.05)
+        opened.append(Slow("random"))
+        return opened[-1]
+
+    monkeypatch.setattr(sampler, "open_creator", open_slow)
+    distributions = {"x": optuna.distributions.FloatDistribution(-5.0, 5.0)}
+    study = optuna.create_study(sampler=LocalHPOSampler(distributions))
+    study.optimize(lambda trial: trial.suggest_float("x", -5.0, 5.0) ** 2, n_trials=8, n_jobs=4)
+    assert len(opened) == 1
+    assert len(study.trials) == 8
