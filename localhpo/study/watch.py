@@ -32,10 +32,20 @@ class Watch:
         """Hear nothing: what counts is the change."""
 
     def on_change(self, snapshot: Snapshot) -> None:
-        """Hand on the trials and tell of the ended ones."""
+        """Hand on the trials and tell of the ended ones; a callback that raises costs no other.
+
+        Raises:
+            Exception: the first that a callback raised, after all were called.
+        """
         self._seen(snapshot.trials)
         ended = [t for t in snapshot.trials if t.state in COUNTED and t.number not in self._told]
+        errors: list[Exception] = []
         for trial in ended:
             self._told.add(trial.number)
             for callback in self._callbacks:
-                callback(trial)
+                try:
+                    callback(trial)
+                except Exception as error:  # noqa: BLE001 - raised below
+                    errors.append(error)
+        if errors:
+            raise errors[0]

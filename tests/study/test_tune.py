@@ -89,6 +89,21 @@ def test_a_callback_may_interrupt_and_set_attributes() -> None:
     assert [trial.user_attrs for trial in study.trials[:3]] == [{"seen": n} for n in range(3)]
 
 
+def test_a_callback_that_raises_costs_no_trial_and_no_other_callback() -> None:
+    told: list[int] = []
+
+    def faulty(study: Study, trial: Trial) -> None:
+        raise RuntimeError("no good")
+
+    def good(study: Study, trial: Trial) -> None:
+        told.append(trial.number)
+
+    study = localhpo.tune(bowl, SPACE, creator="random", trials=3, callbacks=[faulty, good])
+    assert sorted(told) == [0, 1, 2]
+    (warning,) = [event.message for event in study.events if event.kind == "warning"]
+    assert "RuntimeError('no good')" in warning
+
+
 def test_a_callback_may_enqueue() -> None:
     def callback(study: Study, trial: Trial) -> None:
         if trial.number == 0:
