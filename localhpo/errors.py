@@ -28,7 +28,16 @@ Exit code and hint belong to the class; an instance may bring a better hint. One
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return the question that a misspelt word raises; empty where no known one is near."""
+    import difflib  # needed when something went wrong, not by everyone who imports this
+
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 class LocalHPOError(Exception):

@@ -8,7 +8,6 @@ file, the key, what must hold and what came.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 import re
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from localhpo.errors import TaskError
+from localhpo.errors import TaskError, did_you_mean
 from localhpo.space import Space
 from localhpo.trial import Direction, Objective
 
@@ -330,9 +329,8 @@ def _table(
 def _refuse_unknown(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
     for key in table:
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            meant = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
-            raise TaskError(f"{where}: unknown key {key!r}", hint=meant)
+            hint = did_you_mean(key, known) or f"known are {', '.join(known)}"
+            raise TaskError(f"{where}: unknown key {key!r}", hint=hint)
 
 
 def _value(value: Any, hint: Any, where: str) -> Any:
@@ -341,10 +339,9 @@ def _value(value: Any, hint: Any, where: str) -> Any:
     if get_origin(hint) is Literal:
         if value in get_args(hint):
             return value
-        close = difflib.get_close_matches(str(value), get_args(hint), n=1)
         raise TaskError(
             f"{where}: must be one of {', '.join(map(repr, get_args(hint)))}; got {value!r}",
-            hint=f"did you mean {close[0]!r}?" if close else None,
+            hint=did_you_mean(str(value), get_args(hint)),
         )
     if get_origin(hint) is tuple:
         if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):

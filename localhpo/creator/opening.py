@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 from localhpo.creator.engines import KINDS, Engine, check, fitting, prepare
-from localhpo.errors import InputError, MissingExtraError
+from localhpo.errors import InputError, MissingExtraError, did_you_mean
 
 if TYPE_CHECKING:
     from localhpo.creator.agent import Agent
@@ -36,10 +35,9 @@ def open_creator(task: Task, *, backend: Backend | None = None) -> Creator:
         check(name, task.space)
         return Engine(name)
     if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, n=1)
         raise InputError(
             f"a creator must be one of {', '.join(NAMES)}; got {name!r}",
-            hint=f"did you mean {near[0]}?" if near else None,
+            hint=did_you_mean(name, NAMES),
         )
     from localhpo.creator.hybrid import Hybrid
 

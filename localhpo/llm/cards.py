@@ -26,20 +26,19 @@ comes with a model is never run.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from localhpo import resources
-from localhpo.errors import CardError, InputError
+from localhpo.errors import CardError, InputError, did_you_mean
 
 DEFAULT = "sprout"
 """The built-in model."""
@@ -175,8 +174,9 @@ def find(name_or_path: str) -> Path:
     names = sorted({folder.name for folder in folders})
     raise InputError(
         f"no model {name_or_path!r}: it must be one of {', '.join(names) or '(none installed)'},"
-        f" or the path of a local model folder{_did_you_mean(name_or_path, names)}",
-        hint="LocalHPO downloads nothing: copy a model here, or set LOCALHPO_MODELS to the folder"
+        f" or the path of a local model folder",
+        hint=did_you_mean(name_or_path, names)
+        or "LocalHPO downloads nothing: copy a model here, or set LOCALHPO_MODELS to the folder"
         " that holds your models",
     )
 
@@ -248,7 +248,7 @@ _KEYS = tuple(f.name for f in fields(Card))
 def _parse(table: Mapping[str, Any], path: Path) -> Card:
     for key in table:
         if key not in _KEYS:
-            raise CardError(f"{path}: unknown key {key!r}{_did_you_mean(key, _KEYS)}")
+            raise CardError(f"{path}: unknown key {key!r}", hint=did_you_mean(key, _KEYS))
     values: dict[str, Any] = {"not_good_at": _not_good_at(table, path)}
     values |= {key: _scalar(table, key, kind, path) for key, kind in _SCALARS.items()}
     values |= {key: _table(table, key, holds, path) for key, holds in _TABLES.items()}
@@ -340,11 +340,6 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - part
 def _digest_of(files: Mapping[str, str]) -> str:
     lines = "".join(f"{name} {sha}\n" for name, sha in sorted(files.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _toml_key(name: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localhpo.errors import InputError
+from localhpo.errors import InputError, did_you_mean
 from localhpo.llm.protocol import Backend
 
 if TYPE_CHECKING:
@@ -56,10 +55,9 @@ def open_backend(
         ModelError: the model or the server cannot be used.
     """
     if name not in BACKENDS:
-        near = difflib.get_close_matches(name, BACKENDS, n=1)
         raise InputError(
             f"a backend must be one of {', '.join(BACKENDS)}; got {name!r}",
-            hint=f"did you mean {near[0]}?" if near else None,
+            hint=did_you_mean(name, BACKENDS),
         )
     choice = Choice(model, url, allow_remote, script, device, threads)
     for option, owner in _TAKEN_BY.items():

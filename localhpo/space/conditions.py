@@ -9,13 +9,12 @@ of the current parameter's values to the parameters that those values rule out.
 
 from __future__ import annotations
 
-import difflib
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from localhpo.errors import ConfigurationError, SpaceError
+from localhpo.errors import ConfigurationError, SpaceError, did_you_mean
 from localhpo.space.parameters import Discrete, Float, Int, Parameter
 from localhpo.space.values import Identity, Value, identity, shown
 
@@ -76,7 +75,7 @@ def _place_of(parent: str, place: Mapping[str, int], child: Parameter) -> int:
     if parent not in place:
         raise SpaceError(
             f"{child.name}: when names the parameter {shown(parent)}, which is not in the space",
-            hint=did_you_mean(parent, place),
+            hint=nearest_or_all(parent, place),
         )
     return place[parent]
 
@@ -185,7 +184,7 @@ def _index(child: Parameter, parent: Discrete, value: Value) -> int:
     except ConfigurationError as exc:
         hint = ""
         if isinstance(value, str) and not isinstance(parent, Int):
-            hint = did_you_mean(value, [v for v in parent.values if isinstance(v, str)])
+            hint = nearest_or_all(value, [v for v in parent.values if isinstance(v, str)])
         raise SpaceError(f"{child.name}: when.{exc}", hint=hint) from None
 
 
@@ -207,10 +206,7 @@ def _grouped(parameter: Parameter, children: Sequence[_Child]) -> list[tuple[Spa
     return [(tuple(spans), out) for out, spans in groups.items()]
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def nearest_or_all(word: str, known: Iterable[str]) -> str:
     """Return a hint: the nearest known word, or all of them where none is near."""
     known = list(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"known: {', '.join(known)}" if known else ""
+    return did_you_mean(word, known) or (f"known: {', '.join(known)}" if known else "")

@@ -16,7 +16,7 @@ import numpy as np
 
 from localhpo.errors import ConfigurationError, SpaceError
 from localhpo.space import table
-from localhpo.space.conditions import Branch, Conditions, Out, did_you_mean, ordered
+from localhpo.space.conditions import Branch, Conditions, Out, nearest_or_all, ordered
 from localhpo.space.parameters import Categorical, Parameter
 from localhpo.space.values import Value, identity, shown, spelled
 
@@ -157,7 +157,7 @@ class Space:
         name = next(name for name in config if name not in self)
         raise ConfigurationError(
             f"{shown(name)} is not a parameter of the space",
-            hint=did_you_mean(str(name), self.names),
+            hint=nearest_or_all(str(name), self.names),
         )
 
     def _refuse_inactive(self, active: Mapping[str, Value], config: Mapping[str, Value]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from localhpo.errors import SpaceError
-from localhpo.space.conditions import did_you_mean
+from localhpo.space.conditions import nearest_or_all
 from localhpo.space.parameters import Categorical, Float, Int, Ordinal, Parameter
 from localhpo.space.values import shown
 
@@ -55,7 +55,7 @@ def _check_keys(kind: type[Parameter], given: Mapping[str, Any], where: str) -> 
         if key not in fields:
             raise SpaceError(
                 f"{where}: {shown(key)} is not a key of type {kind.kind}",
-                hint=did_you_mean(key, ["type", *fields]),
+                hint=nearest_or_all(key, ["type", *fields]),
             )
     for key in ("low", "high", "values"):
         if key in fields and key not in given:
@@ -82,7 +82,7 @@ def _kind_hint(kind: object) -> str | None:
         return 'did you mean type = "categorical" with values = [true, false]?'
     if isinstance(kind, str) and kind in _OTHER_NAMES:
         return f"did you mean {_OTHER_NAMES[kind]!r}?"
-    return did_you_mean(kind, KINDS) if isinstance(kind, str) else None
+    return nearest_or_all(kind, KINDS) if isinstance(kind, str) else None
 
 
 def write(parameters: Sequence[Parameter]) -> dict[str, dict[str, Any]]:

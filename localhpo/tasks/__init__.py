@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
-from localhpo.errors import TaskError
+from localhpo.errors import TaskError, did_you_mean
 
 _HERE = Path(__file__).resolve().parent
 
@@ -23,9 +22,8 @@ def find(name: str) -> Path:
     """
     names = available()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
         raise TaskError(
             f"there is no ready task called {name!r}: there is {', '.join(names)}",
-            hint=f"did you mean {near[0]}?" if near else "a task of your own: give its task.toml",
+            hint=did_you_mean(name, names) or "a task of your own: give its task.toml",
         )
     return _HERE / name / "task.toml"

@@ -160,7 +160,7 @@ def test_an_engine_needs_no_model(make_task, monkeypatch, name):
 def test_an_unknown_creator_is_named_with_the_nearest_known_one(make_task):
     with pytest.raises(InputError, match="one of hybrid, agent, random, tpe, gp, cmaes") as caught:
         open_creator(make_task(creator=settings("hybird")))
-    assert caught.value.hint == "did you mean hybrid?"
+    assert caught.value.hint == "did you mean 'hybrid'?"
 
 
 def test_the_model_in_the_lead_pays_off(make_task, knowing):

@@ -93,7 +93,7 @@ FALSE: dict[str, tuple[Callable[[Path], object], str]] = {
     "not text": (lambda f: (f / "card.toml").write_bytes(b"\xff"), "cannot be read"),
     "unknown key": (
         lambda f: rewrite(f, "license =", "licence ="),
-        r"unknown key 'licence' \(did you mean 'license'\?\)",
+        r"unknown key 'licence'",
     ),
     "key missing": (lambda f: rewrite(f, 'version = "1"', ""), "key 'version' is missing"),
     "wrong type": (
@@ -169,8 +169,8 @@ def test_a_model_is_found_by_name_and_by_path(shelf: Path) -> None:
 def test_a_model_that_is_not_here_is_told_so(shelf: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"must be one of .*tiny") as caught:
         cards.find(name)
-    assert ("did you mean 'tiny'" in str(caught.value)) == (name == "tinny")
-    assert "downloads nothing" in caught.value.hint
+    expected = "did you mean 'tiny'?" if name == "tinny" else "downloads nothing"
+    assert expected in caught.value.hint
 
 
 def test_a_listing_shows_each_model_and_what_is_wrong_with_it(shelf: Path) -> None:

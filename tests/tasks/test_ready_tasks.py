@@ -61,7 +61,7 @@ def test_ready_tasks_are_found_by_name() -> None:
 def test_an_unknown_task_is_told_with_what_was_meant() -> None:
     with pytest.raises(TaskError, match="no ready task called 'breast-cancer'") as caught:
         tasks.find("breast-cancer")
-    assert caught.value.hint == "did you mean breast-cancer-xgboost?"
+    assert caught.value.hint == "did you mean 'breast-cancer-xgboost'?"
     with pytest.raises(TaskError, match="there is breast-cancer-xgboost"):
         tasks.find("zzz")
 
