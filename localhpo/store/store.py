@@ -43,6 +43,9 @@ _log = logging.getLogger(__name__)
 _READ_WAIT_S = 0.5
 """How long a reader waits for a writer of the tables, which has them for milliseconds."""
 
+_VERIFY_WAIT_S = 10.0
+"""How long `verify` does, which has nothing else to go by."""
+
 
 class Store:
     """The studies of one home. Nothing is made on disk until something is written."""
@@ -190,7 +193,7 @@ class Store:
             StoreError: one of the two cannot be read.
         """
         problems: list[str] = []
-        with self._database.reading(wait_s=_READ_WAIT_S) as connection:
+        with self._database.reading(wait_s=_VERIFY_WAIT_S) as connection:
             at = tables.positions(connection) if connection else {}
             for name in self._spooled():
                 if connection and name in at:
