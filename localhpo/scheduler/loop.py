@@ -340,7 +340,9 @@ class Loop:
     def _queue(self, proposals: Sequence[Proposal]) -> None:
         for proposal in proposals:
             trial = self._ledger.queue(proposal)
-            self._say("proposed", f"{proposal.origin}: {view.spelled(trial.config)}", trial)
+            self._say(
+                "proposed", f"{proposal.origin}: {view.spelled(self._task, trial.config)}", trial
+            )
 
     def _start_waiting(self) -> None:
         for trial in self._ledger.waiting:
@@ -355,7 +357,7 @@ class Loop:
                 continue
             self._refused_in_a_row = 0
             self._runs.start(self._ledger.start(trial), place)
-            self._say("started", view.spelled(trial.config), trial)
+            self._say("started", view.spelled(self._task, trial.config), trial)
 
     def _may_start(self) -> bool:
         left = self._left.trials

@@ -60,9 +60,13 @@ def how_it_ended(trial: Trial, trials: Sequence[Trial], task: Task) -> str:
     return f"{task.metric} {score}" + (", the best so far" if is_best else "")
 
 
-def spelled(config: Config) -> str:
-    """Return a configuration for a person."""
-    return ", ".join(f"{name}={value}" for name, value in config.items())
+def spelled(task: Task, config: Config) -> str:
+    """Return a configuration for a person, numbers in their canonical spelling."""
+    texts = {
+        name: value if isinstance(value, str) else task.space[name].text(value)
+        for name, value in config.items()
+    }
+    return ", ".join(f"{name}={text}" for name, text in texts.items())
 
 
 def _running(trial: Trial, elapsed_s: float, metric: str) -> Running:

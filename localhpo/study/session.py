@@ -49,11 +49,19 @@ class Session:
             raise
 
     def letters(self, trials: Sequence[Trial]) -> list[Proposal]:
-        """Return what others enqueued; what is known by now is dropped."""
+        """Return what others enqueued; what is known by now is dropped.
+
+        So is what is not in the space, which a file put there by hand may hold: it is noted,
+        and does no harm to the study.
+        """
         space = self._task.space
+        fresh: dict[str, Config] = {}
+        for config in self._inbox.look():
+            try:
+                fresh[space.key(config)] = space.canonical(config)
+            except ConfigurationError as error:
+                self.writer.event("warning", f"an enqueued configuration was dropped: {error}")
         known = {space.key(trial.config) for trial in trials}
-        came = [space.canonical(config) for config in self._inbox.look()]
-        fresh = {space.key(config): config for config in came}
         return [Proposal(c, origin="user") for key, c in fresh.items() if key not in known]
 
     def close(self) -> None:

@@ -95,7 +95,7 @@ def test_interrupted_and_killed_studies_end_as_if_nothing_had_happened(
             due = [second for second in letters if second <= stage.clock.monotonic()]
             for second in due:
                 letters.remove(second)
-            return [hands.user(depth=second) for second in due]
+            return [hands.user(learning_rate=(second + 1) / 1000) for second in due]
 
         for incident in happened:
             live_through(stage, hands, incident, inbox=look)

@@ -174,6 +174,18 @@ except StudyLockedError as error:
         assert dict(study.ask().config) == {"learning_rate": 0.02, "depth": 5}
 
 
+def test_a_letter_that_is_not_in_the_space_does_no_harm(task: Task) -> None:
+    study = Study.open(task)
+    study.add_trial({"learning_rate": 0.01, "depth": 3}, 0.25)
+    inbox = study.folder / "inbox"
+    inbox.mkdir()
+    (inbox / "1.json").write_text('{"learning_rate": 7, "depth": 3}')
+    (inbox / "2.json").write_text('{"learning_rate": 0.02, "depth": 3}')
+    with study:
+        assert dict(study.ask().config) == {"learning_rate": 0.02, "depth": 3}
+    assert [event.kind for event in study.events] == ["warning"]
+
+
 def test_two_studies_of_one_process_do_not_both_write(task: Task) -> None:
     with Study.open(task) as study:
         study.ask()
