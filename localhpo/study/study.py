@@ -36,12 +36,12 @@ from localhpo.scheduler.budget import left as budget_left
 from localhpo.scheduler.loop import Loop
 from localhpo.scheduler.observer import Observer
 from localhpo.store import Event, Store, default_home, study_name
+from localhpo.study.callbacks import Callbacks
 from localhpo.study.identity import check_same
 from localhpo.study.inbox import Inbox
 from localhpo.study.session import Session, check_task, naming_file, new_config, task_of
 from localhpo.study.signals import on_signal
 from localhpo.study.told import outcome
-from localhpo.study.watch import Watch
 from localhpo.task import Task
 from localhpo.trial import (
     ADDED,
@@ -372,7 +372,7 @@ class Study:
         callbacks: Sequence[Callback],
     ) -> Loop:
         self._live = session.ledger.trials
-        watch = Watch(self._see, [partial(one, self) for one in callbacks], self._live)
+        bound = [partial(one, self) for one in callbacks]
         return Loop(
             task=self.task,
             creator=self._creator(),
@@ -381,7 +381,7 @@ class Study:
             trials=self._live,
             seed=self.task.seed,
             trial_folder=lambda number: self._store.trial_folder(self.key, number),
-            observers=[watch, *observers],
+            observers=[Callbacks(self._see, bound, self._live), *observers],
             spent=Spent.from_data([event.data for event in self.events]),
             inbox=lambda: session.letters(self._live),
         )

@@ -9,7 +9,7 @@ from localhpo.store import Event
 from localhpo.trial import COUNTED, Trial
 
 
-class Watch:
+class Callbacks:
     """An observer that hands on the trials, and each one that has ended once.
 
     Args:
