@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from localhpo.llm import cards
+
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 
 
@@ -67,6 +69,21 @@ def test_the_programs_run(program: str, tmp_path: Path) -> None:
         [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_numbers_are_those_of_the_card() -> None:
+    card = cards.load(cards.find(cards.DEFAULT))
+    rows = [line.replace("*", "").split("|")[2:-1] for line in README.splitlines() if "| " in line]
+    shown = [[float(cell) for cell in row] for row in rows if all(map(is_number, row)) and row]
+    columns = ("random", "centre", "medoid", "random_3", "centre_3", "agent_3")
+    assert shown == [
+        [pytest.approx(card.measured[f"{group}_{column}"], abs=0.006) for column in columns]
+        for group in ("held_out", "xgboost", "unseen")
+    ]
+
+
+def is_number(cell: str) -> bool:
+    return re.fullmatch(r" *\d+\.\d+ *", cell) is not None
 
 
 def test_the_tree_is_true() -> None:

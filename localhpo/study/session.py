@@ -23,8 +23,8 @@ from localhpo.trial import Config, Proposal, Trial
 class Session:
     """Takes the study on construction and frees it at `close`.
 
-    What an earlier run left running is taken up as interrupted, and what came through the
-    inbox is queued.
+    It changes nothing by itself: a loop takes up what an earlier run left, and for trials that
+    are run by hand `take_up` does.
     """
 
     def __init__(self, store: Store, key: str, task: Task, inbox: Inbox) -> None:
@@ -37,16 +37,22 @@ class Session:
         self.writer = _writer(store, key, task)
         self._task = task
         self._inbox = inbox
+        self._taken_up = False
         try:
             self.ledger = Ledger(
                 store.trials(key), recorder=self.writer, clock=RealClock(), seed=task.seed
             )
-            self.ledger.take_up()
-            for proposal in self.letters(self.ledger.trials):
-                self.ledger.queue(proposal)
         except BaseException:
             self.close()
             raise
+
+    def take_up(self) -> None:
+        """Queue what came through the inbox; the first time, interrupt what was left running."""
+        if not self._taken_up:
+            self.ledger.take_up()
+            self._taken_up = True
+        for proposal in self.letters(self.ledger.trials):
+            self.ledger.queue(proposal)
 
     def letters(self, trials: Sequence[Trial]) -> list[Proposal]:
         """Return what others enqueued; what is known by now is dropped.

@@ -213,7 +213,9 @@ class Study:
             SpaceExhaustedError: nothing new is left.
             StudyLockedError: another process writes this study.
         """
-        ledger = self._begin().ledger
+        session = self._begin()
+        session.take_up()
+        ledger = session.ledger
         if not ledger.waiting:
             history = History(self.task, ledger.trials, self.task.seed, ledger.next_number)
             for proposal in self._creator().propose(history, 1):

@@ -279,6 +279,14 @@ def test_a_running_study_can_be_looked_at_and_added_to(running, localhpo, capsys
     assert told.out == ""
 
 
+def test_a_killed_study_says_what_it_takes_up(running, project, capsys):
+    running.kill()
+    running.communicate()
+    (project / "train.py").write_text(TRAIN.replace("SLEEP", "0"))
+    assert main(["run", "task.toml"]) == 0
+    assert "trial 0 interrupted: cut off with an earlier run" in capsys.readouterr().err
+
+
 def test_ctrl_c_ends_in_order_and_can_be_continued(running, localhpo, project):
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=30)

@@ -91,6 +91,13 @@ def test_a_trial_that_was_never_told_is_asked_again(task: Task) -> None:
     assert found.restarts == 1
 
 
+def test_a_trial_may_be_told_by_another_process_than_asked(task: Task) -> None:
+    with Study.open(task) as study:
+        asked = study.ask()
+    ended = Study.find().tell(asked.number, 1.0)
+    assert (ended.state, ended.score, ended.restarts) == (State.COMPLETE, 1.0, 0)
+
+
 def test_enqueued_configurations_come_first(task: Task) -> None:
     study = Study.open(task)
     study.enqueue({"learning_rate": 0.01, "depth": 3})
