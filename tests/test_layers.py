@@ -38,7 +38,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "study": ABOVE,
     "sampler": {"trial", "space", "task", "creator"},
     "tasks": {"reporter"},
-    "cli": ABOVE | {"study", "sampler", "tasks", "cli"},
+    "bench": ABOVE | {"study", "sampler", "tasks", "bench"},
+    "cli": ABOVE | {"study", "sampler", "tasks", "bench", "cli"},
     "__main__": {"cli"},
     "__init__": ABOVE | {"study", "sampler", "tasks"},  # lazily
 }
@@ -61,12 +62,14 @@ HOME_OF: dict[str, set[str]] = {
     "safetensors": {"llm.transformers", "finetune.train"},
     "optuna": {"space.optuna", "creator.engines", "sampler", "analysis.figures"},
     "cmaes": {"creator.engines"},
-    "scipy": {"creator.engines", "analysis", "scheduler"},
+    "scipy": {"creator.engines", "creator.bayes", "analysis", "scheduler", "bench.statistics"},
     "numpy": {"space", "creator", "analysis", "bench", "executor.simulated"},
     "httpx": {"llm"},
     "psutil": {"scheduler.devices", "executor"},
     "pynvml": {"scheduler.devices", "executor"},
-    "onnxruntime": {"bench.problems"},
+    "onnxruntime": {"bench.problems.yahpo"},
+    "sklearn": {"bench.problems"},
+    "xgboost": {"bench.problems"},
     "ray": {"executor.ray"},
     "cloudpickle": {"executor.function"},
 }
@@ -168,7 +171,7 @@ def loaded_after(code: str) -> set[str]:
 
 
 def third_parties(modules: set[str]) -> set[str]:
-    return modules & (set(HOME_OF) | {"sklearn", "xgboost", "pandas"})
+    return modules & (set(HOME_OF) | {"pandas"})
 
 
 def test_importing_the_package_loads_nothing() -> None:

@@ -20,7 +20,7 @@ import localhpo
 from localhpo.cli._help import Group
 from localhpo.errors import LocalHPOError
 
-COMMANDS = ("init", "run", "trials", "report", "enqueue", "tasks", "models", "doctor")
+COMMANDS = ("init", "run", "trials", "report", "enqueue", "tasks", "models", "bench", "doctor")
 """In the order in which a user meets them; each is `command` of the module of its name."""
 
 INTERRUPTED = 130

@@ -254,7 +254,7 @@ class Space:
         return tuple(names)
 
     @cached_property
-    def _slices(self) -> tuple[slice, ...]:
+    def slices(self) -> tuple[slice, ...]:
         """The columns of each parameter."""
         result: list[slice] = []
         start = 0
@@ -270,7 +270,7 @@ class Space:
         An inactive parameter is at 0.5, an inactive category 0 in all its columns.
         """
         point = [0.5] * len(self.columns)
-        for parameter, columns in zip(self.parameters, self._slices, strict=True):
+        for parameter, columns in zip(self.parameters, self.slices, strict=True):
             value = config.get(parameter.name)
             if isinstance(parameter, Categorical):
                 point[columns] = [0.0] * len(parameter.values)
@@ -294,7 +294,7 @@ class Space:
         coordinates: list[float] = point.tolist()
 
         def value(position: int, parameter: Parameter) -> Value:
-            columns = self._slices[position]
+            columns = self.slices[position]
             if isinstance(parameter, Categorical):
                 weights = coordinates[columns]
                 return parameter.at(weights.index(max(weights)))

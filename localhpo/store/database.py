@@ -25,12 +25,11 @@ if TYPE_CHECKING:
 _RETRY_S = 0.02
 _TAKEN = ("Could not set lock on file", "already attached", "Unique file handle conflict")
 """What DuckDB says when another process, or another part of this one, has the file."""
-_HINTS = {
+_HINTS: dict[tuple[str, ...], str] = {
     ("No space left", "disk full"): FREE_SPACE,
     ("Permission denied", "Read-only file system"): ACCESS,
-    ("",): "if it is damaged, move it away: it is made again from the spools of the studies when "
-    "the next one runs",
 }
+_REMADE = "it is made again from the spools of the studies when the next one runs"
 
 
 class DatabaseBusyError(StoreError):
@@ -40,11 +39,25 @@ class DatabaseBusyError(StoreError):
 
 
 class Database:
-    """The DuckDB file of a store. Not for several threads."""
+    """A DuckDB file. Not for several threads."""
 
-    def __init__(self, path: Path) -> None:
-        """Name the file; nothing is opened yet."""
+    def __init__(
+        self,
+        path: Path,
+        migrations: schema.Migrations | None = None,
+        *,
+        without_it: str = _REMADE,
+    ) -> None:
+        """Name the file; nothing is opened yet.
+
+        Args:
+            path: of the file.
+            migrations: which make its tables; those of the studies by default.
+            without_it: what becomes of its content when the file is moved away.
+        """
         self.path = path
+        self._given_migrations = migrations
+        self._without_it = without_it
         self._connection: DuckDBPyConnection | None = None
 
     @contextmanager
@@ -61,7 +74,7 @@ class Database:
             if self._is_empty():
                 self.path.unlink()  # a full disk kept DuckDB from its first block; it would refuse
         with self._session("", wait_s) as connection:
-            schema.migrate(connection, __version__)
+            schema.migrate(connection, __version__, self._migrations)
             connection.execute("BEGIN")
             yield connection
             connection.execute("COMMIT")
@@ -79,7 +92,8 @@ class Database:
             yield None
             return
         with self._session("(READ_ONLY)", wait_s) as connection:
-            yield connection if schema.version_of(connection) else None
+            known = schema.version_of(connection, self._migrations)
+            yield connection if known else None
 
     def move_away(self) -> None:
         """Rename the file, so that the next session makes a new one.
@@ -98,6 +112,11 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    @property
+    def _migrations(self) -> schema.Migrations:
+        given = self._given_migrations
+        return schema.MIGRATIONS if given is None else given
 
     def _is_empty(self) -> bool:
         return self.path.exists() and self.path.stat().st_size == 0
@@ -139,7 +158,8 @@ class Database:
         lines = str(error).splitlines()
         if _says(error, _TAKEN):
             return DatabaseBusyError(f"{self.path} is in use: {lines[0]}")
-        phrases, hint = next(known for known in _HINTS.items() if _says(error, known[0]))
+        known = {**_HINTS, ("",): f"if it is damaged, move it away: {self._without_it}"}
+        phrases, hint = next(each for each in known.items() if _says(error, each[0]))
         # DuckDB says what it was doing first, and why that failed further down.
         reason = next(line for line in lines if any(phrase in line for phrase in phrases))
         return StoreError(f"cannot use {self.path}: {reason}", hint=hint)

@@ -10,6 +10,7 @@ file, `Store.verify` would find one that is there twice, and an index would cost
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from localhpo.errors import StoreVersionError
@@ -101,11 +102,13 @@ def m001_initial(connection: DuckDBPyConnection) -> None:
     connection.execute(_M001_VIEWS)
 
 
-MIGRATIONS = (m001_initial,)
+Migrations = Sequence["Callable[[DuckDBPyConnection], None]"]
+
+MIGRATIONS: Migrations = (m001_initial,)
 """In order; the number of a migration is its place, from 1."""
 
 
-def version_of(connection: DuckDBPyConnection) -> int:
+def version_of(connection: DuckDBPyConnection, migrations: Migrations) -> int:
     """Return the number of the last migration; 0 for an empty database.
 
     Raises:
@@ -120,25 +123,25 @@ def version_of(connection: DuckDBPyConnection) -> int:
     [(number, written_by)] = connection.execute(
         "SELECT max(number), arg_max(version, number) FROM migrations"
     ).fetchall()
-    if number > len(MIGRATIONS):
+    if number > len(migrations):
         [(path,)] = connection.execute(
             "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
         ).fetchall()
         raise StoreVersionError(
             f"{path} has schema {number}, written by LocalHPO {written_by}; "
-            f"this LocalHPO knows schemas up to {len(MIGRATIONS)}"
+            f"this LocalHPO knows schemas up to {len(migrations)}"
         )
     return int(number)
 
 
-def migrate(connection: DuckDBPyConnection, version: str) -> None:
+def migrate(connection: DuckDBPyConnection, version: str, migrations: Migrations) -> None:
     """Bring the database up to the last migration; `version` is LocalHPO's own.
 
     Raises:
         StoreVersionError: a newer LocalHPO has written it.
     """
-    done = version_of(connection)
-    for number, migration in enumerate(MIGRATIONS[done:], start=done + 1):
+    done = version_of(connection, migrations)
+    for number, migration in enumerate(migrations[done:], start=done + 1):
         connection.execute("BEGIN")
         connection.execute(
             "CREATE TABLE IF NOT EXISTS migrations "

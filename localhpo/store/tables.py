@@ -83,10 +83,10 @@ def write(
             events.append(_event_row(study, body))
     _drop_earlier_runs(connection, study, changed)
     _replace_trials(connection, study, changed)
-    _insert(connection, "metrics", metrics)
-    _insert(connection, "events", events)
+    insert(connection, "metrics", metrics)
+    insert(connection, "events", events)
     connection.execute("DELETE FROM studies WHERE study = ?", [study])
-    _insert(connection, "studies", [_study_row(header, end)])
+    insert(connection, "studies", [_study_row(header, end)])
 
 
 def read_records(connection: DuckDBPyConnection) -> list[StudyRecord]:
@@ -153,12 +153,12 @@ def _replace_trials(
             [study, list(changed)],
         )
     trials = [(study, changed[number]) for number in sorted(changed)]
-    _insert(connection, "trials", [_trial_row(*trial) for trial in trials])
-    _insert(connection, "proposals", [_proposal_row(*trial) for trial in trials])
-    _insert(connection, "resources", [_resources_row(*trial) for trial in trials])
+    insert(connection, "trials", [_trial_row(*trial) for trial in trials])
+    insert(connection, "proposals", [_proposal_row(*trial) for trial in trials])
+    insert(connection, "resources", [_resources_row(*trial) for trial in trials])
 
 
-def _insert(connection: DuckDBPyConnection, table: str, rows: list[Row]) -> None:
+def insert(connection: DuckDBPyConnection, table: str, rows: list[Row]) -> None:
     """Insert rows that all have the same columns.
 
     One list per column and one statement: 100,000 rows take 0.2 s; a statement per row takes

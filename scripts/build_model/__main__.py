@@ -39,7 +39,9 @@ def settings(options: argparse.Namespace) -> train.Settings:
 
 
 def step_train_data(options: argparse.Namespace) -> None:
-    trainings.main(options.work / "trainings.jsonl", options.data_sets, options.evaluations)
+    trainings.main(
+        options.work / "trainings.jsonl", options.data_sets, options.evaluations, jobs=options.jobs
+    )
 
 
 def step_generate(options: argparse.Namespace) -> None:
@@ -49,6 +51,7 @@ def step_generate(options: argparse.Namespace) -> None:
     corpus.shards(
         options.work / "questions", sources,
         shards=options.shards, problems_each=options.problems, seed=options.seed,
+        jobs=options.jobs,
     )  # fmt: skip
 
 
@@ -104,6 +107,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--data-sets", type=int, default=100, help="generated, to train on")
     parser.add_argument("--evaluations", type=int, default=160, help="trainings per data set")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="processes at once (train-data, generate)"
+    )
     parser.add_argument("--sources", default=",".join(corpus.SHARES), help="of questions")
     parser.add_argument("--shards", type=int, default=20)
     parser.add_argument("--problems", type=int, default=500, help="per shard")

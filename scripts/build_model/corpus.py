@@ -1,43 +1,51 @@
 """Problems -> questions with their answers: what the model is trained on.
 
 A question is the prompt that inference would render for the same history. Its answers are
-configurations among the best few per cent of the problem, several per question: the model
-learns to draw from where good points lie, given the names, the ranges and the trials so far
-(amortised Thompson sampling; cf. OptFormer, https://arxiv.org/abs/2205.13320, and
-https://arxiv.org/abs/2410.15320). One answer in a few carries a lower quality digit and is as
-poor as it says, so that the digit means something.
+configurations that a statistician with all data sets of that kind before her would try next.
+Before any trial that is what does well on most of them (the least mean regret): a robust point,
+not the optimum of one. After some trials each data set counts as far as it ranks those trials
+as they came out, and the answers are those of the largest expected improvement under these
+weights: Bayesian optimisation whose prior is the collection of data sets (cf. amortised
+acquisition, https://arxiv.org/abs/2205.13320 and https://arxiv.org/abs/2410.15320).
 """
 
 from __future__ import annotations
 
 import json
 import math
+import multiprocessing
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from localhpo.bench.problems import yahpo
 from localhpo.creator import context, prompt
 from localhpo.creator.protocol import History
 from localhpo.space import Float, Int, Space
 from localhpo.task import Task
 from localhpo.trial import Cause, Config, Failure, Proposal, State, Trial
 
-from . import problems, published, trainings, yahpo
+from . import problems, published, trainings
 from .learners import Array
 from .problems import Problem
 
-DRAWS = 800
-"""Random configurations of a problem from which history and answers are taken."""
+DRAWS = 400
+"""Random configurations of a problem; half as many again are bred from the best."""
 
-TOP_SHARE = 0.015
-"""Share of them that is good enough to be an answer of quality 9."""
+ANSWERS = 8
+HISTORIES = 4
+"""Questions per problem; the first of them has no trials."""
 
-ANSWERS = 5
-HISTORIES = 2
-"""Questions per problem."""
+SHARPNESS = 0.015
+"""Of answers: one is e times as likely as another whose regret is larger by this."""
+
+WORST = 1.5
+"""Regrets are cut here, and failures count as much: how bad a bad point is teaches nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +62,31 @@ class Question:
     source: str
 
 
-def shards(target: Path, sources: Sources, *, shards: int, problems_each: int, seed: int) -> None:
+def shards(
+    target: Path, sources: Sources, *, shards: int, problems_each: int, seed: int, jobs: int = 1
+) -> None:
     """Write shards of questions; shards that exist are kept, so that it can be stopped."""
     target.mkdir(parents=True, exist_ok=True)
-    for number in range(shards):
-        path = target / f"shard-{number:03}.jsonl"
-        if path.exists():
-            continue
-        # Read anew each time: the trainings may still be running.
-        maker = Maker(sources, np.random.default_rng([seed, number]))
-        lines = [json.dumps(asdict(q)) for q in maker.questions(problems_each)]
-        temporary = path.with_suffix(".part")
-        temporary.write_text("\n".join(lines) + "\n")
-        temporary.rename(path)
-        print(f"{path.name}: {len(lines)} questions", flush=True)
+    missing = [n for n in range(shards) if not _shard(target, n).exists()]
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        made = [pool.submit(_write, target, sources, n, problems_each, seed) for n in missing]
+        for one in as_completed(made):
+            print(one.result(), flush=True)
+
+
+def _shard(target: Path, number: int) -> Path:
+    return target / f"shard-{number:03}.jsonl"
+
+
+def _write(target: Path, sources: Sources, number: int, problems_each: int, seed: int) -> str:
+    # Read anew each time: the trainings may still be running.
+    maker = Maker(sources, np.random.default_rng([seed, number]))
+    lines = [json.dumps(asdict(q)) for q in maker.questions(problems_each)]
+    path = _shard(target, number)
+    temporary = path.with_suffix(".part")
+    temporary.write_text("\n".join(lines) + "\n")
+    temporary.rename(path)
+    return f"{path.name}: {len(lines)} questions"
 
 
 def load(path: Path) -> list[Question]:
@@ -92,7 +111,7 @@ class Sources:
 
 
 SHARES: Mapping[str, float] = {
-    "yahpo": 0.40, "training": 0.27, "function": 0.22, "published": 0.07, "taskset": 0.04,
+    "yahpo": 0.45, "training": 0.28, "function": 0.17, "published": 0.06, "taskset": 0.04,
 }  # fmt: skip
 """Problems of each source."""
 
@@ -106,10 +125,11 @@ class Maker:
     def __init__(self, sources: Sources, rng: np.random.Generator) -> None:
         self._rng = rng
         self._names = sources.names
-        self._yahpo: dict[str, list[tuple[yahpo.Scenario, str]]] = {}
+        self._yahpo: list[tuple[yahpo.Scenario, list[str]]] = []
         if "yahpo" in sources.names:
-            for scenario, instance in yahpo.training(sources.data):
-                self._yahpo.setdefault(scenario.name, []).append((scenario, instance))
+            pairs = yahpo.training(sources.data)
+            for scenario in {id(s): s for s, _ in pairs}.values():
+                self._yahpo.append((scenario, [i for s, i in pairs if s is scenario]))
         records = trainings.load(sources.records) if "training" in sources.names else []
         self._records = [r for r in records if sum(map(bool, r["scores"])) >= MIN_EVALUATIONS]
         self._winners = published.load(sources.data) if "published" in sources.names else []
@@ -131,14 +151,13 @@ class Maker:
         rng = self._rng
         if kind == "yahpo":
             # Families with many data sets count more, but not by their full number.
-            weight = np.sqrt([len(v) for v in self._yahpo.values()])
-            family = str(rng.choice(list(self._yahpo), p=weight / weight.sum()))
-            scenario, instance = self._yahpo[family][rng.integers(len(self._yahpo[family]))]
-            return problems.from_yahpo(scenario, instance, rng)
+            weight = np.sqrt([len(instances) for _, instances in self._yahpo])
+            scenario, instances = self._yahpo[rng.choice(len(weight), p=weight / weight.sum())]
+            return problems.from_yahpo(scenario, instances, rng)
         if kind == "training":
-            return problems.from_training(self._records[rng.integers(len(self._records))], rng)
+            return problems.from_training(self._records, int(rng.integers(len(self._records))), rng)
         if kind == "taskset":
-            return problems.from_taskset(self._tables[rng.integers(len(self._tables))], rng)
+            return problems.from_taskset(self._tables, int(rng.integers(len(self._tables))), rng)
         return problems.from_function(rng)
 
     def _of_winners(self) -> Question:
@@ -146,10 +165,7 @@ class Maker:
         winners = self._winners[rng.integers(len(self._winners))]
         said = problems.words("accuracy", False, winners.title, "", "tabular", rng)
         task = _task(winners.space, said)
-        texts = [
-            winners.space.text(coarse(winners.space, c))
-            for c in published.pick(winners, ANSWERS, rng)
-        ]
+        texts = [_text(winners.space, c) for c in published.pick(winners, ANSWERS, rng)]
         return Question(
             prompt=_prompt(task, ()), answers=tuple(texts), qualities=(9,) * len(texts),
             trials=0, source="published",
@@ -158,67 +174,140 @@ class Maker:
 
 def ask(problem: Problem, rng: np.random.Generator) -> Iterator[Question]:
     """Yield questions on one problem, with different histories."""
-    configs, merits = draw(problem, rng)
-    if len(configs) < 8 or merits[-1] - merits[0] < 1e-9:
+    pool = draw(problem, rng)
+    if pool is None:
         return
     said = {
         "name": problem.name, "background": problem.background,
         "metric": problem.metric, "direction": problem.direction,
     }  # fmt: skip
     task = _task(problem.space, said)
-    for _ in range(HISTORIES):
-        trials = history(configs, merits, problem.direction, rng)
-        answers, qualities = _answers(problem.space, configs, rng)
+    for number in range(HISTORIES):
+        length = min(12, int(rng.geometric(0.3))) if number else 0
+        past, running = history(pool, length, rng)
+        trials = _trials(pool, problem.direction, past, running, rng)
+        chosen = pick(pool, past, running, ANSWERS, rng)
+        answers = dict.fromkeys(_text(problem.space, pool.configs[i]) for i in chosen)
         yield Question(
-            prompt=_prompt(task, trials), answers=answers, qualities=qualities,
-            trials=len(trials), source=problem.source,
+            prompt=_prompt(task, trials), answers=tuple(answers), qualities=(9,) * len(answers),
+            trials=length, source=problem.source,
         )  # fmt: skip
 
 
-def draw(problem: Problem, rng: np.random.Generator) -> tuple[list[Config], Array]:
-    """Return configurations with their merits, worst to best: random ones and crosses of the best.
+@dataclass(frozen=True)
+class Pool:
+    """Evaluated configurations of a problem."""
 
-    Crossing the best ones sharpens the top, which random draws in ten dimensions do not reach.
+    configs: Sequence[Config]
+    regrets: Array
+    """(data sets, configurations): 0 is the best of the pool, 1 a middling random one."""
+    merits: Array
+    """(configurations,): on the problem's own data set, which is the first."""
+    random: int
+    """How many of them, from the start, are random draws."""
+
+
+def draw(problem: Problem, rng: np.random.Generator) -> Pool | None:
+    """Return random configurations and children of the best; None where all are alike.
+
+    Children sharpen the top, which random draws in ten dimensions do not reach.
     """
     space = problem.space
     configs = [space.sample(rng) for _ in range(DRAWS)]
-    merits = problem.merit(configs)
-    if not space.conditional and len(space) > 2:
-        order = np.argsort(np.nan_to_num(merits, nan=-np.inf))[-DRAWS // 20 :]
-        crosses = [_cross(configs, order, rng) for _ in range(DRAWS // 4)]
-        configs = configs + crosses
-        merits = np.concatenate([merits, problem.merit(crosses)])
-    usable = np.flatnonzero(np.isfinite(merits))
-    order = usable[np.argsort(merits[usable], kind="stable")]
-    return [configs[i] for i in order], merits[order]
+    merits = problem.merits(configs)
+    for spread in (0.1, 0.05):
+        regrets = _regrets(merits)
+        if regrets is None:
+            return None
+        # Half of the parents do well everywhere, half on the problem's own data set.
+        best = np.concatenate([np.argsort(r)[: DRAWS // 25] for r in (regrets.mean(0), regrets[0])])
+        children = [_child(space, configs, best, spread, rng) for _ in range(DRAWS // 4)]
+        configs = configs + children
+        merits = np.concatenate([merits, problem.merits(children)], axis=1)
+    regrets = _regrets(merits)
+    return None if regrets is None else Pool(configs, regrets, merits[0], DRAWS)
 
 
-def _cross(configs: Sequence[Config], best: Array, rng: np.random.Generator) -> dict[str, Any]:
-    one, other = (configs[i] for i in rng.choice(best, 2, replace=False))
-    return {name: (one if rng.uniform() < 0.5 else other)[name] for name in one}
+def _child(
+    space: Space, configs: Sequence[Config], best: Array, spread: float, rng: np.random.Generator
+) -> Config:
+    """Return a mix of two of the best, moved a little."""
+    one, other = (space.encode(configs[i]) for i in rng.choice(best, 2))
+    point = np.where(rng.uniform(size=one.shape) < 0.5, one, other)
+    return space.decode(np.clip(point + rng.normal(0.0, spread, point.shape), 0.0, 1.0))
 
 
-def _answers(
-    space: Space, configs: Sequence[Config], rng: np.random.Generator
-) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return answers and their qualities; `configs` come worst to best."""
-    top = max(4, math.ceil(TOP_SHARE * len(configs)))
-    best = len(configs) - 1 - rng.permutation(top)
-    texts, qualities = [], []
-    for i in range(ANSWERS):
-        quality = 9 if i < ANSWERS - 1 else int(rng.integers(0, 10))
-        place = int((quality + rng.uniform()) * len(configs) / 10)
-        if quality == 9:
-            place = int(best[i % top])
-        texts.append(space.text(coarse(space, configs[place])))
-        qualities.append(quality)
-    return tuple(texts), tuple(qualities)
+def _regrets(merits: Array) -> Array | None:
+    """Return the regrets; peers that tell nothing apart are left out.
+
+    None where that is the own data set.
+    """
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        best = np.nanmax(merits, axis=1, keepdims=True)
+        scale = best - np.nanmedian(merits[:, :DRAWS], axis=1, keepdims=True)
+    told = np.isfinite(scale[:, 0]) & (scale[:, 0] > 1e-9)
+    if not told[0]:
+        return None
+    regrets = (best[told] - merits[told]) / scale[told]
+    return np.clip(np.nan_to_num(regrets, nan=WORST), 0.0, WORST)
+
+
+def history(pool: Pool, length: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+    """Return finished and running trials, as places in the pool: a study as it could have gone."""
+    past: list[int] = []
+    wise = rng.choice([0.2, 0.5, 0.8])
+    while len(past) < length:
+        place = int(rng.integers(pool.random))
+        if rng.uniform() < wise:
+            place = pick(pool, past, [], 1, rng)[0]
+        if place not in past:
+            past.append(place)
+    waiting = int(rng.integers(1, 3)) if rng.uniform() < 0.15 else 0
+    return past[: length - waiting], past[length - waiting :]
+
+
+def pick(
+    pool: Pool, past: Sequence[int], running: Sequence[int], count: int, rng: np.random.Generator
+) -> list[int]:
+    """Return what to try next, as places in the pool, none twice: good ones are likelier."""
+    known = [*past, *running]
+    weights = likelihood(pool.regrets[:, past])
+    reached = pool.regrets[:, known].min(axis=1, initial=1.0 if not known else WORST)
+    gain = weights @ np.maximum(reached[:, None] - pool.regrets, 0.0)
+    # Where nothing is left to gain, what is good is good enough; it also parts equal gains.
+    gain = gain - 0.1 * (weights @ pool.regrets)
+    gain[known] = -np.inf
+    noisy = gain / SHARPNESS + rng.gumbel(size=gain.shape)
+    return [int(i) for i in np.argsort(-noisy)[:count]]
+
+
+def likelihood(regrets: Array) -> Array:
+    """Return the weight of each data set (the first is the own): do its ranks agree?
+
+    Args:
+        regrets: (data sets, trials).
+    """
+    count = regrets.shape[1]
+    if count < 2:
+        return np.full(len(regrets), 1.0 / len(regrets))
+    first, second = np.triu_indices(count, 1)
+    apart = regrets[:, first] - regrets[:, second]
+    told = np.tanh(apart[0] / 0.05)
+    agree = -np.logaddexp(0.0, -told * apart / 0.08).mean(axis=1) * (count - 1)
+    weights = np.exp(agree - agree.max())
+    return np.asarray(weights / weights.sum())
+
+
+def _text(space: Space, config: Config) -> str:
+    return space.text(coarse(space, config))
 
 
 def coarse(space: Space, config: Config) -> Config:
     """Return the configuration with values as short as a person would write them.
 
-    Two digits carry all that is known of a good value, and make answers short.
+    Some twenty values of a range carry all that is known of a good one; short answers are
+    cheap to learn and to draw.
     """
     out = dict(config)
     for name, value in config.items():
@@ -226,35 +315,52 @@ def coarse(space: Space, config: Config) -> Config:
         if not isinstance(parameter, Float | Int) or isinstance(value, bool | str):
             continue
         if parameter.log or (isinstance(parameter, Int) and value >= 100):
-            rounded = float(f"{value:.2g}")
-        elif isinstance(parameter, Int):
+            rounded = _round(float(value))
+        elif isinstance(parameter, Int) and value <= 10:
             continue
         else:
-            digits = max(0, -math.floor(math.log10((parameter.high - parameter.low) / 15)))
-            rounded = round(float(value), digits)
+            step = _step((parameter.high - parameter.low) / 25)
+            step = max(1.0, step) if isinstance(parameter, Int) else step
+            rounded = round(round(float(value) / step) * step, 12)
         if parameter.low <= rounded <= parameter.high:
             out[name] = round(rounded) if isinstance(parameter, Int) else rounded
     return space.canonical(out)
 
 
-def history(
-    configs: Sequence[Config], merits: Array, direction: str, rng: np.random.Generator
-) -> tuple[Trial, ...]:
-    """Return trials as a study could have made them: none, a few or many; some failed."""
-    kind = rng.uniform()
-    length = 0
-    if kind > 0.45:
-        length = int(rng.integers(1, 6)) if kind < 0.85 else int(rng.integers(6, 21))
+def _step(least: float) -> float:
+    """Return the smallest of 1, 2, 5, 10, 20, ... (and 0.5, 0.2, ...) that is not below."""
+    decade = 10.0 ** math.floor(math.log10(least))
+    return next(m * decade for m in (1.0, 2.0, 5.0, 10.0) if m * decade >= least * 0.999)
+
+
+_MANTISSAS = np.array([1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0])
+
+
+def _round(value: float) -> float:
+    """Return the nearest of eleven round numbers to a decade."""
+    if value <= 0:
+        return value
+    decade = 10.0 ** math.floor(math.log10(value))
+    nearest = _MANTISSAS[np.abs(np.log(_MANTISSAS * decade / value)).argmin()]
+    return float(f"{nearest * decade:.3g}")
+
+
+def _trials(
+    pool: Pool, direction: str, past: Sequence[int], running: Sequence[int],
+    rng: np.random.Generator,
+) -> tuple[Trial, ...]:  # fmt: skip
+    """Return the trials of a history; in one study of eight some fail."""
     sign = 1.0 if direction == "maximize" else -1.0
     fails = 0.15 if rng.uniform() < 0.12 else 0.0
-    ahead = rng.uniform() < 0.5
     trials = []
-    for number in range(length):
-        # A study that learns: later trials come from the better part, never from the very top.
-        low = min(0.7, number / 12) if ahead else 0.0
-        place = int(rng.uniform(low, 0.985) * len(configs))
-        score = sign * float(merits[place])
-        trials.append(_trial(number, configs[place], score, failed=rng.uniform() < fails))
+    for number, place in enumerate([*past, *running]):
+        config, score = pool.configs[place], sign * float(pool.merits[place])
+        failed = not np.isfinite(score) or rng.uniform() < fails
+        if number < len(past):
+            trials.append(_trial(number, config, score, failed=failed))
+        else:
+            proposal = Proposal(config=config, origin="engine:random")
+            trials.append(Trial(number=number, state=State.RUNNING, proposal=proposal))
     return tuple(trials)
 
 

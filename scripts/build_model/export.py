@@ -48,7 +48,7 @@ def card(work: Path, target: Path, parameters: int, settings: train.Settings) ->
         "script": "python -m scripts.build_model",
         "data": "YAHPO Gym surrogates (Apache-2.0), trainings on generated data sets, functions"
         " over known names, TaskSet tables (Apache-2.0), winners published by tabm, tabr, tabred,"
-        " rtdl (Apache-2.0, MIT) and FLAML (MIT); split: scripts/build_model/splits.toml",
+        " rtdl (Apache-2.0, MIT) and FLAML (MIT); split: localhpo/bench/splits.toml",
         "questions": progress["questions"], "tokens": progress["tokens"],
         "steps": progress["steps"], "seconds": round(progress["seconds"]),
         "device": "one shared CPU thread",

@@ -18,6 +18,8 @@ from localhpo.space import Categorical, Float, Int, Ordinal, Parameter, Space
 
 from .learners import Array
 
+Configs = Sequence[Mapping[str, Any]]
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -162,53 +164,64 @@ THEMES: Mapping[str, tuple[Entry | Choice, ...]] = {
 }  # fmt: skip
 
 
-def make(rng: np.random.Generator) -> tuple[Space, Callable[..., Array], str]:
-    """Return a space, its merit (higher is better), and what it is called."""
+def make(rng: np.random.Generator, data_sets: int) -> tuple[Space, Callable[..., Array], str]:
+    """Return a space, its merits on some data sets (higher is better), and what it is called."""
     if rng.uniform() < 0.25:
-        return _nameless(rng)
+        return _nameless(rng, data_sets)
     title = str(rng.choice(list(THEMES)))
     entries = list(THEMES[title])
     count = int(rng.integers(2, len(entries) + 1)) if rng.uniform() < 0.6 else len(entries)
     chosen = [entries[i] for i in rng.permutation(len(entries))[:count]]
-    parameters: list[Parameter] = []
-    peaks: list[tuple[float, float]] = []
-    for entry in chosen:
-        parameter, peak = _parameter(entry, rng)
-        parameters.append(parameter)
-        peaks.append(peak)
-    space = Space(parameters)
-    return space, _merit(space, peaks, chosen, rng), title
+    space = Space([_parameter(entry, rng) for entry in chosen])
+    pairs = list(zip(space.parameters, chosen, strict=True))
+
+    def one() -> Callable[[Array, Configs], Array]:
+        return _merit(space, [_peak(p, e, rng) for p, e in pairs], chosen, rng)
+
+    return space, _each(space, [one() for _ in range(data_sets)]), title
 
 
-def _parameter(
-    entry: Entry | Choice, rng: np.random.Generator
-) -> tuple[Parameter, tuple[float, float]]:
-    """Return a parameter, and in its unit interval where its optimum lies and how sharp it is."""
+def _each(space: Space, ones: Sequence[Callable[[Array, Configs], Array]]) -> Callable[..., Array]:
+    def merits(configs: Configs) -> Array:
+        unit = np.array([[p.to_unit(c[p.name]) for p in space.parameters] for c in configs])
+        return np.array([one(unit, configs) for one in ones])
+
+    return merits
+
+
+def _parameter(entry: Entry | Choice, rng: np.random.Generator) -> Parameter:
+    """Return a parameter as a user writes it."""
     name = str(rng.choice(entry.names))
     if isinstance(entry, Choice):
         kind = Ordinal if entry.ordered else Categorical
-        return kind(name, values=entry.values), (0.0, 1.0)
+        return kind(name, values=entry.values)
     low, high = float(rng.choice(entry.lows)), float(rng.choice(entry.highs))
     log = entry.log and bool(low > 0) and not (entry.integer and rng.uniform() < 0.5)
-    drawn = rng.normal(entry.centre, entry.spread)
-    best = 10.0**drawn if entry.log else drawn
     # Some users move a log range a little; the optimum stays where it is.
     if entry.log and not entry.integer and rng.uniform() < 0.3:
         low, high = low * float(rng.choice([0.5, 2.0])), high * float(rng.choice([0.5, 2.0]))
     if entry.integer:
-        parameter: Parameter = Int(name, low=int(low), high=int(high), log=log)
-    else:
-        parameter = Float(name, low=float(f"{low:.2g}"), high=float(f"{high:.2g}"), log=log)
+        return Int(name, low=int(low), high=int(high), log=log)
+    return Float(name, low=float(f"{low:.2g}"), high=float(f"{high:.2g}"), log=log)
+
+
+def _peak(
+    parameter: Parameter, entry: Entry | Choice, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Return where in its unit interval a parameter's optimum lies, and how sharp it is."""
+    if isinstance(entry, Choice) or not isinstance(parameter, Float | Int):
+        return 0.0, 1.0
+    drawn = rng.normal(entry.centre, entry.spread)
+    best = 10.0**drawn if entry.log else drawn
     best = min(max(best, parameter.low), parameter.high)
     best = parameter.canonical(round(best) if entry.integer else best)
-    return parameter, (parameter.to_unit(best), entry.weight)
+    return parameter.to_unit(best), entry.weight
 
 
-def _nameless(rng: np.random.Generator) -> tuple[Space, Callable[..., Array], str]:
+def _nameless(rng: np.random.Generator, data_sets: int) -> tuple[Space, Callable[..., Array], str]:
     """Return a function over parameters whose names say nothing."""
     stems = rng.permutation(["x", "p", "theta", "param", "w", "factor", "coef", "a", "b", "scale"])
     parameters: list[Parameter] = []
-    peaks = []
     for i in range(int(rng.integers(1, 8))):
         name = f"{stems[i % 3]}{i}" if rng.uniform() < 0.7 else f"{stems[i]}_{i}"
         size = float(10.0 ** rng.integers(-3, 4))
@@ -219,9 +232,13 @@ def _nameless(rng: np.random.Generator) -> tuple[Space, Callable[..., Array], st
             parameters.append(Int(name, low=int(low), high=int(size)))
         else:
             parameters.append(Float(name, low=low, high=size))
-        peaks.append((float(rng.beta(1.5, 1.5)), 1.0))
     space = Space(parameters)
-    return space, _merit(space, peaks, [], rng), "A function"
+
+    def one() -> Callable[[Array, Configs], Array]:
+        peaks = [(float(rng.beta(1.5, 1.5)), 1.0) for _ in parameters]
+        return _merit(space, peaks, [], rng)
+
+    return space, _each(space, [one() for _ in range(data_sets)]), "A function"
 
 
 def _merit(
@@ -229,7 +246,7 @@ def _merit(
     peaks: Sequence[tuple[float, float]],
     entries: Sequence[Entry | Choice],
     rng: np.random.Generator,
-) -> Callable[..., Array]:
+) -> Callable[[Array, Configs], Array]:
     """Return a bowl around the peaks: few weights matter, some pairs interact, some noise."""
     best = np.array([peak for peak, _ in peaks])
     weight = np.array([w for _, w in peaks]) * rng.gamma(0.7, 1.0, len(peaks))
@@ -245,8 +262,7 @@ def _merit(
     noise = float(rng.choice([0.0, 0.01, 0.05]))
     plain = [parameter.name not in tables for parameter in space.parameters]
 
-    def merit(configs: Sequence[Mapping[str, Any]]) -> Array:
-        unit = np.array([[p.to_unit(c[p.name]) for p in space.parameters] for c in configs])
+    def merit(unit: Array, configs: Configs) -> Array:
         away = np.where(plain, unit - best, 0.0)
         out = (
             -(np.abs(away) ** power) @ weight

@@ -12,37 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Dim:
-    """One dimension of a full space."""
-
-    name: str
-    low: float = 0.0
-    high: float = 1.0
-    log: bool = False
-    integer: bool = False
-    values: tuple[str, ...] = ()
-    """Choices; a dimension with choices has no range."""
-    when: tuple[str, tuple[str, ...]] | None = None
-    """Name of the parent and its values under which this one is active."""
-
-    def draw(self, rng: np.random.Generator) -> float | int | str:
-        """Return a random value; of a range that starts at 0, half of them small."""
-        if self.values:
-            return str(rng.choice(self.values))
-        if self.log:
-            value = float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
-        else:
-            share = rng.uniform()
-            if self.low == 0.0 and self.high > 1.0 and rng.uniform() < 0.5:
-                share = share**3
-            value = self.low + share * (self.high - self.low)
-        return round(value) if self.integer else value
+from localhpo.bench.problems.dims import Array, Dim
 
 
 @dataclass(frozen=True)
@@ -188,7 +159,7 @@ LEARNERS = (
             Dim("scale_pos_weight", 0.5, 20.0, log=True),
         ),
         _xgboost,
-        share=2.5,
+        share=3.5,
     ),
     Learner(
         "random_forest",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from localhpo import grammar, tasks
+from localhpo.bench.problems import yahpo
 from localhpo.creator import context, prompt
 from localhpo.creator.agent import Agent
 from localhpo.creator.protocol import History
@@ -23,7 +24,7 @@ from localhpo.space import Space
 from localhpo.task import Task, load
 from localhpo.trial import Config, Proposal, State, Trial
 
-from . import learners, problems, trainings, yahpo
+from . import learners, problems, trainings
 from .learners import Array
 from .problems import Problem
 

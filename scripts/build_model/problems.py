@@ -1,5 +1,8 @@
 """Problems: a space as a user writes it, what is said about it, and how good a point is.
 
+A problem knows more than its own data set: the same space on others of the same kind. What is
+best before anything is known is what does well on all of them, not what is best on one.
+
 Four sources: YAHPO's surrogates, surrogates of the real trainings of `trainings.py`, tables of
 TaskSet, and functions made up over known names (`functions.py`). The best known configurations
 that others published have no function behind them: `published.py`.
@@ -14,21 +17,27 @@ from typing import Any
 
 import numpy as np
 
+from localhpo.bench.problems import yahpo
 from localhpo.space import Space
 from localhpo.trial import Direction
 
-from . import functions, spaces, trainings, yahpo
+from . import functions, spaces, trainings
 from .learners import LEARNERS, Array, Dim
 
-Merit = Callable[[Sequence[Mapping[str, Any]]], Array]
-"""Configurations to merit: higher is better, NaN where there is none."""
+Merits = Callable[[Sequence[Mapping[str, Any]]], Array]
+"""Configurations to (data sets, configurations): higher is better, NaN where there is none.
+
+The first data set is the problem's own, the others are its peers."""
+
+PEERS = 9
+"""Data sets beside its own, at most."""
 
 METRIC_NAMES: Mapping[str, tuple[str, ...]] = {
     "accuracy": ("accuracy", "val_accuracy", "acc", "val_acc", "valid_accuracy", "test_acc"),
-    "balanced_accuracy": ("balanced_accuracy", "val_bac", "bac"),
+    "balanced_accuracy": ("balanced_accuracy", "val_bac", "bac", "val_balanced_accuracy"),
     "f1": ("f1", "val_f1", "f1_score", "macro_f1"),
     "auc": ("auc", "val_auc", "roc_auc"),
-    "logloss": ("logloss", "val_logloss", "val_loss", "loss", "cross_entropy"),
+    "logloss": ("logloss", "val_logloss", "val_loss", "loss", "cross_entropy", "val_cross_entropy"),
     "error": ("error", "val_error", "error_rate", "mmce"),
     "brier": ("brier", "brier_score"),
     "rmse": ("rmse", "val_rmse", "test_rmse", "loss", "val_loss"),
@@ -47,7 +56,7 @@ class Problem:
     """One thing to tune."""
 
     space: Space
-    merit: Merit
+    merits: Merits
     name: str
     background: str
     metric: str
@@ -62,28 +71,29 @@ class Surrogate:
     def __init__(self, dims: Sequence[Dim], configs: Sequence[Mapping[str, Any]], y: Array) -> None:
         from sklearn.ensemble import ExtraTreesRegressor
 
-        self._dims = dims
         # Bounded, so that one diverged training does not hide all other differences.
         low, high = np.quantile(y, [0.1, 1.0])
         y = np.maximum(y, low - (high - low))
         self._model = ExtraTreesRegressor(
             60, min_samples_leaf=2, max_features=0.7, n_jobs=1, random_state=0
         )
-        self._model.fit(self._encode(configs), y)
+        self._model.fit(encode(dims, configs), y)
 
-    def __call__(self, configs: Sequence[Mapping[str, Any]]) -> Array:
-        """Return the predicted merits."""
-        return np.asarray(self._model.predict(self._encode(configs)))
+    def predict(self, x: Array) -> Array:
+        """Return the predicted merits of encoded configurations."""
+        return np.asarray(self._model.predict(x))
 
-    def _encode(self, configs: Sequence[Mapping[str, Any]]) -> Array:
-        columns = []
-        for dim in self._dims:
-            if dim.values:
-                columns += [[float(c.get(dim.name) == v) for c in configs] for v in dim.values]
-                continue
-            raw = np.array([c.get(dim.name, dim.low) for c in configs], dtype=float)
-            columns.append(np.log(np.maximum(raw, dim.low)) if dim.log else raw)
-        return np.array(columns).T
+
+def encode(dims: Sequence[Dim], configs: Sequence[Mapping[str, Any]]) -> Array:
+    """Return (configurations, columns): what a surrogate reads."""
+    columns = []
+    for dim in dims:
+        if dim.values:
+            columns += [[float(c.get(dim.name) == v) for c in configs] for v in dim.values]
+            continue
+        raw = np.array([c.get(dim.name, dim.low) for c in configs], dtype=float)
+        columns.append(np.log(np.maximum(raw, dim.low)) if dim.log else raw)
+    return np.array(columns).T
 
 
 _SURROGATES: dict[str, Surrogate] = {}
@@ -106,20 +116,30 @@ def active(dims: Sequence[Dim], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def user_problem(
-    dims: Sequence[Dim], merit: Merit, rng: np.random.Generator, **words: Any
+    dims: Sequence[Dim], merits: Merits, rng: np.random.Generator, **words: Any
 ) -> Problem | None:
     """Return a problem over a random cut of a full space; None where the cut holds nothing."""
     drawn = [{dim.name: dim.draw(rng) for dim in dims} for _ in range(24)]
-    order = np.argsort(np.nan_to_num(merit([active(dims, c) for c in drawn]), nan=-np.inf))
-    fixed = drawn[order[-1 - int(rng.integers(4))]]
-    piece = spaces.cut(dims, fixed, rng)
+    own = merits([active(dims, c) for c in drawn])[0]
+    order = np.argsort(np.nan_to_num(own, nan=-np.inf))
+    piece = spaces.cut(dims, drawn[order[-1 - int(rng.integers(4))]], rng)
     if piece is None or piece.space.cardinality < 8:
         return None
 
-    def of_user(configs: Sequence[Mapping[str, Any]]) -> Array:
-        return merit([active(dims, piece.full(c)) for c in configs])
+    if piece.strange:
+        name = spaces.strange_name(rng)
+        words |= {"name": name, "background": str(rng.choice(["", f"Tune {name}."]))}
 
-    return Problem(space=piece.space, merit=of_user, **words)
+    def of_user(configs: Sequence[Mapping[str, Any]]) -> Array:
+        return merits([active(dims, piece.full(c)) for c in configs])
+
+    return Problem(space=piece.space, merits=of_user, **words)
+
+
+def some(others: Sequence[Any], own: Any, rng: np.random.Generator) -> list[Any]:
+    """Return `own` and up to `PEERS` of the others."""
+    rest = [other for other in others if other != own]
+    return [own, *[rest[i] for i in rng.permutation(len(rest))[:PEERS]]]
 
 
 def words(
@@ -138,41 +158,57 @@ def words(
     }
 
 
-def from_yahpo(scenario: yahpo.Scenario, instance: str, rng: np.random.Generator) -> Problem | None:
-    """Return a problem on one data set of one family."""
+def from_yahpo(
+    scenario: yahpo.Scenario, instances: Sequence[str], rng: np.random.Generator
+) -> Problem | None:
+    """Return a problem on one of the data sets of one family; the others are its peers."""
     target = str(rng.choice(scenario.targets))
     column, lower = scenario.targets.index(target), yahpo.lower_is_better(target)
+    chosen = some(instances, instances[int(rng.integers(len(instances)))], rng)
 
-    def merit(configs: Sequence[Mapping[str, Any]]) -> Array:
-        y = scenario.evaluate(instance, configs)[:, column]
+    def merits(configs: Sequence[Mapping[str, Any]]) -> Array:
+        y = scenario.evaluate_each(chosen, configs)[:, :, column]
         return -y if lower else y
 
     title = yahpo.TITLES[scenario.name]
     said = words(target, lower, title, "a table", title.split()[-1].lower(), rng)
     return user_problem(
-        scenario.dims, merit, rng, source=f"{scenario.name}/{instance}/{target}", **said
+        scenario.dims, merits, rng, source=f"{scenario.name}/{chosen[0]}/{target}", **said
     )
 
 
-def from_training(record: Mapping[str, Any], rng: np.random.Generator) -> Problem | None:
-    """Return a problem on one of the generated data sets."""
-    learner = next(item for item in LEARNERS if item.name == record["learner"])
-    good = [(c, s) for c, s in zip(record["configs"], record["scores"], strict=True) if s]
-    target = str(rng.choice(list(good[0][1])))
+def from_training(
+    records: Sequence[Mapping[str, Any]], number: int, rng: np.random.Generator
+) -> Problem | None:
+    """Return a problem on one of the generated data sets; its peers are those of its kind."""
+    own = records[number]
+    learner = next(item for item in LEARNERS if item.name == own["learner"])
+    target = str(rng.choice(list(next(s for s in own["scores"] if s))))
     lower = target in trainings.LOWER_IS_BETTER
     dims = learner.dims
-    if record["kind"] != "binary":
+    if own["kind"] != "binary":
         dims = tuple(dim for dim in dims if dim.name != "scale_pos_weight")
+    alike = [r for r in records if (r["learner"], r["kind"]) == (own["learner"], own["kind"])]
+    fitted = [_surrogate(record, dims, target, lower) for record in some(alike, own, rng)]
 
+    def merits(configs: Sequence[Mapping[str, Any]]) -> Array:
+        x = encode(dims, configs)
+        return np.array([surrogate.predict(x) for surrogate in fitted])
+
+    said = words(target, lower, learner.title, own["text"], learner.name.replace("_", "-"), rng)
+    return user_problem(dims, merits, rng, source=f"{learner.name}/{own['seed']}/{target}", **said)
+
+
+def _surrogate(
+    record: Mapping[str, Any], dims: Sequence[Dim], target: str, lower: bool
+) -> Surrogate:
     def fit() -> Surrogate:
-        y = np.array([s[target] for _, s in good])
-        return Surrogate(dims, [active(dims, c) for c, _ in good], -y if lower else y)
+        good = [(c, s) for c, s in zip(record["configs"], record["scores"], strict=True) if s]
+        y = np.array([s.get(target, np.nan) for _, s in good])
+        y = np.nan_to_num(-y if lower else y, nan=np.nanmin(-y if lower else y))
+        return Surrogate(dims, [active(dims, c) for c, _ in good], y)
 
-    merit = _fitted(f"{learner.name}/{record['seed']}/{target}", fit)
-    said = words(target, lower, learner.title, record["text"], learner.name.replace("_", "-"), rng)
-    return user_problem(
-        dims, merit, rng, source=f"{learner.name}/{record['seed']}/{target}", **said
-    )
+    return _fitted(f"{record['learner']}/{record['seed']}/{target}", fit)
 
 
 TASKSET_DIMS = (
@@ -187,25 +223,31 @@ TASKSET_DIMS = (
 )
 
 
-def from_taskset(path: Path, rng: np.random.Generator) -> Problem | None:
+def from_taskset(paths: Sequence[Path], number: int, rng: np.random.Generator) -> Problem | None:
     """Return a problem on one table of TaskSet: Adam with eight hyperparameters."""
 
-    def fit() -> Surrogate:
+    def fit(path: Path) -> Surrogate:
         table = np.load(path)
         names = [dim.name for dim in TASKSET_DIMS]
         configs = [dict(zip(names, map(float, row), strict=True)) for row in table["hp"]]
         loss = np.nan_to_num(table["valid_loss"][:, -1], nan=1e9)
         return Surrogate(TASKSET_DIMS, configs, -np.minimum(loss, np.quantile(loss, 0.7)))
 
-    merit = _fitted(path.stem, fit)
+    own = paths[number]
+    fitted = [_fitted(p.stem, lambda p=p: fit(p)) for p in some(paths, own, rng)]
+
+    def merits(configs: Sequence[Mapping[str, Any]]) -> Array:
+        x = encode(TASKSET_DIMS, configs)
+        return np.array([surrogate.predict(x) for surrogate in fitted])
+
     said = words("loss", True, "A recurrent network on text, Adam", "IMDB", "rnn", rng)
-    return user_problem(TASKSET_DIMS, merit, rng, source=f"taskset/{path.stem}", **said)
+    return user_problem(TASKSET_DIMS, merits, rng, source=f"taskset/{own.stem}", **said)
 
 
 def from_function(rng: np.random.Generator) -> Problem:
     """Return a made-up function over names that users use."""
-    space, merit, title = functions.make(rng)
+    space, merits, title = functions.make(rng, 1 + PEERS)
     lower = bool(rng.uniform() < 0.5)
     target = "loss" if lower else "accuracy"
     said = words(target, lower, title, "", title.split()[-1].lower(), rng)
-    return Problem(space=space, merit=merit, source="function", **said)
+    return Problem(space=space, merits=merits, source="function", **said)

@@ -84,6 +84,12 @@ SPELLINGS: Mapping[str, str] = {
     "true": "true", "false": "false", "TRUE": "true", "FALSE": "false",
 }  # fmt: skip
 
+PUBLISHED = 0.35
+"""Share of cuts that keep the names, bounds and spellings of the source."""
+
+STRANGE = 0.12
+"""Share of cuts whose names are made up."""
+
 CAN_BE_OFF = frozenset(
     {"lambda", "alpha", "reg_alpha", "reg_lambda", "gamma", "l2_regularization", "cp",
      "weight_decay", "s", "l1", "l2"}
@@ -104,6 +110,8 @@ class Cut:
     """By the user's name: the user's value of a choice to the full one."""
     floors: Mapping[str, float]
     """By dimension: the smallest value that the full space allows."""
+    strange: bool = False
+    """Whether the names are made up, and tell nothing."""
 
     def full(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return a configuration of the full space; it lacks what is inactive."""
@@ -124,8 +132,13 @@ def cut(dims: Sequence[Dim], fixed: Mapping[str, Any], rng: np.random.Generator)
         fixed: a value for every dimension, taken where it is not tuned.
         rng: the source of every choice.
     """
+    manner = rng.uniform()
+    published, strange = manner < PUBLISHED, manner > 1.0 - STRANGE
     kept = _choose(dims, rng)
-    names = _names(kept, rng)
+    if published:
+        names = {dim.name: dim.name for dim in kept}
+    else:
+        names = _strange_names(kept, rng) if strange else _names(kept, rng)
     parameters: list[Parameter] = []
     spellings: dict[str, dict[Any, str]] = {}
     for dim in kept:
@@ -141,7 +154,10 @@ def cut(dims: Sequence[Dim], fixed: Mapping[str, Any], rng: np.random.Generator)
                 when = {parent: active}
         elif dim.when is not None and fixed.get(dim.when[0]) not in dim.when[1]:
             continue
-        parameter, spelling = _parameter(dim, names[dim.name], when, rng)
+        if published:
+            parameter, spelling = dim.parameter(when), {}
+        else:
+            parameter, spelling = _parameter(dim, names[dim.name], when, rng)
         parameters.append(parameter)
         if spelling:
             spellings[parameter.name] = spelling
@@ -149,7 +165,9 @@ def cut(dims: Sequence[Dim], fixed: Mapping[str, Any], rng: np.random.Generator)
     tuned = {p.name: tuned[p.name] for p in parameters}
     rest = {k: v for k, v in fixed.items() if k not in tuned.values()}
     floors = {dim.name: dim.low for dim in dims if not dim.values}
-    return Cut(Space(parameters), tuned, rest, spellings, floors) if parameters else None
+    if not parameters:
+        return None
+    return Cut(Space(parameters), tuned, rest, spellings, floors, strange)
 
 
 def _choose(dims: Sequence[Dim], rng: np.random.Generator) -> list[Dim]:
@@ -175,6 +193,18 @@ def _names(dims: Sequence[Dim], rng: np.random.Generator) -> dict[str, str]:
     if len(set(out.values())) < len(out):
         return {dim.name: dim.name.replace(".", "_") for dim in dims}
     return out
+
+
+def strange_name(rng: np.random.Generator) -> str:
+    """Return a word that nobody has read."""
+    letters = ["bcdfghjklmnpqrstvwxz", "aeiou"] * int(rng.integers(1, 4))
+    return "".join(str(rng.choice(list(kind))) for kind in letters)
+
+
+def _strange_names(dims: Sequence[Dim], rng: np.random.Generator) -> dict[str, str]:
+    """Return made-up names: a model must do something sensible with those it does not know."""
+    made = dict.fromkeys(strange_name(rng) + rng.choice(["", "_x", "2"]) for _ in range(99))
+    return dict(zip((dim.name for dim in dims), made, strict=False))
 
 
 def _parameter(

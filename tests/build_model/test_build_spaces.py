@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.build_model import corpus, functions, problems, spaces, splits, trainings, yahpo
+from localhpo.bench import splits
+from localhpo.bench.problems import yahpo
+from scripts.build_model import corpus, functions, problems, spaces, trainings
 from scripts.build_model.learners import LEARNERS, Learner
 
 

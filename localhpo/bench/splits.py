@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import yahpo
+from localhpo.bench.problems import yahpo
 
 UNSEEN = ("rbv2_svm",)
 """Families kept for tests as a whole."""
@@ -50,6 +50,15 @@ def is_held_out(name: str) -> bool:
     return name in NEVER_TRAIN or hashlib.sha256(f"split-1:{name}".encode()).digest()[0] < 64
 
 
+def is_for_settings(name: str) -> bool:
+    """Return whether a held-out data set is for choosing settings; the rest make final tables.
+
+    About a third, by a second stable hash, and none that tests or peers use.
+    """
+    first = hashlib.sha256(f"bench-1:{name}".encode()).digest()[0]
+    return name not in NEVER_TRAIN and first < 96
+
+
 def render(data: Path) -> str:
     """Return the text of the file."""
     lines = [
@@ -72,4 +81,25 @@ def render(data: Path) -> str:
     tasks = sorted(path.stem for path in (data / "taskset_adam8p").glob("*.npz"))
     lines += ["[taskset]", f"train = {json.dumps([t for i, t in enumerate(tasks) if i % 4 != 1])}"]
     lines += [f"held_out = {json.dumps([t for i, t in enumerate(tasks) if i % 4 == 1])}"]
+    return "\n".join(lines) + "\n" + _render_bench(data)
+
+
+def _render_bench(data: Path) -> str:
+    """Return the table that divides the held-out data sets between the suites of the bench."""
+    families = yahpo.open_all(data).items()
+    known = {
+        data_set(family, instance)
+        for family, scenario in families
+        if family not in UNSEEN and family not in UNUSED
+        for instance in scenario.instances
+    }
+    held_out = sorted(filter(is_held_out, known), key=int)
+    settings = [name for name in held_out if is_for_settings(name)]
+    final = [name for name in held_out if not is_for_settings(name)]
+    lines = [
+        "",
+        "[bench]    # OpenML data ids of all that is held out: no suite mixes the two",
+        f"settings_data_sets = {json.dumps(settings)}",
+        f"final_data_sets = {json.dumps(final)}",
+    ]
     return "\n".join(lines) + "\n"

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from .learners import Array, Dim
+from localhpo.bench.problems.dims import Array, Dim
 
-SPLITS = Path(__file__).with_name("splits.toml")
+SPLITS = Path(__file__).parent.parent / "splits.toml"
 
 TITLES: Mapping[str, str] = {
     "lcbench": "A funnel-shaped network on tabular data, SGD with momentum",
@@ -70,11 +70,14 @@ class Scenario:
 
     @cached_property
     def _space(self) -> Mapping[str, Any]:
-        return json.loads((self.folder / "config_space.json").read_text())
+        space: Mapping[str, Any] = json.loads((self.folder / "config_space.json").read_text())
+        return space
 
     @cached_property
     def _codes(self) -> Mapping[str, Mapping[str, int]]:
-        return json.loads((self.folder / "encoding.json").read_text())
+        path = self.folder / "encoding.json"
+        codes: Mapping[str, Mapping[str, int]] = json.loads(path.read_text())
+        return codes
 
     @cached_property
     def _session(self) -> Any:
@@ -109,20 +112,34 @@ class Scenario:
 
     def evaluate(self, instance: str, configs: Sequence[Mapping[str, Any]]) -> Array:
         """Return (configurations, targets); rows with NaN where the model has no answer."""
+        return np.asarray(self.evaluate_each((instance,), configs)[0])
+
+    def evaluate_each(
+        self, instances: Sequence[str], configs: Sequence[Mapping[str, Any]]
+    ) -> Array:
+        """Return (instances, configurations, targets): the same configurations on each."""
         cat = np.zeros((len(configs), len(self.columns["x_cat"])), dtype=np.int32)
         cont = np.zeros((len(configs), len(self.columns["x_cont"])), dtype=np.float32)
-        full = self._fidelity() | {self.columns["instance"]: instance}
+        full = self._fidelity() | {self.columns["instance"]: instances[0]}
         for row, config in enumerate(configs):
             values = full | dict(config)
             for i, name in enumerate(self.columns["x_cat"]):
                 cat[row, i] = self._codes[name][str(values[name])] if name in values else 0
             for i, name in enumerate(self.columns["x_cont"]):
                 cont[row, i] = values.get(name, 0.0)
+        column = self.columns["x_cat"].index(self.columns["instance"])
+        scores = []
+        for instance in instances:
+            cat[:, column] = self._codes[self.columns["instance"]][instance]
+            scores.append(self._run(cat, cont))
+        return np.array(scores)
+
+    def _run(self, cat: Array, cont: Array) -> Array:
         names = [node.name for node in self._session.get_inputs()]
-        size = len(configs) if self.columns["batch"] else 1
+        size = len(cat) if self.columns["batch"] else 1
         out = [
             self._session.run(None, dict(zip(names, _feed(names, cat, cont, i, size), strict=True)))
-            for i in range(0, len(configs), size)
+            for i in range(0, len(cat), size)
         ]
         scores = np.concatenate([np.atleast_2d(o[0]) for o in out])
         return scores[:, [self.columns["y"].index(t) for t in self.targets]]

@@ -1,0 +1,1 @@
+"""Compares Creators: problems, runner, statistics."""

@@ -1,0 +1,1 @@
+"""What Creators are compared on."""

@@ -1,0 +1,190 @@
+"""YAHPO's surrogates as problems: the full space, or a crop of it as a user might write it.
+
+Both keep the hyperparameters' own names. A crop is fixed by the problem's name: each range is
+cut to a random part, at least half of it, with round bounds, and up to half of the
+hyperparameters are held at a value that is good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from localhpo.bench.problems import yahpo
+from localhpo.bench.problems.dims import Array, Dim
+from localhpo.bench.problems.problem import Problem, rng_of
+from localhpo.space import Categorical, Float, Int, Parameter, Space
+from localhpo.task import Task
+from localhpo.trial import Config
+
+Variant = Literal["full", "crop"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+
+VERSION = 1
+"""Raised when a crop of the same name becomes another."""
+
+_GOOD_OF = 64
+"""Random configurations, of which the best holds the values of what is not tuned."""
+
+_SMALLEST_PART = 0.5
+"""Of a range, on its own scale, that a crop keeps."""
+
+_ONE_TO_100 = frozenset({"val_accuracy", "val_balanced_accuracy"})
+"""Metrics in percent; the others that are made large are shares."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A space within a full one."""
+
+    space: Space
+    held: Mapping[str, Any]
+    """Values of what is not tuned, where they are active."""
+
+
+def make(data: Path, family: str, instance: str, target: str, variant: Variant) -> Problem:
+    """Return a problem on one data set of a family."""
+    scenario = scenarios(data)[family]
+    name = f"yahpo/{family}/{instance}/{target}/{variant}"
+    column = scenario.targets.index(target)
+
+    def evaluate(configs: Sequence[Mapping[str, Any]]) -> Array:
+        return _within_range(target, scenario.evaluate(instance, configs)[:, column])
+
+    cut = Cut(full_space(scenario.dims), {})
+    if variant == "crop":
+        sign = -1.0 if yahpo.lower_is_better(target) else 1.0
+        rng = rng_of("crop", name, VERSION)
+        configs = [cut.space.sample(rng) for _ in range(_GOOD_OF)]
+        merits = np.nan_to_num(sign * evaluate(configs), nan=-np.inf)
+        cut = crop(scenario.dims, configs[int(np.argmax(merits))], rng)
+    held, dims = dict(cut.held), scenario.dims
+
+    def score(configs: Sequence[Config]) -> Array:
+        return evaluate([_active(dims, held | dict(config)) for config in configs])
+
+    definition = {
+        "model": _sha256(scenario.folder / "model.onnx"),
+        "instance": instance,
+        "target": target,
+        "held": held,
+    }
+    return Problem(name=name, task=_task(scenario, instance, target, cut.space), score=score,
+                   definition=definition)  # fmt: skip
+
+
+@cache
+def scenarios(data: Path) -> dict[str, yahpo.Scenario]:
+    """Return every scenario by family; one set for the process, whose sessions stay open."""
+    return yahpo.open_all(data)
+
+
+def full_space(dims: Sequence[Dim]) -> Space:
+    """Return the full space, with its conditions."""
+    return Space([_parameter(dim, dim.low, dim.high, _when(dim)) for dim in dims])
+
+
+def crop(dims: Sequence[Dim], good: Mapping[str, Any], rng: np.random.Generator) -> Cut:
+    """Return a part of a full space around a good configuration."""
+    holdable = [dim.name for dim in dims if dim.name in good]
+    most = min(len(dims) // 2, len(dims) - 2)
+    count = min(int(rng.integers(0, most + 1)), len(holdable)) if most > 0 else 0
+    order = rng.permutation(holdable).tolist()
+    held = {name: good[name] for name in order[:count]}
+    while len(tuned := _tuned(dims, held)) < 2:  # what is held may switch much of the rest off
+        held.popitem()
+    parameters = []
+    for dim in tuned:
+        when = {} if dim.when is None or dim.when[0] in held else _when(dim)
+        low, high = _part(dim, rng)
+        parameters.append(_parameter(dim, low, high, when))
+    return Cut(Space(parameters), held)
+
+
+def _tuned(dims: Sequence[Dim], held: Mapping[str, Any]) -> list[Dim]:
+    """Return what is not held, and can be active beside what is."""
+    return [
+        dim
+        for dim in dims
+        if dim.name not in held
+        and (dim.when is None or dim.when[0] not in held or held[dim.when[0]] in dim.when[1])
+    ]
+
+
+def _active(dims: Sequence[Dim], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values without those that are held under a condition that is not met."""
+    return {
+        dim.name: values[dim.name]
+        for dim in dims
+        if dim.name in values and (dim.when is None or values.get(dim.when[0]) in dim.when[1])
+    }
+
+
+def _when(dim: Dim) -> dict[str, tuple[Any, ...]]:
+    return {} if dim.when is None else {dim.when[0]: dim.when[1]}
+
+
+def _parameter(dim: Dim, low: float, high: float, when: Mapping[str, tuple[Any, ...]]) -> Parameter:
+    if dim.values:
+        return Categorical(dim.name, dim.values, when=when)
+    if dim.integer:
+        return Int(dim.name, int(low), int(high), log=dim.log, when=when)
+    # The files hold e^-7 and the like in all their digits; nobody would write those.
+    low, high = float(f"{low:.4g}"), float(f"{high:.4g}")
+    return Float(dim.name, low, high, log=dim.log, when=when)
+
+
+def _part(dim: Dim, rng: np.random.Generator) -> tuple[float, float]:
+    """Return the bounds of a random part of a range, rounded outwards."""
+    share = rng.uniform(_SMALLEST_PART, 1.0)
+    start = rng.uniform(0.0, 1.0 - share)
+    if dim.values:
+        return 0.0, 1.0
+    line = (math.log(dim.low), math.log(dim.high)) if dim.log else (dim.low, dim.high)
+    length = line[1] - line[0]
+    low, high = line[0] + start * length, line[0] + (start + share) * length
+    if dim.log:
+        low, high = math.exp(low), math.exp(high)
+    units = [_unit(dim, value, length) for value in (low, high)]
+    low = max(dim.low, float(f"{math.floor(low / units[0] + 1e-9) * units[0]:.12g}"))
+    high = min(dim.high, float(f"{math.ceil(high / units[1] - 1e-9) * units[1]:.12g}"))
+    return low, high
+
+
+def _unit(dim: Dim, value: float, length: float) -> float:
+    """Return the power of ten that a bound is a multiple of: one digit, or quarters of a range."""
+    unit = 10.0 ** math.floor(math.log10(value if dim.log else length / 4))
+    return max(1.0, unit) if dim.integer else unit
+
+
+def _within_range(target: str, values: Array) -> Array:
+    """Bring what a model puts slightly outside the metric's range back into it."""
+    if yahpo.lower_is_better(target):
+        return np.maximum(values, 0.0)
+    return np.minimum(values, 100.0 if target in _ONE_TO_100 else 1.0)
+
+
+def _task(scenario: yahpo.Scenario, instance: str, target: str, space: Space) -> Task:
+    title = yahpo.TITLES[scenario.name]
+    learner = scenario.name.removeprefix("rbv2_").removeprefix("iaml_")
+    return Task(
+        name=f"{learner}-{instance}",
+        command=(),
+        metric=target,
+        direction="minimize" if yahpo.lower_is_better(target) else "maximize",
+        space=space,
+        background=f"{title}." if "tabular" in title else f"{title} on a table.",
+    )
+
+
+@cache
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

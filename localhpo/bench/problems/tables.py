@@ -1,0 +1,161 @@
+"""Tables of evaluated configurations as problems: each scores as the nearest one in its table.
+
+Near is meant in the unit cube (`Space.encode`). Two kinds of tables: TaskSet's of the data
+folder, and a user's own: a CSV file whose columns are the hyperparameters and the metric of
+the task file beside it (the same name with `.toml`, or `task.toml`).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from localhpo.bench.problems.dims import Array
+from localhpo.bench.problems.problem import Problem
+from localhpo.errors import ConfigurationError, InputError
+from localhpo.space import Categorical, Float, Int, Ordinal, Parameter, Space
+from localhpo.task import Task, parse
+from localhpo.trial import Config
+
+_ROWS_AT_ONCE = 256
+
+_TASKSET_SPACE = Space(
+    [
+        Float("learning_rate", 1e-8, 10.0, log=True),
+        Float("beta1", 1e-4, 1.0),
+        Float("beta2", 1e-3, 1.0),
+        Float("epsilon", 1e-10, 1e3, log=True),
+        Float("l1", 1e-8, 10.0, log=True),
+        Float("l2", 1e-8, 10.0, log=True),
+        Float("linear_decay", 1e-7, 1e-4, log=True),
+        Float("exponential_decay", 1e-6, 1e-3, log=True),
+    ]
+)
+"""Just around the values that the tables hold."""
+
+_DIVERGED = 2.0
+"""Times the loss of an untrained network: losses run to 1e18, and say no more than this does."""
+
+
+def taskset(path: Path) -> Problem:
+    """Return a problem on one of TaskSet's tables."""
+    table = np.load(path)
+    names = _TASKSET_SPACE.names
+    configs = [dict(zip(names, map(float, row), strict=True)) for row in table["hp"]]
+    curves = table["valid_loss"]
+    limit = _DIVERGED * float(np.nanmedian(curves[:, 0]))
+    task = Task(
+        name="rnn-imdb", command=(), metric="valid_loss", direction="minimize",
+        space=_TASKSET_SPACE,
+        background="A recurrent network that tells good film reviews from bad ones (IMDB), Adam.",
+    )  # fmt: skip
+    scores = np.minimum(curves[:, -1], limit)  # NaN stays: the run failed
+    return _problem(f"taskset/{path.stem}", task, configs, scores, path)
+
+
+def own(path: Path) -> Problem:
+    """Return a problem on a user's own CSV file.
+
+    Raises:
+        InputError: the file or its task cannot be used; says where and what must hold.
+    """
+    task = _task_of(path)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if not rows:
+        raise InputError(f"{path} must hold at least one evaluated configuration, got none")
+    if task.metric not in rows[0]:
+        raise InputError(
+            f"{path} must have a column {task.metric!r}, the metric of its task; "
+            f"got {', '.join(map(str, rows[0]))}"
+        )
+    configs = [_config(task.space, row, f"{path}:{i}") for i, row in enumerate(rows, start=2)]
+    scores = np.array([_number(row[task.metric]) for row in rows])
+    return _problem(f"table/{path}", task, configs, scores, path)
+
+
+def _problem(
+    name: str, task: Task, configs: Sequence[Config], scores: Array, path: Path
+) -> Problem:
+    space = task.space
+    points = np.array([_place(space, config) for config in configs])
+
+    def score(asked: Sequence[Config]) -> Array:
+        places = np.array([space.encode(config) for config in asked])
+        nearest = [
+            np.argmin(((part[:, None, :] - points) ** 2).sum(axis=2), axis=1)
+            for part in np.split(places, range(_ROWS_AT_ONCE, len(places), _ROWS_AT_ONCE))
+        ]
+        return np.asarray(scores[np.concatenate(nearest)])
+
+    return Problem(
+        name=name, task=task, score=score,
+        definition={"table": hashlib.sha256(path.read_bytes()).hexdigest()},
+    )  # fmt: skip
+
+
+def _place(space: Space, config: Config) -> Array:
+    """Return where a row lies; a value between two points of the grid moves to the nearer."""
+    return space.encode(space.canonical(config))
+
+
+def _task_of(path: Path) -> Task:
+    """Return the task of a user's table.
+
+    Raises:
+        InputError: there is none, or it cannot be used.
+    """
+    places = (path.with_suffix(".toml"), path.parent / "task.toml")
+    source = next((place for place in places if place.is_file()), None)
+    if source is None:
+        raise InputError(
+            f"a table needs its task beside it: neither {places[0]} nor {places[1]} exists",
+            hint="write one with [task] name, metric, direction and [space]",
+        )
+    try:
+        table = tomllib.loads(source.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{source} cannot be read: {error}") from error
+    return parse(table, folder=source.parent, where=str(source), source=source)
+
+
+def _config(space: Space, row: Mapping[str, Any], where: str) -> Config:
+    """Return the configuration of a row; an empty cell is a parameter that is not active.
+
+    Raises:
+        ConfigurationError: it is not in the space.
+    """
+    cells = {name: row[name] for name in space.names if row.get(name) not in (None, "")}
+    try:
+        return space.canonical({name: _value(space[name], cell) for name, cell in cells.items()})
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}", hint=error.hint) from error
+
+
+def _value(parameter: Parameter, cell: str) -> Any:
+    """Return what a cell says, as its parameter spells it."""
+    if isinstance(parameter, Categorical | Ordinal):
+        spellings = {str(value).lower(): value for value in parameter.values}
+        return spellings.get(cell.lower(), cell)
+    number = _number(cell)
+    if isinstance(parameter, Int) and number.is_integer():
+        return int(number)
+    return number if math.isfinite(number) else cell
+
+
+def _number(cell: str | None) -> float:
+    """Return the number in a cell; NaN, a failed trial, where there is none."""
+    try:
+        return float(cell or "nan")
+    except ValueError:
+        return math.nan

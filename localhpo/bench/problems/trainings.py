@@ -1,0 +1,145 @@
+"""Real trainings of seconds as problems: XGBoost in the space of the AgentHPO paper, and a network.
+
+Each configuration is trained once on a machine: scores are kept in files (`cache`).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from localhpo import tasks
+from localhpo.bench.problems import datasets
+from localhpo.bench.problems.cache import Cache
+from localhpo.bench.problems.datasets import DataSet
+from localhpo.bench.problems.dims import Array
+from localhpo.bench.problems.problem import Problem
+from localhpo.space import Categorical, Float, Int, Ordinal, Space
+from localhpo.task import Task, load
+from localhpo.trial import Config
+
+LEARNERS = ("xgboost", "mlp")
+
+VERSION = 1
+"""Raised when a configuration is trained in another way."""
+
+_DRAWS = 200
+"""Random configurations for best and median: each is a training."""
+
+_BATCHES = (16, 32, 64, 128, 256)
+
+_MLP_SPACE = Space(
+    [
+        Float("learning_rate_init", 1e-4, 1e-1, log=True),
+        Int("hidden_size", 8, 256, log=True),
+        Int("n_layers", 1, 3),
+        Categorical("activation", ("relu", "tanh")),
+        Float("alpha", 1e-6, 1.0, log=True, help="L2 penalty"),
+        Ordinal("batch_size", _BATCHES),
+        Int("max_iter", 5, 100, log=True, help="epochs"),
+        Float("beta_1", 0.5, 0.99, help="decay of Adam's first moment"),
+    ]
+)
+
+_TITLES = {"xgboost": "XGBoost", "mlp": "A multilayer perceptron (scikit-learn), Adam,"}
+
+
+def make(learner: str, name: str, cache: Path) -> Problem:
+    """Return a problem: a learner on a data set, its scores kept below the folder `cache`."""
+    data = datasets.load(name)
+    classifies = data.kind != "regression"
+    task = Task(
+        name=f"{name}-{learner}",
+        command=(),
+        metric="val_logloss" if classifies else "val_r2",
+        direction="minimize" if classifies else "maximize",
+        space=_space(learner, data),
+        background=f"{_TITLES[learner]} on {data.text}.",
+    )
+    definition = {
+        "data": [name, datasets.VERSION],
+        "training": [learner, VERSION],
+        "packages": {p: metadata.version(p) for p in ("scikit-learn", "xgboost")},
+    }
+    train = _TRAIN[learner]
+
+    def score(configs: Sequence[Config]) -> Array:
+        return np.array([known(config, lambda c: _outcome(train, data, c)) for config in configs])
+
+    problem = Problem(f"{learner}/{name}", task, score, definition, draws=_DRAWS, crosses=0)
+    known = _Known(task.space, Cache(cache / f"{learner}-{name}-{problem.digest[:12]}.jsonl"))
+    return problem
+
+
+class _Known:
+    """Scores by configuration; what is not known yet is trained."""
+
+    def __init__(self, space: Space, cache: Cache) -> None:
+        self._space = space
+        self._cache = cache
+
+    def __call__(self, config: Config, train: Callable[[Config], float]) -> float:
+        key = self._space.key(config)
+        score = self._cache.get(key)
+        if score is None:
+            score = train(config)
+            self._cache.put(key, score)
+        return score
+
+
+def _space(learner: str, data: DataSet) -> Space:
+    if learner == "mlp":
+        return _MLP_SPACE
+    space = load(tasks.find("breast-cancer-xgboost")).space
+    # Its last one weighs one class against the other: there must be two.
+    return Space([p for p in space if data.kind == "binary" or p.name != "scale_pos_weight"])
+
+
+def _outcome(
+    train: Callable[[DataSet, Mapping[str, Any]], Array], data: DataSet, config: Config
+) -> float:
+    """Return the score of one training; NaN where it breaks down or diverges."""
+    from sklearn.metrics import log_loss, r2_score
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # an optimizer that has not converged says so
+        try:
+            predicted = train(data, config)
+        except ValueError:  # scikit-learn: weights that are not finite
+            return math.nan
+        if not np.isfinite(predicted).all():
+            return math.nan
+        measure = r2_score if data.kind == "regression" else log_loss
+        return float(measure(data.y_val, predicted))
+
+
+def _xgboost(data: DataSet, config: Mapping[str, Any]) -> Array:
+    import xgboost
+
+    settings = {**config, "n_jobs": 1, "verbosity": 0, "tree_method": "hist", "random_state": 0}
+    if data.kind == "regression":
+        model = xgboost.XGBRegressor(**settings).fit(data.x, data.y)
+        return np.asarray(model.predict(data.x_val))
+    classifier = xgboost.XGBClassifier(**settings).fit(data.x, data.y)
+    return np.asarray(classifier.predict_proba(data.x_val), dtype=float)
+
+
+def _mlp(data: DataSet, config: Mapping[str, Any]) -> Array:
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+    settings = dict(config)
+    size, layers = settings.pop("hidden_size"), settings.pop("n_layers")
+    settings |= {"hidden_layer_sizes": (size,) * layers, "random_state": 0}
+    settings["batch_size"] = min(settings["batch_size"], len(data.x))
+    if data.kind == "regression":
+        return np.asarray(MLPRegressor(**settings).fit(data.x, data.y).predict(data.x_val))
+    return np.asarray(MLPClassifier(**settings).fit(data.x, data.y).predict_proba(data.x_val))
+
+
+_TRAIN = {"xgboost": _xgboost, "mlp": _mlp}

@@ -1,0 +1,177 @@
+"""Statistics of a comparison: pure functions on arrays.
+
+Notation: C Creators, P problems, S seeds, T trials. Regret (C, P, S, T) is
+
+    (best - y) / (best - median), clipped to [0, 1]
+
+where y is the best score so far, so 0 is the best known score of a problem and 1 that of a
+middling random configuration; before there is a score it is 1. Tests and ranks take each
+problem as one observation, its mean over the seeds (Demsar, "Statistical Comparisons of
+Classifiers over Multiple Data Sets", JMLR 7, 2006).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localhpo.trial import Direction
+
+Array = NDArray[np.float64]
+
+COLUMNS = (1, 3, 5, 10, 30, 100)
+"""Trials after which is compared, as far as a budget goes."""
+
+ALPHA = 0.05
+
+_SAME = 1e-9
+"""Regrets closer than this are a tie: what differs is rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One Creator after so many trials."""
+
+    mean: float
+    """Regret, over problems and seeds."""
+    error_seeds: float | None
+    """Standard error of the mean over seeds, the problems given; None with one seed."""
+    error_problems: float | None
+    """Standard error over problems, as a sample of all that there are; None with one problem."""
+    rank: float
+    """Mean over problems; 1 is best."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """The first Creator against another, problem by problem."""
+
+    p_value: float | None
+    """Wilcoxon signed-rank test, two-sided; None where no problem tells them apart."""
+    wins: int
+    ties: int
+    losses: int
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A comparison after so many trials."""
+
+    trial: int
+    entries: tuple[Entry, ...]
+    """By Creator."""
+    duels: tuple[Duel, ...]
+    """By Creator, from the second one on."""
+    critical_difference: float | None
+    """Mean ranks closer than this do not differ (Nemenyi, 5 %); None for a single Creator."""
+
+
+def best_so_far(scores: Sequence[float | None], direction: Direction, trials: int) -> Array:
+    """Return the best score after each trial, shape (T,); NaN before there is one.
+
+    A study that ended early, because its space was used up, keeps its best.
+    """
+    sign = 1.0 if direction == "maximize" else -1.0
+    merits = np.full(trials, -np.inf)
+    for place, score in enumerate(scores[:trials]):
+        if score is not None and np.isfinite(score):
+            merits[place] = sign * score
+    best = np.maximum.accumulate(merits)
+    return np.where(np.isfinite(best), sign * best, np.nan)
+
+
+def regret(best_scores: Array, best: float, median: float) -> Array:
+    """Return normalised regret of best scores so far, of any shape; the direction is in the sign.
+
+    Where best and median are the same, whatever reaches them has none.
+    """
+    scale = best - median
+    level = np.where(best_scores == best, 0.0, 1.0)
+    gap = level if scale == 0.0 else (best - best_scores) / scale
+    return np.asarray(np.clip(np.nan_to_num(gap, nan=1.0), 0.0, 1.0))
+
+
+def columns_of(trials: int) -> tuple[int, ...]:
+    """Return after how many trials is compared: those of `COLUMNS`, and the last one."""
+    return tuple(dict.fromkeys([*(t for t in COLUMNS if t < trials), trials]))
+
+
+def column(regrets: Array, trial: int) -> Column:
+    """Return the comparison after a trial (from 1) of regrets of shape (C, P, S, T)."""
+    then = regrets[..., trial - 1]
+    by_problem = then.mean(axis=2)  # (C, P)
+    by_seed = then.mean(axis=1)  # (C, S)
+    ranks = mean_ranks(by_problem)
+    entries = tuple(
+        Entry(
+            mean=float(by_problem[c].mean()),
+            error_seeds=standard_error(by_seed[c]),
+            error_problems=standard_error(by_problem[c]),
+            rank=float(ranks[c]),
+        )
+        for c in range(len(then))
+    )
+    duels = tuple(duel(by_problem[0], other) for other in by_problem[1:])
+    return Column(trial, entries, duels, critical_difference(*by_problem.shape))
+
+
+def standard_error(values: Array) -> float | None:
+    """Return the standard error of the mean; None of a single value."""
+    if len(values) < 2:
+        return None
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def mean_ranks(by_problem: Array) -> Array:
+    """Return the mean rank of each Creator over the problems; (C, P) -> (C,), ties share."""
+    from scipy.stats import rankdata
+
+    rounded = np.round(by_problem / _SAME)
+    return np.asarray(rankdata(rounded, axis=0).mean(axis=1))
+
+
+def duel(first: Array, other: Array) -> Duel:
+    """Compare two Creators by their regret on each problem, shape (P,)."""
+    from scipy.stats import wilcoxon
+
+    difference: NDArray[Any] = first - other
+    ties = np.abs(difference) < _SAME
+    difference = np.where(ties, 0.0, difference)
+    # Ties are left out, as Wilcoxon has it; the exact distribution while it is within reach.
+    left = difference[~ties]
+    return Duel(
+        p_value=float(wilcoxon(left).pvalue) if len(left) else None,
+        wins=int((difference < 0).sum()),
+        ties=int(ties.sum()),
+        losses=int((difference > 0).sum()),
+    )
+
+
+def critical_difference(creators: int, problems: int) -> float | None:
+    """Return Nemenyi's critical difference of mean ranks at 5 %; None for a single Creator."""
+    from scipy.stats import studentized_range
+
+    if creators < 2:
+        return None
+    q = studentized_range.ppf(1.0 - ALPHA, creators, np.inf) / np.sqrt(2.0)
+    return float(q * np.sqrt(creators * (creators + 1) / (6.0 * problems)))
+
+
+def cliques(ranks: Sequence[float], difference: float) -> list[tuple[int, ...]]:
+    """Return the largest groups of Creators whose mean ranks do not differ, best first.
+
+    Args:
+        ranks: mean rank by Creator.
+        difference: ranks that lie closer than this do not differ.
+    """
+    order = sorted(range(len(ranks)), key=lambda c: ranks[c])
+    groups: list[tuple[int, ...]] = []
+    for start, first in enumerate(order):
+        group = tuple(c for c in order[start:] if ranks[c] - ranks[first] < difference)
+        if len(group) > 1 and not any(set(group) <= set(known) for known in groups):
+            groups.append(group)
+    return groups

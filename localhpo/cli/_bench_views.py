@@ -1,0 +1,126 @@
+"""What a terminal is shown of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from localhpo.analysis import wording
+from localhpo.bench.comparison import Comparison, best_scores
+from localhpo.bench.statistics import Entry
+from localhpo.cli._views import plain_table
+
+_REGRET_WIDTH, _REST_WIDTH = 15, 28
+"""Columns that a regret with its error takes, and the rank with the test."""
+_ROOM_FOR_ORIGINS = 120
+"""Columns below which it is not said who made the proposals."""
+
+
+def comparison_view(comparison: Comparison, figure: Path, width: int) -> RenderableType:
+    """Return the tables of a comparison for so many columns, and where its figure is."""
+    names = max(map(len, comparison.creators))
+    roomy = names + _REST_WIDTH + _REGRET_WIDTH * len(comparison.columns) <= width
+    parts: list[RenderableType] = [*_headlines(comparison), "", _regrets(comparison, roomy)]
+    parts += [*_footnotes(comparison, roomy)]
+    if best_scores(comparison):
+        parts += ["", _scores(comparison)]
+    parts += ["", _conduct(comparison, width >= _ROOM_FOR_ORIGINS), "", Text(f"figure  {figure}")]
+    return Group(*parts)
+
+
+def _headlines(comparison: Comparison) -> Iterator[Text]:
+    suite, there = comparison.suite, len(comparison.problems)
+    wanted = len(suite.problems)
+    problems = (
+        f"{there} of {wanted} problems" if there < wanted else wording.count(there, "problem")
+    )
+    seeds = wording.count(len(comparison.seeds), "seed")
+    yield Text.assemble((suite.name, "bold"), f"  {suite.title}")
+    yield Text(f"{problems} x {seeds} x {wording.count(comparison.trials, 'trial')}")
+
+
+def _footnotes(comparison: Comparison, roomy: bool) -> Iterator[Text]:
+    last, first = comparison.columns[-1], comparison.creators[0]
+    error = "; ± standard error over seeds" if roomy and len(comparison.seeds) > 1 else ""
+    yield Text(f"regret: 0 is the best known, 1 a middling random configuration{error}", "dim")
+    if last.critical_difference is not None:
+        yield Text(
+            f"rank @{last.trial}: closer than {last.critical_difference:.2f} do not differ "
+            f"(Nemenyi); w-t-l: problems won, tied, lost by {first} against it (p: Wilcoxon)",
+            "dim",
+        )
+
+
+def _regrets(comparison: Comparison, roomy: bool) -> Table:
+    last = comparison.columns[-1]
+    regrets = [f"@{column.trial}" for column in comparison.columns]
+    duels = ["w-t-l", "p"] if last.duels else []
+    table = plain_table("creator", *regrets, "rank", *duels, right=[*regrets, "rank", *duels])
+    for numbers in table.columns[1:]:
+        numbers.no_wrap = True
+    best = [min(entry.mean for entry in column.entries) for column in comparison.columns]
+    for c, name in enumerate(comparison.creators):
+        entries = [column.entries[c] for column in comparison.columns]
+        cells = [
+            _regret(entry, roomy, is_best=entry.mean == low)
+            for entry, low in zip(entries, best, strict=True)
+        ]
+        table.add_row(name, *cells, f"{last.entries[c].rank:.2f}", *_duel(comparison, c))
+    return table
+
+
+def _regret(entry: Entry, roomy: bool, *, is_best: bool) -> Text:
+    there = roomy and entry.error_seeds is not None
+    error = f" ±{entry.error_seeds:.3f}" if there else ""
+    return Text(f"{entry.mean:.3f}{error}", style="bold green" if is_best else "")
+
+
+def _duel(comparison: Comparison, c: int) -> list[str]:
+    duels = comparison.columns[-1].duels
+    if not c:
+        return [""] * 2 if duels else []
+    duel = duels[c - 1]
+    chance = "-" if duel.p_value is None else f"{duel.p_value:.2g}"
+    return [f"{duel.wins}-{duel.ties}-{duel.losses}", chance]
+
+
+def _scores(comparison: Comparison) -> Table:
+    means = best_scores(comparison)
+    headers = ["best score so far", *(f"@{column.trial}" for column in comparison.columns)]
+    table = plain_table(*headers, right=headers[1:])
+    for name, scores in means.items():
+        table.add_row(name, *(wording.score(score) for score in scores.values()))
+    return table
+
+
+def _conduct(comparison: Comparison, roomy: bool) -> Table:
+    shares = ("redrawn", "repeated", "invalid", "failed", "stand-ins")
+    aside = ("made by",) if roomy else ()
+    table = plain_table("proposals", "seconds", "tokens", *shares, *aside,
+                        right=("seconds", "tokens", *shares))  # fmt: skip
+    for numbers in table.columns[1:8]:
+        numbers.no_wrap = True
+    for name, conduct in zip(comparison.creators, comparison.conduct, strict=True):
+        values = (
+            conduct.redrawn, conduct.repeated, conduct.invalid, conduct.failed, conduct.stand_ins,
+        )  # fmt: skip
+        origins = ", ".join(
+            f"{wording.plain(origin)} {wording.percent(count / max(1, conduct.trials))}"
+            for origin, count in conduct.origins.items()
+        )
+        table.add_row(
+            name,
+            f"{conduct.seconds:.3f}",
+            f"{conduct.tokens:,.0f}",
+            *(_share(value) for value in values),
+            *([origins] if roomy else []),
+        )
+    return table
+
+
+def _share(share: float) -> str:
+    return "-" if share == 0 else f"{100 * share:.1f} %"

@@ -1,0 +1,79 @@
+"""Where the expected improvement is largest: candidates, and a local search around the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from localhpo.creator.bayes.gp import Array
+
+UNIFORM = 600
+"""Random points among the candidates."""
+
+NEAR = 150
+"""Points of one round of the local search, around the ten best so far."""
+
+WIDTHS = (0.15, 0.05, 0.02)
+"""Of its rounds, in parts of a range."""
+
+
+def log_improvement(mean: Array, deviation: Array, best: float) -> Array:
+    """Return the logarithm of the expected improvement over `best`, larger being better.
+
+    Stable where the improvement is tiny (Ament et al. 2023, https://arxiv.org/abs/2310.20708).
+    """
+    from scipy.special import erfcx, log_ndtr
+
+    z = (mean - best) / deviation
+    log_density = -0.5 * z * z - 0.5 * np.log(2.0 * np.pi)
+    plain = np.exp(log_density) + z * np.exp(log_ndtr(z))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        near = np.log(plain)
+        u = np.maximum(-z, 0.5)
+        mills = np.sqrt(np.pi / 2.0) * erfcx(u / np.sqrt(2.0))
+        far = log_density + np.log(np.maximum(1.0 - u * mills, 1e-300))
+    return np.asarray(np.where(z > -4.0, near, far) + np.log(deviation))
+
+
+def uniform(groups: Sequence[slice], rng: np.random.Generator) -> Array:
+    """Return (UNIFORM, columns) random points; a category's columns hold a single 1."""
+    x = rng.uniform(size=(UNIFORM, groups[-1].stop))
+    for columns in groups:
+        if columns.stop - columns.start > 1:
+            x[:, columns] = np.eye(columns.stop - columns.start)[x[:, columns].argmax(1)]
+    return x
+
+
+def around(x: Array, groups: Sequence[slice], width: float, rng: np.random.Generator) -> Array:
+    """Return each point moved in about a third of its parameters, in one at least."""
+    count = len(x)
+    moved = rng.uniform(size=(count, len(groups))) < max(0.3, 1.0 / len(groups))
+    moved[np.arange(count), rng.integers(len(groups), size=count)] = True
+    out = x.copy()
+    for g, columns in enumerate(groups):
+        rows = moved[:, g]
+        size = columns.stop - columns.start
+        if size > 1:
+            rows = rows & (rng.uniform(size=count) < 0.5)
+            out[rows, columns] = np.eye(size)[rng.integers(size, size=int(rows.sum()))]
+        else:
+            step = rng.normal(0.0, width, (int(rows.sum()), 1))
+            out[rows, columns] = np.clip(out[rows, columns] + step, 0.0, 1.0)
+    return out
+
+
+def maximise(
+    value: Callable[[Array], Array],
+    start: Array,
+    groups: Sequence[slice],
+    snap: Callable[[Array], Array],
+    rng: np.random.Generator,
+) -> Array:
+    """Return points by falling value, after a search around the best of `start`."""
+    x, y = start, value(start)
+    for width in WIDTHS:
+        best = x[np.argsort(-y)[:10]]
+        near = snap(around(np.repeat(best, NEAR // 10, axis=0), groups, width, rng))
+        x, y = np.concatenate([x, near]), np.concatenate([y, value(near)])
+    return x[np.argsort(-y, kind="stable")]

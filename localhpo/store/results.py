@@ -1,0 +1,263 @@
+"""The results of comparisons (`localhpo bench`): a DuckDB file of its own beside the studies.
+
+One row per study that a Creator ran on a problem (a unit), one per trial of it, and one per
+problem with the scores that regret is measured by. Each unit says by hashes which problem and
+which Creator it is about: what was measured on another problem of that name, or with another
+model, stays in the file and is not read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localhpo import __version__
+from localhpo.store.database import Database
+from localhpo.store.paths import default_home
+from localhpo.store.tables import insert
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+FILE = "results.duckdb"
+
+_WAIT_S = 10.0
+"""How long to wait for another process that has the file; a shell left open is an error."""
+
+_TABLES = """
+CREATE TABLE units (
+    unit VARCHAR NOT NULL, problem VARCHAR NOT NULL, problem_digest VARCHAR NOT NULL,
+    creator VARCHAR NOT NULL, creator_digest VARCHAR NOT NULL, model_digest VARCHAR NOT NULL,
+    seed INTEGER NOT NULL, budget INTEGER NOT NULL, version VARCHAR NOT NULL,
+    wall_s DOUBLE NOT NULL, finished_at TIMESTAMPTZ NOT NULL
+);
+COMMENT ON TABLE units IS 'one row per study that a Creator ran on a problem';
+COMMENT ON COLUMN units.problem_digest IS 'of its definition: scores of another do not compare';
+COMMENT ON COLUMN units.creator_digest IS 'of all that decides proposals: source, prompts, model';
+COMMENT ON COLUMN units.model_digest IS 'of the model alone; empty where none is asked';
+COMMENT ON COLUMN units.seed IS 'number of the repetition: the same luck for every Creator';
+COMMENT ON COLUMN units.budget IS 'trials of the study; fewer ran where the space was used up';
+COMMENT ON COLUMN units.version IS 'of LocalHPO';
+
+CREATE TABLE trials (
+    unit VARCHAR NOT NULL, number INTEGER NOT NULL, state VARCHAR NOT NULL, score DOUBLE,
+    config JSON NOT NULL, origin VARCHAR NOT NULL, tries INTEGER NOT NULL,
+    seconds DOUBLE NOT NULL, prompt_tokens BIGINT NOT NULL, completion_tokens BIGINT NOT NULL,
+    repeated BOOLEAN NOT NULL, invalid BOOLEAN NOT NULL, note VARCHAR NOT NULL
+);
+COMMENT ON TABLE trials IS 'one row per trial of a unit';
+COMMENT ON COLUMN trials.tries IS 'configurations drawn until this one was new';
+COMMENT ON COLUMN trials.seconds IS 'that the proposal took';
+COMMENT ON COLUMN trials.repeated IS 'whether it ran what an earlier trial had run';
+COMMENT ON COLUMN trials.invalid IS 'whether it was not in the space';
+
+CREATE TABLE problems (
+    problem VARCHAR NOT NULL, problem_digest VARCHAR NOT NULL, direction VARCHAR NOT NULL,
+    best DOUBLE NOT NULL, median DOUBLE NOT NULL, added_at TIMESTAMPTZ NOT NULL
+);
+COMMENT ON TABLE problems IS 'the scores by which regret is measured: 0 at best, 1 at median';
+COMMENT ON COLUMN problems.best IS 'the best known without any Creator';
+"""
+
+
+def _m001_initial(connection: DuckDBPyConnection) -> None:
+    connection.execute(_TABLES)
+
+
+MIGRATIONS = (_m001_initial,)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitKey:
+    """What makes two units the same."""
+
+    problem: str
+    problem_digest: str
+    creator: str
+    creator_digest: str
+    seed: int
+    budget: int
+
+    @property
+    def unit(self) -> str:
+        """The key as one word."""
+        text = "\n".join(map(str, dataclasses.astuple(self)))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRow:
+    """One trial of a unit."""
+
+    number: int
+    state: str
+    score: float | None
+    config: str
+    """JSON."""
+    origin: str
+    tries: int
+    seconds: float
+    """That the proposal took."""
+    prompt_tokens: int
+    completion_tokens: int
+    repeated: bool
+    """Whether it ran what an earlier trial had run."""
+    invalid: bool
+    """Whether it was not in the space."""
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnitRow:
+    """One study of a comparison."""
+
+    key: UnitKey
+    model_digest: str
+    wall_s: float
+    trials: tuple[TrialRow, ...]
+    version: str = __version__
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemRow:
+    """The scores by which regret on a problem is measured."""
+
+    problem: str
+    problem_digest: str
+    direction: str
+    best: float
+    median: float
+
+
+class Results:
+    """The file of results in a folder. Nothing is made on disk until something is added."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the folder; it need not exist."""
+        self.folder = folder
+        lost = "what is in it will be measured again"
+        self._database = Database(folder / FILE, MIGRATIONS, without_it=lost)
+
+    def add(self, units: Sequence[UnitRow] = (), problems: Sequence[ProblemRow] = ()) -> None:
+        """Add rows, each in place of an earlier one of the same key; all or none.
+
+        Raises:
+            DatabaseBusyError: another process has the file for long.
+            StoreError: it cannot be written.
+        """
+        if not units and not problems:
+            return
+        names = [row.key.unit for row in units]
+        digests = [row.problem_digest for row in problems]
+        with self._database.writing(wait_s=_WAIT_S) as connection:
+            for table, key, gone in (
+                ("units", "unit", names),
+                ("trials", "unit", names),
+                ("problems", "problem_digest", digests),
+            ):
+                connection.execute(f"DELETE FROM {table} WHERE {key} IN (SELECT unnest(?))", [gone])
+            insert(connection, "units", [_unit_columns(row) for row in units])
+            insert(connection, "trials", [row for unit in units for row in _trial_columns(unit)])
+            insert(connection, "problems", [_problem_columns(row) for row in problems])
+
+    def problems(self, names: Iterable[str]) -> list[ProblemRow]:
+        """Return what is known of the problems of these names, the latest of each last.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        rows = self._read(
+            "SELECT problem, problem_digest, direction, best, median FROM problems "
+            "WHERE problem IN (SELECT unnest(?)) ORDER BY added_at",
+            list(names),
+        )
+        return [ProblemRow(*row) for row in rows]
+
+    def keys(self, problems: Iterable[str]) -> list[UnitKey]:
+        """Return the keys of all units on problems of these names, the latest last.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        rows = self._read(
+            "SELECT problem, problem_digest, creator, creator_digest, seed, budget FROM units "
+            "WHERE problem IN (SELECT unnest(?)) ORDER BY finished_at",
+            list(problems),
+        )
+        return [UnitKey(*row) for row in rows]
+
+    def units(self, keys: Iterable[UnitKey]) -> list[UnitRow]:
+        """Return the units of these keys that there are, in their order.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        wanted = {key.unit: key for key in keys}
+        trials: dict[str, list[TrialRow]] = {name: [] for name in wanted}
+        columns = ", ".join(field.name for field in dataclasses.fields(TrialRow))
+        for unit, *row in self._read(
+            f"SELECT unit, {columns} FROM trials WHERE unit IN (SELECT unnest(?)) "
+            "ORDER BY unit, number",
+            list(wanted),
+        ):
+            trials[unit].append(TrialRow(*row))
+        rows = self._read(
+            "SELECT unit, model_digest, wall_s, version FROM units "
+            "WHERE unit IN (SELECT unnest(?))",
+            list(wanted),
+        )
+        found = {
+            unit: UnitRow(wanted[unit], model, wall_s, tuple(trials[unit]), version)
+            for unit, model, wall_s, version in rows
+        }
+        return [found[unit] for unit in wanted if unit in found]
+
+    def best_found(self, digests: Iterable[str]) -> Mapping[str, tuple[float, float]]:
+        """Return the least and the greatest score that any Creator ever had, by problem digest.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        rows = self._read(
+            "SELECT problem_digest, min(score), max(score) FROM trials JOIN units USING (unit) "
+            "WHERE problem_digest IN (SELECT unnest(?)) AND score IS NOT NULL GROUP BY ALL",
+            list(digests),
+        )
+        return {digest: (low, high) for digest, low, high in rows}
+
+    def _read(self, query: str, names: list[str]) -> list[tuple[Any, ...]]:
+        with self._database.reading(wait_s=_WAIT_S) as connection:
+            return [] if connection is None else connection.execute(query, [names]).fetchall()
+
+
+def bench_folder() -> Path:
+    """Return where comparisons keep their results: `bench/` in the home of the studies."""
+    return default_home() / "bench"
+
+
+def _unit_columns(row: UnitRow) -> dict[str, Any]:
+    return {
+        "unit": row.key.unit,
+        **dataclasses.asdict(row.key),
+        "model_digest": row.model_digest,
+        "version": row.version,
+        "wall_s": row.wall_s,
+        "finished_at": _now(),
+    }
+
+
+def _trial_columns(row: UnitRow) -> list[dict[str, Any]]:
+    return [{"unit": row.key.unit, **dataclasses.asdict(trial)} for trial in row.trials]
+
+
+def _problem_columns(row: ProblemRow) -> dict[str, Any]:
+    return {**dataclasses.asdict(row), "added_at": _now()}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

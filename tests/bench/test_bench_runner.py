@@ -1,0 +1,181 @@
+"""Running a suite: in processes, resumed after any kind of end, nothing stale taken for new."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from localhpo.bench import comparison, creators, runner, suites
+from localhpo.bench.problems.opening import Places
+from localhpo.bench.runner import Plan, Progress
+from localhpo.store import DatabaseBusyError
+from localhpo.store.results import Results
+
+PROBLEM = "function/branin/1"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path / "bench")
+
+
+@pytest.fixture
+def plan(places: Places) -> Callable[..., Plan]:
+    def make(names: str = "random,centre+random", target: str = PROBLEM, **changes: object) -> Plan:
+        settings = {"seeds": 2, "trials": 3, "jobs": 1, **changes}
+        chosen = tuple(map(creators.parse, names.split(",")))
+        return Plan(suites.find(target), chosen, places=places, **settings)
+
+    return make
+
+
+def work(plan: Plan, results: Results) -> tuple[comparison.Selection, list[Progress], Sequence]:
+    told: list[Progress] = []
+    selection, failed = runner.run(plan, results, told.append)
+    return selection, told, failed
+
+
+def test_only_what_is_missing_is_run(plan, results):
+    selection, told, failed = work(plan(), results)
+    assert not failed
+    assert told[-1].done == told[-1].total == 1 + 2 * 2  # best and median, and the studies
+    assert len(selection.keys) == 4
+
+    selection, told, _ = work(plan(), results)
+    assert told == []
+    assert len(selection.keys) == 4
+
+    selection, told, _ = work(plan("random,centre+random,cmaes", seeds=3, jobs=2), results)
+    assert told[-1].total == 9 - 4
+    assert len(selection.keys) == 9
+
+    _, told, _ = work(plan(trials=4), results)
+    assert told[-1].total == 4  # another budget is another study
+
+
+def test_the_same_whatever_the_number_of_jobs(plan, results, tmp_path):
+    one, _, _ = work(plan(), results)
+    two, _, _ = work(plan(jobs=2), other := Results(tmp_path / "other"))
+    first, second = comparison.compare(one, results), comparison.compare(two, other)
+    assert first.regrets.tolist() == second.regrets.tolist()
+    assert first.columns == second.columns
+
+
+def test_stale_results_are_run_again_and_not_mixed(plan, results, monkeypatch):
+    work(plan(), results)
+    real = creators.digest
+    monkeypatch.setattr(creators, "digest", lambda c: "new" if c.name == "random" else real(c))
+    selection, told, _ = work(plan(), results)
+    assert told[-1].total == 2
+    digests = {
+        key.creator_digest for (name, _, _), key in selection.keys.items() if name == "random"
+    }
+    assert digests == {"new"}
+    latest = comparison.latest(suites.find(PROBLEM), results, creators=None, trials=None)
+    assert {k.creator_digest for k in latest.keys.values()} == {"new", real(plan().creators[1])}
+
+
+TASK = """
+[task]
+name = "wide"
+metric = "y"
+direction = "minimize"
+[space]
+n = { type = "int", low = 0, high = 2000000 }
+"""
+
+
+def test_a_study_that_fails_costs_no_other(plan, results, tmp_path):
+    pytest.importorskip("torch")
+    (tmp_path / "task.toml").write_text(TASK)
+    (tmp_path / "t.csv").write_text(
+        "n,y\n" + "".join(f"{n},{n}\n" for n in range(0, 2000000, 9999))
+    )
+    selection, _, failed = work(plan("random,gp", str(tmp_path / "t.csv"), seeds=1), results)
+    assert [(f.what.split()[0], type(f.error).__name__) for f in failed] == [("gp", "SpaceError")]
+    assert len(selection.keys) == 1
+
+
+def start(home: Path, *options: str) -> subprocess.Popen[str]:
+    command = [
+        sys.executable, "-m", "localhpo", "bench", "run", PROBLEM, "--creators", "tpe",
+        "--trials", "40", "--seeds", "12", "--jobs", "2", *options,
+    ]  # fmt: skip
+    return subprocess.Popen(
+        command, env={**os.environ, "LOCALHPO_HOME": str(home)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_until(there: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.05)
+
+
+def children_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def test_a_killed_run_leaves_nothing_running_and_is_resumed(home):
+    results = Results(home / "bench")
+    run = start(home)
+    wait_until(lambda: len(results.keys([PROBLEM])) > 0)
+    children = children_of(run)
+    assert len(children) >= 2
+    run.kill()
+    run.communicate()
+    wait_until(lambda: not any(child.is_running() for child in children), 20)
+    before = results.units(results.keys([PROBLEM]))
+    assert 0 < len(before) < 12
+
+    again = start(home, "--json")
+    _, told = again.communicate(timeout=120)
+    assert again.returncode == 0, told
+    missing = 12 - len(before)
+    assert f"{missing} of {missing} studies after" in told
+    after = results.units(results.keys([PROBLEM]))
+    assert len(after) == 12
+    assert after[: len(before)] == before
+
+
+def test_ctrl_c_ends_a_run_in_order(home):
+    results = Results(home / "bench")
+    run = start(home)
+    wait_until(lambda: len(results.keys([PROBLEM])) > 0)
+    children = children_of(run)
+    os.killpg(run.pid, signal.SIGINT)  # a terminal sends it to the whole group
+    out, told = run.communicate(timeout=30)
+    assert run.returncode == 130, told
+    assert out == ""
+    assert "the run was interrupted" in told
+    assert "run the same command again" in told
+    assert "Traceback" not in told
+    wait_until(lambda: not any(child.is_running() for child in children), 20)
+    assert len(results.keys([PROBLEM])) > 0
+
+
+def test_a_shell_that_has_the_file_for_a_while_costs_nothing(plan, results, monkeypatch):
+    real, refused = results.add, []
+
+    def add(units=(), problems=()):
+        if len(refused) < 2:
+            refused.append(len(units))
+            raise DatabaseBusyError("in use")
+        real(units, problems)
+
+    monkeypatch.setattr(results, "add", add)
+    monkeypatch.setattr(runner, "_WRITE_EVERY_S", 0.0)
+    selection, _, failed = work(plan(), results)
+    assert len(refused) == 2
+    assert not failed
+    assert len(selection.keys) == 4
