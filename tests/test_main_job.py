@@ -43,7 +43,7 @@ def is_good(result: dict[str, Any]) -> None:
     assert result["best"]["score"] > 0.8
     listed = [trial["state"] for trial in result["trials"]]
     assert listed == ["complete"] * 3
-    assert {trial["origin"] for trial in result["trials"]} == {"model"}
+    assert [trial["origin"] for trial in result["trials"]] == ["model", "model+bo", "model+bo"]
 
 
 def has_network_namespaces() -> bool:
@@ -109,7 +109,7 @@ def test_a_core_install_tunes_with_engines(wheel: Path, tmp_path: Path) -> None:
         'direction = "minimize"\n[space]\nx = {type = "float", low = -4, high = 4}\n'
         "[budget]\ntrials = 3\n"
     )
-    for creator in ("random", "tpe", "cmaes", "hybrid"):
+    for creator in ("bo", "random", "tpe", "cmaes", "hybrid"):
         options = ("--creator", creator, "--study", creator, "--json")
         done = localhpo("run", "task.toml", *options, cwd=tmp_path, python=core_python)
         assert done.returncode == 0, done.stderr

@@ -26,7 +26,7 @@ from localhpo.bench.blind import Blind, BlindBackend
 from localhpo.creator import Creator, History, open_creator
 from localhpo.creator.batch import one_by_one
 from localhpo.creator.engines import KINDS
-from localhpo.creator.hybrid import Hybrid
+from localhpo.creator.hybrid import Hybrid, default
 from localhpo.errors import InputError, did_you_mean
 from localhpo.llm import Backend, cards, open_backend
 from localhpo.task import CreatorSettings, Task
@@ -37,7 +37,7 @@ NO_MODEL = "hybrid-no-model"
 ASKING = ("hybrid", "agent")
 """Those that ask a model."""
 
-BASES = (*ASKING, NO_MODEL, *KINDS, *(f"{CENTRE}{kind}" for kind in KINDS))
+BASES = (*ASKING, NO_MODEL, "bo", *KINDS, *(f"{CENTRE}{kind}" for kind in KINDS))
 MODIFIERS = ("anonymous", "no-history")
 
 DEFAULT = ("hybrid", NO_MODEL, "centre+gp", "gp", "tpe", "random")
@@ -141,14 +141,7 @@ class CentreFirst:
     def _one(self, history: History) -> Proposal:
         if history.trials:
             return self._engine.propose(history, 1)[0]
-        space = history.task.space
-        reason = "the task's defaults" if space.has_defaults else "the centre of the space"
-        return Proposal(
-            config=space.default(),
-            origin="default",
-            rationale=f"{reason}, before there is evidence",
-            rationale_by="computed",
-        )
+        return default(history, "the default or the centre of the space")
 
 
 class Backends:

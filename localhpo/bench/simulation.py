@@ -28,7 +28,7 @@ from localhpo.trial import COUNTED, Config, Measurement, Proposal, Trial
 
 _SETTINGS = LoopSettings(concurrent_proposals=False, hopeless_after=0)
 
-STANDS_IN = "stands in"
+STANDS_IN = "stands in for the model"
 """In the note of a proposal that another was made in place of."""
 
 

@@ -54,6 +54,9 @@ ROUNDS: Mapping[prompt.Style, Sequence[Round]] = {
     "compact": (Round(24, 1.0), Round(24, 1.3), Round(24, 1.6)),
 }
 
+THOUGHTS = 32
+"""Configurations that a small model is asked for at the start of a study."""
+
 LIMITS: Mapping[prompt.Style, Sequence[int]] = {
     "chat": (context.DEFAULT_LIMIT, 24, 18, 12, 8, 5, 3, 2, 1, 0),
     "compact": (12, 8, 5, 3, 2, 1, 0),  # its template shows no more than twelve
@@ -83,7 +86,7 @@ class _Question:
 
 
 @dataclass
-class _Spent:
+class Spent:
     """What asking has cost so far."""
 
     prompt_tokens: int = 0
@@ -97,6 +100,15 @@ class _Spent:
         self.completion_tokens += sum(one.completion_tokens for one in completions)
         self.seconds += sum(one.seconds for one in completions)
         self.answers += len(completions)
+
+
+@dataclass(frozen=True, slots=True)
+class Thoughts:
+    """What a model would try before it has seen any trial, drawn many times."""
+
+    configs: Sequence[Config]
+    record: Proposal
+    """How they came about: model, prompt, seed and cost; its configuration is the first drawn."""
 
 
 class Agent:
@@ -122,6 +134,12 @@ class Agent:
         self._stand_in = stand_in
         self._owned = owned
         self._style: prompt.Style = backend.model.prompt
+        self._thought: dict[str, Thoughts] = {}
+
+    @property
+    def thinks_in_numbers(self) -> bool:
+        """Whether the model answers with bare configurations, so cheaply that many are drawn."""
+        return self._style == "compact"
 
     @property
     def name(self) -> str:
@@ -140,28 +158,75 @@ class Agent:
     def propose_one(self, history: History) -> Proposal:
         """Return one new proposal. Raises as `propose` does."""
         guard = Guard(history)
-        spent = _Spent()
+        spent = Spent()
         try:
             return self._ask(history, guard, spent)
         except ModelError as error:
             if self._on_model_error == "stop":
                 raise
-            proposal = self._stand_in(history)
-            note = f"stands in for the model: {error}"
-            return dataclasses.replace(
-                proposal,
-                note="; ".join(filter(None, (note, proposal.note))),
-                prompt_tokens=spent.prompt_tokens,
-                completion_tokens=spent.completion_tokens,
-                seconds=proposal.seconds + spent.seconds,
+            return self._excused(history, error, spent)
+
+    def thoughts(self, history: History, spent: Spent) -> Thoughts:
+        """Return what the model would try before any trial; asked once, then remembered.
+
+        Raises:
+            ModelError: the model failed, or said nothing valid.
+        """
+        fresh = dataclasses.replace(history, trials=(), next_number=0)
+        question = self._question(fresh)
+        key = f"{fresh.seed} {prompt.sha256(question.messages)}"
+        if key in self._thought:
+            known = self._thought[key]
+            free = dataclasses.replace(
+                known.record, prompt_tokens=0, completion_tokens=0, seconds=0.0
             )
+            return dataclasses.replace(known, record=free)
+        draws: Sequence[_Draw] = ()
+        cut_short: GenerationError | None = None
+        for attempt in range(len(ROUNDS[self._style])):
+            try:
+                draws = self._draw(fresh, question, Round(THOUGHTS, 1.0), attempt, spent)
+                break
+            except GenerationError as error:
+                cut_short = error
+        else:
+            raise cut_short or ModelError("no round was asked for")
+        if not draws:
+            raise ModelError(f"none of its {spent.answers} answers was a valid configuration")
+        made = Thoughts(
+            tuple(draw.answer.config for draw in draws),
+            self._proposal(fresh, question, draws[0], len(draws), spent),
+        )
+        self._thought[key] = made
+        return made
+
+    def excused(self, history: History, error: ModelError, spent: Spent) -> Proposal:
+        """Return what stands in for a model that failed.
+
+        Raises:
+            ModelError: the task says to stop then.
+        """
+        if self._on_model_error == "stop":
+            raise error
+        return self._excused(history, error, spent)
+
+    def _excused(self, history: History, error: ModelError, spent: Spent) -> Proposal:
+        proposal = self._stand_in(history)
+        note = f"stands in for the model: {error}"
+        return dataclasses.replace(
+            proposal,
+            note="; ".join(filter(None, (note, proposal.note))),
+            prompt_tokens=spent.prompt_tokens,
+            completion_tokens=spent.completion_tokens,
+            seconds=proposal.seconds + spent.seconds,
+        )
 
     def close(self) -> None:
         """Close the backend, if it is this agent's own."""
         if self._owned:
             self._backend.close()
 
-    def _ask(self, history: History, guard: Guard, spent: _Spent) -> Proposal:
+    def _ask(self, history: History, guard: Guard, spent: Spent) -> Proposal:
         """Return the model's proposal.
 
         Raises:
@@ -171,9 +236,9 @@ class Agent:
         near: _Draw | None = None
         cut_short: GenerationError | None = None
         tries = 0
-        for attempt in range(len(ROUNDS[self._style])):
+        for attempt, plan in enumerate(ROUNDS[self._style]):
             try:
-                draws = self._draw(history, question, attempt, spent)
+                draws = self._draw(history, question, plan, attempt, spent)
             except GenerationError as error:
                 cut_short = error
                 continue
@@ -221,7 +286,7 @@ class Agent:
         )
 
     def _draw(
-        self, history: History, question: _Question, attempt: int, spent: _Spent
+        self, history: History, question: _Question, plan: Round, attempt: int, spent: Spent
     ) -> Sequence[_Draw]:
         """Return the valid answers of one round, the most representative first.
 
@@ -229,7 +294,6 @@ class Agent:
             ModelError: the backend failed; a GenerationError may pass with other seeds.
         """
         space, chat = history.task.space, self._style == "chat"
-        plan = ROUNDS[self._style][attempt]
         completions = self._backend.generate(
             question.messages,
             question.constraint,
@@ -254,7 +318,7 @@ class Agent:
         question: _Question,
         draw: _Draw,
         tries: int,
-        spent: _Spent,
+        spent: Spent,
         note: str = "",
     ) -> Proposal:
         config = draw.answer.config

@@ -1,33 +1,52 @@
-"""The language model and an engine, sharing the trials: the default Creator.
+"""The language model and Bayesian optimisation, together: the default Creator.
 
-Who makes the next proposal is computed from the trials' origins and outcomes (`policy`) and
+A small model that answers with bare configurations is asked once, before any trial, for many
+of them. The most representative one opens the study, unless the task names a default, and all
+of them together are an opinion on every point of the space. From then on each proposal is that
+of the largest expected improvement under a process whose mean leans on the opinion (`bayes`).
+How much it leans is inferred from the trials: agreement strengthens the opinion, and what
+contradicts it wears it down. A model that is unsure has no opinion to speak of, and the centre
+of the space opens the study.
+
+A model that talks reads the history and gives its reasons, so it proposes itself, by turns with
+the optimiser. Whose turn it is is computed from the trials' origins and outcomes (`policy`) and
 drawn under a seed of the trial's number, so a resumed study goes on alike.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from localhpo.creator import rationale
+from localhpo.creator.agent import Spent, representative
 from localhpo.creator.batch import one_by_one
-from localhpo.creator.engines import KINDS, Engine, fitting
-from localhpo.creator.policy import model_share
+from localhpo.creator.bayes import Bayes, Opinion, optimizer
+from localhpo.creator.guard import Guard, Verdict
+from localhpo.creator.policy import SURE, TRUST, model_share
 from localhpo.creator.protocol import History
 from localhpo.creator.seeds import derive
-from localhpo.trial import Proposal
+from localhpo.errors import ModelError
+from localhpo.trial import Proposal, State
 
 if TYPE_CHECKING:
-    from localhpo.creator.agent import Agent
+    from localhpo.creator.agent import Agent, Thoughts
+
+CENTRE = "the centre of the space"
+
+LEANING = "model+bo"
+"""Origin of a proposal of the optimiser that leans on the model's opinion."""
 
 
 class Hybrid:
-    """Model and engine by turns; the task's default first.
+    """Model and optimiser together; the task's default first.
 
     Args:
-        agent: asks the model. None: there is no model, and the engine makes all proposals.
+        agent: asks the model. None: there is no model, and the optimiser makes all proposals.
         note: with each of them then: why.
     """
 
@@ -55,40 +74,76 @@ class Hybrid:
             self._agent.close()
 
     def _one(self, history: History) -> Proposal:
-        proposal = self._default(history)
-        if proposal is None and self._agent is not None and self._is_models_turn(history):
-            return self._agent.propose_one(history)
-        if proposal is None:
-            proposal = stand_in(history)
+        proposal = self._made(history)
         notes = filter(None, (self._note, proposal.note))
         return dataclasses.replace(proposal, note="; ".join(notes))
 
-    def _default(self, history: History) -> Proposal | None:
-        """Return the task's default as the first trial, where it names one.
-
-        Without a model the centre of the space comes first in any case: it is better than a
-        random draw nearly everywhere.
-        """
-        space = history.task.space
-        wanted = space.has_defaults or self._agent is None
-        if history.trials or not wanted:
-            return None
-        reason = "the task's defaults" if space.has_defaults else "the centre of the space"
-        return Proposal(
-            config=space.default(),
-            origin="default",
-            rationale=f"{reason}, before there is evidence",
-            rationale_by="computed",
-        )
-
-    def _is_models_turn(self, history: History) -> bool:
-        task = history.task
-        startup = KINDS[fitting(task.space, len(history.trials))].startup
-        share = model_share(history.trials, task.direction, startup)
-        rng = np.random.default_rng(derive(history, "turn"))
-        return bool(rng.random() < share)
+    def _made(self, history: History) -> Proposal:
+        if not history.trials and history.task.space.has_defaults:
+            return default(history, "the task's defaults")
+        agent = self._agent
+        if agent is None:
+            return stand_in(history) if history.trials else default(history, CENTRE)
+        if not agent.thinks_in_numbers:
+            turn = np.random.default_rng(derive(history, "turn")).random()
+            share = model_share(history.trials, history.task.direction)
+            return agent.propose_one(history) if turn < share else stand_in(history)
+        Guard(history)  # an exhausted space is no question for the model
+        started = time.perf_counter()
+        spent = Spent()
+        try:
+            thoughts = agent.thoughts(history, spent)
+        except ModelError as error:
+            return agent.excused(history, error, spent)
+        proposal = _leaning(history, thoughts)
+        return dataclasses.replace(proposal, seconds=time.perf_counter() - started)
 
 
 def stand_in(history: History) -> Proposal:
-    """Return the proposal of the engine that suits the study."""
-    return Engine(fitting(history.task.space, len(history.trials))).propose_one(history)
+    """Return the optimiser's proposal."""
+    return Bayes().propose_one(history)
+
+
+def default(history: History, what: str, note: str = "") -> Proposal:
+    """Return the default configuration, which the rationale calls `what`."""
+    return Proposal(
+        config=history.task.space.default(),
+        origin="default",
+        rationale=f"{what}, before there is evidence",
+        rationale_by="computed",
+        note=note,
+    )
+
+
+def _leaning(history: History, thoughts: Thoughts) -> Proposal:
+    """Return the proposal that the model's thoughts lead to."""
+    space, record = history.task.space, thoughts.record
+    opinion = Opinion(space, thoughts.configs, TRUST)
+    rng = np.random.default_rng(derive(dataclasses.replace(history, next_number=0), "blind"))
+    blind = Opinion(space, [space.sample(rng) for _ in thoughts.configs], TRUST)
+    sure = opinion.spread >= SURE * blind.spread
+    if not sure and not history.trials:
+        note = "the model is unsure here, so the centre opens the study"
+        return dataclasses.replace(
+            default(history, CENTRE, note),
+            prompt_tokens=record.prompt_tokens, completion_tokens=record.completion_tokens,
+        )  # fmt: skip
+    spoken = any(trial.proposal.origin == record.origin for trial in history.trials)
+    scored = any(trial.state is State.COMPLETE for trial in history.trials)
+    if sure and not (spoken and scored):
+        order = representative(space, thoughts.configs, [t.config for t in history.trials])
+        pick = Guard(history).pick((thoughts.configs[i] for i in order), lambda config: config)
+        if pick is not None and pick.verdict is Verdict.NEW:
+            reason, evidence = rationale.compute(history, pick.drawn)
+            return dataclasses.replace(
+                record, config=pick.drawn, answer=space.text(pick.drawn), tries=pick.tries,
+                rationale=reason, evidence=evidence,
+            )  # fmt: skip
+    made = optimizer.suggest(history, opinion)
+    reason, evidence = rationale.compute(history, made.config)
+    share = f"the model's opinion weighs {made.weight:.2f}"
+    return dataclasses.replace(
+        record, config=made.config, origin=LEANING, answer="", tries=made.tries,
+        seed=derive(history, optimizer.NAME), rationale=reason, evidence=evidence,
+        note="; ".join(filter(None, (share if scored else "", made.note))),
+    )  # fmt: skip

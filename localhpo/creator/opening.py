@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localhpo.creator.engines import KINDS, Engine, check, fitting, prepare
+from localhpo.creator.bayes import Bayes
+from localhpo.creator.bayes.optimizer import NAME as BO
+from localhpo.creator.engines import KINDS, Engine, check
 from localhpo.errors import InputError, MissingExtraError, did_you_mean
 
 if TYPE_CHECKING:
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from localhpo.llm.protocol import Backend
     from localhpo.task import Task
 
-NAMES = ("hybrid", "agent", *KINDS)
+NAMES = ("hybrid", "agent", BO, *KINDS)
 
 
 def open_creator(task: Task, *, backend: Backend | None = None) -> Creator:
@@ -34,6 +36,8 @@ def open_creator(task: Task, *, backend: Backend | None = None) -> Creator:
     if name in KINDS:
         check(name, task.space)
         return Engine(name)
+    if name == BO:
+        return Bayes()
     if name not in NAMES:
         raise InputError(
             f"a creator must be one of {', '.join(NAMES)}; got {name!r}",
@@ -41,7 +45,6 @@ def open_creator(task: Task, *, backend: Backend | None = None) -> Creator:
         )
     from localhpo.creator.hybrid import Hybrid
 
-    prepare(fitting(task.space, trials=0))  # the engine that shares, or stands in
     if name == "agent":
         return _agent(task, backend)
     try:

@@ -80,7 +80,10 @@ def step_evaluate(options: argparse.Namespace) -> None:
     losses = evaluate.history_loss(options.work, options.target)
     (options.work / "history.json").write_text(json.dumps(losses) + "\n")
     print(losses)
-    evaluate.run(options.target, options.data, options.work / "regret.json", size=options.size)
+    evaluate.run(
+        options.target, options.data, options.work / "bench.json",
+        seeds=options.seeds, jobs=options.jobs,
+    )  # fmt: skip
     step_export(options)
 
 
@@ -107,9 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--data-sets", type=int, default=100, help="generated, to train on")
     parser.add_argument("--evaluations", type=int, default=160, help="trainings per data set")
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="processes at once (train-data, generate)"
-    )
+    parser.add_argument("--jobs", type=int, default=1, help="processes at once (not for training)")
     parser.add_argument("--sources", default=",".join(corpus.SHARES), help="of questions")
     parser.add_argument("--shards", type=int, default=20)
     parser.add_argument("--problems", type=int, default=500, help="per shard")
@@ -119,7 +120,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--heads", type=int, default=defaults.heads)
     parser.add_argument("--budget-s", type=float, default=defaults.budget_s, help="of training")
     parser.add_argument("--max-steps", type=int, help="stop after so many steps, to go on later")
-    parser.add_argument("--size", type=int, default=3, help="problems per family to evaluate on")
+    parser.add_argument("--seeds", type=int, default=8, help="of the suites to evaluate on")
     options = parser.parse_args(arguments)
     for name in STEPS if options.step == "all" else [options.step]:
         STEPS[name](options)

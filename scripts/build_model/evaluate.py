@@ -1,71 +1,52 @@
 """Measures a built model and writes the numbers that its card quotes.
 
-Regrets of the first trials (`measure.py`), and the go/no-go figure for learning from history:
-the loss on values by length of history, and with the history hidden.
+The go/no-go figure for learning from history comes first: the loss on values by length of
+history, and with the history hidden. Then the suites of `localhpo bench` that are meant for the
+final table, with the model's folder in the Creators `hybrid` and `agent`, beside the hybrid
+without a model, Optuna's GP from the centre, and random search.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import asdict, replace
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from . import corpus, measure, packing, tokenizer, train
+from . import corpus, packing, tokenizer, train
+
+SUITES = ("yahpo-seen", "yahpo-unseen", "xgboost")
+CONTROLS = ("hybrid-no-model", "centre+gp", "random")
 
 _HISTORY = re.compile(r"^[0-9!?]:\{.*\n", re.MULTILINE)
 
 
-def run(model: Path, data: Path, target: Path, *, size: int = 3) -> dict[str, Any]:
-    """Measure the model folder on all groups of problems; write JSON to `target`.
-
-    Args:
-        model: the folder.
-        data: of public data.
-        target: for the outcomes of every problem.
-        size: problems per family; the other groups grow with it.
-    """
-    from localhpo.llm import open_backend
-
-    backend = open_backend("transformers", model=str(model))
-    groups = {
-        "held_out": (measure.held_out_problems(data, size, 501), 2000),
-        "unseen": (measure.unseen_problems(data, 3 * size, 502), 2000),
-        "xgboost": (measure.xgboost_problems(3 * size, 90_000), 60),
-    }
+def run(model: Path, data: Path, target: Path, *, seeds: int, jobs: int) -> dict[str, Any]:
+    """Run the suites, as far as they have not been run, and write their records to `target`."""
+    asking = [f"{name}@{model}" for name in ("hybrid", "agent")]
     result: dict[str, Any] = {}
-    try:
-        for name, (group, draws) in groups.items():
-            outcomes = []
-            for i, problem in enumerate(group):
-                outcomes.append(
-                    measure.outcome(backend, problem, seed=700 + i, draws=draws, seeds=8, runs=4)
-                )
-                print(name, _line(outcomes[-1]), flush=True)
-            result[name] = [asdict(o) for o in outcomes]
-            target.write_text(json.dumps(result, indent=1) + "\n")
-            print(name, summary(result[name]), flush=True)
-    finally:
-        backend.close()
+    for suite in SUITES:
+        command = [sys.executable, "-m", "localhpo", "bench", "run", suite, "--json"]
+        command += ["--creators", ",".join([*asking, *CONTROLS]), "--seeds", str(seeds)]
+        command += ["--data", str(data), "--jobs", str(jobs)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        result[suite] = json.loads(done.stdout)
+        target.write_text(json.dumps(result, indent=1) + "\n")
     return result
 
 
-def summary(outcomes: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Return the means over problems, and the share of problems where the model beats random."""
-    rows = list(outcomes)
-    names = [name for name in rows[0] if name != "source"]
-    out = {name: round(fmean(row[name] for row in rows), 3) for name in names}
-    out["problems"] = len(rows)
-    out["medoid_beats_random"] = round(fmean(row["medoid"] < row["random"] for row in rows), 2)
+def summary(record: dict[str, Any]) -> dict[str, float]:
+    """Return the mean regrets of one suite by Creator and trial, for the card."""
+    out: dict[str, float] = {}
+    for column in record["columns"]:
+        for name, entry in column["creators"].items():
+            short = name.partition("@")[0].replace("-", "_").replace("+", "_")
+            out[f"{short}_{column['trial']}"] = round(entry["mean"], 3)
+    out["problems"], out["seeds"] = record["problems"], len(record["seeds"])
     return out
-
-
-def _line(outcome: measure.Outcome) -> str:
-    numbers = {k: v for k, v in asdict(outcome).items() if k != "source"}
-    return outcome.source + " " + " ".join(f"{k} {v:.2f}" for k, v in numbers.items())
 
 
 def history_loss(folder: Path, model: Path, limit: int = 600) -> dict[str, float]:

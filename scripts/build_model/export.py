@@ -10,7 +10,7 @@ from typing import Any
 
 from . import evaluate, train
 
-NAME, VERSION = "sprout", "1"
+NAME, VERSION = "sprout", "2"
 
 NOT_GOOD_AT = (
     "families of models that it never saw: on rbv2_svm it is no better than random search, and"
@@ -69,11 +69,12 @@ def card(work: Path, target: Path, parameters: int, settings: train.Settings) ->
 def measured(work: Path) -> dict[str, float]:
     """Return the numbers for the card; empty before `evaluate` has run."""
     out: dict[str, float] = {}
-    path = work / "regret.json"
+    path = work / "bench.json"
     if path.exists():
         results: Mapping[str, Any] = json.loads(path.read_text())
-        for group, rows in results.items():
-            out |= {f"{group}_{key}": value for key, value in evaluate.summary(rows).items()}
+        for suite, record in results.items():
+            group = suite.replace("-", "_")
+            out |= {f"{group}_{k}": value for k, value in evaluate.summary(record).items()}
     path = work / "history.json"
     if path.exists():
         out |= {f"value_loss_{k}": v for k, v in json.loads(path.read_text()).items()}

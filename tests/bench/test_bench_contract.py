@@ -21,7 +21,7 @@ from localhpo.bench.anonymous import _Names
 from localhpo.creator import Creator
 from localhpo.task import Task
 
-STAND_INS = {"engine:gp", "engine:tpe", "default"}
+STAND_INS = {"engine:bo", "default"}
 
 
 def case_of(name: str, origins: set[str]) -> Case:
@@ -40,7 +40,7 @@ CASES = {
     **{f"centre+{e}": {"default", f"engine:{e}"} for e in ("random", "tpe", "gp", "cmaes")},
     "hybrid-no-model": STAND_INS,
     **{
-        f"{base}:{modifier}": {"model"} | STAND_INS
+        f"{base}:{modifier}": {"model", "model+bo"} | STAND_INS
         for base in ("hybrid", "agent")
         for modifier in ("anonymous", "no-history", "anonymous:no-history")
     },

@@ -126,12 +126,11 @@ def test_anonymous_engines_propose_the_same(history):
     assert [p.config for p in hidden.propose(history, 2)] == expected
 
 
-@pytest.mark.parametrize("base", ["agent", "hybrid"])
-def test_a_model_without_history_is_shown_no_trials(history, base):
+def test_a_model_without_history_is_shown_no_trials(history):
     seeing, blind = Watched(NESTED), Watched(NESTED)
-    creator = creators.make(creators.parse(f"{base}:no-history"), history.task, blind)
+    creator = creators.make(creators.parse("agent:no-history"), history.task, blind)
     (proposal,) = creator.propose(history, 1)
-    creators.make(creators.parse(base), history.task, seeing).propose(history, 1)
+    creators.make(creators.parse("agent"), history.task, seeing).propose(history, 1)
     tried = NESTED.text(history.trials[0].config)
     assert tried in "".join(seeing.shown)
     assert tried not in "".join(blind.shown)

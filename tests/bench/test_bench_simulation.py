@@ -24,7 +24,8 @@ class Repeating:
         self.configs = list(configs)
 
     def propose(self, history, n):
-        return [Proposal(self.configs[history.next_number], "made", note="it stands in for a")]
+        note = "stands in for the model: x"
+        return [Proposal(self.configs[history.next_number], "made", note=note)]
 
     def close(self):
         pass

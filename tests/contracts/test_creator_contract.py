@@ -133,8 +133,10 @@ def _set(task: Task, name: str) -> Task:
     return replace(task, creator=CreatorSettings(name=name, on_model_error="engine"))
 
 
-STAND_INS = {"engine:gp", "engine:tpe"}
+STAND_INS = {"engine:bo"}
+LEANING = {"model", "model+bo", "default"}
 CASES = {
+    "bo": engine("bo"),
     "random": engine("random"),
     "tpe": engine("tpe"),
     "gp": engine("gp"),
@@ -143,8 +145,10 @@ CASES = {
     "agent, compact": model("agent", "compact", Sampling, {"model"} | STAND_INS),
     "agent, down": model("agent", "chat", Failing, STAND_INS),
     "agent, built-in model": real("agent", {"model"} | STAND_INS),
-    "hybrid, built-in model": real("hybrid", {"model", "default"} | STAND_INS),
-    "hybrid": model("hybrid", "compact", Sampling, {"model", "default"} | STAND_INS),
+    "hybrid, built-in model": real("hybrid", LEANING),
+    "hybrid, compact": model("hybrid", "compact", Sampling, LEANING),
+    "hybrid, chat": model("hybrid", "chat", Sampling, {"model", "default"} | STAND_INS),
+    "hybrid, down": model("hybrid", "compact", Failing, {"default"} | STAND_INS),
     "hybrid, no model": Case(
         lambda task: Hybrid(None, note="no model"), frozenset({"default"} | STAND_INS)
     ),
@@ -263,4 +267,4 @@ def test_more_than_is_left_gives_what_is_left(case, make_task):
 
 
 def test_the_name_is_the_one_it_is_selected_by(creator):
-    assert creator.name in ("random", "tpe", "gp", "cmaes", "agent", "hybrid")
+    assert creator.name in ("bo", "random", "tpe", "gp", "cmaes", "agent", "hybrid")

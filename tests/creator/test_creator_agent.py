@@ -143,7 +143,7 @@ def test_a_parrot_stops_the_study_or_is_stood_in_for(fake_backend, history_of):
     with pytest.raises(ModelError, match="none of its 7 answers was a valid configuration"):
         agent(parrot, "stop").propose_one(history)
     proposal = agent(parrot, "engine").propose_one(history)
-    assert proposal.origin == "engine:gp"
+    assert proposal.origin == "engine:bo"
     assert proposal.model_digest is None
     assert proposal.note.startswith("stands in for the model: none of its 7 answers")
     assert proposal.prompt_tokens == 300, "what the model cost in vain is counted"

@@ -15,7 +15,7 @@ import optuna
 import pytest
 
 from localhpo.creator import History, open_creator
-from localhpo.creator.engines import KINDS, Engine, fitting
+from localhpo.creator.engines import KINDS, Engine
 from localhpo.creator.engines.past import study
 from localhpo.creator.engines.state import checked
 from localhpo.errors import CreatorError, MissingExtraError, SpaceError, SpaceExhaustedError
@@ -333,16 +333,6 @@ def test_gp_refuses_an_int_whose_values_it_cannot_list(make_task):
     with pytest.raises(SpaceError, match=r"rows: the gp engine .* got 1,000,000,000,000") as caught:
         open_creator(task)
     assert "tpe" in caught.value.hint
-
-
-def test_the_engine_that_fits(monkeypatch):
-    assert fitting(BOWL, 10) == "gp"
-    assert fitting(BOWL, 1000) == "tpe"
-    assert fitting(NESTED, 10) == "tpe"
-    assert fitting(Space([Float(f"x{n}", 0, 1) for n in range(30)]), 10) == "tpe"
-    assert fitting(HUGE, 10) == "tpe"
-    monkeypatch.setattr("localhpo.creator.engines.samplers.has_torch", lambda: False)
-    assert fitting(BOWL, 10) == "tpe"
 
 
 def test_optunas_logger_is_left_as_it_was(make_task, caplog):

@@ -1,16 +1,23 @@
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import pytest
 
 from localhpo.creator import History, open_creator
+from localhpo.creator.agent import THOUGHTS
 from localhpo.creator.hybrid import Hybrid
-from localhpo.errors import BackendError, CardError, InputError, MissingExtraError, ModelError
+from localhpo.errors import (
+    BackendError,
+    CardError,
+    GenerationError,
+    InputError,
+    MissingExtraError,
+    ModelError,
+    SpaceExhaustedError,
+)
 from localhpo.space import Float, Int, Space
 from localhpo.task import CreatorSettings
-from localhpo.trial import Proposal, State, Trial
+from localhpo.trial import State, Trial
 
 SPACE = Space([Float("rate", 1e-4, 1.0, log=True), Int("depth", 1, 10)])
 NAMED = Space([Float("rate", 1e-4, 1.0, log=True, default=0.1), Int("depth", 1, 10)])
@@ -49,27 +56,204 @@ def settings(name="hybrid", **more):
     return CreatorSettings(name=name, **more)
 
 
-def test_default_first_then_the_model_then_mostly_the_engine(make_task, knowing):
-    task = make_task(space=NAMED)
-    backend = knowing(NAMED)
-    trials = run(lambda: open_creator(task, backend=backend), task, 14)
-    origins = [trial.proposal.origin for trial in trials]
-    assert origins[:3] == ["default", "model", "model"]
+def talking(fake_backend, space=SPACE):
+    """Return a chat-style model that draws from the whole space."""
+    rng = np.random.default_rng(0)
+
+    def answer(call, sample):
+        config = space.text(space.sample(rng))
+        return f'{{"analysis":"A draw.","config":{config},"evidence":[]}}'
+
+    return fake_backend(answer, "chat")
+
+
+@pytest.fixture
+def unsure(fake_backend):
+    """Return a small model that says anything at all."""
+
+    def make(space=SPACE):
+        rng = np.random.default_rng(0)
+        return fake_backend(lambda call, sample: space.text(space.sample(rng)), "compact")
+
+    return make
+
+
+def origins(trials):
+    return [trial.proposal.origin for trial in trials]
+
+
+def test_default_first_then_the_model_then_the_optimiser_that_leans_on_it(make_task, knowing):
+    task, backend = make_task(space=NAMED), knowing(NAMED)
+    creator = open_creator(task, backend=backend)
+    trials = run(lambda: creator, task, 8)
+    assert origins(trials) == ["default", "model", *["model+bo"] * 6]
     assert trials[0].config == NAMED.default()
     assert trials[0].proposal.rationale.startswith("the task's defaults")
-    later = Counter(origins[3:])
-    assert set(later) <= {"model", "engine:gp"}
-    assert later["engine:gp"] > later["model"] > 0
+    for trial in trials[2:]:
+        assert "the model's opinion weighs " in trial.proposal.note
+        assert trial.proposal.rationale_by == "computed"
 
 
-def test_without_defaults_the_model_is_first(make_task, knowing):
+def test_without_defaults_what_represents_the_model_best_is_first(make_task, knowing):
     task = make_task(space=SPACE)
-    backend = knowing()
-    origins = [t.proposal.origin for t in run(lambda: open_creator(task, backend=backend), task, 3)]
-    assert origins == ["model"] * 3
+    trials = run(lambda: open_creator(task, backend=knowing()), task, 3)
+    assert origins(trials) == ["model", "model+bo", "model+bo"]
+    first = trials[0].proposal
+    assert 10**-2.7 < first.config["rate"] < 10**-1.3
+    assert first.config["depth"] in (3, 4, 5)
+    assert first.answer == SPACE.text(first.config)
+    assert first.note == ""
 
 
-def test_whose_turn_it_is_follows_from_the_history(make_task, make_trial, knowing):
+def test_the_weight_of_the_opinion_is_told_as_it_is_inferred(make_task, knowing):
+    """It is larger where trials agree with the model than where they contradict it."""
+    task = make_task(space=SPACE)
+
+    def weight(objective):
+        creator = open_creator(task, backend=knowing())
+        done = []
+        for number in range(9):
+            (proposal,) = creator.propose(History(task, tuple(done), 0, number), 1)
+            score = float(objective(proposal.config))
+            done.append(Trial(number, State.COMPLETE, proposal, score=score))
+        return float(done[-1].proposal.note.rpartition(" ")[2])
+
+    assert weight(loss) > weight(lambda config: -loss(config))
+
+
+def test_an_unsure_model_leaves_the_opening_to_the_centre(make_task, unsure):
+    task = make_task(space=SPACE)
+    trials = run(lambda: open_creator(task, backend=unsure()), task, 3)
+    assert origins(trials) == ["default", "model+bo", "model+bo"]
+    first = trials[0].proposal
+    assert first.config == SPACE.default()
+    assert first.rationale.startswith("the centre of the space")
+    assert "unsure" in first.note
+    assert "unsure" not in trials[1].proposal.note
+
+
+def test_an_unsure_model_does_not_speak_before_the_tasks_default(make_task, unsure):
+    task, backend = make_task(space=NAMED), unsure(NAMED)
+    trials = run(lambda: open_creator(task, backend=backend), task, 3)
+    assert origins(trials) == ["default", "model+bo", "model+bo"]
+    assert "unsure" not in trials[0].proposal.note
+
+
+def costs(trials):
+    return [(t.proposal.prompt_tokens, t.proposal.completion_tokens) for t in trials]
+
+
+def test_a_small_model_is_asked_once_and_its_cost_is_counted_once(make_task, knowing):
+    task, backend = make_task(space=NAMED), knowing(NAMED)
+    creator = open_creator(task, backend=backend)
+    trials = run(lambda: creator, task, 6)
+    assert len(backend.calls) == 1
+    assert costs(trials) == [(0, 0), (100, 10 * THOUGHTS), *[(0, 0)] * 4]
+    assert all(t.proposal.seconds < 5.0 for t in trials), (
+        "the model's half seconds are not repeated"
+    )
+    for trial in trials[1:]:
+        assert trial.proposal.model_digest == "digest-of-fake"
+        assert trial.proposal.prompt_sha256
+    assert len({trial.proposal.seed for trial in trials[1:]}) == 5
+
+
+def test_the_cost_of_an_unsure_model_is_counted_too(make_task, unsure):
+    task, backend = make_task(space=SPACE), unsure()
+    creator = open_creator(task, backend=backend)
+    trials = run(lambda: creator, task, 3)
+    assert len(backend.calls) == 1
+    assert costs(trials) == [(100, 10 * THOUGHTS), (0, 0), (0, 0)]
+
+
+def test_a_small_model_is_not_shown_any_trials(make_task, make_trial, knowing):
+    """It is asked as if nothing had been tried; the trials speak for themselves."""
+    task = make_task(space=SPACE)
+    known = tuple(
+        make_trial(n, SPACE.sample(np.random.default_rng(n)), score=0.25 + n) for n in range(5)
+    )
+    prompts = []
+    for trials in ((), known):
+        backend = knowing()
+        creator = open_creator(task, backend=backend)
+        (proposal,) = creator.propose(History(task, trials, 1, len(trials)), 1)
+        (call,) = backend.calls
+        prompts.append((call["messages"], call["seed"], call["n"]))
+        assert not any(SPACE.text(trial.config) in proposal.prompt for trial in known)
+    assert prompts[0] == prompts[1]
+
+
+def test_a_resumed_study_proposes_the_same(make_task, knowing):
+    task = make_task(space=NAMED)
+    creator = open_creator(task, backend=knowing(NAMED))
+    lived = run(lambda: creator, task, 7)
+    resumed = run(lambda: open_creator(task, backend=knowing(NAMED)), task, 7)
+    assert [t.config for t in lived] == [t.config for t in resumed]
+    assert [t.proposal.note for t in lived] == [t.proposal.note for t in resumed]
+
+
+@pytest.mark.parametrize("space", [SPACE, NAMED], ids=["centre", "default"])
+def test_parallel_proposals_at_the_start_differ_and_tell_their_origins(make_task, knowing, space):
+    task = make_task(space=space)
+    creator = open_creator(task, backend=knowing(space))
+    proposals = creator.propose(History(task, (), 0, 0), 8)
+    assert len({space.key(proposal.config) for proposal in proposals}) == 8
+    opened = ["default"] if space.has_defaults else []
+    assert [p.origin for p in proposals] == [*opened, *["model"] * (8 - len(opened))]
+    assert sum(proposal.completion_tokens for proposal in proposals) == 10 * THOUGHTS
+
+
+def test_parallel_proposals_of_an_unsure_model_differ(make_task, unsure):
+    task = make_task(space=SPACE)
+    proposals = open_creator(task, backend=unsure()).propose(History(task, (), 0, 0), 5)
+    assert len({SPACE.key(proposal.config) for proposal in proposals}) == 5
+    assert [p.origin for p in proposals] == ["default", *["model+bo"] * 4]
+
+
+def test_while_nothing_has_a_score_the_model_goes_on(make_task, make_trial, knowing):
+    task = make_task(space=SPACE)
+    creator = open_creator(task, backend=knowing())
+    trials = []
+    for number in range(4):
+        (proposal,) = creator.propose(History(task, tuple(trials), 0, number), 1)
+        trials.append(Trial(number, State.FAILED, proposal))
+    assert origins(trials) == ["model"] * 4
+    assert len({SPACE.key(trial.config) for trial in trials}) == 4
+
+
+def test_a_model_that_has_one_thing_in_mind_is_gone_beyond(make_task, fake_backend):
+    backend = fake_backend(lambda call, sample: SPACE.text({"rate": 1e-2, "depth": 4}), "compact")
+    proposals = open_creator(make_task(space=SPACE), backend=backend).propose(
+        History(make_task(space=SPACE), (), 0, 0), 4
+    )
+    assert proposals[0].config == {"rate": 1e-2, "depth": 4}
+    assert [p.origin for p in proposals] == ["model", *["model+bo"] * 3]
+    assert len({SPACE.key(proposal.config) for proposal in proposals}) == 4
+
+
+def test_a_model_that_knows_pays_off_and_one_that_is_wrong_is_overcome(make_task, knowing):
+    task = make_task(space=SPACE)
+
+    def best(backend, objective, trials, seed):
+        creator = Hybrid(None) if backend is None else open_creator(task, backend=backend)
+        done = []
+        for number in range(trials):
+            (proposal,) = creator.propose(History(task, tuple(done), seed, number), 1)
+            score = float(objective(proposal.config))
+            done.append(Trial(number, State.COMPLETE, proposal, score=score))
+        return min(trial.score for trial in done)
+
+    def elsewhere(config):
+        return (np.log10(config["rate"]) + 0.5) ** 2 + (config["depth"] - 9) ** 2 / 20
+
+    seeds = range(3)
+    helped = np.mean([best(knowing(), loss, 4, seed) for seed in seeds])
+    alone = np.mean([best(None, loss, 4, seed) for seed in seeds])
+    assert helped < alone
+    assert np.mean([best(knowing(), elsewhere, 15, seed) for seed in seeds]) < 0.1
+
+
+def test_a_model_that_talks_takes_turns_as_the_history_says(make_task, make_trial, fake_backend):
     task = make_task(space=SPACE)
     turns = []
     for _ in range(2):
@@ -79,51 +263,95 @@ def test_whose_turn_it_is_follows_from_the_history(make_task, make_trial, knowin
                 make_trial(n, SPACE.sample(np.random.default_rng(n)), score=0.0)
                 for n in range(number)
             )
-            backend = knowing()
+            backend = talking(fake_backend)
             creator = open_creator(task, backend=backend)
             (proposal,) = creator.propose(History(task, trials, 1, number), 1)
             turns[-1].append(proposal.origin)
             assert (proposal.origin == "model") == bool(backend.calls)
     assert turns[0] == turns[1]
-    assert len(set(turns[0])) == 2
+    assert set(turns[0]) == {"model", "engine:bo"}
 
 
-def test_parallel_proposals_differ_and_tell_their_origins(make_task, knowing):
-    task = make_task(space=NAMED)
-    creator = open_creator(task, backend=knowing(NAMED))
-    proposals = creator.propose(History(task, (), 0, 0), 8)
-    assert len({NAMED.key(proposal.config) for proposal in proposals}) == 8
-    assert proposals[0].origin == "default"
-    assert {proposal.origin for proposal in proposals[1:6]} == {"model"}
+def test_a_model_that_talks_opens_and_reads_the_history(make_task, fake_backend):
+    task, backend = make_task(space=SPACE), talking(fake_backend)
+    trials = run(lambda: open_creator(task, backend=backend), task, 3)
+    assert origins(trials) == ["model"] * 3
+    assert [trial.proposal.rationale_by for trial in trials] == ["model"] * 3
+    assert SPACE.text(trials[0].config) in trials[1].proposal.prompt
 
 
-def test_a_conditional_space_gets_tpe(make_task):
-    nested = Space([Int("depth", 1, 3), Float("drop", 0.0, 0.5, when={"depth": (2, 3)})])
-    task = make_task(space=nested)
-    history = History(task, (Trial(0, State.RUNNING, Proposal({"depth": 1}, "user")),), 0, 1)
-    (proposal,) = Hybrid(None).propose(history, 1)
-    assert proposal.origin == "engine:tpe"
-
-
-def test_a_failing_model_is_stood_in_for_by_name(make_task, fake_backend):
+@pytest.mark.parametrize("style", ["chat", "compact"])
+def test_a_failing_model_is_stood_in_for_by_name(make_task, fake_backend, style):
     def fail(call, sample):
         raise BackendError("the server is gone")
 
     task = make_task(space=SPACE)
-    (proposal,) = open_creator(task, backend=fake_backend(fail)).propose(History(task, (), 0, 0), 1)
-    assert proposal.origin == "engine:gp"
-    assert "the server is gone" in proposal.note
+    creator = open_creator(task, backend=fake_backend(fail, style))
+    trials = run(lambda: creator, task, 2)
+    assert origins(trials) == ["engine:bo"] * 2
+    assert all("the server is gone" in trial.proposal.note for trial in trials)
+    assert all(trial.proposal.model_digest is None for trial in trials)
     strict = make_task(space=SPACE, creator=settings(on_model_error="stop"))
-    with pytest.raises(ModelError):
-        open_creator(strict, backend=fake_backend(fail)).propose(History(strict, (), 0, 0), 1)
+    with pytest.raises(ModelError, match="the server is gone"):
+        open_creator(strict, backend=fake_backend(fail, style)).propose(
+            History(strict, (), 0, 0), 1
+        )
 
 
-def test_without_a_model_the_engine_does_it_and_says_so(make_task):
+def test_a_small_model_that_says_nothing_valid_is_stood_in_for(make_task, fake_backend):
     task = make_task(space=SPACE)
-    trials = run(lambda: Hybrid(None, note="no language model: torch is missing"), task, 8)
-    origins = [trial.proposal.origin for trial in trials]
-    assert origins == ["default", *["engine:gp"] * 7]
-    assert trials[0].config == SPACE.default()
+    creator = open_creator(task, backend=fake_backend(lambda call, sample: "{}", "compact"))
+    (proposal,) = creator.propose(History(task, (), 0, 0), 1)
+    assert proposal.origin == "engine:bo"
+    assert f"none of its {THOUGHTS} answers was a valid configuration" in proposal.note
+    assert proposal.config == SPACE.default()
+
+
+def test_what_a_small_model_cost_in_vain_is_counted(make_task, fake_backend):
+    task = make_task(space=SPACE)
+    creator = open_creator(task, backend=fake_backend(lambda call, sample: "{}", "compact"))
+    (proposal,) = creator.propose(History(task, (), 0, 0), 1)
+    assert (proposal.prompt_tokens, proposal.completion_tokens) == (100, 10 * THOUGHTS)
+
+
+def test_an_answer_of_a_small_model_that_was_cut_short_is_asked_again(make_task, fake_backend):
+    def answer(call, sample):
+        if call == 0:
+            raise GenerationError("did not end")
+        return SPACE.text({"rate": 1e-2, "depth": 4})
+
+    strict = make_task(space=SPACE, creator=settings(on_model_error="stop"))
+    creator = open_creator(strict, backend=fake_backend(answer, "compact"))
+    (proposal,) = creator.propose(History(strict, (), 0, 0), 1)
+    assert proposal.origin == "model"
+
+
+def test_a_full_space_is_no_fault_of_a_small_models(make_task, make_trial, fake_backend):
+    def fail(call, sample):
+        raise BackendError("the server is gone")
+
+    space = Space([Int("depth", 1, 2)])
+    strict = make_task(space=space, creator=settings(on_model_error="stop"))
+    trials = tuple(make_trial(n, {"depth": n + 1}, score=0.0) for n in range(2))
+    backend = fake_backend(fail, "compact")
+    with pytest.raises(SpaceExhaustedError):
+        open_creator(strict, backend=backend).propose(History(strict, trials, 0, 2), 1)
+    assert not backend.calls
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["plain", "conditions"])
+def test_without_a_model_the_centre_opens_and_the_optimiser_goes_on(make_task, nested):
+    space = SPACE
+    if nested:
+        space = Space([Int("depth", 1, 3), Float("rate", 1e-4, 1.0, when={"depth": (2, 3)})])
+    task = make_task(space=space)
+    creator = Hybrid(None, note="no language model: torch is missing")
+    trials = []
+    for number in range(6):
+        (proposal,) = creator.propose(History(task, tuple(trials), 0, number), 1)
+        trials.append(Trial(number, State.COMPLETE, proposal, score=float(number)))
+    assert origins(trials) == ["default", *["engine:bo"] * 5]
+    assert trials[0].config == space.default()
     assert trials[0].proposal.rationale.startswith("the centre of the space")
     assert all("no language model" in trial.proposal.note for trial in trials)
 
@@ -151,26 +379,15 @@ def test_a_model_that_is_there_but_broken_is_the_users_to_mend(make_task, monkey
         open_creator(make_task())
 
 
-@pytest.mark.parametrize("name", ["random", "tpe", "gp", "cmaes"])
+@pytest.mark.parametrize("name", ["bo", "random", "tpe", "gp", "cmaes"])
 def test_an_engine_needs_no_model(make_task, monkeypatch, name):
     monkeypatch.setattr("localhpo.llm.open_backend", missing, raising=False)
     assert open_creator(make_task(creator=settings(name))).name == name
 
 
 def test_an_unknown_creator_is_named_with_the_nearest_known_one(make_task):
-    with pytest.raises(InputError, match="one of hybrid, agent, random, tpe, gp, cmaes") as caught:
+    with pytest.raises(
+        InputError, match="one of hybrid, agent, bo, random, tpe, gp, cmaes"
+    ) as caught:
         open_creator(make_task(creator=settings("hybird")))
     assert caught.value.hint == "did you mean 'hybrid'?"
-
-
-def test_the_model_in_the_lead_pays_off(make_task, knowing):
-    """Three trials of a model that knows the field, then GP, beat GP alone early on."""
-    task = make_task(space=SPACE)
-    alone = make_task(space=SPACE, creator=settings("gp"))
-
-    def best(creator, task, seed):
-        return min(t.score for t in run(lambda: creator, task, 5, seed))
-
-    hybrids = [best(open_creator(task, backend=knowing()), task, seed) for seed in range(4)]
-    engines = [best(open_creator(alone), alone, seed) for seed in range(4)]
-    assert np.mean(hybrids) < np.mean(engines)

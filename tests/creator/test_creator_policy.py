@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from localhpo.creator.policy import ENGINE_FLOOR, model_share, record
+from localhpo.creator.policy import ENGINE_FLOOR, STARTUP, model_share, record
 from localhpo.trial import State
-
-STARTUP = 3
 
 
 @pytest.fixture
@@ -28,7 +26,7 @@ def trials_of(make_trial):
 
 
 def share(trials, direction="minimize"):
-    return model_share(trials, direction, STARTUP)
+    return model_share(trials, direction)
 
 
 @pytest.mark.parametrize("count", range(STARTUP))
@@ -38,7 +36,7 @@ def test_the_model_opens(trials_of, count):
 
 def test_at_even_records_the_share_falls_with_the_evidence(trials_of):
     def even(count):
-        rows = [("model" if n % 2 else "engine:gp", 0.5) for n in range(count)]
+        rows = [("model" if n % 2 else "engine:bo", 0.5) for n in range(count)]
         return share(trials_of(*rows))
 
     shares = [even(count) for count in range(4, 31, 2)]
@@ -48,14 +46,14 @@ def test_at_even_records_the_share_falls_with_the_evidence(trials_of):
 
 
 def test_a_model_that_does_better_is_asked_more_often(trials_of):
-    good = trials_of(("model", 0.1), ("model", 0.2), ("engine:gp", 0.8), ("engine:gp", 0.9))
-    poor = trials_of(("model", 0.9), ("model", 0.8), ("engine:gp", 0.2), ("engine:gp", 0.1))
+    good = trials_of(("model", 0.1), ("model", 0.2), ("engine:bo", 0.8), ("engine:bo", 0.9))
+    poor = trials_of(("model", 0.9), ("model", 0.8), ("engine:bo", 0.2), ("engine:bo", 0.1))
     assert share(good) > share(poor)
     assert share(good, "maximize") < share(poor, "maximize")
 
 
 def test_the_engine_keeps_its_floor(trials_of):
-    trials = trials_of(*[("model", 0.1)] * 3, *[("engine:gp", 0.9)] * 30)
+    trials = trials_of(*[("model", 0.1)] * 3, *[("engine:bo", 0.9)] * 30)
     assert 0.0 < share(trials) <= 1.0 - ENGINE_FLOOR
 
 
@@ -78,7 +76,7 @@ def test_refused_configurations_are_no_evidence(trials_of, make_trial):
 
 
 def test_the_record_is_the_share_of_trials_beaten_drawn_towards_a_half(trials_of):
-    trials = trials_of(("model", 0.1), ("engine:gp", 0.2), ("engine:gp", 0.3))
+    trials = trials_of(("model", 0.1), ("engine:bo", 0.2), ("engine:bo", 0.3))
     assert record(trials[:1], trials, "minimize") == pytest.approx((1.5 + 1.0) / 4)
     assert record(trials[1:], trials, "minimize") == pytest.approx((1.5 + 0.5 + 0.0) / 5)
     assert record([], trials, "minimize") == 0.5

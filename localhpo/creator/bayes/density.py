@@ -17,6 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from localhpo.creator.bayes.gp import Array
+from localhpo.space import Space
+from localhpo.trial import Config
 
 UNIFORM = 0.15
 """Share of the uniform density in each parameter's."""
@@ -29,7 +31,11 @@ _GRID = 101
 
 
 class Opinion:
-    """The log density of samples, with mean 0 and a spread of at most 1 over the space.
+    """The log density of samples, centred, with a spread of at most 1 over the space, and bent.
+
+    Bent by a hyperbolic tangent: between points that are all likely (and between points that
+    are all unlikely) the trials shall decide. Without it the optimum of the process clung to
+    what the model had said.
 
     Attributes:
         samples: (samples, columns), encoded.
@@ -37,11 +43,17 @@ class Opinion:
         spread: of the log density before it was bounded: how sure the model is.
     """
 
-    def __init__(self, samples: Array, groups: Sequence[slice], trust: float) -> None:
-        """Take the samples in the unit cube, and the columns of each parameter."""
-        self.samples, self.trust = samples, trust
-        self._groups = groups
-        self._tables = [_table(samples[:, columns]) for columns in groups]
+    def __init__(self, space: Space, configs: Sequence[Config], trust: float) -> None:
+        """Take the configurations that the model drew."""
+        self.trust = trust
+        self.samples = np.array([space.encode(config) for config in configs])
+        self._groups = space.slices
+        self._tables = []
+        for parameter, columns in zip(space.parameters, space.slices, strict=True):
+            has = np.array([parameter.name in config for config in configs])
+            said = has.any() and parameter.cardinality > 1
+            rows = self.samples[has][:, columns]
+            self._tables.append(_table(rows) if said else np.zeros(max(2, rows.shape[1])))
         self._mean = float(sum(table.mean() for table in self._tables))
         self.spread = float(np.sqrt(sum(table.var() for table in self._tables)))
 
@@ -50,7 +62,7 @@ class Opinion:
         total = np.zeros(len(x))
         for columns, table in zip(self._groups, self._tables, strict=True):
             total += _look_up(table, x[:, columns])
-        return (total - self._mean) / max(1.0, self.spread)
+        return np.tanh((total - self._mean) / max(1.0, self.spread))
 
 
 def _table(samples: Array) -> Array:
@@ -62,7 +74,8 @@ def _table(samples: Array) -> Array:
     grid = np.linspace(0.0, 1.0, _GRID)
     width = max(_LEAST_WIDTH, 1.06 * float(active.std()) * count**-0.2)
     kernels = np.exp(-0.5 * ((grid[:, None] - active[None]) / width) ** 2)
-    kernels /= np.trapezoid(kernels, grid, axis=0)
+    # The trapezoidal rule; numpy 1 and 2 name it differently.
+    kernels /= (kernels[:-1] + kernels[1:]).sum(0) * (0.5 / (_GRID - 1))
     return np.asarray(np.log(UNIFORM + (1.0 - UNIFORM) * kernels.mean(1)))
 
 

@@ -33,7 +33,7 @@ SPREAD = 0.5
 _CONSTANT = 3.0
 """Standard deviation of the constant, in units of the scale."""
 
-_LENGTH = (0.0, 1.0)
+_LENGTH = (-0.4, 1.0)
 """Mean and deviation of log(length / sqrt(G))."""
 _SCALE = (0.3, 0.7)
 """Of log(scale): trials are chosen, and lie closer together than random points."""

@@ -9,7 +9,7 @@ hundredths of a second.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,8 @@ _LISTED = 1000
 
 _LOOKED_AT = 48
 """Best points of a search that are put on the grid and compared there."""
+
+_DID_NOT_RUN = frozenset({State.FAILED, State.INFEASIBLE})
 
 _WAITING = frozenset({State.QUEUED, State.RUNNING, State.INTERRUPTED})
 
@@ -130,7 +132,10 @@ class Surface:
         """Fit the process to the trials; those that still run enter as what is expected of them."""
         self._space = space = history.task.space
         self._opinion = opinion
-        scored = _thinned([t for t in history.trials if t.state is State.COMPLETE], history)
+        scored = _thinned(
+            [t for t in history.trials if t.state is State.COMPLETE and t.score is not None],
+            history,
+        )
         x = self._encode([trial.config for trial in scored])
         y = standardised(_merits(scored, history))
         trust = 0.0 if opinion is None else opinion.trust
@@ -147,6 +152,7 @@ class Surface:
             self._posterior = gp.Posterior(gp.Data(x, self._phi(x), y, space.slices, trust), theta)
         self._best = float(self._posterior.predict(x, self._phi(x))[0].max())
         self._runs = _Runs(history)
+        self._taken = {space.key(trial.config) for trial in history.trials}
 
     def value(self, x: Array) -> Array:
         """Return (m,): the log expected improvement of (m, columns) points, if they run at all."""
@@ -157,12 +163,25 @@ class Surface:
         """Return configurations by falling value."""
         space = self._space
         if space.cardinality <= _LISTED:
-            configs = list(space.configurations())
+            configs = self._new(space.configurations(), _LISTED)
         else:
             points = search.maximise(self.value, self._start(rng), space.slices, self._snap, rng)
-            configs = [space.decode(point) for point in points[:_LOOKED_AT]]
+            configs = self._new(map(space.decode, points), _LOOKED_AT)
+        if not configs:
+            return [space.sample(rng) for _ in range(_LOOKED_AT)]
         values = self.value(self._encode(configs))
         return [configs[i] for i in np.argsort(-values, kind="stable")]
+
+    def _new(self, configs: Iterable[Config], count: int) -> list[Config]:
+        """Return the first `count` configurations that are no trial's, none twice."""
+        found: dict[str, Config] = {}
+        for config in configs:
+            key = self._space.key(config)
+            if key not in self._taken:
+                found.setdefault(key, config)
+            if len(found) == count:
+                break
+        return list(found.values())
 
     def _start(self, rng: np.random.Generator) -> Array:
         """Return where the search starts: anywhere, near the best, and where the opinion points."""
@@ -188,29 +207,35 @@ class Surface:
 
 
 class _Runs:
-    """The chance that a configuration runs to its end, from those that did and did not.
+    """The chance that a configuration runs, from those that did and those that did not.
 
-    A kernel estimate that starts from 9 in 10; a failure says something of its neighbourhood
-    only. Nobody makes up a score for it.
+    A second process on whether trials ran (+1) or not (-1): the chance that it is positive.
+    Its lengths tell a wall from a spot. Nobody makes up a score for a failure.
     """
 
-    _WIDTH = 0.15
-    """Of the kernel, in parts of the diagonal of the cube."""
+    _HOPE, _DOUBT = 0.5, 0.3
+    """Mean of the process before any trial (most run); added to its deviation (bad luck)."""
 
     def __init__(self, history: History) -> None:
         space = history.task.space
-        ended = [t for t in history.trials if t.state in COUNTED]
-        self._x = np.array([space.encode(t.config) for t in ended])
-        self._ran = np.array([t.state is State.COMPLETE for t in ended], dtype=float)
-        self._groups = space.slices
+        ended = [t for t in history.trials if t.state in COUNTED or t.state in _DID_NOT_RUN]
+        ended = ended[-_FITTED:]
+        ran = np.array([t.state not in _DID_NOT_RUN for t in ended], dtype=bool)
+        self._posterior: gp.Posterior | None = None
+        if not ran.all():
+            x = np.array([space.encode(t.config) for t in ended])
+            y = np.where(ran, 1.0, -1.0) - self._HOPE
+            data = gp.Data(x, np.zeros(len(x)), y, space.slices, 0.0)
+            self._posterior = gp.Posterior(data, gp.fit(data))
 
     def log_chance(self, x: Array) -> Array:
         """Return (m,): the logarithm of the chance."""
-        if self._ran.all():
+        from scipy.special import log_ndtr
+
+        if self._posterior is None:
             return np.zeros(len(x))
-        apart = gp.squares(x, self._x, self._groups).mean(0)
-        near = np.exp(-0.5 * apart / self._WIDTH**2)
-        return np.asarray(np.log((near @ self._ran + 0.9) / (near.sum(1) + 1.0)))
+        mean, deviation = self._posterior.predict(x, np.zeros(len(x)))
+        return np.asarray(log_ndtr((mean + self._HOPE) / np.hypot(deviation, self._DOUBT)))
 
 
 def standardised(merits: Array) -> Array:

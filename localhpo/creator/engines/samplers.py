@@ -88,8 +88,6 @@ KINDS: Mapping[str, Kind] = {
     "cmaes": Kind(_cmaes, startup=1, tries=16, blind=_conditional_or_categorical),
 }
 
-_GP_TRIALS = 100
-_GP_PARAMETERS = 20
 _GP_VALUES = 1_000_000
 """Of an int; Optuna's GP lists them all at every proposal."""
 
@@ -132,15 +130,3 @@ def _too_large_for_gp(space: Space) -> Parameter | None:
 def has_torch() -> bool:
     """Return whether torch, which GP needs, is installed; it is not imported."""
     return importlib.util.find_spec("torch") is not None
-
-
-def fitting(space: Space, trials: int) -> str:
-    """Return the name of the engine that suits a space and a number of trials.
-
-    GP learns most from few trials. It does not model conditions, its cost grows with the cube
-    of the trials (2 s per proposal at 200), and many dimensions need more trials than that;
-    there TPE takes over, as it does without torch and where an int has too many values.
-    """
-    if space.conditional or not has_torch() or _too_large_for_gp(space):
-        return "tpe"
-    return "gp" if trials <= _GP_TRIALS and len(space) <= _GP_PARAMETERS else "tpe"

@@ -1,0 +1,192 @@
+"""The process behind the default Creator, against what its formulas say, computed another way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+
+from localhpo.creator.bayes import gp
+
+LAYOUTS = {"one number": (1,), "numbers": (1, 1, 1), "numbers and categories": (1, 3, 1, 2)}
+"""Columns of each parameter."""
+
+
+def groups_of(layout):
+    ends = np.cumsum(layout)
+    return [slice(int(end - width), int(end)) for end, width in zip(ends, layout, strict=True)]
+
+
+def points(layout, count, rng):
+    parts = [
+        rng.random((count, 1)) if width == 1 else np.eye(width)[rng.integers(width, size=count)]
+        for width in layout
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def make_data(layout, seed, *, opinion=True, count=12):
+    rng = np.random.default_rng(seed)
+    x = points(layout, count, rng)
+    phi = np.tanh(rng.normal(size=count)) if opinion else np.zeros(count)
+    y = np.sin(5.0 * x[:, 0]) + 0.5 * phi + 0.1 * rng.normal(size=count)
+    return gp.Data(x, phi, (y - y.mean()) / y.std(), groups_of(layout), 0.8 if opinion else 0.0)
+
+
+def thetas(layout, seed):
+    """Return plausible log lengths, log scale and log noise."""
+    rng = np.random.default_rng(1000 + seed)
+    lengths = rng.normal(0.0, 0.7, len(layout))
+    return np.concatenate([lengths, rng.normal(0.3, 0.5, 1), rng.normal(-2.5, 0.7, 1)])
+
+
+def brute_force(data, theta, x, phi):
+    """Return mean and covariance of the function at `x` and the opinion's weight, given the data.
+
+    The joint covariance of trials, points and weight, written down from the definition, pair
+    by pair, and conditioned.
+    """
+    lengths, scale, noise = np.exp(theta[:-2]), np.exp(theta[-2]), np.exp(theta[-1])
+    everywhere, opinions = np.concatenate([data.x, x]), np.concatenate([data.phi, phi])
+    total, n = len(everywhere), len(data.x)
+    joint = np.empty((total + 1, total + 1))
+    for i in range(total):
+        for j in range(total):
+            r2 = 0.0
+            for length, columns in zip(lengths, data.groups, strict=True):
+                gap = everywhere[i, columns] - everywhere[j, columns]
+                apart = gap[0] ** 2 if len(gap) == 1 else float(np.any(gap != 0.0))
+                r2 += apart / length**2
+            r = np.sqrt(5.0 * r2)
+            matern = (1.0 + r + r * r / 3.0) * np.exp(-r)
+            leaning = gp.SPREAD**2 * opinions[i] * opinions[j]
+            joint[i, j] = scale**2 * (matern + leaning + gp._CONSTANT**2)
+    joint[:n, :n] += scale**2 * (noise**2 + gp._JITTER) * np.eye(n)
+    joint[-1, :-1] = joint[:-1, -1] = scale * gp.SPREAD**2 * opinions
+    joint[-1, -1] = gp.SPREAD**2
+    mean = np.append(scale * data.trust * opinions, data.trust)
+    gain = joint[n:, :n] @ np.linalg.inv(joint[:n, :n])
+    return (
+        mean[n:] + gain @ (data.y - mean[:n]),
+        joint[n:, n:] - gain @ joint[:n, n:],
+    )
+
+
+@pytest.mark.parametrize("opinion", [True, False], ids=["opinion", "no opinion"])
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_gradient_of_the_loss_is_that_of_finite_differences(layout, seed, opinion):
+    data, theta = make_data(layout, seed, opinion=opinion), thetas(layout, seed)
+    differences = [
+        approx_fprime(theta, lambda t: gp._loss(t, data)[0], step) for step in (1e-6, -1e-6)
+    ]
+    _, gradient = gp._loss(theta, data)
+    np.testing.assert_allclose(gradient, np.mean(differences, axis=0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("opinion", [True, False], ids=["opinion", "no opinion"])
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_the_posterior_is_the_joint_covariance_conditioned(layout, opinion):
+    data, theta = make_data(layout, 5, opinion=opinion), thetas(layout, 5)
+    rng = np.random.default_rng(6)
+    x = points(layout, 7, rng)
+    phi = np.tanh(rng.normal(size=7)) if opinion else np.zeros(7)
+    mean, deviation = gp.Posterior(data, theta).predict(x, phi)
+    expected, covariance = brute_force(data, theta, x, phi)
+    np.testing.assert_allclose(mean, expected[:-1], rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(deviation, np.sqrt(np.diag(covariance)[:-1]), rtol=1e-6)
+    assert gp.Posterior(data, theta).weight == pytest.approx(expected[-1], rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_without_noise_the_trials_are_met_and_certain(layout):
+    groups, rng = groups_of(layout), np.random.default_rng(2)
+    x = np.unique(points(layout, 8, rng), axis=0)
+    phi, y = np.tanh(x[:, 0] - 0.5), np.sin(5.0 * x[:, 0]) + x[:, -1]
+    data = gp.Data(x, phi, (y - y.mean()) / y.std(), groups, 0.5)
+    theta = np.array([*[-1.0] * len(layout), 0.0, -7.0])
+    posterior = gp.Posterior(data, theta)
+    mean, deviation = posterior.predict(x, phi)
+    np.testing.assert_allclose(mean, data.y, atol=1e-2)
+    assert deviation.max() < 1e-2
+    other = points(layout, 50, rng)
+    assert posterior.predict(other, np.zeros(50))[1].max() > 5.0 * deviation.max()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_trials_leave_the_rest_to_what_was_believed_before(count):
+    data = make_data((1, 1), 3, count=12)
+    few = gp.Data(data.x[:count], data.phi[:count], data.y[:count], data.groups, data.trust)
+    theta = gp.fit(few)
+    assert np.isfinite(theta).all()
+    mean, deviation = gp.Posterior(few, theta).predict(data.x, data.phi)
+    assert np.isfinite(mean).all()
+    assert (deviation > 0.0).all()
+
+
+def test_the_same_trial_many_times_is_averaged():
+    groups, count = groups_of((1, 2)), 40
+    x = np.tile([0.3, 1.0, 0.0], (count, 1))
+    y = np.where(np.arange(count) % 2, 1.0, -1.0)
+    data = gp.Data(x, np.zeros(count), y, groups, 0.0)
+    mean, deviation = gp.Posterior(data, gp.fit(data)).predict(x[:1], np.zeros(1))
+    assert abs(mean[0]) < 0.05
+    assert deviation[0] < 0.5
+
+
+def test_a_parameter_that_does_nothing_gets_the_longer_length():
+    rng = np.random.default_rng(0)
+    x = rng.random((40, 2))
+    y = np.sin(8.0 * x[:, 1])
+    data = gp.Data(x, np.zeros(40), (y - y.mean()) / y.std(), groups_of((1, 1)), 0.0)
+    idle, busy = np.exp(gp.fit(data)[:2])
+    assert idle > 3.0 * busy
+
+
+def opinionated(sign, count, trust):
+    """Return the fitted posterior of trials that follow the opinion, or its opposite."""
+    rng = np.random.default_rng(1)
+    x = rng.random((40, 2))[:count]
+    phi = np.tanh(2.0 - 8.0 * np.abs(x - 0.3).sum(1))
+    y = sign * phi + 0.02 * rng.normal(size=40)[:count]
+    data = gp.Data(x, phi, (y - y.mean()) / y.std(), groups_of((1, 1)), trust)
+    return gp.Posterior(data, gp.fit(data))
+
+
+def test_trials_that_agree_strengthen_the_opinion():
+    assert opinionated(1.0, 20, trust=0.3).weight > 0.4
+
+
+def test_trials_that_contradict_wear_the_opinion_down():
+    before = 1.0
+    weights = [opinionated(-1.0, count, before).weight for count in (3, 8, 20)]
+    assert before > weights[0] > weights[2]
+    assert weights[2] < 0.3 * before
+    assert weights[2] < opinionated(1.0, 20, before).weight
+
+
+def test_an_opinion_that_says_nothing_keeps_its_weight_and_moves_nothing():
+    data = make_data((1, 1), 0, opinion=False)
+    trusting, theta = replace(data, trust=0.7), thetas((1, 1), 0)
+    assert gp.Posterior(trusting, theta).weight == pytest.approx(0.7)
+    means = [gp.Posterior(d, theta).predict(d.x, d.phi)[0] for d in (data, trusting)]
+    np.testing.assert_allclose(means[0], means[1])
+
+
+def test_two_categories_are_one_apart_whichever_they_are():
+    (apart,) = gp.squares(np.eye(4), np.eye(4), [slice(0, 4)])
+    np.testing.assert_allclose(apart, 1.0 - np.eye(4), atol=1e-12)
+
+
+def test_squares_are_those_of_each_parameter_by_itself():
+    layout, rng = (1, 3, 1), np.random.default_rng(0)
+    a, b = points(layout, 5, rng), points(layout, 3, rng)
+    apart = gp.squares(a, b, groups_of(layout))
+    assert apart.shape == (3, 5, 3)
+    for i in range(5):
+        for j in range(3):
+            assert apart[0, i, j] == pytest.approx((a[i, 0] - b[j, 0]) ** 2)
+            assert apart[1, i, j] == pytest.approx(float(a[i, 1:4].argmax() != b[j, 1:4].argmax()))
+            assert apart[2, i, j] == pytest.approx((a[i, 4] - b[j, 4]) ** 2)
