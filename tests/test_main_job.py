@@ -43,7 +43,9 @@ def is_good(result: dict[str, Any]) -> None:
     assert result["best"]["score"] > 0.8
     listed = [trial["state"] for trial in result["trials"]]
     assert listed == ["complete"] * 3
-    assert [trial["origin"] for trial in result["trials"]] == ["model", "model+bo", "model+bo"]
+    first, *rest = [trial["origin"] for trial in result["trials"]]
+    assert first == "model"
+    assert set(rest) <= {"model+bo", "engine:bo"}
 
 
 def has_network_namespaces() -> bool:

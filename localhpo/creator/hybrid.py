@@ -5,7 +5,8 @@ of them. The most representative one opens the study, unless the task names a de
 of them together are an opinion on every point of the space. From then on each proposal is that
 of the largest expected improvement under a process whose mean leans on the opinion (`bayes`).
 How much it leans is inferred from the trials: agreement strengthens the opinion, and what
-contradicts it wears it down. A model that is unsure has no opinion to speak of, and the centre
+contradicts it wears it down. And a process without the opinion proposes in its place as often as
+it explains the trials better. A model that is unsure has no opinion to speak of, and the centre
 of the space opens the study.
 
 A model that talks reads the history and gives its reasons, so it proposes itself, by turns with
@@ -141,9 +142,15 @@ def _leaning(history: History, thoughts: Thoughts) -> Proposal:
             )  # fmt: skip
     made = optimizer.suggest(history, opinion)
     reason, evidence = rationale.compute(history, made.config)
-    share = f"the model's opinion weighs {made.weight:.2f}"
+    proposal = Proposal(
+        config=made.config, origin=LEANING if made.leans else optimizer.ORIGIN,
+        rationale=reason, rationale_by="computed", evidence=evidence, tries=made.tries,
+        seed=derive(history, optimizer.NAME), note=made.note,
+        prompt_tokens=record.prompt_tokens, completion_tokens=record.completion_tokens,
+    )  # fmt: skip
+    if not made.leans:
+        return proposal
     return dataclasses.replace(
-        record, config=made.config, origin=LEANING, answer="", tries=made.tries,
-        seed=derive(history, optimizer.NAME), rationale=reason, evidence=evidence,
-        note="; ".join(filter(None, (share if scored else "", made.note))),
+        proposal, model_digest=record.model_digest,
+        prompt=record.prompt, prompt_sha256=record.prompt_sha256,
     )  # fmt: skip

@@ -315,7 +315,7 @@ def test_a_right_opinion_speeds_it_up(make_task):
     task, seeds = make_task(space=BOWL), range(4)
     leaning = [best(run(task, bowl, 6, seed, opinion_around(BOWL, RIGHT))) for seed in seeds]
     alone = [best(run(task, bowl, 6, seed)) for seed in seeds]
-    assert np.mean(leaning) < 0.7 * np.mean(alone)
+    assert np.mean(leaning) < 0.9 * np.mean(alone)
 
 
 def test_a_wrong_opinion_is_overcome(make_task):
@@ -329,10 +329,10 @@ def test_the_weight_of_an_opinion_follows_the_trials(make_task):
     known = drawn(BOWL, 15)
     history = history_of(make_task(space=BOWL), known, [float(bowl(config)) for config in known])
     right, wrong = (
-        optimizer.suggest(history, opinion_around(BOWL, where)).weight for where in (RIGHT, WRONG)
+        optimizer.Surface(history, opinion_around(BOWL, where)).weight for where in (RIGHT, WRONG)
     )
     assert right > 0.5 > wrong
-    assert optimizer.suggest(history, None).weight == 0.0
+    assert optimizer.Surface(history, None).weight == 0.0
 
 
 LOG_IMPROVEMENTS = [

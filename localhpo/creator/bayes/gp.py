@@ -118,8 +118,11 @@ class Posterior:
         return float(data.trust + SPREAD**2 * self.scale * (data.phi @ self._alpha))
 
 
-def fit(data: Data) -> Array:
-    """Return the most probable log lengths (G), log scale and log noise / scale."""
+def fit(data: Data) -> tuple[Array, float]:
+    """Return the most probable log lengths (G), log scale and log noise / scale.
+
+    And the log posterior there, up to a constant: how well the data are explained.
+    """
     from scipy.optimize import minimize
 
     count = len(data.groups)
@@ -128,7 +131,7 @@ def fit(data: Data) -> Array:
         _loss, start, args=(data,), jac=True, method="L-BFGS-B",
         bounds=[(-3.0, 5.0)] * count + [(-2.0, 3.0), (-7.0, 1.0)], options={"maxiter": 60},
     )  # fmt: skip
-    return np.asarray(found.x)
+    return np.asarray(found.x), -float(found.fun)
 
 
 def _length_mean(count: int) -> float:

@@ -48,8 +48,8 @@ class Suggestion:
 
     config: Config
     tries: int
-    weight: float
-    """Of the opinion, given the trials; 0 where there is none."""
+    leans: bool
+    """Whether the opinion took part."""
     note: str
 
 
@@ -99,10 +99,10 @@ def suggest(history: History, opinion: Opinion | None) -> Suggestion:
     """
     guard = Guard(history)
     rng = np.random.default_rng(derive(history, NAME))
-    weight = 0.0
+    leans, note = opinion is not None, ""
     if any(trial.state is State.COMPLETE for trial in history.trials):
-        surface = Surface(history, opinion)
-        weight = surface.weight
+        surface, note = _whose(history, opinion, rng)
+        leans = surface.leans
         draws = iter(surface.best(rng))
     else:
         draws = _blind(history.task.space, opinion, rng)
@@ -110,9 +110,28 @@ def suggest(history: History, opinion: Opinion | None) -> Suggestion:
     if pick is None:
         raise RuntimeError("a search without candidates")
     if pick.verdict is not Verdict.TAKEN:
-        return Suggestion(pick.drawn, pick.tries, weight, "")
-    note = f"all {pick.tries} candidates were known; the nearest one left stands in"
-    return Suggestion(guard.nearest_left(pick.drawn, rng), pick.tries, weight, note)
+        return Suggestion(pick.drawn, pick.tries, leans, note)
+    known = f"all {pick.tries} candidates were known; the nearest one left stands in"
+    note = "; ".join(filter(None, (note, known)))
+    return Suggestion(guard.nearest_left(pick.drawn, rng), pick.tries, leans, note)
+
+
+def _whose(
+    history: History, opinion: Opinion | None, rng: np.random.Generator
+) -> tuple[Surface, str]:
+    """Return the surface that proposes, with the opinion or without it, and a note on the choice.
+
+    Drawn by the odds with which each explains the trials, even ones before them: an opinion that
+    is wrong, however sure of itself, soon has no say.
+    """
+    plain = Surface(history, None)
+    if opinion is None:
+        return plain, ""
+    leaning = Surface(history, opinion)
+    chance = 1.0 / (1.0 + np.exp(np.clip(plain.evidence - leaning.evidence, -30.0, 30.0)))
+    if rng.random() < chance:
+        return leaning, f"the model's opinion weighs {leaning.weight:.2f}, chance {chance:.2f}"
+    return plain, f"without the model's opinion, whose chance was {chance:.2f}"
 
 
 def _blind(space: Space, opinion: Opinion | None, rng: np.random.Generator) -> Iterator[Config]:
@@ -140,9 +159,10 @@ class Surface:
         y = standardised(_merits(scored, history))
         trust = 0.0 if opinion is None else opinion.trust
         data = gp.Data(x, self._phi(x), y, space.slices, trust)
-        theta = gp.fit(data)
+        theta, self.evidence = gp.fit(data)
         self._posterior = gp.Posterior(data, theta)
         self._known, self._order = x, np.argsort(-y, kind="stable")
+        self.leans = opinion is not None
         self.weight = self._posterior.weight if opinion is not None else 0.0
         waiting = [t.config for t in history.trials if t.state in _WAITING]
         if waiting:
@@ -226,7 +246,7 @@ class _Runs:
             x = np.array([space.encode(t.config) for t in ended])
             y = np.where(ran, 1.0, -1.0) - self._HOPE
             data = gp.Data(x, np.zeros(len(x)), y, space.slices, 0.0)
-            self._posterior = gp.Posterior(data, gp.fit(data))
+            self._posterior = gp.Posterior(data, gp.fit(data)[0])
 
     def log_chance(self, x: Array) -> Array:
         """Return (m,): the logarithm of the chance."""
