@@ -1,7 +1,7 @@
 """Makes the built-in language model, step by step.
 
-    python -m scripts.build_model train-data   real trainings on generated data sets (20 min of CPU)
-    python -m scripts.build_model generate     questions and answers from all sources (20 min)
+    python -m scripts.build_model train-data   real trainings on generated data sets (40 min of CPU)
+    python -m scripts.build_model generate     questions and answers from all sources (45 min)
     python -m scripts.build_model tokenizer    the vocabulary, from the questions
     python -m scripts.build_model train        the model (--budget-s; goes on where it was stopped)
     python -m scripts.build_model export       weights, tokenizer and card to models/sprout
@@ -13,7 +13,7 @@ repository) and can be run again alone; what exists is kept. `train` may start a
 first questions and the vocabulary are there. `--data` is a folder of public data (default
 `.data/public`): yahpo, taskset_adam8p, tabdl_tuning, flaml_default.
 
-Needs, beyond the extra `local`: onnxruntime, scikit-learn, xgboost. One CPU thread suffices
+Needs the extras `local` and `bench`. One CPU thread suffices
 for the default size; on a GPU (found by itself) use more: --hidden 256 --layers 8 --heads 4.
 Set OMP_NUM_THREADS=1 where the machine is shared.
 """

@@ -134,7 +134,7 @@ def _set(task: Task, name: str) -> Task:
 
 
 STAND_INS = {"engine:bo"}
-LEANING = {"model", "model+bo", "default"}
+LEANING = {"model", "model+bo", "default"} | STAND_INS
 CASES = {
     "bo": engine("bo"),
     "random": engine("random"),
