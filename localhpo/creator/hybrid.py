@@ -144,8 +144,8 @@ def _leaning(history: History, thoughts: Thoughts) -> Proposal:
     reason, evidence = rationale.compute(history, made.config)
     proposal = Proposal(
         config=made.config, origin=LEANING if made.leans else optimizer.ORIGIN,
-        rationale=reason, rationale_by="computed", evidence=evidence, tries=made.tries,
-        seed=derive(history, optimizer.NAME), note=made.note,
+        rationale="; ".join(filter(None, (reason, made.odds))), rationale_by="computed",
+        evidence=evidence, tries=made.tries, seed=derive(history, optimizer.NAME), note=made.note,
         prompt_tokens=record.prompt_tokens, completion_tokens=record.completion_tokens,
     )  # fmt: skip
     if not made.leans:

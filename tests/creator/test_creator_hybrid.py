@@ -92,7 +92,7 @@ def test_default_first_then_the_model_then_the_optimiser_that_leans_on_it(make_t
     assert trials[0].proposal.rationale.startswith("the task's defaults")
     for trial in trials[2:]:
         leans = trial.proposal.origin == "model+bo"
-        assert ("the model's opinion weighs " in trial.proposal.note) == leans
+        assert ("the model's opinion weighs " in trial.proposal.rationale) == leans
         assert (trial.proposal.model_digest is not None) == leans
         assert trial.proposal.rationale_by == "computed"
 
@@ -120,7 +120,7 @@ def test_the_chance_of_the_opinion_is_told_as_it_is_inferred(make_task, knowing)
             (proposal,) = creator.propose(History(task, tuple(done), 0, number), 1)
             score = float(objective(proposal.config))
             done.append(Trial(number, State.COMPLETE, proposal, score=score))
-        return float(done[-1].proposal.note.rpartition(" ")[2])
+        return float(done[-1].proposal.rationale.rpartition(" ")[2])
 
     assert chance(loss) > chance(lambda config: -loss(config))
 

@@ -50,7 +50,9 @@ class Suggestion:
     tries: int
     leans: bool
     """Whether the opinion took part."""
-    note: str
+    odds: str
+    """How much the opinion counts, in words; empty where there is none, or no trial yet."""
+    note: str = ""
 
 
 class Bayes:
@@ -99,9 +101,9 @@ def suggest(history: History, opinion: Opinion | None) -> Suggestion:
     """
     guard = Guard(history)
     rng = np.random.default_rng(derive(history, NAME))
-    leans, note = opinion is not None, ""
+    leans, odds = opinion is not None, ""
     if any(trial.state is State.COMPLETE for trial in history.trials):
-        surface, note = _whose(history, opinion, rng)
+        surface, odds = _whose(history, opinion, rng)
         leans = surface.leans
         draws = iter(surface.best(rng))
     else:
@@ -110,16 +112,15 @@ def suggest(history: History, opinion: Opinion | None) -> Suggestion:
     if pick is None:
         raise RuntimeError("a search without candidates")
     if pick.verdict is not Verdict.TAKEN:
-        return Suggestion(pick.drawn, pick.tries, leans, note)
-    known = f"all {pick.tries} candidates were known; the nearest one left stands in"
-    note = "; ".join(filter(None, (note, known)))
-    return Suggestion(guard.nearest_left(pick.drawn, rng), pick.tries, leans, note)
+        return Suggestion(pick.drawn, pick.tries, leans, odds)
+    note = f"all {pick.tries} candidates were known; the nearest one left stands in"
+    return Suggestion(guard.nearest_left(pick.drawn, rng), pick.tries, leans, odds, note)
 
 
 def _whose(
     history: History, opinion: Opinion | None, rng: np.random.Generator
 ) -> tuple[Surface, str]:
-    """Return the surface that proposes, with the opinion or without it, and a note on the choice.
+    """Return the surface that proposes, with the opinion or without it, and why in words.
 
     Drawn by the odds with which each explains the trials, even ones before them: an opinion that
     is wrong, however sure of itself, soon has no say.
