@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait as wait_for_death
@@ -28,6 +28,7 @@ from localhpo.bench.problems.opening import Places
 from localhpo.bench.problems.problem import Problem
 from localhpo.bench.suites import Suite
 from localhpo.errors import LocalHPOError, StudyInterruptedError
+from localhpo.llm import offline
 from localhpo.store import DatabaseBusyError
 from localhpo.store.results import ProblemRow, Results, UnitKey, UnitRow
 
@@ -139,7 +140,7 @@ def _work_off(
     work: _Work, plan: Plan, results: Results, progress: Callable[[Progress], None]
 ) -> None:
     before = set(multiprocessing.active_children())
-    with _environment(ONE_THREAD):
+    with offline.environment(ONE_THREAD):
         pool = ProcessPoolExecutor(
             plan.jobs, multiprocessing.get_context("spawn"), initializer=_begin
         )
@@ -219,21 +220,6 @@ def _save(work: _Work, results: Results) -> None:
         results.add(work.done, work.references)
         work.done.clear()
         work.references.clear()
-
-
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for the processes that are started meanwhile."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 # In the processes.

@@ -27,8 +27,15 @@ neighbour makes them 13 times slower; and there is always one, a trial."""
 def switched_off() -> Iterator[None]:
     """Set the switches for the imports of a block."""
     wanted = dict(SWITCHES) if "torch" in sys.modules else {**SWITCHES, **WAITING}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+    with environment(wanted):
+        yield
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for a block, and for the processes that are started in it."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
