@@ -142,6 +142,11 @@ class Agent:
         return self._style == "compact"
 
     @property
+    def knows(self) -> frozenset[str]:
+        """Names of hyperparameters that the model was trained on; empty where it does not tell."""
+        return self._backend.model.knows
+
+    @property
     def name(self) -> str:
         """The name by which a user selects it."""
         return "agent"

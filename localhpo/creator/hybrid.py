@@ -7,7 +7,8 @@ of the largest expected improvement under a process whose mean leans on the opin
 How much it leans is inferred from the trials: agreement strengthens the opinion, and what
 contradicts it wears it down. And a process without the opinion proposes in its place as often as
 it explains the trials better. A model that is unsure has no opinion to speak of, and the centre
-of the space opens the study.
+of the space opens the study. One that does not know most of the hyperparameters by name is not
+asked at all.
 
 A model that talks reads the history and gives its reasons, so it proposes itself, by turns with
 the optimiser. Whose turn it is is computed from the trials' origins and outcomes (`policy`) and
@@ -28,7 +29,7 @@ from localhpo.creator.agent import Spent, representative
 from localhpo.creator.batch import one_by_one
 from localhpo.creator.bayes import Bayes, Opinion, optimizer
 from localhpo.creator.guard import Guard, Verdict
-from localhpo.creator.policy import SURE, TRUST, model_share
+from localhpo.creator.policy import SURE, TRUST, is_strange, model_share, strangers
 from localhpo.creator.protocol import History
 from localhpo.creator.seeds import derive
 from localhpo.errors import ModelError
@@ -84,11 +85,13 @@ class Hybrid:
             return default(history, "the task's defaults")
         agent = self._agent
         if agent is None:
-            return stand_in(history) if history.trials else default(history, CENTRE)
+            return _without_model(history)
         if not agent.thinks_in_numbers:
             turn = np.random.default_rng(derive(history, "turn")).random()
             share = model_share(history.trials, history.task.direction)
             return agent.propose_one(history) if turn < share else stand_in(history)
+        if is_strange(history.task.space, agent.knows):
+            return _unasked(history, agent)
         Guard(history)  # an exhausted space is no question for the model
         started = time.perf_counter()
         spent = Spent()
@@ -103,6 +106,20 @@ class Hybrid:
 def stand_in(history: History) -> Proposal:
     """Return the optimiser's proposal."""
     return Bayes().propose_one(history)
+
+
+def _without_model(history: History) -> Proposal:
+    return stand_in(history) if history.trials else default(history, CENTRE)
+
+
+def _unasked(history: History, agent: Agent) -> Proposal:
+    """Return the optimiser's proposal; the study's first one says why the model is not asked."""
+    proposal = _without_model(history)
+    unknown = ", ".join(strangers(history.task.space, agent.knows))
+    note = f"the model is not asked here: it does not know {unknown}"
+    if any(note in trial.proposal.note for trial in history.trials):
+        return proposal
+    return dataclasses.replace(proposal, note="; ".join(filter(None, (note, proposal.note))))
 
 
 def default(history: History, what: str, note: str = "") -> Proposal:

@@ -5,8 +5,10 @@ The one place to change when measurements say otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 
+from localhpo.space import Space
 from localhpo.trial import Direction, State, Trial, is_better
 
 TRUST = 1.0
@@ -18,6 +20,11 @@ times that of as many blind samples. On the problems for choosing settings the m
 below 1.9); with all names hidden 2.1 (40 % below). So it tells the two apart only in part, and a
 model that is wrong about a family it does not know passes for sure."""
 
+KNOWN = 0.5
+"""A small model is asked where it knows at least this share of the hyperparameters by name. On
+kinds of spaces that it never saw its opinion was worse than none, and its samples do not tell:
+they are as close together as where it knows."""
+
 STARTUP = 3
 """Complete trials from which the optimiser knows enough to take turns with a model that talks."""
 
@@ -26,6 +33,35 @@ ENGINE_FLOOR = 0.5
 
 _PRIOR_TRIALS = 3.0
 """Trials of middling success that each side is credited with beforehand."""
+
+
+def strangers(space: Space, known: Collection[str]) -> list[str]:
+    """Return the hyperparameters whose names are not known, where anything is left to choose.
+
+    Names are compared without case and punctuation, and by their last part too: `clf__max_depth`
+    and `model.max-depth` are `max_depth`. Where nothing is told, nothing is strange.
+    """
+    if not known:
+        return []
+    plain = {_plain(name) for name in known}
+    return [
+        name
+        for name in _tuned(space)
+        if not {_plain(name), _plain(re.split(r"__|[./]", name)[-1])} & plain
+    ]
+
+
+def is_strange(space: Space, known: Collection[str]) -> bool:
+    """Return whether too little of the space is known by name for a small model to be asked."""
+    return len(strangers(space, known)) > (1.0 - KNOWN) * len(_tuned(space))
+
+
+def _tuned(space: Space) -> list[str]:
+    return [parameter.name for parameter in space.parameters if parameter.cardinality > 1]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def model_share(trials: Sequence[Trial], direction: Direction) -> float:

@@ -11,6 +11,7 @@ A model is a folder in Hugging Face layout. `card.toml` in it names every file w
     context_length = 2048
     prompt = "compact"               # which templates of prompts/ it is asked with, or "chat"
     not_good_at = ["families of models it never saw"]
+    knows = ["learning_rate", "max_depth"]    # a small model: the names that it was trained on
 
     [files]                          # every file that is loaded
     "model.safetensors" = "<sha256>"
@@ -71,6 +72,8 @@ class Card:
     """How: script, data, tokens, seconds, device."""
     measured: Mapping[str, Any] = field(default_factory=dict)
     not_good_at: tuple[str, ...] = ()
+    knows: tuple[str, ...] = ()
+    """Names of hyperparameters that a small model was trained on."""
 
     @property
     def digest(self) -> str:
@@ -220,7 +223,7 @@ def render(card: Card) -> str:
     lines = []
     for key in _SCALARS:
         lines.append(f"{key} = {_toml(getattr(card, key))}")
-    lines.append(f"not_good_at = {_toml(card.not_good_at)}")
+    lines += [f"{key} = {_toml(getattr(card, key))}" for key in _LISTS]
     for key in _TABLES:
         lines += ["", f"[{key}]"]
         lines += [f"{_toml_key(name)} = {_toml(v)}" for name, v in getattr(card, key).items()]
@@ -242,6 +245,9 @@ _SCALARS: Mapping[str, type] = {
     "context_length": int,
     "prompt": str,
 }
+_LINE = 100
+"""Characters of a line of a list, where its items are shorter."""
+_LISTS = ("not_good_at", "knows")
 _KEYS = tuple(f.name for f in fields(Card))
 
 
@@ -249,7 +255,7 @@ def _parse(table: Mapping[str, Any], path: Path) -> Card:
     for key in table:
         if key not in _KEYS:
             raise CardError(f"{path}: unknown key {key!r}", hint=did_you_mean(key, _KEYS))
-    values: dict[str, Any] = {"not_good_at": _not_good_at(table, path)}
+    values: dict[str, Any] = {key: _list(table, key, path) for key in _LISTS}
     values |= {key: _scalar(table, key, kind, path) for key, kind in _SCALARS.items()}
     values |= {key: _table(table, key, holds, path) for key, holds in _TABLES.items()}
     if values["prompt"] not in ("chat", "compact"):
@@ -290,10 +296,10 @@ def _check_files(files: Mapping[str, str], path: Path) -> None:
             raise CardError(f"{path}: [files] {name} must lie inside the model folder")
 
 
-def _not_good_at(table: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    value = table.get("not_good_at", [])
+def _list(table: Mapping[str, Any], key: str, path: Path) -> tuple[str, ...]:
+    value = table.get(key, [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise CardError(f"{path}: not_good_at must be a list of strings, but is {value!r}")
+        raise CardError(f"{path}: {key} must be a list of strings, but is {value!r}")
     return tuple(value)
 
 
@@ -355,5 +361,11 @@ def _toml(value: object) -> str:
     if isinstance(value, str):
         # TOML's basic strings take JSON's escapes, except that DEL must be escaped too.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    items = "".join(f"    {_toml(item)},\n" for item in cast("tuple[str, ...]", value))
-    return f"[\n{items}]" if items else "[]"
+    lines: list[str] = []
+    for item in cast("tuple[str, ...]", value):
+        said = f"{_toml(item)},"
+        if lines and len(lines[-1]) + len(said) < _LINE:
+            lines[-1] += f" {said}"
+        else:
+            lines.append(f"    {said}")
+    return "\n".join(["[", *lines, "]"]) if lines else "[]"

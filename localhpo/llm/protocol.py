@@ -53,6 +53,8 @@ class Model:
     prompt: Literal["chat", "compact"] = "chat"
     """Which templates of `prompts/` it is asked with."""
     deterministic: bool = True
+    knows: frozenset[str] = frozenset()
+    """Names of hyperparameters that it was trained on; empty: it does not tell."""
 
 
 @dataclass(frozen=True, slots=True)

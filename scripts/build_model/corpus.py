@@ -38,8 +38,8 @@ DRAWS = 400
 """Random configurations of a problem; half as many again are bred from the best."""
 
 ANSWERS = 8
-HISTORIES = 4
-"""Questions per problem; the first of them has no trials."""
+HISTORIES = 2
+"""Questions per problem; the first of them has no trials. Few: the space is what to learn from."""
 
 SHARPNESS = 0.015
 """Of answers: one is e times as likely as another whose regret is larger by this."""

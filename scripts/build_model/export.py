@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import evaluate, train
+from . import corpus, evaluate, functions, train
 
 NAME, VERSION = "sprout", "2"
 
@@ -57,10 +59,29 @@ def card(work: Path, target: Path, parameters: int, settings: train.Settings) ->
             summary="built in: first trials from what is usual in the field; small, and no talker",
             parameters=parameters, context_length=settings.context, prompt="compact",
             files=cards.hash_files(target), made=made, measured=measured(work),
-            not_good_at=NOT_GOOD_AT,
+            not_good_at=NOT_GOOD_AT, knows=known_names(work),
         )
     )  # fmt: skip
     (target / cards.CARD).write_text(text)
+
+
+SEEN = 30
+"""Problems of the training that a name must have come up in to be known."""
+
+_PARAMETER = re.compile(r"^(\S+) (?:float|int|ordinal|categorical|bool) ", re.MULTILINE)
+
+
+def known_names(work: Path) -> tuple[str, ...]:
+    """Return the names of hyperparameters that the training data tell something about.
+
+    Made-up names are each seen once; those of nameless functions are seen often and say nothing.
+    """
+    seen: Counter[str] = Counter()
+    for path in sorted((work / "questions").glob("shard-*.jsonl")):
+        for question in corpus.load(path):
+            if question.trials == 0 and question.source != f"function/{functions.NAMELESS}":
+                seen.update(set(_PARAMETER.findall(question.prompt)))
+    return tuple(sorted(name for name, count in seen.items() if count >= SEEN))
 
 
 def measured(work: Path) -> dict[str, float]:

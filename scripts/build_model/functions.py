@@ -164,9 +164,13 @@ THEMES: Mapping[str, tuple[Entry | Choice, ...]] = {
 }  # fmt: skip
 
 
+NAMELESS = "A function"
+"""Title of functions whose parameters' names say nothing."""
+
+
 def make(rng: np.random.Generator, data_sets: int) -> tuple[Space, Callable[..., Array], str]:
     """Return a space, its merits on some data sets (higher is better), and what it is called."""
-    if rng.uniform() < 0.25:
+    if rng.uniform() < 0.35:
         return _nameless(rng, data_sets)
     title = str(rng.choice(list(THEMES)))
     entries = list(THEMES[title])
@@ -221,9 +225,11 @@ def _peak(
 def _nameless(rng: np.random.Generator, data_sets: int) -> tuple[Space, Callable[..., Array], str]:
     """Return a function over parameters whose names say nothing."""
     stems = rng.permutation(["x", "p", "theta", "param", "w", "factor", "coef", "a", "b", "scale"])
+    letters = "xyzuvw" if rng.uniform() < 0.4 else ""
     parameters: list[Parameter] = []
-    for i in range(int(rng.integers(1, 8))):
+    for i in range(int(rng.integers(1, 7))):
         name = f"{stems[i % 3]}{i}" if rng.uniform() < 0.7 else f"{stems[i]}_{i}"
+        name = letters[i] if letters else name
         size = float(10.0 ** rng.integers(-3, 4))
         low = float(rng.choice([0.0, -size, size / 100, size / 10]))
         if low > 0 and rng.uniform() < 0.6:
@@ -238,7 +244,7 @@ def _nameless(rng: np.random.Generator, data_sets: int) -> tuple[Space, Callable
         peaks = [(float(rng.beta(1.5, 1.5)), 1.0) for _ in parameters]
         return _merit(space, peaks, [], rng)
 
-    return space, _each(space, [one() for _ in range(data_sets)]), "A function"
+    return space, _each(space, [one() for _ in range(data_sets)]), NAMELESS
 
 
 def _merit(

@@ -250,4 +250,4 @@ def from_function(rng: np.random.Generator) -> Problem:
     lower = bool(rng.uniform() < 0.5)
     target = "loss" if lower else "accuracy"
     said = words(target, lower, title, "", title.split()[-1].lower(), rng)
-    return Problem(space=space, merits=merits, source="function", **said)
+    return Problem(space=space, merits=merits, source=f"function/{title}", **said)

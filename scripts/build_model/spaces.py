@@ -84,10 +84,13 @@ SPELLINGS: Mapping[str, str] = {
     "true": "true", "false": "false", "TRUE": "true", "FALSE": "false",
 }  # fmt: skip
 
-PUBLISHED = 0.35
-"""Share of cuts that keep the names, bounds and spellings of the source."""
+OWN_WORDS = 0.5
+"""Share of cuts that keep the names and spellings of the source."""
 
-STRANGE = 0.12
+WHOLE = 0.4
+"""Share of these that keep its bounds as well."""
+
+STRANGE = 0.1
 """Share of cuts whose names are made up."""
 
 CAN_BE_OFF = frozenset(
@@ -133,9 +136,10 @@ def cut(dims: Sequence[Dim], fixed: Mapping[str, Any], rng: np.random.Generator)
         rng: the source of every choice.
     """
     manner = rng.uniform()
-    published, strange = manner < PUBLISHED, manner > 1.0 - STRANGE
+    own_words, strange = manner < OWN_WORDS, manner > 1.0 - STRANGE
+    whole = manner < OWN_WORDS * WHOLE
     kept = _choose(dims, rng)
-    if published:
+    if own_words:
         names = {dim.name: dim.name for dim in kept}
     else:
         names = _strange_names(kept, rng) if strange else _names(kept, rng)
@@ -154,7 +158,7 @@ def cut(dims: Sequence[Dim], fixed: Mapping[str, Any], rng: np.random.Generator)
                 when = {parent: active}
         elif dim.when is not None and fixed.get(dim.when[0]) not in dim.when[1]:
             continue
-        if published:
+        if whole or (own_words and dim.values):
             parameter, spelling = dim.parameter(when), {}
         else:
             parameter, spelling = _parameter(dim, names[dim.name], when, rng)
@@ -255,7 +259,8 @@ def round_points(dim: Dim, *, log: bool, rng: np.random.Generator) -> list[float
     """Return the round values of a range, in order: what a user would write as a bound."""
     if log:
         exponents = range(math.floor(math.log10(dim.low)), math.ceil(math.log10(dim.high)) + 1)
-        points = [float(f"{m}e{e}") for e in exponents for m in (1, 2, 3, 5)]
+        digits = (1, 2, 3, 5) if rng.uniform() < 0.6 else range(1, 10)
+        points = [float(f"{m}e{e}") for e in exponents for m in digits]
         if dim.integer and rng.uniform() < 0.5:
             points = [float(2**e) for e in range(12)]
     else:

@@ -22,9 +22,10 @@ class FakeBackend:
         answer: Answer,
         style: Style = "chat",
         context_length: int = 8192,
+        knows: frozenset[str] = frozenset(),
     ) -> None:
         self.answer = answer
-        self.model = Model("fake", "digest-of-fake", context_length, style)
+        self.model = Model("fake", "digest-of-fake", context_length, style, knows=knows)
         self.calls: list[dict[str, Any]] = []
         self.closed = False
 

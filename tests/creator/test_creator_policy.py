@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from localhpo.creator.policy import ENGINE_FLOOR, STARTUP, model_share, record
+from localhpo.creator.policy import (
+    ENGINE_FLOOR,
+    STARTUP,
+    is_strange,
+    model_share,
+    record,
+    strangers,
+)
+from localhpo.space import Categorical, Float, Int, Space
 from localhpo.trial import State
 
 
@@ -80,3 +88,35 @@ def test_the_record_is_the_share_of_trials_beaten_drawn_towards_a_half(trials_of
     assert record(trials[:1], trials, "minimize") == pytest.approx((1.5 + 1.0) / 4)
     assert record(trials[1:], trials, "minimize") == pytest.approx((1.5 + 0.5 + 0.0) / 5)
     assert record([], trials, "minimize") == 0.5
+
+
+def named(*names):
+    return Space([Float(name, 0.0, 1.0) for name in names])
+
+
+DRESSES = ["max_depth", "max-depth", "MaxDepth", "clf__max_depth", "model.max-depth"]
+
+
+@pytest.mark.parametrize("name", DRESSES)
+def test_names_are_known_in_any_dress(name):
+    assert strangers(named(name), {"max_depth"}) == []
+
+
+def test_a_name_that_only_begins_alike_is_strange():
+    assert strangers(named("max_depth_2", "depth"), {"max_depth"}) == ["max_depth_2", "depth"]
+
+
+def test_nothing_is_strange_where_the_model_does_not_tell_what_it_knows():
+    assert strangers(named("x", "y"), frozenset()) == []
+    assert not is_strange(named("x", "y"), frozenset())
+
+
+def test_a_space_is_strange_when_fewer_than_half_of_its_names_are_known():
+    known = {"alpha", "beta"}
+    assert not is_strange(named("alpha", "beta", "x", "y"), known)
+    assert is_strange(named("alpha", "x", "y"), known)
+
+
+def test_what_has_one_value_only_does_not_count():
+    space = Space([Float("alpha", 0.0, 1.0), Int("x", 3, 3), Categorical("y", ("a",))])
+    assert strangers(space, {"alpha"}) == []

@@ -28,6 +28,7 @@ CARD = Card(
     made={"script": "scripts/build_model", "tokens": 6_600_000, "seconds": 1320.5},
     measured={"regret at 1": 0.42, "small": 1e-8},
     not_good_at=("families it never saw", "German"),
+    knows=tuple(f"name_{n}" for n in range(30)),
 )
 
 

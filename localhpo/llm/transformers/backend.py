@@ -60,6 +60,7 @@ class TransformersBackend:
             context_length=card.context_length if card else _context_length(loaded.network.config),
             prompt=card.prompt if card else "chat",
             deterministic=loaded.network.device.type == "cpu",
+            knows=frozenset(card.knows) if card else frozenset(),
         )
 
     @property
