@@ -83,6 +83,7 @@ def test_a_request_always_bounds_and_seeds_the_answer() -> None:
         "seed": 7,
         "max_tokens": 50,
         "temperature": 1.0,
+        "chat_template_kwargs": {"enable_thinking": False},
         "structured_outputs": {"grammar": CONSTRAINT.grammar},
     }
 
