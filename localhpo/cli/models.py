@@ -45,7 +45,7 @@ def command(context: click.Context, as_json: bool) -> None:
     ),
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the models as JSON.")
-def list_models(as_json: bool) -> None:
+def list_(as_json: bool) -> None:
     """List the models on this machine, and profiles of models that are not.
 
     Each model is verified: its files must be what its card says. A profile says what a published
@@ -90,8 +90,8 @@ def show(name: str, tokens: int | None, as_json: bool) -> None:
     "add",
     cls=Command,
     examples=(
-        "localhpo models add ~/Qwen3-8B          # used where it is    # not run: needs a model",
-        "localhpo models add ~/Qwen3-8B --copy   # copied to the shelf # not run: needs a model",
+        "localhpo models add my-model                   # used where it is",
+        "localhpo models add my-model --name own --copy",
     ),
 )
 @click.argument("path", type=click.Path(path_type=Path))

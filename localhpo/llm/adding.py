@@ -1,9 +1,9 @@
 """Makes the card of a model that a user brings, and puts it on the shelf.
 
 Everything on the card comes from the folder's own files: config.json, the headers of the weights,
-the chat template, the README. A folder that could run code, is not complete, or holds the weights of
-another architecture than it says is refused. Its files stay where they are, unless a copy is asked
-for: models have tens of gigabytes.
+the chat template, the README. A folder that could run code, is not complete, or holds the weights
+of another architecture than it says is refused. Its files stay where they are, unless a copy is
+asked for: models have tens of gigabytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from localhpo.errors import CardError, InputError
 from localhpo.llm import cards, profiles
 from localhpo.llm.card import CARD, Card, render
 from localhpo.llm.folder import config, licence, safety, thinking, weights
+from localhpo.llm.folder.config import Shape
+from localhpo.llm.folder.weights import Weights
 from localhpo.llm.hashing import file_sha256
+from localhpo.llm.memory import Memory
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
@@ -72,8 +75,7 @@ def draft(folder: Path, name: str, on_file: OnFile | None = None) -> Card:
     safety.check(folder)
     said = config.read(folder)
     config.check_architecture(said)
-    shape = config.shape(said)
-    found = weights.describe(weights.read(folder), shape)
+    shape, found, memory = measure(folder)
     if not any((folder / file).is_file() for file in _TOKENIZERS):
         raise CardError(
             f"{folder} holds no tokenizer: none of {', '.join(_TOKENIZERS)}",
@@ -90,13 +92,27 @@ def draft(folder: Path, name: str, on_file: OnFile | None = None) -> Card:
         context_length=shape.context_length,
         prompt="chat",
         files=_hashes(folder, on_file),
-        dtype=shape.dtype or found.dtype,
+        dtype=shape.dtype,
         quantization=shape.quantization,
         profile=profiles.agreeing(folder.name, said),
         chat_template_kwargs=switch.chat_template_kwargs,
         answer_prefix=switch.answer_prefix,
-        memory=replace(shape.cache, weights_bytes=found.size_bytes),
+        memory=memory,
     )
+
+
+def measure(folder: Path) -> tuple[Shape, Weights, Memory]:
+    """Return what a folder's model is and needs, from config.json and the headers of its weights.
+
+    Raises:
+        CardError: it is not complete, or its weights are another model's.
+    """
+    said = config.read(folder)
+    shape = config.shape(said)
+    found = weights.describe(weights.read(folder), shape)
+    if not shape.dtype:
+        shape = config.shape({**said, "dtype": found.dtype})
+    return shape, found, replace(shape.cache, weights_bytes=found.size_bytes)
 
 
 def _check_name(name: str, folder: Path) -> None:

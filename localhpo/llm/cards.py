@@ -1,9 +1,9 @@
 """Model folders: whether they are what their card says, and where they are.
 
-A model is a folder in Hugging Face layout, with a card (`localhpo.llm.card`) that names every file
-with its sha256. Models that ship with LocalHPO have it inside. A model that a user brings gets one
-on the user's shelf, `$LOCALHPO_MODELS` (`localhpo.llm.adding`): beside its files where they lie there
-too, else in a folder that holds the card alone, which says where the files are.
+A model is a folder in Hugging Face layout, with a card (`localhpo.llm.card`) that names every
+file with its sha256. Models that ship with LocalHPO have it inside. A model that a user brings
+gets one on the user's shelf, `$LOCALHPO_MODELS` (`localhpo.llm.adding`): beside its files where
+they lie there too, else in a folder that holds the card alone, which says where the files are.
 
 A folder may come without a card: nothing is verified then, and its digest is computed. Either way
 it holds no code and no pickle: weights are safetensors, and code that comes with a model is never

@@ -48,7 +48,7 @@ class Memory:
         return tokens * self.token_bytes + in_window + self.state_bytes
 
     def in_single_precision(self, parameters: int) -> Memory:
-        """Return what the model takes where it runs in process on a CPU, unpacked."""
+        """Return what the model takes, at most, where it runs in process on a CPU, unpacked."""
         scale = _SINGLE / self.number_bytes
         return Memory(
             weights_bytes=_SINGLE * parameters,

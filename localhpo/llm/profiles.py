@@ -68,13 +68,13 @@ def differences(profile: Profile, said: Config) -> list[str]:
         found = config.shape(said)
     except CardError as exc:
         return [str(exc)]
-    pairs = [
+    pairs: list[tuple[str, int, int]] = [
         (key.replace("_", " "), getattr(found, key), getattr(profile.shape, key))
         for key in ("context_length", "layers", "hidden_size", "vocab_size")
     ]
     tokens = profile.shape.context_length
-    caches = (shape.cache.kv_bytes(tokens) for shape in (found, profile.shape))
-    pairs.append((f"bytes of KV cache for {tokens:,} tokens", *caches))
+    own_cache, its_cache = found.cache.kv_bytes(tokens), profile.shape.cache.kv_bytes(tokens)
+    pairs.append((f"bytes of KV cache for {tokens:,} tokens", own_cache, its_cache))
     return [f"{what}: {own:,}, not {its:,}" for what, own, its in pairs if own != its]
 
 

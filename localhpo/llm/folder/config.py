@@ -106,8 +106,8 @@ def check_architecture(config: Config) -> None:
     )
     if config.get("is_encoder_decoder") or not continues or "model_type" not in config:
         raise CardError(
-            "config.json must describe a model that continues a text (architectures: ...ForCausalLM,"
-            f" and a model_type), but says architectures {name}",
+            "config.json must describe a model that continues a text (architectures:"
+            f" ...ForCausalLM, and a model_type), but says architectures {name}",
             hint="bring a decoder, such as a Qwen, Llama, Gemma, Phi or gpt-oss",
         )
 
@@ -122,7 +122,7 @@ def shape(config: Config) -> Shape:
     dtype = str(_first(config, text, "dtype", "torch_dtype") or "")
     quantization, bits = _quantization(config)
     return Shape(
-        architecture=str(config["model_type"]),
+        architecture=str(config.get("model_type") or "unknown"),
         context_length=_number(text, "max_position_embeddings"),
         layers=_number(text, "num_hidden_layers"),
         hidden_size=_number(text, "hidden_size"),
@@ -233,7 +233,8 @@ def _window(text: Config) -> int:
 
 def _quantization(config: Config) -> tuple[str, int]:
     """Return how weights are packed, and into how many bits."""
-    said = _first(config, config.get("text_config", {}), "quantization_config") or {}
+    text: Config = config.get("text_config") or {}
+    said = _first(config, text, "quantization_config") or {}
     method = str(said.get("quant_method") or "")
     if not method:
         return "", 0
@@ -249,8 +250,9 @@ _FIXED_BITS = {"mxfp4": 4, "fp8": 8}
 def _bits_of_groups(said: Config) -> int:
     """Return the bits of the first group of weights, as compressed-tensors lists them."""
     groups = said.get("config_groups") or {}
-    weights = next(iter(groups.values()), {}).get("weights") or {}
-    return int(weights.get("num_bits") or 0)
+    for group in groups.values():
+        return int((group.get("weights") or {}).get("num_bits") or 0)
+    return 0
 
 
 def _first(a: Config, b: Config, *keys: str) -> Any:

@@ -33,7 +33,7 @@ def _from_readme(folder: Path) -> str:
     head = re.match(r"---\s*\n(.*?)\n---", _head(folder / "README.md"), re.DOTALL)
     if head is None:
         return ""
-    said = dict(_KEY.findall(head[1]))
+    said: dict[str, str] = dict(_KEY.findall(head[1]))
     licence = said.get("license", "")
     if licence == "other":
         return said.get("license_name", "")

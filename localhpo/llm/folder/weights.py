@@ -186,7 +186,8 @@ def _parameters(name: str, tensor: Tensor, shape: Shape) -> int:
 
 def _check_match(tensors: Mapping[str, Tensor], shape: Shape) -> None:
     wanted = (shape.vocab_size, shape.hidden_size)
-    plain = {n: t for n, t in tensors.items() if t.dtype not in _BITS and not _OTHER_PARTS.search(n)}
+    language = {name: t for name, t in tensors.items() if not _OTHER_PARTS.search(name)}
+    plain = {name: t for name, t in language.items() if t.dtype not in _BITS}
     for name in filter(_EMBEDDING.search, plain):
         if plain[name].shape != wanted:
             raise CardError(
@@ -194,7 +195,7 @@ def _check_match(tensors: Mapping[str, Tensor], shape: Shape) -> None:
                 f" of width {wanted[1]}, {name} has shape {plain[name].shape}",
                 hint="copy config.json and the weights from the same place",
             )
-    layers = [int(m[1]) for n in tensors if not _OTHER_PARTS.search(n) and (m := _LAYER.search(n))]
+    layers = [int(found[1]) for name in language if (found := _LAYER.search(name))]
     if layers and max(layers) + 1 < shape.layers:
         raise CardError(
             f"the weights belong to another model than config.json: it says {shape.layers} layers,"

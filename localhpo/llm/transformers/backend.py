@@ -19,6 +19,7 @@ from localhpo.llm.transformers import loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
     from localhpo.llm.transformers.decoding import Decoder
 
 
