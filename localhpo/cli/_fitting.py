@@ -31,9 +31,8 @@ def checks(inventory: Inventory) -> Iterator[Check]:
     """Yield whether each model and each profile fits: a GPU where there is one, else the RAM."""
     room = find_room(inventory)
     if room is None:
-        yield Check(
-            "fit", "note", "how much memory the GPUs have is not known", "pip install nvidia-ml-py"
-        )
+        told = "how much memory this machine has is not known"
+        yield Check("fit", "note", told, "pip install nvidia-ml-py")
         return
     precision = "in single precision, as in process on CPUs, " if room.single_precision else ""
     yield Check(
@@ -52,7 +51,7 @@ def checks(inventory: Inventory) -> Iterator[Check]:
 
 def find_room(inventory: Inventory) -> Room | None:
     """Return the largest GPU, or the RAM where there is none; None where nothing is known."""
-    if not inventory.gpus:
+    if not inventory.gpus and inventory.memory_mb is not None:
         return Room("the RAM", int(inventory.memory_mb * _MB), single_precision=True)
     known = {gpu.id: gpu.memory_mb for gpu in inventory.gpus if gpu.memory_mb is not None}
     if not known:
