@@ -52,7 +52,8 @@ ALSO = {
 
 HOME_OF: dict[str, set[str]] = {
     "duckdb": {"store"},
-    "jinja2": {"creator.prompt", "analysis.report", "llm.transformers"},  # there: its errors
+    # In llm.transformers: its errors; in llm.folder: chat templates are rendered.
+    "jinja2": {"creator.prompt", "analysis.report", "llm.transformers", "llm.folder.thinking"},
     "click": {"cli"},
     "rich": {"cli"},
     "torch": {"llm.transformers", "finetune.train"},

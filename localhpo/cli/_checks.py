@@ -37,7 +37,8 @@ class Check:
 def all_checks() -> list[Check]:
     """Return every finding."""
     checks: tuple[Callable[[], Iterator[Check]], ...] = (
-        _python, _packages, _extras, _devices, _store, _disk, _models, _prompts, _offline,
+        _python, _packages, _extras, _devices, _store, _disk, _models, _fit, _prompts,
+        _offline,
     )  # fmt: skip
     return [finding for check in checks for finding in check()]
 
@@ -161,11 +162,18 @@ def _models() -> Iterator[Check]:
         if entry.state == "broken":
             yield Check(f"model {entry.name}", "bad", entry.error, "copy the model folder again")
         else:
-            size = wording.memory(entry.size_bytes / 1e6)
+            size = wording.memory(entry.size_bytes / 2**20)
             yield Check(f"model {entry.name}", "ok", f"{entry.state}, {size}")
     if DEFAULT not in {entry.name for entry in found}:
         hint = "install LocalHPO again, or choose engines with --creator tpe"
         yield Check("models", "note", f"the built-in model {DEFAULT} is not there", hint)
+
+
+def _fit() -> Iterator[Check]:
+    from localhpo.cli import _fitting
+    from localhpo.scheduler.devices import find_inventory
+
+    yield from _fitting.checks(find_inventory())
 
 
 def _prompts() -> Iterator[Check]:

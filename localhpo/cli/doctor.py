@@ -27,8 +27,9 @@ _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "bad": ("bad", "bol
 def command(context: click.Context, as_json: bool) -> None:
     """Check that everything is in place.
 
-    Python, packages, devices, the store, models, prompts and disk. The exit code is 0 where
-    LocalHPO is usable, and 1 where something must be mended first.
+    Python, packages, devices, the store, disk, models, prompts, and which models fit this machine,
+    with the sum. The exit code is 0 where LocalHPO is usable, and 1 where something must be mended
+    first.
     """
     import dataclasses
 

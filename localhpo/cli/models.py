@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,8 +11,7 @@ from localhpo.cli._help import Command, Group
 
 if TYPE_CHECKING:
     from localhpo.llm.cards import Entry
-
-_STATE_STYLES = {"verified": "green", "no card": "yellow", "broken": "red"}
+    from localhpo.llm.profiles import Profile
 
 
 @click.group(
@@ -27,14 +27,31 @@ _STATE_STYLES = {"verified": "green", "no card": "yellow", "broken": "red"}
 @click.option("--json", "as_json", is_flag=True, help="Print the models as JSON.")
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List the language models on this machine.
+    """List, add and verify the language models on this machine.
 
-    Each is verified: its files must be what its card says. Shown are those that come with
-    LocalHPO, and the folders below the one that LOCALHPO_MODELS names. LocalHPO never
-    downloads any.
+    A model comes with LocalHPO, or is on your shelf: the folder that LOCALHPO_MODELS names, else
+    ~/.local/share/localhpo/models. LocalHPO never downloads any.
     """
     if context.invoked_subcommand is None:
         _list(as_json)
+
+
+@command.command(
+    "list",
+    cls=Command,
+    examples=(
+        "localhpo models list",
+        "localhpo models list --json",
+    ),
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the models as JSON.")
+def list_(as_json: bool) -> None:
+    """List the models on this machine, and profiles of models that are not.
+
+    Each model is verified: its files must be what its card says. A profile says what a published
+    model needs; its figures are unverified until you add a folder that agrees with them.
+    """
+    _list(as_json)
 
 
 @command.command(
@@ -43,125 +60,149 @@ def command(context: click.Context, as_json: bool) -> None:
     examples=(
         "localhpo models show sprout",
         "localhpo models show sprout --json",
+        "localhpo models show qwen3-8b --tokens 32768    # a profile: what it would need",
     ),
 )
 @click.argument("name")
+@click.option(
+    "--tokens",
+    type=click.IntRange(min=1),
+    help="Length of prompt and answer for which the KV cache is worked out.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the model as JSON.")
-def show(name: str, as_json: bool) -> None:
-    """Show the card of a model.
+def show(name: str, tokens: int | None, as_json: bool) -> None:
+    """Show the card of a model, or a profile.
 
-    How it was made, what was measured, and what it is not good at.
+    How it was made, what was measured, what memory it needs, and what it is not good at.
+    """
+    from localhpo.cli import _model_views, _output
+    from localhpo.llm.memory import PROPOSAL_TOKENS
+
+    found = _find(name)
+    record = _model_views.record(found, full=True, tokens=tokens or PROPOSAL_TOKENS)
+    if as_json:
+        _output.print_json(record)
+    else:
+        _output.show(_model_views.facts(record))
+
+
+@command.command(
+    "add",
+    cls=Command,
+    examples=(
+        "localhpo models add my-model                   # used where it is",
+        "localhpo models add my-model --name own --copy",
+    ),
+)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--name", default="", help="What to call it; the folder's name by default.")
+@click.option("--copy", is_flag=True, help="Copy its files to the shelf, however large they are.")
+@click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
+def add(path: Path, name: str, copy: bool, as_json: bool) -> None:
+    """Make the card of a model of yours, so that `run --model NAME` finds it.
+
+    PATH is a folder in Hugging Face layout with safetensors weights. Its files are checked and
+    hashed, and stay where they are. Refused are pickles, code, links that lead out of the folder,
+    missing files, and weights of another architecture than config.json says.
+    """
+    from localhpo.cli import _model_views, _output
+    from localhpo.llm import adding, cards
+
+    card = adding.add(path, name, copy=copy, on_file=_tell)
+    entry = cards.entry(cards.find(card.name), name=card.name)
+    if as_json:
+        _output.print_json(_model_views.record(entry, full=True))
+        return
+    _output.show(_model_views.facts(_model_views.record(entry, full=False)))
+    for note in _model_views.notes(card, path.resolve()):
+        click.echo(f"note: {note}")
+    click.echo(f"Use it: localhpo run TASK --model {card.name}")
+
+
+@command.command(
+    "verify",
+    cls=Command,
+    examples=(
+        "localhpo models verify",
+        "localhpo models verify sprout --json",
+    ),
+)
+@click.argument("names", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_context
+def verify(context: click.Context, names: tuple[str, ...], as_json: bool) -> None:
+    """Hash the files of models again, and say what changed.
+
+    NAMES are models; all that have a card by default. The exit code is 1 where one differs.
     """
     from localhpo.cli import _output
+    from localhpo.llm import cards
 
-    entry = _find(name)
+    known = [place.name for place in cards.places() if (place / cards.CARD).is_file()]
+    found = {name: _changes(name) for name in names or known}
     if as_json:
-        _output.print_json(_record(entry, full=True))
+        _output.print_json([{"name": name, "changes": changes} for name, changes in found.items()])
     else:
-        _print(entry)
+        for name, changes in found.items():
+            click.echo(f"{name}: {'as its card says' if not changes else 'not as its card says'}")
+            for change in changes:
+                click.echo(f"  {change}")
+    context.exit(1 if any(found.values()) else 0)
+
+
+def _changes(name: str) -> list[str]:
+    """Return how a model differs from its card, every file read again."""
+    from localhpo.errors import CardError
+    from localhpo.llm import cards
+
+    folder = cards.find(name)
+    try:
+        card = cards.load(folder)
+        cards.refuse_code(folder)
+    except CardError as exc:
+        return [str(exc)]
+    return [str(change) for change in cards.differences(folder, card, again=True)]
 
 
 def _list(as_json: bool) -> None:
-    from localhpo.cli import _output, _views
+    from localhpo.cli import _model_views, _output
     from localhpo.llm.cards import entries
+    from localhpo.llm.profiles import profiles
 
     found = entries()
+    added = {entry.card.profile: entry.name for entry in found if entry.card}
     if as_json:
-        _output.print_json([_record(entry) for entry in found])
+        records = [_model_views.record(entry) for entry in found]
+        records += [
+            {**_model_views.record(profile), "added_as": added.get(profile.name, "")}
+            for profile in profiles().values()
+        ]
+        _output.print_json(records)
         return
-    if not found:
-        click.echo("no models: LOCALHPO_MODELS names the folder that holds yours")
-        return
-    table = _views.plain_table(
-        "model", "parameters", "size", "context", "prompt", "licence", "files",
-        right=("parameters", "size", "context"),
-    )  # fmt: skip
-    for entry in found:
-        table.add_row(*_cells(entry))
-    _output.show(table)
+    _output.show(_model_views.models_table(found))
+    others = [profile for profile in profiles().values() if profile.name not in added]
+    click.echo("\nNot here, but known, as published; unverified until you add a folder:\n")
+    _output.show(_model_views.profiles_table(others))
 
 
-def _cells(entry: Entry) -> tuple[Any, ...]:
-    from rich.text import Text
-
-    card = entry.card
-    facts = (
-        ("-", "-", "-", "-")
-        if card is None
-        else (f"{card.context_length:,}", card.prompt, card.license, _amount(card.parameters))
-    )
-    context, prompt, licence, parameters = facts
-    state = Text(entry.state, style=_STATE_STYLES[entry.state])
-    if entry.error:
-        state.append(f": {entry.error}", style="")
-    return entry.name, parameters, _size(entry.size_bytes), context, prompt, licence, state
-
-
-def _find(name: str) -> Entry:
-    """Return the model of that name, or in that folder.
+def _find(name: str) -> Entry | Profile:
+    """Return the model of that name or in that folder, or else the profile of that name.
 
     Raises:
         InputError: there is none.
     """
-    from localhpo.llm import cards
+    from localhpo.errors import InputError
+    from localhpo.llm import cards, profiles
 
-    return cards.entry(cards.find(name))
-
-
-def _print(entry: Entry) -> None:
-    from rich.table import Table
-
-    from localhpo.cli import _output
-
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for key, value in _record(entry, full=True).items():
-        for line_key, line in _lines(key, value):
-            grid.add_row(line_key, line)
-    _output.show(grid)
+    try:
+        return cards.entry(cards.find(name))
+    except InputError:
+        if (profile := profiles.profiles().get(name)) is None:
+            raise
+        return profile
 
 
-def _lines(key: str, value: Any) -> list[tuple[str, str]]:
-    """Return the lines that show one fact: a table or a list takes one line for each entry."""
-    if isinstance(value, dict):
-        items = [f"{name}: {item}" for name, item in value.items()]
-    elif isinstance(value, list):
-        items = [str(item) for item in value]
-    else:
-        items = [str(value)] if value not in (None, "") else []
-    title = key.replace("_", " ")
-    return [(title if i == 0 else "", item) for i, item in enumerate(items)]
-
-
-def _record(entry: Entry, *, full: bool = False) -> dict[str, Any]:
-    import dataclasses
-
-    from localhpo.analysis.records import jsonable
-
-    record: dict[str, Any] = {
-        "name": entry.name,
-        "state": entry.state,
-        "error": entry.error,
-        "path": str(entry.path),
-        "size_bytes": entry.size_bytes,
-    }
-    if entry.card is not None:
-        card: dict[str, Any] = jsonable(dataclasses.asdict(entry.card))
-        card["digest"] = entry.card.digest
-        kept = card if full else {k: v for k, v in card.items() if k not in ("files", "made")}
-        record.update({key: value for key, value in kept.items() if key != "name"})
-    return record
-
-
-def _amount(number: int) -> str:
-    for limit, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= limit:
-            return f"{number / limit:.3g}{unit}"
-    return str(number)
-
-
-def _size(size_bytes: int) -> str:
-    from localhpo.analysis.wording import memory
-
-    return memory(size_bytes / 1e6)
+def _tell(file: Path) -> None:
+    """Say which file is read, where that takes long enough to wonder."""
+    if file.stat().st_size > 10**9:
+        click.echo(f"reading {file}", err=True)

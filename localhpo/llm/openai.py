@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from localhpo.errors import BackendError, GenerationError, InputError
-from localhpo.llm import probe, seeds, tokens
+from localhpo.llm import cards, probe, profiles, seeds, tokens
+from localhpo.llm.folder import thinking
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
 from localhpo.llm.server import Refusal, Server
 
@@ -60,6 +61,8 @@ class OpenAIBackend:
                 context_length=_context_length(self._server, served),
                 deterministic=False,  # batching changes rounding, and some ignore the seed
             )
+            self._switch: Mapping[str, Any] = {}
+            self._switch = probe.accepted(self._ask_probe, _switch_fields(served["id"]))
             self.form = probe.strongest_form(self._ask_probe, self._server.url)
         except BaseException:
             self._server.close()
@@ -87,7 +90,8 @@ class OpenAIBackend:
         """Return `n` completions. The seed of each is that of the request it came with."""
         if self._closed:
             raise BackendError("the backend is closed")
-        request = _Request(messages, self.form.fields(constraint), max_tokens, temperature)
+        fields = {**self._switch, **self.form.fields(constraint)}
+        request = _Request(messages, fields, max_tokens, temperature)
         if n > 1 and self._together:
             completions = self._ask_together(request, n, seed)
         else:
@@ -117,7 +121,7 @@ class OpenAIBackend:
         return _completions(reply, request, seed, time.perf_counter() - started)
 
     def _ask_probe(self, message: Message, fields: Mapping[str, Any], max_tokens: int) -> str:
-        request = _Request([message], fields, max_tokens, 1.0)
+        request = _Request([message], {**self._switch, **fields}, max_tokens, 1.0)
         return self._ask(request, 1, 0)[0].text
 
 
@@ -138,6 +142,23 @@ class _Request:
             "temperature": self.temperature,
             **self.fields,
         }
+
+
+def _switch_fields(name: str) -> Mapping[str, Any]:
+    """Return what keeps a model of that name from thinking, as servers take it.
+
+    vLLM, SGLang and llama.cpp pass `chat_template_kwargs` on to the template; vLLM reads the effort
+    of gpt-oss from a field of its own, and Ollama that of every model.
+    """
+    known = profiles.named(name)
+    kwargs = dict(known.chat_template_kwargs if known else thinking.UNKNOWN)
+    for folder, card in cards.available():
+        if name in (card.name, folder.name, str(folder)):
+            kwargs = dict(card.chat_template_kwargs)
+    if not kwargs:
+        return {}
+    effort = {key: kwargs[key] for key in ("reasoning_effort",) if key in kwargs}
+    return {"chat_template_kwargs": kwargs, **effort}
 
 
 def _choose(server: Server, name: str | None) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from localhpo.errors import ConstraintError, GenerationError
+from localhpo.errors import BackendError, ConstraintError, GenerationError
 from localhpo.llm.protocol import Constraint, Message
 from localhpo.llm.server import Refusal
 
@@ -97,6 +97,18 @@ _HOW_TO_FIX = (
 
 Ask = Callable[[Message, Mapping[str, Any], int], str]
 """From a message, fields of the request and `max_tokens` to an answer."""
+
+
+def accepted(ask: Ask, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return fields that a server takes in a request: all of them, or none."""
+    try:
+        if fields:
+            ask(Message("user", "Answer with exactly this, and nothing else: ok"), fields, 1)
+    except Refusal:
+        return {}
+    except (GenerationError, BackendError):
+        pass  # one token is hardly ever an answer; a server that is gone is told of by what follows
+    return fields
 
 
 def strongest_form(ask: Ask, where: str) -> Form:

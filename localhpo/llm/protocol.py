@@ -19,7 +19,7 @@ Laws, which `tests/contracts/test_backend_contract.py` runs over every implement
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 
@@ -55,6 +55,10 @@ class Model:
     deterministic: bool = True
     knows: frozenset[str] = frozenset()
     """Names of hyperparameters that it was trained on; empty: it does not tell."""
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """What its chat template is told beside the messages, so that it does not think aloud."""
+    answer_prefix: str = ""
+    """What a rendered prompt is followed by, where that leads past the place for thoughts."""
 
 
 @dataclass(frozen=True, slots=True)

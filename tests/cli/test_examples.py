@@ -7,6 +7,7 @@ import sys
 
 import click
 import pytest
+from tiny_model import make_model
 
 from localhpo.cli import cli, main
 from localhpo.study import Study
@@ -80,7 +81,10 @@ def test_examples_are_shown_as_they_are(capsys):
 @pytest.mark.parametrize("example", list(examples()))
 def test_an_example_works(example, request, tmp_path, monkeypatch, capsys):
     verb = example.split()[1]
-    if verb in ("run", "enqueue"):
+    if "my-model" in example:
+        make_model(tmp_path / "my-model")
+        monkeypatch.chdir(tmp_path)
+    elif verb in ("run", "enqueue"):
         make_project(tmp_path)
         monkeypatch.chdir(tmp_path)
     elif verb == "init":

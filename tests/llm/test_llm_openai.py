@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from model_server import Answer, Body, Reply, completion, enforcing, failure, serving
+from tiny_model import add_card
 
 from localhpo.errors import BackendError, ConstraintError, GenerationError, InputError
 from localhpo.llm import Backend, Completion, Constraint, Message, open_backend
@@ -83,8 +85,55 @@ def test_a_request_always_bounds_and_seeds_the_answer() -> None:
         "seed": 7,
         "max_tokens": 50,
         "temperature": 1.0,
+        "chat_template_kwargs": {"enable_thinking": False},
         "structured_outputs": {"grammar": CONSTRAINT.grammar},
     }
+
+
+# How a model is kept from thinking
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("tiny", {"chat_template_kwargs": {"enable_thinking": False}}),
+        ("Qwen/Qwen3-8B", {"chat_template_kwargs": {"enable_thinking": False}}),
+        ("Qwen/Qwen3-4B-Instruct-2507", {}),
+        (
+            "openai/gpt-oss-20b",
+            {"chat_template_kwargs": {"reasoning_effort": "low"}, "reasoning_effort": "low"},
+        ),
+        ("mine", {"chat_template_kwargs": {"think": "little"}}),
+    ],
+)
+def test_a_server_is_told_not_to_let_the_model_think(
+    name: str, sent: dict[str, Any], tiny_model: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("LOCALHPO_MODELS", str(tmp_path))
+    shutil.copytree(tiny_model, tmp_path / "mine")
+    add_card(tmp_path / "mine", chat_template_kwargs={"think": "little"})
+    with serving(holding(three), models=[{"id": name}]) as server:
+        backend = OpenAIBackend(server.url)
+        backend.generate(ASKED, CONSTRAINT, max_tokens=50)
+        switches = [
+            {k: body[k] for k in ("chat_template_kwargs", "reasoning_effort") if k in body}
+            for body in server.requests
+        ]
+    assert len(switches) > 4 and all(switch == sent for switch in switches)
+
+
+def test_a_server_that_refuses_the_switch_is_asked_without() -> None:
+    def strict(body: Body) -> Reply:
+        if "chat_template_kwargs" in body:
+            return failure(400, "unrecognized field: chat_template_kwargs")
+        return holding(three)(body)
+
+    with serving(strict) as server:
+        backend = OpenAIBackend(server.url)
+        assert backend.generate(ASKED, CONSTRAINT, max_tokens=50)[0].text == ANSWER
+        assert ["chat_template_kwargs" in body for body in server.requests[:2]] == [True, False]
+        assert "chat_template_kwargs" not in server.requests[-1]
 
 
 def test_a_key_is_sent_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,6 @@ from localhpo.creator.bayes.gp import Array
 from localhpo.creator.guard import Guard, Verdict
 from localhpo.creator.protocol import History
 from localhpo.creator.seeds import derive
-from localhpo.space import Space
 from localhpo.trial import COUNTED, Config, Proposal, State, Trial
 
 NAME = "bo"
@@ -151,9 +150,7 @@ def _whose(
     return plain, f"without the model's opinion, whose chance was {chance:.2f}"
 
 
-def _blind(
-    history: History, opinion: Opinion | None, rng: np.random.Generator
-) -> Iterator[Config]:
+def _blind(history: History, opinion: Opinion | None, rng: np.random.Generator) -> Iterator[Config]:
     """Yield candidates where the trials tell too little."""
     space = history.task.space
     yield space.default()

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 from localhpo.errors import BackendError, CardError
 from localhpo.llm import cards, seeds
+from localhpo.llm.card import Card
+from localhpo.llm.folder import thinking
+from localhpo.llm.folder.thinking import Switch
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
 from localhpo.llm.transformers import loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from localhpo.llm.cards import Card
     from localhpo.llm.transformers.decoding import Decoder
 
 
@@ -41,7 +43,7 @@ class TransformersBackend:
             BackendError: the model cannot be used under a grammar, or not on this device.
             MissingExtraError: torch, transformers or llguidance is not installed.
         """
-        card = _checked_card(folder)
+        card = cards.checked(folder)
         loading.import_libraries()
         from localhpo.llm.transformers.decoding import Decoder
         from localhpo.llm.transformers.network import Network
@@ -54,6 +56,7 @@ class TransformersBackend:
             self._decoder: Decoder | None = Decoder(
                 Network(loaded.network), loaded.grammar_tokenizer
             )
+        switch = _switch(card, loaded.tokenizer.chat_template)
         self._model = Model(
             name=card.name if card else folder.resolve().name,
             digest=card.digest if card else cards.fingerprint(folder),
@@ -61,6 +64,8 @@ class TransformersBackend:
             prompt=card.prompt if card else "chat",
             deterministic=loaded.network.device.type == "cpu",
             knows=frozenset(card.knows) if card else frozenset(),
+            chat_template_kwargs=switch.chat_template_kwargs,
+            answer_prefix=switch.answer_prefix,
         )
 
     @property
@@ -131,12 +136,13 @@ class TransformersBackend:
                 [{"role": m.role, "content": self._as_data(m.content)} for m in messages],
                 tokenize=False,
                 add_generation_prompt=True,
-                enable_thinking=False,  # for templates that know it; others ignore it
+                **self._model.chat_template_kwargs,
             )
         except TemplateError as exc:
             raise BackendError(
                 f"the chat template of model {self._model.name} refuses the messages: {exc}"
             ) from exc
+        text += self._model.answer_prefix
         tokens = self._tokenizer(text, add_special_tokens=False, verbose=False)
         return list(tokens["input_ids"])
 
@@ -185,16 +191,11 @@ def _pattern(words: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
-def _checked_card(folder: Path) -> Card | None:
-    """Return the verified card; None for a folder without one, which holds no code either."""
-    if not folder.is_dir():
-        raise CardError(f"there is no model folder {folder}")
-    if (folder / cards.CARD).is_file():
-        card = cards.load(folder)
-        cards.verify(folder, card)
-        return card
-    cards.refuse_code(folder)
-    return None
+def _switch(card: Card | None, template: str | None) -> Switch:
+    """Return how the model is kept from thinking: as its card says, else as its template can."""
+    if card and (card.chat_template_kwargs or card.answer_prefix):
+        return Switch(card.chat_template_kwargs, card.answer_prefix)
+    return thinking.switch(template or "")
 
 
 def _context_length(config: object) -> int:

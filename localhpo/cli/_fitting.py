@@ -1,0 +1,90 @@
+"""Which models fit this machine, with the sum that says so: part of `localhpo doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from localhpo.cli._checks import Check
+from localhpo.cli._model_views import arithmetic, size
+from localhpo.llm import cards, profiles
+from localhpo.llm.card import Card
+from localhpo.llm.memory import PROPOSAL_TOKENS, Memory, need
+from localhpo.scheduler.placement import Inventory
+
+_MB = 2**20
+_SMALLER = "choose a smaller model, or a version with packed weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where a model would run."""
+
+    name: str
+    memory_bytes: int
+    single_precision: bool
+    """Whether weights are unpacked to four bytes each, as in process on a CPU."""
+
+
+def checks(inventory: Inventory) -> Iterator[Check]:
+    """Yield whether each model and each profile fits: a GPU where there is one, else the RAM."""
+    room = find_room(inventory)
+    if room is None:
+        told = "how much memory this machine has is not known"
+        yield Check("fit", "note", told, "pip install nvidia-ml-py")
+        return
+    precision = "in single precision, as in process on CPUs, " if room.single_precision else ""
+    yield Check(
+        "fit",
+        "ok",
+        f"models are held against {room.name} with {size(room.memory_bytes)}, {precision}for"
+        f" proposals of {PROPOSAL_TOKENS:,} tokens; trials need room beside them",
+    )
+    for folder, card in cards.available():
+        yield _of_model(folder, card, room)
+    for profile in profiles.profiles().values():
+        length = profile.shape.context_length
+        _, told = told_fit(profile.memory, profile.parameters, length, room)
+        yield Check(f"profile {profile.name}", "ok", told)
+
+
+def find_room(inventory: Inventory) -> Room | None:
+    """Return the largest GPU, or the RAM where there is none; None where nothing is known."""
+    if not inventory.gpus and inventory.memory_mb is not None:
+        return Room("the RAM", int(inventory.memory_mb * _MB), single_precision=True)
+    known = {gpu.id: gpu.memory_mb for gpu in inventory.gpus if gpu.memory_mb is not None}
+    if not known:
+        return None
+    largest = max(known, key=lambda id: known[id])
+    return Room(f"gpu {largest}", int(known[largest] * _MB), single_precision=False)
+
+
+def told_fit(memory: Memory, parameters: int, context_length: int, room: Room) -> tuple[bool, str]:
+    """Return whether a model fits, and the sum that says so."""
+    if room.single_precision:
+        memory = memory.in_single_precision(parameters)
+    needed = need(memory, context_length)
+    fits = needed.total_bytes <= room.memory_bytes
+    verdict = "fits" if fits else "too large"
+    return fits, f"{verdict}: {arithmetic(memory, needed)} of {size(room.memory_bytes)}"
+
+
+def _of_model(folder: Path, card: Card, room: Room) -> Check:
+    name = f"fit {card.name}"
+    memory = card.memory or _worked_out(folder)
+    if memory is None:
+        return Check(name, "note", "what it needs is not known", "add it: localhpo models add")
+    fits, told = told_fit(memory, card.parameters, card.context_length, room)
+    return Check(name, "ok", told) if fits else Check(name, "note", told, _SMALLER)
+
+
+def _worked_out(folder: Path) -> Memory | None:
+    """Return what a model needs whose card does not say it."""
+    from localhpo.errors import CardError
+    from localhpo.llm import adding
+
+    try:
+        return adding.measure(folder)[2]
+    except CardError:
+        return None

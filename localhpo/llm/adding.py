@@ -1,0 +1,159 @@
+"""Makes the card of a model that a user brings, and puts it on the shelf.
+
+Everything on the card comes from the folder's own files: config.json, the headers of the weights,
+the chat template, the README. A folder that could run code, is not complete, or holds the weights
+of another architecture than it says is refused. Its files stay where they are, unless a copy is
+asked for: models have tens of gigabytes.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from localhpo.errors import CardError, InputError
+from localhpo.llm import cards, profiles
+from localhpo.llm.card import CARD, Card, render
+from localhpo.llm.folder import config, licence, safety, thinking, weights
+from localhpo.llm.folder.config import Shape
+from localhpo.llm.folder.weights import Weights
+from localhpo.llm.hashing import file_sha256
+from localhpo.llm.memory import Memory
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
+
+OnFile = Callable[[Path], None]
+"""Is told of each file before it is read: that can take minutes."""
+
+
+def add(path: Path, name: str = "", *, copy: bool = False, on_file: OnFile | None = None) -> Card:
+    """Check a model folder, write its card, and return it; `cards.find(card.name)` finds it.
+
+    Args:
+        path: The folder, in Hugging Face layout.
+        name: What the model will be called; the folder's own name by default.
+        copy: Copy the files to the shelf; without it they are used where they are.
+        on_file: Is told of each file before it is read.
+
+    Raises:
+        InputError: the name cannot be used, or there is no such folder.
+        CardError: the folder is unsafe, incomplete, or no model that can be used; or the shelf
+            cannot be written.
+    """
+    if not path.is_dir():
+        raise InputError(f"there is no model folder {path}")
+    folder = path.resolve()
+    name = name or folder.name
+    _check_name(name, folder)
+    card = draft(folder, name, on_file)
+    place = cards.shelf() / name
+    try:
+        if copy and place != folder:
+            _copy(folder, place, card)
+        elif place != folder:
+            card = replace(card, folder=str(folder))
+        place.mkdir(parents=True, exist_ok=True)
+        (place / CARD).write_text(render(card), encoding="utf-8")
+    except OSError as exc:
+        raise CardError(
+            f"the shelf of models cannot be written: {exc}",
+            hint="set LOCALHPO_MODELS to a folder of yours",
+        ) from exc
+    return card
+
+
+def draft(folder: Path, name: str, on_file: OnFile | None = None) -> Card:
+    """Return the card of a folder, which is not written anywhere.
+
+    Raises:
+        CardError: the folder is unsafe, incomplete, or no model that can be used.
+    """
+    safety.check(folder)
+    said = config.read(folder)
+    config.check_architecture(said)
+    shape, found, memory = measure(folder)
+    if not any((folder / file).is_file() for file in _TOKENIZERS):
+        raise CardError(
+            f"{folder} holds no tokenizer: none of {', '.join(_TOKENIZERS)}",
+            hint="copy the model folder again",
+        )
+    switch = thinking.switch(thinking.template_of(folder))
+    return Card(
+        name=name,
+        version="1",
+        summary=f"{shape.architecture}, added from {folder.name}",
+        license=licence.read(folder),
+        architecture=shape.architecture,
+        parameters=found.parameters,
+        context_length=shape.context_length,
+        prompt="chat",
+        files=_hashes(folder, on_file),
+        dtype=shape.dtype,
+        quantization=shape.quantization,
+        profile=profiles.agreeing(folder.name, said),
+        chat_template_kwargs=switch.chat_template_kwargs,
+        answer_prefix=switch.answer_prefix,
+        memory=memory,
+    )
+
+
+def measure(folder: Path) -> tuple[Shape, Weights, Memory]:
+    """Return what a folder's model is and needs, from config.json and the headers of its weights.
+
+    Raises:
+        CardError: it is not complete, or its weights are another model's.
+    """
+    said = config.read(folder)
+    shape = config.shape(said)
+    found = weights.describe(weights.read(folder), shape)
+    if not shape.dtype:
+        shape = config.shape({**said, "dtype": found.dtype})
+    return shape, found, replace(shape.cache, weights_bytes=found.size_bytes)
+
+
+def _check_name(name: str, folder: Path) -> None:
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"a model's name must be letters, digits, '.', '_' and '-', but is {name!r}",
+            hint="choose one with --name",
+        )
+    for place in cards.places():
+        if place.name == name and cards.find(name).resolve() != folder:
+            raise InputError(
+                f"there is a model {name!r} already, in {cards.find(name)}",
+                hint=f"choose another name with --name, or delete {place} first",
+            )
+
+
+def _hashes(folder: Path, on_file: OnFile | None) -> dict[str, str]:
+    hashes = {}
+    for file in cards.loaded_files(folder):
+        if on_file:
+            on_file(folder / file)
+        hashes[file] = file_sha256(folder / file)
+    return hashes
+
+
+def _copy(folder: Path, place: Path, card: Card) -> None:
+    """Copy the files that the card names; a copy that is cut off is not left on the shelf."""
+    needed = sum((folder / file).stat().st_size for file in card.files)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if needed > (free := shutil.disk_usage(place.parent).free):
+        raise CardError(
+            f"{place.parent} has {free / 1e9:.1f} GB free, the copy needs {needed / 1e9:.1f} GB",
+            hint="leave out --copy: the model is then used where it is",
+        )
+    unfinished = place.with_name(f".{place.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        for file in card.files:
+            (unfinished / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / file, unfinished / file)
+        unfinished.rename(place)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise

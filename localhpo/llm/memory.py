@@ -1,0 +1,81 @@
+"""How much memory a model needs on a device, and whether a device has it.
+
+Weights are held whole: of a mixture of experts all experts', although a token wakes a few. While
+a model reads, each layer keeps keys and values of what it has read (the KV cache): a layer that
+sees everything, for each token; one with a sliding window, for no more tokens than its window;
+one with linear attention a state of fixed size. With H heads of keys, of width d, and b bytes a
+number, a layer keeps 2 H d b bytes for each token. (`localhpo.llm.folder.config` reads this from a
+model's config.json.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PROPOSAL_TOKENS = 8192
+"""Prompt and answer of a proposal: what a device must have room for. Longer ones are rare."""
+
+WORK_BYTES = 2**30
+"""What a device holds beside weights and KV cache: its context, what a pass computes. Assumed."""
+
+_SINGLE = 4
+"""Bytes of a number in single precision, in which a model runs in process on a CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes that a model takes, in the precision of its files."""
+
+    weights_bytes: int
+    """As the files hold them; of a mixture of experts all experts."""
+    token_bytes: int
+    """KV cache of one token in the layers that see every token."""
+    window_token_bytes: int
+    """The same in the layers with a sliding window."""
+    window: int
+    """Tokens that those layers look back on; 0 where there are none."""
+    state_bytes: int
+    """Of layers with linear attention: the same for each sequence, whatever its length."""
+    number_bytes: int
+    """Of one number in the KV cache: 2 where the model computes in half precision."""
+
+    def kv_bytes(self, tokens: int) -> int:
+        """Return what one sequence of so many tokens takes in the KV cache.
+
+        With sequences that share a prefix a server needs less than this for each of them.
+        """
+        in_window = min(tokens, self.window) * self.window_token_bytes
+        return tokens * self.token_bytes + in_window + self.state_bytes
+
+    def in_single_precision(self, parameters: int) -> Memory:
+        """Return what the model takes, at most, where it runs in process on a CPU, unpacked."""
+        scale = _SINGLE / self.number_bytes
+        return Memory(
+            weights_bytes=_SINGLE * parameters,
+            token_bytes=round(scale * self.token_bytes),
+            window_token_bytes=round(scale * self.window_token_bytes),
+            window=self.window,
+            state_bytes=round(scale * self.state_bytes),
+            number_bytes=_SINGLE,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a model takes on a device for sequences of one length."""
+
+    weights_bytes: int
+    kv_bytes: int
+    tokens: int
+    work_bytes: int = WORK_BYTES
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return self.weights_bytes + self.kv_bytes + self.work_bytes
+
+
+def need(memory: Memory, context_length: int, tokens: int = PROPOSAL_TOKENS) -> Need:
+    """Return what a model takes for one sequence, no longer than its context."""
+    tokens = min(tokens, context_length)
+    return Need(memory.weights_bytes, memory.kv_bytes(tokens), tokens)

@@ -1,0 +1,154 @@
+"""Models of a user's own, from `models add` to a study, and which of them fit the machine."""
+
+import json
+import shutil
+
+import pytest
+from tiny_model import edit_json, make_model
+
+from localhpo.cli import _checks, _fitting, main
+from localhpo.llm import cards
+from localhpo.scheduler.placement import Gpu, Inventory
+
+LONG = 32768
+"""Tokens: the tiny tokenizer needs more than a real one for the same prompt."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("made") / "Oak", max_position_embeddings=LONG)
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "Oak")
+
+
+def shown(capsys):
+    return capsys.readouterr().out
+
+
+def test_a_model_is_added_and_shown(folder, capsys):
+    assert main(["models", "add", str(folder), "--name", "oak"]) == 0
+    told = shown(capsys)
+    assert "licence" in told and "Use it: localhpo run TASK --model oak" in told
+    assert "KV cache 8,192 x 512 B = 4 MB" in told
+    assert main(["models", "show", "oak", "--tokens", "100", "--json"]) == 0
+    record = json.loads(shown(capsys))
+    assert record["memory"]["kv_bytes"] == 100 * 512
+    assert record["state"] == "verified" and record["path"] == str(folder)
+    assert set(record["files"]) >= {"config.json", "model.safetensors", "tokenizer.json"}
+
+
+def test_a_model_that_is_refused_leaves_2_or_1_and_a_hint(folder, tmp_path, capsys):
+    (folder / "pytorch_model.bin").touch()
+    assert main(["models", "add", str(folder)]) == 1
+    assert "hint:" in capsys.readouterr().err
+    assert main(["models", "add", str(tmp_path / "nowhere")]) == 2
+
+
+def test_verify_says_what_changed(folder, capsys):
+    main(["models", "add", str(folder)])
+    capsys.readouterr()
+    assert main(["models", "verify", "Oak"]) == 0
+    assert shown(capsys) == "Oak: as its card says\n"
+    edit_json(folder / "config.json", rms_norm_eps=1.0)
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "added_tokens.json").write_text("{}")
+    assert main(["models", "verify", "--json"]) == 1
+    found = {row["name"]: row["changes"] for row in json.loads(shown(capsys))}
+    assert found["sprout"] == []
+    words = ("is not the file", "is missing", "is not listed")
+    assert len(found["Oak"]) == 3
+    assert all(word in change for word, change in zip(words, found["Oak"], strict=True))
+
+
+def test_profiles_are_listed_until_a_folder_agrees(made, tmp_path, capsys):
+    assert main(["models", "list"]) == 0
+    assert "qwen3-8b" in shown(capsys)
+    folder = shutil.copytree(made, tmp_path / "Qwen3-8B")
+    assert main(["models", "add", str(folder)]) == 0
+    assert "it is not what the profile qwen3-8b says: context length" in shown(capsys)
+    assert main(["models", "list", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(shown(capsys))}
+    assert rows["qwen3-8b"]["state"] == "profile" and rows["qwen3-8b"]["added_as"] == ""
+    card = cards.load(folder)
+    place = cards.shelf() / "Qwen3-8B" / "card.toml"
+    place.write_text(cards.render(card).replace("dtype =", 'profile = "qwen3-8b"\ndtype =', 1))
+    assert main(["models", "list", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(shown(capsys))}
+    assert rows["qwen3-8b"]["added_as"] == "Qwen3-8B"
+
+
+def test_a_profile_is_shown(capsys):
+    assert main(["models", "show", "gpt-oss-20b"]) == 0
+    told = shown(capsys)
+    assert "reasoning_effort: low" in told and "mxfp4" in told and "weights 13.1 GB" in told
+
+
+def test_an_added_model_proposes_in_a_study(folder, tmp_path, capsys, monkeypatch):
+    """From the folder to the trials, with the transformers backend and no engine in its place."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text(
+        "import sys\nfrom localhpo.reporter import report\nreport(loss=float(sys.argv[2]))\n"
+    )
+    (tmp_path / "task.toml").write_text(
+        '[task]\nname = "t"\ncommand = ["python", "train.py"]\nmetric = "loss"\n'
+        'direction = "minimize"\n[space]\nlr = { type = "float", low = 0.1, high = 1.0 }\n'
+        "[budget]\ntrials = 2\n"
+    )
+    assert main(["models", "add", str(folder), "--name", "oak"]) == 0
+    capsys.readouterr()
+    run = ["run", "task.toml", "--model", "oak", "--creator", "agent", "--json", "--quiet"]
+    assert main(run) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    assert main(["trials", "task.toml", "--json"]) == 0
+    proposals = [trial["proposal"] for trial in json.loads(shown(capsys))]
+    assert [proposal["origin"] for proposal in proposals] == ["model"] * 2
+    digest = cards.load(folder).digest
+    assert {proposal["model_digest"] for proposal in proposals} == {digest}
+
+
+# What fits
+
+
+def told_by(inventory):
+    return {check.name: check for check in _fitting.checks(inventory)}
+
+
+def test_models_and_profiles_are_held_against_the_largest_gpu(folder, capsys):
+    main(["models", "add", str(folder), "--name", "oak"])
+    gpus = (Gpu("0", "small", 8192.0), Gpu("1", "large", 24564.0))
+    told = told_by(Inventory(cpus=4, memory_mb=64_000, gpus=gpus))
+    assert "gpu 1" in told["fit"].finding
+    assert told["fit oak"].finding.startswith("fits: weights ")
+    eight = told["profile qwen3-8b"].finding
+    # 16,381,470,720 bytes of weights, 8,192 x 147,456 of KV cache, 1 GiB.
+    assert eight == (
+        "fits: weights 15.6 GB + KV cache 8,192 x 147,456 B = 1.2 GB + work 1.0 GB = 17.8 GB"
+        " of 24.6 GB"
+    )
+    assert told["profile qwen3-14b"].finding.startswith("too large: weights 28.2 GB")
+
+
+def test_without_a_gpu_the_ram_counts_and_weights_are_unpacked():
+    told = told_by(Inventory(cpus=4, memory_mb=24_000, gpus=()))
+    assert "the RAM" in told["fit"].finding
+    assert told["profile qwen3-4b"].finding.startswith("fits: weights 15.3 GB")
+    assert told["profile gpt-oss-20b"].finding.startswith("too large: weights 79.8 GB")
+
+
+def test_a_model_that_is_too_large_is_a_note(folder, capsys):
+    main(["models", "add", str(folder), "--name", "oak"])
+    told = told_by(Inventory(cpus=1, memory_mb=500, gpus=()))
+    assert told["fit oak"].state == "note" and told["fit oak"].hint
+    assert told["profile qwen3-8b"].state == "ok"  # nothing to mend: it is not here
+
+
+def test_gpus_of_unknown_memory_are_said_to_be_unknown():
+    told = told_by(Inventory(cpus=1, memory_mb=500, gpus=(Gpu("0"),)))
+    assert list(told) == ["fit"] and told["fit"].state == "note"
+
+
+def test_doctor_says_what_fits(capsys):
+    assert "fit sprout" in {check.name for check in _checks.all_checks()}

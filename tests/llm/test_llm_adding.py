@@ -1,0 +1,286 @@
+"""Models that a user brings: what is refused, what the card says, and that they can be used."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_model import CONTEXT, edit_json, make_model
+
+from localhpo.errors import CardError, InputError
+from localhpo.llm import Constraint, Message, adding, cards, hashing, open_backend
+from localhpo.llm.folder import weights
+
+DIGIT = Constraint('start: "{\\"a\\":" /[1-9]/ "}"', {})
+ASKED = [Message("user", "Propose.")]
+
+
+@pytest.fixture
+def folder(tiny_model: Path, tmp_path: Path) -> Path:
+    """A model of a user's, somewhere, without a card."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "brought" / "Oak-1B"))
+
+
+def test_a_model_is_registered_in_place_and_used_by_name(folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    card = adding.add(folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert cards.find("Oak-1B") == folder
+    assert cards.load(folder) == card == cards.load(cards.find("Oak-1B"))
+    on_shelf = [path.name for path in cards.shelf().rglob("*") if path.is_file()]
+    assert on_shelf == ["card.toml"]
+    backend = open_backend("transformers", model="Oak-1B", device="cpu")
+    assert (backend.model.name, backend.model.digest) == ("Oak-1B", card.digest)
+    assert backend.model.context_length == CONTEXT
+    (answer,) = backend.generate(ASKED, DIGIT, max_tokens=20)
+    assert json.loads(answer.text)["a"] in range(1, 10)
+    backend.close()
+
+
+def test_the_card_says_what_the_files_say(folder: Path) -> None:
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n# Oak\n")
+    card = adding.draft(folder, "oak")
+    network = weights.read(folder)
+    assert (card.architecture, card.context_length, card.license) == ("llama", CONTEXT, "MIT")
+    assert (card.dtype, card.quantization, card.prompt) == ("float32", "", "chat")
+    assert card.parameters == sum(t.size_bytes for t in network.values()) // 4
+    assert card.memory is not None
+    assert card.memory.weights_bytes == 4 * card.parameters
+    assert card.memory.kv_bytes(100) == 100 * 2 * (2 * 2 * 16) * 4  # 2 layers, 2 heads of 16
+    assert card.files == cards.hash_files(folder)
+    assert cards.parse(cards_table(card), folder) == card
+
+
+def cards_table(card: cards.Card) -> dict[str, object]:
+    import tomllib
+
+    return tomllib.loads(cards.render(card))
+
+
+def test_a_copy_is_a_model_of_its_own(folder: Path) -> None:
+    card = adding.add(folder, "oak", copy=True)
+    place = cards.find("oak")
+    assert place == cards.shelf() / "oak" and card.folder == ""
+    shutil.rmtree(folder)
+    assert cards.checked(place) == card
+
+
+def test_a_folder_that_lies_on_the_shelf_gets_its_card_beside_its_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCALHPO_MODELS", str(folder.parent))
+    assert [entry.state for entry in cards.entries() if entry.name == "Oak-1B"] == ["no card"]
+    adding.add(folder)
+    assert (folder / "card.toml").is_file()
+    (entry,) = (entry for entry in cards.entries() if entry.name == "Oak-1B")
+    assert (entry.state, entry.card and entry.card.folder) == ("verified", "")
+
+
+def test_adding_again_takes_up_what_changed(folder: Path) -> None:
+    first = adding.add(folder)
+    edit_json(folder / "config.json", max_position_embeddings=1024)
+    with pytest.raises(CardError, match="is not the file"):
+        cards.checked(folder)
+    assert adding.add(folder).context_length == 1024 != first.context_length
+    assert cards.checked(folder) is not None
+
+
+def test_a_registered_model_whose_folder_is_gone_is_told_so(folder: Path) -> None:
+    adding.add(folder)
+    shutil.rmtree(folder)
+    (entry,) = (entry for entry in cards.entries() if entry.name == "Oak-1B")
+    assert entry.state == "broken" and "there is no folder" in entry.error
+    with pytest.raises(CardError, match="there is no model folder"):
+        open_backend("transformers", model="Oak-1B")
+
+
+def _outside(folder: Path) -> None:
+    (folder / "tokenizer.json").rename(folder.parent / "blob")
+    (folder / "tokenizer.json").symlink_to("../blob")
+
+
+def _sharded(folder: Path) -> None:
+    index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
+    (folder / weights.INDEX).write_text(json.dumps(index))
+    (folder / "model.safetensors").rename(folder / "model-1-of-2.safetensors")
+
+
+def _short_of_a_tensor(folder: Path) -> None:
+    index = {"weight_map": {"model.layers.9.up.weight": "model.safetensors"}}
+    (folder / weights.INDEX).write_text(json.dumps(index))
+
+
+def _index_leads_out(folder: Path) -> None:
+    index = {"weight_map": {"a": "../other.safetensors"}}
+    (folder / weights.INDEX).write_text(json.dumps(index))
+
+
+UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "pickle": (lambda f: (f / "pytorch_model.bin").touch(), "could run code"),
+    "pickle below": (lambda f: (f / "original").mkdir() or (f / "original/a.pth").touch(), "code"),
+    "code": (lambda f: (f / "modeling_oak.py").touch(), "could run code"),
+    "code by name": (
+        lambda f: edit_json(f / "config.json", auto_map={"AutoConfig": "oak.Config"}),
+        "asks for code of its own repository",
+    ),
+    "code of a tokenizer": (
+        lambda f: edit_json(f / "tokenizer_config.json", auto_map={"AutoTokenizer": ["a.B", None]}),
+        "asks for code of its own repository",
+    ),
+    "link out": (_outside, "is a link to .*, out of the model folder"),
+    "shard missing": (_sharded, r"lacks 1 of the files of weights .* model-2-of-2\.safetensors"),
+    "tensor missing": (_short_of_a_tensor, r"lacks the tensor model\.layers\.9\.up\.weight"),
+    "index leads out": (_index_leads_out, "must name .* beside it, but names '../other"),
+    "index is none": (lambda f: (f / weights.INDEX).write_text("[]"), "is not an index"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
+    "cut short": (
+        lambda f: os.truncate(f / "model.safetensors", 50_000),
+        "must have .* bytes by its header, but has 50,000",
+    ),
+    "cut in its header": (
+        lambda f: os.truncate(f / "model.safetensors", 100),
+        "is no complete safetensors file",
+    ),
+    "empty": (lambda f: os.truncate(f / "model.safetensors", 0), "is no complete safetensors"),
+    "no config": (lambda f: (f / "config.json").unlink(), r"holds no config\.json"),
+    "config is none": (lambda f: (f / "config.json").write_text("[]"), "must hold an object"),
+    "no decoder": (
+        lambda f: edit_json(f / "config.json", architectures=["BertModel"]),
+        "must describe a model that continues a text",
+    ),
+    "other layers": (
+        lambda f: edit_json(f / "config.json", num_hidden_layers=36),
+        "belong to another model than config.json: it says 36 layers, they have 2",
+    ),
+    "other width": (
+        lambda f: edit_json(f / "config.json", hidden_size=128),
+        "it says 512 tokens of width 128, model.embed_tokens.weight has shape",
+    ),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "holds no tokenizer"),
+}
+
+
+@pytest.mark.parametrize("change", UNUSABLE)
+def test_a_folder_that_cannot_be_used_is_refused(change: str, folder: Path) -> None:
+    spoil, message = UNUSABLE[change]
+    spoil(folder)
+    with pytest.raises(CardError, match=message):
+        adding.add(folder)
+    assert not cards.shelf().exists()
+
+
+def test_a_link_inside_the_folder_is_none_to_refuse(folder: Path) -> None:
+    (folder / "blobs").mkdir()
+    (folder / "tokenizer.json").rename(folder / "blobs" / "a.json")
+    (folder / "tokenizer.json").symlink_to("blobs/a.json")
+    assert adding.add(folder, copy=True)
+    assert not (cards.find("Oak-1B") / "tokenizer.json").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["a b", "../up", ".hidden", "sprout"])
+def test_a_name_that_cannot_be_used_is_refused(name: str, folder: Path) -> None:
+    with pytest.raises(InputError, match=r"must be letters|already"):
+        adding.add(folder, name)
+
+
+def test_a_name_that_is_taken_is_refused(folder: Path, tmp_path: Path) -> None:
+    adding.add(folder, "oak")
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    with pytest.raises(InputError, match="there is a model 'oak' already") as caught:
+        adding.add(other, "oak")
+    assert str(cards.shelf() / "oak") in caught.value.hint
+
+
+def test_a_copy_that_does_not_fit_is_not_begun(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("usage", (), {"free": 1000})
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(CardError, match=r"0\.0 GB free, the copy needs"):
+        adding.add(folder, copy=True)
+
+
+def test_a_copy_that_is_cut_off_is_not_left_behind(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(CardError, match="cannot be written: No space left"):
+        adding.add(folder, copy=True)
+    assert list(cards.shelf().iterdir()) == []
+
+
+def test_each_file_is_told_before_it_is_read(folder: Path) -> None:
+    told: list[str] = []
+    adding.add(folder, on_file=lambda path: told.append(path.name))
+    assert "model.safetensors" in told and len(told) == len(cards.load(folder).files)
+
+
+# The thinking switch reaches the model
+
+
+def test_the_switch_of_the_card_is_what_the_prompt_is_made_with(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "thinker")
+    (folder / "chat_template.jinja").write_text(
+        "{{ messages[-1].content }}\n<assistant>"
+        "{% if enable_thinking is not defined or enable_thinking %}<think>{% endif %}"
+    )
+    adding.add(folder)
+    backend = open_backend("transformers", model="thinker", device="cpu")
+    assert backend.model.chat_template_kwargs == {"enable_thinking": False}
+    card = cards.shelf() / "thinker" / "card.toml"
+    told = card.read_text().replace("enable_thinking = false", "enable_thinking = true")
+    card.write_text(told)
+    thinking = open_backend("transformers", model="thinker", device="cpu")
+    assert thinking.count_tokens(ASKED) > backend.count_tokens(ASKED)
+
+
+def test_a_thought_that_a_template_opens_is_closed(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "thinker")
+    template = "{{ messages[-1].content + '\n<assistant><think>\n' }}"
+    (folder / "chat_template.jinja").write_text(template)
+    for add in (lambda: None, lambda: adding.add(folder)):  # without a card, and with one
+        add()
+        backend = open_backend("transformers", model=str(folder), device="cpu")
+        assert backend.model.answer_prefix == "\n</think>\n\n"
+        rendered = backend._tokenizer.decode(backend._render(ASKED))  # type: ignore[attr-defined]
+        assert rendered == "Propose.\n<assistant><think>\n\n</think>\n\n"
+
+
+# Hashes are remembered
+
+
+def test_a_large_file_is_read_once_and_again_when_asked_or_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "_LARGE", 10)
+    file = tmp_path / "weights"
+    file.write_bytes(b"a" * 20)
+    os.utime(file, (1_000_000, 1_000_000))
+    first = hashing.file_sha256(file)
+    memory = tmp_path / "cache" / "localhpo" / "sha256.json"
+    (key,) = json.loads(memory.read_text())
+    memory.write_text(json.dumps({key: "remembered"}))
+    assert hashing.file_sha256(file) == "remembered"
+    assert hashing.file_sha256(file, again=True) == first
+    file.write_bytes(b"b" * 20)  # same size, another time: too fresh to be remembered
+    changed = hashing.file_sha256(file)
+    assert changed not in (first, "remembered")
+    assert json.loads(memory.read_text()) == {key: first}
+
+
+def test_a_memory_of_hashes_that_cannot_be_used_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "_LARGE", 10)
+    file = tmp_path / "weights"
+    file.write_bytes(b"a" * 20)
+    os.utime(file, (1_000_000, 1_000_000))
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    assert len(hashing.file_sha256(file)) == 64

@@ -1,0 +1,84 @@
+"""Profiles: their figures are those of the architecture that they name."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localhpo.llm import profiles
+from localhpo.llm.folder import thinking
+
+TABLE = tomllib.loads(Path(profiles.__file__).with_suffix(".toml").read_text())
+PACKED_SHARE = 17 / 32
+"""Bytes of a weight in MXFP4: half a byte, and one scale for 32 of them."""
+
+
+def parameters(config: dict[str, Any]) -> dict[str, int]:
+    """Return the numbers of each weight of a network, built without them."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    given = {k: v for k, v in config.items() if k != "quantization_config"}
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(AutoConfig.for_model(**given))
+    unique = {id(p): (name, p.numel()) for name, p in network.named_parameters()}
+    return dict(unique.values())
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_parameters_are_those_of_the_network(name: str) -> None:
+    entry, profile = TABLE[name], profiles.profiles()[name]
+    counted = parameters(entry["config"])
+    vision = entry.get("vision_parameters", 0)
+    assert sum(counted.values()) + vision == profile.parameters
+    if profile.shape.quantization == "mxfp4, 4 bit":
+        experts = sum(n for w, n in counted.items() if w.endswith(("gate_up_proj", "down_proj")))
+        held = PACKED_SHARE * experts + 2 * (profile.parameters - experts)
+        assert profile.memory.weights_bytes == held
+    else:
+        assert profile.memory.weights_bytes == 2 * profile.parameters
+
+
+def test_known_sizes_of_the_kv_cache() -> None:
+    """As published by others: KiB for each token, or worked out by hand from model cards."""
+    known = {"llama-3.1-8b-instruct": 128, "qwen3-8b": 144, "qwen3-30b-a3b": 96, "phi-4": 200}
+    found = profiles.profiles()
+    for name, kib in known.items():
+        assert found[name].memory.kv_bytes(1000) == 1000 * kib * 1024
+    # 10 of 62 layers see everything, 52 a window of 1,024: 2 x 16 heads x 128 x 2 bytes each.
+    gemma = found["gemma-3-27b-it"].memory
+    assert gemma.kv_bytes(8192) == (10 * 8192 + 52 * 1024) * 8192
+
+
+def test_a_profile_is_known_by_the_name_of_a_folder_or_a_repository() -> None:
+    for name in ("qwen3-8b", "Qwen3-8B", "Qwen/Qwen3-8B", "/data/Qwen3-8B/"):
+        profile = profiles.named(name)
+        assert profile is not None and profile.repository == "Qwen/Qwen3-8B"
+    assert profiles.named("qwen3-9b") is None
+    for name, entry in TABLE.items():
+        assert entry["repository"].rpartition("/")[2].lower() == name
+
+
+def test_a_folder_agrees_or_it_is_said_where_not() -> None:
+    config = dict(TABLE["qwen3-8b"]["config"])
+    assert profiles.agreeing("Qwen3-8B", config) == "qwen3-8b"
+    assert profiles.agreeing("my-model", config) == ""
+    other = config | {"num_hidden_layers": 40}
+    assert profiles.agreeing("Qwen3-8B", other) == ""
+    told = profiles.differences(profiles.profiles()["qwen3-8b"], other)
+    assert told[0] == "layers: 40, not 36"
+    assert (
+        "must say hidden_size"
+        in profiles.differences(
+            profiles.profiles()["qwen3-8b"], {k: v for k, v in config.items() if k != "hidden_size"}
+        )[0]
+    )
+
+
+def test_prefixes_are_those_that_templates_ask_for() -> None:
+    thoughtful = {p.answer_prefix for p in profiles.profiles().values() if p.answer_prefix}
+    opened = "{{ '<think>\\n' }}", "{% if true %}<|start|>assistant{% endif %}"
+    assert thoughtful == {thinking.switch(template).answer_prefix for template in opened}
