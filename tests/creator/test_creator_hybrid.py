@@ -145,32 +145,6 @@ def test_an_unsure_model_does_not_speak_before_the_tasks_default(make_task, unsu
     assert "unsure" not in trials[0].proposal.note
 
 
-def knows_of(fake_backend, *names):
-    rng = np.random.default_rng(0)
-    return fake_backend(
-        lambda call, sample: SPACE.text(SPACE.sample(rng)), "compact", knows=frozenset(names)
-    )
-
-
-def test_a_model_is_not_asked_where_it_does_not_know_the_names(make_task, fake_backend):
-    task, backend = make_task(space=SPACE), knows_of(fake_backend, "learning_rate", "momentum")
-    creator = open_creator(task, backend=backend)
-    trials = run(lambda: creator, task, 4)
-    assert backend.calls == []
-    assert origins(trials) == ["default", "engine:bo", "engine:bo", "engine:bo"]
-    assert trials[0].config == SPACE.default()
-    notes = [trial.proposal.note for trial in trials]
-    assert notes == ["the model is not asked here: it does not know rate, depth", "", "", ""]
-    alone = run(lambda: Hybrid(None), task, 4)
-    assert [t.config for t in trials] == [t.config for t in alone]
-
-
-def test_a_model_is_asked_where_it_knows_half_of_the_names(make_task, fake_backend):
-    task, backend = make_task(space=SPACE), knows_of(fake_backend, "rate")
-    run(lambda: open_creator(task, backend=backend), task, 2)
-    assert backend.calls
-
-
 def costs(trials):
     return [(t.proposal.prompt_tokens, t.proposal.completion_tokens) for t in trials]
 
