@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from localhpo.executor import (
     FunctionExecutor,
     Job,
     ProcessExecutor,
+    RayExecutor,
     Replay,
     Run,
     SimulatedExecutor,
@@ -92,6 +92,10 @@ def process(kind: str, task: Task) -> Bench:
     return Bench(ProcessExecutor(), RealClock(), task)
 
 
+def ray(kind: str, task: Task) -> Bench:
+    return dataclasses.replace(process(kind, task), executor=RayExecutor())
+
+
 def function(kind: str, task: Task) -> Bench:
     losses = LOSSES[kind]
 
@@ -123,11 +127,19 @@ def simulated(kind: str, task: Task) -> Bench:
 Make = Callable[[str], Bench]
 
 
-@pytest.fixture(params=[process, function, simulated], ids=lambda maker: maker.__name__)
+EXECUTORS = [process, function, simulated, pytest.param(ray, marks=pytest.mark.slow)]
+
+
+@pytest.fixture(params=EXECUTORS, ids=lambda maker: maker.__name__)
 def make(
-    request: pytest.FixtureRequest, make_task: Callable[..., Task], tmp_path: Path
+    request: pytest.FixtureRequest,
+    make_task: Callable[..., Task],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Make]:
     benches: list[Bench] = []
+    if request.param is ray:
+        cluster = request.getfixturevalue("ray_cluster")
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
 
     def maker(kind: str) -> Bench:
         benches.append(request.param(kind, make_task(command=("python", "train.py"))))
