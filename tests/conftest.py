@@ -85,7 +85,6 @@ def make_trial() -> Callable[..., Trial]:
 def ray_cluster() -> Iterator[RayCluster]:
     """A head without CPUs and three nodes with one each; a test gives back what it changes."""
     pytest.importorskip("ray", reason="Ray is not installed")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     cluster = RayCluster()
     for _ in range(3):
         cluster.add()
