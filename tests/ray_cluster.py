@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 NODE: dict[str, Any] = {
@@ -42,15 +44,33 @@ class RayCluster:
         """Add a node."""
         return self._cluster.add_node(**{**NODE, "num_cpus": 1, **arguments})
 
-    def kill(self, node: Any) -> None:
-        """Kill the raylet of a node, as if its machine had lost its power."""
-        (raylet,) = node.all_processes["raylet"]
-        os.kill(raylet.process.pid, signal.SIGKILL)
+    @contextlib.contextmanager
+    def two_with_gpus(self) -> Iterator[None]:
+        """Add two nodes that say they have a GPU each, which nobody opens."""
+        nodes = [self.add(num_cpus=2, num_gpus=1) for _ in range(2)]
+        try:
+            yield
+        finally:
+            for node in nodes:
+                if node in self._cluster.list_all_nodes():
+                    self._cluster.remove_node(node, allow_graceful=False)
 
-    def remove(self, node: Any) -> None:
-        """Take a node away, whatever is left of it."""
-        self._cluster.remove_node(node, allow_graceful=False)
+    @contextlib.contextmanager
+    def one_lost(self, raylet: int, *, instead: bool = True) -> Iterator[None]:
+        """Kill the raylet of a node, as if its machine had lost its power; then give another."""
+        (node,) = (n for n in self._cluster.list_all_nodes() if raylet in _pids(n))
+        os.kill(raylet, signal.SIGKILL)
+        try:
+            yield
+        finally:
+            self._cluster.remove_node(node, allow_graceful=False)
+            if instead:
+                self.add()
 
     def close(self) -> None:
         """End all nodes."""
         self._cluster.shutdown()
+
+
+def _pids(node: Any) -> list[int]:
+    return [info.process.pid for info in node.all_processes.get("raylet", [])]

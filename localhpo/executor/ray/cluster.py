@@ -70,13 +70,15 @@ class Cluster:
         self._joined = not ray.is_initialized()
         if self._joined:
             check_address(self.address)
+            _print_on_stdout(False)
             self._join()
         elif address and address != (at := ray.get_runtime_context().gcs_address):
             raise ExecutorError(
                 f"this process is a driver of the Ray cluster at {at}, not of {address}",
                 hint="call ray.shutdown() before, or name that cluster",
             )
-        _print_on_stdout(False)
+        else:
+            _print_on_stdout(False)
 
     @property
     def nodes(self) -> list[Node]:
@@ -85,16 +87,17 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster, if this was what joined it. May be called twice."""
-        _print_on_stdout(True)
         if self._joined:
             self._joined = False
-            self._ray.shutdown()
+            self._ray.shutdown()  # prints what it has held back
+        _print_on_stdout(True)
 
     def _join(self) -> None:
         try:
             with _own_signals():
                 self._ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as exc:  # Ray raises kinds of many sorts, bare ones too
+            _print_on_stdout(True)
             raise _refusal(self.address, exc) from exc
 
 
