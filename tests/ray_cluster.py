@@ -10,11 +10,7 @@ from typing import Any
 
 NODE: dict[str, Any] = {
     "object_store_memory": 80 * 2**20,
-    "env_vars": {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # Else (Ray's default is 15) a worker beside a busy neighbour takes 20 s to begin.
-        "RAY_worker_niceness": "0",
-    },
+    "env_vars": {"RAY_USAGE_STATS_ENABLED": "0"},
 }
 
 
@@ -32,6 +28,8 @@ class RayCluster:
                 "include_dashboard": False,
                 # A lost node is noticed after two seconds and not after twenty.
                 "_system_config": {
+                    # Else (Ray's default is 15) one beside a busy neighbour takes 20 s to begin.
+                    "worker_niceness": 0,
                     "health_check_initial_delay_ms": 0,
                     "health_check_period_ms": 500,
                     "health_check_failure_threshold": 4,

@@ -30,6 +30,8 @@ What is not covered, besides what stands at the top of `localhpo.executor.superv
 - a node that the cluster has lost but that still runs ends its trials when its own part of Ray
   ends; until then a trial may run twice;
 - the loss of the head, or of the driver's own node, ends the study; run again, it goes on;
+- a trial inherits its priority from Ray's workers, which by default give way to whatever else
+  runs on the node (niceness 15; RAY_worker_niceness=0 before `ray start` changes that);
 - Ray reports no usage from the driver or its actors. Whether the cluster itself does is decided
   where it is started: RAY_USAGE_STATS_ENABLED=0 before `ray start --head`.
 """
