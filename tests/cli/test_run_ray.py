@@ -60,7 +60,7 @@ report(step=2, loss=x)
 
 
 def wait_for(path: Path, run: subprocess.Popen[str]) -> str:
-    give_up = time.monotonic() + 120
+    give_up = time.monotonic() + 240
     while not (path.exists() and path.read_text()):
         assert run.poll() is None, run.communicate()
         assert time.monotonic() < give_up

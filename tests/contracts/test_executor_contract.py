@@ -71,7 +71,7 @@ class Bench:
     def finish(self, run: Run) -> list[Measurement]:
         """Poll until there is an outcome; return all that was reported."""
         found = list(run.poll())
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 240  # Ray starts a process on a busy machine
         while run.outcome is None:
             assert time.monotonic() < give_up, "the trial does not end"
             self.clock.sleep(0.01)
@@ -80,7 +80,7 @@ class Bench:
 
     def until_reported(self, run: Run) -> None:
         """Wait until the trial runs and has reported."""
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 240  # Ray starts a process on a busy machine
         while not run.poll():
             assert time.monotonic() < give_up, "the trial does not report"
             self.clock.sleep(0.01)

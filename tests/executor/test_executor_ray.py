@@ -54,7 +54,7 @@ def start(
 
 
 def finish(run: Run) -> Outcome:
-    give_up = time.monotonic() + 120
+    give_up = time.monotonic() + 240
     while (outcome := run.outcome) is None:
         assert time.monotonic() < give_up, "the trial does not end"
         time.sleep(0.02)
@@ -62,7 +62,7 @@ def finish(run: Run) -> Outcome:
 
 
 def until_reported(run: Run) -> None:
-    give_up = time.monotonic() + 120
+    give_up = time.monotonic() + 240
     while not run.poll():
         assert time.monotonic() < give_up, "the trial does not report"
         time.sleep(0.02)
