@@ -52,6 +52,9 @@ class Resources:
     """Host memory per trial: the limit of its whole process group."""
     gpu_memory_mb: float | None = None
     executor: Literal["process", "ray"] = "process"
+    """Where trials run: on this machine, or on the nodes of a Ray cluster."""
+    ray_address: str | None = None
+    """host:port of the cluster; RAY_ADDRESS by default, else the one of this machine."""
 
 
 @dataclass(frozen=True, slots=True)

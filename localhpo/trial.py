@@ -67,6 +67,8 @@ class Cause(StrEnum):
     EXIT_CODE = "exit code"
     SIGNAL = "signal"
     COULD_NOT_START = "could not start"
+    NODE_LOST = "node lost"
+    """So was the machine that it ran on; an interrupted trial with this cause runs again."""
     TOLD = "told"
     """The user said so, by hand."""
 

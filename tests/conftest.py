@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_cluster import RayCluster
 
 from localhpo.space import Float, Int, Space
 from localhpo.task import Budget, Task
@@ -17,10 +19,8 @@ from localhpo.trial import Proposal, State, Trial
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No variable of the user's reaches a test; everything is written below tmp_path."""
-    import os
-
     for name in list(os.environ):
-        if name.startswith(("LOCALHPO_", "CUDA_VISIBLE", "OPTUNA_", "HF_")):
+        if name.startswith(("LOCALHPO_", "CUDA_VISIBLE", "OPTUNA_", "HF_", "RAY_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("LOCALHPO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
@@ -81,3 +81,14 @@ def make_trial() -> Callable[..., Trial]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RayCluster]:
+    """A head without CPUs and three nodes with one each; a test gives back what it changes."""
+    pytest.importorskip("ray", reason="Ray is not installed")
+    cluster = RayCluster()
+    for _ in range(3):
+        cluster.add()
+    yield cluster
+    cluster.close()

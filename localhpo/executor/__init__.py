@@ -6,6 +6,7 @@ from localhpo.executor.function import FunctionExecutor
 from localhpo.executor.function import check as check_function
 from localhpo.executor.process import ProcessExecutor
 from localhpo.executor.protocol import Executor, Job, Outcome, Run
+from localhpo.executor.ray import RayExecutor
 from localhpo.executor.simulated import Replay, SimulatedExecutor
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Job",
     "Outcome",
     "ProcessExecutor",
+    "RayExecutor",
     "Replay",
     "Run",
     "SimulatedExecutor",

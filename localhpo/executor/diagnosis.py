@@ -39,6 +39,8 @@ class Verdict(StrEnum):
     """Its supervisor was told to end, or LocalHPO was gone."""
     LOST = "lost"
     """Its supervisor died."""
+    NODE_LOST = "node lost"
+    """The machine that it ran on was lost, and its supervisor with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Ending:
     """How it failed by itself, where that needs no finding out."""
     asked: State | None = None
     """The state that `Run.stop` asked for."""
+    retry: bool = False
+    """Whether it runs again: what ended it was none of its doing."""
     usage: Usage = field(default_factory=Usage)
     stderr: str = ""
     """Last lines of standard error."""
@@ -83,6 +87,7 @@ class Ending:
         return [note for note in notes if note]
 
 
+_NOT_BY_ITSELF = (Verdict.STOPPED, Verdict.LOST, Verdict.NODE_LOST)
 _DEVICE_MEMORY = re.compile(
     r"(CUDA|HIP|MPS backend|XPU) out of memory|torch\.(cuda\.)?OutOfMemoryError"
     r"|CU(BLAS|DNN|SPARSE|SOLVER)_STATUS_ALLOC_FAILED|cudaErrorMemoryAllocation"
@@ -110,7 +115,7 @@ def diagnose(
     task: Task, ending: Ending, measurements: Sequence[Measurement]
 ) -> tuple[State, Failure | None]:
     """Return the state of a run that has ended, and why it failed if it did."""
-    if ending.asked is not None and ending.verdict in (Verdict.STOPPED, Verdict.LOST):
+    if ending.asked is not None and ending.verdict in _NOT_BY_ITSELF:
         return ending.asked, None
     if ending.verdict is Verdict.ABANDONED:
         return State.INTERRUPTED, None
@@ -121,7 +126,8 @@ def diagnose(
         return State.COMPLETE, None
     cause, message = found
     tail = "\n".join(ending.stderr.splitlines()[-TAIL_LINES:])
-    return State.FAILED, Failure(cause, message, tail)
+    state = State.INTERRUPTED if ending.retry else State.FAILED
+    return state, Failure(cause, message, tail)
 
 
 _Found = tuple[Cause, str] | None
@@ -138,6 +144,8 @@ def _by_verdict(ending: Ending) -> _Found:
             return Cause.OUT_OF_MEMORY_HOST, f"the trial was ended: {message}"
         case Verdict.LOST:
             return Cause.SIGNAL, f"the process that supervised the trial died: {message}"
+        case Verdict.NODE_LOST:
+            return Cause.NODE_LOST, message
         case _:
             return None
 

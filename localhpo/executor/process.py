@@ -32,6 +32,7 @@ from typing import Any, Literal
 from localhpo.errors import ExecutorError, TaskError
 from localhpo.executor.command import arguments
 from localhpo.executor.diagnosis import Ending, Verdict, conclude
+from localhpo.executor.live import Live
 from localhpo.executor.protocol import Job, Outcome
 from localhpo.executor.tail import Reader, compile_pattern, last_lines, parse_line, parse_stdout
 from localhpo.trial import Measurement, State, Usage
@@ -61,8 +62,7 @@ class ProcessExecutor:
                 hint="run LocalHPO in a Linux container or virtual machine",
             )
         self._log_limit_mb = log_limit_mb
-        self._live: list[ProcessRun] = []
-        self._closed = False
+        self._live = Live()
 
     def start(self, job: Job) -> ProcessRun:
         """Start the command of the job's task.
@@ -87,27 +87,14 @@ class ProcessExecutor:
         Raises:
             ExecutorError: the trial's folder cannot be written, or no process be started.
         """
-        if self._closed:
-            raise ExecutorError("this executor is closed: no trial can be started")
-        self._live = [run for run in self._live if not run.over]
+        self._live.check_open()
         run = ProcessRun(job, argv, log_limit_mb=self._log_limit_mb)
-        self._live.append(run)
+        self._live.add(run)
         return run
 
     def close(self) -> None:
-        """End whatever still runs, as interrupted, within the grace period.
-
-        A trial that was asked to end before has had its time: it is killed at once.
-        """
-        self._closed = True
-        for run in self._live:
-            if run.asked:
-                run.kill()
-            else:
-                run.stop(State.INTERRUPTED)
-        for run in self._live:
-            run.wait()
-        self._live = []
+        """End whatever still runs, as interrupted, within the grace period."""
+        self._live.close()
 
 
 class Files:

@@ -65,7 +65,7 @@ def trend(values: Sequence[float]) -> str:
 
 def _ending(state: State, failure: Failure | None) -> str:
     if failure is not None:
-        return f"failed: {failure.cause}"
+        return f"{state}: {failure.cause}"
     return "" if state is State.COMPLETE else str(state)
 
 

@@ -15,7 +15,6 @@ One process at a time writes a study (asks, tells, runs); any number may read it
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -29,16 +28,17 @@ from localhpo.errors import (
     StudyLockedError,
     StudyNotFoundError,
 )
-from localhpo.executor import Executor, ProcessExecutor, check_command, check_program
-from localhpo.scheduler.admission import admit
+from localhpo.executor import Executor
 from localhpo.scheduler.budget import Spent
 from localhpo.scheduler.budget import left as budget_left
 from localhpo.scheduler.loop import Loop
 from localhpo.scheduler.observer import Observer
+from localhpo.scheduler.placement import Inventory
 from localhpo.store import Event, Store, default_home, study_name
 from localhpo.study.callbacks import Callbacks
 from localhpo.study.identity import check_same
 from localhpo.study.inbox import Inbox
+from localhpo.study.place import check_script, find_place
 from localhpo.study.session import Session, check_task, naming_file, new_config, task_of
 from localhpo.study.signals import on_signal
 from localhpo.study.told import outcome
@@ -177,21 +177,20 @@ class Study:
             NoGoodTrialError: there is not one good trial.
             StudyLockedError: another process runs it.
             TaskError: a trial can never run on this machine.
+            ExecutorError, MissingExtraError: the cluster that the task names cannot be used.
             CreatorError, ModelError: no proposal could be made.
         """
         self.close()
         with naming_file(self.task):  # what can be refused is refused before anything is written
-            admit(self.task)
-        if self._is_used_up():  # no model is loaded for nothing
-            return self._check_good(self.trials)
-        if self._executor is None:
-            with naming_file(self.task):
-                self._check_command()
-        executor = self._executor or ProcessExecutor()
+            executor, inventory = find_place(self.task, self._executor)
         try:
+            if self._is_used_up():  # no model is loaded for nothing
+                return self._check_good(self.trials)
+            if self._executor is None:
+                check_script(self.task)
             self._creator()
             session = self._begin()
-            self._loop = self._make_loop(session, executor, observers, callbacks)
+            self._loop = self._make_loop(session, executor, inventory, observers, callbacks)
             with on_signal(self._loop.interrupt):
                 trials = self._loop.run()
         finally:
@@ -357,11 +356,6 @@ class Study:
         spent = Spent.from_data([event.data for event in self.events])
         return budget_left(self.task.budget, counted(self.trials), spent).used_up
 
-    def _check_command(self) -> None:
-        task = self.task
-        check_command(task.command, task.space)
-        check_program(task.command, task.folder, task.env.get("PATH", os.environ.get("PATH")))
-
     def _check_good(self, trials: Sequence[Trial]) -> None:
         if counted(trials) and best_trial(trials, self.task.direction) is None:
             raise NoGoodTrialError(f"none of the {counted(trials)} trials of {self.key} was good")
@@ -370,6 +364,7 @@ class Study:
         self,
         session: Session,
         executor: Executor,
+        inventory: Inventory,
         observers: Sequence[Observer],
         callbacks: Sequence[Callback],
     ) -> Loop:
@@ -382,6 +377,7 @@ class Study:
             recorder=session.writer,
             trials=self._live,
             seed=self.task.seed,
+            inventory=inventory,
             trial_folder=lambda number: self._store.trial_folder(self.key, number),
             observers=[Callbacks(self._see, bound, self._live), *observers],
             spent=Spent.from_data([event.data for event in self.events]),

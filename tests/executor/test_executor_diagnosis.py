@@ -149,6 +149,17 @@ def test_what_was_asked_for_is_what_is_said(make_task: Callable[..., Task]) -> N
     assert diagnose(task, Ending(Verdict.ABANDONED), GOOD) == (State.INTERRUPTED, None)
 
 
+@pytest.mark.parametrize(("retry", "state"), [(True, State.INTERRUPTED), (False, State.FAILED)])
+def test_a_lost_node_is_a_cause_whether_or_not_the_trial_runs_again(
+    make_task: Callable[..., Task], retry: bool, state: State
+) -> None:
+    task = make_task()
+    ending = Ending(Verdict.NODE_LOST, "no heartbeat", retry=retry)
+    assert diagnose(task, ending, GOOD) == (state, Failure(Cause.NODE_LOST, "no heartbeat"))
+    asked = Ending(Verdict.NODE_LOST, asked=State.PRUNED)
+    assert diagnose(task, asked, GOOD) == (State.PRUNED, None)
+
+
 def test_the_tail_of_standard_error_is_short(make_task: Callable[..., Task]) -> None:
     stderr = "\n".join(f"line {i}" for i in range(100))
     _, failure = diagnose(make_task(), ended(1, stderr), GOOD)
@@ -169,7 +180,7 @@ def test_the_supervisor_speaks_the_same_words() -> None:
     from localhpo.executor import supervisor
 
     source = Path(supervisor.__file__).read_text()
-    for verdict in set(Verdict) - {Verdict.LOST}:  # a lost one does not speak
+    for verdict in set(Verdict) - {Verdict.LOST, Verdict.NODE_LOST}:  # a lost one does not speak
         assert f'"{verdict}"' in source
 
 

@@ -1,0 +1,155 @@
+"""What runs on a node: one trial, and its files. An actor of Ray, which is not imported here.
+
+Each method may be called twice with the same arguments and answers the same, so that the driver
+can ask again when the network has swallowed an answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from localhpo import __version__
+from localhpo.executor.process import ProcessExecutor, ProcessRun
+from localhpo.executor.protocol import Job, Outcome
+from localhpo.executor.ray.files import Entry, entries, read, write
+from localhpo.trial import Measurement, State
+
+NEWS = 5_000
+"""Measurements in one answer."""
+LOG_BYTES = 1 << 18
+"""Of one output, in one answer."""
+WATCH_S = 1.0
+"""Between two looks whether the node's part of Ray is there."""
+OWN_SWITCHES = ("RAY_kill_child_processes_on_worker_exit", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
+"""Variables that are meant for the actor's process and no business of the trial's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Where an actor lives."""
+
+    host: str
+    folder: str
+    """The trial's, on the node."""
+    version: str
+    """Of LocalHPO."""
+    has_folder: bool
+    """Whether the folder of the task is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What is new about a trial."""
+
+    measurements: Sequence[Measurement]
+    logs: Mapping[str, bytes]
+    """What follows in each file that was asked for, by name."""
+    outcome: Outcome | None
+    """There once all measurements were told."""
+
+
+class NodeTrial:
+    """One trial on a node."""
+
+    def __init__(self, *, log_limit_mb: float) -> None:
+        """Make its folder, and end with the node's part of Ray."""
+        self._executor = ProcessExecutor(log_limit_mb=log_limit_mb)
+        self._folder = Path(tempfile.mkdtemp(prefix="localhpo-"))
+        self._run: ProcessRun | None = None
+        self._measurements: list[Measurement] = []
+        for name in OWN_SWITCHES:
+            os.environ.pop(name, None)
+        raylet = os.getppid()
+        end_when(lambda: os.getppid() != raylet)
+
+    def hello(self, task_folder: str) -> Hello:
+        """Say where this is."""
+        return Hello(platform.node(), str(self._folder), __version__, Path(task_folder).is_dir())
+
+    def write(self, entry: Entry, offset: int, data: bytes) -> None:
+        """Put a part of a file where the trial finds it."""
+        write(self._folder, entry, offset, data)
+
+    def start(self, job: Job) -> None:
+        """Start the trial.
+
+        Raises:
+            TaskError: `[task] env` cannot be an environment.
+            ExecutorError: see `ProcessExecutor.start`.
+        """
+        if self._run is None:
+            here = dataclasses.replace(job, folder=self._folder, env=_with_devices(job.env))
+            self._run = self._executor.start(here)
+
+    def news(self, seen: int, offsets: Mapping[str, int]) -> News:
+        """Return what was reported after the first `seen` measurements, and printed."""
+        outcome = None
+        if self._run is not None:
+            outcome = self._run.outcome
+            self._measurements += self._run.poll()
+        told = self._measurements[seen : seen + NEWS]
+        logs = {
+            name: read(self._folder, name, offset, LOG_BYTES) for name, offset in offsets.items()
+        }
+        is_all = seen + len(told) == len(self._measurements)
+        return News(told, logs, outcome if is_all else None)
+
+    def stop(self, state: Literal[State.PRUNED, State.INTERRUPTED]) -> None:
+        """Ask the trial to end."""
+        if self._run is not None:
+            self._run.stop(state)
+
+    def kill(self) -> None:
+        """End the trial at once."""
+        if self._run is not None:
+            self._run.kill()
+
+    def files(self) -> list[Entry]:
+        """Return what the trial's folder holds."""
+        return entries(self._folder)
+
+    def read(self, name: str, offset: int, count: int) -> bytes:
+        """Return a part of a file."""
+        return read(self._folder, name, offset, count)
+
+    def leave(self) -> None:
+        """Remove the trial's folder, once all of it was brought back."""
+        self._executor.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def end_when(condition: Callable[[], bool]) -> None:
+    """End this process, and so its trial, as soon as the condition holds.
+
+    A worker of Ray outlives its raylet: measured with Ray 2.60, for as long as one looked. Its
+    trial would then run on while another node runs it again.
+    """
+
+    def watch() -> None:
+        while not condition():
+            time.sleep(WATCH_S)
+        os._exit(1)  # closes the supervisor's lifeline, which ends all of the trial
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _with_devices(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment with the devices that Ray grants here.
+
+    The names that the driver knows are those of its inventory, and mean nothing on a node.
+    """
+    kept = {name: value for name, value in env.items() if name != "CUDA_VISIBLE_DEVICES"}
+    granted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if len(kept) < len(env) and granted is not None:
+        kept["CUDA_VISIBLE_DEVICES"] = granted  # over [task] env
+    return kept
