@@ -144,7 +144,7 @@ class _Request:
 
 def _choose(server: Server, name: str | None) -> Mapping[str, Any]:
     """Return what the server says of the model of that name, or of its only one."""
-    served = _served(server)
+    served = server.models()
     if name is None and len(served) == 1:
         return served[0]
     for entry in served:
@@ -156,21 +156,6 @@ def _choose(server: Server, name: str | None) -> Mapping[str, Any]:
         f"the server at {server.url} serves {wanted}; it serves: {listed}",
         hint="name one of them as model",
     )
-
-
-def _served(server: Server) -> list[Mapping[str, Any]]:
-    reply = server.get("models")
-    entries = reply.get("data") if isinstance(reply, dict) else None
-    if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and isinstance(entry.get("id"), str) for entry in entries
-    ):
-        raise BackendError(
-            f"the server at {server.url} does not list its models as OpenAI's interface does",
-            hint="is this the address of the server's OpenAI interface? It ends in /v1",
-        )
-    if not entries:
-        raise BackendError(f"the server at {server.url} serves no model", hint="load one into it")
-    return entries
 
 
 def _context_length(server: Server, served: Mapping[str, Any]) -> int:

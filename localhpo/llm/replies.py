@@ -57,7 +57,8 @@ def completions(reply: Any, asked: Asked, seconds: float) -> list[Completion]:
 
 
 def _text(choice: Mapping[str, Any]) -> str | None:
-    return choice["message"]["content"] if "message" in choice else choice["text"]
+    text: str | None = choice["message"]["content"] if "message" in choice else choice["text"]
+    return text
 
 
 def _counts(choices: list[Mapping[str, Any]], texts: list[str], total: int | None) -> list[int]:

@@ -90,6 +90,25 @@ class Server:
         """Send JSON, and return the JSON that comes back. Raises as `get`."""
         return _json(self._request("POST", path, body))
 
+    def models(self) -> list[Mapping[str, Any]]:
+        """Return what the server says of each model that it serves; at least one.
+
+        Raises:
+            BackendError: no answer, or none that can be understood.
+        """
+        reply = self.get("models")
+        entries = reply.get("data") if isinstance(reply, dict) else None
+        if not isinstance(entries, list) or not all(
+            isinstance(entry, dict) and isinstance(entry.get("id"), str) for entry in entries
+        ):
+            raise BackendError(
+                f"the server at {self.url} does not list its models as OpenAI's interface does",
+                hint="is this the address of the server's OpenAI interface? It ends in /v1",
+            )
+        if not entries:
+            raise BackendError(f"the server at {self.url} serves no model", hint="load one into it")
+        return entries
+
     def tell(self, path: str, body: Mapping[str, Any] | None = None, **query: str) -> None:
         """Post what has no answer but that it was understood. Raises as `get`."""
         self._request("POST", path, body, query)
