@@ -23,6 +23,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(("LOCALHPO_", "CUDA_VISIBLE", "OPTUNA_", "HF_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("LOCALHPO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))  # no server of the user's
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 

@@ -21,6 +21,10 @@ _START_ONE = (
 )
 
 
+class UnreachableError(BackendError):
+    """No server, no answer in time, or a connection that broke."""
+
+
 class Refusal(BackendError):
     """The server answered, with an error status.
 
@@ -82,7 +86,8 @@ class Server:
         """Return the JSON at a path: below the url, or below the host if it begins with a slash.
 
         Raises:
-            BackendError: no answer, or none that can be understood; `Refusal` for an error status.
+            BackendError: none that can be understood; `UnreachableError` where none came,
+                `Refusal` for an error status.
         """
         return _json(self._request("GET", path))
 
@@ -128,14 +133,16 @@ class Server:
         try:
             response = self._client.request(method, url, json=body, params=query)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise BackendError(f"no server listens at {self.url}: {exc}", hint=_START_ONE) from exc
+            raise UnreachableError(
+                f"no server listens at {self.url}: {exc}", hint=_START_ONE
+            ) from exc
         except httpx.TimeoutException as exc:
-            raise BackendError(
+            raise UnreachableError(
                 f"the server at {self.url} did not answer within {self._timeout_s:g} s",
                 hint="look at the server's own log",
             ) from exc
         except httpx.TransportError as exc:
-            raise BackendError(f"the connection to {self.url} broke: {exc}") from exc
+            raise UnreachableError(f"the connection to {self.url} broke: {exc}") from exc
         self._check(response)
         return response
 

@@ -17,7 +17,7 @@ from localhpo.llm import folders, probe
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
 from localhpo.llm.quoting import quoting
 from localhpo.llm.replies import Asked, completions
-from localhpo.llm.server import Refusal
+from localhpo.llm.server import Refusal, UnreachableError
 from localhpo.llm.vllm import adapters
 from localhpo.llm.vllm.server import ManagedServer
 
@@ -134,15 +134,11 @@ class VllmBackend:
         self._open()
         try:
             return ask()
-        except Refusal as exc:
-            if exc.status < 500 or not self.server.has_ended(ENDING_S):
+        except (UnreachableError, Refusal) as exc:
+            blames_us = isinstance(exc, Refusal) and exc.status < 500
+            if blames_us or not self.server.has_ended(ENDING_S):
                 raise
-            error: BackendError = exc
-        except BackendError as exc:
-            if not self.server.has_ended(ENDING_S):
-                raise
-            error = exc
-        self._restart(error)
+            self._restart(exc)
         return ask()
 
     def _open(self) -> None:

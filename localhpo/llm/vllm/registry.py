@@ -12,7 +12,6 @@ proves it, see `localhpo.llm.vllm.server`.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
@@ -105,9 +104,13 @@ class Slot:
         draft.replace(self.folder / _RECORD)
 
     def clear(self) -> None:
-        """Forget the server."""
-        with contextlib.suppress(OSError):
-            (self.folder / _RECORD).unlink(missing_ok=True)
+        """Forget the server that was here; for who holds the place."""
+        (self.folder / _RECORD).unlink(missing_ok=True)
+
+    def forget(self, record: Record) -> None:
+        """Forget a server that ends; one that has taken its place since stays noted."""
+        if self.read() == record:
+            self.clear()
 
 
 def slots(fingerprint: str, place: Path | None = None) -> Iterator[Slot]:

