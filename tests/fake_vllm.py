@@ -27,6 +27,11 @@ CRASH = """\
 """
 
 
+def calls(folder: Path) -> list[list[Any]]:
+    """Return the path and body of each request that a server in this folder was sent to act on."""
+    return [json.loads(line) for line in (folder / CALLS).read_text().splitlines()]
+
+
 def argument(name: str) -> str:
     return sys.argv[sys.argv.index(name) + 1]
 

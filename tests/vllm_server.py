@@ -29,11 +29,15 @@ class RealServer:
         self.server = server
         self._place = place
 
-    def adopt(self) -> VllmBackend:
-        """Return a backend as a second study on this machine would have it."""
+    @contextmanager
+    def adopted(self) -> Iterator[VllmBackend]:
+        """Give the block a backend as a second study on this machine would have it."""
         backend = VllmBackend(ManagedServer(self.server.folder, FORCING, place=self._place))
-        assert backend.server.pid == self.server.pid
-        return backend
+        try:
+            assert backend.server.pid == self.server.pid
+            yield backend
+        finally:
+            backend.close()
 
     def acceptance(self, grammar: str) -> Callable[[str], bool]:
         """Return what says whether the server's engine lets a text be written, and then end."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -136,7 +135,7 @@ def backend(request: pytest.FixtureRequest, folder: Path) -> Iterator[Backend]:
         yield open_backend("scripted", script=_random_answer)
         return
     if name == "vllm":
-        with contextlib.closing(request.getfixturevalue("vllm_server").adopt()) as adopted:
+        with request.getfixturevalue("vllm_server").adopted() as adopted:
             yield adopted
         return
     in_process = open_backend("transformers", model=str(folder), device="cpu")

@@ -38,21 +38,26 @@ def greedy(backend: Any) -> str:
     return str(answer.text)
 
 
+@pytest.fixture
+def served(vllm_server: RealServer) -> Iterator[VllmBackend]:
+    with vllm_server.adopted() as backend:
+        yield backend
+
+
 def in_process(folder: str) -> Any:
     return open_backend("transformers", model=folder, device="cpu")
 
 
-def test_prompt_and_answer_are_those_of_the_in_process_backend(vllm_server: RealServer) -> None:
-    served, local = vllm_server.adopt(), in_process("sprout")
+def test_prompt_and_answer_are_those_of_the_in_process_backend(served: VllmBackend) -> None:
+    local = in_process("sprout")
     assert served.model.digest == local.model.digest
     assert served.model.prompt == local.model.prompt == "compact"
     assert served.count_tokens(PROMPT) == local.count_tokens(PROMPT)
     assert greedy(served) == greedy(local)
 
 
-def test_a_prompt_is_read_once_for_all_answers(vllm_server: RealServer) -> None:
-    backend = vllm_server.adopt()
-    host = backend.server.http.url.removesuffix("/v1")
+def test_a_prompt_is_read_once_for_all_answers(served: VllmBackend) -> None:
+    host = served.server.http.url.removesuffix("/v1")
 
     def hits() -> float:
         lines = httpx.get(f"{host}/metrics", trust_env=False).text.splitlines()
@@ -60,12 +65,12 @@ def test_a_prompt_is_read_once_for_all_answers(vllm_server: RealServer) -> None:
         return sum(map(float, counts))
 
     before = hits()
-    answers = backend.generate(PROMPT, CONSTRAINT, n=8, seed=5)
-    backend.generate(PROMPT, CONSTRAINT, n=8, seed=6)
-    read = backend.count_tokens(PROMPT)
+    answers = served.generate(PROMPT, CONSTRAINT, n=8, seed=5)
+    served.generate(PROMPT, CONSTRAINT, n=8, seed=6)
+    read = served.count_tokens(PROMPT)
     assert hits() - before > 8 * (read - 256)  # whole blocks alone are kept
     assert len({answer.text for answer in answers}) == 8
-    (alone,) = backend.generate(PROMPT, CONSTRAINT, seed=answers[3].seed)
+    (alone,) = served.generate(PROMPT, CONSTRAINT, seed=answers[3].seed)
     assert alone.text == answers[3].text
 
 

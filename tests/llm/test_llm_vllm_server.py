@@ -1,4 +1,4 @@
-"""The managed server and its backend around a program that fails in every way vLLM can.
+"""The managed server around a program that fails in every way vLLM can.
 
 What the real vLLM does is seen in test_llm_vllm_real.py and in the contract of backends.
 """
@@ -6,7 +6,6 @@ What the real vLLM does is seen in test_llm_vllm_real.py and in the contract of 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import stat
 import subprocess
@@ -19,14 +18,13 @@ from typing import Any
 
 import psutil
 import pytest
+from fake_vllm import calls
 
 from localhpo.errors import (
     BackendError,
-    CardError,
-    ConstraintError,
     MissingExtraError,
 )
-from localhpo.llm import Constraint, Message, cards, open_backend
+from localhpo.llm import Constraint, Message, open_backend
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 from localhpo.llm.vllm.process import reason
 from localhpo.llm.vllm.registry import Record, Slot
@@ -34,48 +32,8 @@ from localhpo.llm.vllm.server import proves
 
 ASKED = [Message("user", "Propose.")]
 CONSTRAINT = Constraint('start: "{\\"a\\":" /[1-9]/ "}"', {"type": "object"})
-TESTS = Path(__file__).resolve().parent.parent
 
 Make = Callable[..., ManagedServer]
-
-
-@pytest.fixture(scope="module")
-def folder() -> Path:
-    return cards.find("sprout")
-
-
-@pytest.fixture
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Put a `vllm` in the way of the real one, and return what sets its behaviour."""
-    package = tmp_path / "path" / "vllm" / "entrypoints" / "openai"
-    package.mkdir(parents=True)
-    (package / "api_server.py").write_text("import fake_vllm\nfake_vllm.main()\n")
-    (package.parents[1] / "__init__.py").touch()
-    monkeypatch.syspath_prepend(tmp_path / "path")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'path'}:{TESTS}")
-    return lambda behaviour: monkeypatch.setenv("FAKE_VLLM", behaviour)
-
-
-@pytest.fixture
-def make(folder: Path, program: Callable[[str], None], tmp_path: Path) -> Iterator[Make]:
-    """Return a maker of servers that are stopped after the test."""
-    made: list[ManagedServer] = []
-
-    def make(behaviour: str = "works", **options: Any) -> ManagedServer:
-        program(behaviour)
-        changes: dict[str, Any] = {"on_cpu": True, "place": tmp_path / "run"}
-        settings = options.pop("settings", Settings())
-        made.append(ManagedServer(folder, settings, **{**changes, **options}))
-        return made[-1]
-
-    yield make
-    for server in made:
-        server.stop()
-
-
-def calls(server: ManagedServer) -> list[list[Any]]:
-    text = (server.shelf.parent / "calls.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def record_of(server: ManagedServer) -> Record:
@@ -186,11 +144,11 @@ time.sleep(600)
 
 
 def test_without_vllm_the_error_says_what_to_install(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    sprout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError) as caught:
-        open_backend("vllm", model=str(folder))
+        open_backend("vllm", model=str(sprout))
     assert caught.value.hint == "pip install 'localhpo[vllm]'"
 
 
@@ -300,7 +258,7 @@ def test_a_server_sleeps_and_wakes(make: Make, level: int, waking: list[str]) ->
     server.wake()
     assert not server.sleeping
     assert backend.generate(ASKED, CONSTRAINT)
-    asked = [path for path, _ in calls(server)]
+    asked = [path for path, _ in calls(server.shelf.parent)]
     asleep = asked.index(f"/sleep?level={level}&mode=wait")
     assert asked[asleep + 1 : asleep + 1 + len(waking)] == waking
 
@@ -323,163 +281,6 @@ def test_what_is_asked_of_a_gpu(make: Make) -> None:
     assert f"--kv-cache-memory-bytes {2000 * 2**20}" in command
     assert "--tensor-parallel-size 2" in command
     assert child.environ()["CUDA_VISIBLE_DEVICES"] == "0,1"
-
-
-# The backend
-
-
-def test_a_request_is_bounded_seeded_and_holds_the_grammar(make: Make) -> None:
-    server = make()
-    backend = VllmBackend(server)
-    answers = backend.generate(ASKED, CONSTRAINT, n=3, max_tokens=50, temperature=0.5, seed=7)
-    assert [answer.seed for answer in answers] == [7, 8, 9]
-    assert [answer.completion_tokens for answer in answers] == [3, 3, 3]
-    assert calls(server)[-1] == [
-        "/v1/completions",
-        {
-            "model": server.name,
-            "prompt": list(b"Propose."),
-            "return_token_ids": True,
-            "n": 3,
-            "max_tokens": 50,
-            "temperature": 0.5,
-            "seed": 7,
-            "structured_outputs": {"grammar": CONSTRAINT.grammar},
-        },
-    ]
-
-
-def test_what_spells_a_control_token_is_sent_as_words(make: Make) -> None:
-    server = make()
-    VllmBackend(server).count_tokens([Message("user", "a <eos> b")])
-    _, body = calls(server)[-1]
-    assert body["messages"] == [{"role": "user", "content": "a < eos> b"}]
-
-
-def test_a_prompt_that_leaves_no_room_is_refused_before_it_is_sent(make: Make) -> None:
-    backend = VllmBackend(make(settings=Settings(context_tokens=250)))
-    with pytest.raises(BackendError, match="8 tokens of prompt and 243 of answer do not fit"):
-        backend.generate(ASKED, CONSTRAINT, max_tokens=243)
-
-
-def test_a_vllm_that_ignores_grammars_is_not_used(make: Make) -> None:
-    server = make("ignores")
-    with pytest.raises(ConstraintError, match="does not hold answers to a grammar"):
-        VllmBackend(server)
-    assert not server.running
-
-
-def test_a_server_that_crashes_is_started_again_and_asked_once_more(make: Make) -> None:
-    server = make("dies")
-    backend = VllmBackend(server)
-    before = server.pid
-    assert backend.generate(ASKED, CONSTRAINT)[0].text == '{"a":3}'
-    assert server.pid != before
-
-
-def test_a_server_that_is_gone_is_noticed_when_tokens_are_counted(make: Make) -> None:
-    server = make()
-    backend = VllmBackend(server)
-    assert server.pid is not None
-    os.kill(psutil.Process(server.pid).children()[0].pid, signal.SIGKILL)
-    assert backend.count_tokens([Message("user", "abc")]) == 3
-
-
-def test_a_server_that_always_crashes_is_given_up(make: Make) -> None:
-    backend = VllmBackend(make("dies always"))
-    for _ in range(3):
-        with pytest.raises(BackendError, match=r"broke|no server listens"):
-            backend.generate(ASKED, CONSTRAINT)
-    with pytest.raises(BackendError, match="has ended 4 times, at last because: it ended with"):
-        backend.generate(ASKED, CONSTRAINT)
-
-
-def test_closing_stops_the_server_that_is_its_own(make: Make) -> None:
-    server = make()
-    VllmBackend(server, owned=False).close()
-    assert server.running
-    VllmBackend(server).close()
-    assert not server.running
-
-
-# Adapters
-
-
-@pytest.fixture
-def adapter(tmp_path: Path) -> Path:
-    folder = tmp_path / "adapter"
-    folder.mkdir()
-    (folder / "adapter_config.json").write_text('{"r": 8}')
-    (folder / "adapter_model.safetensors").write_bytes(b"first")
-    return folder
-
-
-def test_each_version_of_an_adapter_has_a_name_and_a_folder_of_its_own(
-    make: Make, adapter: Path
-) -> None:
-    server = make(settings=Settings(adapter_rank=8))
-    backend = VllmBackend(server)
-    digests, asked = set(), []
-    for weights in (b"first", b"second"):
-        (adapter / "adapter_model.safetensors").write_bytes(weights)
-        backend.use_adapter(adapter)
-        backend.use_adapter(adapter)
-        backend.generate(ASKED, CONSTRAINT)
-        digests.add(backend.model.digest)
-    backend.use_adapter(None)
-    backend.generate(ASKED, CONSTRAINT)
-    for path, body in calls(server):
-        if "adapter" in path or (path == "/v1/completions" and body["prompt"] == list(b"Propose.")):
-            asked.append((path.rpartition("/")[2], body.get("lora_name", body.get("model"))))
-    first, second = (name for path, name in asked if path == "load_lora_adapter")
-    assert first != second
-    assert asked == [
-        ("load_lora_adapter", first),
-        ("completions", first),
-        ("load_lora_adapter", second),
-        ("unload_lora_adapter", first),
-        ("completions", second),
-        ("unload_lora_adapter", second),
-        ("completions", server.name),
-    ]
-    shelved = {p.read_bytes() for p in server.shelf.glob("*/adapter_model.safetensors")}
-    assert shelved == {b"first", b"second"}
-    assert len(digests | {backend.model.digest}) == 3
-
-
-def test_an_adapter_is_loaded_again_after_a_crash(make: Make, adapter: Path) -> None:
-    server = make("dies", settings=Settings(adapter_rank=8))
-    backend = VllmBackend(server)
-    backend.use_adapter(adapter)
-    assert backend.generate(ASKED, CONSTRAINT)
-    loads = [body["lora_name"] for path, body in calls(server) if path == "/v1/load_lora_adapter"]
-    assert len(loads) == 2
-    assert len(set(loads)) == 1
-    assert calls(server)[-1][1]["model"] == loads[0]
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "message"),
-    [
-        ("adapter_config.json", '{"r": 16}', "rank 16; the server takes up to 8"),
-        ("adapter_config.json", "{}", "does not say the rank"),
-        ("adapter_config.json", '{"r": "8"}', "must be a whole number"),
-        ("adapter_model.bin", "x", "could run code"),
-    ],
-)
-def test_an_adapter_that_cannot_be_loaded_is_refused(
-    make: Make, adapter: Path, file: str, content: str, message: str
-) -> None:
-    backend = VllmBackend(make(settings=Settings(adapter_rank=8)))
-    (adapter / file).write_text(content)
-    with pytest.raises(CardError, match=message):
-        backend.use_adapter(adapter)
-    assert backend.generate(ASKED, CONSTRAINT)
-
-
-def test_a_server_without_room_for_adapters_says_so(make: Make, adapter: Path) -> None:
-    with pytest.raises(BackendError, match="takes no adapters"):
-        VllmBackend(make()).use_adapter(adapter)
 
 
 # Reasons
