@@ -118,6 +118,14 @@ class Server:
         """Post what has no answer but that it was understood. Raises as `get`."""
         self._request("POST", path, body, query)
 
+    def answers(self, path: str) -> bool:
+        """Whether something is well at a path, whatever it says."""
+        try:
+            self._request("GET", path)
+        except BackendError:
+            return False
+        return True
+
     def close(self) -> None:
         """Close the connection."""
         self._client.close()

@@ -23,8 +23,8 @@ from localhpo.llm.vllm.server import ManagedServer
 
 RESTARTS = 3
 """Of a server that crashes, for one backend: more would only hide that it does."""
-ENDING_S = 5.0
-"""For a server whose engine has failed to end."""
+ENDING_S = 60.0
+"""For a server whose engine is dead to end: it clears up first, for long on a busy machine."""
 
 T = TypeVar("T")
 _FORM = probe.FORMS[0]  # structured_outputs.grammar
@@ -136,7 +136,7 @@ class VllmBackend:
             return ask()
         except (UnreachableError, Refusal) as exc:
             blames_us = isinstance(exc, Refusal) and exc.status < 500
-            if blames_us or not self.server.has_ended(ENDING_S):
+            if blames_us or not self.server.has_failed(ENDING_S):
                 raise
             self._restart(exc)
         return ask()

@@ -228,6 +228,16 @@ class ManagedServer:
             time.sleep(POLL_S / 4)
         return not self.running
 
+    def has_failed(self, within_s: float) -> bool:
+        """Whether it has ended, or is about to, as when its engine is dead: then wait for its end.
+
+        An error that it has told may have another reason: then it is well, and this returns at
+        once.
+        """
+        if self.running and self.http.answers("/health"):
+            return False
+        return self.has_ended(within_s)
+
     def why_ended(self) -> str:
         """Say why it ended by itself, in the words of its log."""
         return self._process.reason() if self._process else "the study that had started it ended it"
