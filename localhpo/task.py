@@ -64,7 +64,7 @@ class CreatorSettings:
     name: str = "hybrid"
     """hybrid, agent, random, tpe, gp or cmaes."""
     backend: str = "transformers"
-    """transformers, openai or scripted."""
+    """transformers, vllm, openai or scripted."""
     model: str | None = None
     """Name of a model (`localhpo models`), a folder, or what the server calls it.
     None: the built-in one."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from ray_cluster import RayCluster
+from vllm_server import RealServer, real_server
 
 from localhpo.space import Float, Int, Space
 from localhpo.task import Budget, Task
@@ -25,7 +26,15 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LOCALHPO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))  # no server of the user's
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    """The real vLLM with the built-in model: one for all tests, for it takes a minute to start."""
+    with real_server(tmp_path_factory.mktemp("vllm")) as server:
+        yield server
 
 
 @pytest.fixture

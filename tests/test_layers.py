@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 ALSO = {
     "space": {"trial"},  # the types Value and Config
+    "llm": {"executor.supervisor"},  # the program that ends a server with its study
     "scheduler": {"executor.clock"},  # a simulated executor brings its own time
 }
 

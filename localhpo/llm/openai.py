@@ -12,10 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from localhpo.errors import BackendError, GenerationError, InputError
+from localhpo.errors import BackendError, InputError
 from localhpo.llm import cards, probe, profiles, seeds, tokens
 from localhpo.llm.folder import thinking
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
+from localhpo.llm.replies import Asked, completions
 from localhpo.llm.server import Refusal, Server
 
 ASSUMED_CONTEXT = 4096
@@ -93,13 +94,13 @@ class OpenAIBackend:
         fields = {**self._switch, **self.form.fields(constraint)}
         request = _Request(messages, fields, max_tokens, temperature)
         if n > 1 and self._together:
-            completions = self._ask_together(request, n, seed)
+            answers = self._ask_together(request, n, seed)
         else:
-            completions = self._ask(request, 1, seed)
+            answers = self._ask(request, 1, seed)
         # Many servers give one answer to a request, whatever is asked.
-        for its_seed in seeds.spread(seed, n)[len(completions) :]:
-            completions += self._ask(request, 1, its_seed)
-        return completions[:n]
+        for its_seed in seeds.spread(seed, n)[len(answers) :]:
+            answers += self._ask(request, 1, its_seed)
+        return answers[:n]
 
     def close(self) -> None:
         """Close the connection."""
@@ -109,16 +110,17 @@ class OpenAIBackend:
     def _ask_together(self, request: _Request, n: int, seed: int) -> list[Completion]:
         """Ask for `n` answers at once; where that fails, for one, and so from now on."""
         try:
-            completions = self._ask(request, n, seed)
+            answers = self._ask(request, n, seed)
         except Refusal:
-            completions = self._ask(request, 1, seed)
-        self._together = len(completions) >= n
-        return completions
+            answers = self._ask(request, 1, seed)
+        self._together = len(answers) >= n
+        return answers
 
     def _ask(self, request: _Request, n: int, seed: int) -> list[Completion]:
         started = time.perf_counter()
         reply = self._server.post("chat/completions", request.body(self._model.name, n, seed))
-        return _completions(reply, request, seed, time.perf_counter() - started)
+        asked = Asked(tokens.estimate_prompt(request.messages), request.max_tokens, seed)
+        return completions(reply, asked, time.perf_counter() - started)
 
     def _ask_probe(self, message: Message, fields: Mapping[str, Any], max_tokens: int) -> str:
         request = _Request([message], {**self._switch, **fields}, max_tokens, 1.0)
@@ -163,7 +165,7 @@ def _switch_fields(name: str) -> Mapping[str, Any]:
 
 def _choose(server: Server, name: str | None) -> Mapping[str, Any]:
     """Return what the server says of the model of that name, or of its only one."""
-    served = _served(server)
+    served = server.models()
     if name is None and len(served) == 1:
         return served[0]
     for entry in served:
@@ -177,21 +179,6 @@ def _choose(server: Server, name: str | None) -> Mapping[str, Any]:
     )
 
 
-def _served(server: Server) -> list[Mapping[str, Any]]:
-    reply = server.get("models")
-    entries = reply.get("data") if isinstance(reply, dict) else None
-    if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and isinstance(entry.get("id"), str) for entry in entries
-    ):
-        raise BackendError(
-            f"the server at {server.url} does not list its models as OpenAI's interface does",
-            hint="is this the address of the server's OpenAI interface? It ends in /v1",
-        )
-    if not entries:
-        raise BackendError(f"the server at {server.url} serves no model", hint="load one into it")
-    return entries
-
-
 def _context_length(server: Server, served: Mapping[str, Any]) -> int:
     """Return how many tokens fit, where the server tells."""
     told = served.get("max_model_len")  # vLLM, SGLang
@@ -199,42 +186,3 @@ def _context_length(server: Server, served: Mapping[str, Any]) -> int:
         with suppress(Refusal, AttributeError):
             told = server.get("/props").get("default_generation_settings", {}).get("n_ctx")
     return told if isinstance(told, int) and told > 0 else ASSUMED_CONTEXT
-
-
-def _completions(reply: Any, request: _Request, seed: int, seconds: float) -> list[Completion]:
-    try:
-        choices = [(c["message"]["content"], c["finish_reason"]) for c in reply["choices"]]
-        usage = reply.get("usage") or {}
-    except (KeyError, TypeError, AttributeError) as exc:
-        raise BackendError(f"the server sent something else than a completion: {reply!r}") from exc
-    if not choices:
-        raise BackendError(f"the server sent a completion without an answer: {reply!r}")
-    texts = [_finished(text, reason, request.max_tokens) for text, reason in choices]
-    read = usage.get("prompt_tokens") or tokens.estimate_prompt(request.messages)
-    spent = usage.get("completion_tokens") or sum(map(tokens.estimate, texts))
-    return [
-        Completion(
-            text=text,
-            prompt_tokens=read,
-            # The server counts all answers of a request together.
-            completion_tokens=spent // len(texts) + (i < spent % len(texts)),
-            seconds=seconds / len(texts),
-            seed=seed,
-        )
-        for i, text in enumerate(texts)
-    ]
-
-
-def _finished(text: str | None, reason: str, max_tokens: int) -> str:
-    """Return the text of an answer that ended by itself."""
-    if reason == "length":
-        raise GenerationError(
-            f"an answer did not end within {max_tokens} tokens: {text!r}",
-            hint="if it is full of blanks, start vLLM with disable_any_whitespace",
-        )
-    if reason != "stop" or not text:
-        raise BackendError(
-            f"the server ended an answer for reason {reason!r}, with the text {text!r}",
-            hint="where a model thinks before it answers, switch that off in the server",
-        )
-    return text

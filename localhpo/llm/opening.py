@@ -40,14 +40,14 @@ def open_backend(
 
     Args:
         name: One of `BACKENDS`.
-        model: transformers: name or folder of a model, the built-in one by default. openai:
-            one of those that the server serves, not needed where it serves one. scripted: a
-            file with one answer a line.
+        model: transformers, vllm: name or folder of a model, the built-in one by default.
+            openai: one of those that the server serves, not needed where it serves one.
+            scripted: a file with one answer a line.
         url: openai: where the server listens, such as http://127.0.0.1:8000/v1.
         allow_remote: openai: hosts other than this one that it may talk to.
         script: scripted: the answers, or a function that gives them.
         device: transformers: as torch names it; a GPU where there is one by default.
-        threads: transformers: how many the model may use.
+        threads: transformers, vllm: how many the model may use, of a CPU's.
 
     Raises:
         InputError: no backend has that name, or it has no use for what was given.
@@ -86,6 +86,14 @@ def _transformers(choice: Choice) -> Backend:
     return TransformersBackend(folder, device=choice.device, threads=choice.threads)
 
 
+def _vllm(choice: Choice) -> Backend:
+    from localhpo.llm import cards
+    from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
+
+    folder = cards.find(choice.model or cards.DEFAULT)
+    return VllmBackend(ManagedServer(folder, Settings(threads=choice.threads)))
+
+
 def _openai(choice: Choice) -> Backend:
     from localhpo.llm.openai import OpenAIBackend
 
@@ -110,6 +118,7 @@ def _scripted(choice: Choice) -> Backend:
 
 BACKENDS: Mapping[str, Callable[[Choice], Backend]] = {
     "transformers": _transformers,
+    "vllm": _vllm,
     "openai": _openai,
     "scripted": _scripted,
 }

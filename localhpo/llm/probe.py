@@ -120,10 +120,10 @@ def strongest_form(ask: Ask, where: str) -> Form:
     """
     failures = []
     for form in FORMS:
-        failure = _failure(form, ask)
-        if failure is None:
+        found = failure(form, ask)
+        if found is None:
             return form
-        failures.append(f"  {form.name}: {failure}")
+        failures.append(f"  {form.name}: {found}")
     raise ConstraintError(
         f"the server at {where} does not hold answers to a constraint. Told to give a count of"
         " 417 to 423 or a share of 0.0312 to 0.0318, in each form that servers know:\n"
@@ -132,8 +132,12 @@ def strongest_form(ask: Ask, where: str) -> Form:
     )
 
 
-def _failure(form: Form, ask: Ask) -> str | None:
-    """Return how a form fails; None if it holds."""
+def failure(form: Form, ask: Ask) -> str | None:
+    """Return how a form fails; None if it holds.
+
+    Raises:
+        BackendError: the server does not answer.
+    """
     fields = form.fields(CONSTRAINT)
     for forbidden in _FORBIDDEN:
         message = Message("user", f"Answer with exactly this, and nothing else: {forbidden}")

@@ -21,8 +21,21 @@ _START_ONE = (
 )
 
 
+class UnreachableError(BackendError):
+    """No server, no answer in time, or a connection that broke."""
+
+
 class Refusal(BackendError):
-    """The server answered, with an error status."""
+    """The server answered, with an error status.
+
+    Attributes:
+        status: Of HTTP: 4xx blames the request, 5xx the server.
+    """
+
+    def __init__(self, message: str, *, status: int) -> None:
+        """Say who refused, and why."""
+        super().__init__(message)
+        self.status = status
 
 
 class Server:
@@ -32,8 +45,21 @@ class Server:
     what a study asks goes to the given address and nowhere else.
     """
 
-    def __init__(self, url: str, *, allow_remote: Collection[str], timeout_s: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        allow_remote: Collection[str] = (),
+        timeout_s: float,
+        key: str | None = None,
+    ) -> None:
         """Check the address; connect at the first request.
+
+        Args:
+            url: Where the server listens.
+            allow_remote: Hosts other than this machine that may be asked.
+            timeout_s: Of one request.
+            key: What it wants to see; that of the environment by default.
 
         Raises:
             InputError: it is no http address, or one of another machine.
@@ -45,7 +71,7 @@ class Server:
                 f" but is {url}",
                 hint=f'to let prompts leave this machine, add allow_remote = ["{base.host}"]',
             )
-        key = os.environ.get(API_KEY)
+        key = key or os.environ.get(API_KEY)
         self.url = str(base.copy_with(userinfo=b""))
         self._base = base
         self._timeout_s = timeout_s
@@ -60,39 +86,73 @@ class Server:
         """Return the JSON at a path: below the url, or below the host if it begins with a slash.
 
         Raises:
-            BackendError: no answer, or none that can be understood; `Refusal` for an error status.
+            BackendError: none that can be understood; `UnreachableError` where none came,
+                `Refusal` for an error status.
         """
-        return self._request("GET", path, None)
+        return _json(self._request("GET", path))
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Send JSON, and return the JSON that comes back. Raises as `get`."""
-        return self._request("POST", path, body)
+        return _json(self._request("POST", path, body))
+
+    def models(self) -> list[Mapping[str, Any]]:
+        """Return what the server says of each model that it serves; at least one.
+
+        Raises:
+            BackendError: no answer, or none that can be understood.
+        """
+        reply = self.get("models")
+        entries = reply.get("data") if isinstance(reply, dict) else None
+        if not isinstance(entries, list) or not all(
+            isinstance(entry, dict) and isinstance(entry.get("id"), str) for entry in entries
+        ):
+            raise BackendError(
+                f"the server at {self.url} does not list its models as OpenAI's interface does",
+                hint="is this the address of the server's OpenAI interface? It ends in /v1",
+            )
+        if not entries:
+            raise BackendError(f"the server at {self.url} serves no model", hint="load one into it")
+        return entries
+
+    def tell(self, path: str, body: Mapping[str, Any] | None = None, **query: str) -> None:
+        """Post what has no answer but that it was understood. Raises as `get`."""
+        self._request("POST", path, body, query)
+
+    def answers(self, path: str) -> bool:
+        """Whether something is well at a path, whatever it says."""
+        try:
+            self._request("GET", path)
+        except BackendError:
+            return False
+        return True
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
 
-    def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
         url = self._base.copy_with(path=path if path[0] == "/" else f"{self._base.path}/{path}")
         try:
-            response = self._client.request(method, url, json=body)
+            response = self._client.request(method, url, json=body, params=query)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise BackendError(f"no server listens at {self.url}: {exc}", hint=_START_ONE) from exc
+            raise UnreachableError(
+                f"no server listens at {self.url}: {exc}", hint=_START_ONE
+            ) from exc
         except httpx.TimeoutException as exc:
-            raise BackendError(
+            raise UnreachableError(
                 f"the server at {self.url} did not answer within {self._timeout_s:g} s",
                 hint="look at the server's own log",
             ) from exc
         except httpx.TransportError as exc:
-            raise BackendError(f"the connection to {self.url} broke: {exc}") from exc
+            raise UnreachableError(f"the connection to {self.url} broke: {exc}") from exc
         self._check(response)
-        try:
-            return response.json()
-        except ValueError as exc:
-            raise BackendError(
-                f"{response.url} answered with something that is not JSON: {response.text[:200]!r}",
-                hint="is this the address of the server's OpenAI interface? It ends in /v1",
-            ) from exc
+        return response
 
     def _check(self, response: httpx.Response) -> None:
         if response.is_redirect:
@@ -109,8 +169,19 @@ class Server:
         if not response.is_success:
             reason = _reason(response)
             raise Refusal(
-                f"the server at {self.url} refused: HTTP {response.status_code}: {reason}"
+                f"the server at {self.url} refused: HTTP {response.status_code}: {reason}",
+                status=response.status_code,
             )
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError as exc:
+        raise BackendError(
+            f"{response.url} answered with something that is not JSON: {response.text[:200]!r}",
+            hint="is this the address of the server's OpenAI interface? It ends in /v1",
+        ) from exc
 
 
 def _base(url: str) -> httpx.URL:

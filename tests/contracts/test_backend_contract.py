@@ -104,7 +104,13 @@ PROMPT = [
     Message("system", "You tune hyperparameters."),
     Message("user", "Trials, worst to best: 1: 0.71, 4: 0.83. Propose the next configuration."),
 ]
-IMPLEMENTATIONS = ("scripted", "transformers", "openai-grammar", "openai-schema")
+IMPLEMENTATIONS = (
+    "scripted",
+    "transformers",
+    "openai-grammar",
+    "openai-schema",
+    pytest.param("vllm", marks=pytest.mark.slow),  # the real one, with the built-in model
+)
 
 
 BROKEN = Constraint("start: /[/", {"type": "no such type"})
@@ -127,6 +133,10 @@ def backend(request: pytest.FixtureRequest, folder: Path) -> Iterator[Backend]:
     name, _, form = request.param.partition("-")
     if name == "scripted":
         yield open_backend("scripted", script=_random_answer)
+        return
+    if name == "vllm":
+        with request.getfixturevalue("vllm_server").adopted() as adopted:
+            yield adopted
         return
     in_process = open_backend("transformers", model=str(folder), device="cpu")
     if name == "transformers":

@@ -36,7 +36,8 @@ def test_a_model_is_not_asked_where_it_does_not_know_the_names(make_task, fake_b
     creator = open_creator(task, backend=backend)
     trials = run(creator, task, 4)
     assert backend.calls == []
-    assert [trial.proposal.origin for trial in trials] == ["default", "engine:bo", "engine:bo", "engine:bo"]
+    origins = [trial.proposal.origin for trial in trials]
+    assert origins == ["default", "engine:bo", "engine:bo", "engine:bo"]
     assert trials[0].config == SPACE.default()
     notes = [trial.proposal.note for trial in trials]
     assert notes == ["the model is not asked here: it does not know rate, depth", "", "", ""]

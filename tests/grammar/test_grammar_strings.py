@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,19 +12,37 @@ from decoder import Decoder
 from localhpo.grammar import lark
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 
-
-def check(space: Space, accepted: Sequence[str], refused: Sequence[str], **options: Any) -> None:
-    decoder = Decoder(lark(space, **options))
-    for text in accepted:
-        assert decoder.accepts(text), f"must accept {text}"
-    for text in refused:
-        assert not decoder.accepts(text), f"must refuse {text}"
+Deciding = Callable[[str], Callable[[str], bool]]
+"""From a grammar to what says whether a text is one of its sentences."""
 
 
-def check_values(parameter: Any, accepted: str, refused: str) -> None:
-    """Check the values of a space of one parameter, x; both lists are separated by blanks."""
-    texts = [[f'{{"x":{value}}}' for value in values.split()] for values in (accepted, refused)]
-    check(Space([parameter]), *texts)
+class Check:
+    """Holds the grammar of a space to lists of strings."""
+
+    def __init__(self, deciding: Deciding) -> None:
+        self._deciding = deciding
+
+    def __call__(
+        self, space: Space, accepted: Sequence[str], refused: Sequence[str], **options: Any
+    ) -> None:
+        accepts = self._deciding(lark(space, **options))
+        for text in accepted:
+            assert accepts(text), f"must accept {text}"
+        for text in refused:
+            assert not accepts(text), f"must refuse {text}"
+
+    def values(self, parameter: Any, accepted: str, refused: str) -> None:
+        """Check the values of a space of one parameter, x; the lists are separated by blanks."""
+        texts = [[f'{{"x":{value}}}' for value in values.split()] for values in (accepted, refused)]
+        self(Space([parameter]), *texts)
+
+
+@pytest.fixture(params=["llguidance", pytest.param("vllm", marks=pytest.mark.slow)])
+def check(request: pytest.FixtureRequest) -> Check:
+    """The engine alone, and inside a real vLLM server, where it is asked token by token."""
+    if request.param == "llguidance":
+        return Check(lambda grammar: Decoder(grammar).accepts)
+    return Check(request.getfixturevalue("vllm_server").acceptance)
 
 
 @pytest.mark.parametrize(
@@ -45,8 +63,8 @@ def check_values(parameter: Any, accepted: str, refused: str) -> None:
         (1.2345e-4, 2.0001e2, "1.2345e-4 1.24e-4 2e2 2.0001e2", "1.23e-4 2.01e2 1.2346e-4"),
     ],
 )  # fmt: skip
-def test_log_floats(low: float, high: float, accepted: str, refused: str) -> None:
-    check_values(Float("x", low, high, log=True), accepted, refused)
+def test_log_floats(check: Check, low: float, high: float, accepted: str, refused: str) -> None:
+    check.values(Float("x", low, high, log=True), accepted, refused)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +89,8 @@ def test_log_floats(low: float, high: float, accepted: str, refused: str) -> Non
         (-0.00005, 1.0, "-0.00005 0 0.001 1", "-0.001 -0.00004 -0"),
     ],
 )  # fmt: skip
-def test_linear_floats(low: float, high: float, accepted: str, refused: str) -> None:
-    check_values(Float("x", low, high), accepted, refused)
+def test_linear_floats(check: Check, low: float, high: float, accepted: str, refused: str) -> None:
+    check.values(Float("x", low, high), accepted, refused)
 
 
 @pytest.mark.parametrize(
@@ -103,20 +121,20 @@ def test_linear_floats(low: float, high: float, accepted: str, refused: str) -> 
         (Categorical("x", ("new\nline",)), r'"new\nline"', r'"new\u000aline" "new\\nline"'),
     ],
 )  # fmt: skip
-def test_other_kinds(parameter: Any, accepted: str, refused: str) -> None:
-    check_values(parameter, accepted, refused)
+def test_other_kinds(check: Check, parameter: Any, accepted: str, refused: str) -> None:
+    check.values(parameter, accepted, refused)
 
 
 @pytest.mark.parametrize(
     "name", ['a"b', "back\\slash", "é\u2028\U0001f600", "num.impute.selected.cpo", " ", "/*//", "%"]
 )
-def test_names(name: str) -> None:
+def test_names(check: Check, name: str) -> None:
     space = Space([Int(name, 0, 1)])
     key = json.dumps(name, ensure_ascii=False)
     check(space, [f"{{{key}:0}}", f"{{{key}:1}}"], [f"{{{key}:2}}", '{"":0}', '{"a":0}'])
 
 
-def test_keys_stand_in_order_without_white_space() -> None:
+def test_keys_stand_in_order_without_white_space(check: Check) -> None:
     space = Space([Int("a", 0, 9), Int("b", 0, 9)])
     check(
         space,
@@ -128,7 +146,7 @@ def test_keys_stand_in_order_without_white_space() -> None:
     )  # fmt: skip
 
 
-def test_conditions_nested_and_on_every_kind_of_parent() -> None:
+def test_conditions_nested_and_on_every_kind_of_parent(check: Check) -> None:
     space = Space(
         [
             Float("rate_drop", 0.0, 0.5, when={"booster": ("dart",)}),
@@ -185,7 +203,9 @@ RATIONALE = '{{"analysis":{},"config":{{"a":1}},"evidence":{}}}'
         ('"a\\"', "[]", (), False),
     ],
 )  # fmt: skip
-def test_the_form_with_a_rationale(analysis: str, evidence: str, trials: Any, fits: bool) -> None:
+def test_the_form_with_a_rationale(
+    check: Check, analysis: str, evidence: str, trials: Any, fits: bool
+) -> None:
     text = RATIONALE.format(analysis, evidence)
     lists: tuple[list[str], list[str]] = ([text], []) if fits else ([], [text])
     check(Space([Int("a", 1, 2)]), *lists, rationale=True, trials=trials)

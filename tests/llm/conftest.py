@@ -2,13 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_model import make_model
+
+from localhpo.llm import cards
+from localhpo.llm.vllm import ManagedServer, Settings
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a random Llama, without a card. Not to be changed: copy it."""
     return make_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+TESTS = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def sprout() -> Path:
+    """The folder of the built-in model."""
+    return cards.find("sprout")
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Put a `vllm` in the way of the real one, and return what sets its behaviour."""
+    package = tmp_path / "path" / "vllm" / "entrypoints" / "openai"
+    package.mkdir(parents=True)
+    (package / "api_server.py").write_text("import fake_vllm\nfake_vllm.main()\n")
+    (package.parents[1] / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'path'}:{TESTS}")
+    return lambda behaviour: monkeypatch.setenv("FAKE_VLLM", behaviour)
+
+
+@pytest.fixture
+def make(
+    sprout: Path, program: Callable[[str], None], tmp_path: Path
+) -> Iterator[Callable[..., ManagedServer]]:
+    """Return a maker of servers that are stopped after the test."""
+    made: list[ManagedServer] = []
+
+    def make(behaviour: str = "works", **options: Any) -> ManagedServer:
+        program(behaviour)
+        changes: dict[str, Any] = {"on_cpu": True, "place": tmp_path / "run"}
+        settings = options.pop("settings", Settings())
+        made.append(ManagedServer(sprout, settings, **{**changes, **options}))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.stop()

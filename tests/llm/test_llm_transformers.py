@@ -259,9 +259,9 @@ def test_loading_is_offline_quiet_and_leaves_the_environment(tiny_model: Path) -
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("name", ["transformer", "vllm", ""])
+@pytest.mark.parametrize("name", ["transformer", "vlm", ""])
 def test_an_unknown_backend_is_told_so(name: str) -> None:
-    with pytest.raises(InputError, match="one of transformers, openai, scripted"):
+    with pytest.raises(InputError, match="one of transformers, vllm, openai, scripted"):
         open_backend(name)
 
 

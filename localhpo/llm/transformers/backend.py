@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localhpo.errors import BackendError, CardError
-from localhpo.llm import cards, seeds
-from localhpo.llm.card import Card
-from localhpo.llm.folder import thinking
-from localhpo.llm.folder.thinking import Switch
+from localhpo.llm import cards, folders, seeds
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
+from localhpo.llm.quoting import quoting
 from localhpo.llm.transformers import loading
 
 if TYPE_CHECKING:
@@ -52,20 +49,15 @@ class TransformersBackend:
         with self._working():
             loaded = loading.load(folder, device)
             self._tokenizer = loaded.tokenizer
-            self._control = _pattern(_control_tokens(loaded.tokenizer))
+            self._as_data = quoting(_control_tokens(loaded.tokenizer))
             self._decoder: Decoder | None = Decoder(
                 Network(loaded.network), loaded.grammar_tokenizer
             )
-        switch = _switch(card, loaded.tokenizer.chat_template)
-        self._model = Model(
-            name=card.name if card else folder.resolve().name,
-            digest=card.digest if card else cards.fingerprint(folder),
-            context_length=card.context_length if card else _context_length(loaded.network.config),
-            prompt=card.prompt if card else "chat",
+        self._model = folders.describe(
+            folder,
+            card,
+            card.context_length if card else _context_length(loaded.network.config),
             deterministic=loaded.network.device.type == "cpu",
-            knows=frozenset(card.knows) if card else frozenset(),
-            chat_template_kwargs=switch.chat_template_kwargs,
-            answer_prefix=switch.answer_prefix,
         )
 
     @property
@@ -146,13 +138,6 @@ class TransformersBackend:
         tokens = self._tokenizer(text, add_special_tokens=False, verbose=False)
         return list(tokens["input_ids"])
 
-    def _as_data(self, content: str) -> str:
-        """Return a message's text, in which what spells a control token reads as words.
-
-        It quotes a user's text and a script's output; `<|im_end|>` in them must not end a turn.
-        """
-        return self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", content)
-
     def _check_room(self, prompt_tokens: int, max_tokens: int) -> None:
         if not prompt_tokens:
             raise BackendError("the prompt is empty")
@@ -183,19 +168,6 @@ class TransformersBackend:
 
 def _control_tokens(tokenizer: PreTrainedTokenizerFast) -> list[str]:
     return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-
-
-def _pattern(words: Iterable[str]) -> re.Pattern[str]:
-    """Return what matches any of the words, and nothing where there is none."""
-    longest_first = sorted(filter(None, words), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-
-
-def _switch(card: Card | None, template: str | None) -> Switch:
-    """Return how the model is kept from thinking: as its card says, else as its template can."""
-    if card and (card.chat_template_kwargs or card.answer_prefix):
-        return Switch(card.chat_template_kwargs, card.answer_prefix)
-    return thinking.switch(template or "")
 
 
 def _context_length(config: object) -> int:

@@ -1,0 +1,85 @@
+"""What a model folder says of itself, read without loading the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from localhpo.errors import CardError
+from localhpo.llm import cards
+from localhpo.llm.cards import Card
+from localhpo.llm.folder import thinking
+from localhpo.llm.folder.thinking import Switch
+from localhpo.llm.protocol import Model
+
+
+def describe(folder: Path, card: Card | None, context_length: int, deterministic: bool) -> Model:
+    """Describe the model of a folder, by its card where it has one."""
+    switch = _switch(folder, card)
+    return Model(
+        name=card.name if card else folder.resolve().name,
+        digest=card.digest if card else cards.fingerprint(folder),
+        context_length=context_length,
+        prompt=card.prompt if card else "chat",
+        deterministic=deterministic,
+        knows=frozenset(card.knows) if card else frozenset(),
+        chat_template_kwargs=switch.chat_template_kwargs,
+        answer_prefix=switch.answer_prefix,
+    )
+
+
+def _switch(folder: Path, card: Card | None) -> Switch:
+    """Return how the model is kept from thinking: as its card says, else as its template can."""
+    if card and (card.chat_template_kwargs or card.answer_prefix):
+        return Switch(card.chat_template_kwargs, card.answer_prefix)
+    return thinking.switch(thinking.template_of(folder))
+
+
+def config(folder: Path) -> Mapping[str, Any]:
+    """Return the part of `config.json` that describes the network of text.
+
+    Raises:
+        CardError: there is none, or it cannot be read.
+    """
+    if not (folder / "config.json").is_file():
+        raise CardError(f"{folder} is not a model folder: it holds no config.json")
+    table = _table(folder / "config.json")
+    text: Mapping[str, Any] = table.get("text_config", table)
+    return text
+
+
+def control_tokens(folder: Path) -> list[str]:
+    """Return the spellings of the tokens that end a turn, open one, and the like.
+
+    Raises:
+        CardError: a file of the tokenizer cannot be read.
+    """
+    added = _table(folder / "tokenizer.json").get("added_tokens", [])
+    named = _table(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
+    both = [*added, *named.values()]
+    return sorted({token["content"] for token in both if token.get("special")})
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether the tokenizer says how messages are put together.
+
+    Raises:
+        CardError: `tokenizer_config.json` cannot be read.
+    """
+    own = _table(folder / "tokenizer_config.json").get("chat_template")
+    return bool(own) or (folder / "chat_template.jinja").is_file()
+
+
+def _table(path: Path) -> Mapping[str, Any]:
+    """Return a JSON object; an empty one where there is no such file."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as exc:
+        raise CardError(f"{path} cannot be read: {exc}") from exc
+    if not isinstance(table, dict):
+        raise CardError(f"{path} must hold a JSON object")
+    return table

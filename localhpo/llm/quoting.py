@@ -1,0 +1,19 @@
+"""Keeps what a prompt quotes from being read as control: a text is data, whoever wrote it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+
+def quoting(control: Iterable[str]) -> Callable[[str], str]:
+    """Return what rewrites a text so that each control token in it reads as words.
+
+    A prompt quotes a user's text and a script's output; `<|im_end|>` in them must not end a turn.
+
+    Args:
+        control: The tokens' spellings.
+    """
+    longest_first = sorted(filter(None, control), key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+    return lambda text: pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)

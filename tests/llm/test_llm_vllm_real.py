@@ -1,0 +1,169 @@
+"""What only the real vLLM can show: same tokens and answers as in process, adapters, the main job.
+
+Runs on a CPU with the built-in model. Sleep needs a GPU and is not tried here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from vllm_server import RealServer, running, skip_without_vllm
+
+from localhpo import grammar
+from localhpo.errors import BackendError
+from localhpo.llm import Constraint, Message, cards, open_backend
+from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
+from localhpo.space import Float, Int, Space
+
+pytestmark = pytest.mark.slow
+
+SPACE = Space([Float("learning_rate", 1e-4, 1e-1, log=True), Int("max_depth", 3, 11)])
+CONSTRAINT = Constraint(grammar.lark(SPACE), grammar.json_schema(SPACE))
+PROMPT = [Message("user", "minimize loss\nlearning_rate float\nmax_depth int <eos>\n" * 8)]
+
+
+def greedy(backend: Any) -> str:
+    (answer,) = backend.generate(PROMPT, CONSTRAINT, temperature=0.0)
+    return str(answer.text)
+
+
+@pytest.fixture
+def served(vllm_server: RealServer) -> Iterator[VllmBackend]:
+    with vllm_server.adopted() as backend:
+        yield backend
+
+
+def in_process(folder: str) -> Any:
+    return open_backend("transformers", model=folder, device="cpu")
+
+
+def test_prompt_and_answer_are_those_of_the_in_process_backend(served: VllmBackend) -> None:
+    local = in_process("sprout")
+    assert served.model.digest == local.model.digest
+    assert served.model.prompt == local.model.prompt == "compact"
+    assert served.count_tokens(PROMPT) == local.count_tokens(PROMPT)
+    assert greedy(served) == greedy(local)
+
+
+def test_a_prompt_is_read_once_for_all_answers(served: VllmBackend) -> None:
+    host = served.server.http.url.removesuffix("/v1")
+
+    def hits() -> float:
+        lines = httpx.get(f"{host}/metrics", trust_env=False).text.splitlines()
+        counts = [line.split()[-1] for line in lines if line.startswith("vllm:prefix_cache_hits_t")]
+        return sum(map(float, counts))
+
+    before = hits()
+    answers = served.generate(PROMPT, CONSTRAINT, n=8, seed=5)
+    served.generate(PROMPT, CONSTRAINT, n=8, seed=6)
+    read = served.count_tokens(PROMPT)
+    assert hits() - before > 8 * (read - 256)  # whole blocks alone are kept
+    assert len({answer.text for answer in answers}) == 8
+    (alone,) = served.generate(PROMPT, CONSTRAINT, seed=answers[3].seed)
+    assert alone.text == answers[3].text
+
+
+def test_a_cpu_cannot_sleep(vllm_server: RealServer) -> None:
+    assert not vllm_server.server.can_sleep
+    with pytest.raises(BackendError, match="on a CPU vLLM gives nothing back"):
+        vllm_server.server.sleep()
+
+
+# Adapters
+
+
+@pytest.fixture(scope="module")
+def with_adapters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmBackend]:
+    skip_without_vllm()
+    place = tmp_path_factory.mktemp("vllm-with-adapters")
+    server = ManagedServer(cards.find("sprout"), Settings(adapter_rank=8), place=place)
+    with running(server):
+        yield VllmBackend(server)
+
+
+def write_adapter(folder: Path, merged: Path, seed: int) -> None:
+    """Write a random LoRA adapter of the built-in model, and the model into which it is merged."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    base = cards.find("sprout")
+    shutil.copytree(base, merged, ignore=shutil.ignore_patterns("card.toml"))
+    random = torch.Generator().manual_seed(seed)
+    weights = {name: w.float() for name, w in load_file(base / "model.safetensors").items()}
+    adapter = {}
+    for name in [n for n in weights if n.endswith(("o_proj.weight", "down_proj.weight"))]:
+        out_size, in_size = weights[name].shape
+        a = torch.randn(8, in_size, generator=random) * 0.1
+        b = torch.randn(out_size, 8, generator=random) * 0.1
+        weights[name] += 2.0 * b @ a  # lora_alpha / r
+        module = f"base_model.model.{name.removesuffix('.weight')}"
+        adapter |= {f"{module}.lora_A.weight": a, f"{module}.lora_B.weight": b}
+    folder.mkdir(exist_ok=True)
+    save_file(adapter, folder / "adapter_model.safetensors")
+    save_file(weights, merged / "model.safetensors", metadata={"format": "pt"})
+    settings = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 8, "lora_alpha": 16, "bias": "none",
+        "target_modules": ["o_proj", "down_proj"], "base_model_name_or_path": "sprout",
+    }  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+
+
+def test_adapters_come_and_go_while_it_runs_and_after_a_crash(
+    with_adapters: VllmBackend, tmp_path: Path
+) -> None:
+    backend = with_adapters
+    plain = greedy(backend)
+    assert plain == greedy(in_process("sprout"))
+    seen = {plain}
+    for version in (1, 2):  # both in one folder: the second must not be answered from the first
+        merged = tmp_path / f"merged-{version}"
+        write_adapter(tmp_path / "adapter", merged, seed=version)
+        backend.use_adapter(tmp_path / "adapter")
+        adapted = greedy(backend)
+        assert adapted == greedy(in_process(str(merged)))
+        seen.add(adapted)
+    assert len(seen) == 3
+    before = backend.server.pid
+    assert before is not None
+    for child in psutil.Process(before).children(recursive=True):
+        if "EngineCore" in " ".join(child.cmdline()):
+            os.kill(child.pid, signal.SIGKILL)
+    assert greedy(backend) == adapted
+    assert backend.server.pid != before
+    backend.use_adapter(None)
+    assert greedy(backend) == plain
+
+
+# The main job
+
+
+def test_the_main_job_runs_on_a_server_of_its_own_and_ends_it(tmp_path: Path) -> None:
+    skip_without_vllm()
+    command = ["run", "breast-cancer-xgboost", "--trials", "3", "--backend", "vllm", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "localhpo", *command],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [trial["state"] for trial in result["trials"]] == ["complete"] * 3
+    assert result["trials"][0]["origin"] == "model"
+    assert result["best"]["score"] > 0.8
+    (log,) = (tmp_path / "run").rglob("server.log")
+    assert "/v1/completions" in log.read_text()
+    assert not (log.parent / "server.json").exists()
+    assert json.loads((log.parent / "result.json").read_text())["verdict"] == "stopped"

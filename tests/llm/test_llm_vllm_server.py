@@ -1,0 +1,308 @@
+"""The managed server around a program that fails in every way vLLM can.
+
+What the real vLLM does is seen in test_llm_vllm_real.py and in the contract of backends.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from fake_vllm import calls
+
+from localhpo.errors import (
+    BackendError,
+    MissingExtraError,
+)
+from localhpo.llm import Constraint, Message, open_backend
+from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
+from localhpo.llm.vllm.process import reason
+from localhpo.llm.vllm.registry import Record, Slot
+from localhpo.llm.vllm.server import proves
+
+ASKED = [Message("user", "Propose.")]
+CONSTRAINT = Constraint('start: "{\\"a\\":" /[1-9]/ "}"', {"type": "object"})
+
+Make = Callable[..., ManagedServer]
+
+
+def record_of(server: ManagedServer) -> Record:
+    record = Slot(server.shelf.parent).read()
+    assert record is not None
+    return record
+
+
+def is_gone(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    return True
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up, "what was waited for does not come"
+        time.sleep(0.02)
+
+
+# Start and end
+
+
+def test_a_server_starts_behind_a_key_on_this_machine_and_ends_with_all_it_started(
+    make: Make,
+) -> None:
+    server = make()
+    assert (server.running, server.pid, server.sleeping) == (False, None, False)
+    server.start()
+    record = record_of(server)
+    assert server.running
+    assert server.owned
+    assert server.pid == record.pid
+    (child,) = psutil.Process(record.pid).children()
+    command = child.cmdline()
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert record.key not in " ".join(command)
+    assert len(record.key) > 30
+    private = [server.shelf.parent / "server.json", server.shelf.parent, server.shelf.parent.parent]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in private] == [0o600, 0o700, 0o700]
+    server.stop()
+    server.stop()
+    assert is_gone(child.pid)
+    assert is_gone(record.pid)
+    assert (server.running, server.pid, server.sleeping) == (False, None, False)
+    server.start()
+    assert record_of(server).key != record.key
+
+
+def test_the_environment_is_offline(make: Make) -> None:
+    server = make(settings=Settings(threads=2))
+    server.start()
+    (child,) = psutil.Process(server.pid).children()
+    seen = child.environ()
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"):
+        assert seen[name] == "1"
+    assert seen["OMP_NUM_THREADS"] == "2"
+
+
+def test_a_start_that_fails_says_why(make: Make) -> None:
+    server = make("crashes")
+    with pytest.raises(BackendError, match=r"did not start: ValueError: no room for the KV") as got:
+        server.start()
+    assert not server.running
+    log = Path(got.value.hint.removeprefix("its log: "))
+    assert "See root cause above" in log.read_text()
+
+
+def test_a_start_that_hangs_is_given_up_and_leaves_nothing(make: Make) -> None:
+    server = make("hangs", start_s=3)
+    with pytest.raises(BackendError, match=r"within 3 s; the end of its log:\n  INFO loading"):
+        server.start()
+    assert not [p for p in psutil.Process().children(recursive=True) if "vllm" in p.cmdline()]
+
+
+def test_a_server_of_another_model_is_no_start(make: Make) -> None:
+    with pytest.raises(BackendError, match="did not answer within"):
+        make("other", start_s=2).start()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_server_ends_with_its_parent(make: Make, tmp_path: Path, number: int) -> None:
+    server = make()
+    code = f"""
+import time
+from pathlib import Path
+from localhpo.llm.vllm import ManagedServer
+folder, place = Path({str(server.folder)!r}), Path({str(tmp_path / "run")!r})
+server = ManagedServer(folder, on_cpu=True, place=place)
+server.start()
+print(server.pid, flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        (child,) = psutil.Process(pid).children()
+        server.start()
+        assert not server.owned
+        parent.send_signal(number)
+    wait_until(lambda: is_gone(pid) and is_gone(child.pid))
+    assert server.has_ended(5)
+    server.start()  # the place is free again
+    assert server.owned
+
+
+def test_without_vllm_the_error_says_what_to_install(
+    sprout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError) as caught:
+        open_backend("vllm", model=str(sprout))
+    assert caught.value.hint == "pip install 'localhpo[vllm]'"
+
+
+# A second study
+
+
+def test_a_second_study_adopts_the_server_and_does_not_end_it(make: Make) -> None:
+    first, second = make(), make()
+    first.start()
+    second.start()
+    assert second.pid == first.pid
+    assert not second.owned
+    second.stop()
+    assert first.running
+    assert VllmBackend(first, owned=False).generate(ASKED, CONSTRAINT)[0].text == '{"a":3}'
+
+
+def test_other_settings_are_another_server(make: Make) -> None:
+    first, second = make(), make(settings=Settings(answers=4))
+    first.start()
+    second.start()
+    assert second.owned
+    assert second.pid != first.pid
+
+
+@contextmanager
+def misled(server: ManagedServer, **changes: Any) -> Iterator[None]:
+    """Have the file say something else of the server that runs."""
+    path = server.shelf.parent / "server.json"
+    true = path.read_text()
+    path.write_text(json.dumps({**json.loads(true), **changes}))
+    yield
+    path.write_text(true)
+
+
+@pytest.mark.parametrize("changes", [{"key": "sesame"}, {"port": 9}])
+def test_a_server_that_cannot_be_shown_to_be_it_is_not_adopted(
+    make: Make, changes: dict[str, Any]
+) -> None:
+    first, second = make(), make()
+    first.start()
+    with misled(first, **changes):
+        second.start()
+    assert second.owned
+    assert second.pid != first.pid
+    assert first.running
+
+
+def test_a_server_proves_itself_by_key_and_model(make: Make, program: Any) -> None:
+    server = make()
+    server.start()
+    record = record_of(server)
+    assert proves(record, server.name)
+    assert not proves(record, "another@0123")
+    server.stop()
+    assert not proves(record, server.name)
+    with pytest.raises(BackendError, match="did not answer"):
+        make("open", start_s=2).start()  # it would answer anyone
+
+
+def test_a_folder_of_somebody_else_is_refused(make: Make, tmp_path: Path) -> None:
+    place = tmp_path / "shared"
+    place.mkdir(mode=0o777)
+    place.chmod(0o777)
+    with pytest.raises(BackendError, match="belongs to you alone"):
+        make(place=place).start()
+
+
+def test_a_start_waits_for_one_that_is_under_way(make: Make, tmp_path: Path) -> None:
+    server = make(start_s=1)
+    server.start()
+    path = server.shelf.parent / "server.json"
+    path.rename(path.with_suffix(".later"))  # as it is until the server answers
+    waiting = make(start_s=30)
+    command = f"sleep 1; mv {path.with_suffix('.later')} {path}"
+    with subprocess.Popen(["sh", "-c", command]):
+        waiting.start()
+    assert waiting.pid == server.pid
+
+
+# Sleep: on a GPU; here only that it is asked for as vLLM's interface says
+
+
+def test_a_cpu_cannot_sleep(make: Make) -> None:
+    server = make()
+    server.start()
+    assert not server.can_sleep
+    with pytest.raises(BackendError, match="on a CPU vLLM gives nothing back"):
+        server.sleep()
+
+
+@pytest.mark.parametrize(
+    ("level", "waking"),
+    [
+        (1, ["/wake_up"]),
+        (2, ["/wake_up?tags=weights", "/collective_rpc", "/wake_up?tags=kv_cache"]),
+    ],
+)
+def test_a_server_sleeps_and_wakes(make: Make, level: int, waking: list[str]) -> None:
+    server = make(on_cpu=False)
+    backend = VllmBackend(server)
+    server.sleep(level)
+    assert server.sleeping
+    with pytest.raises(BackendError, match="sleeps"):
+        backend.generate(ASKED, CONSTRAINT)
+    server.wake()
+    server.wake()
+    assert not server.sleeping
+    assert backend.generate(ASKED, CONSTRAINT)
+    asked = [path for path, _ in calls(server.shelf.parent)]
+    asleep = asked.index(f"/sleep?level={level}&mode=wait")
+    assert asked[asleep + 1 : asleep + 1 + len(waking)] == waking
+
+
+def test_a_sleep_that_did_not_come_is_told(make: Make) -> None:
+    server = make("sleepless", on_cpu=False)
+    server.start()
+    with pytest.raises(BackendError, match="says that it is awake"):
+        server.sleep()
+
+
+def test_what_is_asked_of_a_gpu(make: Make) -> None:
+    settings = Settings(gpus=("0", "1"), gpu_share=0.5, kv_cache_mb=2000)
+    server = make(on_cpu=False, settings=settings)
+    server.start()
+    (child,) = psutil.Process(server.pid).children()
+    command = " ".join(child.cmdline())
+    assert "--enable-sleep-mode" in command
+    assert "--gpu-memory-utilization 0.5" in command
+    assert f"--kv-cache-memory-bytes {2000 * 2**20}" in command
+    assert "--tensor-parallel-size 2" in command
+    assert child.environ()["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+
+# Reasons
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("", "it ended"),
+        ("x.py: error: unrecognized arguments: --y", "x.py: error: unrecognized arguments: --y"),
+        (
+            "OSError: [Errno 98] Address already in use",
+            "OSError: [Errno 98] Address already in use",
+        ),
+        ("WARNING this can cause `OSError: [Errno 24]`.", "it ended; the end of its log:"),
+        (
+            "(Worker pid=1) ERROR 11-24 06:45:04 [multiproc_executor.py:953] RuntimeError: sizes\n"
+            "RuntimeError: Engine core initialization failed. See root cause above.",
+            "RuntimeError: sizes",
+        ),
+        ("torch.OutOfMemoryError: CUDA out of memory.", "torch.OutOfMemoryError: CUDA out"),
+    ],
+)
+def test_a_reason_is_the_error_that_others_follow_from(log: str, said: str) -> None:
+    assert reason(log, "it ended").startswith(said)
