@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "creator": {"trial", "space", "task", "grammar", "llm", "resources"},
     "executor": {"trial", "task", "reporter"},
     "scheduler": {"trial", "space", "task", "store", "creator.protocol", "executor.protocol"},
-    "analysis": {"trial", "space", "task", "resources"},
+    "analysis": {"trial", "space", "task", "resources", "store.records"},
     "study": ABOVE,
     "sampler": {"trial", "space", "task", "creator"},
     "tasks": {"reporter"},

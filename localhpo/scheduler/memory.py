@@ -79,6 +79,8 @@ class Estimate:
     """To be reserved; None for a whole device of unknown size."""
     reason: str
     """Where the number comes from, for a person."""
+    whole: bool = False
+    """Whether it may need a device to itself."""
 
 
 class Estimator:
@@ -96,10 +98,13 @@ class Estimator:
         if wall.declared_mb is not None:
             return Estimate(wall.declared_mb, "as the task declares")
         if not evidence:
-            return Estimate(wall.capacity_mb, "nothing was measured yet: a whole device")
+            return Estimate(
+                wall.capacity_mb, "nothing was measured yet: a whole device", whole=True
+            )
         mb = MARGIN * self._fit(evidence).quantile(config, UPPER)
         if wall.capacity_mb is not None and mb >= wall.capacity_mb:
-            return Estimate(wall.capacity_mb, f"may need a whole device, {_learned(evidence)}")
+            reason = f"may need a whole device, {_learned(evidence)}"
+            return Estimate(wall.capacity_mb, reason, whole=True)
         return Estimate(mb, f"{UPPER:.0%} sure, {_learned(evidence)}")
 
     def refusal(self, config: Config, evidence: Sequence[Observation]) -> str | None:
@@ -144,9 +149,22 @@ def observations(trials: Iterable[Trial], kind: Kind) -> list[Observation]:
     return [one for one in seen if one is not None]
 
 
+def runs_out(cause: Cause) -> Kind | None:
+    """Return which memory a failure of that cause ran out of; None for any other."""
+    return _OUT_OF_MEMORY.get(cause)
+
+
 def ran_out(trial: Trial) -> Kind | None:
     """Return which memory a trial ran out of; None where it did not."""
-    return None if trial.failure is None else _OUT_OF_MEMORY.get(trial.failure.cause)
+    return None if trial.failure is None else runs_out(trial.failure.cause)
+
+
+def again_alone(config: Config, trials: Iterable[Trial]) -> bool:
+    """Return whether a configuration waits to run again, having run out of memory beside others."""
+    return any(
+        trial.state is State.INTERRUPTED and ran_out(trial) is not None and trial.config == config
+        for trial in trials
+    )
 
 
 def _observation(trial: Trial, kind: Kind) -> Observation | None:

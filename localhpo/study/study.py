@@ -23,12 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from localhpo.creator import Creator, History, open_creator
-from localhpo.errors import (
-    InputError,
-    NoGoodTrialError,
-    StudyLockedError,
-    StudyNotFoundError,
-)
+from localhpo.errors import InputError, NoGoodTrialError, StudyLockedError, StudyNotFoundError
 from localhpo.executor import Executor, ProcessExecutor, check_command, check_program
 from localhpo.scheduler.admission import admit
 from localhpo.scheduler.budget import Spent
@@ -39,19 +34,12 @@ from localhpo.store import Event, Store, default_home, study_name
 from localhpo.study.callbacks import Callbacks
 from localhpo.study.identity import check_same
 from localhpo.study.inbox import Inbox
+from localhpo.study.machine import Machine
 from localhpo.study.session import Session, check_task, naming_file, new_config, task_of
 from localhpo.study.signals import on_signal
 from localhpo.study.told import outcome
 from localhpo.task import Task
-from localhpo.trial import (
-    ADDED,
-    Measurement,
-    Proposal,
-    State,
-    Trial,
-    best_trial,
-    counted,
-)
+from localhpo.trial import ADDED, Measurement, Proposal, State, Trial, best_trial, counted
 
 Callback = Callable[["Study", Trial], None]
 """Called with the study and each trial that has ended."""
@@ -181,21 +169,23 @@ class Study:
         """
         self.close()
         with naming_file(self.task):  # what can be refused is refused before anything is written
-            admit(self.task)
+            inventory = admit(self.task)
         if self._is_used_up():  # no model is loaded for nothing
             return self._check_good(self.trials)
         if self._executor is None:
             with naming_file(self.task):
                 self._check_command()
         executor = self._executor or ProcessExecutor()
+        machine = Machine(self.task, self.key, self._store, inventory)
         try:
             self._creator()
             session = self._begin()
-            self._loop = self._make_loop(session, executor, observers, callbacks)
+            self._loop = self._make_loop(session, executor, machine, observers, callbacks)
             with on_signal(self._loop.interrupt):
                 trials = self._loop.run()
         finally:
             self._loop = None
+            machine.close()
             if self._executor is None:
                 executor.close()
             self.close()
@@ -370,6 +360,7 @@ class Study:
         self,
         session: Session,
         executor: Executor,
+        machine: Machine,
         observers: Sequence[Observer],
         callbacks: Sequence[Callback],
     ) -> Loop:
@@ -378,12 +369,18 @@ class Study:
         return Loop(
             task=self.task,
             creator=self._creator(),
-            executor=executor,
+            executor=machine.watched(executor),
             recorder=session.writer,
             trials=self._live,
             seed=self.task.seed,
             trial_folder=lambda number: self._store.trial_folder(self.key, number),
-            observers=[Callbacks(self._see, bound, self._live), *observers],
+            inventory=machine.inventory,
+            check=lambda config: machine.refusal(config, self._live),
+            observers=[
+                Callbacks(self._see, bound, self._live),
+                machine.accountant(session.writer),
+                *observers,
+            ],
             spent=Spent.from_data([event.data for event in self.events]),
             inbox=lambda: session.letters(self._live),
         )

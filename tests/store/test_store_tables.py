@@ -143,7 +143,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_untouched(
         store.rebuild,
         store.verify,
     ):
-        with pytest.raises(StoreVersionError, match=r"schema 99, .*7\.1\.0; .* up to 1") as caught:
+        with pytest.raises(StoreVersionError, match=r"schema 99, .*7\.1\.0; .* up to 2") as caught:
             act()
         assert "update LocalHPO" in caught.value.hint
     assert database.read_bytes() == before
