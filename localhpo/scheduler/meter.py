@@ -71,6 +71,10 @@ class _Track:
     before_mb: dict[str, float] = field(default_factory=dict)
     """By device, as it began."""
     had_company: bool = False
+    grown_mb: float | None = None
+    """Of its devices since it began, at the peak: its own where it was alone."""
+    shared_unseen: bool = False
+    """Whether it shared a device while nobody's processes were known: growth tells nothing."""
 
 
 class Meter:
@@ -115,7 +119,10 @@ class Meter:
     def end(self, folder: Path) -> DeviceUse:
         """Return what the trial took, and follow it no more."""
         self._look()
-        return self._tracks.pop(folder).use
+        track = self._tracks.pop(folder)
+        if track.use.peak_mb is None and not track.shared_unseen:
+            track.use.peak_mb = track.grown_mb
+        return track.use
 
     def close(self) -> None:
         """Let go of the devices. May be called twice."""
@@ -149,30 +156,29 @@ class Meter:
             alone = len(here) == 1
             others_mb = sum(mb for owner, mb in held.items() if owner != folder)
             track.had_company |= not alone or (folder in held and others_mb > BESIDE_MB)
-            self._add(track, reading, passed_s, self._memory(folder, track, reading, held, alone))
+            if folder in held:
+                track.use.peak_mb = max(track.use.peak_mb or 0.0, held[folder])
+            elif not any(isinstance(owner, Path) for owner in held):
+                self._note_growth(track, reading, alone)
+            self._add(track, reading, passed_s)
             energy_j = self._energy(reading, passed_s)
             if energy_j is not None:
                 track.use.energy_j = (track.use.energy_j or 0.0) + energy_j / len(here)
 
-    def _memory(
-        self, folder: Path, track: _Track, reading: Reading, held: dict[Owner, float], alone: bool
-    ) -> float | None:
-        if folder in held:
-            return held[folder]
-        if not alone or any(isinstance(owner, Path) for owner in held):
-            return None
+    @staticmethod
+    def _note_growth(track: _Track, reading: Reading, alone: bool) -> None:
+        """Follow a device on which no process is known to be a trial's."""
         before = track.before_mb.get(reading.id, track.before_mb.get(reading.uuid))
-        return None if before is None else max(0.0, reading.used_mb - before)
+        track.shared_unseen |= not alone or before is None
+        if before is not None:
+            track.grown_mb = max(track.grown_mb or 0.0, reading.used_mb - before)
 
     @staticmethod
-    def _add(track: _Track, reading: Reading, passed_s: float, mb: float | None) -> None:
-        use = track.use
-        if mb is not None:
-            use.peak_mb = max(use.peak_mb or 0.0, mb)
-        use.gpu_s += passed_s
+    def _add(track: _Track, reading: Reading, passed_s: float) -> None:
+        track.use.gpu_s += passed_s
         if reading.utilisation is not None:
-            use.utilisation_s += reading.utilisation * passed_s
-            use.looked_s += passed_s
+            track.use.utilisation_s += reading.utilisation * passed_s
+            track.use.looked_s += passed_s
 
     def _energy(self, reading: Reading, passed_s: float) -> float | None:
         """Return the joules since the last look: by the counter, else by the power now."""
