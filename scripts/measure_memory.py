@@ -101,9 +101,10 @@ def show(title: str, found: list[tuple[int, float]]) -> None:
     for low, high in STAGES:
         ratios = np.array([ratio for n, ratio in found if low <= n <= high])
         if ratios.size:
+            middle, most = np.quantile(ratios, [0.5, 0.9])
             print(
                 f"  {f'{low}-{high}':>15}   {ratios.size:>9}  {np.mean(ratios >= 1):>7.3f}"
-                f"  {ratios.min():>5.2f}  {np.median(ratios):>6.2f}, {np.quantile(ratios, 0.9):.2f}",
+                f"  {ratios.min():>5.2f}  {middle:>6.2f}, {most:.2f}",
                 flush=True,
             )
 
