@@ -32,9 +32,9 @@ from localhpo.scheduler.loop import Loop
 from localhpo.scheduler.observer import Observer
 from localhpo.store import Event, Store, default_home, study_name
 from localhpo.study.callbacks import Callbacks
+from localhpo.study.hardware import Hardware
 from localhpo.study.identity import check_same
 from localhpo.study.inbox import Inbox
-from localhpo.study.machine import Machine
 from localhpo.study.session import Session, check_task, naming_file, new_config, task_of
 from localhpo.study.signals import on_signal
 from localhpo.study.told import outcome
@@ -176,16 +176,16 @@ class Study:
             with naming_file(self.task):
                 self._check_command()
         executor = self._executor or ProcessExecutor()
-        machine = Machine(self.task, self.key, self._store, inventory)
+        hardware = Hardware(self.task, self.key, self._store, inventory)
         try:
             self._creator()
             session = self._begin()
-            self._loop = self._make_loop(session, executor, machine, observers, callbacks)
+            self._loop = self._make_loop(session, executor, hardware, observers, callbacks)
             with on_signal(self._loop.interrupt):
                 trials = self._loop.run()
         finally:
             self._loop = None
-            machine.close()
+            hardware.close()
             if self._executor is None:
                 executor.close()
             self.close()
@@ -360,7 +360,7 @@ class Study:
         self,
         session: Session,
         executor: Executor,
-        machine: Machine,
+        hardware: Hardware,
         observers: Sequence[Observer],
         callbacks: Sequence[Callback],
     ) -> Loop:
@@ -369,16 +369,16 @@ class Study:
         return Loop(
             task=self.task,
             creator=self._creator(),
-            executor=machine.watched(executor),
+            executor=hardware.watched(executor),
             recorder=session.writer,
             trials=self._live,
             seed=self.task.seed,
             trial_folder=lambda number: self._store.trial_folder(self.key, number),
-            inventory=machine.inventory,
-            check=lambda config: machine.refusal(config, self._live),
+            inventory=hardware.inventory,
+            check=lambda config: hardware.refusal(config, self._live),
             observers=[
                 Callbacks(self._see, bound, self._live),
-                machine.accountant(session.writer),
+                hardware.accountant(session.writer),
                 *observers,
             ],
             spent=Spent.from_data([event.data for event in self.events]),

@@ -23,6 +23,8 @@ from localhpo.executor import (
     SimulatedExecutor,
 )
 from localhpo.executor.clock import Clock, RealClock, SimulatedClock
+from localhpo.scheduler.meter import Meter
+from localhpo.scheduler.watched import WatchedExecutor
 from localhpo.task import Task
 from localhpo.trial import Cause, Failure, Measurement, State
 
@@ -120,10 +122,16 @@ def simulated(kind: str, task: Task) -> Bench:
     return Bench(SimulatedExecutor(lambda config, seed: replay, clock), clock, task)
 
 
+def watched(kind: str, task: Task) -> Bench:
+    bench = simulated(kind, task)
+    executor = WatchedExecutor(bench.executor, Meter(None, bench.clock))
+    return dataclasses.replace(bench, executor=executor)
+
+
 Make = Callable[[str], Bench]
 
 
-@pytest.fixture(params=[process, function, simulated], ids=lambda maker: maker.__name__)
+@pytest.fixture(params=[process, function, simulated, watched], ids=lambda maker: maker.__name__)
 def make(
     request: pytest.FixtureRequest, make_task: Callable[..., Task], tmp_path: Path
 ) -> Iterator[Make]:

@@ -1,4 +1,4 @@
-"""The machine as a study meets it: what it offers, what trials will need of it, what they took."""
+"""The hardware as a study meets it: what it offers, what trials will need of it, what they took."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ENOUGH = 5
 """Trials to be measured before host memory is reserved by estimate: until then as declared."""
 
 
-class Machine:
+class Hardware:
     """Made for one run of a study; close it.
 
     Args:
