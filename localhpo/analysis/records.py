@@ -48,6 +48,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "failures": jsonable([dataclasses.asdict(group) for group in summary.failures]),
         "notes": jsonable([dataclasses.asdict(note) for note in summary.notes]),
         "cost": jsonable(dataclasses.asdict(summary.cost)),
+        "accounts": jsonable(dataclasses.asdict(summary.accounts)),
         "trials": [trial_record(trial) for trial in summary.trials],
     }
 

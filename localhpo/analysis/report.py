@@ -60,6 +60,8 @@ def _template() -> Template:
         score=wording.score,
         duration=wording.duration,
         memory=wording.memory,
+        energy=wording.energy,
+        waits=wording.waits,
         percent=wording.percent,
         numbers=wording.numbers,
         count=wording.count,

@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from localhpo.analysis.accounting import Accounts, accounts
 from localhpo.analysis.progress import incumbent
+from localhpo.store.records import Event
 from localhpo.task import Task
 from localhpo.trial import Direction, State, Trial, best_trial, counted
 
@@ -87,10 +89,16 @@ class Summary:
     failures: tuple[FailureGroup, ...]
     notes: tuple[Note, ...]
     cost: Cost
+    accounts: Accounts
 
 
 def summarize(
-    task: Task, study: str, trials: Iterable[Trial], *, elapsed_s: float | None = None
+    task: Task,
+    study: str,
+    trials: Iterable[Trial],
+    *,
+    elapsed_s: float | None = None,
+    events: Iterable[Event] = (),
 ) -> Summary:
     """Return the facts of a study called `study` (`task/name`) that took `elapsed_s` so far."""
     ordered = tuple(sorted(trials, key=lambda t: t.number))
@@ -106,6 +114,7 @@ def summarize(
         failures=tuple(failures(ordered)),
         notes=tuple(notes(ordered)),
         cost=cost(ordered, elapsed_s),
+        accounts=accounts(ordered, events),
     )
 
 

@@ -37,6 +37,17 @@ def memory(megabytes: float | None) -> str:
     return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
 
 
+def energy(joules: float) -> str:
+    """Return an amount of energy: `310 J`, `0.25 kWh`."""
+    return f"{joules:.0f} J" if joules < 36_000 else f"{joules / 3.6e6:.2f} kWh"
+
+
+def waits(waited_s: Mapping[str, float]) -> str:
+    """Return what was waited for: `12 s for the model, 3.0 s for a device`."""
+    names = {"device": "a device", "model": "the model", "user": "the user"}
+    return ", ".join(f"{duration(s)} for {names.get(c, c)}" for c, s in waited_s.items())
+
+
 def count(number: int, noun: str) -> str:
     """Return `1 trial`, `2 trials`, `12,345 tokens`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -103,7 +103,14 @@ def _version(name: str) -> str | None:
 def _devices() -> Iterator[Check]:
     from localhpo.scheduler.devices import find_inventory
 
-    inventory = find_inventory()
+    try:
+        inventory = find_inventory()
+    except LocalHPOError as error:
+        yield Check("machine", "bad", str(error), error.hint)
+        return
+    if path := os.environ.get("LOCALHPO_INVENTORY"):
+        hint = "unset LOCALHPO_INVENTORY to use what is really there"
+        yield Check("inventory", "note", f"simulated, from {path}", hint)
     memory = wording.memory(inventory.memory_mb)
     yield Check("machine", "ok", f"{wording.count(inventory.cpus, 'CPU')}, {memory} of memory")
     if not inventory.gpus:
@@ -112,7 +119,24 @@ def _devices() -> Iterator[Check]:
         details = [gpu.name or "unknown model"]
         if gpu.memory_mb is not None:
             details.append(wording.memory(gpu.memory_mb))
+        if gpu.foreign_mb and gpu.usable_mb is not None:
+            held = f"{wording.memory(gpu.foreign_mb)} held by others"
+            details.append(f"{held}, {wording.memory(gpu.usable_mb)} to share")
         yield Check(f"gpu {gpu.id}", "ok", ", ".join(details))
+    yield from _at_work()
+
+
+def _at_work() -> Iterator[Check]:
+    """What the devices do now, as far as their driver tells."""
+    from localhpo.scheduler.nvml import read_once
+
+    for reading in read_once() or ():
+        told = [f"{len(reading.processes)} at work"]
+        if reading.utilisation is not None:
+            told.insert(0, f"{wording.percent(reading.utilisation)} busy")
+        if reading.power_w is not None:
+            told.append(f"{reading.power_w:.0f} W")
+        yield Check(f"gpu {reading.id} now", "ok", ", ".join(told))
 
 
 def _store() -> Iterator[Check]:

@@ -21,8 +21,9 @@ def summary_of(study: Study) -> Summary:
     from localhpo.analysis.summary import summarize
     from localhpo.scheduler.budget import Spent
 
-    spent = Spent.from_data([event.data for event in study.events])
-    return summarize(study.task, study.key, study.trials, elapsed_s=spent.wall_s or None)
+    events = study.events
+    elapsed_s = Spent.from_data([event.data for event in events]).wall_s or None
+    return summarize(study.task, study.key, study.trials, elapsed_s=elapsed_s, events=events)
 
 
 def record_of(study: Study, summary: Summary) -> dict[str, Any]:

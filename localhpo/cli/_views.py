@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from localhpo.analysis import wording
+from localhpo.analysis.accounting import Accounts
 from localhpo.analysis.progress import improvements
 from localhpo.analysis.summary import Cost, Summary
 from localhpo.task import Task
@@ -131,6 +132,10 @@ def _facts(summary: Summary, report: Path | None) -> Iterable[tuple[str, Rendera
         message = f" ({_times(group.trials)}): {said}"
         yield "failed", Text(group.cause, style="red").append(message, style="default")
     yield "cost", _cost(summary.cost)
+    if devices := _devices(summary.accounts):
+        yield "devices", devices
+    if summary.accounts.waited_s:
+        yield "waited", wording.waits(summary.accounts.waited_s)
     if report is not None:
         yield "report", str(report)
 
@@ -167,6 +172,21 @@ def _origins(summary: Summary) -> str:
 
 def _times(trials: Sequence[int]) -> str:
     return f"{wording.count(len(trials), 'trial')}: {wording.numbers(trials)}"
+
+
+def _devices(accounts: Accounts) -> str:
+    """Return what was taken of the GPUs; empty where none were held."""
+    parts = []
+    if accounts.gpu_s is not None:
+        parts.append(f"trials {wording.duration(accounts.gpu_s)} of GPU")
+    if accounts.gpu_utilisation is not None:
+        parts.append(f"{wording.percent(accounts.gpu_utilisation)} utilised")
+    if accounts.energy_j is not None:
+        parts.append(wording.energy(accounts.energy_j))
+    if accounts.model_gpu_s is not None:
+        model = f"model {wording.duration(accounts.model_gpu_s)} of GPU"
+        parts.append(f"{model}, {wording.memory(accounts.model_gpu_memory_mb)}")
+    return "; ".join(parts)
 
 
 def _cost(cost: Cost) -> str:

@@ -1,22 +1,24 @@
-"""What this machine offers to trials: CPUs, memory, GPUs by count.
+"""What this machine offers to trials: CPUs, memory, GPUs and what is free of them.
 
 Limits that a container or a batch system sets count, not what the hardware could do: CPU
-affinity, cgroup quotas (v1 and v2), `CUDA_VISIBLE_DEVICES`. No device is opened or
-initialized: that is left to the trials.
+affinity, cgroup quotas (v1 and v2), `CUDA_VISIBLE_DEVICES`. What processes of others hold of a
+device is not ours (`Gpu.foreign_mb`). No device is opened or initialized: that is left to the
+trials. `LOCALHPO_INVENTORY` stands in for all of it (see `simulated`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
+import dataclasses
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import psutil
 
+from localhpo.scheduler import nvml, simulated
+from localhpo.scheduler.nvml import Reading
 from localhpo.scheduler.placement import Gpu, Inventory
 
 _MB = 2**20
@@ -27,10 +29,19 @@ def find_inventory(
 ) -> Inventory:
     """Return what trials may use.
 
+    Raises:
+        InputError: `LOCALHPO_INVENTORY` names a file that describes no machine.
+
     Args:
         environ: The environment that trials will have; that of this process by default.
         root: Where `proc` and `sys` are found.
     """
+    environ = os.environ if environ is None else environ
+    if path := environ.get(simulated.VARIABLE):
+        inventory = simulated.load_inventory(path)
+        visible = environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = inventory.gpus if visible is None else _restrict(inventory.gpus, _ids(visible))
+        return dataclasses.replace(inventory, gpus=tuple(gpus))
     return Inventory(
         cpus=count_cpus(root), memory_mb=total_memory_mb(root), gpus=find_gpus(environ, root=root)
     )
@@ -56,14 +67,49 @@ def find_gpus(
     Known from nvidia-ml-py where it is installed, else from the driver's files; where neither
     knows any (WSL, other vendors) the list in `CUDA_VISIBLE_DEVICES` is believed. A list that is
     set always restricts. Names and memory follow the order of the bus, which is CUDA's own order
-    only where all devices are alike.
+    only where all devices are alike. A GPU that is cut into MIG slices is its slices.
     """
     environ = os.environ if environ is None else environ
     visible = environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = _gpus_by_nvml()
-    if gpus is None:
-        gpus = _gpus_by_driver(root) or [Gpu(id) for id in _ids(visible or "")]
+    readings = nvml.read_once()
+    if readings is not None:
+        return tuple(gpu for gpu, _ in _chosen(readings, visible))
+    gpus = _gpus_by_driver(root) or [Gpu(id) for id in _ids(visible or "")]
     return tuple(gpus if visible is None else _restrict(gpus, _ids(visible)))
+
+
+def _chosen(readings: Sequence[Reading], visible: str | None) -> list[tuple[Gpu, Reading]]:
+    """Return the devices that a list of ids names, as CUDA understands it; all without a list.
+
+    An index that does not exist ends the list, and so does a UUID that begins no device's or
+    more than one. The index of a GPU that is cut names its first slice: CUDA sees no other.
+    """
+    ours = _our_processes()
+    if visible is None:
+        return [(_gpu(reading.id, reading, ours), reading) for reading in readings]
+    chosen: list[tuple[Gpu, Reading]] = []
+    for id in _ids(visible):
+        if id.isdigit():
+            named = [r for r in readings if str(r.index) == id][:1]
+        else:
+            named = [r for r in readings if r.uuid.startswith(id)]
+        if len(named) != 1:
+            break
+        name = named[0].uuid if id.isdigit() and named[0].id != id else id
+        chosen.append((_gpu(name, named[0], ours), named[0]))
+    return chosen
+
+
+def _gpu(id: str, reading: Reading, ours: frozenset[int]) -> Gpu:
+    own_mb = sum(mb or 0.0 for pid, mb in reading.processes.items() if pid in ours)
+    foreign_mb = max(0.0, reading.used_mb - own_mb)
+    return Gpu(id, reading.name, reading.total_mb, foreign_mb)
+
+
+def _our_processes() -> frozenset[int]:
+    """Return the numbers of this process and of all it has started."""
+    own = psutil.Process()
+    return frozenset([own.pid, *(child.pid for child in own.children(recursive=True))])
 
 
 def _ids(visible: str) -> list[str]:
@@ -88,28 +134,6 @@ def _restrict(gpus: Sequence[Gpu], ids: Sequence[str]) -> list[Gpu]:
             break
         chosen.append(known.get(id, Gpu(id)))
     return chosen
-
-
-def _gpus_by_nvml() -> list[Gpu] | None:
-    """Ask the management library; None where it is not installed or finds no driver."""
-    try:
-        nvml: Any = importlib.import_module("pynvml")
-    except ImportError:
-        return None
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        return None
-    try:
-        handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-        return [
-            Gpu(str(i), nvml.nvmlDeviceGetName(h), nvml.nvmlDeviceGetMemoryInfo(h).total / _MB)
-            for i, h in enumerate(handles)
-        ]
-    except nvml.NVMLError:
-        return None
-    finally:
-        nvml.nvmlShutdown()
 
 
 def _gpus_by_driver(root: Path) -> list[Gpu]:

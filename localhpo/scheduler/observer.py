@@ -71,6 +71,8 @@ class Snapshot:
     """None where GPU minutes do not bound it."""
     estimated_s: float | None
     """Until the end, from the durations of finished trials; None while there is none."""
+    slots: int = 1
+    """Trials that run at once, at most."""
 
 
 class Observer(Protocol):

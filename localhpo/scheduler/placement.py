@@ -27,6 +27,14 @@ class Gpu:
     name: str = ""
     """The model; empty where it is not known."""
     memory_mb: float | None = None
+    """In all; None where it is not known."""
+    foreign_mb: float = 0.0
+    """Held by processes that are not ours."""
+
+    @property
+    def usable_mb(self) -> float | None:
+        """Memory that trials and the model may share; None where it is not known."""
+        return None if self.memory_mb is None else max(0.0, self.memory_mb - self.foreign_mb)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ def snapshot(
         seconds_left=left.wall_s,
         gpu_seconds_left=left.gpu_s,
         estimated_s=estimate_s(trials, list(elapsed_s.values()), left, slots),
+        slots=slots,
     )
 
 

@@ -77,6 +77,11 @@ def decode_trial(body: Mapping[str, Any], measurements: Iterable[Measurement] = 
     )
 
 
+def complete_usage(body: Mapping[str, Any]) -> Body:
+    """Return what a trial used with every field, whichever version wrote it."""
+    return _shallow(Usage(**body))
+
+
 def encode_measurement(measurement: Measurement) -> list[Any]:
     """Return a measurement as a row; a row names no columns, for there are many."""
     return [measurement.step, measurement.name, measurement.value, measurement.time]

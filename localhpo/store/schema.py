@@ -102,9 +102,20 @@ def m001_initial(connection: DuckDBPyConnection) -> None:
     connection.execute(_M001_VIEWS)
 
 
+def m002_devices(connection: DuckDBPyConnection) -> None:
+    """Add what a trial took of its devices; nobody measured it before."""
+    for column, comment in (
+        ("gpu_s", "wall clock times the GPUs held"),
+        ("gpu_utilisation", "mean, 0 to 1"),
+        ("energy_j", "of its devices; shared ones in equal parts"),
+    ):
+        connection.execute(f"ALTER TABLE resources ADD COLUMN {column} DOUBLE")
+        connection.execute(f"COMMENT ON COLUMN resources.{column} IS '{comment}'")
+
+
 Migrations = Sequence["Callable[[DuckDBPyConnection], None]"]
 
-MIGRATIONS: Migrations = (m001_initial,)
+MIGRATIONS: Migrations = (m001_initial, m002_devices)
 """In order; the number of a migration is its place, from 1."""
 
 

@@ -274,7 +274,8 @@ def _proposal_row(study: str, body: Body) -> Row:
 
 
 def _resources_row(study: str, body: Body) -> Row:
-    return {"study": study, "trial": body["number"], **body["usage"]}
+    # A spool of an earlier version knows fewer fields, and rows must have the same columns.
+    return {"study": study, "trial": body["number"], **codec.complete_usage(body["usage"])}
 
 
 def _metric_row(study: str, number: int, row: list[Any]) -> Row:

@@ -22,20 +22,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from localhpo.creator import Creator, History, open_creator
-from localhpo.errors import (
-    InputError,
-    NoGoodTrialError,
-    StudyLockedError,
-    StudyNotFoundError,
-)
+from localhpo.errors import InputError, NoGoodTrialError, StudyLockedError, StudyNotFoundError
 from localhpo.executor import Executor
 from localhpo.scheduler.budget import Spent
 from localhpo.scheduler.budget import left as budget_left
 from localhpo.scheduler.loop import Loop
 from localhpo.scheduler.observer import Observer
-from localhpo.scheduler.placement import Inventory
 from localhpo.store import Event, Store, default_home, study_name
 from localhpo.study.callbacks import Callbacks
+from localhpo.study.hardware import Hardware
 from localhpo.study.identity import check_same
 from localhpo.study.inbox import Inbox
 from localhpo.study.place import check_script, find_place
@@ -43,15 +38,7 @@ from localhpo.study.session import Session, check_task, naming_file, new_config,
 from localhpo.study.signals import on_signal
 from localhpo.study.told import outcome
 from localhpo.task import Task
-from localhpo.trial import (
-    ADDED,
-    Measurement,
-    Proposal,
-    State,
-    Trial,
-    best_trial,
-    counted,
-)
+from localhpo.trial import ADDED, Measurement, Proposal, State, Trial, best_trial, counted
 
 Callback = Callable[["Study", Trial], None]
 """Called with the study and each trial that has ended."""
@@ -183,6 +170,7 @@ class Study:
         self.close()
         with naming_file(self.task):  # what can be refused is refused before anything is written
             executor, inventory = find_place(self.task, self._executor)
+        hardware = Hardware(self.task, self.key, self._store, inventory)
         try:
             if self._is_used_up():  # no model is loaded for nothing
                 return self._check_good(self.trials)
@@ -190,11 +178,12 @@ class Study:
                 check_script(self.task)
             self._creator()
             session = self._begin()
-            self._loop = self._make_loop(session, executor, inventory, observers, callbacks)
+            self._loop = self._make_loop(session, executor, hardware, observers, callbacks)
             with on_signal(self._loop.interrupt):
                 trials = self._loop.run()
         finally:
             self._loop = None
+            hardware.close()
             if self._executor is None:
                 executor.close()
             self.close()
@@ -364,7 +353,7 @@ class Study:
         self,
         session: Session,
         executor: Executor,
-        inventory: Inventory,
+        hardware: Hardware,
         observers: Sequence[Observer],
         callbacks: Sequence[Callback],
     ) -> Loop:
@@ -373,13 +362,18 @@ class Study:
         return Loop(
             task=self.task,
             creator=self._creator(),
-            executor=executor,
+            executor=hardware.watched(executor),
             recorder=session.writer,
             trials=self._live,
             seed=self.task.seed,
-            inventory=inventory,
             trial_folder=lambda number: self._store.trial_folder(self.key, number),
-            observers=[Callbacks(self._see, bound, self._live), *observers],
+            inventory=hardware.inventory,
+            check=lambda config: hardware.refusal(config, self._live),
+            observers=[
+                Callbacks(self._see, bound, self._live),
+                hardware.accountant(session.writer),
+                *observers,
+            ],
             spent=Spent.from_data([event.data for event in self.events]),
             inbox=lambda: session.letters(self._live),
         )

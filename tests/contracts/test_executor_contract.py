@@ -23,6 +23,8 @@ from localhpo.executor import (
     SimulatedExecutor,
 )
 from localhpo.executor.clock import Clock, RealClock, SimulatedClock
+from localhpo.scheduler.meter import Meter
+from localhpo.scheduler.watched import WatchedExecutor
 from localhpo.task import Task
 from localhpo.trial import Cause, Failure, Measurement, State
 
@@ -124,10 +126,16 @@ def simulated(kind: str, task: Task) -> Bench:
     return Bench(SimulatedExecutor(lambda config, seed: replay, clock), clock, task)
 
 
+def watched(kind: str, task: Task) -> Bench:
+    bench = simulated(kind, task)
+    executor = WatchedExecutor(bench.executor, Meter(None, bench.clock))
+    return dataclasses.replace(bench, executor=executor)
+
+
 Make = Callable[[str], Bench]
 
 
-EXECUTORS = [process, function, simulated, pytest.param(ray, marks=pytest.mark.slow)]
+EXECUTORS = [process, function, simulated, watched, pytest.param(ray, marks=pytest.mark.slow)]
 
 
 @pytest.fixture(params=EXECUTORS, ids=lambda maker: maker.__name__)

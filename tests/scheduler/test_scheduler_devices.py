@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
+from typing import Any
 
 import pytest
+from nvml_stand_in import Device, stand_in
 
+from localhpo.errors import InputError
 from localhpo.scheduler.devices import count_cpus, find_gpus, find_inventory, total_memory_mb
-from localhpo.scheduler.placement import Gpu
+from localhpo.scheduler.placement import Gpu, Inventory
+from localhpo.scheduler.simulated import load_inventory, parse_inventory
 
 HERE = len(os.sched_getaffinity(0))
 
@@ -128,33 +133,16 @@ def test_a_list_is_believed_where_nothing_else_is_known(tmp_path: Path) -> None:
     assert find_gpus({"CUDA_VISIBLE_DEVICES": "2,5"}, root=tmp_path) == (Gpu("2"), Gpu("5"))
 
 
-def fake_nvml(count: int, *, driver_missing: bool = False) -> ModuleType:
-    """Return a stand-in for nvidia-ml-py, which finds no driver on most test machines."""
-    module = ModuleType("pynvml")
-
-    class NVMLError(Exception):
-        pass
-
-    def init() -> None:
-        if driver_missing:
-            raise NVMLError
-
-    module.__dict__.update(
-        NVMLError=NVMLError,
-        nvmlInit=init,
-        nvmlShutdown=lambda: None,
-        nvmlDeviceGetCount=lambda: count,
-        nvmlDeviceGetHandleByIndex=lambda i: i,
-        nvmlDeviceGetName=lambda handle: f"NVIDIA {handle}",
-        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=80 * 2**30),
-    )
+def nvml(monkeypatch: pytest.MonkeyPatch, *devices: Device, **settings: bool) -> ModuleType:
+    module = stand_in(list(devices), **settings)
+    monkeypatch.setitem(sys.modules, "pynvml", module)
     return module
 
 
 def test_the_management_library_knows_names_and_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(2))
+    nvml(monkeypatch, Device(name="NVIDIA 0"), Device(name="NVIDIA 1", uuid="GPU-1"))
     assert find_gpus({"CUDA_VISIBLE_DEVICES": "1"}, root=tmp_path) == (
         Gpu("1", "NVIDIA 1", 80 * 1024.0),
     )
@@ -163,12 +151,126 @@ def test_the_management_library_knows_names_and_memory(
 def test_a_list_of_devices_that_do_not_exist_is_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(0))
+    nvml(monkeypatch)
     assert find_gpus({"CUDA_VISIBLE_DEVICES": "0"}, root=tmp_path) == ()
 
 
 def test_a_management_library_without_a_driver_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(0, driver_missing=True))
+    nvml(monkeypatch, driver_missing=True)
     assert find_gpus({}, root=driver(tmp_path, 1)) == (Gpu("0", "NVIDIA A"),)
+
+
+def test_what_foreign_processes_hold_is_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        processes = {os.getpid(): 3000.0, child.pid: 2000.0, 2**22 + 1: 9000.0}
+        nvml(monkeypatch, Device(total_mb=40_000, used_mb=14_500, processes=processes))
+        (gpu,) = find_gpus({}, root=tmp_path)
+        child.communicate(b"\n")
+    # The driver's own 500 MB are nobody's to use either.
+    assert (gpu.foreign_mb, gpu.usable_mb) == (9500.0, 30_500.0)
+
+
+def test_memory_that_no_process_tells_of_is_foreign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml(monkeypatch, Device(total_mb=1000, used_mb=1200, processes={os.getpid(): None}))
+    (gpu,) = find_gpus({}, root=tmp_path)
+    assert (gpu.foreign_mb, gpu.usable_mb) == (1200.0, 0.0)
+
+
+SLICED = Device(
+    uuid="GPU-aa",
+    slices=[
+        Device(name="NVIDIA A MIG 3g", uuid="MIG-1", total_mb=40_000),
+        Device(name="NVIDIA A MIG 1g", uuid="MIG-2", total_mb=10_000, used_mb=500),
+    ],
+)
+LARGE, SMALL = (
+    Gpu("MIG-1", "NVIDIA A MIG 3g", 40_000.0),
+    Gpu("MIG-2", "NVIDIA A MIG 1g", 10_000.0, 500.0),
+)
+WHOLE = Device(name="NVIDIA B", uuid="GPU-bb", total_mb=24_000)
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        (None, (LARGE, SMALL, Gpu("1", "NVIDIA B", 24_000.0))),
+        ("MIG-2", (SMALL,)),
+        ("MIG-2,MIG-1", (SMALL, LARGE)),
+        ("0", (LARGE,)),  # CUDA takes the first slice
+        ("1,0", (Gpu("1", "NVIDIA B", 24_000.0), LARGE)),
+        ("GPU-bb", (Gpu("GPU-bb", "NVIDIA B", 24_000.0),)),
+        ("GPU-b", (Gpu("GPU-b", "NVIDIA B", 24_000.0),)),  # a beginning will do
+        ("MIG-", ()),  # of more than one
+        ("MIG-2,MIG-9,MIG-1", (SMALL,)),
+        ("", ()),
+    ],
+)
+def test_slices_are_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, expected: tuple[Gpu, ...]
+) -> None:
+    nvml(monkeypatch, SLICED, WHOLE)
+    environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert find_gpus(environ, root=tmp_path) == expected
+
+
+def test_the_library_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nvml(monkeypatch, WHOLE)
+    find_gpus({}, root=tmp_path)
+    assert module.__dict__["library"].open == 0
+
+
+def test_an_inventory_file_stands_in_for_the_machine(tmp_path: Path) -> None:
+    path = tmp_path / "machine.toml"
+    path.write_text(
+        "cpus = 32\nmemory_mb = 256_000\n[[gpus]]\ncount = 2\nname = 'A'\nmemory_mb = 80_000\n"
+        "foreign_mb = 1_000\n[[gpus]]\nid = 'MIG-7'\n"
+    )
+    environ = {"LOCALHPO_INVENTORY": str(path)}
+    gpus = (Gpu("0", "A", 80_000.0, 1000.0), Gpu("1", "A", 80_000.0, 1000.0))
+    last = Gpu("MIG-7", "simulated")
+    assert find_inventory(environ) == Inventory(32, 256_000.0, (*gpus, last))
+    restricted = find_inventory({**environ, "CUDA_VISIBLE_DEVICES": "1"})
+    assert restricted.gpus == (gpus[1],)
+
+
+def test_an_inventory_may_be_json(tmp_path: Path) -> None:
+    path = tmp_path / "machine.json"
+    path.write_text('{"cpus": 4, "gpus": [{"memory_mb": 24000}]}')
+    assert load_inventory(path) == Inventory(4, None, (Gpu("0", "simulated", 24_000.0),))
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({}, "cpus: must be given"),
+        ({"cpus": 0}, "cpus: must be a whole number of at least 1; got 0"),
+        ({"cpus": True}, "cpus: must be a whole number"),
+        ({"cpus": 1, "gpu": []}, "unknown key 'gpu'"),
+        ({"cpus": 1, "gpus": {}}, "gpus: must be a list of tables"),
+        ({"cpus": 1, "gpus": [4]}, r"gpus\[0\]: must be a table; got 4"),
+        ({"cpus": 1, "memory_mb": -1}, "memory_mb: must be a number of megabytes"),
+        ({"cpus": 1, "memory_mb": float("nan")}, "memory_mb: must be a number of megabytes"),
+        ({"cpus": 1, "gpus": [{"count": 2, "id": "0"}]}, "2 devices cannot share the id '0'"),
+        ({"cpus": 1, "gpus": [{"id": "0"}, {"id": "0"}]}, "two devices have the id '0'"),
+        ({"cpus": 1, "gpus": [{"memory_mb": 1, "foreign_mb": 2}]}, "foreign_mb: must be at most"),
+        ([], "must be a table"),
+    ],
+)
+def test_an_inventory_that_describes_no_machine_is_refused(table: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        parse_inventory(table)
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.toml", "cpus = "), ("a.json", "cpus = 1")])
+def test_an_inventory_that_cannot_be_read_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        load_inventory(tmp_path / name)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match="neither TOML nor JSON"):
+        load_inventory(tmp_path / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 
@@ -143,7 +144,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_untouched(
         store.rebuild,
         store.verify,
     ):
-        with pytest.raises(StoreVersionError, match=r"schema 99, .*7\.1\.0; .* up to 1") as caught:
+        with pytest.raises(StoreVersionError, match=r"schema 99, .*7\.1\.0; .* up to 2") as caught:
             act()
         assert "update LocalHPO" in caught.value.hint
     assert database.read_bytes() == before
@@ -179,3 +180,34 @@ def test_a_trial_without_anything_has_nulls(store: Store) -> None:
             "FROM trials JOIN proposals USING (study, trial) JOIN resources USING (study, trial)"
         ).fetchall()
     assert set(row) == {None}
+
+
+def test_a_store_of_the_first_schema_opens_and_goes_on(
+    store: Store, full_trial: Callable[..., Trial]
+) -> None:
+    """Made as the first version made it: fewer columns, and fewer fields in the spool."""
+    new = ("gpu_s", "gpu_utilisation", "energy_j")
+    with store.writer(NAME) as writer:
+        writer.trial(full_trial(0))
+    spool = store.study_folder(NAME) / "spool.jsonl"
+    text = spool.read_text()
+    for name in new:
+        text = re.sub(rf',"{name}":[0-9.]+', "", text)
+    assert text != spool.read_text()
+    spool.write_text(text)
+    with duckdb.connect(str(store.home / "store.duckdb")) as connection:
+        for name in new:
+            connection.execute(f"ALTER TABLE resources DROP COLUMN {name}")
+        connection.execute("DELETE FROM migrations WHERE number > 1")
+        connection.execute("UPDATE studies SET spool_bytes = ?", [len(text.encode())])
+    (old,) = Store(store.home).trials(NAME)
+    assert (old.usage.peak_memory_mb, old.usage.gpu_s) == (512.5, None)
+    with Store(store.home).writer(NAME) as writer:
+        writer.trial(full_trial(1))
+    with duckdb.connect(str(store.home / "store.duckdb")) as connection:
+        rows = connection.execute("SELECT trial, gpu_s, energy_j FROM resources").fetchall()
+    assert sorted(rows) == [(0, None, None), (1, 0.75, 300.0)]
+    assert store.verify() == []
+    store.rebuild()
+    assert store.verify() == []
+    assert [trial.usage.gpu_s for trial in store.trials(NAME)] == [None, 0.75]

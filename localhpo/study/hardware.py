@@ -1,0 +1,104 @@
+"""The hardware as a study meets it: what it offers, what trials will need of it, what they took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from localhpo.executor import Executor
+from localhpo.executor.clock import RealClock
+from localhpo.scheduler import nvml
+from localhpo.scheduler.accountant import Accountant
+from localhpo.scheduler.memory import Estimator, Kind, Observation, Wall, again_alone, observations
+from localhpo.scheduler.meter import Meter
+from localhpo.scheduler.placement import Inventory
+from localhpo.scheduler.watched import WatchedExecutor
+from localhpo.store import Store, Writer
+from localhpo.study.family import earlier_trials
+from localhpo.task import Task
+from localhpo.trial import Config, Trial
+
+_ENOUGH = 5
+"""Trials to be measured before host memory is reserved by estimate: until then as declared."""
+
+
+class Hardware:
+    """Made for one run of a study; close it.
+
+    Args:
+        task: What is tuned.
+        key: Name of its study in the store, whose trials are handed in.
+        store: Holds earlier studies.
+        inventory: What there is.
+    """
+
+    def __init__(self, task: Task, key: str, store: Store, inventory: Inventory) -> None:
+        self._task, self._key, self._store = task, key, store
+        self.inventory = inventory
+        self._clock = RealClock()
+        self._meter = Meter(nvml.connect() if inventory.gpus else None, self._clock)
+        self._estimators = {
+            kind: Estimator(task.space, wall) for kind, wall in walls(task, inventory).items()
+        }
+
+    def watched(self, executor: Executor) -> WatchedExecutor:
+        """Return an Executor that measures what the trials of another one take."""
+        return WatchedExecutor(executor, self._meter)
+
+    def accountant(self, writer: Writer) -> Accountant:
+        """Return an observer that keeps the books."""
+        return Accountant(writer.event, self._clock, lambda: self._meter.model)
+
+    def refusal(self, config: Config, trials: Sequence[Trial]) -> str | None:
+        """Return why a configuration cannot fit this machine; None where it may.
+
+        Args:
+            config: To be run.
+            trials: Of this study, so far.
+        """
+        for kind, estimator in self._estimators.items():
+            reason = estimator.refusal(config, self._evidence(kind, trials))
+            if reason is not None:
+                return reason
+        return None
+
+    def estimate_mb(self, config: Config, trials: Sequence[Trial]) -> float | None:
+        """Return the memory to reserve for a configuration: of each device, else of the host.
+
+        None where nobody knows, or where it may need a whole device: it is then to be placed
+        alone. Arguments as for `refusal`.
+        """
+        kind: Kind = "device" if self._task.resources.gpus else "host"
+        if kind not in self._estimators or again_alone(config, trials):
+            return None
+        evidence = self._evidence(kind, trials)
+        if kind == "host" and len(evidence) < _ENOUGH:
+            return None
+        estimate = self._estimators[kind].estimate(config, evidence)
+        return None if estimate.whole else estimate.mb
+
+    def close(self) -> None:
+        """Let go of the devices. May be called twice."""
+        self._meter.close()
+
+    def _evidence(self, kind: Kind, trials: Sequence[Trial]) -> list[Observation]:
+        return self._earlier[kind] + observations(trials, kind)
+
+    @cached_property
+    def _earlier(self) -> dict[Kind, list[Observation]]:
+        trials = earlier_trials(self._store, self._key, self._task)
+        return {kind: observations(trials, kind) for kind in self._estimators}
+
+
+def walls(task: Task, inventory: Inventory) -> dict[Kind, Wall]:
+    """Return what bounds a trial's memory: of the host always, of a device where it holds one."""
+    limits = [mb for mb in (task.resources.memory_mb, inventory.memory_mb) if mb is not None]
+    found: dict[Kind, Wall] = {
+        "host": Wall(min(limits, default=None), "memory", task.resources.memory_mb)
+    }
+    if task.resources.gpus:
+        sizes = [gpu.usable_mb for gpu in inventory.gpus]
+        known = [mb for mb in sizes if mb is not None]
+        largest = max(known) if len(known) == len(sizes) and known else None
+        found["device"] = Wall(largest, "device memory", task.resources.gpu_memory_mb)
+    return found

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from localhpo.analysis import wording
+from localhpo.analysis.accounting import accounts
+from localhpo.executor.clock import SimulatedClock
+from localhpo.scheduler.accountant import Accountant, waits_for
+from localhpo.scheduler.meter import DeviceUse
+from localhpo.scheduler.observer import Running, Snapshot
+from localhpo.store.records import Event
+from localhpo.task import Task
+from localhpo.trial import State, Trial, Usage
+
+
+def event(
+    time: float, kind: str, message: str = "", trial: int | None = None, **data: Any
+) -> Event:
+    return Event(time, kind, message, trial, data)
+
+
+def test_books_add_up(make_trial: Callable[..., Trial]) -> None:
+    trials = [
+        make_trial(0, {}, usage=Usage(gpu_s=30.0, gpu_utilisation=0.9, energy_j=100.0)),
+        make_trial(1, {}, usage=Usage(gpu_s=10.0, gpu_utilisation=0.5)),
+        make_trial(2, {}),
+    ]
+    events = [
+        event(0, "begun"),
+        event(1, "accounts", trial=0, waited_s={"model": 2.0}, model_gpu_s=5.0,
+              model_gpu_memory_mb=900.0),
+        event(2, "accounts", trial=1, waited_s={"model": 1.0, "memory": 4.0}, model_gpu_s=2.0,
+              model_gpu_memory_mb=700.0),
+        event(3, "accounts", waited_s={"model": 0.5}),
+        event(10, "ended", "the user stopped it; 1 wait for the next run"),
+        event(70, "begun"),
+        event(80, "ended", "the budget is used up"),
+        event(999, "begun"),
+    ]  # fmt: skip
+    found = accounts(trials, events)
+    assert found.waited_s == {"memory": 4.0, "model": 3.5, "user": 60.0}
+    assert found.waited_by_trial == {0: {"model": 2.0}, 1: {"memory": 4.0, "model": 1.0}}
+    assert (found.gpu_s, found.gpu_utilisation, found.energy_j) == (40.0, 0.8, 100.0)
+    assert (found.model_gpu_s, found.model_gpu_memory_mb) == (7.0, 900.0)
+    assert (
+        wording.waits(found.waited_s)
+        == "4.0 s for memory, 3.5 s for the model, 1 min 00 s for the user"
+    )
+
+
+def test_a_study_without_books_has_no_numbers(make_trial: Callable[..., Trial]) -> None:
+    found = accounts([make_trial(0, {})], [event(0, "begun"), event(9, "ended", "done")])
+    assert (found.gpu_s, found.energy_j, found.model_gpu_s) == (None, None, None)
+    assert found.waited_s == {}
+
+
+def snapshot(task: Task, trials: list[Trial], slots: int, **changes: Any) -> Snapshot:
+    running = tuple(Running(t, 1.0, None) for t in trials if t.state is State.RUNNING)
+    fields: dict[str, Any] = {
+        "task": task, "trials": tuple(trials), "best": None, "running": running,
+        "proposing": False, "closing": "", "elapsed_s": 1.0, "trials_left": None,
+        "seconds_left": None, "gpu_seconds_left": None, "estimated_s": None, "slots": slots,
+    }  # fmt: skip
+    return Snapshot(**{**fields, **changes})
+
+
+def test_what_is_waited_for(
+    make_task: Callable[..., Task], make_trial: Callable[..., Trial]
+) -> None:
+    task = make_task()
+    running, queued = make_trial(0, {}, State.RUNNING), make_trial(1, {}, State.QUEUED)
+    assert waits_for(snapshot(task, [running, queued], 1)) == "device"
+    assert waits_for(snapshot(task, [running, queued], 2)) == "memory"
+    assert waits_for(snapshot(task, [running], 2, proposing=True)) == "model"
+    assert waits_for(snapshot(task, [running], 1, proposing=True)) is None
+    assert waits_for(snapshot(task, [running, queued], 2, closing="time is up")) is None
+
+
+def test_waiting_is_recorded_with_the_trial_that_starts(make_task: Callable[..., Task]) -> None:
+    clock, model = SimulatedClock(), DeviceUse()
+    kept: list[tuple[int | None, Mapping[str, Any]]] = []
+    books = Accountant(
+        lambda kind, message, trial, data: kept.append((trial, data)), clock, lambda: model
+    )
+    books.on_change(snapshot(make_task(), [], 1, proposing=True))
+    clock.sleep(3.0)
+    model.gpu_s, model.peak_mb = 2.0, 640.0
+    books.on_event(event(0, "started", trial=0))
+    books.on_change(snapshot(make_task(), [], 1))
+    clock.sleep(5.0)
+    books.on_event(event(0, "started", trial=1))
+    books.on_event(event(0, "ended"))
+    data = {"waited_s": {"model": 3.0}, "model_gpu_s": 2.0, "model_gpu_memory_mb": 640.0}
+    assert kept == [(0, data)]

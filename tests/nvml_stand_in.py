@@ -1,0 +1,116 @@
+"""A stand-in for nvidia-ml-py: the same functions, on devices that a test describes.
+
+Most test machines have no NVIDIA driver. `test_scheduler_nvml` holds the names used here
+against the real library where that is installed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+MB = 2**20
+
+
+@dataclass
+class Device:
+    """One GPU, or one slice of one; None for what its driver does not tell."""
+
+    name: str = "NVIDIA A"
+    uuid: str = "GPU-0"
+    total_mb: float = 80 * 1024
+    used_mb: float = 0.0
+    processes: dict[int, float | None] = field(default_factory=dict)
+    utilisation: int | None = 0
+    """In percent."""
+    power_w: float | None = 100.0
+    energy_j: float | None = 0.0
+    slices: list[Device] | None = None
+    """None where it is not cut."""
+
+
+class NVMLError(Exception):
+    """What the library raises for everything that it does not know."""
+
+
+class Library:
+    """The functions, as methods."""
+
+    def __init__(self, devices: list[Device], driver_missing: bool) -> None:
+        self.open = 0
+        self._devices = devices
+        self._driver_missing = driver_missing
+
+    def nvmlInit(self) -> None:
+        if self._driver_missing:
+            raise NVMLError("driver not loaded")
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:
+        self.open -= 1
+
+    def nvmlDeviceGetCount(self) -> int:
+        if not self.open:
+            raise NVMLError("uninitialized")
+        return len(self._devices)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Device:
+        return self._devices[index]
+
+    def nvmlDeviceGetName(self, device: Device) -> str:
+        return device.name
+
+    def nvmlDeviceGetUUID(self, device: Device) -> str:
+        return device.uuid
+
+    def nvmlDeviceGetMemoryInfo(self, device: Device) -> Any:
+        return SimpleNamespace(total=int(device.total_mb * MB), used=int(device.used_mb * MB))
+
+    def nvmlDeviceGetUtilizationRates(self, device: Device) -> Any:
+        return SimpleNamespace(gpu=told(device.utilisation))
+
+    def nvmlDeviceGetPowerUsage(self, device: Device) -> int:
+        return int(told(device.power_w) * 1000)
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, device: Device) -> int:
+        return int(told(device.energy_j) * 1000)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, device: Device) -> list[Any]:
+        return [
+            SimpleNamespace(pid=pid, usedGpuMemory=None if mb is None else int(mb * MB))
+            for pid, mb in device.processes.items()
+        ]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, device: Device) -> list[Any]:
+        return []
+
+    def nvmlDeviceGetMigMode(self, device: Device) -> list[int]:
+        if device.uuid.startswith("MIG"):
+            raise NVMLError("not supported")
+        cut = int(device.slices is not None)
+        return [cut, cut]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, device: Device) -> int:
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, device: Device, index: int) -> Device:
+        if device.slices is None or index >= len(device.slices):
+            raise NVMLError("not found")
+        return device.slices[index]
+
+
+def told(value: float | None) -> float:
+    if value is None:
+        raise NVMLError("not supported")
+    return value
+
+
+def stand_in(devices: list[Device], *, driver_missing: bool = False) -> ModuleType:
+    """Return a module to be put at `sys.modules["pynvml"]`."""
+    module = ModuleType("pynvml")
+    library = Library(devices, driver_missing)
+    names = [name for name in dir(library) if name.startswith("nvml")]
+    module.__dict__.update({name: getattr(library, name) for name in names})
+    module.__dict__.update(NVMLError=NVMLError, library=library)
+    return module

@@ -1,0 +1,207 @@
+"""Trials on simulated devices: what is attributed to whom, and who runs again alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localhpo.executor.clock import SimulatedClock
+from localhpo.executor.protocol import Job
+from localhpo.executor.simulated import Replay, SimulatedExecutor
+from localhpo.scheduler.memory import again_alone
+from localhpo.scheduler.meter import Meter, Owner
+from localhpo.scheduler.nvml import Reading
+from localhpo.scheduler.placement import Gpu, Inventory
+from localhpo.scheduler.watched import WatchedExecutor
+from localhpo.task import Resources, Task
+from localhpo.trial import Cause, Failure, State, Usage
+
+A, B = Path("/trials/0"), Path("/trials/1")
+OWNERS: dict[int, Owner] = {1: A, 2: B, 3: "model", 4: None}
+
+
+@dataclass
+class Card:
+    """One device that a test moves by hand."""
+
+    used_mb: float = 0.0
+    processes: dict[int, float | None] = field(default_factory=dict)
+    utilisation: float | None = None
+    power_w: float | None = None
+    energy_j: float | None = None
+
+    def read(self) -> Sequence[Reading]:
+        used_mb = max(self.used_mb, sum(mb or 0.0 for mb in self.processes.values()))
+        told = (self.utilisation, self.power_w, self.energy_j)
+        return [Reading("0", "GPU-a", 0, "A", 80_000, used_mb, dict(self.processes), *told)]
+
+    def close(self) -> None:
+        pass
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.card, self.clock = Card(), SimulatedClock()
+        self.meter = Meter(self.card, self.clock, lambda pid: OWNERS.get(pid))
+
+    def later(self, seconds: float = 1.0) -> None:
+        self.clock.sleep(seconds)
+        self.meter.look()
+
+
+def test_memory_is_attributed_by_process() -> None:
+    bench = Bench()
+    bench.meter.begin(A, ["0"])
+    bench.meter.begin(B, ["GPU-a"])
+    bench.card.processes = {1: 3000.0, 2: 500.0, 3: 9000.0, 4: 7.0}
+    bench.later()
+    bench.card.processes = {1: 2000.0, 2: 800.0, 3: 100.0}
+    bench.later()
+    assert (bench.meter.end(A).peak_mb, bench.meter.end(B).peak_mb) == (3000.0, 800.0)
+    assert (bench.meter.model.peak_mb, bench.meter.model.gpu_s) == (9000.0, 2.0)
+
+
+def test_a_trial_alone_is_measured_where_processes_are_not_known() -> None:
+    bench = Bench()
+    bench.card.used_mb = 1000
+    bench.meter.begin(A, ["0"])
+    bench.card.used_mb, bench.card.processes = 4500, {77: None}
+    bench.later()
+    assert bench.meter.end(A).peak_mb == 3500
+
+
+def test_two_trials_whose_processes_are_not_known_are_not_measured() -> None:
+    bench = Bench()
+    bench.meter.begin(A, ["0"])
+    bench.meter.begin(B, ["0"])
+    bench.card.used_mb = 4500
+    bench.later()
+    assert (bench.meter.end(A).peak_mb, bench.meter.end(B).peak_mb) == (None, None)
+
+
+def test_energy_of_a_shared_device_is_divided() -> None:
+    bench = Bench()
+    bench.card.energy_j, bench.card.utilisation = 100.0, 0.5
+    bench.meter.begin(A, ["0"])
+    bench.card.energy_j = 160.0
+    bench.later()
+    bench.meter.begin(B, ["0"])
+    bench.card.energy_j, bench.card.utilisation = 200.0, 1.0
+    bench.later()
+    a, b = bench.meter.end(A), bench.meter.end(B)
+    assert (a.energy_j, b.energy_j) == (80.0, 20.0)
+    assert (a.utilisation, b.utilisation) == (0.75, 1.0)
+
+
+def test_power_stands_in_for_a_counter() -> None:
+    bench = Bench()
+    bench.card.power_w = 250.0
+    bench.meter.begin(A, ["0"])
+    bench.later(4.0)
+    assert bench.meter.end(A).energy_j == 1000.0
+
+
+def test_without_devices_there_is_nothing_to_tell() -> None:
+    meter = Meter(None, SimulatedClock())
+    meter.begin(A, ["0"])
+    use = meter.end(A)
+    assert (use.peak_mb, use.energy_j, use.utilisation) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("ours", "other", "expected"),
+    [(["0"], ["0"], True), (["0"], ["1"], False), ([], [], True), ([], ["0"], False)],
+)
+def test_company_is_kept_by_device(ours: list[str], other: list[str], expected: bool) -> None:
+    bench = Bench()
+    bench.meter.begin(A, ours)
+    bench.meter.begin(B, other)
+    bench.meter.end(B)  # it was there
+    assert bench.meter.had_company(A) is expected
+
+
+def test_the_model_on_the_device_is_company() -> None:
+    bench = Bench()
+    bench.meter.begin(A, ["0"])
+    bench.card.processes = {1: 10.0, 3: 5000.0}
+    bench.later()
+    assert bench.meter.had_company(A)
+
+
+# The second chance.
+
+OUT = Failure(Cause.OUT_OF_MEMORY_DEVICE, "the device ran out of memory")
+
+
+def job(task: Task, number: int, tmp_path: Path, **changes: Any) -> Job:
+    env = {"CUDA_VISIBLE_DEVICES": "0"} if task.resources.gpus else {}
+    return Job(task, number, {}, 0, tmp_path / str(number), env, **changes)
+
+
+@pytest.mark.parametrize(
+    ("cause", "gpus", "memory_mb", "beside", "expected"),
+    [
+        (Cause.OUT_OF_MEMORY_DEVICE, 0.5, None, True, State.INTERRUPTED),
+        (Cause.OUT_OF_MEMORY_DEVICE, 0.5, None, False, State.FAILED),
+        (Cause.OUT_OF_MEMORY_HOST, 0, None, True, State.INTERRUPTED),
+        (Cause.OUT_OF_MEMORY_HOST, 0, 500.0, True, State.FAILED),  # its own limit
+        (Cause.EXIT_CODE, 0.5, None, True, State.FAILED),
+        (Cause.OUT_OF_MEMORY_DEVICE, 0, None, True, State.FAILED),  # a device it was not given
+    ],
+)
+def test_out_of_memory_beside_others_is_no_failure_yet(
+    make_task: Callable[..., Task],
+    tmp_path: Path,
+    cause: Cause,
+    gpus: float,
+    memory_mb: float | None,
+    beside: bool,
+    expected: State,
+) -> None:
+    task = make_task(resources=Resources(parallel=2, gpus=gpus))
+    clock = SimulatedClock()
+    replay = Replay([], 2.0, replace(OUT, cause=cause), Usage(peak_memory_mb=90.0))
+    executor = WatchedExecutor(SimulatedExecutor(lambda *_: replay, clock), Meter(None, clock))
+    run = executor.start(job(task, 0, tmp_path, memory_mb=memory_mb))
+    if beside:
+        executor.start(job(task, 1, tmp_path))
+    clock.sleep(3.0)
+    assert run.outcome is not None
+    assert run.outcome.state is expected
+    assert run.outcome.failure is not None
+    assert run.outcome.usage.peak_memory_mb == 90.0
+    assert run.outcome.usage.gpu_s == (2.0 * gpus or None)
+    assert ("runs again alone" in run.outcome.failure.message) is (expected is State.INTERRUPTED)
+
+
+def test_it_runs_again_once_and_counts_once(make_stage: Callable[..., Any], hands: Any) -> None:
+    stage = make_stage(
+        trials=2,
+        parallel=2,
+        play=lambda job: hands.Play(failure=OUT if job.number == 1 else None),
+    )
+    stage.task = replace(stage.task, resources=Resources(parallel=2, gpus=0.5))
+    stage.__post_init__()
+    played, clock = stage.executor, stage.clock
+    loop = stage.loop(
+        inventory=Inventory(cpus=4, gpus=(Gpu("0", memory_mb=80_000),)),
+        executor=WatchedExecutor(played, Meter(None, clock)),
+        clock=clock,
+    )
+    trials = loop.run()
+    assert [trial.state for trial in trials] == [State.COMPLETE, State.FAILED]
+    assert [trial.restarts for trial in trials] == [0, 1]
+    assert [job.number for job in played.jobs] == [0, 1, 1]
+    assert "runs again alone" in stage.recorder.said("interrupted")[0]
+
+
+def test_who_waits_for_a_second_chance_is_known(make_trial: Callable[..., Any]) -> None:
+    waiting = make_trial(0, {"a": 1}, State.INTERRUPTED, failure=OUT)
+    assert again_alone({"a": 1}, [waiting])
+    assert not again_alone({"a": 2}, [waiting])
+    assert not again_alone({"a": 1}, [make_trial(0, {"a": 1}, State.INTERRUPTED)])
+    assert not again_alone({"a": 1}, [make_trial(0, {"a": 1}, State.FAILED, failure=OUT)])
