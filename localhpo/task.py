@@ -22,6 +22,8 @@ from localhpo.errors import TaskError, did_you_mean
 from localhpo.space import Space
 from localhpo.trial import Direction, Objective
 
+Sharing = Literal["auto", "resident", "sleep", "device", "stop", "cpu"]
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -52,6 +54,10 @@ class Resources:
     """Host memory per trial: the limit of its whole process group."""
     gpu_memory_mb: float | None = None
     executor: Literal["process", "ray"] = "process"
+    sharing: Sharing = "auto"
+    """How trials and the model's server share memory; `auto` decides by numbers."""
+    priority: float = 1.0
+    """Of this study beside others on the machine: twice as much is twice the turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +147,7 @@ _POSITIVE = (
     "cpus",
     "memory_mb",
     "gpu_memory_mb",
+    "priority",
 )
 _AT_LEAST = {"grace_s": 0, "gpus": 0, "warmup_steps": 0, "reduction_factor": 2}
 
@@ -257,6 +264,7 @@ def with_overrides(
     trials: int | None = None,
     parallel: int | None = None,
     seed: int | None = None,
+    sharing: str | None = None,
     **creator: str | None,
 ) -> Task:
     """Return the task with what a command line said instead; None leaves the file's word.
@@ -270,7 +278,7 @@ def with_overrides(
     changes: dict[str, dict[str, Any]] = {
         "task": {"seed": seed},
         "budget": {"trials": trials},
-        "resources": {"parallel": parallel},
+        "resources": {"parallel": parallel, "sharing": sharing},
         "creator": creator,
     }
     for section, values in changes.items():

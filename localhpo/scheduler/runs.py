@@ -11,9 +11,14 @@ from typing import Literal
 from localhpo.executor.clock import Clock
 from localhpo.executor.protocol import Executor, Job, Outcome, Run
 from localhpo.scheduler import placement
-from localhpo.scheduler.placement import Assignment, Inventory
+from localhpo.scheduler.placement import Assignment, Inventory, Need
+from localhpo.scheduler.tenancy import Tenancy
 from localhpo.task import Task
-from localhpo.trial import Measurement, State, Trial
+from localhpo.trial import Config, Measurement, State, Trial
+
+Estimate = Callable[[Config], float | None]
+"""From a configuration to the MB that its trial will take at its peak, of each device (of the
+host, where trials hold no device); None where nobody knows."""
 
 
 @dataclass(slots=True)
@@ -46,17 +51,20 @@ class Runs:
         inventory: Inventory,
         clock: Clock,
         trial_folder: Callable[[int], Path],
+        tenancy: Tenancy,
+        estimate: Estimate | None = None,
     ) -> None:
         """Begin with none; the task was admitted to the inventory."""
         self._task = task
+        self._tenancy = tenancy
+        self._estimate = estimate
         self._executor = executor
         self._inventory = inventory
         self._clock = clock
         self._trial_folder = trial_folder
         self._active: dict[int, _Active] = {}
         self._ended_gpu_s = 0.0
-        self.slots = placement.slots(task.resources, inventory)
-        """How many run at once, at most."""
+        self._ended_s: list[float] = []
 
     def __len__(self) -> int:
         return len(self._active)
@@ -73,10 +81,53 @@ class Runs:
         held = {number: active.assignment.gpu_total for number, active in self._active.items()}
         return self._ended_gpu_s + sum(s * held[number] for number, s in self.elapsed_s.items())
 
-    def place(self) -> Assignment | None:
+    @property
+    def trial_s(self) -> float | None:
+        """Mean length of the trials seen, at the least: one that runs may run on."""
+        longest_s = max(self.elapsed_s.values(), default=0.0)
+        if not self._ended_s:
+            return longest_s or None
+        return max(sum(self._ended_s) / len(self._ended_s), longest_s)
+
+    @property
+    def held(self) -> list[Assignment]:
+        """What the running trials hold."""
+        return [active.assignment for active in self._active.values()]
+
+    @property
+    def others(self) -> list[Assignment]:
+        """What other studies hold."""
+        return []
+
+    def need(self, config: Config | None) -> Need:
+        """Return the memory that a trial needs; None for a configuration not known yet."""
+        known = self._estimate is not None and config is not None
+        estimate_mb = self._estimate(config) if self._estimate and config is not None else None
+        whole = self._task.resources.gpu_memory_mb is None and known and estimate_mb is None
+        return placement.need(
+            self._task.resources, self._inventory, estimate_mb, self._tenancy.least, whole=whole
+        )
+
+    def place(self, need: Need) -> Assignment | None:
         """Return a place for the next trial; None while there is no room."""
-        held = [active.assignment for active in self._active.values()]
-        return placement.place(self._task.resources, self._inventory, held)
+        return placement.place(
+            self._task.resources,
+            self._inventory,
+            self.held,
+            need=need,
+            others=[*self.others, self._tenancy.holding],
+        )
+
+    def never(self, need: Need) -> str | None:
+        """Return why a trial can never run here, whatever the model's server does; None if it can.
+
+        Its share of devices fits, or the task would not have been admitted: memory is the matter.
+        """
+        least = self._tenancy.least_ever
+        resources, inventory = self._task.resources, self._inventory
+        if placement.place(resources, inventory, [], need=need, others=[least]) is not None:
+            return None
+        return placement.too_big(inventory, need, least)
 
     def start(self, trial: Trial, assignment: Assignment) -> None:
         """Start a trial.
@@ -106,7 +157,10 @@ class Runs:
             outcome = active.run.outcome
             measurements = active.run.poll()
             if outcome is not None:
-                self._ended_gpu_s += self.elapsed_s[number] * active.assignment.gpu_total
+                elapsed_s = self.elapsed_s[number]
+                self._ended_gpu_s += elapsed_s * active.assignment.gpu_total
+                if outcome.state in (State.COMPLETE, State.PRUNED):
+                    self._ended_s.append(elapsed_s)
                 del self._active[number]
             yield Progress(number, measurements, outcome)
 

@@ -12,7 +12,8 @@ from localhpo.executor.protocol import Job, Outcome
 from localhpo.scheduler.ledger import Ledger, trial_seed
 from localhpo.scheduler.placement import Inventory
 from localhpo.scheduler.runs import Runs
-from localhpo.task import Task
+from localhpo.scheduler.tenancy import Tenancy
+from localhpo.task import Resources, Task
 from localhpo.trial import Cause, Failure, Measurement, Proposal, State, Trial, Usage
 
 PROPOSAL = Proposal({"learning_rate": 0.1}, "engine:test")
@@ -122,11 +123,13 @@ class LastWordsExecutor:
 
 
 def test_last_words_are_heard(make_task: Callable[..., Task]) -> None:
+    inventory, clock = Inventory(cpus=1), SimulatedClock()
     runs = Runs(
         task=make_task(),
         executor=LastWordsExecutor(),
-        inventory=Inventory(cpus=1),
-        clock=SimulatedClock(),
+        inventory=inventory,
+        clock=clock,
+        tenancy=Tenancy(None, resources=Resources(), inventory=inventory, clock=clock),
         trial_folder=lambda number: Path(str(number)),
     )
     place = runs.place()
