@@ -150,7 +150,6 @@ class Loop:
         self._killed = False
         self._ended: list[Trial] = []  # in this run, in the order of their ends
         self._refused_in_a_row = 0
-        self._last_config: Config | None = None  # of the last trial started
         self._closing: Closing | None = None
 
     def run(self) -> tuple[Trial, ...]:
@@ -310,7 +309,7 @@ class Loop:
 
     def _share(self) -> None:
         """Decide how trials and the model's server share memory from here on."""
-        self._supply.consider_sharing(self._last_config, self._left.trials)
+        self._supply.consider_sharing(self._left.trials)
         for news in self._tenancy.take_news():
             self._audience.say(news.kind, news.message, data={**news.data, **self.spent.to_data()})
 
@@ -341,7 +340,6 @@ class Loop:
             if place is None:
                 continue
             self._refused_in_a_row = 0
-            self._last_config = trial.config
             self._runs.start(self._ledger.start(trial), place)
             self._say("started", view.spelled(self._task, trial.config), trial)
         return None

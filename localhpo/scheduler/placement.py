@@ -61,7 +61,7 @@ class Assignment:
         return len(self.gpus) * self.gpu_share
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Need:
     """The memory that one trial takes."""
 
@@ -69,6 +69,9 @@ class Need:
     """Of the host."""
     gpu_memory_mb: Mapping[str, float] = field(default_factory=dict)
     """Of each device it may get, by id; a device that is not named is asked for none."""
+
+    def __hash__(self) -> int:
+        return hash((self.memory_mb, *self.gpu_memory_mb.items()))
 
 
 def need(

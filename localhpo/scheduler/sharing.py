@@ -34,13 +34,14 @@ WORTH = 0.05
 class Numbers:
     """What is known when a mode is chosen."""
 
-    beside: int
-    """Trials at once while the server is awake."""
-    elsewhere: int
+    beside: float
+    """Trials at once while the server is awake, on average over their sizes, as all of these; 0
+    where trials of some size cannot run then."""
+    elsewhere: float
     """Of them, those on devices that are not the server's."""
-    asleep: int | None
+    asleep: float | None
     """Trials at once while the server sleeps; None where it cannot."""
-    stopped: int | None
+    stopped: float | None
     """Trials at once while it is stopped; None where it cannot be."""
     propose_s: float = 0.0
     """Of one question, seen."""
@@ -78,11 +79,13 @@ def decide(sharing: Sharing, numbers: Numbers, present: Mode | None = None) -> D
         return Decision("cpu", "model and trials hold different memory")
     awake: Mode = "device" if 0 < numbers.elsewhere == numbers.beside else "resident"
     possible = {awake: numbers.beside, "sleep": numbers.asleep, "stop": numbers.stopped}
-    slots: dict[Mode, int] = {mode: n for mode, n in possible.items() if n}
+    slots: dict[Mode, float] = {mode: n for mode, n in possible.items() if n}
     if not slots:
         return Decision(awake, "no trial fits, whatever the server does")
     if awake in slots and max(slots.values()) == numbers.beside:
-        return Decision(awake, f"resting would make no room for more than {numbers.beside} at once")
+        return Decision(
+            awake, f"resting would make no room for more than {numbers.beside:.3g} at once"
+        )
     if numbers.trial_s is None:
         return _before_any_trial(awake, slots, numbers)
     rates = {mode: per_s(mode, n, numbers) for mode, n in slots.items()}
@@ -92,7 +95,7 @@ def decide(sharing: Sharing, numbers: Numbers, present: Mode | None = None) -> D
     return Decision(best, _compared(best, rates, slots, numbers))
 
 
-def per_s(mode: Mode, slots: int, numbers: Numbers) -> float:
+def per_s(mode: Mode, slots: float, numbers: Numbers) -> float:
     """Return the trials per second that a mode promises, trials of a known length."""
     trial_s = numbers.trial_s or 0.0
     if mode not in ("sleep", "stop"):
@@ -100,6 +103,7 @@ def per_s(mode: Mode, slots: int, numbers: Numbers) -> float:
         return min(slots / (trial_s + waits_s + _TINY_S), 1 / (numbers.propose_s / slots + _TINY_S))
     pause_s = numbers.propose_s + _rest_s(mode, numbers)
     rounds = 2 if ahead(mode, slots, numbers) else 1
+    pause_s += _drain_s(slots, numbers)
     if numbers.left is not None:  # what is drawn before the last rest needs no waking for
         rounds_left = math.ceil(numbers.left / slots)
         pause_s *= max(0.5, rounds_left - rounds) / max(1, rounds_left)
@@ -109,27 +113,40 @@ def per_s(mode: Mode, slots: int, numbers: Numbers) -> float:
     )
 
 
-def ahead(mode: Mode, slots: int, numbers: Numbers) -> int:
+def ahead(mode: Mode, slots: float, numbers: Numbers) -> int:
     """Return how many proposals to have in hand beyond those that free slots wait for.
 
     None where waiting for them costs next to nothing: a proposal made later knows more.
     """
     trial_s = numbers.trial_s
     if mode not in ("sleep", "stop"):
-        if trial_s is None or numbers.propose_s <= WORTH * trial_s:
-            return 0
-        return min(slots, math.ceil(slots * numbers.propose_s / (trial_s + _TINY_S)))
+        if trial_s is None:  # the first proposals are for as many as any mode could run
+            most = max(numbers.asleep or 0.0, numbers.stopped or 0.0)
+            return math.ceil(max(0.0, most - slots))
+        return math.ceil(slots) if numbers.propose_s > WORTH * trial_s else 0
     if numbers.elsewhere:  # other devices must not wait for the server's own to be free
-        return slots
-    pause_s = numbers.propose_s + _rest_s(mode, numbers)
-    return slots if trial_s is not None and pause_s > WORTH * trial_s else 0
+        return math.ceil(slots)
+    pause_s = numbers.propose_s + _rest_s(mode, numbers) + _drain_s(slots, numbers)
+    return math.ceil(slots) if trial_s is not None and pause_s > WORTH * trial_s else 0
 
 
 _TINY_S = 1e-3
 
+_SPREAD = 0.25
+"""Of the lengths of trials that were started together, in shares of their mean."""
+
 
 def _rest_s(mode: Mode, numbers: Numbers) -> float:
     return numbers.sleep_s if mode == "sleep" else numbers.stop_s
+
+
+def _drain_s(slots: float, numbers: Numbers) -> float:
+    """Return how long slots stand empty until enough trials have ended for the server to wake.
+
+    Nothing where the room of one trial is enough; else they differ by about `_SPREAD`.
+    """
+    must_end = slots - numbers.beside
+    return 0.0 if must_end <= 1 else _SPREAD * (numbers.trial_s or 0.0)
 
 
 def _chosen(sharing: Sharing, numbers: Numbers) -> Decision:
@@ -144,18 +161,20 @@ def _chosen(sharing: Sharing, numbers: Numbers) -> Decision:
     return Decision(sharing, "chosen by the user")
 
 
-def _before_any_trial(awake: Mode, slots: dict[Mode, int], numbers: Numbers) -> Decision:
+def _before_any_trial(awake: Mode, slots: dict[Mode, float], numbers: Numbers) -> Decision:
     if awake in slots:
-        return Decision(awake, f"{numbers.beside} fit beside it, and no trial's length is known")
+        return Decision(
+            awake, f"{numbers.beside:.3g} fit beside it, and no trial's length is known"
+        )
     rest: Mode = "sleep" if "sleep" in slots else "stop"
     return Decision(rest, "no trial fits beside the server")
 
 
 def _compared(
-    best: Mode, rates: dict[Mode, float], slots: dict[Mode, int], numbers: Numbers
+    best: Mode, rates: dict[Mode, float], slots: dict[Mode, float], numbers: Numbers
 ) -> str:
     promises = ", ".join(
-        f"{mode} {3600 * rates[mode]:.4g} ({slots[mode]} at once)" for mode in sorted(rates)
+        f"{mode} {3600 * rates[mode]:.4g} ({slots[mode]:.3g} at once)" for mode in sorted(rates)
     )
     return (
         f"{best}: trials an hour would be {promises}; a trial takes {numbers.trial_s:.3g} s or "

@@ -7,6 +7,7 @@ Those ahead stay drafts, which are dropped when they are stale.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -20,7 +21,10 @@ from localhpo.scheduler.runs import Runs
 from localhpo.scheduler.tenancy import Tenancy
 from localhpo.scheduler.worker import Worker
 from localhpo.task import Task
-from localhpo.trial import Config, Proposal, Trial, best_trial
+from localhpo.trial import Proposal, Trial, best_trial
+
+_REMEMBERED = 8
+"""So many trials say what the next ones will need."""
 
 Say = Callable[[EventKind, str, Trial | None], None]
 
@@ -50,6 +54,8 @@ class Supply:
         self._proposer = proposer
         self._worker = worker
         self._say = say
+        self._needs: deque[Need] = deque(maxlen=_REMEMBERED)  # of the last trials
+        self._newest: int | None = None
         self.exhausted = False
         """Nothing new is left in the space."""
 
@@ -63,11 +69,14 @@ class Supply:
         """Trials that wait, and drafts."""
         return len(self._ledger.waiting) + len(self._proposer.drafts)
 
-    def consider_sharing(self, last: Config | None, left: int | None) -> None:
-        """Decide how memory is shared, for what waits, or else for the likes of the last trial."""
-        waiting = self._ledger.waiting
+    def consider_sharing(self, left: int | None) -> None:
+        """Decide how memory is shared, for trials like the last ones."""
+        for trial in self._ledger.waiting:
+            if self._newest is None or trial.number > self._newest:
+                self._newest = trial.number
+                self._needs.append(self._runs.need(trial.config))
         self._tenancy.consider(
-            self._runs.need(waiting[0].config if waiting else last),
+            list(self._needs) or [self._runs.need(None)],
             self._runs.others,
             trial_s=self._runs.trial_s,
             propose_s=self._proposer.question_s,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Literal
 
 from localhpo.errors import InputError, ModelError
@@ -25,6 +26,9 @@ from localhpo.task import Resources
 
 _MOST_ASLEEP = 0.5
 """A sleep that leaves more than this share of what was held freed nothing worth the name."""
+
+_COUNTS = 1_000
+"""So many answers to the question how many trials fit are remembered."""
 
 _STANDING: Mapping[Rest, Literal["asleep", "stopped"]] = {"sleep": "asleep", "stop": "stopped"}
 
@@ -65,8 +69,10 @@ class Tenancy:
         self._asleep_mb: float | None = None
         self._decision = Decision("resident", "")
         self._decided = False
-        self._numbers = Numbers(beside=0, elsewhere=0, asleep=None, stopped=None)
+        self._numbers = Numbers(0, 0, None, None)
         self._news: list[News] = []
+        self._counts: dict[tuple[object, ...], int] = {}
+        self._most: dict[str, int] = {}
         if not placement.has_room(inventory, [], self._tenant.holds):
             raise InputError(
                 f"the model's server needs {self._needs_mb:.0f} MB, more than its device has",
@@ -110,8 +116,8 @@ class Tenancy:
 
     @property
     def slots(self) -> int:
-        """How many trials run at once in the present mode."""
-        return self._slots_of(self.mode)
+        """How many trials run at once in the present mode, at most."""
+        return self._most[self.mode if self.mode in ("sleep", "stop") else "awake"]
 
     @property
     def ahead(self) -> int:
@@ -125,7 +131,7 @@ class Tenancy:
 
     def consider(
         self,
-        need: Need,
+        needs: Sequence[Need],
         others: Sequence[Assignment],
         *,
         trial_s: float | None,
@@ -135,7 +141,7 @@ class Tenancy:
         """Decide the mode anew, from what is known now.
 
         Args:
-            need: Of a trial.
+            needs: Of the last trials; those that can never run do not count.
             others: What other studies hold.
             trial_s: Length of the trials seen, at the least.
             propose_s: Length of a question, seen.
@@ -144,11 +150,21 @@ class Tenancy:
         awake = self._tenant.holds
         home = dataclasses.replace(awake, gpu_share=1.0)
         ways = self._ways
+        able = [need for need in needs if self._count(need, (), self.least_ever)] or needs[-1:]
+
+        def at_once(server: Assignment) -> list[int]:
+            return [self._count(need, others, server) for need in able]
+
+        self._most = {
+            "awake": max(at_once(home if self.mode == "device" else awake)),
+            "sleep": max(at_once(self._resting("sleep"))),
+            "stop": max(at_once(self._resting("stop"))),
+        }
         self._numbers = Numbers(
-            beside=self._count(need, others, awake),
-            elsewhere=self._count(need, others, home) if awake.gpus else 0,
-            asleep=self._count(need, others, self._resting("sleep")) if "sleep" in ways else None,
-            stopped=self._count(need, others, self._resting("stop")) if "stop" in ways else None,
+            beside=fmean(at_once(awake)) if all(at_once(awake)) else 0.0,
+            elsewhere=fmean(at_once(home)) if awake.gpus else 0,
+            asleep=fmean(at_once(self._resting("sleep"))) if "sleep" in ways else None,
+            stopped=fmean(at_once(self._resting("stop"))) if "stop" in ways else None,
             propose_s=propose_s,
             sleep_s=self._takes_s("sleep") + self._takes_s("wake"),
             stop_s=self._takes_s("stop") + self._takes_s("start"),
@@ -206,7 +222,7 @@ class Tenancy:
         """
         sharing_mode = self._resources.sharing
         by_mode = self.mode in ("sleep", "stop")
-        forced = sharing_mode == "auto" and self._count(need, (), self._tenant.holds) == 0
+        forced = sharing_mode == "auto" and not self._count(need, (), self._tenant.holds)
         at_end = is_last and sharing_mode in ("auto", "device")
         if not (by_mode or forced or at_end):
             return None
@@ -245,18 +261,16 @@ class Tenancy:
             return ways & {"stop"}
         return ways & {"sleep"} if chosen == "sleep" else ways
 
-    def _slots_of(self, mode: Mode) -> int:
-        numbers = self._numbers
-        if mode == "sleep":
-            return numbers.asleep or 0
-        if mode == "stop":
-            return numbers.stopped or 0
-        return numbers.elsewhere if mode == "device" else numbers.beside
-
     def _count(self, need: Need, others: Sequence[Assignment], server: Assignment) -> int:
-        return placement.slots(
-            self._resources, self._inventory, need=need, others=[*others, server]
-        )
+        """Return how many trials fit; the same question comes at every turn."""
+        key = (need, server, *others)
+        if key not in self._counts:
+            if len(self._counts) > _COUNTS:
+                self._counts.clear()
+            self._counts[key] = placement.slots(
+                self._resources, self._inventory, need=need, others=[*others, server]
+            )
+        return self._counts[key]
 
     def _resting(self, way: Rest) -> Assignment:
         """Return what the server holds while it rests."""

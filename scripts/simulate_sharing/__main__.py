@@ -19,7 +19,9 @@ from scripts.simulate_sharing import grid  # noqa: E402 - found only with the li
 
 def main() -> int:
     """Print the table; 1 where `auto` breaks the law."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="a small part of the grid")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--all", action="store_true", help="print every row, not the summary alone")

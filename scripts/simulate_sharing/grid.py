@@ -136,7 +136,9 @@ def _summary(rows: Sequence[Row]) -> Iterator[str]:
             f"against {100 * statistics.fmean(auto):.0f} %"
         )
     lost = sum(row.auto.ran for row in rows if not row.fixed["fixed share"].ran)
-    partly = [row for row in rows if row.fixed["fixed share"].ran and row.fixed["fixed share"].refused]
+    partly = [
+        row for row in rows if row.fixed["fixed share"].ran and row.fixed["fixed share"].refused
+    ]
     yield f"trials that auto runs and a fixed share cannot: {lost} of {sum(r.auto.ran for r in rows)}"
     yield f"settings in which a fixed share refuses part of the proposals: {len(partly)}"
     broken = [row for row in rows if not row.keeps_the_law]

@@ -35,7 +35,7 @@ ASLEEP_GB = 1.5
 _SHARES = 4
 """Trials that may share one device, memory allowing."""
 
-_SETTINGS = LoopSettings(concurrent_proposals=False, hopeless_after=0, refusals=1_000)
+_SETTINGS = LoopSettings(concurrent_proposals=False, hopeless_after=0, refusals=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class LeapingClock(SimulatedClock):
         now = self.monotonic()
         while self._due and self._due[0] <= now:
             self._since = max(self._since, heapq.heappop(self._due))
-        leap_s = max(seconds, 0.25 * (now - self._since))
+        leap_s = max(seconds, now - self._since)
         if self._due:
             leap_s = min(leap_s, self._due[0] - now)
         return super().sleep(leap_s + _ROUNDING_S)
