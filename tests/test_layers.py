@@ -65,7 +65,7 @@ HOME_OF: dict[str, set[str]] = {
     "scipy": {"creator.engines", "creator.bayes", "analysis", "scheduler", "bench.statistics"},
     "numpy": {"space", "creator", "analysis", "bench", "executor.simulated"},
     "httpx": {"llm"},
-    "psutil": {"scheduler.devices", "executor"},
+    "psutil": {"scheduler.devices", "scheduler.machine", "executor"},
     "pynvml": {"scheduler.devices", "executor"},
     "onnxruntime": {"bench.problems.yahpo"},
     "sklearn": {"bench.problems"},

@@ -42,6 +42,7 @@ from localhpo.scheduler.admission import admit
 from localhpo.scheduler.audience import Audience
 from localhpo.scheduler.budget import Left, Spent
 from localhpo.scheduler.ledger import Ledger, Recorder
+from localhpo.scheduler.machine import Machine
 from localhpo.scheduler.observer import STOPPED_BY_USER, EventKind, Observer, Snapshot
 from localhpo.scheduler.placement import Inventory
 from localhpo.scheduler.proposer import Proposer
@@ -85,6 +86,7 @@ class Loop:
         settings: How to go about it.
         tenant: The model's server, where it shares memory with trials.
         estimate: From a configuration to the memory that it will take.
+        machine: The ledger that studies of this machine share; none for a study by itself.
 
     Raises:
         TaskError: a trial of this task can never run on this machine, or its budget never ends.
@@ -109,6 +111,7 @@ class Loop:
         settings: LoopSettings | None = None,
         tenant: Tenant | None = None,
         estimate: Estimate | None = None,
+        machine: Machine | None = None,
     ) -> None:
         inventory = admit(task, inventory)
         self._task = task
@@ -129,6 +132,7 @@ class Loop:
             trial_folder=trial_folder,
             tenancy=self._tenancy,
             estimate=estimate,
+            machine=machine,
         )
         self._ledger = Ledger(trials, recorder=recorder, clock=self._clock, seed=seed)
         self._worker = worker(self._clock, concurrent=self._settings.concurrent_proposals)
@@ -310,6 +314,7 @@ class Loop:
     def _share(self) -> None:
         """Decide how trials and the model's server share memory from here on."""
         self._supply.consider_sharing(self._left.trials)
+        self._runs.settle_server()
         for news in self._tenancy.take_news():
             self._audience.say(news.kind, news.message, data={**news.data, **self.spent.to_data()})
 
@@ -331,14 +336,16 @@ class Loop:
             reason = self._runs.never(need)
             place = self._runs.place(need)
             if place is None and reason is None:
+                self._runs.await_turn(need)
                 return self._supply.make_room(need, self._left.trials)
             if reason is None and self._check:
                 reason = self._check(trial.config)
             if reason is not None and trial.state is State.QUEUED:
                 self._refuse(trial, reason)
                 continue
-            if place is None:
-                continue
+            place = None if place is None else self._runs.claim(trial.number, need)
+            if place is None:  # it is the turn of another study
+                return None
             self._refused_in_a_row = 0
             self._runs.start(self._ledger.start(trial), place)
             self._say("started", view.spelled(self._task, trial.config), trial)

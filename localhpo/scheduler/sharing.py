@@ -23,7 +23,7 @@ from localhpo.task import Sharing
 
 Mode = Literal["resident", "device", "sleep", "stop", "cpu"]
 
-GAIN = 1.03
+GAIN = 1.05
 """A mode must promise so many times what the present one does: estimates are not that good."""
 
 WORTH = 0.05
@@ -88,6 +88,8 @@ def decide(sharing: Sharing, numbers: Numbers, present: Mode | None = None) -> D
         )
     if numbers.trial_s is None:
         return _before_any_trial(awake, slots, numbers)
+    if present in slots and numbers.left is not None and numbers.left < 2 * slots[present]:
+        return Decision(present, "too few trials are left for a change to pay")
     rates = {mode: per_s(mode, n, numbers) for mode, n in slots.items()}
     best = max(rates, key=lambda mode: rates[mode])
     if present in rates and rates[best] < GAIN * rates[present]:
@@ -100,7 +102,7 @@ def per_s(mode: Mode, slots: float, numbers: Numbers) -> float:
     trial_s = numbers.trial_s or 0.0
     if mode not in ("sleep", "stop"):
         waits_s = 0.0 if ahead(mode, slots, numbers) else numbers.propose_s
-        return min(slots / (trial_s + waits_s + _TINY_S), 1 / (numbers.propose_s / slots + _TINY_S))
+        return min(slots / (trial_s + waits_s + _TINY_S), _most_per_s(numbers))
     pause_s = numbers.propose_s + _rest_s(mode, numbers)
     rounds = 2 if ahead(mode, slots, numbers) else 1
     pause_s += _drain_s(slots, numbers)
@@ -108,9 +110,15 @@ def per_s(mode: Mode, slots: float, numbers: Numbers) -> float:
         rounds_left = math.ceil(numbers.left / slots)
         pause_s *= max(0.5, rounds_left - rounds) / max(1, rounds_left)
     at_home = max(0, slots - numbers.elsewhere)
-    return (slots - at_home) / (trial_s + _TINY_S) + at_home / (
-        trial_s + pause_s / rounds + _TINY_S
-    )
+    rate = (slots - at_home) / (trial_s + _TINY_S)
+    rate += at_home / (trial_s + pause_s / rounds + _TINY_S)
+    return min(rate, _most_per_s(numbers))
+
+
+def _most_per_s(numbers: Numbers) -> float:
+    """Return the proposals per second that the model can make at all."""
+    n = max(numbers.beside, numbers.asleep or 0.0, numbers.stopped or 0.0)
+    return n / (numbers.propose_s + _TINY_S)
 
 
 def ahead(mode: Mode, slots: float, numbers: Numbers) -> int:

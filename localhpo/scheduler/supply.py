@@ -54,8 +54,9 @@ class Supply:
         self._proposer = proposer
         self._worker = worker
         self._say = say
-        self._needs: deque[Need] = deque(maxlen=_REMEMBERED)  # of the last trials
-        self._newest: int | None = None
+        self._needs: deque[Need] = deque(
+            (runs.need(trial.config) for trial in ledger.waiting), maxlen=_REMEMBERED
+        )  # of the last trials
         self.exhausted = False
         """Nothing new is left in the space."""
 
@@ -71,10 +72,6 @@ class Supply:
 
     def consider_sharing(self, left: int | None) -> None:
         """Decide how memory is shared, for trials like the last ones."""
-        for trial in self._ledger.waiting:
-            if self._newest is None or trial.number > self._newest:
-                self._newest = trial.number
-                self._needs.append(self._runs.need(trial.config))
         self._tenancy.consider(
             list(self._needs) or [self._runs.need(None)],
             self._runs.others,
@@ -90,7 +87,7 @@ class Supply:
             return
         if not self._tenancy.is_worth_asking(self.in_hand, len(self._runs)):
             return
-        if self._tenancy.may_be_asked([*self._runs.held, *self._runs.others]):
+        if self._tenancy.awake or self._runs.claim_server():
             ledger = self._ledger
             self._proposer.ask(ledger.trials, ledger.next_number, wanted, self._tenancy.call())
 
@@ -121,6 +118,7 @@ class Supply:
         """Make trials of proposals."""
         for proposal in proposals:
             trial = self._ledger.queue(proposal)
+            self._needs.append(self._runs.need(trial.config))
             text = f"{proposal.origin}: {view.spelled(self._task, trial.config)}"
             self._say("proposed", text, trial)
 

@@ -99,6 +99,11 @@ class Tenancy:
         return dataclasses.replace(self._tenant.holds, gpu_share=share)
 
     @property
+    def awake_holding(self) -> Assignment:
+        """What it holds while it is awake."""
+        return self._tenant.holds
+
+    @property
     def least(self) -> Assignment:
         """What it holds at the least, while a trial runs that needs all there is."""
         ways = self._ways
@@ -183,10 +188,6 @@ class Tenancy:
         self._decided = True
 
     # Asking.
-
-    def may_be_asked(self, held: Sequence[Assignment]) -> bool:
-        """Return whether the server is awake, or could wake beside what all others hold."""
-        return self.awake or placement.has_room(self._inventory, held, self._tenant.holds)
 
     def is_worth_asking(self, in_hand: int, running: int) -> bool:
         """Return whether a question is worth the waking that it may take.

@@ -23,17 +23,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from localhpo.creator import Creator, History, open_creator
-from localhpo.errors import (
-    InputError,
-    NoGoodTrialError,
-    StudyLockedError,
-    StudyNotFoundError,
-)
+from localhpo.errors import InputError, NoGoodTrialError, StudyLockedError, StudyNotFoundError
 from localhpo.executor import Executor, ProcessExecutor, check_command, check_program
 from localhpo.scheduler.admission import admit
 from localhpo.scheduler.budget import Spent
 from localhpo.scheduler.budget import left as budget_left
 from localhpo.scheduler.loop import Loop
+from localhpo.scheduler.machine import Machine
 from localhpo.scheduler.observer import Observer
 from localhpo.store import Event, Store, default_home, study_name
 from localhpo.study.callbacks import Callbacks
@@ -181,7 +177,7 @@ class Study:
         """
         self.close()
         with naming_file(self.task):  # what can be refused is refused before anything is written
-            admit(self.task)
+            inventory = admit(self.task)
         if self._is_used_up():  # no model is loaded for nothing
             return self._check_good(self.trials)
         if self._executor is None:
@@ -191,9 +187,11 @@ class Study:
         try:
             self._creator()
             session = self._begin()
-            self._loop = self._make_loop(session, executor, observers, callbacks)
-            with on_signal(self._loop.interrupt):
-                trials = self._loop.run()
+            machine = Machine(self.key, inventory, priority=self.task.resources.priority)
+            with contextlib.closing(machine):
+                self._loop = self._make_loop(session, executor, observers, callbacks, machine)
+                with on_signal(self._loop.interrupt):
+                    trials = self._loop.run()
         finally:
             self._loop = None
             if self._executor is None:
@@ -372,6 +370,7 @@ class Study:
         executor: Executor,
         observers: Sequence[Observer],
         callbacks: Sequence[Callback],
+        machine: Machine,
     ) -> Loop:
         self._live = session.ledger.trials
         bound = [partial(one, self) for one in callbacks]
@@ -386,6 +385,7 @@ class Study:
             observers=[Callbacks(self._see, bound, self._live), *observers],
             spent=Spent.from_data([event.data for event in self.events]),
             inbox=lambda: session.letters(self._live),
+            machine=machine,
         )
 
     def _see(self, trials: tuple[Trial, ...]) -> None:

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from scripts.simulate_sharing import grid  # noqa: E402 - found only with the line above
+from scripts.simulate_sharing import grid
 
 
 def main() -> int:

@@ -139,7 +139,8 @@ def _summary(rows: Sequence[Row]) -> Iterator[str]:
     partly = [
         row for row in rows if row.fixed["fixed share"].ran and row.fixed["fixed share"].refused
     ]
-    yield f"trials that auto runs and a fixed share cannot: {lost} of {sum(r.auto.ran for r in rows)}"
+    ran = sum(row.auto.ran for row in rows)
+    yield f"trials that auto runs and a fixed share cannot: {lost} of {ran}"
     yield f"settings in which a fixed share refuses part of the proposals: {len(partly)}"
     broken = [row for row in rows if not row.keeps_the_law]
     yield f"settings in which auto is worse than the best by more than 2 %: {len(broken)}"
