@@ -148,9 +148,10 @@ class Runs:
         place = placement.place(
             self._task.resources, self._inventory, self.held, need=need, others=room
         )
-        if place is not None and self._machine is not None:
-            if self.claim(-1, need) is not None:  # freed since: it is taken at the next turn
-                self._machine.release("-1")
+        if place is None or self._machine is None:
+            return
+        if self.claim(-1, need) is not None:  # freed since: it is taken at the next turn
+            self._machine.release("-1")
 
     def claim_server(self) -> bool:
         """Take the memory that the model's server needs to be awake; False while it is not free."""

@@ -27,7 +27,7 @@ GAIN = 1.05
 """A mode must promise so many times what the present one does: estimates are not that good."""
 
 WORTH = 0.05
-"""Proposals are drawn ahead where waiting for them would take more than this of a trial's length."""
+"""Proposals are drawn ahead where waiting for them would take more than this of a trial."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ class Tenancy:
         awake = self._tenant.holds
         home = dataclasses.replace(awake, gpu_share=1.0)
         ways = self._ways
-        able = [need for need in needs if self._count(need, (), self.least_ever)] or needs[-1:]
+        able = [need for need in needs if self._count(need, (), self.least_ever)] or [Need()]
 
         def at_once(server: Assignment) -> list[int]:
             return [self._count(need, others, server) for need in able]

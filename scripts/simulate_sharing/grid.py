@@ -80,7 +80,7 @@ def _largest(trial_gb: float | tuple[float, float]) -> float:
 
 
 FULL = settings(MACHINES, MODELS_GB, (*TRIALS_GB, (5.0, 20.0)), TRIALS_S)
-QUICK = settings(((1, 24.0), (2, 80.0)), (8.0, 16.0), (5.0, 18.0, (5.0, 20.0)), (10.0, 600.0))
+QUICK = settings(((1, 24.0), (2, 80.0)), (16.0,), (5.0, 18.0, (5.0, 20.0)), (10.0, 600.0))
 
 
 def table(rows: Sequence[Row], *, every: bool) -> Iterator[str]:
