@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "experience": {"trial", "space", "task"},
     "creator": {"trial", "space", "task", "grammar", "llm", "resources"},
     "executor": {"trial", "task", "reporter"},
-    "scheduler": {"trial", "task", "store", "creator.protocol", "executor.protocol"},
+    "scheduler": {"trial", "space", "task", "store", "creator.protocol", "executor.protocol"},
     "analysis": {"trial", "space", "task", "resources"},
     "study": ABOVE,
     "sampler": {"trial", "space", "task", "creator"},

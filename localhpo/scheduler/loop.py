@@ -141,9 +141,7 @@ class Loop:
             ledger=self._ledger,
             runs=self._runs,
             tenancy=self._tenancy,
-            proposer=Proposer(
-                creator, self._worker, self._clock, History(task, (), seed, next_number=0)
-            ),
+            proposer=self._proposer(creator, seed),
             worker=self._worker,
             say=self._say,
         )
@@ -155,6 +153,10 @@ class Loop:
         self._ended: list[Trial] = []  # in this run, in the order of their ends
         self._refused_in_a_row = 0
         self._closing: Closing | None = None
+
+    def _proposer(self, creator: Creator, seed: int) -> Proposer:
+        history = History(self._task, (), seed, next_number=0)
+        return Proposer(creator, self._worker, self._clock, history)
 
     def run(self) -> tuple[Trial, ...]:
         """Run trials until the budget is used up; return all trials of the study.

@@ -132,7 +132,7 @@ def test_last_words_are_heard(make_task: Callable[..., Task]) -> None:
         tenancy=Tenancy(None, resources=Resources(), inventory=inventory, clock=clock),
         trial_folder=lambda number: Path(str(number)),
     )
-    place = runs.place()
+    place = runs.place(runs.need(None))
     assert place is not None
     runs.start(Trial(0, State.RUNNING, PROPOSAL), place)
     assert runs.place() is None
