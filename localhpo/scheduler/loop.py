@@ -148,8 +148,7 @@ class Loop:
         self._audience = Audience(recorder, observers, self._clock, idle_s=self._settings.idle_s)
 
         self._began = self._inbox_due = self._clock.monotonic()
-        self._interrupts = 0
-        self._killed = False
+        self._interrupts, self._killed = 0, False
         self._ended: list[Trial] = []  # in this run, in the order of their ends
         self._refused_in_a_row = 0
         self._closing: Closing | None = None

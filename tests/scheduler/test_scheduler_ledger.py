@@ -135,10 +135,10 @@ def test_last_words_are_heard(make_task: Callable[..., Task]) -> None:
     place = runs.place(runs.need(None))
     assert place is not None
     runs.start(Trial(0, State.RUNNING, PROPOSAL), place)
-    assert runs.place() is None
+    assert runs.place(runs.need(None)) is None
     (first,) = runs.poll()
     assert (first.outcome, list(first.measurements)) == (None, [])
     (last,) = runs.poll()
     assert (last.outcome, len(last.measurements)) == (DONE, 1)
     assert len(runs) == 0
-    assert runs.place() is not None
+    assert runs.place(runs.need(None)) is not None
