@@ -71,10 +71,13 @@ class Supply:
         return len(self._ledger.waiting) + len(self._proposer.drafts)
 
     def consider_sharing(self, left: int | None) -> None:
-        """Decide how memory is shared, for trials like the last ones."""
+        """Decide how memory is shared, for trials like the last ones.
+
+        Other studies come and go: what they hold bounds what is started, not what is wanted.
+        """
         self._tenancy.consider(
             list(self._needs) or [self._runs.need(None)],
-            self._runs.others,
+            [],
             trial_s=self._runs.trial_s,
             propose_s=self._proposer.question_s,
             left=None if left is None else max(0, left - len(self._runs)),
