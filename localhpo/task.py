@@ -22,6 +22,8 @@ from localhpo.errors import TaskError, did_you_mean
 from localhpo.space import Space
 from localhpo.trial import Direction, Objective
 
+Sharing = Literal["auto", "resident", "sleep", "device", "stop", "cpu"]
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -55,6 +57,10 @@ class Resources:
     """Where trials run: on this machine, or on the nodes of a Ray cluster."""
     ray_address: str | None = None
     """host:port of the cluster; RAY_ADDRESS by default, else the one of this machine."""
+    sharing: Sharing = "auto"
+    """How trials and the model's server share memory; `auto` decides by numbers."""
+    priority: float = 1.0
+    """Of this study beside others on the machine: twice as much is twice the turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +150,7 @@ _POSITIVE = (
     "cpus",
     "memory_mb",
     "gpu_memory_mb",
+    "priority",
 )
 _AT_LEAST = {"grace_s": 0, "gpus": 0, "warmup_steps": 0, "reduction_factor": 2}
 
@@ -260,6 +267,7 @@ def with_overrides(
     trials: int | None = None,
     parallel: int | None = None,
     seed: int | None = None,
+    sharing: str | None = None,
     **creator: str | None,
 ) -> Task:
     """Return the task with what a command line said instead; None leaves the file's word.
@@ -273,7 +281,7 @@ def with_overrides(
     changes: dict[str, dict[str, Any]] = {
         "task": {"seed": seed},
         "budget": {"trials": trials},
-        "resources": {"parallel": parallel},
+        "resources": {"parallel": parallel, "sharing": sharing},
         "creator": creator,
     }
     for section, values in changes.items():

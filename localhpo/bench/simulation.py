@@ -20,8 +20,9 @@ from localhpo.creator import Creator, History
 from localhpo.errors import ConfigurationError
 from localhpo.executor import Replay, SimulatedExecutor
 from localhpo.executor.clock import SimulatedClock
-from localhpo.scheduler.loop import Loop, LoopSettings
+from localhpo.scheduler.loop import Loop
 from localhpo.scheduler.placement import Inventory
+from localhpo.scheduler.settings import LoopSettings
 from localhpo.space import Space
 from localhpo.store.results import TrialRow
 from localhpo.trial import COUNTED, Config, Measurement, Proposal, Trial

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 @click.option("--url", help="Of the server, for --backend openai.")
 @click.option("--seed", type=int, help="Of all random choices.")
 @click.option("--parallel", type=int, help="Trials at a time.")
+@click.option(
+    "--sharing",
+    help="How trials and the model share memory: auto, resident, sleep, device, stop, cpu.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(task: str, study: str, as_json: bool, quiet: bool, **overrides: Any) -> None:

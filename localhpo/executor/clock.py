@@ -8,6 +8,7 @@ loop, https://github.com/syne-tune/syne-tune/tree/main/syne_tune/backend/simulat
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -50,6 +51,21 @@ class SimulatedClock:
         """Begin at `start` seconds since the epoch."""
         self._start = start
         self._elapsed_s = 0.0
+
+    def aside(self, work: Callable[[], None]) -> float:
+        """Do work that takes its time beside everything else, as a thread does.
+
+        It sees the clock go on; for everyone else the time is as it was.
+
+        Returns:
+            When it is done, on the monotonic clock: pretend until then that it still goes on.
+        """
+        began_s = self._elapsed_s
+        try:
+            work()
+            return self._elapsed_s
+        finally:
+            self._elapsed_s = began_s
 
     def time(self) -> float:
         """Return the simulated seconds since the epoch."""

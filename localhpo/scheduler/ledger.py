@@ -54,6 +54,9 @@ class Ledger:
         self._recorder = recorder
         self._clock = clock
         self._seed = seed
+        # Asked for at every turn of the loop, and changed by few of them.
+        self._counted: int | None = None
+        self._waiting: list[Trial] | None = None
 
     def __getitem__(self, number: int) -> Trial:
         return self._trials[number]
@@ -71,13 +74,18 @@ class Ledger:
     @property
     def counted(self) -> int:
         """Trials that count against the budget."""
-        return counted(self.trials)
+        if self._counted is None:
+            self._counted = counted(self.trials)
+        return self._counted
 
     @property
     def waiting(self) -> list[Trial]:
         """Trials to be run, in their order: the user's, interrupted ones, the Creator's."""
-        waiting = [t for t in self._trials.values() if t.state in (State.QUEUED, State.INTERRUPTED)]
-        return sorted(waiting, key=lambda t: (_rank(t), t.number))
+        if self._waiting is None:
+            waits = (State.QUEUED, State.INTERRUPTED)
+            waiting = [t for t in self._trials.values() if t.state in waits]
+            self._waiting = sorted(waiting, key=lambda t: (_rank(t), t.number))
+        return list(self._waiting)
 
     def take_up(self) -> list[Trial]:
         """Return the trials that were cut off with an earlier run, now interrupted."""
@@ -144,6 +152,7 @@ class Ledger:
     def _put(self, trial: Trial) -> Trial:
         self._recorder.trial(trial)
         self._trials[trial.number] = trial
+        self._counted = self._waiting = None
         return trial
 
 

@@ -4,8 +4,9 @@ It is asynchronous (a trial that ends makes room at once, whatever the others do
 one thread (only the Creator thinks in another, see `proposer`), and takes time from its
 clock, so that a simulated study runs this very loop. Each turn looks at everything once:
 
-    watch the running trials -> heed limits -> read the inbox -> ask the Creator
-    -> take its proposals -> start what waits -> tell the store and the observers
+    watch the running trials -> heed limits -> read the inbox -> decide how to share memory
+    -> ask the Creator -> take its proposals -> start what waits, or let the model's server
+    make room for it -> tell the store and the observers
 
 Trials run in this order: those the user enqueued, those that were interrupted, those the
 Creator proposed. What is recorded when is said in `ledger`.
@@ -25,7 +26,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ from localhpo.creator.protocol import Creator, History
 from localhpo.errors import (
     CreatorError,
     NoGoodTrialError,
-    SpaceExhaustedError,
     StudyInterruptedError,
 )
 from localhpo.executor.clock import Clock, RealClock
@@ -43,11 +42,17 @@ from localhpo.scheduler.admission import admit
 from localhpo.scheduler.audience import Audience
 from localhpo.scheduler.budget import Left, Spent
 from localhpo.scheduler.ledger import Ledger, Recorder
+from localhpo.scheduler.machine import Machine
 from localhpo.scheduler.observer import STOPPED_BY_USER, EventKind, Observer, Snapshot
 from localhpo.scheduler.placement import Inventory
 from localhpo.scheduler.proposer import Proposer
 from localhpo.scheduler.pruning import pruner_for
-from localhpo.scheduler.runs import Runs
+from localhpo.scheduler.runs import Estimate, Runs
+from localhpo.scheduler.settings import Closing, LoopSettings
+from localhpo.scheduler.supply import Supply
+from localhpo.scheduler.tenancy import Tenancy
+from localhpo.scheduler.tenant import Tenant
+from localhpo.scheduler.worker import worker
 from localhpo.task import Task
 from localhpo.trial import COUNTED, Config, Proposal, State, Trial
 
@@ -57,36 +62,6 @@ _ENDED_AS: dict[State, EventKind] = {
     State.FAILED: "failed",
     State.INTERRUPTED: "interrupted",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class LoopSettings:
-    """How the loop goes about it."""
-
-    poll_s: float = 0.05
-    """Between two turns."""
-    idle_s: float = 1.0
-    """Between two looks at the inbox, flushes and snapshots while nothing happens."""
-    farewell_s: float = 10.0
-    """How long a run that is over waits for a proposal still being made; after that the
-    Creator is left to itself, in its thread."""
-    concurrent_proposals: bool = True
-    """Whether the Creator thinks in a thread of its own; False for simulations."""
-    refusals: int = 20
-    """So many infeasible proposals, one after another, are an error."""
-    hopeless_after: int = 3
-    """So many first trials that fail in the same way end the run; 0 for never."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Closing:
-    """No further trial is started."""
-
-    reason: str
-    since: float
-    """On the monotonic clock."""
-    error: Exception | None
-    """Raised once the running trials have ended."""
 
 
 class Loop:
@@ -109,6 +84,9 @@ class Loop:
         check: Says why a configuration must not run, or None; by default all may.
         inbox: Returns proposals that came from outside since it was last called.
         settings: How to go about it.
+        tenant: The model's server, where it shares memory with trials.
+        estimate: From a configuration to the memory that it will take.
+        machine: The ledger that studies of this machine share; none for a study by itself.
 
     Raises:
         TaskError: a trial of this task can never run on this machine, or its budget never ends.
@@ -131,34 +109,53 @@ class Loop:
         check: Callable[[Config], str | None] | None = None,
         inbox: Callable[[], Sequence[Proposal]] = tuple,
         settings: LoopSettings | None = None,
+        tenant: Tenant | None = None,
+        estimate: Estimate | None = None,
+        machine: Machine | None = None,
     ) -> None:
         inventory = admit(task, inventory)
         self._task = task
-        self._seed = seed
         self._clock = clock or RealClock()
         self._spent_before = spent or Spent()
         self._check = check
         self._inbox = inbox
         self._settings = settings or LoopSettings()
         self._prune = pruner_for(task)
+        self._tenancy = Tenancy(
+            tenant, resources=task.resources, inventory=inventory, clock=self._clock
+        )
         self._runs = Runs(
             task=task,
             executor=executor,
             inventory=inventory,
             clock=self._clock,
             trial_folder=trial_folder,
+            tenancy=self._tenancy,
+            estimate=estimate,
+            machine=machine,
         )
         self._ledger = Ledger(trials, recorder=recorder, clock=self._clock, seed=seed)
-        self._proposer = Proposer(creator, concurrent=self._settings.concurrent_proposals)
+        self._worker = worker(self._clock, concurrent=self._settings.concurrent_proposals)
+        self._supply = Supply(
+            task=task,
+            ledger=self._ledger,
+            runs=self._runs,
+            tenancy=self._tenancy,
+            proposer=self._proposer(creator, seed),
+            worker=self._worker,
+            say=self._say,
+        )
         self._audience = Audience(recorder, observers, self._clock, idle_s=self._settings.idle_s)
 
         self._began = self._inbox_due = self._clock.monotonic()
-        self._interrupts = 0
-        self._killed = False
+        self._interrupts, self._killed = 0, False
         self._ended: list[Trial] = []  # in this run, in the order of their ends
         self._refused_in_a_row = 0
-        self._exhausted = False  # nothing new is left in the space
-        self._closing: _Closing | None = None
+        self._closing: Closing | None = None
+
+    def _proposer(self, creator: Creator, seed: int) -> Proposer:
+        history = History(self._task, (), seed, next_number=0)
+        return Proposer(creator, self._worker, self._clock, history)
 
     def run(self) -> tuple[Trial, ...]:
         """Run trials until the budget is used up; return all trials of the study.
@@ -179,7 +176,7 @@ class Loop:
             self._abandon()
             raise
         finally:
-            self._proposer.close()
+            self._worker.close()
         if self._closing is not None and self._closing.error is not None:
             raise self._closing.error
         return self._ledger.trials
@@ -207,18 +204,20 @@ class Loop:
         self._say("begun", f"{done} trials are done" + (f" of {total}" if total else ""))
         for trial in self._ledger.take_up():
             self._say("interrupted", "cut off with an earlier run; it runs again", trial)
+        self._share()
         wanted = self._task.resources.parallel
-        if self._runs.slots < wanted:
+        if self._tenancy.slots < wanted:
             self._say(
                 "note",
                 f"[resources] parallel = {wanted}, but this machine has room for "
-                f"{self._runs.slots} at once; let a trial ask for less to run more of them",
+                f"{self._tenancy.slots} at once; let a trial ask for less to run more of them",
             )
 
     def _turn(self) -> None:
         self._watch()
         self._heed_limits()
         self._read_inbox()
+        self._share()
         self._ask_creator()
         self._take_proposals()
         self._start_waiting()
@@ -229,12 +228,12 @@ class Loop:
             return False
         if self._runs or self._has_more_to_run():
             return True
-        return self._proposer.busy and not self._is_late()
+        return self._supply.thinking and not self._is_late()
 
     def _has_more_to_run(self) -> bool:
         if self._closing or self._left.trials == 0:
             return False
-        return not self._exhausted or bool(self._ledger.waiting)
+        return not self._supply.exhausted or self._supply.in_hand > 0
 
     def _is_late(self) -> bool:
         late_s = self._clock.monotonic() - self._closing.since if self._closing else 0.0
@@ -243,11 +242,11 @@ class Loop:
     def _close(self, reason: str, error: Exception | None = None) -> None:
         """Start no further trial in this run; the first reason counts."""
         if self._closing is None:
-            self._closing = _Closing(reason, self._clock.monotonic(), error)
+            self._closing = Closing(reason, self._clock.monotonic(), error)
             self._say("note", f"no further trial is started: {reason}")
 
     def _end(self) -> None:
-        reason = "the space is used up" if self._exhausted else "the budget is used up"
+        reason = "the space is used up" if self._supply.exhausted else "the budget is used up"
         waiting = len(self._ledger.waiting)
         left_over = f"; {waiting} wait for the next run" if waiting else ""
         self._say("ended", (self._closing.reason if self._closing else reason) + left_over)
@@ -280,6 +279,7 @@ class Loop:
         self._say(_ENDED_AS[trial.state], sentence, trial)
         if trial.state in COUNTED:
             self._ended.append(trial)
+        self._supply.drop_stale()
         why = budget.hopeless(self._ended, self._settings.hopeless_after)
         if why is not None:
             self._close(why, NoGoodTrialError(why))
@@ -310,54 +310,47 @@ class Loop:
         now = self._clock.monotonic()
         if self._closing is None and now >= self._inbox_due:
             self._inbox_due = now + self._settings.idle_s
-            self._queue(self._inbox())
+            self._supply.enqueue(self._inbox())
+
+    def _share(self) -> None:
+        """Decide how trials and the model's server share memory from here on."""
+        self._supply.consider_sharing(self._left.trials)
+        self._runs.settle_server()
+        for news in self._tenancy.take_news():
+            self._audience.say(news.kind, news.message, data={**news.data, **self.spent.to_data()})
 
     def _ask_creator(self) -> None:
-        wanted = self._wanted()
-        if wanted > 0 and not self._proposer.busy:
-            ledger = self._ledger
-            history = History(self._task, ledger.trials, self._seed, ledger.next_number)
-            self._proposer.ask(history, wanted)
-
-    def _wanted(self) -> int:
-        """Return how many slots are free, within the budget, and nothing waits for them."""
-        if self._closing or self._exhausted:
-            return 0
-        taken, left = len(self._runs) + len(self._ledger.waiting), self._left.trials
-        return (self._runs.slots if left is None else min(self._runs.slots, left)) - taken
+        if self._closing is None:
+            self._supply.ask(self._left.trials)
 
     def _take_proposals(self) -> None:
         try:
-            proposals = self._proposer.take()
-        except SpaceExhaustedError as error:
-            self._exhausted = True
-            self._say("note", f"nothing new is left to try: {error}")
+            self._supply.collect(self._left.trials)
         except Exception as error:  # noqa: BLE001 - raised after the running trials have ended
             self._close(f"the Creator failed ({type(error).__name__}: {error})", error)
-        else:
-            self._queue(proposals or ())
-
-    def _queue(self, proposals: Sequence[Proposal]) -> None:
-        for proposal in proposals:
-            trial = self._ledger.queue(proposal)
-            self._say(
-                "proposed", f"{proposal.origin}: {view.spelled(self._task, trial.config)}", trial
-            )
 
     def _start_waiting(self) -> None:
         for trial in self._ledger.waiting:
             if not self._may_start():
-                return
-            place = self._runs.place()
-            if place is None:
-                return
-            reason = self._check(trial.config) if self._check else None
+                return None
+            need = self._runs.need(trial.config)
+            reason = self._runs.never(need)
+            place = self._runs.place(need)
+            if place is None and reason is None:
+                self._runs.await_turn(need)
+                return self._supply.make_room(need, self._left.trials)
+            if reason is None and self._check:
+                reason = self._check(trial.config)
             if reason is not None and trial.state is State.QUEUED:
                 self._refuse(trial, reason)
                 continue
+            place = None if place is None else self._runs.claim(trial.number, need)
+            if place is None:  # it is the turn of another study
+                return None
             self._refused_in_a_row = 0
             self._runs.start(self._ledger.start(trial), place)
             self._say("started", view.spelled(self._task, trial.config), trial)
+        return None
 
     def _may_start(self) -> bool:
         left = self._left.trials
@@ -386,9 +379,9 @@ class Loop:
             self._task,
             self._ledger.trials,
             elapsed_s=self._runs.elapsed_s,
-            slots=self._runs.slots,
+            slots=self._tenancy.slots,
             spent=self.spent,
             left=self._left,
-            proposing=self._proposer.busy,
+            proposing=self._supply.thinking,
             closing=self._closing.reason if self._closing else "",
         )

@@ -1,16 +1,19 @@
 """Where the next trial goes: pure functions on what there is and what is held.
 
 Rules: at most `parallel` trials at once; CPUs and memory are reserved per trial (memory only
-where the task limits it); whole GPUs belong to one trial; a fraction shares a device, and
-trials are spread over the devices with the most room. A task without `gpus` sees the devices
-that it would see without LocalHPO.
+where the task limits it, or an estimate is at hand); whole GPUs belong to one trial; a fraction
+shares a device, and trials are spread over the devices with the most room. A task without `gpus`
+sees the devices that it would see without LocalHPO.
+
+Memory has one ledger: the model's server and the trials of other studies are claims beside the
+study's own trials (`others`), and a device takes no more than it has.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from localhpo.errors import TaskError
 from localhpo.task import Resources
@@ -49,7 +52,7 @@ class Inventory:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What one running trial holds."""
+    """What one running trial, or the model's server, holds."""
 
     cpus: float
     memory_mb: float = 0.0
@@ -57,6 +60,8 @@ class Assignment:
     """Ids of the devices."""
     gpu_share: float = 1.0
     """Of each of its devices."""
+    gpu_memory_mb: float = 0.0
+    """Of each of its devices; 0 where nobody knows."""
 
     @property
     def gpu_total(self) -> float:
@@ -64,37 +69,129 @@ class Assignment:
         return len(self.gpus) * self.gpu_share
 
 
+@dataclass(frozen=True)
+class Need:
+    """The memory that one trial takes."""
+
+    memory_mb: float = 0.0
+    """Of the host."""
+    gpu_memory_mb: Mapping[str, float] = field(default_factory=dict)
+    """Of each device it may get, by id; a device that is not named is asked for none."""
+
+    def __hash__(self) -> int:
+        return hash((self.memory_mb, *self.gpu_memory_mb.items()))
+
+
+def need(
+    resources: Resources,
+    inventory: Inventory,
+    estimate_mb: float | None,
+    server: Assignment | None = None,
+    *,
+    whole: bool = False,
+) -> Need:
+    """Return what a trial needs.
+
+    The estimate is of the memory of each device, or of the host where trials hold no device.
+    Without one, a trial needs the share of a device's memory that it holds of the device; of a
+    device that the server never leaves for good, the share of the rest.
+
+    Args:
+        resources: What the task declares.
+        inventory: What there is.
+        estimate_mb: Peak of this very trial; None where nobody knows.
+        server: What the server holds at the least.
+        whole: Whether a trial that nobody knows anything of gets a whole device to itself.
+    """
+    if resources.gpus == 0:
+        return Need(memory_mb=resources.memory_mb or estimate_mb or 0.0)
+    share = 1.0 if whole else min(resources.gpus, 1.0)
+    free_mb = _free_mb(inventory, [] if server is None else [server])
+    known = resources.gpu_memory_mb if estimate_mb is None else estimate_mb
+    by_gpu = {id: share * free_mb[id] if known is None else known for id in free_mb}
+    return Need(resources.memory_mb or 0.0, by_gpu)
+
+
 def place(
-    resources: Resources, inventory: Inventory, held: Sequence[Assignment]
+    resources: Resources,
+    inventory: Inventory,
+    held: Sequence[Assignment],
+    *,
+    need: Need | None = None,
+    others: Sequence[Assignment] = (),
 ) -> Assignment | None:
-    """Return what the next trial gets; None while it has to wait."""
-    memory_mb = resources.memory_mb or 0.0
+    """Return what the next trial gets; None while it has to wait.
+
+    Args:
+        resources: What the task declares.
+        inventory: What there is.
+        held: What the running trials of this study hold.
+        need: Of memory; what the task declares by default.
+        others: What anybody else holds.
+    """
+    need = need or Need(memory_mb=resources.memory_mb or 0.0)
     if len(held) >= resources.parallel:
         return None
+    held = [*held, *others]
     if sum(a.cpus for a in held) + resources.cpus > inventory.cpus + _ROUNDING:
         return None
     if (
         inventory.memory_mb is not None
-        and sum(a.memory_mb for a in held) + memory_mb > inventory.memory_mb
+        and sum(a.memory_mb for a in held) + need.memory_mb > inventory.memory_mb
     ):
         return None
     share = min(resources.gpus, 1.0)
-    free = _free(inventory, held)
-    open_gpus = sorted(
-        (gpu for gpu in free if free[gpu] + _ROUNDING >= share), key=lambda gpu: -free[gpu]
-    )
+    free, free_mb = _free(inventory, held), _free_mb(inventory, held)
+    open_gpus = [
+        id
+        for id in free
+        if free[id] + _ROUNDING >= share
+        and need.gpu_memory_mb.get(id, 0.0) <= free_mb.get(id, math.inf) * (1 + _ROUNDING)
+    ]
+    open_gpus.sort(key=lambda id: (-free[id], -free_mb.get(id, math.inf)))
     count = math.ceil(resources.gpus)
     if len(open_gpus) < count:
         return None
-    return Assignment(resources.cpus, memory_mb, tuple(open_gpus[:count]), share)
+    gpus = tuple(open_gpus[:count])
+    gpu_memory_mb = max((need.gpu_memory_mb.get(id, 0.0) for id in gpus), default=0.0)
+    return Assignment(resources.cpus, need.memory_mb, gpus, share, gpu_memory_mb)
 
 
-def slots(resources: Resources, inventory: Inventory) -> int:
-    """Return how many trials run at once on an otherwise idle machine."""
+def slots(
+    resources: Resources,
+    inventory: Inventory,
+    *,
+    need: Need | None = None,
+    others: Sequence[Assignment] = (),
+) -> int:
+    """Return how many trials run at once on a machine that only `others` use besides."""
     held: list[Assignment] = []
-    while (assignment := place(resources, inventory, held)) is not None:
-        held.append(assignment)
+    while (a := place(resources, inventory, held, need=need, others=others)) is not None:
+        held.append(a)
     return len(held)
+
+
+def too_big(inventory: Inventory, need: Need, server: Assignment) -> str:
+    """Return the sentence on a trial whose memory is more than any device, or the host, has."""
+    free_mb = _free_mb(inventory, [server])
+    if need.gpu_memory_mb and free_mb:
+        wanted_mb, most_mb = min(need.gpu_memory_mb.values()), max(free_mb.values())
+        where = "of a device"
+    else:
+        wanted_mb, most_mb = need.memory_mb, (inventory.memory_mb or 0.0) - server.memory_mb
+        where = "of the host"
+    held = server.gpu_memory_mb or server.memory_mb
+    beside = " beside the model" if held else ""
+    return f"it needs {wanted_mb:.0f} MB {where}, and at most {most_mb:.0f} can be free{beside}"
+
+
+def has_room(inventory: Inventory, held: Sequence[Assignment], wanted: Assignment) -> bool:
+    """Return whether the memory that is wanted is free: of the host, and of each device."""
+    free_mb = _free_mb(inventory, held)
+    held_mb = sum(a.memory_mb for a in held)
+    if inventory.memory_mb is not None and wanted.memory_mb > inventory.memory_mb - held_mb:
+        return False
+    return all(wanted.gpu_memory_mb <= free_mb.get(id, math.inf) for id in wanted.gpus)
 
 
 def check(resources: Resources, inventory: Inventory) -> None:
@@ -142,7 +239,18 @@ def _free(inventory: Inventory, held: Sequence[Assignment]) -> dict[str, float]:
     free = {gpu.id: 1.0 for gpu in inventory.gpus}
     for assignment in held:
         for gpu in assignment.gpus:
-            free[gpu] -= assignment.gpu_share
+            if gpu in free:  # another study may see devices that this one does not
+                free[gpu] -= assignment.gpu_share
+    return free
+
+
+def _free_mb(inventory: Inventory, held: Sequence[Assignment]) -> dict[str, float]:
+    """Return the free memory of each device whose memory is known."""
+    free = {gpu.id: gpu.usable_mb for gpu in inventory.gpus if gpu.usable_mb is not None}
+    for assignment in held:
+        for gpu in assignment.gpus:
+            if gpu in free:
+                free[gpu] -= assignment.gpu_memory_mb
     return free
 
 

@@ -1,80 +1,97 @@
-"""The Creator at work beside the loop: a large model may think for a minute, polling goes on."""
+"""The Creator at work beside the loop, the model's server awake for it, answers in hand."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future, wait
-from queue import SimpleQueue
-from threading import Thread
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Sequence
 
 from localhpo.creator.protocol import Creator, History
 from localhpo.errors import CreatorError
-from localhpo.trial import Proposal
-
-_Answer = Future[Sequence[Proposal]]
+from localhpo.executor.clock import Clock
+from localhpo.scheduler.drafts import Drafts
+from localhpo.scheduler.worker import Worker
+from localhpo.trial import Proposal, Trial, best_trial
 
 _PATIENCE_S = 0.02
 """An engine answers within this, and the free slot need not wait for the loop's next turn."""
 
+_REMEMBERED = 8
+"""So many questions make the mean time of one."""
+
 
 class Proposer:
-    """Asks a Creator, one question at a time, in a thread of its own.
+    """Asks a Creator, one question at a time, and keeps what it answered until it is needed.
 
-    The thread is always the same, for libraries that keep state per thread. It does not keep
-    the process alive: a user who will not wait for a model can leave.
+    What the Creator raised is raised by `collect`.
     """
 
-    def __init__(self, creator: Creator, *, concurrent: bool) -> None:
-        """With `concurrent=False`, `ask` itself waits for the answer: for simulations."""
+    def __init__(self, creator: Creator, worker: Worker, clock: Clock, history: History) -> None:
+        """Ask about the task of `history`, whose trials do not matter."""
         self._creator = creator
-        self._concurrent = concurrent
-        self._questions: SimpleQueue[tuple[History, int, _Answer] | None] = SimpleQueue()
-        self._thread: Thread | None = None
-        self._answer: _Answer | None = None
+        self._worker = worker
+        self._clock = clock
+        self._history = history
+        self._answer: Sequence[Proposal] | BaseException = ()
+        self._asked: History | None = None
+        self._took_s: deque[float] = deque(maxlen=_REMEMBERED)
+        self.drafts = Drafts(history.task.space)
+        """Proposals that no trial was made of yet."""
 
     @property
     def busy(self) -> bool:
         """Whether there is a question whose answer was not taken yet."""
-        return self._answer is not None
+        return self._asked is not None
 
-    def ask(self, history: History, n: int) -> None:
-        """Ask for up to `n` proposals; only when not busy."""
-        self._answer = _Answer()
-        if not self._concurrent:
-            self._think(history, n, self._answer)
-            return
-        if self._thread is None:
-            self._thread = Thread(target=self._work, name="localhpo-creator", daemon=True)
-            self._thread.start()
-        self._questions.put((history, n, self._answer))
-        wait([self._answer], timeout=_PATIENCE_S)
+    @property
+    def question_s(self) -> float:
+        """How long a question takes, waking up excluded; 0 before the first."""
+        return sum(self._took_s) / len(self._took_s) if self._took_s else 0.0
 
-    def take(self) -> Sequence[Proposal] | None:
-        """Return the proposals; None while the Creator thinks, or when it was not asked.
+    def ask(
+        self, trials: Sequence[Trial], next_number: int, n: int, wake: Callable[[], None]
+    ) -> None:
+        """Ask for up to `n` proposals beside those in hand; only when the worker is not busy.
+
+        Args:
+            trials: All trials of the study.
+            next_number: The number that the next trial will get.
+            n: How many.
+            wake: Called before, by the worker.
+        """
+        history = dataclasses.replace(
+            self._history,
+            trials=(*trials, *self.drafts.as_trials(next_number)),
+            next_number=next_number + len(self.drafts),
+        )
+        self._asked = history
+        self._worker.start(lambda: self._think(history, n, wake), patience_s=_PATIENCE_S)
+
+    def collect(self) -> int:
+        """Put what was answered into `drafts`; return how many.
 
         Raises:
             Exception: what the Creator raised.
         """
-        if self._answer is None or not self._answer.done():
-            return None
-        answer, self._answer = self._answer, None
-        return answer.result()
+        if self._asked is None or self._worker.busy:
+            return 0
+        history, self._asked = self._asked, None
+        answer, self._answer = self._answer, ()
+        if isinstance(answer, BaseException):
+            raise answer
+        self.drafts.add(answer, best_trial(history.trials, history.task.direction))
+        return len(answer)
 
-    def close(self) -> None:
-        """Let the thread end, after the question it is at."""
-        self._questions.put(None)
-
-    def _work(self) -> None:
-        while (question := self._questions.get()) is not None:
-            self._think(*question)
-
-    def _think(self, history: History, n: int, answer: _Answer) -> None:
+    def _think(self, history: History, n: int, wake: Callable[[], None]) -> None:
         try:
+            wake()
+            began_s = self._clock.monotonic()
             proposals = self._creator.propose(history, n)
+            self._took_s.append(self._clock.monotonic() - began_s)
             if not 1 <= len(proposals) <= n:
                 raise CreatorError(
                     f"{self._creator.name} must make 1 to {n} proposals, made {len(proposals)}"
                 )
-            answer.set_result(proposals)
-        except BaseException as error:  # noqa: BLE001 - raised again by `take`, in the loop's thread
-            answer.set_exception(error)
+            self._answer = proposals
+        except BaseException as error:  # noqa: BLE001 - raised again by `collect`, by the loop
+            self._answer = error

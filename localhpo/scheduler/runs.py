@@ -11,9 +11,18 @@ from typing import Literal
 from localhpo.executor.clock import Clock
 from localhpo.executor.protocol import Executor, Job, Outcome, Run
 from localhpo.scheduler import placement
-from localhpo.scheduler.placement import Assignment, Inventory
+from localhpo.scheduler.machine import SERVER, Machine
+from localhpo.scheduler.placement import Assignment, Inventory, Need
+from localhpo.scheduler.tenancy import Tenancy
 from localhpo.task import Task
-from localhpo.trial import Measurement, State, Trial
+from localhpo.trial import Config, Measurement, State, Trial
+
+_OUTLASTS = 2.0
+"""One that has run so many times as long as the others did tells that trials got longer."""
+
+Estimate = Callable[[Config], float | None]
+"""From a configuration to the MB that its trial will take at its peak, of each device (of the
+host, where trials hold no device); None where nobody knows."""
 
 
 @dataclass(slots=True)
@@ -46,17 +55,23 @@ class Runs:
         inventory: Inventory,
         clock: Clock,
         trial_folder: Callable[[int], Path],
+        tenancy: Tenancy,
+        estimate: Estimate | None = None,
+        machine: Machine | None = None,
     ) -> None:
         """Begin with none; the task was admitted to the inventory."""
         self._task = task
+        self._tenancy = tenancy
+        self._estimate = estimate
+        self._machine = machine
         self._executor = executor
         self._inventory = inventory
         self._clock = clock
         self._trial_folder = trial_folder
         self._active: dict[int, _Active] = {}
         self._ended_gpu_s = 0.0
-        self.slots = placement.slots(task.resources, inventory)
-        """How many run at once, at most."""
+        self._ended_s: list[float] = []
+        self._server_held: Assignment | None = None
 
     def __len__(self) -> int:
         return len(self._active)
@@ -73,10 +88,100 @@ class Runs:
         held = {number: active.assignment.gpu_total for number, active in self._active.items()}
         return self._ended_gpu_s + sum(s * held[number] for number, s in self.elapsed_s.items())
 
-    def place(self) -> Assignment | None:
+    @property
+    def trial_s(self) -> float | None:
+        """Mean length of the trials seen, at the least: one that runs may run on."""
+        longest_s = max(self.elapsed_s.values(), default=0.0)
+        if not self._ended_s:
+            return longest_s or None
+        mean_s = sum(self._ended_s) / len(self._ended_s)
+        return longest_s if longest_s > _OUTLASTS * mean_s else mean_s
+
+    @property
+    def held(self) -> list[Assignment]:
+        """What the running trials hold."""
+        return [active.assignment for active in self._active.values()]
+
+    @property
+    def others(self) -> list[Assignment]:
+        """What other studies hold."""
+        return [] if self._machine is None else self._machine.others
+
+    def need(self, config: Config | None) -> Need:
+        """Return the memory that a trial needs; None for a configuration not known yet."""
+        known = self._estimate is not None and config is not None
+        estimate_mb = self._estimate(config) if self._estimate and config is not None else None
+        whole = self._task.resources.gpu_memory_mb is None and known and estimate_mb is None
+        return placement.need(
+            self._task.resources, self._inventory, estimate_mb, self._tenancy.least, whole=whole
+        )
+
+    def place(self, need: Need) -> Assignment | None:
         """Return a place for the next trial; None while there is no room."""
-        held = [active.assignment for active in self._active.values()]
-        return placement.place(self._task.resources, self._inventory, held)
+        return placement.place(
+            self._task.resources,
+            self._inventory,
+            self.held,
+            need=need,
+            others=[*self.others, self._tenancy.holding],
+        )
+
+    def claim(self, number: int, need: Need) -> Assignment | None:
+        """Take a place for a trial; None while there is none, or while it is another's turn."""
+        if self._machine is None:
+            return self.place(need)
+        resources, server = self._task.resources, self._tenancy.holding
+        wish = placement.place(
+            resources, self._inventory, [], need=need, others=[self._tenancy.least_ever]
+        )
+        return self._machine.claim(
+            str(number),
+            wish or Assignment(resources.cpus),
+            lambda others: placement.place(
+                resources, self._inventory, self.held, need=need, others=[*others, server]
+            ),
+        )
+
+    def await_turn(self, need: Need) -> None:
+        """Let other studies know that this one would start a trial, were it not for them."""
+        room = [self._tenancy.holding]
+        place = placement.place(
+            self._task.resources, self._inventory, self.held, need=need, others=room
+        )
+        if place is None or self._machine is None:
+            return
+        if self.claim(-1, need) is not None:  # freed since: it is taken at the next turn
+            self._machine.release("-1")
+
+    def claim_server(self) -> bool:
+        """Take the memory that the model's server needs to be awake; False while it is not free."""
+        wanted = self._tenancy.awake_holding
+        if self._machine is None:
+            return placement.has_room(self._inventory, self.held, wanted)
+
+        def take(others: Sequence[Assignment]) -> Assignment | None:
+            has_room = placement.has_room(self._inventory, [*self.held, *others], wanted)
+            return wanted if has_room else None
+
+        return self._machine.claim(SERVER, wanted, take) is not None
+
+    def settle_server(self) -> None:
+        """Let other studies know what the model's server holds now, where that has changed."""
+        holding = self._tenancy.holding
+        if self._machine is not None and holding != self._server_held:
+            self._server_held = holding
+            self._machine.hold(SERVER, holding)
+
+    def never(self, need: Need) -> str | None:
+        """Return why a trial can never run here, whatever the model's server does; None if it can.
+
+        Its share of devices fits, or the task would not have been admitted: memory is the matter.
+        """
+        least = self._tenancy.least_ever
+        resources, inventory = self._task.resources, self._inventory
+        if placement.place(resources, inventory, [], need=need, others=[least]) is not None:
+            return None
+        return placement.too_big(inventory, need, least)
 
     def start(self, trial: Trial, assignment: Assignment) -> None:
         """Start a trial.
@@ -106,8 +211,13 @@ class Runs:
             outcome = active.run.outcome
             measurements = active.run.poll()
             if outcome is not None:
-                self._ended_gpu_s += self.elapsed_s[number] * active.assignment.gpu_total
+                elapsed_s = self.elapsed_s[number]
+                self._ended_gpu_s += elapsed_s * active.assignment.gpu_total
+                if outcome.state in (State.COMPLETE, State.PRUNED):
+                    self._ended_s.append(elapsed_s)
                 del self._active[number]
+                if self._machine is not None:
+                    self._machine.release(str(number))
             yield Progress(number, measurements, outcome)
 
     def stop(self, number: int, state: Literal[State.PRUNED, State.INTERRUPTED]) -> bool:

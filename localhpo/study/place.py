@@ -16,6 +16,7 @@ from localhpo.executor import (
 )
 from localhpo.executor.ray import Node
 from localhpo.scheduler.admission import admit
+from localhpo.scheduler.machine import Machine
 from localhpo.scheduler.placement import Gpu, Inventory
 from localhpo.study.session import naming_file
 from localhpo.task import Resources, Task
@@ -40,6 +41,19 @@ def find_place(task: Task, executor: Executor | None = None) -> tuple[Executor, 
     except BaseException:
         cluster.close()
         raise
+
+
+def find_machine(task: Task, key: str, inventory: Inventory) -> Machine | None:
+    """Return what keeps the studies of this machine apart; None where trials run elsewhere.
+
+    Args:
+        task: what is to be run.
+        key: name of the study.
+        inventory: what there is.
+    """
+    if task.resources.executor == "ray":  # which has a ledger of its own
+        return None
+    return Machine(key, inventory, priority=task.resources.priority)
 
 
 def check_script(task: Task) -> None:

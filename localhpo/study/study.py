@@ -27,13 +27,14 @@ from localhpo.executor import Executor
 from localhpo.scheduler.budget import Spent
 from localhpo.scheduler.budget import left as budget_left
 from localhpo.scheduler.loop import Loop
+from localhpo.scheduler.machine import Machine
 from localhpo.scheduler.observer import Observer
 from localhpo.store import Event, Store, default_home, study_name
 from localhpo.study.callbacks import Callbacks
 from localhpo.study.hardware import Hardware
 from localhpo.study.identity import check_same
 from localhpo.study.inbox import Inbox
-from localhpo.study.place import check_script, find_place
+from localhpo.study.place import check_script, find_machine, find_place
 from localhpo.study.session import Session, check_task, naming_file, new_config, task_of
 from localhpo.study.signals import on_signal
 from localhpo.study.told import outcome
@@ -178,9 +179,13 @@ class Study:
                 check_script(self.task)
             self._creator()
             session = self._begin()
-            self._loop = self._make_loop(session, executor, hardware, observers, callbacks)
-            with on_signal(self._loop.interrupt):
-                trials = self._loop.run()
+            machine = find_machine(self.task, self.key, inventory)
+            with contextlib.closing(machine) if machine else contextlib.nullcontext():
+                self._loop = self._make_loop(
+                    session, executor, hardware, machine, observers, callbacks
+                )
+                with on_signal(self._loop.interrupt):
+                    trials = self._loop.run()
         finally:
             self._loop = None
             hardware.close()
@@ -354,6 +359,7 @@ class Study:
         session: Session,
         executor: Executor,
         hardware: Hardware,
+        machine: Machine | None,
         observers: Sequence[Observer],
         callbacks: Sequence[Callback],
     ) -> Loop:
@@ -369,6 +375,7 @@ class Study:
             trial_folder=lambda number: self._store.trial_folder(self.key, number),
             inventory=hardware.inventory,
             check=lambda config: hardware.refusal(config, self._live),
+            estimate=lambda config: hardware.estimate_mb(config, self._live),
             observers=[
                 Callbacks(self._see, bound, self._live),
                 hardware.accountant(session.writer),
@@ -376,6 +383,7 @@ class Study:
             ],
             spent=Spent.from_data([event.data for event in self.events]),
             inbox=lambda: session.letters(self._live),
+            machine=machine,
         )
 
     def _see(self, trials: tuple[Trial, ...]) -> None:

@@ -12,7 +12,8 @@ from localhpo.executor.protocol import Job, Outcome
 from localhpo.scheduler.ledger import Ledger, trial_seed
 from localhpo.scheduler.placement import Inventory
 from localhpo.scheduler.runs import Runs
-from localhpo.task import Task
+from localhpo.scheduler.tenancy import Tenancy
+from localhpo.task import Resources, Task
 from localhpo.trial import Cause, Failure, Measurement, Proposal, State, Trial, Usage
 
 PROPOSAL = Proposal({"learning_rate": 0.1}, "engine:test")
@@ -122,20 +123,22 @@ class LastWordsExecutor:
 
 
 def test_last_words_are_heard(make_task: Callable[..., Task]) -> None:
+    inventory, clock = Inventory(cpus=1), SimulatedClock()
     runs = Runs(
         task=make_task(),
         executor=LastWordsExecutor(),
-        inventory=Inventory(cpus=1),
-        clock=SimulatedClock(),
+        inventory=inventory,
+        clock=clock,
+        tenancy=Tenancy(None, resources=Resources(), inventory=inventory, clock=clock),
         trial_folder=lambda number: Path(str(number)),
     )
-    place = runs.place()
+    place = runs.place(runs.need(None))
     assert place is not None
     runs.start(Trial(0, State.RUNNING, PROPOSAL), place)
-    assert runs.place() is None
+    assert runs.place(runs.need(None)) is None
     (first,) = runs.poll()
     assert (first.outcome, list(first.measurements)) == (None, [])
     (last,) = runs.poll()
     assert (last.outcome, len(last.measurements)) == (DONE, 1)
     assert len(runs) == 0
-    assert runs.place() is not None
+    assert runs.place(runs.need(None)) is not None

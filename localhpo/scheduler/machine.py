@@ -1,0 +1,295 @@
+"""The studies of one user on one machine: one ledger of CPUs, memory and devices, and fair turns.
+
+Every running study has an entry in a file of the user's runtime folder, which is read and
+written under a lock of the kernel: what its trials and its server hold, what it waits for, how
+much it has used. Entries of processes that are gone (by process id and start time) are dropped
+by whoever reads the file next, so a study that was killed holds nothing.
+
+Turns: of the studies that wait, the one that has used the least goes first. Use is the time that
+a study held its dominant share, the larger of its shares of the CPUs and of the devices, divided
+by its priority (dominant resource fairness, https://www.usenix.org/conference/nsdi11). A
+newcomer begins level with the one that has used the least, so it cannot have the machine to
+itself until it has caught up. A study gives way where the one before it could start now, or has
+waited for long: then room must be left to build up for it.
+
+What is not covered: studies of other users, other programs, several machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from localhpo.errors import LocalHPOError
+from localhpo.scheduler import placement
+from localhpo.scheduler.placement import Assignment, Inventory, Need
+from localhpo.task import Resources
+
+SERVER = "server"
+"""The key of what the model's server holds."""
+
+_PATIENCE_S = 60.0
+"""A study that has waited for so long is waited for, though smaller trials would fit."""
+
+_FORGOTTEN_S = 10.0
+"""A study that waits, but has not asked for so long (it was suspended), keeps nobody waiting."""
+
+_SAME_START_S = 1.0
+"""Start times of one process, as read at two times, differ by less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the file says of one running study."""
+
+    pid: int
+    started: float
+    """When its process started, in seconds since the epoch: an id may come again."""
+    study: str
+    priority: float = 1.0
+    used_s: float = 0.0
+    """Dominant share times seconds, of claims that have ended."""
+    claims: Mapping[str, Assignment] = field(default_factory=dict)
+    """By the number of the trial, or `SERVER`."""
+    since: Mapping[str, float] = field(default_factory=dict)
+    """When each claim was made."""
+    wish: Assignment | None = None
+    """What it waits for."""
+    waits_since: float = 0.0
+    seen: float = 0.0
+    """When it last asked."""
+
+
+def default_folder() -> Path:
+    """Return the folder of this user's ledger; it need not exist."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return Path(runtime) / "localhpo"
+    return Path(tempfile.gettempdir()) / f"localhpo-{os.getuid()}"
+
+
+class Machine:
+    """One study's part in the ledger of its machine, from construction to `close`.
+
+    Args:
+        study: Its name, for people.
+        inventory: What there is.
+        priority: Twice as much is twice the turns.
+        folder: Of the ledger.
+        now: Tells the time, in seconds since the epoch.
+
+    Raises:
+        LocalHPOError: the folder cannot be used.
+    """
+
+    def __init__(
+        self,
+        study: str,
+        inventory: Inventory,
+        *,
+        priority: float = 1.0,
+        folder: Path | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._inventory = inventory
+        self._now = now
+        self._folder = folder or default_folder()
+        _make_private(self._folder)
+        self._me = (os.getpid(), study)
+        with self._locked() as entries:
+            least = min((self._use(entry) for entry in entries), default=0.0)
+            entry = Entry(
+                os.getpid(), _started(os.getpid()), study, priority, used_s=least * priority
+            )
+            entries.append(entry)
+
+    @property
+    def others(self) -> list[Assignment]:
+        """What other studies hold now."""
+        return _held(self._others(_read(self._path)))
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All running studies, for people."""
+        return _read(self._path)
+
+    def claim(
+        self, key: str, wish: Assignment, take: Callable[[Sequence[Assignment]], Assignment | None]
+    ) -> Assignment | None:
+        """Hold what `take` finds free beside the others; None where this study has to wait.
+
+        Args:
+            key: The number of the trial, or `SERVER`, which has no turns to wait for.
+            wish: What would be held on an idle machine, for others to know what is waited for.
+            take: From what others hold to what to hold.
+        """
+        with self._locked() as entries:
+            others = self._others(entries)
+            taken = take(_held(others))
+            if taken is not None and key != SERVER and self._gives_way(entries):
+                taken = None
+            now = self._now()
+            me = self._mine(entries)
+            if taken is None:
+                waits_since = me.waits_since if me.wish else now
+                me = dataclasses.replace(me, wish=wish, waits_since=waits_since, seen=now)
+            else:
+                claims, since = {**me.claims, key: taken}, {**me.since, key: now}
+                me = dataclasses.replace(me, claims=claims, since=since, wish=None, seen=now)
+            self._put(entries, me)
+        return taken
+
+    def hold(self, key: str, assignment: Assignment) -> None:
+        """Hold less than was claimed, as a server does that rests."""
+        with self._locked() as entries:
+            me = self._mine(entries)
+            self._put(entries, dataclasses.replace(me, claims={**me.claims, key: assignment}))
+
+    def release(self, key: str) -> None:
+        """Give back a claim; what it used is counted."""
+        with self._locked() as entries:
+            me = self._mine(entries)
+            if key not in me.claims:
+                return
+            used_s = me.used_s + self._share(me.claims[key]) * (self._now() - me.since[key])
+            claims = {k: claim for k, claim in me.claims.items() if k != key}
+            self._put(entries, dataclasses.replace(me, claims=claims, used_s=used_s))
+
+    def close(self) -> None:
+        """Hold nothing and wait for nothing. May be called twice."""
+        with self._locked() as entries:
+            entries[:] = self._others(entries)
+
+    # Turns.
+
+    def _gives_way(self, entries: Sequence[Entry]) -> bool:
+        """Return whether another study, which has used less, is to go first."""
+        me, now, held = self._mine(entries), self._now(), _held(entries)
+        before = (self._use(me), me.waits_since if me.wish else now, me.pid)
+        for entry in self._others(entries):
+            if entry.wish is None or now - entry.seen > _FORGOTTEN_S:
+                continue
+            is_first = (self._use(entry), entry.waits_since, entry.pid) < before
+            is_due = now - entry.waits_since > _PATIENCE_S
+            if is_first and (is_due or self._fits(entry.wish, held)):
+                return True
+        return False
+
+    def _use(self, entry: Entry) -> float:
+        now = self._now()
+        running_s = sum(
+            self._share(claim) * (now - entry.since[key])
+            for key, claim in entry.claims.items()
+            if key in entry.since
+        )
+        return (entry.used_s + running_s) / entry.priority
+
+    def _share(self, claim: Assignment) -> float:
+        gpus = len(self._inventory.gpus)
+        return max(claim.cpus / self._inventory.cpus, claim.gpu_total / gpus if gpus else 0.0)
+
+    def _fits(self, wish: Assignment, held: Sequence[Assignment]) -> bool:
+        resources = Resources(parallel=len(held) + 1, cpus=wish.cpus, gpus=wish.gpu_total)
+        by_gpu = {gpu.id: wish.gpu_memory_mb for gpu in self._inventory.gpus}
+        need = Need(wish.memory_mb, by_gpu)
+        return placement.place(resources, self._inventory, [], need=need, others=held) is not None
+
+    # The file.
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / "machine.json"
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[list[Entry]]:
+        """Hold the ledger; what its list of entries is at the end is written."""
+        with (self._folder / "machine.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            entries = _read(self._path)
+            yield entries
+            _write(self._path, entries)
+
+    def _mine(self, entries: Sequence[Entry]) -> Entry:
+        for entry in entries:
+            if (entry.pid, entry.study) == self._me:
+                return entry
+        # The folder was emptied under a running study: it begins anew.
+        return Entry(os.getpid(), _started(os.getpid()), self._me[1])
+
+    def _others(self, entries: Sequence[Entry]) -> list[Entry]:
+        return [entry for entry in entries if (entry.pid, entry.study) != self._me]
+
+    def _put(self, entries: list[Entry], me: Entry) -> None:
+        entries[:] = [*self._others(entries), me]
+
+
+def _held(entries: Sequence[Entry]) -> list[Assignment]:
+    return [claim for entry in entries for claim in entry.claims.values()]
+
+
+def _make_private(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.stat().st_uid
+    except OSError as error:
+        raise LocalHPOError(
+            f"{folder}, where the studies of this machine meet, cannot be made: {error}",
+            hint="set XDG_RUNTIME_DIR to a folder of your own",
+        ) from error
+    if owner != os.getuid():
+        raise LocalHPOError(
+            f"{folder}, where the studies of this machine meet, must belong to you",
+            hint="set XDG_RUNTIME_DIR to a folder of your own",
+        )
+
+
+def _started(pid: int) -> float:
+    return float(psutil.Process(pid).create_time())
+
+
+def _is_alive(entry: Entry) -> bool:
+    try:
+        process = psutil.Process(entry.pid)
+        is_same = abs(process.create_time() - entry.started) < _SAME_START_S
+        return is_same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _read(path: Path) -> list[Entry]:
+    """Return the entries of processes that live; a file that cannot be read holds none."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        entries = [_entry(row) for row in table]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [entry for entry in entries if _is_alive(entry)]
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    claims = {key: _assignment(claim) for key, claim in row["claims"].items()}
+    wish = None if row["wish"] is None else _assignment(row["wish"])
+    return Entry(**{**row, "claims": claims, "wish": wish})
+
+
+def _assignment(row: Mapping[str, Any]) -> Assignment:
+    return Assignment(**{**row, "gpus": tuple(row["gpus"])})
+
+
+def _write(path: Path, entries: Sequence[Entry]) -> None:
+    """Replace the file at once: readers need no lock."""
+    new = path.with_suffix(f".{os.getpid()}")
+    rows = [dataclasses.asdict(entry) for entry in entries]
+    new.write_text(json.dumps(rows), encoding="utf-8")
+    new.replace(path)

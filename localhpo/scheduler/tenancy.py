@@ -1,0 +1,351 @@
+"""The model's server among the trials: when it may be asked, and when it makes room.
+
+What it holds is counted in the ledger of memory like any trial: as awake from the moment it is
+asked to wake, as resting only once it rests. What a rest freed is measured: a sleep that freed
+less than half is none, and the server is stopped from then on.
+
+The loop's thread decides; waking, asking and going to rest are done by its worker, one after
+the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, Literal
+
+from localhpo.errors import InputError, ModelError
+from localhpo.executor.clock import Clock
+from localhpo.scheduler import placement, sharing
+from localhpo.scheduler.placement import Assignment, Inventory, Need
+from localhpo.scheduler.sharing import Decision, Mode, Numbers
+from localhpo.scheduler.tenant import InProcess, Rest, Tenant
+from localhpo.task import Resources
+
+_MOST_ASLEEP = 0.5
+"""A sleep that leaves more than this share of what was held freed nothing worth the name."""
+
+_COUNTS = 1_000
+"""So many answers to the question how many trials fit are remembered."""
+
+_STANDING: Mapping[Rest, Literal["asleep", "stopped"]] = {"sleep": "asleep", "stop": "stopped"}
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What the record should say of the server."""
+
+    kind: Literal["sharing", "warning"]
+    message: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Tenancy:
+    """Keeps a server awake, or at rest, as the mode of sharing says.
+
+    Args:
+        tenant: The server; None where the model's memory is nobody's concern.
+        resources: What the task declares, and how it wants memory to be shared.
+        inventory: What there is.
+        clock: Measures how long the server takes.
+
+    Raises:
+        InputError: the server does not fit this machine.
+    """
+
+    def __init__(
+        self, tenant: Tenant | None, *, resources: Resources, inventory: Inventory, clock: Clock
+    ) -> None:
+        self._tenant = tenant or InProcess()
+        self._shares = tenant is not None
+        self._resources = resources
+        self._inventory = inventory
+        self._clock = clock
+        self._standing: Literal["awake", "asleep", "stopped"] = "awake"
+        self._useless: set[Rest] = set()
+        self._seen_s: dict[str, list[float]] = {}
+        self._asleep_mb: float | None = None
+        self._decision = Decision("resident", "")
+        self._decided = False
+        self._numbers = Numbers(0, 0, None, None)
+        self._news: list[News] = []
+        self._counts: dict[tuple[object, ...], int] = {}
+        self._most: dict[str, int] = {}
+        if not placement.has_room(inventory, [], self._tenant.holds):
+            raise InputError(
+                f"the model's server needs {self._needs_mb:.0f} MB, more than its device has",
+                hint="choose a smaller model, or a quantised one",
+            )
+
+    @property
+    def mode(self) -> Mode:
+        """How memory is shared now."""
+        return self._decision.mode
+
+    @property
+    def awake(self) -> bool:
+        """Whether the server answers without being woken."""
+        return self._standing == "awake"
+
+    @property
+    def holding(self) -> Assignment:
+        """What to count for the server now."""
+        if self._standing != "awake":
+            return self._resting("sleep" if self._standing == "asleep" else "stop")
+        # A device of its own is its own in every respect.
+        share = 1.0 if self.mode == "device" and self._decided else self._tenant.holds.gpu_share
+        return dataclasses.replace(self._tenant.holds, gpu_share=share)
+
+    @property
+    def awake_holding(self) -> Assignment:
+        """What it holds while it is awake."""
+        return self._tenant.holds
+
+    @property
+    def least(self) -> Assignment:
+        """What it holds at the least, while a trial runs that needs all there is."""
+        ways = self._ways
+        if self._resources.sharing in ("resident", "device", "cpu") or not ways:
+            return self._tenant.holds
+        return self._resting("sleep" if "sleep" in ways else "stop")
+
+    @property
+    def least_ever(self) -> Assignment:
+        """What it holds while it makes all the room that it can, at the cost that this has."""
+        ways = self._ways
+        if self._resources.sharing in ("resident", "device", "cpu") or not ways:
+            return self._tenant.holds
+        return self._resting("stop" if "stop" in ways else "sleep")
+
+    @property
+    def slots(self) -> int:
+        """How many trials run at once in the present mode, at most."""
+        return self._most[self.mode if self.mode in ("sleep", "stop") else "awake"]
+
+    @property
+    def ahead(self) -> int:
+        """How many proposals to have in hand beyond those."""
+        return sharing.ahead(self.mode, max(1, self.slots), self._numbers)
+
+    def take_news(self) -> list[News]:
+        """Return what happened since the last call."""
+        news, self._news = self._news, []
+        return news
+
+    def consider(
+        self,
+        needs: Sequence[Need],
+        others: Sequence[Assignment],
+        *,
+        trial_s: float | None,
+        propose_s: float,
+        left: int | None,
+    ) -> None:
+        """Decide the mode anew, from what is known now.
+
+        Args:
+            needs: Of the last trials; those that can never run do not count.
+            others: What other studies hold.
+            trial_s: Length of the trials seen, at the least.
+            propose_s: Length of a question, seen.
+            left: Trials that will still be started.
+        """
+        awake = self._tenant.holds
+        home = dataclasses.replace(awake, gpu_share=1.0)
+        ways = self._ways
+        able = [need for need in needs if self._count(need, (), self.least_ever)] or [Need()]
+
+        def at_once(server: Assignment) -> list[int]:
+            return [self._count(need, others, server) for need in able]
+
+        self._most = {
+            "awake": max(at_once(home if self.mode == "device" else awake)),
+            "sleep": max(at_once(self._resting("sleep"))),
+            "stop": max(at_once(self._resting("stop"))),
+        }
+        self._numbers = Numbers(
+            beside=fmean(at_once(awake)) if all(at_once(awake)) else 0.0,
+            elsewhere=fmean(at_once(home)) if awake.gpus else 0,
+            asleep=fmean(at_once(self._resting("sleep"))) if "sleep" in ways else None,
+            stopped=fmean(at_once(self._resting("stop"))) if "stop" in ways else None,
+            propose_s=propose_s,
+            sleep_s=self._takes_s("sleep") + self._takes_s("wake"),
+            stop_s=self._takes_s("stop") + self._takes_s("start"),
+            trial_s=trial_s,
+            left=left,
+            contended=bool(awake.gpus) == (self._resources.gpus > 0),
+        )
+        decision = sharing.decide(
+            self._resources.sharing, self._numbers, self.mode if self._decided else None
+        )
+        if self._shares and not (self._decided and decision.mode == self.mode):
+            data = {"mode": decision.mode, **dataclasses.asdict(self._numbers)}
+            self._news.append(News("sharing", f"{decision.mode}: {decision.reason}", data))
+        if not (self._decided and decision.mode == self.mode):
+            self._decision = decision
+        self._decided = True
+
+    # Asking.
+
+    def is_worth_asking(self, in_hand: int, running: int) -> bool:
+        """Return whether a question is worth the waking that it may take.
+
+        A server at rest is woken when a slot has nothing to run, or when the mode keeps it awake.
+        """
+        if self.awake or self.mode not in ("sleep", "stop"):
+            return True
+        return in_hand == 0 and running < self.slots
+
+    def call(self) -> Callable[[], None]:
+        """Count the server as awake; return the job that wakes it where it is not."""
+        before, self._standing = self._standing, "awake"
+        return lambda: self._wake(before)
+
+    # Making room.
+
+    def rest_for(
+        self,
+        need: Need,
+        held: Sequence[Assignment],
+        others: Sequence[Assignment],
+        *,
+        is_last: bool,
+    ) -> Rest | None:
+        """Return the rest that makes room for a trial now, where the mode allows one.
+
+        Args:
+            need: Of the trial.
+            held: What the running trials of this study hold.
+            others: What other studies hold.
+            is_last: Whether the server will not be asked again.
+        """
+        sharing_mode = self._resources.sharing
+        by_mode = self.mode in ("sleep", "stop")
+        forced = sharing_mode == "auto" and not self._count(need, (), self._tenant.holds)
+        at_end = is_last and sharing_mode in ("auto", "device")
+        if not (by_mode or forced or at_end):
+            return None
+        first: Rest = "stop" if self.mode == "stop" else "sleep"
+        for way in sorted(self._ways, key=lambda way: way != first):
+            if self._standing == _STANDING[way]:
+                continue
+            beside = [*others, self._resting(way)]
+            if placement.place(self._resources, self._inventory, held, need=need, others=beside):
+                return way
+        return None
+
+    def rest(self, way: Rest) -> None:
+        """Make room; for the worker."""
+        try:
+            if way == "sleep":
+                self._sleep()
+            else:
+                self._stop()
+        except ModelError as error:
+            self._useless.add(way)
+            self._warn(f"the server could not {way}: {error}")
+
+    @property
+    def _needs_mb(self) -> float:
+        return max(self._tenant.holds.memory_mb, self._tenant.holds.gpu_memory_mb)
+
+    @property
+    def _ways(self) -> frozenset[Rest]:
+        """The ways to rest that work and that the user allows."""
+        ways = self._tenant.rests - self._useless
+        chosen = self._resources.sharing
+        if chosen in ("resident", "cpu"):
+            return frozenset()
+        if chosen == "stop" or (chosen == "sleep" and "sleep" not in ways):
+            return ways & {"stop"}
+        return ways & {"sleep"} if chosen == "sleep" else ways
+
+    def _count(self, need: Need, others: Sequence[Assignment], server: Assignment) -> int:
+        """Return how many trials fit; the same question comes at every turn."""
+        key = (need, server, *others)
+        if key not in self._counts:
+            if len(self._counts) > _COUNTS:
+                self._counts.clear()
+            self._counts[key] = placement.slots(
+                self._resources, self._inventory, need=need, others=[*others, server]
+            )
+        return self._counts[key]
+
+    def _resting(self, way: Rest) -> Assignment:
+        """Return what the server holds while it rests."""
+        holds = self._tenant.holds
+        left_mb = 0.0
+        if way == "sleep":
+            left_mb = min(2048.0, 0.1 * self._needs_mb)  # until it was measured
+            left_mb = left_mb if self._asleep_mb is None else self._asleep_mb
+        if holds.gpus:
+            return dataclasses.replace(holds, gpu_memory_mb=left_mb)
+        return dataclasses.replace(holds, memory_mb=left_mb)
+
+    # The worker's part.
+
+    def _wake(self, standing: Literal["awake", "asleep", "stopped"]) -> None:
+        if standing == "awake":
+            return
+        try:
+            with self._timed("wake" if standing == "asleep" else "start"):
+                self._tenant.wake()
+        except ModelError as error:  # what follows from it is the Creator's business
+            self._warn(f"the server could not be woken: {error}")
+
+    def _sleep(self) -> None:
+        before_mb = self._tenant.used_mb()
+        with self._timed("sleep"):
+            self._tenant.sleep()
+        after_mb = self._tenant.used_mb()
+        if before_mb is not None and after_mb is not None:
+            if after_mb <= _MOST_ASLEEP * before_mb:
+                self._asleep_mb, self._standing = after_mb, "asleep"
+                return
+            freed = f"freed {before_mb - after_mb:.0f} of {before_mb:.0f} MB"
+        else:
+            freed = "freed nobody can tell how much"
+        self._useless.add("sleep")
+        if "stop" in self._tenant.rests:
+            self._warn(f"sleep {freed}: the server is stopped instead, now and later")
+            self._stop()
+        else:
+            self._warn(f"sleep {freed}: the server stays awake")
+            self._tenant.wake()
+
+    def _stop(self) -> None:
+        with self._timed("stop"):
+            self._tenant.stop()
+        self._standing = "stopped"
+
+    def _warn(self, message: str) -> None:
+        self._news.append(News("warning", message))
+
+    def _timed(self, what: str) -> _Timer:
+        return _Timer(self._clock, self._seen_s.setdefault(what, []))
+
+    def _takes_s(self, what: str) -> float:
+        """Return how long it takes: the mean of what was seen, a guess before."""
+        seen = self._seen_s.get(what)
+        if seen:
+            return sum(seen) / len(seen)
+        moved_s = self._needs_mb / 10_000  # weights go over the bus at about 10 GB a second
+        return {"sleep": 1 + moved_s, "wake": 1 + moved_s, "stop": 5.0, "start": 60.0}[what]
+
+
+class _Timer:
+    """Adds how long its block took; not where it failed."""
+
+    def __init__(self, clock: Clock, seen_s: list[float]) -> None:
+        self._clock = clock
+        self._seen_s = seen_s
+        self._began = 0.0
+
+    def __enter__(self) -> None:
+        self._began = self._clock.monotonic()
+
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is None:
+            self._seen_s.append(self._clock.monotonic() - self._began)

@@ -1,0 +1,282 @@
+"""One study in simulated time: the product's own loop and decisions, on a machine that is given.
+
+What is simulated: the length of trials, the time that a server takes to answer, to sleep, to
+wake, to stop and to start. What is not: trials that share a device do not slow each other down,
+and the bus and the host's memory are nobody else's.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localhpo.creator.protocol import History
+from localhpo.errors import CreatorError
+from localhpo.executor import Replay, SimulatedExecutor
+from localhpo.executor.clock import SimulatedClock
+from localhpo.scheduler.loop import Loop
+from localhpo.scheduler.placement import Assignment, Gpu, Inventory
+from localhpo.scheduler.settings import LoopSettings
+from localhpo.scheduler.tenant import Simulated
+from localhpo.space import Float, Space
+from localhpo.task import Budget, Resources, Sharing, Task
+from localhpo.trial import COUNTED, Config, Measurement, Proposal, State, Trial
+
+GB = 1_000.0
+"""In MB."""
+
+ASLEEP_GB = 1.5
+"""What a server still holds asleep: its context, its compiled graphs."""
+
+_SHARES = 4
+"""Trials that may share one device, memory allowing."""
+
+_SETTINGS = LoopSettings(concurrent_proposals=False, hopeless_after=0, refusals=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A machine, a model on it, and the trials of a study."""
+
+    gpus: int
+    gpu_gb: float
+    model_gb: float
+    trial_gb: float | tuple[float, float]
+    """Of each trial; two values for trials of both kinds, by turns of a fair coin."""
+    trial_s: float
+    """On average; lengths are spread by a fifth."""
+    trials: int
+    """That every one of them runs, where it can."""
+
+    @property
+    def sizes_gb(self) -> tuple[float, ...]:
+        """The sizes of its trials."""
+        return self.trial_gb if isinstance(self.trial_gb, tuple) else (self.trial_gb,)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What a server of so many GB takes, in seconds.
+
+    Weights go over the bus at 10 GB/s and come from a disk at 2 GB/s; a process of vLLM takes
+    half a minute before it loads anything.
+    """
+
+    model_gb: float
+
+    @property
+    def sleep_s(self) -> float:
+        """To sleep, level 1."""
+        return 0.5 + self.model_gb / 10
+
+    @property
+    def wake_s(self) -> float:
+        """To wake from it, and to fill the prefix cache again."""
+        return 1.0 + self.model_gb / 10
+
+    @property
+    def start_s(self) -> float:
+        """To start."""
+        return 30.0 + self.model_gb / 2
+
+    @property
+    def stop_s(self) -> float:
+        """To end."""
+        return 3.0
+
+    def question_s(self, n: int) -> float:
+        """To answer with `n` proposals: they share the prompt and are decoded together."""
+        return 1.0 + self.model_gb / 10 + 0.2 * (n - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a study."""
+
+    wall_s: float
+    busy: float
+    """Share of the devices' time in which trials held them, each by its share of the device."""
+    ran: int
+    refused: int
+    """Proposals that could never run in this way of sharing."""
+    modes: tuple[str, ...]
+    """In the order in which they were taken up."""
+
+
+def run(setting: Setting, sharing: Sharing, seed: int) -> Result:
+    """Run one study to its end."""
+    clock = LeapingClock()
+    recorder = Events()
+    loop = Loop(
+        task=_task(setting, sharing),
+        creator=Thinker(clock, setting, seed),
+        executor=SimulatedExecutor(_trials(setting, seed, clock), clock),
+        recorder=recorder,
+        trials=(),
+        seed=seed,
+        trial_folder=lambda number: Path(f"trial-{number}"),  # nobody writes there
+        inventory=Inventory(
+            cpus=10_000,
+            gpus=tuple(Gpu(str(i), memory_mb=setting.gpu_gb * GB) for i in range(setting.gpus)),
+        ),
+        clock=clock,
+        settings=_SETTINGS,
+        tenant=_server(setting, clock),
+        estimate=lambda config: float(config["gb"]) * GB,
+    )
+    try:
+        trials = loop.run()
+    except CreatorError:  # nothing but proposals that cannot run here
+        trials = ()
+    ran = [trial for trial in trials if trial.state in COUNTED]
+    held_s = sum(trial.usage.wall_s for trial in ran) / _SHARES
+    wall_s = clock.monotonic()
+    return Result(
+        wall_s=wall_s,
+        busy=held_s / (setting.gpus * wall_s) if ran else 0.0,
+        ran=len(ran),
+        refused=sum(trial.state is State.INFEASIBLE for trial in trials),
+        modes=tuple(recorder.modes),
+    )
+
+
+class LeapingClock(SimulatedClock):
+    """Leaps to the next thing that happens, where nothing happens until then.
+
+    In between it stops at times that grow further apart, for what is decided by how long
+    something has lasted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._due: list[float] = []
+        self._since = 0.0
+        self._beside = False
+
+    def expect(self, seconds: float) -> None:
+        """Stop so many seconds from now."""
+        heapq.heappush(self._due, self.monotonic() + seconds)
+
+    def aside(self, work: Callable[[], None]) -> float:
+        """Do work beside everything else, and stop at its end."""
+        self._beside = True
+        try:
+            end_s = super().aside(work)
+        finally:
+            self._beside = False
+        heapq.heappush(self._due, end_s)
+        return end_s
+
+    def sleep(self, seconds: float) -> None:
+        """Let at least that much time pass, or the time until something happens."""
+        if self._beside:
+            return super().sleep(seconds)
+        now = self.monotonic()
+        while self._due and self._due[0] <= now:
+            self._since = max(self._since, heapq.heappop(self._due))
+        leap_s = max(seconds, now - self._since)
+        if self._due:
+            leap_s = min(leap_s, self._due[0] - now)
+        return super().sleep(leap_s + _ROUNDING_S)
+
+
+_ROUNDING_S = 1e-6  # the sum of two times may be a hair short of when a trial ends
+
+
+class Thinker:
+    """Proposes what the seed says, in the time that a model of the setting's size takes."""
+
+    name = "thinker"
+
+    def __init__(self, clock: SimulatedClock, setting: Setting, seed: int) -> None:
+        self._clock = clock
+        self._setting = setting
+        self._seed = seed
+
+    def propose(self, history: History, n: int) -> list[Proposal]:
+        """Return `n` proposals."""
+        self._clock.sleep(Times(self._setting.model_gb).question_s(n))
+        return [
+            Proposal(self._config(number), "model")
+            for number in range(history.next_number, history.next_number + n)
+        ]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _config(self, number: int) -> Config:
+        rng = random.Random(f"{self._seed}/{number}")
+        return {"x": rng.random(), "gb": rng.choice(self._setting.sizes_gb)}
+
+
+class Events:
+    """A recorder that keeps the modes alone."""
+
+    def __init__(self) -> None:
+        self.modes: list[str] = []
+
+    def trial(self, trial: Trial) -> None:
+        """Forget it: the loop returns all trials."""
+
+    def measurements(self, number: int, measurements: Sequence[Measurement]) -> None:
+        """Forget them."""
+
+    def event(
+        self,
+        kind: str,
+        message: str,
+        trial: int | None = None,  # noqa: ARG002 - the protocol's
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keep the mode."""
+        if kind == "sharing" and data:
+            self.modes.append(str(data["mode"]))
+        if kind == "warning":
+            raise AssertionError(message)
+
+    def flush(self, *, wait_s: float = 0.0) -> bool:  # noqa: ARG002 - the protocol's
+        """Have nothing to do."""
+        return True
+
+
+def _trials(setting: Setting, seed: int, clock: LeapingClock) -> Callable[[Config, int], Replay]:
+    def play(config: Config, _: int) -> Replay:
+        rng = random.Random(f"{seed}/{config['x']}")
+        duration_s = setting.trial_s * max(0.3, rng.gauss(1.0, 0.2))
+        clock.expect(duration_s)
+        return Replay([Measurement(0, "loss", rng.random(), 0.0)], duration_s)
+
+    return play
+
+
+def _server(setting: Setting, clock: SimulatedClock) -> Simulated:
+    times = Times(setting.model_gb)
+    home = str(setting.gpus - 1)
+    model_mb = setting.model_gb * GB
+    return Simulated(
+        clock,
+        holds=Assignment(0.0, gpus=(home,), gpu_share=0.0, gpu_memory_mb=model_mb),
+        asleep_mb=min(ASLEEP_GB * GB, 0.3 * model_mb),
+        sleep_s=times.sleep_s,
+        wake_s=times.wake_s,
+        stop_s=times.stop_s,
+        start_s=times.start_s,
+    )
+
+
+def _task(setting: Setting, sharing: Sharing) -> Task:
+    return Task(
+        name="simulated",
+        command=(),
+        metric="loss",
+        direction="minimize",
+        space=Space([Float("x", low=0.0, high=1.0), Float("gb", low=0.0, high=1_000.0)]),
+        budget=Budget(trials=setting.trials),
+        resources=Resources(
+            parallel=_SHARES * setting.gpus, cpus=1.0, gpus=1.0 / _SHARES, sharing=sharing
+        ),
+    )

@@ -1,0 +1,239 @@
+"""Studies that share a machine: claims, turns, and two real runs at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localhpo.scheduler import placement
+from localhpo.scheduler.machine import Machine
+from localhpo.scheduler.placement import Assignment, Inventory
+from localhpo.task import Resources
+
+TWO = Inventory(cpus=2)
+ONE_CPU = Assignment(cpus=1.0)
+MakeMachine = Callable[..., Machine]
+
+
+@pytest.fixture
+def times() -> list[float]:
+    """What the clock says; a test puts it forward."""
+    return [1_000.0]
+
+
+@pytest.fixture
+def make_machine(tmp_path: Path, times: list[float]) -> MakeMachine:
+    def make(study: str, **arguments: Any) -> Machine:
+        return Machine(study, TWO, folder=tmp_path / "m", now=lambda: times[0], **arguments)
+
+    return make
+
+
+def claim(machine: Machine, number: int, held: int = 0) -> bool:
+    """Claim one CPU, `held` of this study's own beside the others'."""
+
+    def take(others: Sequence[Assignment]) -> Assignment | None:
+        return placement.place(Resources(parallel=9), TWO, [ONE_CPU] * held, others=others)
+
+    return machine.claim(str(number), ONE_CPU, take) is not None
+
+
+def test_two_studies_never_hold_more_than_there_is(make_machine: MakeMachine) -> None:
+    a, b = make_machine("a"), make_machine("b")
+    assert claim(a, 0) and claim(b, 0)
+    assert not claim(a, 1, held=1) and not claim(b, 1, held=1)
+    b.release("0")
+    assert claim(a, 1, held=1)
+
+
+def test_turns_go_to_whoever_used_the_least(make_machine: MakeMachine, times: list[float]) -> None:
+    a, b = make_machine("a"), make_machine("b")
+    assert claim(a, 0) and claim(a, 1, held=1)
+    assert not claim(b, 0)  # it waits from now on
+    times[0] += 5
+    a.release("0")
+    assert not claim(a, 2, held=1)  # gives way
+    assert claim(b, 0)
+    a.release("1")
+    assert claim(a, 2)
+
+
+def test_priority_counts_use_for_less(make_machine: MakeMachine, times: list[float]) -> None:
+    a, b = make_machine("a", priority=4.0), make_machine("b")
+    assert claim(a, 0) and claim(b, 0)
+    times[0] += 4
+    a.release("0")
+    assert not claim(b, 1, held=2)
+    assert claim(a, 1)  # as much use, a quarter of the charge
+    times[0] += 1
+    assert not claim(a, 2, held=1)
+    b.release("0")
+    assert claim(a, 2, held=1)
+
+
+def test_a_newcomer_begins_level(make_machine: MakeMachine, times: list[float]) -> None:
+    a = make_machine("a")
+    assert claim(a, 0)
+    times[0] += 3_600
+    b = make_machine("b")
+    assert claim(b, 0)
+    times[0] += 1
+    a.release("0")
+    assert not claim(b, 1, held=2)
+    assert claim(a, 1)  # b has used more than a since it came: a need not wait for an hour
+
+
+def test_one_that_stopped_asking_keeps_nobody_waiting(
+    make_machine: MakeMachine, times: list[float]
+) -> None:
+    a, b = make_machine("a"), make_machine("b")
+    assert claim(a, 0) and claim(a, 1, held=1) and not claim(b, 0)
+    times[0] += 60
+    a.release("0")
+    assert claim(a, 2, held=1)
+
+
+def test_a_closed_study_holds_nothing(make_machine: MakeMachine) -> None:
+    a, b = make_machine("a"), make_machine("b")
+    assert claim(a, 0)
+    assert [other.cpus for other in b.others] == [1.0]
+    a.close()
+    a.close()
+    assert b.others == []
+
+
+def test_claims_of_a_dead_process_are_dropped(make_machine: MakeMachine, tmp_path: Path) -> None:
+    code = """
+        import sys
+        from pathlib import Path
+        from localhpo.scheduler.machine import Machine
+        from localhpo.scheduler.placement import Assignment, Inventory
+        machine = Machine("dead", Inventory(cpus=2), folder=Path(sys.argv[1]))
+        machine.claim("0", Assignment(cpus=2.0), lambda others: Assignment(cpus=2.0))
+        print("held", flush=True)
+        sys.stdin.read()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "m")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        machine = make_machine("alive")
+        assert not claim(machine, 0)
+        process.kill()
+        process.wait()
+        assert claim(machine, 0)
+
+
+def test_an_id_that_came_again_is_another_process(
+    make_machine: MakeMachine, tmp_path: Path
+) -> None:
+    make_machine("a")
+    path = tmp_path / "m" / "machine.json"
+    (row,) = json.loads(path.read_text())
+    path.write_text(json.dumps([{**row, "study": "old", "started": row["started"] - 100}]))
+    assert [entry.study for entry in make_machine("b").entries] == ["b"]
+
+
+# Two real runs.
+
+TASK = """
+[task]
+name = "{name}"
+command = ["python", "train.py"]
+metric = "score"
+direction = "maximize"
+[space]
+x = {{ type = "float", low = 0.0, high = 1.0 }}
+[budget]
+trials = {trials}
+[resources]
+parallel = 2
+cpus = {cpus}
+[creator]
+name = "random"
+"""
+
+TRAIN = """
+import os, sys, time
+from localhpo.reporter import report
+with open({log!r}, "a") as log:
+    log.write(f"{{os.environ['NAME']}} + {{time.monotonic()}}\\n")
+time.sleep({seconds})
+report(step=0, score=float(sys.argv[2]))
+with open({log!r}, "a") as log:
+    log.write(f"{{os.environ['NAME']}} - {{time.monotonic()}}\\n")
+"""
+
+
+@pytest.fixture
+def start_study(tmp_path: Path) -> Callable[..., subprocess.Popen[bytes]]:
+    """Start `localhpo run` on a study of its own home; all log into one file."""
+
+    def start(name: str, *, trials: int, cpus: float, seconds: float) -> subprocess.Popen[bytes]:
+        import os
+
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "task.toml").write_text(TASK.format(name=name, trials=trials, cpus=cpus))
+        script = TRAIN.format(log=str(tmp_path / "log"), seconds=seconds)
+        (folder / "train.py").write_text(script)
+        env = {**os.environ, "LOCALHPO_HOME": str(folder / "home"), "NAME": name}
+        command = [sys.executable, "-m", "localhpo", "run", str(folder / "task.toml"), "--quiet"]
+        return subprocess.Popen(command, env=env, cwd=folder, stdout=subprocess.DEVNULL)
+
+    return start
+
+
+def log_of(tmp_path: Path) -> list[tuple[str, str]]:
+    path = tmp_path / "log"
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = sorted((float(line.split()[2]), *line.split()[:2]) for line in lines)
+    return [(name, what) for _, name, what in rows]
+
+
+def all_cpus() -> float:
+    from localhpo.scheduler.devices import count_cpus
+
+    return float(count_cpus())
+
+
+@pytest.mark.slow
+def test_two_runs_share_the_cpus_and_both_go_on(start_study: Any, tmp_path: Path) -> None:
+    half = all_cpus() / 2
+    studies = [start_study(name, trials=5, cpus=half, seconds=1.0) for name in ("a", "b")]
+    assert [study.wait(timeout=120) for study in studies] == [0, 0]
+    log = log_of(tmp_path)
+    assert [log.count((name, "-")) for name in ("a", "b")] == [5, 5]
+    at_once = most = 0
+    for _, what in log:
+        at_once += 1 if what == "+" else -1
+        most = max(most, at_once)
+    assert most == 2  # halves of the machine
+    first_end = min(i for i, _ in enumerate(log) if log[: i + 1].count((log[i][0], "-")) == 5)
+    assert {name for name, _ in log[:first_end]} == {"a", "b"}
+
+
+@pytest.mark.slow
+def test_a_killed_run_frees_its_claims(start_study: Any, tmp_path: Path) -> None:
+    with start_study("a", trials=1, cpus=all_cpus(), seconds=600.0) as first:
+        while ("a", "+") not in log_of(tmp_path):
+            assert first.poll() is None
+            time.sleep(0.05)
+        with start_study("b", trials=1, cpus=all_cpus(), seconds=0.0) as second:
+            home = tmp_path / "runtime" / "localhpo" / "machine.json"
+            while not any(row["wish"] for row in json.loads(home.read_text())):
+                assert second.poll() is None
+                time.sleep(0.05)
+            assert ("b", "+") not in log_of(tmp_path)
+            first.kill()
+            assert second.wait(timeout=60) == 0
+    assert ("b", "-") in log_of(tmp_path)
