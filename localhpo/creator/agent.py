@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -140,6 +140,11 @@ class Agent:
     def thinks_in_numbers(self) -> bool:
         """Whether the model answers with bare configurations, so cheaply that many are drawn."""
         return self._style == "compact"
+
+    @property
+    def server(self) -> Any:
+        """The server that this machine runs for the model; None where there is none."""
+        return getattr(self._backend, "server", None)
 
     @property
     def knows(self) -> frozenset[str]:

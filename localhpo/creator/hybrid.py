@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,6 +60,11 @@ class Hybrid:
     def name(self) -> str:
         """The name by which a user selects it."""
         return "hybrid"
+
+    @property
+    def server(self) -> Any:
+        """The server that this machine runs for the model; None where there is none."""
+        return None if self._agent is None else self._agent.server
 
     def propose(self, history: History, n: int) -> Sequence[Proposal]:
         """Return up to `n` new proposals.

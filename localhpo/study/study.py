@@ -35,6 +35,7 @@ from localhpo.study.hardware import Hardware
 from localhpo.study.identity import check_same
 from localhpo.study.inbox import Inbox
 from localhpo.study.place import check_script, find_machine, find_place
+from localhpo.study.serving import find_tenant
 from localhpo.study.session import Session, check_task, naming_file, new_config, task_of
 from localhpo.study.signals import on_signal
 from localhpo.study.told import outcome
@@ -365,9 +366,10 @@ class Study:
     ) -> Loop:
         self._live = session.ledger.trials
         bound = [partial(one, self) for one in callbacks]
+        creator = self._creator()
         return Loop(
             task=self.task,
-            creator=self._creator(),
+            creator=creator,
             executor=hardware.watched(executor),
             recorder=session.writer,
             trials=self._live,
@@ -383,6 +385,7 @@ class Study:
             ],
             spent=Spent.from_data([event.data for event in self.events]),
             inbox=lambda: session.letters(self._live),
+            tenant=find_tenant(creator, hardware.inventory),
             machine=machine,
         )
 

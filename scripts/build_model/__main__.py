@@ -71,7 +71,7 @@ def step_train(options: argparse.Namespace) -> None:
 
 def step_export(options: argparse.Namespace) -> None:
     options.target.mkdir(parents=True, exist_ok=True)
-    count = export.weights(options.work, options.target, settings(options))
+    count = export.weights(options.work, options.target, settings(options), options.average)
     export.card(options.work, options.target, count, settings(options))
     print(f"{count} parameters in {options.target}")
 
@@ -120,6 +120,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--heads", type=int, default=defaults.heads)
     parser.add_argument("--budget-s", type=float, default=defaults.budget_s, help="of training")
     parser.add_argument("--max-steps", type=int, help="stop after so many steps, to go on later")
+    parser.add_argument(
+        "--average", type=Path, action="append", default=[], metavar="WORK",
+        help="export the mean with the checkpoint in this folder, of an earlier part of the same"
+        " training",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=8, help="of the suites to evaluate on")
     options = parser.parse_args(arguments)
     for name in STEPS if options.step == "all" else [options.step]:

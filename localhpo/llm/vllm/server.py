@@ -123,6 +123,11 @@ class ManagedServer:
         return self._record.pid if self._record and self.running else None
 
     @property
+    def weight_bytes(self) -> int:
+        """Of the weights, as they lie in the folder."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+
+    @property
     def can_sleep(self) -> bool:
         """Whether it can give memory back without ending. Never on a CPU: stop it there."""
         return self.settings.can_sleep and not self.on_cpu

@@ -24,6 +24,8 @@ START_S = 600.0
 """For a large model on a slow disk. The built-in one takes a minute on two busy cores."""
 
 _KV_MB = 256
+_ANSWER_TOKENS = 1024
+"""Of one answer, at the most."""
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """That vLLM knows."""
 _SMALL_BYTES = 200_000_000
@@ -44,9 +46,9 @@ class Settings:
     """On a CPU: trials have the others."""
     kv_cache_mb: int | None = None
     """Memory for what was read and written; None: on a CPU enough for two whole contexts, on a
-    GPU what `gpu_share` leaves."""
+    GPU for one and the answers to it, or what `gpu_share` leaves."""
     gpu_share: float | None = None
-    """Of each GPU's memory, weights and all, from 0 to 1; None: vLLM's own choice (0.92)."""
+    """Of each GPU's memory, weights and all, from 0 to 1; None: what the model needs."""
     gpus: tuple[str, ...] = ()
     """Which it may use, as CUDA_VISIBLE_DEVICES names them; none: what the environment says, and
     one of them."""
@@ -91,7 +93,7 @@ def command(
         # The model's own generation_config.json would change how answers are drawn (top_p, ...).
         *("--generation-config", "vllm"),
         "--enable-prefix-caching",
-        *(_on_cpu(settings, config, context_tokens) if on_cpu else _on_gpu(settings)),
+        *(_on_cpu if on_cpu else _on_gpu)(settings, config, context_tokens),
         *(_adapters(settings.adapter_rank) if settings.adapter_rank else ()),
         *settings.arguments,
     ]
@@ -134,14 +136,17 @@ def _on_cpu(settings: Settings, config: Mapping[str, Any], context_tokens: int) 
     return ("--enforce-eager", "--kv-cache-memory-bytes", str(kv_mb * _MB))
 
 
-def _on_gpu(settings: Settings) -> Sequence[str]:
+def _on_gpu(settings: Settings, config: Mapping[str, Any], context_tokens: int) -> Sequence[str]:
+    # Left alone it takes 0.92 of the device, whatever the model: trials want the rest.
+    tokens = context_tokens + settings.answers * _ANSWER_TOKENS
+    kv_mb = settings.kv_cache_mb or max(_KV_MB, tokens * _token_bytes(config) // _MB)
     flags: list[str] = []
     if settings.can_sleep:
         flags.append("--enable-sleep-mode")
     if settings.gpu_share is not None:
         flags += ["--gpu-memory-utilization", f"{settings.gpu_share:g}"]
-    if settings.kv_cache_mb is not None:
-        flags += ["--kv-cache-memory-bytes", str(settings.kv_cache_mb * _MB)]
+    if settings.gpu_share is None or settings.kv_cache_mb is not None:
+        flags += ["--kv-cache-memory-bytes", str(kv_mb * _MB)]
     if len(settings.gpus) > 1:
         flags += ["--tensor-parallel-size", str(len(settings.gpus))]
     return flags
