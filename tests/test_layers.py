@@ -67,7 +67,10 @@ HOME_OF: dict[str, set[str]] = {
     "scipy": {"creator.engines", "creator.bayes", "analysis", "scheduler", "bench.statistics"},
     "numpy": {"space", "creator", "analysis", "bench", "executor.simulated", "scheduler.peaks"},
     "httpx": {"llm"},
-    "psutil": {"scheduler.devices", "scheduler.footprint", "scheduler.machine", "scheduler.meter", "executor"},
+    "psutil": {
+        "scheduler.devices", "scheduler.footprint", "scheduler.machine", "scheduler.meter",
+        "executor",
+    },  # fmt: skip
     "pynvml": {"scheduler.nvml", "executor"},
     "onnxruntime": {"bench.problems.yahpo"},
     "sklearn": {"bench.problems"},
