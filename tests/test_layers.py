@@ -68,9 +68,12 @@ HOME_OF: dict[str, set[str]] = {
     "numpy": {"space", "creator", "analysis", "bench", "executor.simulated", "scheduler.peaks"},
     "httpx": {"llm"},
     "psutil": {
-        "scheduler.devices", "scheduler.footprint", "scheduler.machine", "scheduler.meter",
+        "scheduler.devices",
+        "scheduler.footprint",
+        "scheduler.machine",
+        "scheduler.meter",
         "executor",
-    },  # fmt: skip
+    },
     "pynvml": {"scheduler.nvml", "executor"},
     "onnxruntime": {"bench.problems.yahpo"},
     "sklearn": {"bench.problems"},
