@@ -15,7 +15,8 @@ from . import corpus, evaluate, functions, train
 NAME, VERSION = "sprout", "3"
 
 NOT_GOOD_AT = (
-    "kinds of models that it never saw: where it knows fewer than half of the names it is not asked",
+    "kinds of models that it never saw: where it knows fewer than half of the names, it is not"
+    " asked",
     "spaces where something else is held at an unusual value: what is held is not in its prompt",
     "learning from the history: its loss hardly falls with the trials shown (value_loss_*), so"
     " later trials are left to Bayesian optimisation",
