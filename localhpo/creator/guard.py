@@ -44,6 +44,8 @@ class Verdict(Enum):
 
     NEW = "new"
     NEAR = "near"
+    MISFIT = "misfit"
+    """It cannot run on this machine."""
     TAKEN = "taken"
 
 
@@ -65,6 +67,7 @@ class Guard:
 
     def __init__(self, history: History) -> None:
         self._space: Space = history.task.space
+        self._misfit = history.misfit
         self._taken = {self._space.key(trial.config): trial.config for trial in history.trials}
         if len(self._taken) >= self._space.cardinality:
             raise SpaceExhaustedError(
@@ -73,9 +76,11 @@ class Guard:
             )
 
     def judge(self, config: Config) -> Verdict:
-        """Return whether a canonical configuration is new."""
+        """Return whether a canonical configuration is new, and may run at all."""
         if self._space.key(config) in self._taken:
             return Verdict.TAKEN
+        if self._misfit is not None and self._misfit(config) is not None:
+            return Verdict.MISFIT
         near = any(_moved(self._space, config, taken) < NEAR for taken in self._taken.values())
         return Verdict.NEAR if near else Verdict.NEW
 
@@ -106,11 +111,12 @@ class Guard:
             for scale in np.geomspace(0.02, 1.0, _PERTURBATIONS):
                 noise = rng.normal(0.0, scale, size=vector.shape)
                 config = self._space.decode(np.clip(vector + noise, 0.0, 1.0))
-                if self.judge(config) is not Verdict.TAKEN:
+                if self.judge(config) in (Verdict.NEW, Verdict.NEAR):
                     return config
         listed = itertools.islice(self._space.configurations(), max(_LISTED, len(self._taken) + 1))
-        left = (config for config in listed if self._space.key(config) not in self._taken)
-        return min(left, key=lambda config: self._space.distance(config, wish))
+        left = [config for config in listed if self._space.key(config) not in self._taken]
+        fitting = [config for config in left if self.judge(config) is not Verdict.MISFIT]
+        return min(fitting or left, key=lambda config: self._space.distance(config, wish))
 
 
 def _moved(space: Space, a: Config, b: Config) -> float:

@@ -10,17 +10,18 @@ Laws, which `tests/contracts/test_creator_contract.py` runs over every implement
 - it depends on the history and the seed alone: the same history gives the same engine
   proposals, in this process or in another (an engine's state travels in
   `Proposal.engine_state` of the trials);
+- what is known not to fit the machine (`History.misfit`) is proposed only where all draws are;
 - trials that failed carry no score, and none is made up for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from localhpo.task import Task
-from localhpo.trial import Proposal, Trial
+from localhpo.trial import Config, Proposal, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,9 @@ class History:
     """Seed of the study."""
     next_number: int
     """The number that the next trial will get; seeds of proposals derive from it."""
+    misfit: Callable[[Config], str | None] | None = None
+    """Says why a configuration cannot run on this machine, as trials have shown, or None where it
+    may; None: nobody knows."""
 
 
 class Creator(Protocol):

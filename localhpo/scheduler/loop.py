@@ -154,7 +154,7 @@ class Loop:
         self._closing: Closing | None = None
 
     def _proposer(self, creator: Creator, seed: int) -> Proposer:
-        history = History(self._task, (), seed, next_number=0)
+        history = History(self._task, (), seed, 0, self._check)
         return Proposer(creator, self._worker, self._clock, history)
 
     def run(self) -> tuple[Trial, ...]:

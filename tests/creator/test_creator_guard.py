@@ -3,7 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from localhpo.creator.bayes import Bayes
+from localhpo.creator.engines import Engine
 from localhpo.creator.guard import Guard, Verdict
+from localhpo.creator.hybrid import Hybrid
 from localhpo.creator.protocol import History
 from localhpo.errors import SpaceExhaustedError
 from localhpo.space import Categorical, Float, Int, Space
@@ -27,6 +30,48 @@ def test_a_configuration_is_taken_whatever_became_of_it(guard_of, state):
     guard = guard_of(ROOMY, [{"rate": 1e-2, "drop": 0.1}], state)
     assert guard.judge({"rate": 1e-2, "drop": 0.1}) is Verdict.TAKEN
     assert guard.judge({"rate": 2e-2, "drop": 0.1}) is Verdict.NEW
+
+
+def too_big(config):
+    return f"{config['rate']} is more than there is" if config["rate"] > 1e-2 else None
+
+
+def test_what_does_not_fit_the_machine_is_no_choice(make_task):
+    guard = Guard(History(make_task(space=ROOMY), (), 0, 0, misfit=too_big))
+    big, small = {"rate": 2e-2, "drop": 0.1}, {"rate": 5e-3, "drop": 0.1}
+    assert guard.judge(big) is Verdict.MISFIT
+    assert guard.pick([big, small], lambda config: config).drawn == small
+    left = guard.nearest_left(big, np.random.default_rng(0))
+    assert left["rate"] <= 1e-2
+
+
+def test_where_nothing_fits_something_is_left_all_the_same(make_task, make_trial):
+    trials = (make_trial(0, {"a": "x", "b": 1}),)
+    task = make_task(space=TINY)
+    guard = Guard(History(task, trials, 0, 1, misfit=lambda config: "too big"))
+    left = guard.nearest_left({"a": "x", "b": 1}, np.random.default_rng(0))
+    assert left != {"a": "x", "b": 1}
+
+
+CREATORS = {
+    "bo": Bayes(), "random": Engine("random"), "tpe": Engine("tpe"), "no model": Hybrid(None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("creator", CREATORS.values(), ids=CREATORS)
+def test_no_proposal_lies_behind_a_wall_that_is_known(make_task, make_trial, creator):
+    """Fewer than one configuration in a hundred fits, at one end of a range."""
+    space = Space([Float("rate", 1e-4, 1e2, log=True), Float("drop", 0.0, 0.5)])
+
+    def misfit(config):
+        return "too big" if config["rate"] > 1.15e-4 else None
+
+    task = make_task(space=space)
+    trials = [make_trial(0, space.default(), State.INFEASIBLE, None)]
+    for number in range(1, 8):
+        (proposal,) = creator.propose(History(task, tuple(trials), 0, number, misfit=misfit), 1)
+        assert misfit(proposal.config) is None
+        trials.append(make_trial(number, proposal.config, State.COMPLETE, float(number)))
 
 
 @pytest.mark.parametrize(

@@ -121,9 +121,9 @@ def suggest(history: History, opinion: Opinion | None) -> Suggestion:
     pick = guard.pick(draws, lambda config: config)
     if pick is None:
         raise RuntimeError("a search without candidates")
-    if pick.verdict is not Verdict.TAKEN:
+    if pick.verdict in (Verdict.NEW, Verdict.NEAR):
         return Suggestion(pick.drawn, pick.tries, leans, odds)
-    note = f"all {pick.tries} candidates were known; the nearest one left stands in"
+    note = f"all {pick.tries} candidates were known or cannot fit; the nearest one left stands in"
     return Suggestion(guard.nearest_left(pick.drawn, rng), pick.tries, leans, odds, note)
 
 

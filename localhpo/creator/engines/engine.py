@@ -71,10 +71,10 @@ class Engine:
         if pick is None:
             raise RuntimeError("an engine draws without end")
         draw, notes = pick.drawn, self._blind_spots(history, pick.drawn.config)
-        if pick.verdict is Verdict.TAKEN:
+        if pick.verdict not in (Verdict.NEW, Verdict.NEAR):
             rng = np.random.default_rng(derive(history, "substitute"))
             draw = dataclasses.replace(draw, config=guard.nearest_left(draw.config, rng))
-            notes.append(f"all {pick.tries} draws were known; the nearest one left stands in")
+            notes.append(f"all {pick.tries} draws were known or cannot fit; the nearest one left stands in")
         reason, evidence = rationale.compute(history, draw.config)
         return Proposal(
             config=draw.config,
