@@ -109,15 +109,15 @@ def suggest(history: History, opinion: Opinion | None) -> Suggestion:
     """
     guard = Guard(history)
     rng = np.random.default_rng(derive(history, NAME))
-    leans, odds = opinion is not None, ""
-    draws = _blind(history, opinion, rng)
-    if any(trial.state is State.COMPLETE for trial in history.trials):
+    odds, few = "", _ended(history) < STARTUP
+    scored = any(trial.state is State.COMPLETE for trial in history.trials)
+    leans = opinion is not None
+    if not scored or (few and not leans):
+        draws = _blind(history, opinion, rng)
+    else:
         surface, odds = _whose(history, opinion, rng)
         leans = surface.leans
-        if leans or _ended(history) >= STARTUP:
-            draws = iter(surface.best(rng))
-        else:
-            draws = _blind(history, None, rng)
+        draws = iter(surface.best(rng))
     pick = guard.pick(draws, lambda config: config)
     if pick is None:
         raise RuntimeError("a search without candidates")
@@ -137,16 +137,20 @@ def _whose(
 ) -> tuple[Surface, str]:
     """Return the surface that proposes, with the opinion or without it, and why in words.
 
-    Drawn by the odds with which each explains the trials, even ones before them: an opinion that
-    is wrong, however sure of itself, soon has no say.
+    With it until there are `STARTUP` trials. Then drawn by the odds with which each explains the
+    trials, even ones before them: an opinion that is wrong, however sure of itself, soon has no
+    say.
     """
-    plain = Surface(history, None)
     if opinion is None:
-        return plain, ""
+        return Surface(history, None), ""
     leaning = Surface(history, opinion)
+    said = f"the model's opinion weighs {leaning.weight:.2f}"
+    if _ended(history) < STARTUP:
+        return leaning, said
+    plain = Surface(history, None)
     chance = 1.0 / (1.0 + np.exp(np.clip(plain.evidence - leaning.evidence, -30.0, 30.0)))
     if rng.random() < chance:
-        return leaning, f"the model's opinion weighs {leaning.weight:.2f}, chance {chance:.2f}"
+        return leaning, f"{said}, chance {chance:.2f}"
     return plain, f"without the model's opinion, whose chance was {chance:.2f}"
 
 
