@@ -137,6 +137,52 @@ def test_stale_drafts_are_dropped_and_recorded(make_stage: Any, make_task: Any, 
     assert stage.recorder.said("dropped")[0].startswith("drawn before the best trial was known")
 
 
+@pytest.mark.parametrize(
+    ("sharing", "warns"),
+    [
+        ("auto", False),
+        ("resident", False),  # what happens anyway
+        ("sleep", True),
+        ("stop", True),
+        ("device", True),
+        ("cpu", True),
+    ],
+)
+def test_a_choice_that_has_no_effect_is_said_once(
+    make_stage: Any, make_task: Any, sharing: Any, warns: bool
+) -> None:
+    stage = make_stage(task=make_task(resources=Resources(sharing=sharing)), trials=3)
+    trials = stage.loop(tenant=None).run()
+    assert [trial.state for trial in trials] == ["complete"] * 3
+    assert stage.recorder.said("sharing") == []
+    warned = stage.recorder.said("warning")
+    assert len(warned) == warns
+    assert all(f'sharing = "{sharing}" has no effect' in message for message in warned)
+
+
+@pytest.mark.parametrize(
+    ("sharing", "holds", "why"),
+    [
+        ("cpu", HOLDS, "the model's server is on device 0"),
+        ("device", Assignment(0.0, memory_mb=100), "the model's server is in host memory"),
+        ("cpu", Assignment(0.0, memory_mb=100), None),
+        ("device", HOLDS, None),
+        ("sleep", HOLDS, None),
+    ],
+)
+def test_a_choice_of_a_place_where_the_server_is_not_is_said(
+    sharing: Any, holds: Assignment, why: str | None
+) -> None:
+    tenancy = Tenancy(
+        InProcess(holds),
+        resources=Resources(sharing=sharing),
+        inventory=replace(GPU, memory_mb=1_000),
+        clock=RealClock(),
+    )
+    said = [news.message for news in tenancy.take_news()]
+    assert said == ([f'sharing = "{sharing}" has no effect: {why}'] if why else [])
+
+
 # A real server process that holds real memory.
 
 
