@@ -45,7 +45,7 @@ def in_process(holds: Assignment | None) -> Iterator[Case]:
 def managed(*, can_sleep: bool, is_measured: bool = True) -> Iterator[Case]:
     with running("frees") as server:
         measure: Callable[[int], float | None] = (
-            footprint.host_mb if is_measured else lambda pid: None  # noqa: ARG005
+            footprint.host_mb if is_measured else lambda pid: None
         )
         yield Case(
             Managed(server, holds=ON_HOST, measure=measure, can_sleep=can_sleep),
