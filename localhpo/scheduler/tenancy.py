@@ -22,7 +22,7 @@ from localhpo.scheduler import placement, sharing
 from localhpo.scheduler.placement import Assignment, Inventory, Need
 from localhpo.scheduler.sharing import Decision, Mode, Numbers
 from localhpo.scheduler.tenant import InProcess, Rest, Tenant
-from localhpo.task import Resources
+from localhpo.task import Resources, Sharing
 
 _MOST_ASLEEP = 0.5
 """A sleep that leaves more than this share of what was held freed nothing worth the name."""
@@ -73,6 +73,8 @@ class Tenancy:
         self._news: list[News] = []
         self._counts: dict[tuple[object, ...], int] = {}
         self._most: dict[str, int] = {}
+        if why := _why_in_vain(resources.sharing, tenant):
+            self._warn(f'sharing = "{resources.sharing}" has no effect: {why}')
         if not placement.has_room(inventory, [], self._tenant.holds):
             raise InputError(
                 f"the model's server needs {self._needs_mb:.0f} MB, more than its device has",
@@ -333,6 +335,19 @@ class Tenancy:
             return sum(seen) / len(seen)
         moved_s = self._needs_mb / 10_000  # weights go over the bus at about 10 GB a second
         return {"sleep": 1 + moved_s, "wake": 1 + moved_s, "stop": 5.0, "start": 60.0}[what]
+
+
+def _why_in_vain(chosen: Sharing, tenant: Tenant | None) -> str | None:
+    """Return why a choice cannot be followed, whatever the numbers say; None where it can be."""
+    if chosen in ("auto", "resident"):
+        return None
+    if tenant is None:
+        return "no server of a model runs that this study may put to rest and can measure"
+    if chosen == "cpu" and tenant.holds.gpus:
+        return f"the model's server is on device {tenant.holds.gpus[0]}"
+    if chosen == "device" and not tenant.holds.gpus:
+        return "the model's server is in host memory"
+    return None
 
 
 class _Timer:

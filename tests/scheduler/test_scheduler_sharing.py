@@ -6,10 +6,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import pytest
+from resting_server import RestingServer
 
 from localhpo.errors import ModelError
 from localhpo.executor.clock import RealClock
@@ -136,67 +137,53 @@ def test_stale_drafts_are_dropped_and_recorded(make_stage: Any, make_task: Any, 
     assert stage.recorder.said("dropped")[0].startswith("drawn before the best trial was known")
 
 
+@pytest.mark.parametrize(
+    ("sharing", "warns"),
+    [
+        ("auto", False),
+        ("resident", False),  # what happens anyway
+        ("sleep", True),
+        ("stop", True),
+        ("device", True),
+        ("cpu", True),
+    ],
+)
+def test_a_choice_that_has_no_effect_is_said_once(
+    make_stage: Any, make_task: Any, sharing: Any, warns: bool
+) -> None:
+    stage = make_stage(task=make_task(resources=Resources(sharing=sharing)), trials=3)
+    trials = stage.loop(tenant=None).run()
+    assert [trial.state for trial in trials] == ["complete"] * 3
+    assert stage.recorder.said("sharing") == []
+    warned = stage.recorder.said("warning")
+    assert len(warned) == warns
+    assert all(f'sharing = "{sharing}" has no effect' in message for message in warned)
+
+
+@pytest.mark.parametrize(
+    ("sharing", "holds", "why"),
+    [
+        ("cpu", HOLDS, "the model's server is on device 0"),
+        ("device", Assignment(0.0, memory_mb=100), "the model's server is in host memory"),
+        ("cpu", Assignment(0.0, memory_mb=100), None),
+        ("device", HOLDS, None),
+        ("sleep", HOLDS, None),
+    ],
+)
+def test_a_choice_of_a_place_where_the_server_is_not_is_said(
+    sharing: Any, holds: Assignment, why: str | None
+) -> None:
+    tenancy = Tenancy(
+        InProcess(holds),
+        resources=Resources(sharing=sharing),
+        inventory=replace(GPU, memory_mb=1_000),
+        clock=RealClock(),
+    )
+    said = [news.message for news in tenancy.take_news()]
+    assert said == ([f'sharing = "{sharing}" has no effect: {why}'] if why else [])
+
+
 # A real server process that holds real memory.
-
-SERVER = """
-import sys
-held = bytearray(120_000_000)
-print("ready", flush=True)
-for line in sys.stdin:
-    if line == "sleep\\n" and "frees" in sys.argv:
-        held = None
-    elif line == "wake\\n":
-        held = held or bytearray(120_000_000)
-    print("done", flush=True)
-"""
-
-
-class RealServer:
-    """Holds 120 MB awake; answers every order, as a server does whose sleep may do nothing."""
-
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-        self._process: subprocess.Popen[str] | None = None
-        self.sleeping = False
-        self.starts = 0
-
-    @property
-    def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
-
-    def start(self) -> None:
-        pipe = subprocess.PIPE
-        command = [sys.executable, "-c", SERVER, self._kind]
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-        self._wait()
-        self.starts += 1
-
-    def stop(self) -> None:
-        if self._process is not None:
-            with self._process as process:
-                process.kill()
-        self._process, self.sleeping = None, False
-
-    def sleep(self, level: int) -> None:
-        assert level in (1, 2)
-        self._order("sleep")
-        self.sleeping = True
-
-    def wake(self) -> None:
-        self._order("wake")
-        self.sleeping = False
-
-    def _order(self, word: str) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{word}\n")
-        self._process.stdin.flush()
-        self._wait()
-
-    def _wait(self) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline()
 
 
 def resident_mb(pid: int) -> float:
@@ -204,8 +191,8 @@ def resident_mb(pid: int) -> float:
 
 
 @pytest.mark.parametrize(("kind", "after"), [("frees", "asleep"), ("lies", "stopped")])
-def test_what_a_sleep_freed_is_measured(kind: str, after: str) -> None:
-    server = RealServer(kind)
+def test_what_a_sleep_freed_is_measured(kind: Literal["frees", "lies"], after: str) -> None:
+    server = RestingServer(kind)
     tenant = Managed(server, holds=Assignment(0.0, memory_mb=150), measure=resident_mb)
     tenancy = Tenancy(
         tenant,
@@ -236,7 +223,7 @@ def test_what_a_sleep_freed_is_measured(kind: str, after: str) -> None:
 def test_level_two_where_host_memory_cannot_hold_the_weights() -> None:
     def level(free_mb: float) -> int:
         return Managed(
-            RealServer("frees"), holds=HOLDS, measure=resident_mb,
+            RestingServer(), holds=HOLDS, measure=resident_mb,
             weights_mb=100, host_free_mb=lambda: free_mb,
         ).level  # fmt: skip
 

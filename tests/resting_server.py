@@ -1,0 +1,99 @@
+"""A server that stands in for vLLM: a real process, which holds real memory of the host."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from localhpo.llm.vllm import Settings
+
+HELD_BYTES = 120_000_000
+
+PROGRAM = f"""
+import sys
+held = bytearray({HELD_BYTES})
+print("ready", flush=True)
+for line in sys.stdin:
+    if line == "sleep\\n" and "frees" in sys.argv:
+        held = None
+    elif line == "wake\\n":
+        held = held or bytearray({HELD_BYTES})
+    print("done", flush=True)
+"""
+
+
+class RestingServer:
+    """Holds 120 MB awake; answers every order, as a server does whose sleep may do nothing.
+
+    It has what `scheduler.tenant.Managed` and `study.serving` read of a server.
+    """
+
+    def __init__(self, kind: Literal["frees", "lies"] = "frees") -> None:
+        self._kind = kind
+        self._process: subprocess.Popen[str] | None = None
+        self.sleeping = False
+        self.orders: list[str] = []
+        """All that it was told, in order."""
+        self.owned = True
+        self.on_cpu = True
+        self.can_sleep = True
+        self.weight_bytes = HELD_BYTES
+        self.settings = Settings()
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    @property
+    def starts(self) -> int:
+        return self.orders.count("start")
+
+    def start(self) -> None:
+        self.orders.append("start")
+        pipe = subprocess.PIPE
+        command = [sys.executable, "-c", PROGRAM, self._kind]
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        self._wait()
+
+    def stop(self) -> None:
+        self.orders.append("stop")
+        if self._process is not None:
+            with self._process as process:
+                process.kill()
+        self._process, self.sleeping = None, False
+
+    def sleep(self, level: int) -> None:
+        assert level in (1, 2)
+        self._order("sleep")
+        self.sleeping = True
+
+    def wake(self) -> None:
+        self._order("wake")
+        self.sleeping = False
+
+    def _order(self, word: str) -> None:
+        self.orders.append(word)
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{word}\n")
+        self._process.stdin.flush()
+        self._wait()
+
+    def _wait(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline()
+
+
+@contextmanager
+def running(kind: Literal["frees", "lies"] = "frees") -> Iterator[RestingServer]:
+    """Give the block a server that was started; nothing of it is left afterwards."""
+    server = RestingServer(kind)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,121 @@
+"""What a process and everything below it hold, measured on real processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psutil
+import pytest
+from nvml_stand_in import Device, stand_in
+
+from localhpo.scheduler import footprint
+
+MB = 2**20
+
+FAMILY = """
+import subprocess, sys
+generation = int(sys.argv[1])
+held = bytearray(40 * 2**20)
+if generation:
+    command = [sys.executable, "-c", sys.argv[2], str(generation - 1), sys.argv[2]]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE)
+else:
+    print("ready", flush=True)
+sys.stdin.read()
+if generation:
+    child.communicate()
+"""
+"""Holds 40 MB, as do its child and its grandchild; each ends with its parent."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Three generations, by process number."""
+
+    root: int
+    child: int
+    grandchild: int
+
+
+@pytest.fixture
+def family() -> Iterator[Family]:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", FAMILY, "2", FAMILY]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        root = psutil.Process(process.pid)
+        child, grandchild = root.children(recursive=True)
+        yield Family(root.pid, child.pid, grandchild.pid)
+
+
+def test_the_host_memory_of_a_process_is_that_of_its_whole_family(family: Family) -> None:
+    own = [psutil.Process(pid).memory_info().rss / MB for pid in vars(family).values()]
+    assert min(own) > 40
+    assert footprint.host_mb(family.root) == pytest.approx(sum(own), abs=2)
+    assert footprint.host_mb(family.child) == pytest.approx(sum(own[1:]), abs=2)
+    assert footprint.host_mb(family.grandchild) == pytest.approx(own[2], abs=2)
+
+
+def test_memory_that_is_taken_is_seen() -> None:
+    before = footprint.host_mb(os.getpid())
+    taken = bytearray(200 * MB)
+    after = footprint.host_mb(os.getpid())
+    assert before is not None
+    assert after is not None
+    assert after - before > 150
+    assert len(taken) == 200 * MB
+
+
+def test_free_memory_of_the_host_is_some_and_not_more_than_there_is() -> None:
+    assert 0 < footprint.host_free_mb() <= psutil.virtual_memory().total / MB
+
+
+@pytest.fixture
+def gone() -> int:
+    """The number of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def driver(monkeypatch: pytest.MonkeyPatch, *devices: Device) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", stand_in(list(devices)))
+
+
+def test_of_a_process_that_is_gone_nothing_is_said(
+    gone: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver(monkeypatch, Device(processes={gone: 100}))
+    assert footprint.host_mb(gone) is None
+    assert footprint.device_mb(gone, "0") is None
+
+
+def test_the_device_memory_of_a_process_is_that_of_its_whole_family(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Device(uuid="GPU-a", processes={family.root: 300, family.grandchild: 5_000, 1: 70})
+    second = Device(uuid="GPU-b", processes={family.child: 10, os.getpid(): 900})
+    driver(monkeypatch, first, second)
+    assert footprint.device_mb(family.root, "0") == 5_300
+    assert footprint.device_mb(family.root, "GPU-a") == 5_300
+    assert footprint.device_mb(family.child, "0") == 5_000
+    assert footprint.device_mb(family.root, "1") == 10
+
+
+def test_device_memory_that_the_driver_does_not_tell_is_none(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver(monkeypatch, Device(processes={family.root: 300, family.child: None}))
+    assert footprint.device_mb(family.root, "0") is None
+    assert footprint.device_mb(family.grandchild, "0") == 0.0
+    assert footprint.device_mb(family.root, "7") is None  # no such device
+
+
+def test_without_a_driver_device_memory_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert footprint.device_mb(os.getpid(), "0") is None
