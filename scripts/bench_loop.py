@@ -165,7 +165,7 @@ def _between(begins: Sequence[float], ends: Sequence[float]) -> tuple[float, ...
     return tuple(end - begin for begin, end in zip(begins, ends, strict=True))
 
 
-def _contestants(creators: Sequence[str], backend: str) -> list[str]:
+def contestants(creators: Sequence[str], backend: str) -> list[str]:
     """Return the Creators that can run here; say which cannot."""
     if backend != "vllm" or importlib.util.find_spec("vllm") is not None:
         return list(creators)
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=5, help="per study")
     parser.add_argument("--repeats", type=int, default=3, help="studies per length")
     options = parser.parse_args()
-    creators = _contestants(options.creators, options.backend)
+    creators = contestants(options.creators, options.backend)
     for name in creators:  # imports, and the first touch of files, are nobody's cost
         run_study(name, options.backend, 0.0, 1)
     print("overhead per trial in ms, and its parts: median over trials, range over repeats")

@@ -14,6 +14,7 @@ import nvml_stand_in
 import psutil
 import pytest
 
+from localhpo.llm.scripted import ScriptedBackend
 from localhpo.trial import Cause, Failure, Proposal, State, Trial, Usage
 from scripts.gpu_smoke import __main__ as smoke
 from scripts.gpu_smoke import device, model, studies
@@ -152,3 +153,27 @@ def test_all_checks_on_stand_ins(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [*["ok"] * 6, "skipped", "ok"]
     assert "out of device memory" in lines[4] and "4 trials, 2 at once" in lines[7]
+
+
+class Sleeper:
+    """A server that holds memory of the device: so much awake, so much asleep."""
+
+    def __init__(self, awake_mb: float, asleep_mb: float) -> None:
+        self._note = Path(os.environ["FAKE_GPU"]) / str(os.getpid())
+        self._awake_mb, self._asleep_mb = awake_mb, asleep_mb
+        self.wake()
+
+    def sleep(self, _level: int) -> None:
+        self._note.write_text(str(self._asleep_mb))
+
+    def wake(self) -> None:
+        self._note.write_text(str(self._awake_mb))
+
+
+def test_what_sleep_frees_is_measured(bench: device.Bench) -> None:
+    answer = '{"side":"left","count":420}'
+    backend = ScriptedBackend(lambda *_: answer)
+    slept = model.sleeping(bench, model.Model(backend, Sleeper(900.0, 300.0), opened_s=1.0))
+    assert slept.count("frees 600 MB") == 2
+    with pytest.raises(FailedError, match="frees 0 MB"):
+        model.sleeping(bench, model.Model(backend, Sleeper(900.0, 900.0), opened_s=1.0))
