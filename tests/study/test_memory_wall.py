@@ -25,7 +25,7 @@ report(step=0, loss=float(sys.argv[2]))
 
 
 @pytest.mark.slow
-def test_what_cannot_fit_is_refused_before_it_runs_and_later_studies_know(
+def test_what_cannot_fit_is_not_proposed_is_refused_when_asked_for_and_later_studies_know(
     make_task: Callable[..., Task], tmp_path: Path, home: Path
 ) -> None:
     (tmp_path / "train.py").write_text(SCRIPT)
@@ -37,16 +37,16 @@ def test_what_cannot_fit_is_refused_before_it_runs_and_later_studies_know(
     )
     study = Study.open(task)
     study.run()
-    refused = [trial for trial in study.trials if trial.state is State.INFEASIBLE]
     failed = [trial for trial in study.trials if trial.state is State.FAILED]
-    assert refused
-    assert all(int(trial.config["size"]) > 200 for trial in refused)
-    assert all("300 MB is all there is" in trial.summary for trial in refused)
     assert {t.failure.cause for t in failed if t.failure} <= {Cause.OUT_OF_MEMORY_HOST}
-    assert sum(trial.state is not State.INFEASIBLE for trial in study.trials) == 14
+    # A third of all draws cannot fit. The first of them tell where the wall is.
+    assert 1 <= len(failed) <= 4
+    assert not [trial for trial in study.trials if trial.state is State.INFEASIBLE]
+    assert len(study.trials) == 14
 
     again = Study.open(task, "again")
     assert len(earlier_trials(Store(home), again.key, task)) == len(study.trials)
     again.enqueue({"size": 1000})
     again.run()
     assert again.trials[0].state is State.INFEASIBLE  # known from the first study
+    assert "300 MB is all there is" in again.trials[0].summary
