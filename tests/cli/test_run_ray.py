@@ -88,12 +88,13 @@ def test_a_study_outlives_a_node(ray_cluster: RayCluster, tmp_path: Path, home: 
 
     study = Study.find(home=home)
     again = [trial for trial in study.trials if trial.restarts]
-    assert len(again) == 1
-    assert again[0].score == again[0].config["x"]
-    assert [m.step for m in again[0].measurements] == [1, 2]
+    assert len(again) in (1, 2)  # another one may have begun there
+    for trial in again:
+        assert trial.score == trial.config["x"]
+        assert [m.step for m in trial.measurements] == [1, 2]
     said = [event.message for event in study.events if event.kind == "interrupted"]
-    assert len(said) == 1
-    assert "the node was lost" in said[0]
+    assert len(said) == len(again)
+    assert all("the node was lost" in message for message in said)
     for number in range(5):
         folder = study.folder / "trials" / str(number)
         (stdout,) = folder.parent.glob(f"*{number}/stdout.txt")

@@ -74,7 +74,7 @@ class Engine:
         if pick.verdict not in (Verdict.NEW, Verdict.NEAR):
             rng = np.random.default_rng(derive(history, "substitute"))
             draw = dataclasses.replace(draw, config=guard.nearest_left(draw.config, rng))
-            notes.append(f"{pick.tries} draws were known or cannot fit; one that is left stands in")
+            notes.append(f"{pick.tries} draws were no choice; the nearest one left stands in")
         reason, evidence = rationale.compute(history, draw.config)
         return Proposal(
             config=draw.config,
