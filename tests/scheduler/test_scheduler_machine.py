@@ -229,7 +229,7 @@ def test_a_killed_run_frees_its_claims(start_study: Any, tmp_path: Path) -> None
             assert first.poll() is None
             time.sleep(0.05)
         with start_study("b", trials=1, cpus=all_cpus(), seconds=0.0) as second:
-            home = tmp_path / "runtime" / "localhpo" / "machine.json"
+            home = tmp_path / "run" / "localhpo" / "machine.json"
             while not any(row["wish"] for row in json.loads(home.read_text())):
                 assert second.poll() is None
                 time.sleep(0.05)
