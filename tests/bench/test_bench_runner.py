@@ -107,7 +107,7 @@ def test_a_study_that_fails_costs_no_other(plan, results, tmp_path):
 def start(home: Path, *options: str) -> subprocess.Popen[str]:
     command = [
         sys.executable, "-m", "localhpo", "bench", "run", PROBLEM, "--creators", "tpe",
-        "--trials", "40", "--seeds", "12", "--jobs", "2", *options,
+        "--trials", "100", "--seeds", "12", "--jobs", "2", *options,
     ]  # fmt: skip
     return subprocess.Popen(
         command, env={**os.environ, "LOCALHPO_HOME": str(home)}, text=True,
@@ -150,7 +150,7 @@ def test_a_killed_run_leaves_nothing_running_and_is_resumed(home):
 
 def test_ctrl_c_ends_a_run_in_order(home):
     results = Results(home / "bench")
-    run = start(home)
+    run = start(home, "--seeds", "200")  # more than it gets done
     wait_until(lambda: len(results.keys([PROBLEM])) > 0)
     children = children_of(run)
     os.killpg(run.pid, signal.SIGINT)  # a terminal sends it to the whole group
