@@ -74,7 +74,7 @@ class Script:
     unread: tuple[Unread, ...] = ()
     metrics: tuple[str, ...] = ()
     """Names that it hands to `report(...)`, in order of appearance."""
-    library: str = ""
+    read_by: str = ""
     """What reads its command line: `argparse`, another library's name, or empty."""
 
 
@@ -98,7 +98,7 @@ def read(source: str, filename: str) -> Script:
         options=_first_of_each(options),
         unread=tuple(unread),
         metrics=tuple(dict.fromkeys(_metrics(tree))),
-        library=_library(tree, bool(options or unread)),
+        read_by=_library(tree, bool(options or unread)),
     )
 
 

@@ -37,7 +37,7 @@ class Plan:
     unread: tuple[str, ...] = ()
     """What could not be understood, one line each."""
     metrics: tuple[str, ...] = ()
-    library: str = ""
+    read_by: str = ""
 
     @property
     def tuned(self) -> tuple[Proposed, ...]:
@@ -65,7 +65,7 @@ def plan(script: Script, command_path: str, name: str) -> Plan:
         proposed=tuple(_checked(propose(option)) for option in script.options),
         unread=tuple(f"line {u.line}: {u.why}: {_short(u.text)}" for u in script.unread),
         metrics=script.metrics,
-        library=script.library,
+        read_by=script.read_by,
     )
 
 
@@ -215,7 +215,7 @@ def _space_notes(plan: Plan) -> list[str]:
         '# of magnitude; when = { optimizer = ["sgd"] } makes a parameter depend on another.',
     ]
     if plan.script and not plan.proposed:
-        reader = f"it uses {plan.library}" if plan.library else "it has no argparse options"
+        reader = f"it uses {plan.read_by}" if plan.read_by else "it has no argparse options"
         lines.append(
             f"# No options could be read from {plan.script} ({reader}): these are examples."
         )

@@ -160,7 +160,7 @@ def test_a_whole_script():
         (16, "it belongs to a subcommand"),
     ]
     assert read_script.metrics == ("train_loss", "val_loss", "val/acc")
-    assert read_script.library == "argparse"
+    assert read_script.read_by == "argparse"
 
 
 def test_an_option_added_twice_counts_once():
@@ -176,7 +176,7 @@ def test_an_option_added_twice_counts_once():
 @pytest.mark.parametrize("library", ["click", "fire", "typer", "hydra", "absl"])
 def test_other_libraries_are_recognised_and_not_read(library):
     read_script = script(f"from {library} import something\nimport numpy\n")
-    assert (read_script.options, read_script.library) == ((), library)
+    assert (read_script.options, read_script.read_by) == ((), library)
 
 
 def test_a_script_without_any_command_line():

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localhpo.errors import BackendError, CardError
-from localhpo.llm import cards, folders, seeds
+from localhpo.llm import cards, seeds
+from localhpo.llm.folder import description
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
 from localhpo.llm.quoting import quoting
 from localhpo.llm.transformers import loading
@@ -53,7 +54,7 @@ class TransformersBackend:
             self._decoder: Decoder | None = Decoder(
                 Network(loaded.network), loaded.grammar_tokenizer
             )
-        self._model = folders.describe(
+        self._model = description.describe(
             folder,
             card,
             card.context_length if card else _context_length(loaded.network.config),

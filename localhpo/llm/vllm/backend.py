@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from localhpo.errors import BackendError, ConstraintError
-from localhpo.llm import folders, probe
+from localhpo.llm import probe
+from localhpo.llm.folder import description
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
 from localhpo.llm.quoting import quoting
 from localhpo.llm.replies import Asked, completions
@@ -54,8 +55,8 @@ class VllmBackend:
         self._restarts = 0
         self._adapter: adapters.Adapter | None = None
         self._tokens: tuple[Sequence[Message], list[int]] | None = None
-        self._as_data = quoting(folders.control_tokens(server.folder))
-        self._chats = folders.has_chat_template(server.folder)
+        self._as_data = quoting(description.control_tokens(server.folder))
+        self._chats = description.has_chat_template(server.folder)
         server.start()
         try:
             self._check_constraints()

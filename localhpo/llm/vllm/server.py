@@ -33,7 +33,8 @@ from pathlib import Path
 from typing import Any
 
 from localhpo.errors import BackendError, MissingExtraError
-from localhpo.llm import cards, folders
+from localhpo.llm import cards
+from localhpo.llm.folder import description
 from localhpo.llm.protocol import Model
 from localhpo.llm.server import Server
 from localhpo.llm.vllm import registry
@@ -91,10 +92,10 @@ class ManagedServer:
         self.settings = settings or Settings()
         self.folder = folder
         self.on_cpu = _is_for_cpus() if on_cpu is None else on_cpu
-        length = card.context_length if card else _context_length(folders.config(folder))
+        length = card.context_length if card else _context_length(description.config(folder))
         wanted = self.settings.context_tokens or min(length, CONTEXT_TOKENS)
         # Batches change rounding, so an answer depends on what is drawn beside it.
-        self.model: Model = folders.describe(folder, card, wanted, deterministic=False)
+        self.model: Model = description.describe(folder, card, wanted, deterministic=False)
         self.name = f"{self.model.name}@{self.model.digest[:12]}"
         """What the server calls the model."""
         self._place = place

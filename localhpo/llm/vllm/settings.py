@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localhpo.llm import folders, offline
+from localhpo.llm import offline
+from localhpo.llm.folder import description
 
 CONTEXT_TOKENS = 8192
 """At most, where nobody asks for more: a prompt with all the trials that are shown and its answer
@@ -75,7 +76,7 @@ def command(
         port: Where it listens, on this machine alone.
         on_cpu: Whether the vLLM that is installed runs on CPUs.
     """
-    config = folders.config(folder)
+    config = description.config(folder)
     half = "bfloat16" if on_cpu else "auto"
     small = on_cpu and _weight_bytes(folder) < _SMALL_BYTES
     return [
