@@ -37,8 +37,8 @@ _LENGTH = (-0.4, 1.0)
 """Mean and deviation of log(length / sqrt(G))."""
 _SCALE = (0.3, 0.7)
 """Of log(scale): trials are chosen, and lie closer together than random points."""
-_NOISE = (-3.5, 1.2)
-"""Of log(noise / scale)."""
+_NOISE = (-5.0, 1.5)
+"""Of log(noise / scale): most noise is small beside what is tuned, and trials say when it is not."""
 
 _JITTER = 1e-8
 
