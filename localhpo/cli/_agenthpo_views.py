@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -13,36 +13,46 @@ from localhpo.bench.agenthpo import table
 from localhpo.bench.agenthpo.results import Result, TaskResult
 from localhpo.cli._views import plain_table
 
+_BETWEEN = 3
+"""Columns between two columns of a table, at most."""
 
-def result_view(result: Result, files: Iterable[Path]) -> RenderableType:
+
+def result_view(result: Result, files: Iterable[Path], width: int) -> RenderableType:
     """Return a table per task, what proposals cost, and where the files are."""
     parts: list[RenderableType] = []
     for task in result.tasks:
         name = Text(task.subject.name, "bold")
-        parts += [Text.assemble(name, f"  {table.title(result, task)}"), _scores(result, task), ""]
+        parts += [Text.assemble(name, f"  {table.title(result, task)}")]
+        parts += [_scores(result, task, width), ""]
     parts += [Text(note, "dim") for note in table.footnotes(result)]
-    parts += ["", _costs(result), ""]
+    parts += ["", _table(table.COST_HEADERS, table.cost_rows(result)), ""]
     parts += [Text(f"{path.suffix[1:]:5}{path}") for path in files]
     return Group(*parts)
 
 
-def _scores(result: Result, task: TaskResult) -> Table:
+def _scores(result: Result, task: TaskResult, width: int) -> Table:
     names = table.headers(result)
-    made = plain_table(*names, right=names[1:])
-    for column in made.columns[1:]:
-        column.no_wrap = True
-    for row in table.rows(result, task):
-        last = Text(row.best[-1], "bold green" if row.is_best else "")
-        aside = (row.ahead, row.p, row.test)
-        style = "" if row.is_ours else "dim"
-        made.add_row(row.who, *row.best[:-1], last, *aside, style=style)
+    rows = list(table.rows(result, task))
+    if _width([names, *(row.cells for row in rows)]) > width:
+        rows = list(table.rows(result, task, brief=True))
+    made = _table(names, [])
+    for row in rows:
+        cells = [Text(cell) for cell in row.cells]
+        if row.is_best:
+            cells[len(row.best)].stylize("bold green")  # the last column of the scores
+        made.add_row(*cells, style="" if row.is_ours else "dim")
     return made
 
 
-def _costs(result: Result) -> Table:
-    made = plain_table(*table.COST_HEADERS, right=table.COST_HEADERS[1:])
-    for column in made.columns[1:]:
+def _width(lines: Iterable[Sequence[str]]) -> int:
+    columns = list(zip(*lines, strict=True))
+    return sum(max(map(len, column)) for column in columns) + _BETWEEN * (len(columns) - 1)
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    made = plain_table(*headers, right=headers[1:])
+    for column in made.columns:
         column.no_wrap = True
-    for cells in table.cost_rows(result):
+    for cells in rows:
         made.add_row(*cells)
     return made

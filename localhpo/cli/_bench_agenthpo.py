@@ -130,4 +130,4 @@ def _conclude(
         return
     from localhpo.cli._agenthpo_views import result_view
 
-    _output.show(result_view(result, written))
+    _output.show(result_view(result, written, _output.console().width))

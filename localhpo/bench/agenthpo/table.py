@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from localhpo.analysis import wording
@@ -14,6 +14,10 @@ COST_HEADERS = (
     "stand-ins",
 )  # fmt: skip
 """Tokens are of a run, seconds of a proposal; what follows are shares."""
+
+
+Speller = Callable[[float, int], str]
+"""Spells a score with so many digits, where it is not spelled as in the paper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,12 @@ class Row:
     test: str = ""
     is_ours: bool = True
     is_best: bool = False
+    """At the end, of our Creators."""
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """All of it, for `headers`."""
+        return (self.who, *self.best, self.ahead, self.p, self.test)
 
 
 def headers(result: Result) -> list[str]:
@@ -44,29 +54,38 @@ def title(result: Result, task: TaskResult) -> str:
     return f"{wording.plain(aim.metric)}, {aim.direction}d{unit}; {size}"
 
 
-def rows(result: Result, task: TaskResult) -> Iterator[Row]:
-    """Yield the rows of a task: Creators, the best of random search, and the paper's."""
+def rows(result: Result, task: TaskResult, *, brief: bool = False) -> Iterator[Row]:
+    """Yield the rows of a task: Creators, the best of random search, and the paper's.
+
+    Args:
+        result: of which the task is a part.
+        task: which.
+        brief: leave out the deviations, but those at the end and of the test.
+    """
     say = _speller(task)
     last = {line.creator: spread(line.best[:, -1]).mean for line in task.lines}
     there = [mean for mean in last.values() if mean is not None]
     pick = max if task.subject.task.direction == "maximize" else min
     for c, line in enumerate(task.lines):
-        cells = (_cell(spread(line.best[:, t - 1]), say, len(task.runs)) for t in result.columns)
+        cells = [_cell(spread(line.best[:, t - 1]), say, len(task.runs)) for t in result.columns]
         yield Row(
             line.creator,
-            tuple(cells),
+            _shown(cells, brief),
             *_against(task, c, result.trials, say),
             test=_cell(spread(line.test), say, len(task.runs)),
             is_best=bool(there) and last[line.creator] == pick(there),
         )
     if task.human is not None:
-        yield Row(f"best of {task.human_trials} random", _at_end(result, say(task.human)))
-    yield from _reported(result, task)
+        yield Row(f"best of {task.human_trials} random", _at_end(result, say(task.human, 4)))
+    yield from _reported(result, task, brief)
 
 
-def _against(
-    task: TaskResult, other: int, trial: int, say: Callable[[float], str]
-) -> tuple[str, str]:
+def _shown(cells: Sequence[str], brief: bool) -> tuple[str, ...]:
+    *early, last = cells
+    return (*(cell.partition(" ±")[0] if brief else cell for cell in early), last)
+
+
+def _against(task: TaskResult, other: int, trial: int, say: Speller) -> tuple[str, str]:
     if not other:
         return "", ""
     found = gap(task, other, trial)
@@ -74,19 +93,19 @@ def _against(
         return "-", "-"
     p = found.duel.p_value
     sign = "+" if found.ahead >= 0 else "-"
-    return f"{sign}{say(abs(found.ahead))}", "-" if p is None else f"{p:.2g}"
+    return f"{sign}{say(abs(found.ahead), 2)}", "-" if p is None else f"{p:.2g}"
 
 
-def _reported(result: Result, task: TaskResult) -> Iterator[Row]:
+def _reported(result: Result, task: TaskResult, brief: bool) -> Iterator[Row]:
     reported = task.subject.reported
     if reported is None:
         return
     for method in paper.METHODS:
         there = reported.best[method]
-        cells = tuple(
+        cells = [
             f"{there[t][0]:.2f} ±{there[t][1]:.2f}" if t in there else "" for t in result.columns
-        )
-        yield Row(f"paper: {method}", cells, is_ours=False)
+        ]
+        yield Row(f"paper: {method}", _shown(cells, brief), is_ours=False)
     yield Row("paper: human", _at_end(result, f"{reported.human:.2f}"), is_ours=False)
 
 
@@ -94,11 +113,11 @@ def _at_end(result: Result, text: str) -> tuple[str, ...]:
     return ("",) * (len(result.columns) - 1) + (text,)
 
 
-def _cell(values: Spread, say: Callable[[float], str], runs: int) -> str:
+def _cell(values: Spread, say: Speller, runs: int) -> str:
     if values.mean is None:
         return "-"
-    deviation = "" if values.deviation is None else f" ±{say(values.deviation)}"
-    return f"{say(values.mean)}{deviation}" + (f" ({values.runs})" if values.runs < runs else "")
+    deviation = "" if values.deviation is None else f" ±{say(values.deviation, 2)}"
+    return f"{say(values.mean, 4)}{deviation}" + (f" ({values.runs})" if values.runs < runs else "")
 
 
 def _scale(task: TaskResult) -> float:
@@ -106,12 +125,12 @@ def _scale(task: TaskResult) -> float:
     return 1.0 if reported is None else reported.scale
 
 
-def _speller(task: TaskResult) -> Callable[[float], str]:
+def _speller(task: TaskResult) -> Speller:
     """Return how scores of a task are spelled: as in the paper, where it has the task."""
     if task.subject.reported is None:
-        return lambda value: f"{value:.3g}" if abs(value) < 1e-2 else f"{value:.4f}"
+        return lambda value, digits: f"{value:.{digits}g}"
     scale = _scale(task)
-    return lambda value: f"{scale * value:.2f}"
+    return lambda value, _: f"{scale * value:.2f}"
 
 
 # What proposals cost, and how they were.
@@ -171,8 +190,7 @@ def markdown(result: Result) -> str:
     lines = [_line(["task", *names]), _line(["---"] * (1 + len(names)))]
     for task in result.tasks:
         for row in rows(result, task):
-            cells = [row.who, *row.best, row.ahead, row.p, row.test]
-            lines.append(_line([f"`{task.subject.name}`", *cells]))
+            lines.append(_line([f"`{task.subject.name}`", *row.cells]))
     sizes = [f"`{task.subject.name}`: {title(result, task)}" for task in result.tasks]
     costs = [
         _line(COST_HEADERS),
