@@ -29,7 +29,7 @@ def plan(make_task, monkeypatch):
     task = dataclasses.replace(
         make_task(), name="water-xgboost", metric="val_f1", direction="maximize"
     )
-    monkeypatch.setattr(runner, "_open", lambda name, small: Subject(task, None))
+    monkeypatch.setattr(runner, "_open", lambda name, **_: Subject(task, None))
     return Plan(("made",), (TPE, RANDOM), runs=2, trials=3, best_of=8, jobs=1, home=Path("none"))
 
 

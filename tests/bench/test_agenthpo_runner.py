@@ -118,6 +118,13 @@ def test_more_random_runs_than_are_compared_where_the_line_takes_them(make):
     assert {unit.run for unit in first} == {0}  # whole comparisons first
 
 
+def test_trials_are_told_where_the_data_are(make, cheap, log, tmp_path):
+    told = "with open(os.environ['LOG'], 'a') as log: log.write(os.environ['LOCALHPO_DATA'])\n"
+    cheap.with_name("train.py").write_text(SCRIPT + told)
+    work(make(creators=(RANDOM,), trials=1, best_of=1, data=tmp_path / "data"))
+    assert log.read_text().splitlines()[-1] == str(tmp_path / "data")
+
+
 def test_a_study_without_a_good_trial_is_a_result(make, cheap, log):
     cheap.with_name("train.py").write_text("import sys\nsys.exit(f'bad value {sys.argv[3]}')\n")
     plan = make(creators=(RANDOM,))

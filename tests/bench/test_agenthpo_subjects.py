@@ -32,7 +32,7 @@ def make(tmp_path: Path):
         values = {"background": "small", "high": 1.0, "trials": 10, **changes}
         (tmp_path / "task.toml").write_text(TASK.format(**values))
         (tmp_path / "train.py").write_text(script)
-        return open_subject(str(tmp_path / "task.toml"))
+        return open_subject(str(tmp_path / "task.toml"), data=tmp_path / "data")
 
     return make
 
@@ -54,6 +54,15 @@ def test_what_only_the_creator_is_told_leaves_trainings_valid(make, changes):
     before, after = make(), make(**changes)
     assert before.training_digest == after.training_digest
     assert before.digest != after.digest
+
+
+def test_other_data_are_other_trainings(make, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "x.csv").write_text("1,2\n")
+    before, again = make(), make()
+    assert before.training_digest == again.training_digest
+    (tmp_path / "data" / "x.csv").write_text("1,2\n3,4\n")
+    assert make().training_digest != before.training_digest
 
 
 def test_the_budget_is_the_plans(make):

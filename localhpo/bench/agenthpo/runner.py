@@ -61,7 +61,7 @@ class Plan:
     @property
     def subjects(self) -> tuple[Subject, ...]:
         """The tasks, opened. Raises as `open_subject`."""
-        return tuple(_open(name, small=self.small) for name in self.tasks)
+        return tuple(_open(name, data=self.data, small=self.small) for name in self.tasks)
 
     @property
     def random_runs(self) -> int:

@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +37,8 @@ class Subject:
     """Trials one after another, as the paper has them."""
     function: Problem | None
     """What stands in for trainings: a known function; None where there are trainings."""
+    data: Path | None = None
+    """Folder of the data that scripts read."""
 
     @property
     def name(self) -> str:
@@ -57,6 +60,7 @@ class Subject:
             "reads": [task.metric, task.direction, task.objective, task.stdout_regex],
             "scripts": {str(path): _hash(path) for path in _scripts(task.folder)},
             "packages": _packages(task.folder),
+            "data": [] if self.data is None else list(_files(self.data)),
         }
         return _digest(said)
 
@@ -76,11 +80,12 @@ def default_names() -> list[str]:
     return [*(name for name in paper.tasks() if name in there), *QUADRATICS]
 
 
-def open_subject(name: str, *, small: bool = False) -> Subject:
+def open_subject(name: str, *, data: Path | None = None, small: bool = False) -> Subject:
     """Return what a name means: a ready task, the path of a task file, or a quadratic.
 
     Args:
         name: of it.
+        data: folder of the data that scripts read.
         small: run the scripts at the size of a test; they take the option `--small`.
 
     Raises:
@@ -94,7 +99,7 @@ def open_subject(name: str, *, small: bool = False) -> Subject:
     if small:
         task = dataclasses.replace(task, command=_small(task))
     resources = dataclasses.replace(task.resources, parallel=1)
-    return Subject(dataclasses.replace(task, resources=resources), None)
+    return Subject(dataclasses.replace(task, resources=resources), None, data)
 
 
 def _ready(name: str) -> Path:
@@ -144,6 +149,15 @@ def _imports(path: Path) -> Iterator[str]:
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.partition(".")[0]
+
+
+def _files(folder: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield path, size in bytes and time of the last change of all files below a folder."""
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        for path in (Path(root, name) for name in sorted(files)):
+            known = path.stat()
+            yield str(path.relative_to(folder)), known.st_size, known.st_mtime_ns
 
 
 def _hash(path: Path) -> str:
