@@ -23,7 +23,7 @@ _CREATORS = "hybrid,agent,tpe,random"
     "agenthpo",
     cls=Command,
     examples=(
-        "localhpo bench agenthpo --tasks quadratic-2-3 --creators tpe,random --runs 2 --best-of 20",
+        "localhpo bench agenthpo --tasks quadratic-2-3 --creators tpe,random --runs 2 --best-of 10",
         "localhpo bench agenthpo --tasks breast-cancer-xgboost --creators random --runs 1 "
         "--trials 2 --best-of 2",
     ),
@@ -121,7 +121,6 @@ def _conclude(
         "agenthpo.svg": figure.trajectories(result),
         "agenthpo-quadratics.svg": figure.contours(plan, studies),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     written = {folder / name: text for name, text in files.items() if text is not None}
     for path, text in written.items():
         _conclusion.save(path, text)

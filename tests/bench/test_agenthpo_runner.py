@@ -76,6 +76,7 @@ def work(plan: Plan) -> tuple[runner.Studies, list[Progress], list]:
     return studies, told, failed
 
 
+@pytest.mark.slow
 def test_runs_are_studies_whose_trainings_are_kept(make, log):
     plan = make()
     studies, told, failed = work(plan)
@@ -134,6 +135,17 @@ def test_a_study_without_a_good_trial_is_a_result(make, cheap, log):
     (task,) = results.collect(plan, studies).tasks
     assert task.human is None
     assert task.lines[0].conduct.failed == 1.0
+
+
+def test_a_space_that_is_used_up_ends_a_run_early(make, cheap, log):
+    narrow = TASK.replace('x = { type = "float", low = 0.0, high = 1.0 }', "")
+    cheap.write_text(narrow.replace("high = 9", "high = 2"))
+    cheap.with_name("train.py").write_text(SCRIPT.replace('float(values["--x"])', "0.0"))
+    plan = make(creators=(RANDOM,), trials=4, best_of=4)
+    studies, _, failed = work(plan)
+    assert failed == []
+    (task,) = results.collect(plan, studies).tasks
+    assert task.lines[0].best[0, 1:].tolist() == [2.0, 2.0, 2.0]
 
 
 def test_what_cannot_be_run_is_refused_before_anything_is_written(make, cheap, home):

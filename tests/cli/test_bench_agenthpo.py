@@ -14,6 +14,17 @@ COMMAND = ["bench", "agenthpo", "--tasks", "quadratic-2-3", "--creators", "tpe,r
 QUICK = ["--runs", "2", "--trials", "3", "--best-of", "9"]
 
 
+TASK = """
+[task]
+name = "quadratic-2-3"
+command = ["true"]
+metric = "f"
+direction = "minimize"
+[space]
+x = { type = "float", low = 0.0, high = 1.0 }
+"""
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with results on a quadratic."""
@@ -93,12 +104,18 @@ def test_real_trainings_of_a_ready_task(home, capsys):
         (["--creators", "tpe,"], "separated by commas", "--creators"),
         (["--tasks", "quadratic-2-3", "--creators", "gpt-4"], "a creator must be one of", ""),
         (["--tasks", "breast-cancer-xgboost", "--small"], "has no small size", "--small"),
+        (["--tasks", "quadratic-2-3,quadratic.toml"], "there are several called quadratic-2-3",
+         "change the `name`"),
         (["--tasks", "nowhere.toml"], "no such task file", "localhpo init"),
         (["--data", "nowhere"], "nowhere", "--data"),
         (["--runs", "0"], "--runs", ""),
     ],
 )  # fmt: skip
-def test_bad_input_is_told_what_must_hold(arguments, says, hint, home, capsys):
+def test_bad_input_is_told_what_must_hold(
+    arguments, says, hint, home, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("quadratic.toml").write_text(TASK)
     assert main(["bench", "agenthpo", *arguments]) in (1, 2)
     told = capsys.readouterr()
     assert told.out == ""

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from localhpo.bench import statistics, svg
 from localhpo.bench.agenthpo.results import Result, TaskResult, spread
 from localhpo.bench.agenthpo.runner import Plan, Studies, Unit
-from localhpo.bench.agenthpo.subjects import QUADRATICS
 from localhpo.bench.problems.functions import FUNCTIONS
 from localhpo.bench.svg import Axis, Style
 from localhpo.space import Float
@@ -45,7 +44,7 @@ def contours(plan: Plan, studies: Studies) -> str | None:
     panels = [
         (place, choice)
         for place, subject in enumerate(plan.subjects)
-        if subject.name in QUADRATICS
+        if subject.function is not None
         for choice in plan.creators
     ]
     if not panels:

@@ -141,19 +141,19 @@ def _line(
         statistics.best_so_far([trial.score for trial in run], task.direction, plan.trials)
         for run in runs.values()
     ]
-    each = 1.0 / max(1, len(runs))
+    digest, each = creators.model_digest(choice), 1.0 / max(1, len(runs))
     return Line(
         creator=choice.name,
         best=np.array(best).reshape(len(runs), plan.trials),
-        test=np.array([test_score(run, task) for run in runs.values()]),
-        conduct=conduct_of([_unit_row(choice, task, *run) for run in runs.items()]),
+        test=np.array([held_out(run, task) for run in runs.values()]),
+        conduct=conduct_of([_unit_row(choice, digest, task, *run) for run in runs.items()]),
         prompt_tokens=each * sum(trial.proposal.prompt_tokens for trial in trials),
         completion_tokens=each * sum(trial.proposal.completion_tokens for trial in trials),
         training_s=each * sum(trial.usage.wall_s for trial in trials),
     )
 
 
-def test_score(trials: Sequence[Trial], task: Task) -> float:
+def held_out(trials: Sequence[Trial], task: Task) -> float:
     """Return the held-out score of a run's choice; NaN where its script reports none.
 
     The choice is the trial with the best score, which is a validation score: `val_f1`. Its
@@ -165,12 +165,14 @@ def test_score(trials: Sequence[Trial], task: Task) -> float:
     return next((value for value in reversed(values) if math.isfinite(value)), math.nan)
 
 
-def _unit_row(choice: Choice, task: Task, run: int, trials: Sequence[Trial]) -> UnitRow:
+def _unit_row(
+    choice: Choice, model_digest: str, task: Task, run: int, trials: Sequence[Trial]
+) -> UnitRow:
     seconds = {trial.number: trial.proposal.seconds for trial in trials}
     rows = simulation.rows_of(trials, task.space, seconds)
     wall_s = sum(trial.usage.wall_s for trial in trials) + sum(seconds.values())
     key = UnitKey(task.name, "", choice.name, "", run, len(trials))
-    return UnitRow(key, creators.model_digest(choice), wall_s, tuple(rows))
+    return UnitRow(key, model_digest, wall_s, tuple(rows))
 
 
 def spread(values: Array) -> Spread:

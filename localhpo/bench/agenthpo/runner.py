@@ -13,7 +13,7 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from localhpo.bench.agenthpo.subjects import Subject, open_subject
 from localhpo.bench.agenthpo.trainings import RememberingExecutor, Trainings
 from localhpo.bench.creators import Choice
 from localhpo.bench.pool import Call, Failed, Tell
-from localhpo.errors import NoGoodTrialError, StudyInterruptedError
+from localhpo.errors import InputError, NoGoodTrialError, StudyInterruptedError
 from localhpo.executor import Executor, ProcessExecutor, SimulatedExecutor
 from localhpo.executor.clock import RealClock
 from localhpo.store import Store, study_name
@@ -36,6 +36,7 @@ RANDOM = creators.parse("random")
 
 
 _open = functools.cache(open_subject)
+_creator_digest = functools.cache(creators.digest)  # which reads the files of a model
 
 
 @dataclass(frozen=True)
@@ -81,31 +82,42 @@ class Unit:
 
 
 Studies = Mapping[Unit, tuple[Trial, ...]]
-"""The trials of each study that is complete, by number."""
+"""The trials of each study that has come to its end, by number."""
 
 
 def run(plan: Plan, tell: Tell) -> tuple[Studies, list[Failed]]:
     """Run what is missing; return all complete studies of the plan, and what failed.
 
     Raises:
-        InputError, TaskError: a task is not there, or cannot be run.
+        InputError, TaskError: a task is not there, cannot be run, or is there twice.
         StudyInterruptedError: Ctrl-C; the same command goes on.
         LocalHPOError: a process died.
     """
-    for subject in plan.subjects:
-        if subject.function is None:
-            check_script(subject.task)
-    done = dict(_complete(plan, units(plan)))
-    missing = [unit for unit in units(plan) if unit not in done]
-    calls = [Call(_what(plan, unit), work, (plan, unit)) for unit in missing]
+    _check(plan)
+    wanted = units(plan)
+    done = {u: trials for u, trials in _stored(plan, wanted).items() if len(trials) == plan.trials}
+    calls = [Call(_what(plan, unit), work, (plan, unit)) for unit in wanted if unit not in done]
     if not calls:
         return done, []
     environment = {} if plan.data is None else {"LOCALHPO_DATA": str(plan.data)}
+    ended: list[Unit] = []
     failed = pool.work_off(
-        calls, jobs=plan.jobs, take=lambda _: None, tell=tell, environment=environment
+        calls, jobs=plan.jobs, take=ended.append, tell=tell, environment=environment
     )
-    done.update(_complete(plan, missing))
-    return done, failed
+    return {**done, **_stored(plan, ended)}, failed
+
+
+def _check(plan: Plan) -> None:
+    names = [subject.name for subject in plan.subjects]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"each task must have a name of its own; there are several called {', '.join(twice)}",
+            hint="change the `name` in one of the task files",
+        )
+    for subject in plan.subjects:
+        if subject.function is None:
+            check_script(subject.task)
 
 
 def units(plan: Plan) -> list[Unit]:
@@ -128,7 +140,7 @@ def units(plan: Plan) -> list[Unit]:
 def name_of(plan: Plan, unit: Unit) -> str:
     """Return the name of a study in the store."""
     subject = plan.subjects[unit.place]
-    words = [subject.digest, unit.choice.name, creators.digest(unit.choice)]
+    words = [subject.digest, unit.choice.name, _creator_digest(unit.choice)]
     digest = hashlib.sha256("\n".join(words).encode()).hexdigest()[:10]
     base = unit.choice.base.replace("+", "-")
     return study_name(subject.name, f"{base}-{digest}-{plan.trials}x{unit.run}")
@@ -141,14 +153,16 @@ def task_of(plan: Plan, unit: Unit) -> Task:
     return dataclasses.replace(task, budget=budget, seed=simulation.study_seed(task.name, unit.run))
 
 
-def _complete(plan: Plan, wanted: list[Unit]) -> Iterator[tuple[Unit, tuple[Trial, ...]]]:
+def _stored(plan: Plan, wanted: Sequence[Unit]) -> dict[Unit, tuple[Trial, ...]]:
+    """Return the trials that ended of the studies that there are."""
     store = Store(plan.home)
     known = {record.name for record in store.studies()}
-    for unit in wanted:
-        if (name := name_of(plan, unit)) in known:
-            trials = tuple(trial for trial in store.trials(name) if trial.state in COUNTED)
-            if len(trials) == plan.trials:
-                yield unit, trials
+    names = {unit: name_of(plan, unit) for unit in wanted}
+    return {
+        unit: tuple(trial for trial in store.trials(name) if trial.state in COUNTED)
+        for unit, name in names.items()
+        if name in known
+    }
 
 
 def _what(plan: Plan, unit: Unit) -> str:
@@ -158,8 +172,8 @@ def _what(plan: Plan, unit: Unit) -> str:
 # In the processes.
 
 
-def work(plan: Plan, unit: Unit) -> None:
-    """Run one study to its end.
+def work(plan: Plan, unit: Unit) -> Unit:
+    """Run one study to its end, and return which it was.
 
     Raises:
         LocalHPOError: it cannot go on.
@@ -170,6 +184,7 @@ def work(plan: Plan, unit: Unit) -> None:
         pass  # which is a result
     except StudyInterruptedError:
         os._exit(130)  # this process takes no other study
+    return unit
 
 
 def _study(plan: Plan, unit: Unit) -> None:
