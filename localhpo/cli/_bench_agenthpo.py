@@ -101,12 +101,16 @@ def command(
 def _conclude(
     plan: Plan, studies: Studies, failed: Sequence[Failed], folder: Path, as_json: bool
 ) -> None:
-    """Write table and figures, and print the numbers."""
+    """Write table and figures, and print the numbers.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
     import json
 
     from localhpo.bench.agenthpo import figure, results, table
     from localhpo.cli import _conclusion, _output
-    from localhpo.errors import InputError
+    from localhpo.errors import InputError, StoreError
 
     try:
         result = results.collect(plan, studies)
@@ -121,6 +125,10 @@ def _conclude(
         "agenthpo.svg": figure.trajectories(result),
         "agenthpo-quadratics.svg": figure.contours(plan, studies),
     }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be made: {error.strerror}") from error
     written = {folder / name: text for name, text in files.items() if text is not None}
     for path, text in written.items():
         _conclusion.save(path, text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 from collections.abc import Iterable
@@ -98,10 +97,8 @@ def save(path: Path, text: str) -> None:
 
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         aside.write_text(text, encoding="utf-8")
         aside.replace(path)
     except OSError as exc:
-        with contextlib.suppress(OSError):
-            aside.unlink()
+        aside.unlink(missing_ok=True)
         raise StoreError(f"{path} cannot be written: {exc.strerror}") from exc

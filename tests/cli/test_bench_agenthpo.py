@@ -80,6 +80,12 @@ def test_a_narrow_terminal_sees_whole_lines(at_home, monkeypatch, capsys):
     assert rows[0].count("±") == 1
 
 
+def test_a_folder_that_cannot_be_made_is_named(at_home, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main([*COMMAND, *QUICK, "--out", str(tmp_path / "file" / "out")]) == 1
+    assert "cannot be made" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_real_trainings_of_a_ready_task(home, capsys):
     pytest.importorskip("xgboost")
