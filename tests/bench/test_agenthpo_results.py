@@ -113,7 +113,7 @@ def test_scores_stand_in_the_papers_unit_beside_the_papers(plan, studies):
     assert rows["tpe"].is_best
     assert rows["random"].best[0] == "10.00 (1)"
     assert rows["random"].ahead == "+10.00"
-    assert rows["best of 8 random"].best == ("", "90.00")
+    assert rows["best of 8"].best == ("", "90.00")
     assert rows["paper: GPT-4"].best == ("69.33 ±0.12", "71.57 ±0.17")
     assert rows["paper: human"].best == ("", "72.30")
     brief = next(iter(table.rows(result, result.tasks[0], brief=True)))

@@ -48,7 +48,7 @@ def test_a_run_ends_with_a_table_and_figures(at_home, tmp_path, capsys):
     lines = told.out.splitlines()
     assert lines[0] == "quadratic-2-3  f, minimized; 2 runs x 3 trials"
     assert lines[1].split() == ["best", "so", "far", "@1", "@3", "gap", "p", "test"]
-    assert "best of 9 random" in told.out
+    assert "best of 9 " in told.out
     assert "paper: GPT-4     266.61 k" in told.out
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == ["agenthpo-quadratics.svg", "agenthpo.json", "agenthpo.md", "agenthpo.svg"]

@@ -76,7 +76,7 @@ def rows(result: Result, task: TaskResult, *, brief: bool = False) -> Iterator[R
             is_best=bool(there) and last[line.creator] == pick(there),
         )
     if task.human is not None:
-        yield Row(f"best of {task.human_trials} random", _at_end(result, say(task.human, 4)))
+        yield Row(f"best of {task.human_trials}", _at_end(result, say(task.human, 4)))
     yield from _reported(result, task, brief)
 
 
@@ -179,6 +179,7 @@ def footnotes(result: Result) -> list[str]:
     return [
         "mean ± standard deviation over runs; (n) where only n runs had a score by then",
         f"gap: by how much {first} is ahead @{result.trials}; p: Wilcoxon over the paired runs",
+        "best of n: of random search in n trials, which stands for a human",
         "test: held-out score of the configuration that was best on validation",
         "paper: arXiv 2402.01881, GPT-4 in 5 runs, the others in 10; its splits are not known",
     ]
