@@ -169,6 +169,12 @@ class Backends:
             self._open.popitem()[1].close()
 
 
+@cache
+def backends() -> Backends:
+    """Return the models of this process."""
+    return Backends()
+
+
 def model_digest(choice: Choice) -> str:
     """Return the digest of a Creator's model, of its files as they are; empty for none.
 
