@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": {"trial", "space", "task"},
     "llm": {"resources"},
     "experience": {"trial", "space", "task"},
-    "creator": {"trial", "space", "task", "grammar", "llm", "resources"},
+    "creator": {"trial", "space", "task", "grammar", "llm", "resources", "experience"},
     "executor": {"trial", "task", "reporter"},
     "scheduler": {"trial", "space", "task", "store", "creator.protocol", "executor.protocol"},
     "analysis": {"trial", "space", "task", "resources", "store.records"},
