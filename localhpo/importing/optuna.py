@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SQLITE = b"SQLite format 3\0"
 """First bytes of an SQLite file."""
 
+LOCK_WAIT_S = 5.0
+"""How long to wait for another process that writes to the file."""
+
 _TABLES = {"studies", "trials", "trial_params", "version_info"}
 """Some of those that every version of Optuna has."""
 
@@ -74,9 +77,10 @@ def read_journal(path: Path, study: str | None) -> Source:
 
 def _copy(path: Path, copy: Path) -> None:
     """Copy an SQLite file that holds Optuna's tables, as it stands at one moment."""
+    uri = f"{path.resolve().as_uri()}?mode=ro"
     try:
         with (
-            closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(uri, uri=True, timeout=LOCK_WAIT_S)) as source,
             closing(sqlite3.connect(copy)) as target,
         ):
             names = source.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
