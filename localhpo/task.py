@@ -118,6 +118,8 @@ class Task:
     seed: int = 0
     stdout_regex: str | None = None
     """Opt-in: read the metric from standard output; one group, a number."""
+    private: bool = False
+    """Keeps its studies out of all learning: no other study, and no model, is shown them."""
     source: Path | None = None
     """The file it was read from."""
 
@@ -129,17 +131,9 @@ _SECTIONS: Mapping[str, type] = {
     "pruner": PrunerSettings,
 }
 _TASK_KEYS = (
-    "name",
-    "command",
-    "metric",
-    "direction",
-    "background",
-    "objective",
-    "env",
-    "cwd",
-    "seed",
-    "stdout_regex",
-)
+    "name", "command", "metric", "direction", "background", "objective", "env", "cwd", "seed",
+    "stdout_regex", "private",
+)  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _POSITIVE = (
     "trials",
@@ -245,6 +239,7 @@ def to_table(task: Task) -> dict[str, Any]:
         "env": dict(task.env),
         "cwd": str(task.folder),
         "seed": task.seed,
+        "private": task.private,
     }
     if task.stdout_regex is not None:
         head["stdout_regex"] = task.stdout_regex
@@ -362,9 +357,9 @@ def _value(value: Any, hint: Any, where: str) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if float in options and number and math.isfinite(value):
         return float(value)
-    for option, word in ((int, "a whole number"), (str, "a string")):
+    for option, word in ((bool, "true or false"), (int, "a whole number"), (str, "a string")):
         if option in options:
-            if isinstance(value, option) and not isinstance(value, bool):
+            if isinstance(value, option) and (option is bool or not isinstance(value, bool)):
                 return value
             raise TaskError(f"{where}: must be {word}; got {value!r}")
     raise TaskError(f"{where}: must be a finite number; got {value!r}")

@@ -64,6 +64,8 @@ def run(
         StudyInterruptedError: Ctrl-C; the same command goes on.
         LocalHPOError: a process died.
     """
+    for choice in plan.creators:
+        creators.check_pasts(choice, ())  # no suite has any
     opening.check(plan.suite.problems, plan.places)
     problems = [opening.open_problem(name, plan.places) for name in plan.suite.problems]
     keys = _keys(plan, problems)

@@ -1,0 +1,103 @@
+"""How similar tasks are: symmetric, bounded, 1 for a task and itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import spaces
+
+from localhpo.experience import plain_name, similarity
+from localhpo.experience.similarity import data_size
+from localhpo.space import Categorical, Float, Int, Ordinal, Space
+from localhpo.task import Task
+
+MakeTask = Callable[..., Task]
+
+
+@st.composite
+def tasks(draw: st.DrawFn) -> Task:
+    return Task(
+        name=draw(st.sampled_from(["forest-1", "forest-2", "net"])),
+        command=(),
+        metric=draw(st.sampled_from(["auc", "AUC", "loss"])),
+        direction=draw(st.sampled_from(["minimize", "maximize"])),
+        space=draw(spaces(max_size=4)),
+        background=draw(st.sampled_from(["", "a forest", "3,276 rows", "a net on 50000 images"])),
+        folder=Path(),
+    )
+
+
+@given(tasks(), tasks())
+def test_similarity_is_symmetric_and_bounded(a: Task, b: Task) -> None:
+    there, back = similarity(a, b), similarity(b, a)
+    assert there.value == pytest.approx(back.value, abs=1e-12)
+    assert 0.0 <= there.value <= 1.0
+    assert there.reasons
+
+
+@given(tasks())
+def test_a_task_is_like_itself(task: Task) -> None:
+    assert similarity(task, task).value == pytest.approx(1.0)
+
+
+def test_other_ranges_and_other_names_are_less_similar(make_task: MakeTask) -> None:
+    def value(space: Space) -> float:
+        return similarity(make_task(), make_task(space=space)).value
+
+    rate = Float("learning_rate", low=1e-4, high=1e-1, log=True)
+    wide = value(Space([rate, Int("depth", low=1, high=40)]))
+    strange = value(Space([rate, Int("clusters", low=1, high=8)]))
+    assert 1.0 > wide > strange > value(Space([Float("alpha", 0, 1), Int("k", 1, 9)])) == 0.0
+
+
+def test_names_are_compared_without_prefix_case_and_punctuation(make_task: MakeTask) -> None:
+    space = Space([Float("clf__Learning-Rate", 1e-4, 1e-1, log=True), Int("model.depth", 1, 8)])
+    assert similarity(make_task(), make_task(space=space)).value == pytest.approx(1.0)
+    assert plain_name("clf__max_depth") == plain_name("model.MAX-depth") == "maxdepth"
+
+
+def test_a_plain_name_that_two_share_pairs_nothing(make_task: MakeTask) -> None:
+    twice = make_task(space=Space([Int("a.depth", 1, 8), Int("b.depth", 1, 8)]))
+    assert similarity(make_task(space=Space([Int("depth", 1, 8)])), twice).value == 0.0
+
+
+def test_metric_and_direction_count(make_task: MakeTask) -> None:
+    task = make_task(metric="auc", direction="maximize")
+    other = similarity(task, replace(task, metric="log_loss", direction="minimize"))
+    assert 0.0 < other.value < 1.0
+    assert "another metric (auc, log_loss)" in other.reasons
+    assert similarity(task, replace(task, direction="minimize")).value == 0.0
+
+
+def test_words_and_size_count_a_little(make_task: MakeTask) -> None:
+    task = make_task(background="A forest on 3,276 rows.")
+    near = similarity(task, replace(task, background="A forest on 4,000 rows."))
+    far = similarity(task, replace(task, background="A network on 50,000,000 rows."))
+    assert 1.0 > near.value > far.value > 0.5
+    assert "data of 3,276 and 4,000 rows" in near.reasons
+
+
+@pytest.mark.parametrize(
+    ("background", "size"),
+    [
+        ("on 3,276 rows, 9 features", 3276),
+        ("60000 images", 60000),
+        ("9 features", None),
+        ("", None),
+    ],
+)
+def test_size_of_data_is_read_where_it_is_told(background: str, size: int | None) -> None:
+    assert data_size(background) == size
+
+
+def test_choices_are_compared_by_what_they_say(make_task: MakeTask) -> None:
+    def over(*values: object) -> Task:
+        return make_task(space=Space([Categorical("flag", values), Ordinal("b", (1, 2))]))
+
+    assert similarity(over("TRUE", "FALSE"), over(False, True)).value == pytest.approx(1.0)
+    assert similarity(over("a", "b"), over("c", "d")).value == pytest.approx(0.5)
