@@ -62,11 +62,14 @@ def _agent(task: Task, backend: Backend | None) -> Agent:
     settings = task.creator
     owned = backend is None
     if backend is None:
-        from localhpo.llm import open_backend
+        from localhpo.llm import cards, open_backend, versions
 
+        model = settings.model
+        if settings.experience == "finetuned":
+            model = versions.named(model or cards.DEFAULT)
         backend = open_backend(
             settings.backend,
-            model=settings.model,
+            model=model,
             url=settings.url,
             allow_remote=settings.allow_remote,
         )
