@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": {"trial", "space", "task"},
     "llm": {"resources"},
     "experience": {"trial", "space", "task"},
+    "importing": {"trial", "space"},
     "creator": {"trial", "space", "task", "grammar", "llm", "resources", "experience"},
     "executor": {"trial", "task", "reporter"},
     "scheduler": {"trial", "space", "task", "store", "creator.protocol", "executor.protocol"},
@@ -39,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sampler": {"trial", "space", "task", "creator"},
     "tasks": {"reporter"},
     "bench": ABOVE | {"study", "sampler", "tasks", "bench"},
-    "cli": ABOVE | {"study", "sampler", "tasks", "bench", "cli"},
+    "cli": ABOVE | {"study", "sampler", "tasks", "bench", "importing", "cli"},
     "__main__": {"cli"},
     "__init__": ABOVE | {"study", "sampler", "tasks"},  # lazily
 }
@@ -62,7 +63,13 @@ HOME_OF: dict[str, set[str]] = {
     "llguidance": {"llm.transformers", "llm.scripted", "finetune.train"},
     "peft": {"llm.transformers", "finetune.train"},
     "safetensors": {"llm.transformers", "finetune.train"},
-    "optuna": {"space.optuna", "creator.engines", "sampler", "analysis.figures"},
+    "optuna": {
+        "space.optuna",
+        "creator.engines",
+        "sampler",
+        "analysis.figures",
+        "importing.optuna",
+    },
     "cmaes": {"creator.engines"},
     "scipy": {"creator.engines", "creator.bayes", "analysis", "scheduler", "bench.statistics"},
     "numpy": {"space", "creator", "analysis", "bench", "executor.simulated", "scheduler.peaks"},

@@ -6,6 +6,7 @@
     hybrid@PATH, agent@PATH                    with another model: a folder, or a name
     hybrid:anonymous, agent:anonymous          nothing has a name, nothing is said of the task
     hybrid:no-history, agent:no-history        the model is shown no trials
+    hybrid:retrieve, hybrid-no-model:retrieve  past studies are remembered (`pasts`)
 
 Modifiers may be combined (`hybrid@models/new:anonymous`).
 """
@@ -28,6 +29,7 @@ from localhpo.creator.batch import one_by_one
 from localhpo.creator.engines import KINDS
 from localhpo.creator.hybrid import Hybrid, default
 from localhpo.errors import InputError, did_you_mean
+from localhpo.experience import Memory, Past, recall
 from localhpo.llm import Backend, cards, open_backend
 from localhpo.task import CreatorSettings, Task
 from localhpo.trial import Proposal
@@ -38,7 +40,8 @@ ASKING = ("hybrid", "agent")
 """Those that ask a model."""
 
 BASES = (*ASKING, NO_MODEL, "bo", *KINDS, *(f"{CENTRE}{kind}" for kind in KINDS))
-MODIFIERS = ("anonymous", "no-history")
+RETRIEVE = "retrieve"
+MODIFIERS = ("anonymous", "no-history", RETRIEVE)
 
 DEFAULT = ("hybrid", NO_MODEL, "centre+gp", "gp", "tpe", "random")
 """The controls of DESIGN section 7 that tell most, for a first look."""
@@ -77,7 +80,8 @@ def parse(name: str) -> Choice:
             f"followed by @MODEL, :{' or :'.join(MODIFIERS)}; got {name!r}",
             hint=did_you_mean(base, BASES),
         )
-    if (at or modifiers) and base not in ASKING:
+    retrieves = base == NO_MODEL and not at and set(modifiers) == {RETRIEVE}
+    if (at or modifiers) and base not in ASKING and not retrieves:
         raise InputError(
             f"{base} asks no model, so it takes no {'model' if at else 'modifier'}; got {name!r}",
             hint=f"leave it at {base}",
@@ -85,32 +89,49 @@ def parse(name: str) -> Choice:
     return Choice(name, base, model or None, tuple(modifiers))
 
 
-def make(choice: Choice, task: Task, backend: Backend | None) -> Creator:
+def make(
+    choice: Choice, task: Task, backend: Backend | None, pasts: Sequence[Past] = ()
+) -> Creator:
     """Return the Creator for a task; the caller closes it.
 
     Args:
         choice: which.
         task: what is tuned; its own settings of a Creator are not heeded.
         backend: serves the model, where the Creator asks one; it stays open.
+        pasts: studies that a Creator with `:retrieve` remembers; at least one then.
 
     Raises:
-        InputError: the Creator cannot search the space.
+        InputError: the Creator cannot search the space, or has nothing to remember.
         MissingExtraError: it needs a package that is not installed.
     """
+    memories = _memories(choice, task, pasts)
     if choice.base == NO_MODEL:
-        return Hybrid(None)
+        return Hybrid(None, memories=memories)
     if choice.base.startswith(CENTRE):
         return CentreFirst(choice.base, _open(choice.base.removeprefix(CENTRE), task, None))
     if choice.asks_a_model and backend is None:
         raise ValueError(f"{choice.name} asks a model, and was given no backend")
     if "anonymous" in choice.modifiers:
         return Anonymous(
-            task, lambda hidden: make(_without(choice, "anonymous"), hidden, backend), choice.name
+            task,
+            lambda hidden: make(_without(choice, "anonymous"), hidden, backend, pasts),
+            choice.name,
         )
     if "no-history" in choice.modifiers and backend is not None:
         blind = BlindBackend(backend)
-        return Blind(_open(choice.base, task, blind), blind, choice.name)
-    return _open(choice.base, task, backend)
+        return Blind(_open(choice.base, task, blind, memories), blind, choice.name)
+    return _open(choice.base, task, backend, memories)
+
+
+def _memories(choice: Choice, task: Task, pasts: Sequence[Past]) -> tuple[Memory, ...]:
+    if RETRIEVE not in choice.modifiers:
+        return ()
+    if not pasts:
+        raise InputError(
+            f"{choice.name} remembers past studies, and there are none here",
+            hint="scripts/measure_experience.py makes some and compares with and without them",
+        )
+    return recall(task, pasts)
 
 
 def _without(choice: Choice, modifier: str) -> Choice:
@@ -118,9 +139,11 @@ def _without(choice: Choice, modifier: str) -> Choice:
     return dataclasses.replace(choice, modifiers=left)
 
 
-def _open(name: str, task: Task, backend: Backend | None) -> Creator:
+def _open(
+    name: str, task: Task, backend: Backend | None, memories: Sequence[Memory] = ()
+) -> Creator:
     task = dataclasses.replace(task, creator=CreatorSettings(name=name))
-    return open_creator(task, backend=backend)
+    return open_creator(task, backend=backend, memories=memories)
 
 
 class CentreFirst:

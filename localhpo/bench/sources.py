@@ -16,7 +16,7 @@ from pathlib import Path
 
 import localhpo
 
-PARTS = ("creator", "space", "grammar", "llm")
+PARTS = ("creator", "experience", "space", "grammar", "llm")
 """Of the package: what is elsewhere runs studies, and does not propose."""
 
 _ROOT = Path(localhpo.__file__).parent

@@ -20,7 +20,10 @@ import localhpo
 from localhpo.cli._help import Group
 from localhpo.errors import LocalHPOError
 
-COMMANDS = ("init", "run", "trials", "report", "enqueue", "tasks", "models", "bench", "doctor")
+COMMANDS = (
+    "init", "run", "trials", "report", "enqueue", "experience", "import", "tasks", "models",
+    "bench", "doctor",
+)  # fmt: skip
 """In the order in which a user meets them; each is `command` of the module of its name."""
 
 INTERRUPTED = 130
@@ -41,7 +44,8 @@ class LazyGroup(Group):
         """Return a command, imported now."""
         if cmd_name not in COMMANDS:
             return None
-        module: Any = importlib.import_module(f"localhpo.cli.{cmd_name}")
+        name = "import_" if cmd_name == "import" else cmd_name  # which no module can be called
+        module: Any = importlib.import_module(f"localhpo.cli.{name}")
         command: click.Command = module.command
         return command
 

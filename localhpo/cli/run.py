@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--backend", help="Where the model runs: transformers, vllm, openai.")
 @click.option("--model", help="A model of `localhpo models`, a folder, or the server's name of it.")
 @click.option("--url", help="Of the server, for --backend openai.")
+@click.option("--experience", help="What past studies are for: off, retrieve, finetuned.")
 @click.option("--seed", type=int, help="Of all random choices.")
 @click.option("--parallel", type=int, help="Trials at a time.")
 @click.option(

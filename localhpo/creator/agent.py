@@ -18,11 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from localhpo import grammar
 from localhpo.creator import context, prompt, rationale
 from localhpo.creator.batch import one_by_one
+from localhpo.creator.choosing import representative
 from localhpo.creator.guard import Guard, Verdict
 from localhpo.creator.protocol import History
 from localhpo.creator.seeds import derive
@@ -33,6 +32,7 @@ from localhpo.space.values import spelled
 from localhpo.trial import Config, Proposal
 
 if TYPE_CHECKING:
+    from localhpo.experience import Memory
     from localhpo.space import Parameter, Space
 
 OnModelError = Literal["stop", "engine"]
@@ -119,6 +119,7 @@ class Agent:
         on_model_error: what to do when it fails, or repeats itself without end.
         stand_in: makes the proposal then, for `engine`.
         owned: whether `close` closes the backend too.
+        memories: what was good in past studies; shown to a model that talks.
     """
 
     def __init__(
@@ -128,8 +129,10 @@ class Agent:
         on_model_error: OnModelError,
         stand_in: StandIn,
         owned: bool = False,
+        memories: Sequence[Memory] = (),
     ) -> None:
         self._backend = backend
+        self._memories = memories
         self._on_model_error = on_model_error
         self._stand_in = stand_in
         self._owned = owned
@@ -279,7 +282,7 @@ class Agent:
         answer = answer_tokens(space) + (_ANALYSIS_TOKENS if chat else 0)
         tokens = 0
         for limit in LIMITS[self._style]:
-            facts = context.facts(history, limit=limit)
+            facts = context.facts(history, limit=limit, memories=self._memories if chat else ())
             messages = prompt.messages(facts, self._style)
             tokens = self._backend.count_tokens(messages)
             if tokens + answer <= model.context_length:
@@ -377,19 +380,3 @@ def _parse(text: str, space: Space, chat: bool, trials: tuple[int, ...]) -> gram
         return grammar.parse(text, space, rationale=chat, trials=trials)
     except ConfigurationError:
         return None
-
-
-def representative(space: Space, drawn: Sequence[Config], taken: Sequence[Config]) -> list[int]:
-    """Return the order in which the drawn configurations stand best for all of them.
-
-    Of k samples from a model, the first is the one after whose choice the samples lie closest,
-    on average, to something that is taken or chosen. Where nothing is taken that is their
-    medoid; later it is the middle of what the trials do not cover yet (one greedy step of the
-    k-medoids problem), so a model that ignores the history still gives different proposals.
-    """
-    if len(drawn) < 2:
-        return list(range(len(drawn)))
-    apart = np.array([[space.distance(a, b) for b in drawn] for a in drawn])
-    covered = np.array([min((space.distance(a, b) for b in taken), default=np.inf) for a in drawn])
-    cost = np.minimum(apart, covered[None, :]).mean(axis=1)
-    return [int(index) for index in np.argsort(cost, kind="stable")]

@@ -10,21 +10,34 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from localhpo.creator.facts import Facts, ParameterFact, TrialFact
+from localhpo.creator.facts import Facts, MemoryFact, ParameterFact, TrialFact
 from localhpo.creator.protocol import History
+from localhpo.experience import Memory
 from localhpo.space import Categorical, Ordinal, Parameter, Space
 from localhpo.trial import COUNTED, Direction, State, Trial, best_trial, counted
 
 DEFAULT_LIMIT = 30
 """Finished trials that are shown at most."""
 
+MEMORIES = 6
+"""Configurations of past studies that are shown at most."""
+
 _SUMMARY_CHARACTERS = 300
 _WAITING = frozenset({State.QUEUED, State.RUNNING, State.INTERRUPTED})
 _REFUSED = frozenset({State.FAILED, State.INFEASIBLE})
 
 
-def facts(history: History, *, limit: int = DEFAULT_LIMIT) -> Facts:
-    """Return the facts of a study, with at most `limit` of its finished trials."""
+def facts(
+    history: History, *, limit: int = DEFAULT_LIMIT, memories: Sequence[Memory] = ()
+) -> Facts:
+    """Return the facts of a study.
+
+    Args:
+        history: of the study.
+        limit: finished trials that are shown at most; and as many of the memories, but no more
+            than `MEMORIES`.
+        memories: what was good in past studies, the weightiest first.
+    """
     task = history.task
     finished = ordered(history.trials, task.direction)
     waiting = [trial for trial in history.trials if trial.state in _WAITING]
@@ -44,6 +57,18 @@ def facts(history: History, *, limit: int = DEFAULT_LIMIT) -> Facts:
         shown=len(shown),
         finished=len(finished),
         remaining=_remaining(history, len(waiting)),
+        memories=tuple(_memory_fact(task.space, m) for m in memories[: min(MEMORIES, limit)]),
+    )
+
+
+def _memory_fact(space: Space, memory: Memory) -> MemoryFact:
+    return MemoryFact(
+        study=memory.study,
+        config=space.text(memory.config),
+        metric=memory.metric,
+        score=f"{memory.score:.4g}",
+        similarity=f"{memory.similarity:.2f}",
+        reasons="; ".join(memory.reasons),
     )
 
 

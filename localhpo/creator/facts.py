@@ -52,6 +52,21 @@ class TrialFact:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryFact:
+    """A configuration that was good in a past study of a similar task."""
+
+    study: str
+    config: str
+    """`Space.text` of it, in the space of the task at hand."""
+    metric: str
+    """Of that study."""
+    score: str
+    similarity: str
+    """0 to 1, two decimals."""
+    reasons: str
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything a prompt may say about a study."""
 
@@ -70,3 +85,5 @@ class Facts:
     finished: int
     remaining: int | None
     """Trials left in the budget; None where trials do not bound it."""
+    memories: tuple[MemoryFact, ...] = ()
+    """What was good elsewhere, the weightiest first. Only the template `propose` shows it."""

@@ -13,6 +13,10 @@ asked at all.
 A model that talks reads the history and gives its reasons, so it proposes itself, by turns with
 the optimiser. Whose turn it is is computed from the trials' origins and outcomes (`policy`) and
 drawn under a seed of the trial's number, so a resumed study goes on alike.
+
+What was good in past studies, where any is remembered, opens the study in place of the model's
+configuration or the centre, and joins the opinion; where there is no model, it is the opinion
+(`remembering`).
 """
 
 from __future__ import annotations
@@ -24,10 +28,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from localhpo.creator import rationale
-from localhpo.creator.agent import Spent, representative
+from localhpo.creator import rationale, remembering
+from localhpo.creator.agent import Spent
 from localhpo.creator.batch import one_by_one
 from localhpo.creator.bayes import Bayes, Opinion, optimizer
+from localhpo.creator.choosing import representative
 from localhpo.creator.guard import Guard, Verdict
 from localhpo.creator.policy import SURE, TRUST, is_strange, model_share, strangers
 from localhpo.creator.protocol import History
@@ -37,8 +42,11 @@ from localhpo.trial import Proposal, State
 
 if TYPE_CHECKING:
     from localhpo.creator.agent import Agent, Thoughts
+    from localhpo.experience import Memory
 
 CENTRE = "the centre of the space"
+
+NOTHING_SIMILAR = "no past study that counts is similar enough to be remembered"
 
 LEANING = "model+bo"
 """Origin of a proposal of the optimiser that leans on the model's opinion."""
@@ -50,11 +58,15 @@ class Hybrid:
     Args:
         agent: asks the model. None: there is no model, and the optimiser makes all proposals.
         note: with each of them then: why.
+        memories: what was good in past studies, in this task's space.
     """
 
-    def __init__(self, agent: Agent | None, *, note: str = "") -> None:
+    def __init__(
+        self, agent: Agent | None, *, note: str = "", memories: Sequence[Memory] = ()
+    ) -> None:
         self._agent = agent
         self._note = note
+        self._memories = memories
 
     @property
     def name(self) -> str:
@@ -82,21 +94,28 @@ class Hybrid:
 
     def _one(self, history: History) -> Proposal:
         proposal = self._made(history)
-        notes = filter(None, (self._note, proposal.note))
+        notes = filter(None, (self._note, self._lacking(history), proposal.note))
         return dataclasses.replace(proposal, note="; ".join(notes))
+
+    def _lacking(self, history: History) -> str:
+        """Return, with the first trial, that there is nothing to remember where there should be."""
+        wanted = history.task.creator.experience == "retrieve" and not self._memories
+        return NOTHING_SIMILAR if wanted and not history.trials else ""
 
     def _made(self, history: History) -> Proposal:
         if not history.trials and history.task.space.has_defaults:
             return default(history, "the task's defaults")
         agent = self._agent
         if agent is None:
-            return _without_model(history)
+            return _without_model(history, self._memories)
         if not agent.thinks_in_numbers:
             turn = np.random.default_rng(derive(history, "turn")).random()
             share = model_share(history.trials, history.task.direction)
-            return agent.propose_one(history) if turn < share else stand_in(history)
+            if turn < share:
+                return agent.propose_one(history)
+            return stand_in(history, self._memories)
         if is_strange(history.task.space, agent.knows):
-            return _unasked(history, agent)
+            return _unasked(history, agent, self._memories)
         Guard(history)  # an exhausted space is no question for the model
         started = time.perf_counter()
         spent = Spent()
@@ -104,22 +123,32 @@ class Hybrid:
             thoughts = agent.thoughts(history, spent)
         except ModelError as error:
             return agent.excused(history, error, spent)
-        proposal = _leaning(history, thoughts)
+        proposal = _leaning(history, thoughts, self._memories)
         return dataclasses.replace(proposal, seconds=time.perf_counter() - started)
 
 
-def stand_in(history: History) -> Proposal:
-    """Return the optimiser's proposal."""
-    return Bayes().propose_one(history)
+def stand_in(history: History, memories: Sequence[Memory] = ()) -> Proposal:
+    """Return the optimiser's proposal, with what it remembers of past studies."""
+    if not memories:
+        return Bayes().propose_one(history)
+    started = time.perf_counter()
+    opinion = remembering.opinion(history.task.space, memories)
+    proposal = _suggested(history, opinion, remembering.LEANING)
+    return dataclasses.replace(proposal, seconds=time.perf_counter() - started)
 
 
-def _without_model(history: History) -> Proposal:
-    return stand_in(history) if history.trials else default(history, CENTRE)
+def _without_model(history: History, memories: Sequence[Memory]) -> Proposal:
+    opened = remembering.opening(history, memories) if memories else None
+    if opened is not None:
+        return opened
+    if not history.trials:
+        return default(history, CENTRE)
+    return stand_in(history, memories)
 
 
-def _unasked(history: History, agent: Agent) -> Proposal:
+def _unasked(history: History, agent: Agent, memories: Sequence[Memory]) -> Proposal:
     """Return the optimiser's proposal; the study's first one says why the model is not asked."""
-    proposal = _without_model(history)
+    proposal = _without_model(history, memories)
     unknown = ", ".join(strangers(history.task.space, agent.knows))
     note = f"the model is not asked here: it does not know {unknown}"
     if any(note in trial.proposal.note for trial in history.trials):
@@ -138,41 +167,73 @@ def default(history: History, what: str, note: str = "") -> Proposal:
     )
 
 
-def _leaning(history: History, thoughts: Thoughts) -> Proposal:
-    """Return the proposal that the model's thoughts lead to."""
+def _leaning(history: History, thoughts: Thoughts, memories: Sequence[Memory]) -> Proposal:
+    """Return the proposal that the model's thoughts, and past studies, lead to."""
     space, record = history.task.space, thoughts.record
-    opinion = Opinion(space, thoughts.configs, TRUST)
-    rng = np.random.default_rng(derive(dataclasses.replace(history, next_number=0), "blind"))
-    blind = Opinion(space, [space.sample(rng) for _ in thoughts.configs], TRUST)
-    sure = opinion.spread >= SURE * blind.spread
-    if not sure and not history.trials:
+    asked: dict[str, Any] = {
+        "prompt_tokens": record.prompt_tokens,
+        "completion_tokens": record.completion_tokens,
+    }
+    opinion, sure = _opinion_of(history, thoughts)
+    if memories:
+        opened = remembering.opening(history, memories)
+        if opened is not None:
+            return dataclasses.replace(opened, **asked)
+        opinion = remembering.opinion(space, memories, thoughts.configs if sure else ())
+    elif not sure and not history.trials:
         note = "the model is unsure here, so the centre opens the study"
-        return dataclasses.replace(
-            default(history, CENTRE, note),
-            prompt_tokens=record.prompt_tokens, completion_tokens=record.completion_tokens,
-        )  # fmt: skip
-    spoken = any(trial.proposal.origin == record.origin for trial in history.trials)
-    scored = any(trial.state is State.COMPLETE for trial in history.trials)
-    if sure and not (spoken and scored):
-        order = representative(space, thoughts.configs, [t.config for t in history.trials])
-        pick = Guard(history).pick((thoughts.configs[i] for i in order), lambda config: config)
-        if pick is not None and pick.verdict is Verdict.NEW:
-            reason, evidence = rationale.compute(history, pick.drawn)
-            return dataclasses.replace(
-                record, config=pick.drawn, answer=space.text(pick.drawn), tries=pick.tries,
-                rationale=reason, evidence=evidence,
-            )  # fmt: skip
-    made = optimizer.suggest(history, opinion)
-    reason, evidence = rationale.compute(history, made.config)
-    proposal = Proposal(
-        config=made.config, origin=LEANING if made.leans else optimizer.ORIGIN,
-        rationale="; ".join(filter(None, (reason, made.odds))), rationale_by="computed",
-        evidence=evidence, tries=made.tries, seed=derive(history, optimizer.NAME), note=made.note,
-        prompt_tokens=record.prompt_tokens, completion_tokens=record.completion_tokens,
-    )  # fmt: skip
-    if not made.leans:
+        return dataclasses.replace(default(history, CENTRE, note), **asked)
+    elif sure and (said := _said(history, thoughts)) is not None:
+        return said
+    origin = _origin(bool(memories), sure or not memories)
+    proposal = dataclasses.replace(_suggested(history, opinion, origin), **asked)
+    if "model" not in proposal.origin:
         return proposal
     return dataclasses.replace(
         proposal, model_digest=record.model_digest,
         prompt=record.prompt, prompt_sha256=record.prompt_sha256,
+    )  # fmt: skip
+
+
+def _opinion_of(history: History, thoughts: Thoughts) -> tuple[Opinion, bool]:
+    """Return the model's opinion, and whether it is sure of it."""
+    space = history.task.space
+    opinion = Opinion(space, thoughts.configs, TRUST)
+    rng = np.random.default_rng(derive(dataclasses.replace(history, next_number=0), "blind"))
+    blind = Opinion(space, [space.sample(rng) for _ in thoughts.configs], TRUST)
+    return opinion, opinion.spread >= SURE * blind.spread
+
+
+def _said(history: History, thoughts: Thoughts) -> Proposal | None:
+    """Return what represents the thoughts best; None once the model has spoken and been scored."""
+    space, record = history.task.space, thoughts.record
+    spoken = any(trial.proposal.origin == record.origin for trial in history.trials)
+    scored = any(trial.state is State.COMPLETE for trial in history.trials)
+    if spoken and scored:
+        return None
+    order = representative(space, thoughts.configs, [t.config for t in history.trials])
+    pick = Guard(history).pick((thoughts.configs[i] for i in order), lambda config: config)
+    if pick is None or pick.verdict is not Verdict.NEW:
+        return None
+    reason, evidence = rationale.compute(history, pick.drawn)
+    return dataclasses.replace(
+        record, config=pick.drawn, answer=space.text(pick.drawn), tries=pick.tries,
+        rationale=reason, evidence=evidence,
+    )  # fmt: skip
+
+
+def _origin(remembers: bool, thinks: bool) -> str:
+    if not remembers:
+        return LEANING
+    return remembering.WITH_MODEL if thinks else remembering.LEANING
+
+
+def _suggested(history: History, opinion: Opinion, leaning: str) -> Proposal:
+    """Return the optimiser's proposal; its origin is `leaning` where the opinion took part."""
+    made = optimizer.suggest(history, opinion)
+    reason, evidence = rationale.compute(history, made.config)
+    return Proposal(
+        config=made.config, origin=leaning if made.leans else optimizer.ORIGIN,
+        rationale="; ".join(filter(None, (reason, made.odds))), rationale_by="computed",
+        evidence=evidence, tries=made.tries, seed=derive(history, optimizer.NAME), note=made.note,
     )  # fmt: skip

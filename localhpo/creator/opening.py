@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from localhpo.creator.bayes import Bayes
@@ -12,27 +14,42 @@ from localhpo.errors import InputError, MissingExtraError, did_you_mean
 if TYPE_CHECKING:
     from localhpo.creator.agent import Agent
     from localhpo.creator.protocol import Creator
+    from localhpo.experience import Memory
     from localhpo.llm.protocol import Backend
     from localhpo.task import Task
 
-NAMES = ("hybrid", "agent", BO, *KINDS)
+REMEMBER = ("hybrid", "agent")
+"""Those that make use of past studies."""
+
+NAMES = (*REMEMBER, BO, *KINDS)
 
 
-def open_creator(task: Task, *, backend: Backend | None = None) -> Creator:
+def open_creator(
+    task: Task, *, backend: Backend | None = None, memories: Sequence[Memory] = ()
+) -> Creator:
     """Return the Creator named in the task's settings; a model is loaded where it needs one.
 
     Args:
         task: its `creator` settings say which.
         backend: serves the model, in place of the one that the settings name. It stays the
             caller's to close.
+        memories: what was good in past studies (`experience.recall`), for a Creator that
+            remembers.
 
     Raises:
-        InputError: no Creator has that name, or the one named cannot search the space.
+        InputError: no Creator has that name, or the one named cannot search the space or cannot
+            remember what it is to.
         MissingExtraError: it needs a package that is not installed. (A hybrid whose
             `on_model_error` is `engine` does without the model, and says so each time.)
         ModelError: the model, or its server, cannot be used.
     """
     name = task.creator.name
+    if task.creator.experience == "retrieve" and name in (BO, *KINDS):
+        raise InputError(
+            f'experience = "retrieve" needs a creator that remembers, {" or ".join(REMEMBER)}; '
+            f"got {name!r}",
+            hint='take another creator, or experience = "off"',
+        )
     if name in KINDS:
         check(name, task.space)
         return Engine(name)
@@ -46,16 +63,16 @@ def open_creator(task: Task, *, backend: Backend | None = None) -> Creator:
     from localhpo.creator.hybrid import Hybrid
 
     if name == "agent":
-        return _agent(task, backend)
+        return _agent(task, backend, memories)
     try:
-        return Hybrid(_agent(task, backend))
+        return Hybrid(_agent(task, backend, memories), memories=memories)
     except MissingExtraError as error:
         if task.creator.on_model_error == "stop":
             raise
-        return Hybrid(None, note=f"no language model: {error} ({error.hint})")
+        return Hybrid(None, note=f"no language model: {error} ({error.hint})", memories=memories)
 
 
-def _agent(task: Task, backend: Backend | None) -> Agent:
+def _agent(task: Task, backend: Backend | None, memories: Sequence[Memory]) -> Agent:
     from localhpo.creator.agent import Agent
     from localhpo.creator.hybrid import stand_in
 
@@ -73,4 +90,10 @@ def _agent(task: Task, backend: Backend | None) -> Agent:
             url=settings.url,
             allow_remote=settings.allow_remote,
         )
-    return Agent(backend, on_model_error=settings.on_model_error, stand_in=stand_in, owned=owned)
+    return Agent(
+        backend,
+        on_model_error=settings.on_model_error,
+        stand_in=partial(stand_in, memories=memories),
+        owned=owned,
+        memories=memories,
+    )

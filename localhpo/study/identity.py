@@ -34,6 +34,7 @@ def _changes(before: Task, now: Task) -> Iterator[str]:
         ("creator", before.creator.name, now.creator.name),
         ("backend", before.creator.backend, now.creator.backend),
         ("model", before.creator.model, now.creator.model),
+        ("experience", before.creator.experience, now.creator.experience),
         ("seed", before.seed, now.seed),
     ):
         if old != new:

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from localhpo.creator import Creator, History, open_creator
+from localhpo.creator import Creator, History
 from localhpo.errors import InputError, NoGoodTrialError, StudyLockedError, StudyNotFoundError
 from localhpo.executor import Executor
 from localhpo.scheduler.budget import Spent
@@ -34,6 +34,7 @@ from localhpo.study.callbacks import Callbacks
 from localhpo.study.hardware import Hardware
 from localhpo.study.identity import check_same
 from localhpo.study.inbox import Inbox
+from localhpo.study.pasts import open_remembering
 from localhpo.study.place import check_script, find_machine, find_place
 from localhpo.study.serving import find_tenant
 from localhpo.study.session import Session, check_task, naming_file, new_config, task_of
@@ -365,7 +366,6 @@ class Study:
         callbacks: Sequence[Callback],
     ) -> Loop:
         self._live = session.ledger.trials
-        bound = [partial(one, self) for one in callbacks]
         creator = self._creator()
         return Loop(
             task=self.task,
@@ -379,7 +379,7 @@ class Study:
             check=lambda config: hardware.refusal(config, self._live),
             estimate=lambda config: hardware.estimate_mb(config, self._live),
             observers=[
-                Callbacks(self._see, bound, self._live),
+                Callbacks(self._see, [partial(one, self) for one in callbacks], self._live),
                 hardware.accountant(session.writer),
                 *observers,
             ],
@@ -396,5 +396,5 @@ class Study:
         if self._given_creator is not None:
             return self._given_creator
         if self._opened_creator is None:
-            self._opened_creator = open_creator(self.task)
+            self._opened_creator = open_remembering(self._store, self.key, self.task)
         return self._opened_creator

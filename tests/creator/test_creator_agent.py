@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from strategies import spaces_with_configs
 
 from localhpo.creator import History, prompt
-from localhpo.creator.agent import ROUNDS, Agent, answer_tokens, representative
+from localhpo.creator.agent import ROUNDS, Agent, answer_tokens
+from localhpo.creator.choosing import representative
 from localhpo.creator.hybrid import stand_in
 from localhpo.errors import (
     BackendError,

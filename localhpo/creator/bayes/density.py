@@ -39,13 +39,31 @@ class Opinion:
 
     Attributes:
         samples: (samples, columns), encoded.
+        owner: whose opinion it is, as a rationale names it.
         trust: mean of the weight that it gets before any trial.
         spread: of the log density before it was bounded: how sure the model is.
     """
 
-    def __init__(self, space: Space, configs: Sequence[Config], trust: float) -> None:
-        """Take the configurations that the model drew."""
+    def __init__(
+        self,
+        space: Space,
+        configs: Sequence[Config],
+        trust: float,
+        *,
+        weights: Array | None = None,
+        owner: str = "the model's opinion",
+    ) -> None:
+        """Take the configurations that the model drew, or that are good for another reason.
+
+        Args:
+            space: of the configurations.
+            configs: at least one; may lack parameters of which they say nothing.
+            trust: see the attributes.
+            weights: how much each of them counts; equally by default.
+            owner: see the attributes.
+        """
         self.trust = trust
+        self.owner = owner
         self.samples = np.array([space.encode(config) for config in configs])
         self._groups = space.slices
         self._tables = []
@@ -53,7 +71,8 @@ class Opinion:
             has = np.array([parameter.name in config for config in configs])
             said = has.any() and parameter.cardinality > 1
             rows = self.samples[has][:, columns]
-            self._tables.append(_table(rows) if said else np.zeros(max(2, rows.shape[1])))
+            share = None if weights is None else weights[has]
+            self._tables.append(_table(rows, share) if said else np.zeros(max(2, rows.shape[1])))
         self._mean = float(sum(table.mean() for table in self._tables))
         self.spread = float(np.sqrt(sum(table.var() for table in self._tables)))
 
@@ -65,22 +84,34 @@ class Opinion:
         return np.tanh((total - self._mean) / max(1.0, self.spread))
 
 
-def _table(samples: Array) -> Array:
+def _table(samples: Array, weights: Array | None) -> Array:
     """Return the log density of one parameter: on a grid of [0, 1], or by category."""
     if samples.shape[1] > 1:
-        return _by_category(samples)
+        return _by_category(samples, weights)
     active = samples[:, 0]
-    count = len(active)
     grid = np.linspace(0.0, 1.0, _GRID)
-    width = max(_LEAST_WIDTH, 1.06 * float(active.std()) * count**-0.2)
+    spread = np.sqrt(
+        np.average((active - np.average(active, weights=weights)) ** 2, weights=weights)
+    )
+    width = max(_LEAST_WIDTH, 1.06 * float(spread) * _count(active, weights) ** -0.2)
     kernels = np.exp(-0.5 * ((grid[:, None] - active[None]) / width) ** 2)
     # The trapezoidal rule; numpy 1 and 2 name it differently.
     kernels /= (kernels[:-1] + kernels[1:]).sum(0) * (0.5 / (_GRID - 1))
-    return np.asarray(np.log(UNIFORM + (1.0 - UNIFORM) * kernels.mean(1)))
+    return np.asarray(
+        np.log(UNIFORM + (1.0 - UNIFORM) * np.average(kernels, axis=1, weights=weights))
+    )
 
 
-def _by_category(samples: Array) -> Array:
-    shares = samples.mean(0) / max(1e-9, float(samples.mean(0).sum()))
+def _count(samples: Array, weights: Array | None) -> float:
+    """Return how many samples of equal weight tell as much (Kish's effective sample size)."""
+    if weights is None:
+        return len(samples)
+    return float(weights.sum() ** 2 / (weights**2).sum())
+
+
+def _by_category(samples: Array, weights: Array | None) -> Array:
+    mean = np.average(samples, axis=0, weights=weights)
+    shares = mean / max(1e-9, float(mean.sum()))
     return np.asarray(np.log(UNIFORM + (1.0 - UNIFORM) * shares * samples.shape[1]))
 
 

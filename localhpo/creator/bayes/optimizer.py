@@ -144,14 +144,14 @@ def _whose(
     if opinion is None:
         return Surface(history, None), ""
     leaning = Surface(history, opinion)
-    said = f"the model's opinion weighs {leaning.weight:.2f}"
+    said = f"{opinion.owner} weighs {leaning.weight:.2f}"
     if _ended(history) < STARTUP:
         return leaning, said
     plain = Surface(history, None)
     chance = 1.0 / (1.0 + np.exp(np.clip(plain.evidence - leaning.evidence, -30.0, 30.0)))
     if rng.random() < chance:
         return leaning, f"{said}, chance {chance:.2f}"
-    return plain, f"without the model's opinion, whose chance was {chance:.2f}"
+    return plain, f"without {opinion.owner}, whose chance was {chance:.2f}"
 
 
 def _blind(history: History, opinion: Opinion | None, rng: np.random.Generator) -> Iterator[Config]:

@@ -1,0 +1,97 @@
+"""Experience in the hands of the optimiser: what was good elsewhere opens a study, then guides it.
+
+The remembered configurations (`experience.recall`) are samples of what is good, as a small
+model's are, only fewer, better founded and of unequal weight. So they are used the same way:
+the one that represents them best opens the study, and all of them together are an opinion that
+the optimiser leans on for as long as the trials agree with it.
+
+Where a small model has an opinion too, the two are mixed by `EXPERIENCE_SHARE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from localhpo.creator.bayes import Opinion
+from localhpo.creator.choosing import representative
+from localhpo.creator.guard import Guard, Verdict
+from localhpo.trial import Proposal
+
+if TYPE_CHECKING:
+    from localhpo.creator.protocol import History
+    from localhpo.experience import Memory
+    from localhpo.space import Space
+    from localhpo.trial import Config
+
+ORIGIN = "experience"
+"""Of a configuration that is taken over as it was."""
+
+LEANING = "experience+bo"
+"""Of a proposal of the optimiser that leans on what was good elsewhere."""
+
+WITH_MODEL = "model+experience+bo"
+"""Of one that leans on that and on the model's opinion."""
+
+OPENERS = 1
+"""Remembered configurations that are tried as they are."""
+
+TRUST = 1.0
+"""Weight of experience before any trial, in units of the process's own spread."""
+
+EXPERIENCE_SHARE = 0.5
+"""Of an opinion that a small model has a part in."""
+
+OWNER = "the opinion of past studies"
+BOTH = "the opinion of the model and of past studies"
+
+
+def opening(history: History, memories: Sequence[Memory]) -> Proposal | None:
+    """Return a remembered configuration; None after `OPENERS` of them, or where none is new."""
+    if sum(trial.proposal.origin == ORIGIN for trial in history.trials) >= OPENERS:
+        return None
+    order = representative(
+        history.task.space,
+        [memory.config for memory in memories],
+        [trial.config for trial in history.trials],
+        weights=[memory.weight for memory in memories],
+    )
+    pick = Guard(history).pick((memories[i] for i in order), lambda memory: memory.config)
+    if pick is None or pick.verdict is not Verdict.NEW:
+        return None
+    return Proposal(
+        config=pick.drawn.config,
+        origin=ORIGIN,
+        rationale=reason(pick.drawn),
+        rationale_by="computed",
+        tries=pick.tries,
+    )
+
+
+def reason(memory: Memory) -> str:
+    """Return in words where a configuration comes from, and why it may be good here."""
+    return (
+        f"good elsewhere: trial {memory.trial} of {memory.study} had {memory.metric} "
+        f"{memory.score:.4g}; that task is similar by {memory.similarity:.2f} "
+        f"({'; '.join(memory.reasons)})"
+    )
+
+
+def opinion(space: Space, memories: Sequence[Memory], thoughts: Sequence[Config] = ()) -> Opinion:
+    """Return what past studies, and the thoughts of a small model, say of each point.
+
+    Args:
+        space: of the study.
+        memories: at least one.
+        thoughts: configurations that the model drew.
+    """
+    weights = np.array([memory.weight for memory in memories])
+    weights /= weights.sum()
+    configs = [memory.carried for memory in memories]
+    if thoughts:
+        drawn = np.full(len(thoughts), (1.0 - EXPERIENCE_SHARE) / len(thoughts))
+        weights = np.concatenate([EXPERIENCE_SHARE * weights, drawn])
+        configs += thoughts
+    return Opinion(space, configs, TRUST, weights=weights, owner=BOTH if thoughts else OWNER)

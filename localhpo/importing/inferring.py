@@ -1,0 +1,93 @@
+"""Distributions and conditions, read off values where nobody stated them.
+
+The ranges are those of the values seen: what was never tried is not in the space. So the space
+is good for looking back, and a study that goes on should have a task file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from localhpo.errors import SpaceError
+from localhpo.space import Categorical, Float, Int, Parameter, Space
+
+LOG_FROM = 100.0
+"""Largest over smallest value, both positive, from which a range is searched by orders."""
+
+_MOST_CHOICES = 64
+"""Distinct texts of one hyperparameter: more are names or remarks, not choices."""
+
+_Rows = Sequence[Mapping[str, Any]]
+
+
+def infer(rows: _Rows) -> tuple[Space, list[str]]:
+    """Return a space that holds the rows, and notes about how it was read.
+
+    Raises:
+        SpaceError: no column varies, so there is nothing to tune.
+    """
+    parameters: list[Parameter] = []
+    notes: list[str] = []
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row[name] for row in rows if name in row]
+        if len({(isinstance(value, bool), value) for value in values}) < 2:
+            notes.append(f"{name} is left out: it is {values[0]!r} in all rows")
+        elif (parameter := _parameter(name, values)) is None:
+            notes.append(f"{name} is left out: more than {_MOST_CHOICES} texts are no choices")
+        else:
+            parameters.append(parameter)
+    if not parameters:
+        raise SpaceError(
+            "a hyperparameter must have at least two values to be tuned; none here has",
+            hint="give the space with --task task.toml",
+        )
+    notes.append("ranges are those of the values seen")
+    return Space(with_conditions(parameters, rows)), notes
+
+
+def _parameter(name: str, values: Sequence[Any]) -> Parameter | None:
+    """Return the narrowest parameter that holds the values; None where they are no choices."""
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        low, high = min(values), max(values)
+        log = low > 0 and high / low >= LOG_FROM
+        if all(float(value).is_integer() for value in values):
+            return Int(name, int(low), int(high), log=log)
+        return Float(name, float(low), float(high), log=log)
+    alike = len({type(value) for value in values}) == 1
+    texts = dict.fromkeys(value if alike else str(value) for value in values)
+    return Categorical(name, tuple(texts)) if len(texts) <= _MOST_CHOICES else None
+
+
+def with_conditions(parameters: Sequence[Parameter], rows: _Rows) -> list[Parameter]:
+    """Return the parameters, with a condition where values of another one explain the gaps.
+
+    A hyperparameter that some rows lack depends on a categorical one that all rows have when no
+    value of that goes with rows of both kinds.
+    """
+    always = [
+        p for p in parameters if isinstance(p, Categorical) and all(p.name in row for row in rows)
+    ]
+    return [
+        p
+        if all(p.name in row for row in rows)
+        else next((made for parent in always if (made := _given(p, parent, rows))), p)
+        for p in parameters
+    ]
+
+
+def _given(child: Parameter, parent: Categorical, rows: _Rows) -> Parameter | None:
+    """Return the child under a condition on the parent; None where that explains nothing."""
+    having = {row[parent.name] for row in rows if child.name in row}
+    lacking = {row[parent.name] for row in rows if child.name not in row}
+    if having & lacking:
+        return None
+    return replace(child, when={parent.name: tuple(v for v in parent.values if v in having)})
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number, and no boolean."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)

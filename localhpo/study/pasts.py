@@ -1,0 +1,102 @@
+"""The past studies of a store: what a new one may learn from, and what is kept out of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from localhpo.creator import Creator, open_creator
+from localhpo.errors import LocalHPOError, StudyNotFoundError
+from localhpo.experience import Past, recall
+from localhpo.store import Event, Store, StudyRecord
+from localhpo.study.session import task_of
+from localhpo.trial import Trial
+
+if TYPE_CHECKING:
+    from localhpo.task import Task
+
+PRIVACY = "privacy"
+"""Kind of the event by which a stored study is made private, or is no longer; the last counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A study that could not be read, and why."""
+
+    study: str
+    reason: str
+
+
+def past_studies(
+    store: Store, *, other_than: str = "", before: float | None = None
+) -> tuple[list[Past], list[Unreadable]]:
+    """Return the studies of a store, the oldest first, and those that cannot be read.
+
+    Args:
+        store: where they are.
+        other_than: name of a study to leave out.
+        before: only what was known then, in seconds since the epoch: so a study that is resumed
+            remembers what it remembered at its start.
+
+    Raises:
+        StoreError: the store cannot be listed.
+    """
+    limit = time.time() if before is None else before
+    found: list[Past] = []
+    unreadable: list[Unreadable] = []
+    for record in store.studies():
+        if record.name == other_than or record.created_at > limit:
+            continue
+        try:
+            found.append(_past(store, record, limit))
+        except LocalHPOError as error:
+            unreadable.append(Unreadable(record.name, str(error)))
+    return found, unreadable
+
+
+def open_remembering(store: Store, key: str, task: Task) -> Creator:
+    """Return the Creator of a study, with what it may remember where its task says so.
+
+    Raises:
+        InputError, MissingExtraError, ModelError: as `open_creator`.
+        StoreError: the store cannot be listed.
+    """
+    if task.creator.experience != "retrieve":
+        return open_creator(task)
+    try:
+        before = store.study(key).created_at
+    except StudyNotFoundError:
+        before = None
+    pasts, _ = past_studies(store, other_than=key, before=before)
+    return open_creator(task, memories=recall(task, pasts))
+
+
+def set_private(store: Store, key: str, private: bool) -> None:
+    """Keep a stored study out of all learning, or let it count again.
+
+    Raises:
+        StudyNotFoundError: there is no such study.
+        StudyLockedError: another process runs it.
+    """
+    with store.writer(key) as writer:
+        word = "private" if private else "no longer private"
+        writer.event(PRIVACY, f"the study is {word}", data={"private": private})
+        writer.sync()
+
+
+def _past(store: Store, record: StudyRecord, limit: float) -> Past:
+    task = task_of(record)
+    trials = tuple(trial for trial in store.trials(record.name) if _ended_by(trial, limit))
+    private = _is_private(task, store.events(record.name))
+    return Past(record.name, task, trials, private=private)
+
+
+def _ended_by(trial: Trial, limit: float) -> bool:
+    return trial.finished_at is not None and trial.finished_at <= limit
+
+
+def _is_private(task: Task, events: Iterable[Event]) -> bool:
+    said = [bool(event.data.get("private")) for event in events if event.kind == PRIVACY]
+    return said[-1] if said else task.private

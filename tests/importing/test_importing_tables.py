@@ -1,0 +1,212 @@
+"""CSV, JSON and exports of W&B: what is read, what is left, and what space is read off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from localhpo.errors import InputError, SpaceError
+from localhpo.importing import Left, Plan, Source, plan, read
+from localhpo.importing.inferring import infer
+from localhpo.space import Categorical, Float, Int, Ordinal, Space
+from localhpo.trial import Trial
+
+Written = Callable[..., Source]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Written:
+    def write(text: str, name: str = "past.csv", **options: Any) -> Source:
+        path = tmp_path / name
+        path.write_text(text)
+        return read(str(path), **options)
+
+    return write
+
+
+CSV = """\
+trial,lr,depth,opt,loss,state
+0,1e-4,3,adam,0.5,complete
+1,0.1,8,sgd,,failed
+2,1e-2,5,adam,0.25,COMPLETE
+3,1e-3,5,sgd,0.3,pruned
+4,1e-3,4,sgd,0.3,running
+5,1e-3,4,sgd,0.3,exploded
+6,1e-3,4,sgd,oh,complete
+7,1e-3,4,sgd,0.3
+"""
+
+
+def test_rows_of_a_csv_are_read_and_bad_ones_are_listed(written: Written) -> None:
+    source = written(CSV, metric="loss")
+    assert [(row.where, row.ending, row.score) for row in source.rows] == [
+        ("line 2", "complete", 0.5),
+        ("line 3", "failed", None),
+        ("line 4", "complete", 0.25),
+        ("line 5", "pruned", 0.3),
+    ]
+    assert source.rows[0].values == {"lr": 1e-4, "depth": 3, "opt": "adam"}
+    assert set(source.left) == {
+        Left("line 6", "it has not ended"),
+        Left("line 7", "its state 'exploded' is not known"),
+        Left("line 8", "loss must be a number, got 'oh'"),
+        Left("line 9", "it has 5 cells, the header 6"),
+    }
+
+
+def test_the_space_is_read_off_the_values(written: Written) -> None:
+    planned = plan(written(CSV, metric="loss"), None)
+    assert list(planned.space) == [
+        Float("lr", 1e-4, 0.1, log=True),
+        Int("depth", 3, 8),
+        Categorical("opt", ("adam", "sgd")),
+    ]
+    assert len(planned.taken) == 4
+    assert "ranges are those of the values seen" in planned.notes
+
+
+WANDB = """\
+"Name","State","Runtime","Sweep","lr","batch_size","_step","val_loss","Created"
+"rosy-1","finished","12","s1","0.01","32","100","0.41","2026-01-01"
+"cold-2","crashed","3","s1","0.5","64","7","","2026-01-01"
+"warm-3","finished","11","s1","0.02","64","100","NaN","2026-01-01"
+"""
+
+
+def test_an_export_of_a_sweep_is_read(written: Written) -> None:
+    source = written(WANDB, metric="val_loss")
+    assert source.kind == "W&B export"
+    assert [row.ending for row in source.rows] == ["complete", "failed", "complete"]
+    assert source.rows[0].values == {"lr": 0.01, "batch_size": 32}
+    assert "_step" in source.notes[0]
+
+
+def test_a_prefix_tells_hyperparameters_from_the_rest(written: Written) -> None:
+    frame = "number,value,params_x,params_y,user_attrs_a,state\n0,1.5,0.1,3,9,COMPLETE\n"
+    source = written(frame)
+    assert source.metric == "value"
+    assert source.rows[0].values == {"x": 0.1, "y": 3}
+    nested = [{"config": {"x": 1, "y": "a"}, "summary": {"z": 1}, "score": 2.0}]
+    assert written(json.dumps(nested), "past.json").rows[0].values == {"x": 1, "y": "a"}
+
+
+def test_json_lines_that_are_torn_are_listed(written: Written) -> None:
+    source = written('{"x": 1, "loss": 2.0}\n{"x": \n[1]\n', "past.jsonl", metric="loss")
+    assert len(source.rows) == 1
+    assert [left.where for left in source.left] == ["line 2", "line 3"]
+
+
+def test_columns_can_be_named(written: Written) -> None:
+    source = written("a,b,acc,loss\n1,2,0.5,0.7\n", metric="loss", params=["a", "b"])
+    assert source.rows[0].values == {"a": 1, "b": 2}
+    assert source.notes == ("columns that are not read: acc",)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("a,loss\n1,2\n", {}, "must have a column value, score or objective"),
+        ("a,loss\n1,2\n", {"metric": "los"}, "must have a column 'los'"),
+        ("a,loss\n1,2\n", {"metric": "loss", "params": ["b"]}, "lacks b"),
+        ("a,loss\n", {}, "holds no trials"),
+        ("", {}, "holds no trials"),
+        ("[1, 2", {}, "is not valid JSON"),
+        ("[1, 2]", {}, "holds no trials"),
+    ],
+)
+def test_what_cannot_be_read_is_an_error(
+    written: Written, text: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        written(text, **options)
+
+
+def test_binary_and_missing_files_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(b"\xff\xfe\x00\x81")
+    for name in ("x.bin", "nowhere.csv"):
+        with pytest.raises(InputError, match="cannot be read"):
+            read(str(tmp_path / name))
+
+
+def planned_into(space: Space, source: Source, trials: tuple[Trial, ...] = ()) -> Plan:
+    return plan(source, space, trials)
+
+
+def test_a_given_space_is_heeded(written: Written) -> None:
+    space = Space([Float("lr", 1e-3, 1.0, log=True), Ordinal("batch_size", ("32", "64"))])
+    planned = planned_into(space, written(WANDB.replace("0.5", "5.0"), metric="val_loss"))
+    assert [one.config for one in planned.taken] == [
+        {"lr": 0.01, "batch_size": "32"},
+        {"lr": 0.02, "batch_size": "64"},
+    ]
+    (left,) = planned.left
+    assert left.where == "line 3"
+    assert "lr must be a number from 1e-3 to 1e0" in left.reason
+
+
+def test_values_of_inactive_hyperparameters_are_dropped(written: Written) -> None:
+    space = Space(
+        [
+            Categorical("booster", ("tree", "dart")),
+            Float("drop", 0.0, 1.0, when={"booster": ("dart",)}),
+        ]
+    )
+    table = "booster,drop,extra,score\ntree,0.5,1,1.0\ndart,0.5,2,2.0\n"
+    planned = planned_into(space, written(table))
+    assert [one.config for one in planned.taken] == [
+        {"booster": "tree"},
+        {"booster": "dart", "drop": 0.5},
+    ]
+    assert "not in the space, and dropped: extra" in planned.notes
+
+
+def test_a_configuration_is_taken_once_and_complete_where_it_can_be(
+    written: Written, make_trial: Callable[..., Trial]
+) -> None:
+    space = Space([Int("x", 0, 9)])
+    table = "x,score,state\n1,,failed\n1,5.0,complete\n1,6.0,complete\n2,1.0,complete\n"
+    planned = planned_into(space, written(table), (make_trial(0, {"x": 2}, score=1.0),))
+    assert [one.row.where for one in planned.taken] == ["line 3"]
+    assert {left.where for left in planned.left} == {"line 2", "line 4"}
+    assert planned.known == 1
+
+
+def test_what_never_varies_is_no_hyperparameter() -> None:
+    space, notes = infer([{"x": 1, "device": "cpu"}, {"x": 2, "device": "cpu"}])
+    assert space.names == ("x",)
+    assert "device is left out: it is 'cpu' in all rows" in notes
+    with pytest.raises(SpaceError, match="at least two values"):
+        infer([{"x": 1}, {"x": 1}])
+
+
+def test_mixed_kinds_are_choices() -> None:
+    space, _ = infer([{"depth": 3}, {"depth": "auto"}, {"depth": True}])
+    assert space["depth"] == Categorical("depth", ("3", "auto", "True"))
+
+
+values: st.SearchStrategy[Any] = (
+    st.integers(-1000, 1000)
+    | st.floats(-1e6, 1e6).filter(lambda x: x == 0 or abs(x) > 1e-200)
+    | st.booleans()
+    | st.sampled_from(["a", "b", "c"])
+)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("xyz"), values, min_size=1), min_size=2))
+def test_an_inferred_space_holds_the_complete_rows(rows: list[Mapping[str, Any]]) -> None:
+    from localhpo.importing.plan import _fitted
+
+    try:
+        space, _ = infer(rows)
+    except SpaceError:
+        return
+    for row in rows:
+        config = _fitted(space, row)
+        if all(p.name in config or not space.is_active(p.name, config) for p in space):
+            space.canonical(config)
