@@ -7,7 +7,6 @@ It tells how soon a Creator with a certain model would have found what is good t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 
@@ -58,7 +57,7 @@ class Replayer:
         for seed in range(self._seeds):
             rows = simulation.run(problem, creator, seed=seed, trials=self._trials)
             regrets = [sign * row.score for row in rows if row.score is not None]
-            means.append(fmean(accumulate(regrets, min)))
+            means.append(float(np.minimum.accumulate(regrets).mean()))
         return fmean(means)
 
     def close(self) -> None:

@@ -44,9 +44,10 @@ def open_creator(
         ModelError: the model, or its server, cannot be used.
     """
     name = task.creator.name
-    if task.creator.experience == "retrieve" and name in (BO, *KINDS):
+    experience = task.creator.experience
+    if experience != "off" and name in (BO, *KINDS):
         raise InputError(
-            f'experience = "retrieve" needs a creator that remembers, {" or ".join(REMEMBER)}; '
+            f'experience = "{experience}" needs a creator that remembers, {" or ".join(REMEMBER)}; '
             f"got {name!r}",
             hint='take another creator, or experience = "off"',
         )

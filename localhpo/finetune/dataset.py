@@ -1,4 +1,4 @@
-"""Past studies -> examples: a prompt as inference renders it, and answers that hindsight calls good.
+"""Past studies -> examples: a prompt as inference renders it, and answers good in hindsight.
 
 A study gives several prompts, cut at several points of its history. The one without any trial
 counts most: a small model is asked that alone (`creator.hybrid`), and whoever is asked later has
@@ -162,9 +162,7 @@ def question(
     raise InputError(f"the prompt of task {history.task.name} does not fit model {model.name}")
 
 
-def answer(
-    history: History, config: dict[str, Value], model: Model, shown: Sequence[int]
-) -> str:
+def answer(history: History, config: dict[str, Value], model: Model, shown: Sequence[int]) -> str:
     """Return the text that the model is to answer, checked against the grammar's own reader.
 
     A model that talks also gives the reason that is computed from the trials.
@@ -176,12 +174,11 @@ def answer(
     text = space.text(config)
     if chat:
         reason, evidence = rationale.compute(history, config)
-        said = "".join(c if c.isprintable() else " " for c in reason)[: MAX_ANALYSIS]
-        cited = [number for number in evidence if number in shown][: MAX_EVIDENCE]
+        said = "".join(c if c.isprintable() else " " for c in reason)[:MAX_ANALYSIS]
+        cited = [number for number in evidence if number in shown][:MAX_EVIDENCE]
         text = (
             f'{{"analysis":{json.dumps(said, ensure_ascii=False)},"config":{text},'
             f'"evidence":{json.dumps(cited, separators=(",", ":"))}}}'
         )
     grammar.parse(text, space, rationale=chat, trials=shown)
     return text
-

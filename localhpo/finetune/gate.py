@@ -76,6 +76,8 @@ def _verdict(pairs: Sequence[Pair], numbers: Mapping[str, float]) -> tuple[Gate,
 
 
 def _numbers(pairs: Sequence[Pair]) -> dict[str, float]:
+    if not pairs:
+        return {"held_out_tasks": 0}
     return {
         "held_out_tasks": len(pairs),
         "base_loss": fmean(pair.base_loss for pair in pairs),

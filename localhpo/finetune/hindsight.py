@@ -1,9 +1,9 @@
 """What should have been tried: good configurations of a task, known only afterwards.
 
 Twenty trials show a few good configurations, and by luck where they lie exactly. So a process is
-fitted to the trials of each study (`creator.bayes.surrogate`), and what a model is to answer is drawn
-from trials and crosses of good ones, by what the process expects of them there and on the similar
-tasks of the same space: the least mean regret over its owner's problems is what a first trial on
+fitted to the trials of each study (`creator.bayes.surrogate`), and what a model is to answer is
+drawn from trials and crosses of good ones, by what the process expects of them there and on the
+similar tasks: the least mean regret over its owner's problems is what a first trial on
 the next one wants.
 
 Regret: 0 is the best that is known of a task, 1 its median trial. Shapes: S studies,
@@ -84,9 +84,9 @@ def of(past: Past, others: Sequence[Past], rng: np.random.Generator) -> Hindsigh
     studies = [past, *peers]
     refused = {space.key(t.config) for t in past.trials if t.state is State.FAILED}
     configs = _candidates(studies, space, refused, rng)
-    regrets = np.array([
-        expected_regret(space, study.task.direction, study.trials)(configs) for study in studies
-    ])
+    regrets = np.array(
+        [expected_regret(space, study.task.direction, study.trials)(configs) for study in studies]
+    )
     similar = regrets[1:].mean(axis=0) if peers else regrets[0]
     return Hindsight(space, configs, regrets[0], similar)
 

@@ -20,8 +20,10 @@ TARGETS = "all-linear"
 DROPOUT = 0.05
 """Of an adapter's input: past studies are few."""
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                    "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja")  # fmt: skip
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
+    "vocab.json", "merges.txt", "chat_template.jinja",
+)  # fmt: skip
 
 
 class Trainee:

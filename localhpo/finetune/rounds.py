@@ -103,7 +103,7 @@ def tune(
         "steps": progress.step, "of_steps": progress.steps, "seconds": round(progress.seconds, 1),
         "examples": len(learnt), "answers": sum(len(e.answers) for e in learnt),
     }  # fmt: skip
-    card = shelving.card_of(draft, base, method, what.split.train, made)
+    card = shelving.card_of(draft, base, method, what.split, made)
     versions.write(card, draft)
     losses = _by_study(tested, base_losses), _by_study(tested, tuned_losses)
     verdict = judge(_pairs(what.split.held_out, losses, replay, base.folder, draft), force=force)

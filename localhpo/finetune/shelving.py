@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from localhpo.errors import CardError, InputError
-from localhpo.experience import Past
+from localhpo.finetune.dataset import Split
 from localhpo.finetune.gate import Verdict
 from localhpo.llm import adding, cards, versions
 from localhpo.llm.card import Card
@@ -66,7 +66,7 @@ def new_name(base: Base) -> str:
 
 
 def card_of(
-    folder: Path, base: Base, method: Method, studies: Sequence[Past], made: Mapping[str, Any]
+    folder: Path, base: Base, method: Method, split: Split, made: Mapping[str, Any]
 ) -> Card:
     """Return the card of what was trained, which no gate has seen yet.
 
@@ -74,9 +74,10 @@ def card_of(
         folder: with its files.
         base: what it was made from.
         method: what was trained of it.
-        studies: that it was trained on.
+        split: what it was trained on, and what tests it.
         made: how: settings, seconds, steps.
     """
+    studies = split.train
     names = {name for past in studies for name in past.task.space.names}
     return dataclasses.replace(
         base.card,
@@ -98,6 +99,7 @@ def card_of(
             gate="undecided",
             why="no gate has seen it",
             studies=tuple(past.study for past in studies),
+            held_out=tuple(past.study for past in split.held_out),
             trials=sum(len(past.scored) for past in studies),
             made_at=time.time(),
         ),

@@ -8,6 +8,7 @@
     gate = "accepted"                # refused, undecided, forced, withdrawn
     why = "in words"
     studies = ["water/main"]
+    held_out = ["cover/main"]
     trials = 160
     made_at = 1790000000.0
 
@@ -56,6 +57,8 @@ class Tuned:
     why: str
     studies: tuple[str, ...]
     """That it was trained on."""
+    held_out: tuple[str, ...]
+    """Whose tasks the gate tested it on."""
     trials: int
     """Of them."""
     made_at: float
@@ -78,7 +81,7 @@ def parse(table: Any, path: Path) -> Tuned:
     names = [f.name for f in fields(Tuned)]
     if not isinstance(table, dict) or set(table) != set(names):
         raise CardError(f"{path}: [tuned] must hold {', '.join(names)}, but is {table!r}")
-    kinds = {"trials": int, "made_at": int | float, "studies": list}
+    kinds = {"trials": int, "made_at": int | float, "studies": list, "held_out": list}
     for name in names:
         if not isinstance(table[name], kinds.get(name, str)):
             raise CardError(f"{path}: [tuned] {name} cannot be {table[name]!r}")
@@ -88,4 +91,5 @@ def parse(table: Any, path: Path) -> Tuned:
                 f"{path}: [tuned] {name} must be one of {', '.join(allowed)}, "
                 f"but is {table[name]!r}"
             )
-    return Tuned(**{**table, "studies": tuple(table["studies"])})
+    lists = {name: tuple(table[name]) for name in ("studies", "held_out")}
+    return Tuned(**{**table, **lists})

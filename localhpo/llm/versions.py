@@ -61,20 +61,19 @@ def named(base: str) -> str:
     return card.name
 
 
-def roll_back(base: str) -> tuple[Card, Card | None]:
-    """Withdraw the version in use; return it, and the one that takes its place.
+def roll_back(base: str) -> Card | None:
+    """Withdraw the version in use, and return it; None where the base itself is in use.
 
     Raises:
-        InputError: none is in use.
         CardError: the card cannot be written.
     """
     card = current(base)
     if card is None or card.tuned is None:
-        raise InputError(f"there is nothing to roll back: {base} itself is in use")
+        return None
     gone = dataclasses.replace(card.tuned, gate="withdrawn", why=f"rolled back; {card.tuned.why}")
     card = dataclasses.replace(card, tuned=gone)
     write(card, cards.shelf() / card.name)
-    return card, current(base)
+    return card
 
 
 def write(card: Card, folder: Path) -> None:

@@ -110,6 +110,7 @@ def _merged(network: PreTrainedModel, adapter: Path) -> PreTrainedModel:
 
 
 def default_device() -> str:
+    """Return a GPU where there is one, as torch names it."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
