@@ -37,4 +37,3 @@ def make_past(number, *, trials=8, fails=1, space=SPACE, study="main"):
             score = number + space.distance(config, BEST)
             made.append(Trial(i, State.COMPLETE, proposal, score=score))
     return Past(f"{task.name}/{study}", task, tuple(made))
-

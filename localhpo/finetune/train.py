@@ -1,8 +1,8 @@
 """Trains a model on examples, within a time; goes on after a kill where it was.
 
 A step reads several rows. Their order is drawn anew for each pass over the examples, from the
-seed and the number of the pass, so that a checkpoint is the trained weights, the optimizer and the
-number of the step. The rate warms up and falls with the share of the steps, or of the minutes if
+seed and the number of the pass, and dropout anew for each step, so that a checkpoint is the trained
+weights, the optimizer and the number of the step. The rate warms up and falls with the share of the steps, or of the minutes if
 those run out first.
 """
 
@@ -115,7 +115,6 @@ def run(
     if not examples:
         raise InputError("there is no example to train on")
     torch.set_num_threads(settings.threads)
-    torch.manual_seed(settings.seed)
     optimizer = torch.optim.AdamW(
         trainee.trained().values(), lr=0.0, betas=(0.9, 0.99), weight_decay=settings.weight_decay
     )
@@ -131,6 +130,7 @@ def run(
             break
         for group in optimizer.param_groups:
             group["lr"] = (settings.rate or RATES[settings.method]) * _factor(share)
+        torch.manual_seed(settings.seed + state.step)  # dropout, the same after a kill
         loss = _step(trainee, rows, optimizer)
         state.advance(time.monotonic() - started)
         progress = _progress(state, plan.steps, loss, settings)
