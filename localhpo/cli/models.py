@@ -165,7 +165,7 @@ def _changes(name: str) -> list[str]:
 
 
 def _list(as_json: bool) -> None:
-    from localhpo.cli import _model_views, _output
+    from localhpo.cli import _finetune_views, _model_views, _output
     from localhpo.llm.cards import entries
     from localhpo.llm.profiles import profiles
 
@@ -180,6 +180,9 @@ def _list(as_json: bool) -> None:
         _output.print_json(records)
         return
     _output.show(_model_views.models_table(found))
+    if tuned := [entry.card for entry in found if entry.card and entry.card.tuned]:
+        click.echo()
+        _output.show(_finetune_views.versions_table(tuned))
     others = [profile for profile in profiles().values() if profile.name not in added]
     click.echo("\nNot here, but known, as published; unverified until you add a folder:\n")
     _output.show(_model_views.profiles_table(others))

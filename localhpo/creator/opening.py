@@ -44,9 +44,10 @@ def open_creator(
         ModelError: the model, or its server, cannot be used.
     """
     name = task.creator.name
-    if task.creator.experience == "retrieve" and name in (BO, *KINDS):
+    experience = task.creator.experience
+    if experience != "off" and name in (BO, *KINDS):
         raise InputError(
-            f'experience = "retrieve" needs a creator that remembers, {" or ".join(REMEMBER)}; '
+            f'experience = "{experience}" needs a creator that remembers, {" or ".join(REMEMBER)}; '
             f"got {name!r}",
             hint='take another creator, or experience = "off"',
         )
@@ -79,11 +80,14 @@ def _agent(task: Task, backend: Backend | None, memories: Sequence[Memory]) -> A
     settings = task.creator
     owned = backend is None
     if backend is None:
-        from localhpo.llm import open_backend
+        from localhpo.llm import cards, open_backend, versions
 
+        model = settings.model
+        if settings.experience == "finetuned":
+            model = versions.named(model or cards.DEFAULT)
         backend = open_backend(
             settings.backend,
-            model=settings.model,
+            model=model,
             url=settings.url,
             allow_remote=settings.allow_remote,
         )

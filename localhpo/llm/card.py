@@ -28,6 +28,8 @@ Written by `localhpo models add`, for a model that a user brings:
     enable_thinking = false
 
     [memory]                         # `localhpo.llm.memory.Memory`
+
+Written by `localhpo finetune`: `[tuned]` and `[gate]` (`localhpo.llm.tuned`).
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from localhpo.errors import CardError, did_you_mean
+from localhpo.llm import tuned
 from localhpo.llm.memory import Memory
+from localhpo.llm.tuned import Tuned
 
 CARD = "card.toml"
 
@@ -82,6 +86,20 @@ class Card:
     """What its turn begins with before the answer: it ends a thought that the template opens."""
     memory: Memory | None = None
     """What it needs on a device; None where nobody has worked it out."""
+    tuned: Tuned | None = None
+    """Where it comes from; None for a model that was not fine-tuned here."""
+    gate: Mapping[str, Any] = field(default_factory=dict)
+    """What the gate of a fine-tuned model measured."""
+
+    @property
+    def identity(self) -> str:
+        """What a proposal records: the digest, behind that of the base where there is one."""
+        return f"{self.tuned.base_digest}+{self.digest}" if self.tuned else self.digest
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether its files change a base, and are no model alone."""
+        return self.tuned is not None and self.tuned.method == "lora"
 
     @property
     def digest(self) -> str:
@@ -105,6 +123,7 @@ def render(card: Card) -> str:
     lines += [f"{key} = {_toml(getattr(card, key))}" for key in _LISTS]
     tables = {key: getattr(card, key) for key in _TABLES}
     tables["memory"] = asdict(card.memory) if card.memory else {}
+    tables["tuned"] = asdict(card.tuned) if card.tuned else {}
     for key, table in tables.items():
         if table or key in _ALWAYS:
             lines += ["", f"[{key}]", *(f"{_toml_key(k)} = {_toml(v)}" for k, v in table.items())]
@@ -130,6 +149,8 @@ def parse(table: Mapping[str, Any], path: Path) -> Card:
     values |= {key: _table(table, key, holds, path) for key, holds in _TABLES.items()}
     if "memory" in table:
         values["memory"] = _memory(table["memory"], path)
+    if "tuned" in table:
+        values["tuned"] = tuned.parse(table["tuned"], path)
     if values["prompt"] not in ("chat", "compact"):
         raise CardError(f"{path}: prompt must be 'chat' or 'compact', but is {values['prompt']!r}")
     _check_files(values["files"], path)
@@ -145,6 +166,7 @@ _TABLES: Mapping[str, Callable[[Any], bool]] = {
     "made": _is_fact,
     "measured": _is_fact,
     "chat_template_kwargs": _is_fact,
+    "gate": _is_fact,
 }
 _ALWAYS = ("files", "made", "measured")
 """Tables that are written even where they are empty."""

@@ -24,6 +24,7 @@ from localhpo import resources
 from localhpo.errors import CardError, InputError, did_you_mean
 from localhpo.llm.card import CARD, Card, digest_of, parse, render
 from localhpo.llm.hashing import file_sha256
+from localhpo.llm.tuned import templates_sha256
 
 __all__ = [
     "CARD",
@@ -31,6 +32,7 @@ __all__ = [
     "Card",
     "Entry",
     "available",
+    "base_of",
     "checked",
     "differences",
     "entries",
@@ -101,6 +103,39 @@ def checked(folder: Path) -> Card | None:
     card = load(folder)
     verify(folder, card)
     return card
+
+
+def base_of(folder: Path, card: Card | None) -> Path:
+    """Return the folder that the weights are loaded from: the base's for an adapter.
+
+    Raises:
+        CardError: a fine-tuned model whose base or prompt is not the one that it was trained on.
+    """
+    if card is None or card.tuned is None:
+        return folder
+    if templates_sha256(card.prompt) != card.tuned.prompt_sha256:
+        raise CardError(
+            f"model {card.name} was trained on other prompts than this version of LocalHPO has",
+            hint="train it again: localhpo finetune",
+        )
+    if not card.is_adapter:
+        return folder
+    try:
+        base = find(card.tuned.base)
+    except InputError as exc:
+        raise CardError(
+            f"model {card.name} needs its base {card.tuned.base}, which is not here",
+            hint="add it: localhpo models add",
+        ) from exc
+    theirs = checked(base)
+    digest = theirs.digest if theirs else fingerprint(base)
+    if digest != card.tuned.base_digest:
+        raise CardError(
+            f"model {card.name} was trained on a base of digest {card.tuned.base_digest}, but "
+            f"{card.tuned.base} is {digest} here",
+            hint="put that base back, or train again: localhpo finetune",
+        )
+    return base
 
 
 def verify(folder: Path, card: Card) -> None:

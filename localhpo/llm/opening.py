@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from localhpo.errors import InputError, did_you_mean
 from localhpo.llm.protocol import Backend
+from localhpo.llm.tuned import ADAPTER_RANK
 
 if TYPE_CHECKING:
     from localhpo.llm.scripted import Script
@@ -79,19 +80,31 @@ _TAKEN_BY: Mapping[str, str] = {
 
 
 def _transformers(choice: Choice) -> Backend:
-    from localhpo.llm import cards
+    from localhpo.llm import cards, versions
     from localhpo.llm.transformers import TransformersBackend
 
     folder = cards.find(choice.model or cards.DEFAULT)
+    versions.check_in_use(folder)
     return TransformersBackend(folder, device=choice.device, threads=choice.threads)
 
 
 def _vllm(choice: Choice) -> Backend:
-    from localhpo.llm import cards
+    from localhpo.llm import cards, versions
     from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 
     folder = cards.find(choice.model or cards.DEFAULT)
-    return VllmBackend(ManagedServer(folder, Settings(threads=choice.threads)))
+    versions.check_in_use(folder)
+    base = cards.base_of(folder, cards.checked(folder))
+    if base == folder:
+        return VllmBackend(ManagedServer(folder, Settings(threads=choice.threads)))
+    settings = Settings(threads=choice.threads, adapter_rank=ADAPTER_RANK)
+    backend = VllmBackend(ManagedServer(base, settings))
+    try:
+        backend.use_adapter(folder)
+    except BaseException:
+        backend.close()
+        raise
+    return backend
 
 
 def _openai(choice: Choice) -> Backend:

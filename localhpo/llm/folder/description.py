@@ -20,7 +20,7 @@ def describe(folder: Path, card: Card | None, context_length: int, deterministic
     switch = _switch(folder, card)
     return Model(
         name=card.name if card else folder.resolve().name,
-        digest=card.digest if card else cards.fingerprint(folder),
+        digest=card.identity if card else cards.fingerprint(folder),
         context_length=context_length,
         prompt=card.prompt if card else "chat",
         deterministic=deterministic,

@@ -12,12 +12,10 @@ from localhpo.errors import BackendError, CardError
 from localhpo.llm import cards, seeds
 from localhpo.llm.folder import description
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
-from localhpo.llm.quoting import quoting
 from localhpo.llm.transformers import loading
+from localhpo.llm.transformers.rendering import Renderer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
     from localhpo.llm.transformers.decoding import Decoder
 
 
@@ -32,7 +30,7 @@ class TransformersBackend:
         """Verify the folder against its card, where it has one, and load it.
 
         Args:
-            folder: In Hugging Face layout, weights as safetensors.
+            folder: In Hugging Face layout, weights as safetensors; or an adapter of such a one.
             device: As torch names it; a GPU where there is one by default.
             threads: Of torch, while this backend works.
 
@@ -42,15 +40,14 @@ class TransformersBackend:
             MissingExtraError: torch, transformers or llguidance is not installed.
         """
         card = cards.checked(folder)
+        base = cards.base_of(folder, card)
         loading.import_libraries()
         from localhpo.llm.transformers.decoding import Decoder
         from localhpo.llm.transformers.network import Network
 
         self._threads = threads
         with self._working():
-            loaded = loading.load(folder, device)
-            self._tokenizer = loaded.tokenizer
-            self._as_data = quoting(_control_tokens(loaded.tokenizer))
+            loaded = loading.load(base, device, adapter=folder if base != folder else None)
             self._decoder: Decoder | None = Decoder(
                 Network(loaded.network), loaded.grammar_tokenizer
             )
@@ -60,6 +57,7 @@ class TransformersBackend:
             card.context_length if card else _context_length(loaded.network.config),
             deterministic=loaded.network.device.type == "cpu",
         )
+        self._prompts = Renderer(loaded.tokenizer, self._model)
 
     @property
     def model(self) -> Model:
@@ -68,7 +66,7 @@ class TransformersBackend:
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return the tokens of the rendered prompt."""
-        return len(self._render(messages))
+        return len(self._prompts.tokens(messages))
 
     def generate(
         self,
@@ -86,7 +84,7 @@ class TransformersBackend:
         if self._decoder is None:
             raise BackendError("the backend is closed")
         started = time.perf_counter()
-        prompt = self._render(messages)
+        prompt = self._prompts.tokens(messages)
         self._check_room(len(prompt), max_tokens)
         sampling = Sampling(seeds.spread(seed, n), temperature, max_tokens)
         with self._working():
@@ -117,28 +115,6 @@ class TransformersBackend:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _render(self, messages: Sequence[Message]) -> list[int]:
-        """Return the tokens of the prompt: by the chat template, if the tokenizer has one."""
-        from jinja2 import TemplateError
-
-        if not self._tokenizer.chat_template:
-            text = "\n\n".join(self._as_data(message.content) for message in messages)
-            return list(self._tokenizer(text, verbose=False)["input_ids"])
-        try:
-            text = self._tokenizer.apply_chat_template(
-                [{"role": m.role, "content": self._as_data(m.content)} for m in messages],
-                tokenize=False,
-                add_generation_prompt=True,
-                **self._model.chat_template_kwargs,
-            )
-        except TemplateError as exc:
-            raise BackendError(
-                f"the chat template of model {self._model.name} refuses the messages: {exc}"
-            ) from exc
-        text += self._model.answer_prefix
-        tokens = self._tokenizer(text, add_special_tokens=False, verbose=False)
-        return list(tokens["input_ids"])
-
     def _check_room(self, prompt_tokens: int, max_tokens: int) -> None:
         if not prompt_tokens:
             raise BackendError("the prompt is empty")
@@ -165,10 +141,6 @@ class TransformersBackend:
             ) from exc
         finally:
             torch.set_num_threads(before)
-
-
-def _control_tokens(tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
 
 
 def _context_length(config: object) -> int:

@@ -43,12 +43,13 @@ def import_libraries() -> None:
         ) from exc
 
 
-def load(folder: Path, device: str | None = None) -> Loaded:
+def load(folder: Path, device: str | None = None, *, adapter: Path | None = None) -> Loaded:
     """Load a folder whose files are known to be safe.
 
     Args:
         folder: In Hugging Face layout.
         device: As torch names it; a GPU where there is one by default.
+        adapter: Of LoRA, as peft writes it; merged into the weights.
 
     Raises:
         CardError: the folder is not a complete model.
@@ -61,7 +62,9 @@ def load(folder: Path, device: str | None = None) -> Loaded:
     try:
         with _quiet():
             tokenizer = _tokenizer(folder)
-            network = _network(folder, on_cpu=(device or _device()).startswith("cpu"))
+            network = _network(folder, on_cpu=(device or default_device()).startswith("cpu"))
+            if adapter is not None:
+                network = _merged(network, adapter)
     # What transformers raises for a damaged or unknown folder, from its many places.
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as exc:
         raise CardError(
@@ -69,7 +72,7 @@ def load(folder: Path, device: str | None = None) -> Loaded:
             hint="a model folder is complete, in Hugging Face layout, with safetensors weights",
         ) from exc
     grammar_tokenizer = _grammar_tokenizer(network, tokenizer)
-    return Loaded(_move(network, device or _device()), tokenizer, grammar_tokenizer)
+    return Loaded(_move(network, device or default_device()), tokenizer, grammar_tokenizer)
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -97,7 +100,17 @@ def _network(folder: Path, *, on_cpu: bool) -> PreTrainedModel:
     return network.eval()
 
 
-def _device() -> str:
+def _merged(network: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    try:
+        from peft import PeftModel
+    except ImportError as exc:
+        raise MissingExtraError("peft", "a fine-tuned model in this process", "finetune") from exc
+    whole = PeftModel.from_pretrained(network, adapter, local_files_only=True)
+    return whole.merge_and_unload().eval()
+
+
+def default_device() -> str:
+    """Return a GPU where there is one, as torch names it."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -27,6 +27,8 @@ class Adapter:
     """What a server calls it."""
     folder: Path
     digest: str
+    knows: frozenset[str] = frozenset()
+    """Names of hyperparameters that it was trained on, where its card tells."""
 
 
 def shelve(folder: Path, shelf: Path, *, max_rank: int) -> Adapter:
@@ -38,11 +40,11 @@ def shelve(folder: Path, shelf: Path, *, max_rank: int) -> Adapter:
         max_rank: That the server takes.
 
     Raises:
-        CardError: it is no adapter, could run code, or its rank is higher.
+        CardError: it is no adapter, not what its card says, could run code, or its rank is higher.
     """
     if not (folder / WEIGHTS).is_file():
         raise CardError(f"{folder} is no LoRA adapter: it holds no {WEIGHTS}")
-    cards.refuse_code(folder)
+    card = cards.checked(folder)
     rank = _rank(folder / CONFIG)
     if rank > max_rank:
         raise CardError(
@@ -58,7 +60,8 @@ def shelve(folder: Path, shelf: Path, *, max_rank: int) -> Adapter:
         for name in (CONFIG, WEIGHTS):
             shutil.copyfile(folder / name, draft / name)
         draft.rename(place)
-    return Adapter(f"adapter@{digest[:12]}", place, digest)
+    knows = frozenset(card.knows) if card else frozenset()
+    return Adapter(f"adapter@{digest[:12]}", place, digest, knows)
 
 
 def _rank(path: Path) -> int:

@@ -70,7 +70,8 @@ class VllmBackend:
         model = self.server.model
         if self._adapter is None:
             return model
-        return replace(model, digest=f"{model.digest}+{self._adapter.digest}")
+        knows = model.knows | self._adapter.knows
+        return replace(model, digest=f"{model.digest}+{self._adapter.digest}", knows=knows)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return the tokens of the rendered prompt."""

@@ -1,0 +1,77 @@
+"""Replays a past task: the real loop and Creator, on what the task's own trials make one expect.
+
+It tells how soon a Creator with a certain model would have found what is good there. Regret as in
+`creator.bayes.surrogate`: 0 is the best that is known of the task, 1 its median trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+
+from localhpo.bench import creators, simulation
+from localhpo.bench.problems.dims import Array
+from localhpo.bench.problems.problem import Problem
+from localhpo.creator.bayes.surrogate import expected_regret
+from localhpo.experience import Past
+from localhpo.llm.protocol import Backend
+from localhpo.llm.transformers import TransformersBackend
+from localhpo.trial import Config
+
+SEEDS = 4
+TRIALS = 5
+"""Of a replay: what is learned from past studies is a better start."""
+
+
+class Replayer:
+    """Replays past tasks with one model after another; each is opened once."""
+
+    def __init__(
+        self, *, seeds: int = SEEDS, trials: int = TRIALS, device: str | None = None
+    ) -> None:
+        """Say how often, how long, and on which device, as torch names it."""
+        self._seeds = seeds
+        self._trials = trials
+        self._device = device
+        self._open: dict[Path, Backend] = {}
+
+    def __call__(self, past: Past, folder: Path) -> float:
+        """Return the mean, over seeds and trials, of the best regret so far.
+
+        Args:
+            past: the study whose task is replayed.
+            folder: of the model, also one that is kept out of use.
+
+        Raises:
+            LocalHPOError: the model failed.
+        """
+        if folder not in self._open:
+            self._open[folder] = TransformersBackend(folder, device=self._device)
+        creator = creators.make(creators.parse("hybrid"), past.task, self._open[folder])
+        problem = _problem(past)
+        sign = 1.0 if problem.direction == "minimize" else -1.0
+        means = []
+        for seed in range(self._seeds):
+            rows = simulation.run(problem, creator, seed=seed, trials=self._trials)
+            regrets = [sign * row.score for row in rows if row.score is not None]
+            means.append(float(np.minimum.accumulate(regrets).mean()))
+        return fmean(means)
+
+    def close(self) -> None:
+        """Close the models."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+
+def _problem(past: Past) -> Problem:
+    task = past.task
+    regret = expected_regret(task.space, task.direction, past.trials)
+    sign = 1.0 if task.direction == "minimize" else -1.0
+
+    def score(configs: Sequence[Config]) -> Array:
+        return np.asarray(sign * regret(configs))
+
+    return Problem(name=f"replay/{past.study}", task=task, score=score, definition={})

@@ -1,0 +1,184 @@
+"""Past studies -> examples: a prompt as inference renders it, and answers good in hindsight.
+
+A study gives several prompts, cut at several points of its history. The one without any trial
+counts most: a small model is asked that alone (`creator.hybrid`), and whoever is asked later has
+trials to go by. Tasks, not rows, are held out: no study of a held-out task is trained on, nor does
+what worked there flow into the answers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from localhpo import grammar
+from localhpo.creator import context, prompt, rationale
+from localhpo.creator.agent import LIMITS, answer_tokens
+from localhpo.creator.prompt import Style
+from localhpo.creator.protocol import History
+from localhpo.errors import InputError
+from localhpo.experience import Past
+from localhpo.finetune import hindsight
+from localhpo.grammar.lark import MAX_ANALYSIS, MAX_EVIDENCE
+from localhpo.llm.protocol import Message, Model
+from localhpo.trial import COUNTED, Value
+
+CUTS: Mapping[Style, Sequence[int]] = {
+    "compact": (0, 3, 8),  # what it shows teaches it little, and takes time
+    "chat": (0, 1, 2, 3, 5, 8, 12, 20),
+}
+"""Trials shown."""
+
+FIRST_ANSWERS = 32
+"""To the question before any trial, which a small model is asked for as many."""
+LATER_ANSWERS = 4
+
+HELD_OUT = 0.25
+"""Share of the tasks that only test."""
+LEAST_HELD_OUT = 5
+"""Tasks from which a paired test can tell anything; no more than half are held out for it."""
+
+CountTokens = Callable[[Sequence[Message]], int]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt with several answers, each accepted by the grammar of its task."""
+
+    study: str
+    messages: tuple[Message, ...]
+    answers: tuple[str, ...]
+    shown: int
+    """Trials of the study that had ended."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which studies train and which only test."""
+
+    train: tuple[Past, ...]
+    held_out: tuple[Past, ...]
+
+    @property
+    def held_out_tasks(self) -> int:
+        """Tasks that only test."""
+        return len({task_key(past) for past in self.held_out})
+
+
+def task_key(past: Past) -> str:
+    """Return what makes a task: its name and what it says of its data, and its space.
+
+    Studies of one task are on one side, whatever their settings.
+    """
+    task = past.task
+    return f"{task.name}\n{task.background.strip()}\n{task.space.signature()}"
+
+
+def split(pasts: Sequence[Past], seed: int) -> Split:
+    """Hold out a quarter of the tasks, enough for a test where half of them are.
+
+    Raises:
+        InputError: there are fewer than two tasks.
+    """
+    keys = sorted({task_key(past) for past in pasts})
+    if len(keys) < 2:
+        raise InputError(
+            f"fine-tuning needs studies of two tasks or more, got {len(keys)}",
+            hint="finish studies of other tasks, or take in earlier ones with `localhpo import`",
+        )
+    count = min(len(keys) // 2, max(LEAST_HELD_OUT, round(HELD_OUT * len(keys))))
+    order = np.random.default_rng(seed).permutation(len(keys))
+    out = {keys[int(i)] for i in order[:count]}
+    return Split(
+        train=tuple(past for past in pasts if task_key(past) not in out),
+        held_out=tuple(past for past in pasts if task_key(past) in out),
+    )
+
+
+def examples(
+    pasts: Sequence[Past], model: Model, count_tokens: CountTokens, *, seed: int
+) -> list[Example]:
+    """Return the examples of some studies, each prompt and answer once.
+
+    Args:
+        pasts: usable ones; they also say what is good for each other.
+        model: what will be trained: its prompt and context length.
+        count_tokens: of a rendered prompt, by that model.
+        seed: draws the answers.
+    """
+    rng = np.random.default_rng(seed)
+    found: dict[tuple[Message, ...], Example] = {}
+    for past in pasts:
+        good = hindsight.of(past, pasts, rng)
+        for example in _of_study(past, good, model, count_tokens, rng):
+            known = found.get(example.messages)
+            if known is not None:
+                both = tuple(dict.fromkeys([*known.answers, *example.answers]))
+                example = dataclasses.replace(example, answers=both)
+            found[example.messages] = example
+    return list(found.values())
+
+
+def _of_study(
+    past: Past,
+    good: hindsight.Hindsight,
+    model: Model,
+    count_tokens: CountTokens,
+    rng: np.random.Generator,
+) -> Iterator[Example]:
+    ended = [trial for trial in past.trials if trial.state in COUNTED]
+    for cut in CUTS[model.prompt]:
+        if cut >= max(1, len(ended)):
+            return
+        trials = tuple(ended[:cut])
+        history = History(task=past.task, trials=trials, seed=past.task.seed, next_number=cut)
+        messages, shown = question(history, model, count_tokens)
+        answers = [
+            answer(history, config, model, shown)
+            for config in good.draw(trials, LATER_ANSWERS if cut else FIRST_ANSWERS, rng)
+        ]
+        if answers:
+            yield Example(past.study, tuple(messages), tuple(dict.fromkeys(answers)), cut)
+
+
+def question(
+    history: History, model: Model, count_tokens: CountTokens
+) -> tuple[list[Message], tuple[int, ...]]:
+    """Return the prompt as `creator.agent` asks it, and the numbers of the trials that it shows.
+
+    Raises:
+        InputError: not even the prompt without history fits the model.
+    """
+    room = answer_tokens(history.task.space)
+    for limit in LIMITS[model.prompt]:
+        facts = context.facts(history, limit=limit)
+        messages = prompt.messages(facts, model.prompt)
+        if count_tokens(messages) + room <= model.context_length:
+            return messages, tuple(sorted(trial.number for trial in facts.trials))
+    raise InputError(f"the prompt of task {history.task.name} does not fit model {model.name}")
+
+
+def answer(history: History, config: dict[str, Value], model: Model, shown: Sequence[int]) -> str:
+    """Return the text that the model is to answer, checked against the grammar's own reader.
+
+    A model that talks also gives the reason that is computed from the trials.
+
+    Raises:
+        ConfigurationError: the configuration is not in the space.
+    """
+    space, chat = history.task.space, model.prompt == "chat"
+    text = space.text(config)
+    if chat:
+        reason, evidence = rationale.compute(history, config)
+        said = "".join(c if c.isprintable() else " " for c in reason)[:MAX_ANALYSIS]
+        cited = [number for number in evidence if number in shown][:MAX_EVIDENCE]
+        text = (
+            f'{{"analysis":{json.dumps(said, ensure_ascii=False)},"config":{text},'
+            f'"evidence":{json.dumps(cited, separators=(",", ":"))}}}'
+        )
+    grammar.parse(text, space, rationale=chat, trials=shown)
+    return text

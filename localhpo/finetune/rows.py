@@ -1,0 +1,131 @@
+"""Examples -> rows of tokens: a prompt, and behind it several answers that do not see each other.
+
+Each answer continues the prompt, so it takes up its positions right behind it, and a prompt is
+read once for all its answers. A model that cannot read that way (`llm.transformers.network`) gets
+one answer a row. Shapes: T tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localhpo.finetune.dataset import Example
+from localhpo.llm.protocol import Message
+
+WEIGHT_VALUE, WEIGHT_REST = 1.0, 0.1
+"""Weights in the loss: values are what is asked for; the grammar forces most of the rest."""
+
+_VALUE = re.compile(r'(?<=":)(?:"[^"]*"|[^,{}\[\]"]+)')
+
+Render = Callable[[Sequence[Message]], list[int]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Tokens of one pass."""
+
+    ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    owner: NDArray[np.int64]
+    """Which answer a token is of, from 1; 0 for the prompt."""
+    source: NDArray[np.int64]
+    """Where what predicts a token stands: the one before, or the prompt's last."""
+    weights: NDArray[np.float32]
+    """Of each token in the loss; 0 for the prompt."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def visible(self) -> NDArray[np.bool_]:
+        """(T, T): whether the row's token sees the column's."""
+        own = (self.owner[None, :] == 0) | (self.owner[:, None] == self.owner[None, :])
+        return np.asarray(own & np.tril(np.ones((len(self),) * 2, dtype=bool)))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An example in tokens."""
+
+    study: str
+    prompt: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+    weights: tuple[tuple[float, ...], ...]
+
+    def rows(self, most: int, room: int, rng: np.random.Generator | None = None) -> Iterator[Row]:
+        """Yield rows that hold each answer once.
+
+        Args:
+            most: answers of a row.
+            room: tokens of a row; a single answer may take more.
+            rng: puts the answers into another order.
+        """
+        order = list(range(len(self.answers)))
+        if rng is not None:
+            order = [int(i) for i in rng.permutation(len(order))]
+        taken: list[int] = []
+        size = len(self.prompt)
+        for which in order:
+            length = len(self.answers[which])
+            if taken and (len(taken) == most or size + length > room):
+                yield self._row(taken)
+                taken, size = [], len(self.prompt)
+            taken.append(which)
+            size += length
+        yield self._row(taken)
+
+    def _row(self, which: Sequence[int]) -> Row:
+        ids, start = list(self.prompt), len(self.prompt)
+        positions, owner = list(range(start)), [0] * start
+        source, weights = [0] * start, [0.0] * start
+        for number, one in enumerate(which, start=1):
+            answer, first = self.answers[one], len(ids)
+            ids += answer
+            positions += range(start, start + len(answer))
+            owner += [number] * len(answer)
+            source += [start - 1, *range(first, first + len(answer) - 1)]
+            weights += self.weights[one]
+        return Row(
+            np.array(ids), np.array(positions), np.array(owner), np.array(source),
+            np.array(weights, dtype=np.float32),
+        )  # fmt: skip
+
+
+def encode(example: Example, render: Render, tokenizer: Any) -> Encoded:
+    """Return an example in the tokens of a model.
+
+    Args:
+        example: what is asked and answered.
+        render: the prompt's tokens, as at inference.
+        tokenizer: with offsets, as fast ones have.
+    """
+    end = tokenizer.eos_token_id
+    pieces = [
+        tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        for text in example.answers
+    ]
+    return Encoded(
+        study=example.study,
+        prompt=tuple(render(example.messages)),
+        answers=tuple((*piece["input_ids"], end) for piece in pieces),
+        weights=tuple(
+            (*value_weights(text, piece["offset_mapping"]), WEIGHT_REST)
+            for text, piece in zip(example.answers, pieces, strict=True)
+        ),
+    )
+
+
+def value_weights(text: str, offsets: Sequence[tuple[int, int]]) -> list[float]:
+    """Return the weight of each token of an answer, given where it lies in the text."""
+    start = max(0, text.find('"config":'))  # an analysis before it is words, not values
+    spans = [m.span() for m in _VALUE.finditer(text, start) if text[m.start()] != "{"]
+    return [
+        WEIGHT_VALUE if any(a < end and begin < b for a, b in spans) else WEIGHT_REST
+        for begin, end in offsets
+    ]

@@ -1,0 +1,271 @@
+"""Trains a model on examples, within a time; goes on after a kill where it was.
+
+A step reads several rows. Their order is drawn anew for each pass over the examples, from the
+seed and the number of the pass, and dropout anew for each step, so that a checkpoint is the trained
+weights, the optimizer and the number of the step. The rate warms up and falls with the share of the steps, or of the minutes if
+those run out first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from localhpo.errors import InputError
+from localhpo.finetune.rows import WEIGHT_VALUE, Encoded, Row
+from localhpo.llm.tuned import ADAPTER_RANK, Method
+
+if TYPE_CHECKING:
+    from localhpo.finetune.network import Trainee
+
+CHECKPOINT = "checkpoint.pt"
+_EVERY_S = 20.0
+"""Between checkpoints."""
+_WARMUP = 0.05
+"""Share of the training."""
+_CLIP = 1.0
+
+RATES: dict[Method, float] = {"lora": 2e-3, "full": 5e-4}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a model is trained."""
+
+    method: Method = "lora"
+    rank: int = ADAPTER_RANK
+    rate: float | None = None
+    """The highest; None: that of `RATES`."""
+    passes: int = 8
+    """Over the examples."""
+    rows: int = 2
+    """Of a step."""
+    answers: int = 12
+    """Of a row."""
+    batch_tokens: int = 3072
+    """Of a row, unless a single answer takes more."""
+    weight_decay: float = 0.01
+    minutes: float = 20.0
+    """Of training: it ends then, with what it has learned."""
+    threads: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a training is."""
+
+    step: int
+    steps: int
+    loss: float
+    """Mean over the values of the last step."""
+    seconds: float
+    """Trained, over all runs."""
+    left_s: float
+    """Until its end, at most."""
+
+
+Watch = Callable[[Progress], None]
+Pause = Callable[[], None]
+
+
+def identity(examples: Sequence[Encoded], settings: Settings, base_digest: str) -> str:
+    """Return a hash of all that decides a training: a checkpoint of another is not taken up."""
+    said = dataclasses.asdict(settings)
+    said.pop("minutes")
+    text = json.dumps([[dataclasses.astuple(e) for e in examples], said, base_digest])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def run(
+    trainee: Trainee,
+    examples: Sequence[Encoded],
+    settings: Settings,
+    folder: Path,
+    key: str,
+    *,
+    watch: Watch = lambda _: None,
+    pause: Pause = lambda: None,
+) -> Progress:
+    """Train; return how far it came.
+
+    Args:
+        trainee: what is trained.
+        examples: at least one.
+        settings: how.
+        folder: of the checkpoint, which is made.
+        key: `identity` of this training.
+        watch: is told after each step.
+        pause: is called between steps, and may take its time, which does not count.
+
+    Raises:
+        InputError: there is nothing to learn from.
+    """
+    import torch
+
+    if not examples:
+        raise InputError("there is no example to train on")
+    torch.set_num_threads(settings.threads)
+    optimizer = torch.optim.AdamW(
+        trainee.trained().values(), lr=0.0, betas=(0.9, 0.99), weight_decay=settings.weight_decay
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    state = _State(trainee, optimizer, folder / CHECKPOINT, key)
+    plan = _Plan(examples, settings, trainee.packs)
+    progress = Progress(state.step, plan.steps, math.nan, state.seconds, settings.minutes * 60)
+    trainee.network.train()
+    for rows in plan.from_step(state.step):
+        started = time.monotonic()
+        share = max(state.step / plan.steps, state.seconds / (60.0 * settings.minutes))
+        if share >= 1.0:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = (settings.rate or RATES[settings.method]) * _factor(share)
+        torch.manual_seed(settings.seed + state.step)  # dropout, the same after a kill
+        loss = _step(trainee, rows, optimizer)
+        state.advance(time.monotonic() - started)
+        progress = _progress(state, plan.steps, loss, settings)
+        watch(progress)
+        pause()
+    trainee.network.eval()
+    state.save()
+    return progress
+
+
+def mean_losses(trainee: Trainee, examples: Sequence[Encoded], settings: Settings) -> list[float]:
+    """Return the mean loss of the values of each example's answers: how unlikely they are."""
+    import torch
+
+    torch.set_num_threads(settings.threads)
+    trainee.network.eval()
+    means = []
+    with torch.inference_mode():
+        for example in examples:
+            total = count = 0.0
+            for row in _rows(example, settings, trainee.packs):
+                kept = torch.as_tensor(row.weights == WEIGHT_VALUE, device=trainee.device)
+                total += float(trainee.losses(row)[kept].sum())
+                count += float(kept.sum())
+            means.append(total / max(1.0, count))
+    return means
+
+
+class _Plan:
+    """Which rows each step reads."""
+
+    def __init__(self, examples: Sequence[Encoded], settings: Settings, packs: bool) -> None:
+        self._examples = examples
+        self._settings = settings
+        self._packs = packs
+        self._a_pass = len(list(self._pass(0)))
+        self.steps = self._a_pass * settings.passes
+
+    def from_step(self, step: int) -> Iterator[list[Row]]:
+        """Yield the rows of each step that is left."""
+        for number in range(step // self._a_pass, self._settings.passes):
+            skip = step - number * self._a_pass
+            yield from list(self._pass(number))[max(0, skip) :]
+
+    def _pass(self, number: int) -> Iterator[list[Row]]:
+        rng = np.random.default_rng([self._settings.seed, number])
+        rows = [row for e in self._examples for row in _rows(e, self._settings, self._packs, rng)]
+        order = rng.permutation(len(rows))
+        for start in range(0, len(rows), self._settings.rows):
+            yield [rows[int(i)] for i in order[start : start + self._settings.rows]]
+
+
+def _rows(
+    example: Encoded, settings: Settings, packs: bool, rng: np.random.Generator | None = None
+) -> Iterator[Row]:
+    return example.rows(settings.answers if packs else 1, settings.batch_tokens, rng)
+
+
+class _State:
+    """What a checkpoint holds."""
+
+    def __init__(self, trainee: Trainee, optimizer: Any, path: Path, key: str) -> None:
+        """Take up the checkpoint, where there is one of this very training."""
+        self.step = 0
+        self.seconds = 0.0
+        self._trainee = trainee
+        self._optimizer = optimizer
+        self._path = path
+        self._key = key
+        self._saved = time.monotonic()
+        self._restore()
+
+    def advance(self, seconds: float) -> None:
+        """Count a step; save now and then."""
+        self.step += 1
+        self.seconds += seconds
+        if time.monotonic() - self._saved > _EVERY_S:
+            self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint in one move: a kill leaves the old one or the new one."""
+        import torch
+
+        state = {
+            "key": self._key, "step": self.step, "seconds": self.seconds,
+            "weights": {n: p.detach().cpu() for n, p in self._trainee.trained().items()},
+            "optimizer": self._optimizer.state_dict(),
+        }  # fmt: skip
+        draft = self._path.with_suffix(".part")
+        torch.save(state, draft)
+        draft.replace(self._path)
+        self._saved = time.monotonic()
+
+    def _restore(self) -> None:
+        import torch
+
+        if not self._path.exists():
+            return
+        state = torch.load(self._path, weights_only=True, map_location="cpu")
+        if state["key"] != self._key:
+            return
+        with torch.no_grad():
+            for name, weights in self._trainee.trained().items():
+                weights.copy_(state["weights"][name])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def _step(trainee: Trainee, rows: Sequence[Row], optimizer: Any) -> float:
+    """Make one step; return the mean loss on values before it."""
+    import torch
+
+    whole = float(sum(row.weights.sum() for row in rows))
+    total = count = 0.0
+    optimizer.zero_grad()
+    for row in rows:
+        losses = trainee.losses(row)
+        weights = torch.as_tensor(row.weights, device=losses.device)
+        ((losses * weights).sum() / whole).backward()
+        values = weights == WEIGHT_VALUE
+        total += float(losses.detach()[values].sum())
+        count += float(values.sum())
+    torch.nn.utils.clip_grad_norm_(trainee.trained().values(), _CLIP)
+    optimizer.step()
+    return total / max(1.0, count)
+
+
+def _factor(share: float) -> float:
+    """Return the rate's factor after a share of the training: warm-up, then a cosine."""
+    if share < _WARMUP:
+        return 0.05 + 0.95 * share / _WARMUP
+    return 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def _progress(state: _State, steps: int, loss: float, settings: Settings) -> Progress:
+    by_steps = state.seconds / state.step * (steps - state.step)
+    left = min(by_steps, max(0.0, 60.0 * settings.minutes - state.seconds))
+    return Progress(state.step, steps, loss, state.seconds, left)

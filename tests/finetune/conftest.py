@@ -1,0 +1,27 @@
+"""What the tests of fine-tuning share."""
+
+from __future__ import annotations
+
+import pytest
+from made_history import make_past
+from tiny_model import make_model
+
+
+@pytest.fixture
+def pasts():
+    return [make_past(number) for number in range(10)]
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """An empty shelf of models."""
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    monkeypatch.setenv("LOCALHPO_MODELS", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A random model that a user could bring: with a chat template, without a card."""
+    return make_model(tmp_path_factory.mktemp("models") / "tiny", max_position_embeddings=4096)

@@ -1,0 +1,141 @@
+"""From past studies to examples."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from decoder import Decoder
+from made_history import BEST, SPACE, make_past
+
+from localhpo import grammar
+from localhpo.creator import History
+from localhpo.creator.agent import Agent
+from localhpo.creator.hybrid import stand_in
+from localhpo.errors import InputError
+from localhpo.finetune import dataset, hindsight
+from localhpo.finetune.coarse import coarse
+from localhpo.llm.scripted import ScriptedBackend
+from localhpo.trial import State
+
+
+class Asked(ScriptedBackend):
+    """Answers with the centre of the space, and keeps what it was asked."""
+
+    def __init__(self, style):
+        self.questions = []
+        super().__init__(self._answer, context_length=4096)
+        self._style = style
+
+    @property
+    def model(self):
+        return replace(super().model, prompt=self._style)
+
+    def _answer(self, messages, constraint, seed):
+        self.questions.append(tuple(messages))
+        text = SPACE.text(SPACE.default())
+        if self._style == "compact":
+            return text
+        return f'{{"analysis":"none","config":{text},"evidence":[]}}'
+
+
+def count(messages):
+    return sum(len(message.content.split()) for message in messages)
+
+
+@pytest.fixture(params=["compact", "chat"])
+def asked(request):
+    return Asked(request.param)
+
+
+def examples(pasts, backend, seed=1):
+    return dataset.examples(pasts, backend.model, backend.count_tokens, seed=seed)
+
+
+def test_prompts_are_byte_for_byte_those_of_the_agent(pasts, asked):
+    found = [e for e in examples(pasts[:3], asked) if e.study == pasts[0].study]
+    agent = Agent(asked, on_model_error="stop", stand_in=stand_in)
+    assert [e.shown for e in found] == [n for n in dataset.CUTS[asked.model.prompt] if n < 8]
+    for example in found:
+        trials = pasts[0].trials[: example.shown]
+        history = History(pasts[0].task, trials, seed=0, next_number=example.shown)
+        asked.questions.clear()
+        agent.propose(history, 1)
+        assert asked.questions[0] == example.messages
+
+
+def test_the_question_before_any_trial_is_the_one_that_the_hybrid_asks(pasts):
+    asked = Asked("compact")
+    (first, *_) = examples(pasts[:2], asked)
+    from localhpo.creator.agent import Spent
+
+    agent = Agent(asked, on_model_error="stop", stand_in=stand_in)
+    agent.thoughts(History(pasts[0].task, pasts[0].trials, 0, 8), Spent())
+    assert first.shown == 0
+    assert asked.questions[0] == first.messages
+
+
+def test_the_grammar_accepts_every_answer(pasts, asked):
+    chat = asked.model.prompt == "chat"
+    for example in examples(pasts[:2], asked):
+        past = next(p for p in pasts if p.study == example.study)
+        shown = [trial.number for trial in past.trials[: example.shown]]
+        decoder = Decoder(grammar.lark(SPACE, rationale=chat, trials=shown))
+        for answer in example.answers:
+            assert decoder.accepts(answer), answer
+
+
+def test_answers_are_good_new_and_never_failed(pasts):
+    for example in examples(pasts, Asked("compact")):
+        past = next(p for p in pasts if p.study == example.study)
+        configs = [SPACE.canonical(json.loads(answer)) for answer in example.answers]
+        assert len(set(example.answers)) == len(configs)
+        near = np.mean([SPACE.distance(config, BEST) for config in configs])
+        anywhere = np.mean([SPACE.distance(trial.config, BEST) for trial in past.trials])
+        assert near < 0.6 * anywhere
+        failed = {SPACE.key(t.config) for t in past.trials if t.state is State.FAILED}
+        shown = {SPACE.key(trial.config) for trial in past.trials[: example.shown]}
+        assert not (failed | shown) & {SPACE.key(config) for config in configs}
+
+
+def test_what_failed_is_no_answer_though_another_study_calls_it_good():
+    good = make_past(1, trials=12, fails=0)
+    best = good.scored[0]
+    failed = make_past(2, trials=6)
+    bad = replace(
+        failed.trials[0],
+        proposal=replace(failed.trials[0].proposal, config=coarse(SPACE, best.config)),
+    )
+    failed = replace(failed, trials=(bad, *failed.trials[1:]))
+    found = hindsight.of(failed, [good, failed], np.random.default_rng(0))
+    assert SPACE.key(bad.config) not in {SPACE.key(config) for config in found.configs}
+
+
+def test_studies_of_one_task_are_on_one_side(pasts):
+    again = [make_past(number, study="again") for number in range(10)]
+    for seed in range(5):
+        split = dataset.split([*pasts, *again], seed)
+        train = {past.task.name for past in split.train}
+        held_out = {past.task.name for past in split.held_out}
+        assert not train & held_out
+        assert len(held_out) == split.held_out_tasks == dataset.LEAST_HELD_OUT
+        assert len(split.train) + len(split.held_out) == 20
+
+
+def test_one_task_cannot_be_split(pasts):
+    with pytest.raises(InputError, match="two tasks or more, got 1"):
+        dataset.split([pasts[0], make_past(0, study="again")], 0)
+
+
+def test_nothing_flows_from_held_out_tasks_into_examples(pasts):
+    asked = Asked("compact")
+    split = dataset.split(pasts, 0)
+    before = examples(split.train, asked)
+    moved = tuple(replace(past, trials=past.trials[:4]) for past in split.held_out)
+    assert examples(dataset.split([*split.train, *moved], 0).train, asked) == before
+
+
+def test_each_prompt_comes_once(pasts):
+    found = examples([pasts[0], replace(pasts[0], study="made-0/twin")], Asked("compact"))
+    prompts = [example.messages for example in found]
+    assert len(prompts) == len(set(prompts))

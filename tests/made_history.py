@@ -1,0 +1,39 @@
+"""Past studies of made-up tasks, whose best configurations lie at one place."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from localhpo.experience import Past
+from localhpo.space import Space
+from localhpo.task import Task
+from localhpo.trial import Cause, Failure, Proposal, State, Trial
+
+SPACE = Space.from_table(
+    {
+        "rate": {"type": "float", "low": 1e-4, "high": 1.0, "log": True},
+        "depth": {"type": "int", "low": 2, "high": 12},
+        "kind": {"type": "categorical", "values": ["left", "right"]},
+    }
+)
+BEST = {"rate": 2e-3, "depth": 9, "kind": "right"}
+
+
+def make_past(number, *, trials=8, fails=1, space=SPACE, study="main"):
+    """A study whose score is the distance to `BEST`, up to a shift of its own."""
+    task = Task(
+        name=f"made-{number}", command=(), metric="loss", direction="minimize", space=space,
+        background=f"The made-up data set number {number}.",
+    )  # fmt: skip
+    rng = np.random.default_rng([number, len(study)])
+    made = []
+    for i in range(trials):
+        config = space.sample(rng)
+        proposal = Proposal(config=config, origin="engine:random")
+        if i < fails:
+            failure = Failure(Cause.EXIT_CODE, "the script ended with exit code 1")
+            made.append(Trial(i, State.FAILED, proposal, failure=failure))
+        else:
+            score = number + space.distance(config, BEST)
+            made.append(Trial(i, State.COMPLETE, proposal, score=score))
+    return Past(f"{task.name}/{study}", task, tuple(made))
