@@ -40,6 +40,16 @@ DATA_SET_OF_TASK: Mapping[str, str] = {
 _TASK_IDS = frozenset({"lcbench", "fair_ranger"})
 
 
+LEARNING = ("rbv2_ranger", "rbv2_aknn", "rbv2_glmnet")
+"""Families that a base is to learn from a user's history: it is built without them."""
+
+OF_THE_SAME_KIND = ("fair_ranger", "iaml_ranger", "iaml_glmnet")
+"""Other tables of the same learners, which that base does not see either."""
+
+_LEARNING_TASKS = 8
+"""Data sets of a family: so many are history, so many others are tried afterwards."""
+
+
 def data_set(family: str, instance: str) -> str:
     """Return the OpenML data id of an instance."""
     return DATA_SET_OF_TASK[instance] if family in _TASK_IDS else instance
@@ -81,7 +91,7 @@ def render(data: Path) -> str:
     tasks = sorted(path.stem for path in (data / "taskset_adam8p").glob("*.npz"))
     lines += ["[taskset]", f"train = {json.dumps([t for i, t in enumerate(tasks) if i % 4 != 1])}"]
     lines += [f"held_out = {json.dumps([t for i, t in enumerate(tasks) if i % 4 == 1])}"]
-    return "\n".join(lines) + "\n" + _render_bench(data)
+    return "\n".join(lines) + "\n" + _render_bench(data) + _render_learning(data)
 
 
 def _render_bench(data: Path) -> str:
@@ -103,3 +113,39 @@ def _render_bench(data: Path) -> str:
         f"final_data_sets = {json.dumps(final)}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _render_learning(data: Path) -> str:
+    """Return the table of what is learned from a user's history, and what it is tried on.
+
+    Both spread evenly over the instances of their side; none of the latter is for settings.
+    """
+    families = yahpo.open_all(data)
+    left_out = [*LEARNING, *OF_THE_SAME_KIND]
+    lines = [
+        "",
+        "[learning]    # a base that never saw these families, and a history of them",
+        f"base_without = {json.dumps(left_out)}",
+        "",
+        "[learning.history]",
+        *(f"{f} = {json.dumps(_spread(_side(families[f], f, False)))}" for f in LEARNING),
+        "",
+        "[learning.tried]    # the last family has no history: nothing may be lost there",
+    ]
+    for family in (*LEARNING, *UNSEEN):
+        final = [
+            instance
+            for instance in _side(families[family], family, True)
+            if not is_for_settings(data_set(family, instance))
+        ]
+        lines.append(f"{family} = {json.dumps(_spread(final))}")
+    return "\n".join(lines) + "\n"
+
+
+def _side(scenario: yahpo.Scenario, family: str, held_out: bool) -> list[str]:
+    instances = sorted(scenario.instances, key=int)
+    return [i for i in instances if is_held_out(data_set(family, i)) is held_out]
+
+
+def _spread(instances: list[str]) -> list[str]:
+    return [instances[i * len(instances) // _LEARNING_TASKS] for i in range(_LEARNING_TASKS)]

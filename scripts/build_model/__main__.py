@@ -8,6 +8,11 @@
     python -m scripts.build_model evaluate     regrets and losses of models/sprout, into its card
     python -m scripts.build_model all          all of these, in this order
 
+    python -m scripts.build_model leave-out --from WORK --work OTHER
+                                               the questions of WORK without the families that
+                                               `[learning] base_without` of splits.toml names; the
+                                               steps from `tokenizer` on make a base of them
+
 Each step reads what the one before wrote to `--work` (default `.data/sprout`, not in the
 repository) and can be run again alone; what exists is kept. `train` may start as soon as the
 first questions and the vocabulary are there. `--data` is a folder of public data (default
@@ -24,6 +29,8 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+
+from localhpo.bench.problems import yahpo
 
 from . import corpus, evaluate, export, tokenizer, train, trainings
 
@@ -55,6 +62,12 @@ def step_generate(options: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
+def step_leave_out(options: argparse.Namespace) -> None:
+    families = yahpo.splits()["learning"]["base_without"]
+    left = corpus.leave_out(options.source / "questions", options.work / "questions", families)
+    print(f"{left} questions left without {', '.join(families)}")
+
+
 def step_tokenizer(options: argparse.Namespace) -> None:
     if (options.work / "model" / "tokenizer.json").exists():
         return  # a vocabulary belongs to the checkpoint that was trained with it
@@ -72,7 +85,7 @@ def step_train(options: argparse.Namespace) -> None:
 def step_export(options: argparse.Namespace) -> None:
     options.target.mkdir(parents=True, exist_ok=True)
     count = export.weights(options.work, options.target, settings(options), options.average)
-    export.card(options.work, options.target, count, settings(options))
+    export.card(options.work, options.target, count, settings(options), options.name)
     print(f"{count} parameters in {options.target}")
 
 
@@ -97,16 +110,22 @@ STEPS: dict[str, Callable[[argparse.Namespace], None]] = {
 }
 
 
+APART: dict[str, Callable[[argparse.Namespace], None]] = {"leave-out": step_leave_out}
+"""Steps that are no part of `all`."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run one step, or all."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.build_model", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("step", choices=[*STEPS, "all"])
+    parser.add_argument("step", choices=[*STEPS, *APART, "all"])
     parser.add_argument("--data", type=Path, default=Path(".data/public"))
     parser.add_argument("--work", type=Path, default=Path(".data/sprout"))
+    parser.add_argument("--from", dest="source", type=Path, default=Path(".data/sprout"))
     parser.add_argument("--target", type=Path, default=TARGET)
+    parser.add_argument("--name", default=export.NAME, help="of the model, in its card")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--data-sets", type=int, default=100, help="generated, to train on")
     parser.add_argument("--evaluations", type=int, default=160, help="trainings per data set")
@@ -128,7 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=8, help="of the suites to evaluate on")
     options = parser.parse_args(arguments)
     for name in STEPS if options.step == "all" else [options.step]:
-        STEPS[name](options)
+        (STEPS | APART)[name](options)
 
 
 if __name__ == "__main__":

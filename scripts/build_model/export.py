@@ -47,7 +47,9 @@ def _mean(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {key: sum(state[key] for state in states) / len(states) for key in states[0]}
 
 
-def card(work: Path, target: Path, parameters: int, settings: train.Settings) -> None:
+def card(
+    work: Path, target: Path, parameters: int, settings: train.Settings, name: str = NAME
+) -> None:
     """Write `card.toml` with what is known: hashes, recipe, and the numbers measured so far."""
     from localhpo.llm import cards
 
@@ -64,7 +66,7 @@ def card(work: Path, target: Path, parameters: int, settings: train.Settings) ->
     }  # fmt: skip
     text = cards.render(
         cards.Card(
-            name=NAME, version=VERSION, license="MIT", architecture="llama",
+            name=name, version=VERSION, license="MIT", architecture="llama",
             summary="built in: first trials from what is usual in the field; small, and no talker",
             parameters=parameters, context_length=settings.context, prompt="compact",
             files=cards.hash_files(target), made=made, measured=measured(work),
