@@ -32,6 +32,8 @@ FAMILIES = ("rbv2_ranger", "rbv2_glmnet", "rbv2_aknn")
 AT = (1, 3, 5, 10)
 """Trials after which regret is taken."""
 
+Regrets = np.ndarray[Any, Any]
+
 _PAST_BY = "hybrid-no-model"
 
 
@@ -81,13 +83,21 @@ def _plan() -> Plan:
     )
 
 
-def _family(plan: Plan, family: str, backends: Backends) -> list[list[list[float]]]:
-    """Return (units, arms, AT): the regret of both arms on each problem and seed."""
+def _family(plan: Plan, family: str, backends: Backends) -> list[Regrets]:
+    """Return per problem (arms, AT): the regret of both arms, the mean over the seeds.
+
+    Seeds of one problem are no independent evidence: what is remembered is the same for all.
+    """
     known = _past_studies(plan, family)
     rows = [
-        [_regret(problem, best, arm, seed, known, backends) for arm in _arms(plan)]
-        for problem, best in _problems(plan, family)
-        for seed in range(plan.seeds)
+        np.mean(
+            [
+                [_regret(problem, scale, arm, seed, known, backends) for arm in _arms(plan)]
+                for seed in range(plan.seeds)
+            ],
+            axis=0,
+        )
+        for problem, scale in _problems(plan, family)
     ]
     _print_row(family, np.array(rows))
     return rows
@@ -141,8 +151,8 @@ def _regret(
     return [max(0.0, min(regrets[:trials])) for trials in AT]
 
 
-def _print_row(what: str, regrets: np.ndarray[Any, Any]) -> None:
-    """Print both arms and their difference; (units, arms, AT)."""
+def _print_row(what: str, regrets: Regrets) -> None:
+    """Print both arms and their difference; regrets: (problems, arms, AT)."""
     from scipy.stats import wilcoxon
 
     for place, trials in enumerate(AT):

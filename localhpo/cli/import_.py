@@ -11,10 +11,12 @@ import click
 from localhpo.cli._help import Command
 
 if TYPE_CHECKING:
+    from localhpo.executor.protocol import Outcome
     from localhpo.importing import Plan, Row, Source
     from localhpo.store import Store
     from localhpo.study.adding import Told
     from localhpo.task import Task
+    from localhpo.trial import Config
 
 _LISTED = 20
 """Rows that are left, as far as they are listed; `--json` has them all."""
@@ -136,19 +138,24 @@ def _task(
     )
 
 
-def _told(row: Row, config: Any, task: Task, file: str) -> Told:
+def _told(row: Row, config: Config, task: Task, file: str) -> Told:
     from localhpo.study.adding import Told
-    from localhpo.study.told import outcome
     from localhpo.trial import Measurement
 
-    failed = row.ending == "failed" or row.score is None
-    ended = (
-        outcome(task.metric, None, f"it {row.ending} where it was run", False)
-        if failed
-        else outcome(task.metric, row.score, None, row.ending == "pruned")
-    )
     steps = tuple(Measurement(step, task.metric, value, 0.0) for step, value in row.steps)
-    return Told(config, ended, steps, note=f"{row.where} of {Path(file).name}")
+    return Told(config, _outcome(row, task), steps, note=f"{row.where} of {Path(file).name}")
+
+
+def _outcome(row: Row, task: Task) -> Outcome:
+    from localhpo.executor.protocol import Outcome
+    from localhpo.study.told import outcome
+    from localhpo.trial import State, Usage
+
+    if row.ending == "failed":
+        return outcome(task.metric, None, "it failed where it was run", False)
+    if row.score is None:  # stopped before its first report
+        return Outcome(State.PRUNED, None, None, Usage(), summary="")
+    return outcome(task.metric, row.score, None, row.ending == "pruned")
 
 
 def _print_json(key: str, task: Task, source: Source, plan: Plan, dry_run: bool) -> None:

@@ -44,7 +44,7 @@ TRUST = 0.5
 nearly alike; the least of them leaves most to the trials."""
 
 EXPERIENCE_SHARE = 0.5
-"""Of an opinion that a small model has a part in."""
+"""Of an opinion that a small model has a part in: even, for nothing else was tried."""
 
 OWNER = "the opinion of past studies"
 BOTH = "the opinion of the model and of past studies"

@@ -6,7 +6,6 @@ is good for looking back, and a study that goes on should have a task file.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -85,9 +84,3 @@ def _given(child: Parameter, parent: Categorical, rows: _Rows) -> Parameter | No
     if having & lacking:
         return None
     return replace(child, when={parent.name: tuple(v for v in parent.values if v in having)})
-
-
-def is_number(value: Any) -> bool:
-    """Return whether a value is a finite number, and no boolean."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)

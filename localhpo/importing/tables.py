@@ -174,17 +174,12 @@ def _columns(
     if params is not None:
         everything = {name: name for name in names} | values
         values = {column: name for column, name in everything.items() if name in params}
-        _need(params, set(values.values()), path, names)
+        if not values:
+            raise InputError(
+                f"{path} must have columns for the hyperparameters {', '.join(params)}; "
+                f"it has {', '.join(names)}"
+            )
     return Columns(found, state, values)
-
-
-def _need(params: Collection[str], have: set[str], path: Path, names: Sequence[str]) -> None:
-    lacking = [name for name in params if name not in have]
-    if lacking and not have:
-        raise InputError(
-            f"{path} must have a column for each hyperparameter, and lacks {', '.join(lacking)}; "
-            f"it has {', '.join(names)}"
-        )
 
 
 def _metric(names: Sequence[str], metric: str | None, path: Path) -> str:

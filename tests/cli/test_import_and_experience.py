@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from localhpo.cli import main
 from localhpo.store import Store
@@ -72,6 +75,21 @@ def test_an_import_becomes_a_study_and_a_second_one_doubles_nothing(localhpo, ho
     assert (again["taken"], again["known"], len(again["left"])) == (0, 5, 1)
     assert len(Study.find("past/imported", home=home).trials) == 5
     assert Store(home).verify() == []
+
+
+def test_optuna_trials_keep_their_states_even_without_a_report(localhpo, project, home):
+    def objective(trial):
+        trial.suggest_float("x", 0.0, 1.0)
+        raise optuna.TrialPruned if trial.number else ValueError
+
+    storage = JournalStorage(JournalFileBackend(str(project / "past.journal")))
+    past = optuna.create_study(study_name="past", storage=storage)
+    past.optimize(objective, n_trials=2, catch=(ValueError,))
+    localhpo("import", "past.journal")
+    failed, pruned = Study.find("past/imported", home=home).trials
+    assert (str(failed.state), failed.failure.message) == ("failed", "it failed where it was run")
+    assert (str(pruned.state), pruned.score) == ("pruned", None)
+    assert "pruned" in localhpo("trials", "past/imported")
 
 
 def test_what_was_added_to_the_file_is_taken_later(localhpo, project, home):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import spaces, spaces_with_configs
 
@@ -116,9 +116,20 @@ def test_kinds_may_differ() -> None:
     assert carried(words, Space([Int("size", 1, 9)]), {"size": 3}) is None
 
 
-@given(spaces(), spaces_with_configs())
-def test_what_is_carried_is_canonical(space: Space, there: tuple[Space, dict[str, Value]]) -> None:
-    moved = carry(space, *there)
+@st.composite
+def neighbours(draw: st.DrawFn) -> tuple[Space, Space, dict[str, Value]]:
+    """A space, another one of the same names, and a configuration of that."""
+    source, config = draw(spaces_with_configs(max_size=3))
+    drawn = draw(spaces(max_size=3, conditional=False))
+    named = [dataclasses.replace(p, name=n) for p, n in zip(drawn, source.names, strict=False)]
+    return Space(named), source, config
+
+
+@given(neighbours())
+@settings(suppress_health_check=[HealthCheck.too_slow])
+def test_what_is_carried_is_canonical(there: tuple[Space, Space, dict[str, Value]]) -> None:
+    space = there[0]
+    moved = carry(*there)
     if moved is not None:
         config, part, share = moved
         space.validate(config)
@@ -127,6 +138,7 @@ def test_what_is_carried_is_canonical(space: Space, there: tuple[Space, dict[str
 
 
 @given(spaces_with_configs())
+@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_within_one_space_all_is_carried(there: tuple[Space, dict[str, Value]]) -> None:
     space, config = there
     moved = carry(space, space, config)
@@ -135,6 +147,7 @@ def test_within_one_space_all_is_carried(there: tuple[Space, dict[str, Value]]) 
 
 
 @given(st.data(), spaces())
+@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_memories_are_new_on_the_grid_and_weighted(data: st.DataObject, space: Space) -> None:
     import numpy as np
 

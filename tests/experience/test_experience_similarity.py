@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import spaces
 
@@ -21,18 +21,21 @@ MakeTask = Callable[..., Task]
 
 @st.composite
 def tasks(draw: st.DrawFn) -> Task:
+    """A task whose hyperparameters have names that others have too."""
+    drawn = draw(spaces(max_size=3, conditional=False))
     return Task(
         name=draw(st.sampled_from(["forest-1", "forest-2", "net"])),
         command=(),
         metric=draw(st.sampled_from(["auc", "AUC", "loss"])),
         direction=draw(st.sampled_from(["minimize", "maximize"])),
-        space=draw(spaces(max_size=4)),
+        space=Space([replace(p, name=n) for p, n in zip(drawn, "abc", strict=False)]),
         background=draw(st.sampled_from(["", "a forest", "3,276 rows", "a net on 50000 images"])),
         folder=Path(),
     )
 
 
 @given(tasks(), tasks())
+@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_similarity_is_symmetric_and_bounded(a: Task, b: Task) -> None:
     there, back = similarity(a, b), similarity(b, a)
     assert there.value == pytest.approx(back.value, abs=1e-12)
@@ -41,6 +44,7 @@ def test_similarity_is_symmetric_and_bounded(a: Task, b: Task) -> None:
 
 
 @given(tasks())
+@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_a_task_is_like_itself(task: Task) -> None:
     assert similarity(task, task).value == pytest.approx(1.0)
 

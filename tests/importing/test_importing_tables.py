@@ -113,7 +113,11 @@ def test_columns_can_be_named(written: Written) -> None:
     [
         ("a,loss\n1,2\n", {}, "must have a column value, score or objective"),
         ("a,loss\n1,2\n", {"metric": "los"}, "must have a column 'los'"),
-        ("a,loss\n1,2\n", {"metric": "loss", "params": ["b"]}, "lacks b"),
+        (
+            "a,loss\n1,2\n",
+            {"metric": "loss", "params": ["b"]},
+            "for the hyperparameters b; it has a, loss",
+        ),
         ("a,loss\n", {}, "holds no trials"),
         ("", {}, "holds no trials"),
         ("[1, 2", {}, "is not valid JSON"),
