@@ -37,6 +37,15 @@ class Plan:
     missing: str = ""
     """Why nothing can be trained; empty where it can."""
 
+    def check(self) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            InputError: there is too little to learn from.
+        """
+        if self.missing:
+            raise InputError(self.missing, hint=dataset.MORE_STUDIES)
+
 
 def plan(pasts: Sequence[Past], model: str, *, seed: int) -> Plan:
     """Return what a round would take.
@@ -82,8 +91,7 @@ def tune(
         MissingExtraError: a package is not installed.
         ModelError: the base cannot be loaded, or the shelf cannot be written.
     """
-    if what.missing:
-        raise InputError(what.missing)
+    what.check()
     base, method = what.base, settings.method
     _check_memory(base, settings, settings.batch_tokens, device)
     trainee = Trainee(base.folder, method, rank=settings.rank, seed=settings.seed, device=device)
