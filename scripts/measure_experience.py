@@ -85,7 +85,7 @@ def _family(plan: Plan, family: str, backends: Backends) -> list[list[list[float
     """Return (units, arms, AT): the regret of both arms on each problem and seed."""
     known = _past_studies(plan, family)
     rows = [
-        [_regret(plan, problem, best, arm, seed, known, backends) for arm in _arms(plan)]
+        [_regret(problem, best, arm, seed, known, backends) for arm in _arms(plan)]
         for problem, best in _problems(plan, family)
         for seed in range(plan.seeds)
     ]
@@ -125,7 +125,6 @@ def _problems(plan: Plan, family: str) -> Iterator[tuple[Problem, Reference]]:
 
 
 def _regret(
-    plan: Plan,
     problem: Problem,
     scale: Reference,
     arm: str,

@@ -182,7 +182,7 @@ def compare(selection: Selection, results: Results) -> Comparison:
             statistics.column(regrets, trial) for trial in statistics.columns_of(selection.trials)
         ),
         conduct=tuple(
-            _conduct([row for key, row in rows.items() if key.creator == creator])
+            conduct_of([row for key, row in rows.items() if key.creator == creator])
             for creator in selection.creators
         ),
     )
@@ -224,7 +224,8 @@ def _complete(selection: Selection) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return most, full
 
 
-def _conduct(units: Sequence[UnitRow]) -> Conduct:
+def conduct_of(units: Sequence[UnitRow]) -> Conduct:
+    """Return how a Creator behaved in these studies of it."""
     trials = [trial for unit in units for trial in unit.trials]
     count, draws = max(1, len(trials)), max(1, sum(trial.tries for trial in trials))
     seconds = [trial.seconds for trial in trials]

@@ -123,15 +123,22 @@ def make(
     return _open(choice.base, task, backend, memories)
 
 
-def _memories(choice: Choice, task: Task, pasts: Sequence[Past]) -> tuple[Memory, ...]:
-    if RETRIEVE not in choice.modifiers:
-        return ()
-    if not pasts:
+def check_pasts(choice: Choice, pasts: Sequence[Past]) -> None:
+    """Check that a Creator that remembers has something to remember.
+
+    Raises:
+        InputError: it has not.
+    """
+    if RETRIEVE in choice.modifiers and not pasts:
         raise InputError(
             f"{choice.name} remembers past studies, and there are none here",
             hint="scripts/measure_experience.py makes some and compares with and without them",
         )
-    return recall(task, pasts)
+
+
+def _memories(choice: Choice, task: Task, pasts: Sequence[Past]) -> tuple[Memory, ...]:
+    check_pasts(choice, pasts)
+    return recall(task, pasts) if RETRIEVE in choice.modifiers else ()
 
 
 def _without(choice: Choice, modifier: str) -> Choice:
@@ -190,6 +197,12 @@ class Backends:
         """Close them all."""
         while self._open:
             self._open.popitem()[1].close()
+
+
+@cache
+def backends() -> Backends:
+    """Return the models of this process."""
+    return Backends()
 
 
 def model_digest(choice: Choice) -> str:

@@ -53,7 +53,7 @@ def run(problem: Problem, creator: Creator, *, seed: int, trials: int) -> list[T
     loop = Loop(
         task=task,
         creator=watched,
-        executor=SimulatedExecutor(lambda config, _: _replay(problem, config), clock),
+        executor=SimulatedExecutor(lambda config, _: replay(problem, config), clock),
         recorder=_Nowhere(),
         trials=(),
         seed=study_seed(problem.name, seed),
@@ -63,11 +63,7 @@ def run(problem: Problem, creator: Creator, *, seed: int, trials: int) -> list[T
         settings=_SETTINGS,
     )
     ended = [trial for trial in loop.run() if trial.state in COUNTED]
-    rows: list[TrialRow] = []
-    for trial in ended:
-        known = {row.config for row in rows}
-        rows.append(_row(trial, task.space, known, watched.seconds))
-    return rows
+    return rows_of(ended, task.space, watched.seconds)
 
 
 def study_seed(problem: str, seed: int) -> int:
@@ -76,8 +72,8 @@ def study_seed(problem: str, seed: int) -> int:
     return int.from_bytes(digest[:4], "big")
 
 
-def _replay(problem: Problem, config: Config) -> Replay:
-    # Whoever proposes it: what is not in the space is never scored.
+def replay(problem: Problem, config: Config) -> Replay:
+    """Return a trial of a problem; what is not in the space is never scored, whoever asks."""
     value = problem.evaluate(config) if _is_valid(problem.space, config) else math.nan
     return Replay([Measurement(0, problem.task.metric, value, 0.0)], duration_s=0.0)
 
@@ -88,6 +84,21 @@ def _is_valid(space: Space, config: Config) -> bool:
     except ConfigurationError:
         return False
     return True
+
+
+def rows_of(trials: Sequence[Trial], space: Space, seconds: Mapping[int, float]) -> list[TrialRow]:
+    """Return what is kept of the trials of a study.
+
+    Args:
+        trials: those that ended, by number.
+        space: that was searched.
+        seconds: that each proposal took, by number.
+    """
+    rows: list[TrialRow] = []
+    for trial in trials:
+        known = {row.config for row in rows}
+        rows.append(_row(trial, space, known, seconds))
+    return rows
 
 
 def _row(trial: Trial, space: Space, known: set[str], seconds: Mapping[int, float]) -> TrialRow:

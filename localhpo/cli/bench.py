@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from localhpo.cli import _bench_agenthpo, _bench_runs
 from localhpo.cli._help import Command, Group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from localhpo.bench.comparison import Comparison
-    from localhpo.bench.runner import Failed, Progress
+    from localhpo.bench.pool import Failed
     from localhpo.bench.suites import Suite
-
-_SAY_EVERY_S = 5.0
 
 
 @click.group(
@@ -34,6 +33,9 @@ def command() -> None:
     The loop is the real one, the trials are simulated. A suite is a fixed list of problems.
     Results are kept in bench/ in the home, and a run goes on where an earlier one stopped.
     """
+
+
+command.add_command(_bench_agenthpo.command)
 
 
 @command.command(
@@ -115,22 +117,23 @@ def run(
 
     folder = bench_folder()
     results = Results(folder)
+    wanted = _bench_runs.listed(names, "--creators")
     plan = runner.Plan(
         suite=suites.find(suite),
-        creators=tuple(map(creators.parse, _listed(names) or creators.DEFAULT)),
+        creators=tuple(map(creators.parse, wanted or creators.DEFAULT)),
         seeds=seeds,
         trials=trials,
         jobs=jobs,
         places=Places(data, folder / "trainings"),
     )
-    selection, failed = runner.run(plan, results, _teller())
+    selection, failed = runner.run(plan, results, _bench_runs.teller())
     try:
         made = comparison.compare(selection, results)
     except InputError:
-        _raise(failed)  # which is why there is nothing to compare
+        _bench_runs.raise_first(failed)  # which is why there is nothing to compare
         raise
     _conclude(made, folder, as_json, failed)
-    _raise(failed)
+    _bench_runs.raise_first(failed)
 
 
 @command.command(
@@ -157,7 +160,7 @@ def show(suite: str, names: str | None, trials: int | None, as_json: bool) -> No
     folder = bench_folder()
     results = Results(folder)
     selection = comparison.latest(
-        suites.find(suite), results, creators=_listed(names), trials=trials
+        suites.find(suite), results, creators=_bench_runs.listed(names, "--creators"), trials=trials
     )
     _conclude(comparison.compare(selection, results), folder, as_json, [])
 
@@ -174,41 +177,6 @@ def _list_suites(suites: Sequence[Suite], as_json: bool) -> None:
     for suite in suites:
         table.add_row(suite.name, suite.use, str(len(suite.problems)), suite.title)
     _output.show(table)
-
-
-def _listed(names: str | None) -> list[str] | None:
-    """Return the names of a comma-separated list, each once; None where none was given."""
-    if names is None:
-        return None
-    listed = dict.fromkeys(name.strip() for name in names.split(","))
-    if "" in listed:
-        raise click.BadParameter(
-            f"names, separated by commas; got {names!r}", param_hint="--creators"
-        )
-    return list(listed)
-
-
-def _teller() -> Callable[[Progress], None]:
-    """Return what tells of a run on standard error: now and then, and at its end."""
-    from localhpo.analysis import wording
-
-    told_s = 0.0
-
-    def tell(progress: Progress) -> None:
-        nonlocal told_s
-        is_last = progress.done == progress.total
-        if not is_last and progress.elapsed_s - told_s < _SAY_EVERY_S:
-            return
-        told_s = progress.elapsed_s
-        left_s = progress.elapsed_s / progress.done * (progress.total - progress.done)
-        left = "" if is_last else f", about {wording.duration(left_s)} left"
-        click.echo(
-            f"{progress.done:,} of {progress.total:,} studies after "
-            f"{wording.duration(progress.elapsed_s)}{left}: {progress.latest}",
-            err=True,
-        )
-
-    return tell
 
 
 def _conclude(
@@ -228,20 +196,3 @@ def _conclude(
     from localhpo.cli._bench_views import comparison_view
 
     _output.show(comparison_view(comparison, path, _output.console().width))
-
-
-def _raise(failed: Sequence[Failed]) -> None:
-    """Raise where units failed.
-
-    Raises:
-        LocalHPOError: says how many, and of the first one why.
-    """
-    from localhpo.errors import LocalHPOError
-
-    if failed:
-        first = failed[0]
-        raise LocalHPOError(
-            f"{len(failed)} studies have no result; the first: {first.what}: "
-            f"{type(first.error).__name__}: {first.error}",
-            hint=getattr(first.error, "hint", "") or "the same command tries them again",
-        )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def command(
     task: str | None, exclude: tuple[str, ...], include: tuple[str, ...], as_json: bool
 ) -> None:
-    """List which studies of the store teach something, and why others do not.
+    """List which past studies count, and why others do not.
 
     With TASK (a task file, a folder with a task.toml, or a ready task's name) also how similar
     each is to it: `localhpo run TASK --experience retrieve` remembers the best configurations

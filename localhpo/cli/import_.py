@@ -42,7 +42,9 @@ _LISTED = 20
 @click.option("--dry-run", is_flag=True, help="Only say what would be taken and left, and why.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def command(file: str, dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Import the trials of other programs as a study, so that they count as experience.
+    """Import the trials of other programs as a study.
+
+    They then count as experience (`localhpo run TASK --experience retrieve`).
 
     FILE is an Optuna storage (SQLite or journal), an export of a W&B sweep (CSV), or a CSV,
     JSON or JSON Lines file of trials. The hyperparameters' ranges come from the task file, from

@@ -38,7 +38,7 @@ from localhpo.creator.policy import SURE, TRUST, is_strange, model_share, strang
 from localhpo.creator.protocol import History
 from localhpo.creator.seeds import derive
 from localhpo.errors import ModelError
-from localhpo.trial import Proposal, State
+from localhpo.trial import Proposal
 
 if TYPE_CHECKING:
     from localhpo.creator.agent import Agent, Thoughts
@@ -131,6 +131,9 @@ def stand_in(history: History, memories: Sequence[Memory] = ()) -> Proposal:
     """Return the optimiser's proposal, with what it remembers of past studies."""
     if not memories:
         return Bayes().propose_one(history)
+    opened = None if remembering.is_scored(history) else remembering.opening(history, memories)
+    if opened is not None:
+        return opened
     started = time.perf_counter()
     opinion = remembering.opinion(history.task.space, memories)
     proposal = _suggested(history, opinion, remembering.LEANING)
@@ -208,8 +211,7 @@ def _said(history: History, thoughts: Thoughts) -> Proposal | None:
     """Return what represents the thoughts best; None once the model has spoken and been scored."""
     space, record = history.task.space, thoughts.record
     spoken = any(trial.proposal.origin == record.origin for trial in history.trials)
-    scored = any(trial.state is State.COMPLETE for trial in history.trials)
-    if spoken and scored:
+    if spoken and remembering.is_scored(history):
         return None
     order = representative(space, thoughts.configs, [t.config for t in history.trials])
     pick = Guard(history).pick((thoughts.configs[i] for i in order), lambda config: config)

@@ -18,7 +18,7 @@ import numpy as np
 from localhpo.creator.bayes import Opinion
 from localhpo.creator.choosing import representative
 from localhpo.creator.guard import Guard, Verdict
-from localhpo.trial import Proposal
+from localhpo.trial import Proposal, State
 
 if TYPE_CHECKING:
     from localhpo.creator.protocol import History
@@ -35,11 +35,13 @@ LEANING = "experience+bo"
 WITH_MODEL = "model+experience+bo"
 """Of one that leans on that and on the model's opinion."""
 
-OPENERS = 1
-"""Remembered configurations that are tried as they are."""
+OPENERS = 3
+"""Remembered configurations that are tried as they are. With one alone the regret at trials 5 and
+10 was higher by half (`scripts/measure_experience.py`); two and three were alike."""
 
-TRUST = 1.0
-"""Weight of experience before any trial, in units of the process's own spread."""
+TRUST = 0.5
+"""Weight of experience before any trial, in units of the process's own spread. 0.5, 1 and 2 were
+nearly alike; the least of them leaves most to the trials."""
 
 EXPERIENCE_SHARE = 0.5
 """Of an opinion that a small model has a part in."""
@@ -49,8 +51,12 @@ BOTH = "the opinion of the model and of past studies"
 
 
 def opening(history: History, memories: Sequence[Memory]) -> Proposal | None:
-    """Return a remembered configuration; None after `OPENERS` of them, or where none is new."""
-    if sum(trial.proposal.origin == ORIGIN for trial in history.trials) >= OPENERS:
+    """Return a remembered configuration, or None.
+
+    That is after `OPENERS` of them, once a trial has a score, or where none is new.
+    """
+    opened = sum(trial.proposal.origin == ORIGIN for trial in history.trials)
+    if opened >= OPENERS and is_scored(history):
         return None
     order = representative(
         history.task.space,
@@ -68,6 +74,11 @@ def opening(history: History, memories: Sequence[Memory]) -> Proposal | None:
         rationale_by="computed",
         tries=pick.tries,
     )
+
+
+def is_scored(history: History) -> bool:
+    """Return whether a trial has a score."""
+    return any(trial.state is State.COMPLETE for trial in history.trials)
 
 
 def reason(memory: Memory) -> str:

@@ -86,7 +86,8 @@ class Hardware:
 
     @cached_property
     def _earlier(self) -> dict[Kind, list[Observation]]:
-        trials = earlier_trials(self._store, self._key, self._task)
+        # By a store of its own: the Creator asks from its thread, while the writer uses the other.
+        trials = earlier_trials(Store(self._store.home), self._key, self._task)
         return {kind: observations(trials, kind) for kind in self._estimators}
 
 

@@ -1,13 +1,16 @@
 """Creators by name, and the wrappers: what they hide, what they keep."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 from contracts.test_creator_contract import SPACES, Sampling
 
-from localhpo.bench import creators, sources
+from localhpo.bench import creators, simulation, sources
 from localhpo.bench.anonymous import Anonymous, _Names
+from localhpo.bench.pasts import past_of
+from localhpo.bench.problems.opening import Places, open_problem
 from localhpo.creator import History, open_creator
 from localhpo.errors import InputError
 from localhpo.llm.protocol import Model
@@ -25,6 +28,8 @@ from localhpo.trial import Cause, Failure, Proposal, State, Trial
         ("hybrid:no-history:anonymous", "hybrid", None, ("no-history", "anonymous")),
         ("hybrid@models/a:b:anonymous", "hybrid", "models/a:b", ("anonymous",)),
         ("agent@sprout", "agent", "sprout", ()),
+        ("hybrid:retrieve", "hybrid", None, ("retrieve",)),
+        ("hybrid-no-model:retrieve", "hybrid-no-model", None, ("retrieve",)),
     ],
 )
 def test_a_name_is_taken_apart(name, base, model, modifiers):
@@ -49,6 +54,20 @@ def test_a_name_that_is_none(name, hint):
     with pytest.raises(InputError) as caught:
         creators.parse(name)
     assert hint in caught.value.hint
+
+
+def test_past_studies_are_remembered(tmp_path):
+    places = Places(None, tmp_path)
+    old, new = (open_problem(f"function/branin/{n}", places) for n in (11, 12))
+    without = creators.make(creators.parse("hybrid-no-model"), old.task, None)
+    past = past_of(old, without, seed=0, trials=12)
+    assert [trial.score for trial in past.trials] == [old.evaluate(t.config) for t in past.trials]
+    choice = creators.parse("hybrid-no-model:retrieve")
+    rows = simulation.run(new, creators.make(choice, new.task, None, [past]), seed=0, trials=6)
+    assert rows[0].origin == "experience"
+    assert json.loads(rows[0].config) in [dict(trial.config) for trial in past.trials]
+    with pytest.raises(InputError, match="there are none here"):
+        creators.make(choice, new.task, None)
 
 
 class Watched(Sampling):

@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from localhpo.bench import comparison, creators, runner, suites
+from localhpo.bench.pool import Progress
 from localhpo.bench.problems.opening import Places
-from localhpo.bench.runner import Plan, Progress
+from localhpo.bench.runner import Plan
 from localhpo.store import DatabaseBusyError
 from localhpo.store.results import Results
 

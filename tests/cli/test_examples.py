@@ -84,8 +84,9 @@ def test_an_example_works(example, request, tmp_path, monkeypatch, capsys):
     if "my-model" in example:
         make_model(tmp_path / "my-model")
         monkeypatch.chdir(tmp_path)
-    elif verb in ("run", "enqueue"):
+    elif verb in ("run", "enqueue", "import"):
         make_project(tmp_path)
+        (tmp_path / "trials.csv").write_text("lr,batch-size,val_loss\n0.1,32,0.5\n0.2,64,0.4\n")
         monkeypatch.chdir(tmp_path)
     elif verb == "init":
         (tmp_path / "train.py").write_text(TRAIN)

@@ -16,12 +16,13 @@ from localhpo.creator.batch import following
 from localhpo.creator.hybrid import Hybrid
 from localhpo.creator.prompt import Style
 from localhpo.errors import BackendError, SpaceExhaustedError
+from localhpo.experience import Memory, Past, recall
 from localhpo.llm import Backend, open_backend
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
 from localhpo.llm.scripted import ScriptedBackend
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 from localhpo.task import CreatorSettings, Task
-from localhpo.trial import Cause, Failure, State, Trial
+from localhpo.trial import Cause, Failure, Proposal, State, Trial
 
 SPACES = {
     "plain": Space([Float("rate", 1e-4, 1.0, log=True), Int("depth", 1, 10)]),
@@ -129,12 +130,28 @@ def real(name: str, origins: set[str]) -> Case:
     return Case(lambda task: open_creator(_set(task, name), backend=built_in()), frozenset(origins))
 
 
+def memories(task: Task) -> tuple[Memory, ...]:
+    """Return what a study of random trials, of the same task, leaves to remember."""
+    rng = np.random.default_rng(11)
+    trials = tuple(
+        Trial(n, State.COMPLETE, Proposal(task.space.sample(rng), "engine:random"), score=float(n))
+        for n in range(20)
+    )
+    return recall(task, [Past("small/old", task, trials)])
+
+
+def remembering(task: Task) -> Creator:
+    backend = Sampling(task.space, "compact")
+    return open_creator(_set(task, "hybrid"), backend=backend, memories=memories(task))
+
+
 def _set(task: Task, name: str) -> Task:
     return replace(task, creator=CreatorSettings(name=name, on_model_error="engine"))
 
 
 STAND_INS = {"engine:bo"}
 LEANING = {"model", "model+bo", "default"} | STAND_INS
+REMEMBERING = {"experience", "experience+bo", "model+experience+bo", "default"} | STAND_INS
 CASES = {
     "bo": engine("bo"),
     "random": engine("random"),
@@ -151,6 +168,10 @@ CASES = {
     "hybrid, down": model("hybrid", "compact", Failing, {"default"} | STAND_INS),
     "hybrid, no model": Case(
         lambda task: Hybrid(None, note="no model"), frozenset({"default"} | STAND_INS)
+    ),
+    "hybrid, remembering": Case(remembering, frozenset(REMEMBERING)),
+    "hybrid, no model, remembering": Case(
+        lambda task: Hybrid(None, memories=memories(task)), frozenset(REMEMBERING)
     ),
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from localhpo.bench.agenthpo.trainings import RememberingExecutor, Trainings
 from localhpo.errors import ExecutorError
 from localhpo.executor import (
     Executor,
@@ -132,10 +133,23 @@ def watched(kind: str, task: Task) -> Bench:
     return dataclasses.replace(bench, executor=executor)
 
 
+def remembering(kind: str, task: Task) -> Bench:
+    bench = simulated(kind, task)
+    executor = RememberingExecutor(bench.executor, Trainings(task.folder / "trainings", "digest"))
+    return dataclasses.replace(bench, executor=executor)
+
+
 Make = Callable[[str], Bench]
 
 
-EXECUTORS = [process, function, simulated, watched, pytest.param(ray, marks=pytest.mark.slow)]
+EXECUTORS = [
+    process,
+    function,
+    simulated,
+    watched,
+    remembering,
+    pytest.param(ray, marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(params=EXECUTORS, ids=lambda maker: maker.__name__)

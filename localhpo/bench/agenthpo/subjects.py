@@ -1,0 +1,168 @@
+"""What is tuned: ready tasks, task files, and the paper's two quadratic functions.
+
+A digest says what decides the scores of a subject: its command, its script, the packages that
+the script imports, its data. Results of another digest are stale.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from localhpo import tasks
+from localhpo.bench.agenthpo import paper
+from localhpo.bench.problems import functions
+from localhpo.bench.problems.problem import Problem
+from localhpo.errors import InputError, did_you_mean
+from localhpo.task import Task, load, to_table
+
+QUADRATICS = ("quadratic-2-3", "quadratic-3-5")
+"""Of Section 5.2: what GPT-3.5 was given, and what GPT-4 was given."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One thing to tune."""
+
+    task: Task
+    """Trials one after another, as the paper has them."""
+    function: Problem | None
+    """What stands in for trainings: a known function; None where there are trainings."""
+    data: Path | None = None
+    """Folder of the data that scripts read."""
+
+    @property
+    def name(self) -> str:
+        """Of the task."""
+        return self.task.name
+
+    @property
+    def reported(self) -> paper.Reported | None:
+        """What the paper reports of it, where it does."""
+        return paper.tasks().get(self.name)
+
+    @cached_property
+    def training_digest(self) -> str:
+        """A hash of all that decides what a training comes to, but configuration and seed."""
+        task = self.task
+        said = {
+            "command": task.command,
+            "env": dict(task.env),
+            "reads": [task.metric, task.direction, task.objective, task.stdout_regex],
+            "scripts": {str(path): _hash(path) for path in _scripts(task.folder)},
+            "packages": _packages(task.folder),
+            "data": [] if self.data is None else list(_files(self.data)),
+        }
+        return _digest(said)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of all that decides the course of a study."""
+        if self.function is not None:
+            return self.function.digest
+        table = to_table(self.task)
+        said = [table["space"], table["pruner"], self.task.background, self.training_digest]
+        return _digest(said)
+
+
+def default_names() -> list[str]:
+    """Return the tasks of the paper that there are, and its two functions."""
+    there = tasks.available()
+    return [*(name for name in paper.tasks() if name in there), *QUADRATICS]
+
+
+def open_subject(name: str, *, data: Path | None = None, small: bool = False) -> Subject:
+    """Return what a name means: a ready task, the path of a task file, or a quadratic.
+
+    Args:
+        name: of it.
+        data: folder of the data that scripts read.
+        small: run the scripts at the size of a test; they take the option `--small`.
+
+    Raises:
+        InputError: there is no such task, or it has no small size.
+        TaskError, SpaceError: the file does not describe a task.
+    """
+    if name in QUADRATICS:
+        problem = functions.make(name, 0)
+        return Subject(problem.task, problem)
+    task = load(Path(name) if _is_path(name) else _ready(name))
+    if small:
+        task = dataclasses.replace(task, command=_small(task))
+    resources = dataclasses.replace(task.resources, parallel=1)
+    return Subject(dataclasses.replace(task, resources=resources), None, data)
+
+
+def _ready(name: str) -> Path:
+    known = (*tasks.available(), *QUADRATICS)
+    if name not in known:
+        raise InputError(
+            f"a task must be one of {', '.join(known)}, or the path of a task file; got {name!r}",
+            hint=did_you_mean(name, known),
+        )
+    return tasks.find(name)
+
+
+def _is_path(name: str) -> bool:
+    path = Path(name)
+    return path.suffix == ".toml" or (path / "task.toml").is_file()
+
+
+def _small(task: Task) -> tuple[str, ...]:
+    scripts = [path.read_text(encoding="utf-8") for path in _scripts(task.folder)]
+    if not any('"--small"' in script for script in scripts):
+        raise InputError(
+            f"{task.name} has no small size: its script takes no option --small",
+            hint="leave --small out, or leave the task out of --tasks",
+        )
+    return (*task.command, "--small")
+
+
+# What decides scores.
+
+
+def _scripts(folder: Path) -> Iterator[Path]:
+    """Yield the Python files beside the task file; what they import from elsewhere is not seen."""
+    yield from sorted(folder.glob("*.py"))
+
+
+def _packages(folder: Path) -> Mapping[str, str]:
+    """Return the versions of the packages that the scripts import."""
+    homes = metadata.packages_distributions()
+    imported = {name for path in _scripts(folder) for name in _imports(path)}
+    found = {home for name in imported for home in homes.get(name, ())} - {"localhpo"}
+    return {home: metadata.version(home) for home in sorted(found)}
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def _files(folder: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield path, size in bytes and time of the last change of all files below a folder."""
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        for path in (Path(root, name) for name in sorted(files)):
+            known = path.stat()
+            yield str(path.relative_to(folder)), known.st_size, known.st_mtime_ns
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _digest(said: Any) -> str:
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

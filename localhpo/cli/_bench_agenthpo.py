@@ -1,0 +1,140 @@
+"""`localhpo bench agenthpo`: the protocol of the AgentHPO paper, on real trainings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from localhpo.cli import _bench_runs
+from localhpo.cli._help import Command
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from localhpo.bench.agenthpo.runner import Plan, Studies
+    from localhpo.bench.pool import Failed
+
+_CREATORS = "hybrid,agent,tpe,random"
+
+
+@click.command(
+    "agenthpo",
+    cls=Command,
+    examples=(
+        "localhpo bench agenthpo --tasks quadratic-2-3 --creators tpe,random --runs 2 --best-of 10",
+        "localhpo bench agenthpo --tasks breast-cancer-xgboost --creators random --runs 1 "
+        "--trials 2 --best-of 2",
+    ),
+)
+@click.option(
+    "--tasks", help="Comma-separated: ready tasks, task files. By default all of the paper's."
+)
+@click.option(
+    "--creators", default=_CREATORS, show_default=True,
+    help="Comma-separated; the first is tested against the others.",
+)  # fmt: skip
+@click.option(
+    "--runs", type=click.IntRange(1), default=10, show_default=True,
+    help="Of each creator, with the same seeds.",
+)  # fmt: skip
+@click.option("--trials", type=click.IntRange(1), default=10, show_default=True, help="Of a run.")
+@click.option(
+    "--best-of", type=click.IntRange(1), default=100, show_default=True,
+    help="Trials of random search whose best stands for a human.",
+)  # fmt: skip
+@click.option(
+    "--jobs", type=click.IntRange(1), default=1, show_default=True,
+    help="Studies at a time, as far as their trials find room on this machine.",
+)  # fmt: skip
+@click.option(
+    "--data", type=click.Path(path_type=Path, exists=True, file_okay=False),
+    envvar="LOCALHPO_DATA", show_envvar=True, help="Folder of the data of the tasks.",
+)  # fmt: skip
+@click.option("--small", is_flag=True, help="Train at the size of a test, where a task has one.")
+@click.option("--json", "as_json", is_flag=True, help="Print all numbers as JSON.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for table and figures; that of the results by default.",
+)  # fmt: skip
+def command(
+    tasks: str | None,
+    creators: str,
+    runs: int,
+    trials: int,
+    best_of: int,
+    jobs: int,
+    data: Path | None,
+    small: bool,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Run the AgentHPO paper's experiment, and print it beside the paper's numbers.
+
+    Each run is an ordinary study with real trainings, kept in bench/agenthpo/ in the home. The
+    paper's two quadratics are the tasks quadratic-2-3 and quadratic-3-5. Ctrl-C stops it; the
+    same command goes on, and no training runs twice.
+    """
+    from localhpo.bench import creators as known
+    from localhpo.bench.agenthpo import runner, subjects
+    from localhpo.store.results import bench_folder
+
+    home = bench_folder() / "agenthpo"
+    names = _bench_runs.listed(creators, "--creators") or []
+    plan = runner.Plan(
+        tasks=tuple(_bench_runs.listed(tasks, "--tasks") or subjects.default_names()),
+        creators=tuple(map(known.parse, names)),
+        runs=runs,
+        trials=trials,
+        best_of=best_of,
+        jobs=jobs,
+        home=home,
+        data=data and data.absolute(),
+        small=small,
+    )
+    studies, failed = runner.run(plan, _bench_runs.teller())
+    _conclude(plan, studies, failed, out or home, as_json)
+    _bench_runs.raise_first(failed)
+
+
+def _conclude(
+    plan: Plan, studies: Studies, failed: Sequence[Failed], folder: Path, as_json: bool
+) -> None:
+    """Write table and figures, and print the numbers.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    import json
+
+    from localhpo.bench.agenthpo import figure, results, table
+    from localhpo.cli import _conclusion, _output
+    from localhpo.errors import InputError, StoreError
+
+    try:
+        result = results.collect(plan, studies)
+    except InputError:
+        _bench_runs.raise_first(failed)  # which is why there is nothing to show
+        raise
+    lost = [{"what": one.what, "error": str(one.error)} for one in failed]
+    record = {**results.record(result), "failed": lost}
+    files = {
+        "agenthpo.md": table.markdown(result),
+        "agenthpo.json": json.dumps(record, indent=2, allow_nan=False) + "\n",
+        "agenthpo.svg": figure.trajectories(result),
+        "agenthpo-quadratics.svg": figure.contours(plan, studies),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be made: {error.strerror}") from error
+    written = {folder / name: text for name, text in files.items() if text is not None}
+    for path, text in written.items():
+        _conclusion.save(path, text)
+    if as_json:
+        _output.print_json({**record, "files": [str(path) for path in written]})
+        return
+    from localhpo.cli._agenthpo_views import result_view
+
+    _output.show(result_view(result, written, _output.console().width))

@@ -1,0 +1,122 @@
+"""What a study learns from the others of its store: a real store, real studies."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from localhpo.errors import StudyChangedError, StudyLockedError
+from localhpo.store import Store
+from localhpo.study import Study
+from localhpo.study.pasts import open_remembering, past_studies, set_private
+from localhpo.task import CreatorSettings, Task, parse, to_table
+from localhpo.trial import Proposal
+
+MakeTask = Callable[..., Task]
+
+RETRIEVE = CreatorSettings(name="hybrid", backend="scripted", experience="retrieve")
+
+
+@pytest.fixture
+def old(make_task: MakeTask, home: Path) -> Study:
+    """A study of another task with the same space, which has ended."""
+    study = Study.open(make_task(name="old"), home=home)
+    for depth in range(1, 9):
+        study.add_trial({"learning_rate": 1e-2, "depth": depth}, float((depth - 7) ** 2))
+    return study
+
+
+def first(task: Task, home: Path, name: str = "main") -> Proposal:
+    """Return the first proposal of a study, by the optimiser alone."""
+    store, key = Store(home), f"{task.name}/{name}"
+    from localhpo.creator import History
+
+    hybrid = open_remembering(store, key, task)
+    try:
+        return hybrid.propose(History(task, (), 0, 0), 1)[0]
+    finally:
+        hybrid.close()
+
+
+@pytest.fixture
+def task(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> Task:
+    """A new task, whose Creator finds no model and says so."""
+    from localhpo.creator import opening
+    from localhpo.errors import MissingExtraError
+
+    def none(*_: object, **__: object) -> None:
+        raise MissingExtraError("torch", "the built-in model", "local")
+
+    monkeypatch.setattr(opening, "_agent", none)
+    return make_task(name="new", creator=RETRIEVE)
+
+
+def test_the_best_of_another_study_comes_first(task: Task, old: Study, home: Path) -> None:
+    proposal = first(task, home)
+    assert proposal.origin == "experience"
+    assert proposal.config == {"learning_rate": 1e-2, "depth": 7}
+    assert f"of {old.key}" in proposal.rationale
+
+
+def test_off_is_off(task: Task, old: Study, home: Path) -> None:
+    off = dataclasses.replace(task, creator=dataclasses.replace(RETRIEVE, experience="off"))
+    assert old.trials
+    assert first(off, home).origin == "default"
+
+
+def test_a_private_study_is_remembered_by_nobody(task: Task, old: Study, home: Path) -> None:
+    set_private(Store(home), old.key, True)
+    assert first(task, home).origin == "default"
+    set_private(Store(home), old.key, False)
+    assert first(task, home).origin == "experience"
+    kinds = [event.kind for event in old.events]
+    assert kinds.count("privacy") == 2
+
+
+def test_a_task_may_be_private_from_the_start(make_task: MakeTask, home: Path) -> None:
+    task = make_task(name="secret", private=True)
+    assert parse(to_table(task), folder=task.folder).private
+    Study.open(task, home=home).add_trial({"learning_rate": 1e-2, "depth": 2}, 1.0)
+    (past,), _ = past_studies(Store(home))
+    assert past.private
+
+
+def test_a_study_in_use_cannot_be_marked(old: Study, home: Path) -> None:
+    with Store(home).writer(old.key), pytest.raises(StudyLockedError):
+        set_private(Store(home), old.key, True)
+
+
+def test_a_study_does_not_remember_itself_nor_what_came_later(
+    task: Task, old: Study, home: Path, make_task: MakeTask
+) -> None:
+    study = Study.open(task, home=home)
+    study.add_trial({"learning_rate": 1e-3, "depth": 1}, 1.0)
+    later = Study.open(make_task(name="later"), home=home)
+    later.add_trial({"learning_rate": 1e-2, "depth": 3}, 1.0)
+    old.add_trial({"learning_rate": 1e-3, "depth": 4}, 0.0)
+    created = Store(home).study(study.key).created_at
+    (past,), unreadable = past_studies(Store(home), other_than=study.key, before=created)
+    assert (past.study, len(past.trials), unreadable) == (old.key, 8, [])
+
+
+def test_a_study_that_cannot_be_read_is_named_and_costs_no_other(
+    task: Task, old: Study, home: Path, make_task: MakeTask
+) -> None:
+    broken = Study.open(make_task(name="broken"), home=home)
+    broken.add_trial({"learning_rate": 1e-3, "depth": 1}, 1.0)
+    spool = broken.folder / "spool.jsonl"
+    spool.write_text(spool.read_text().replace('"trial"', '"trail"') + "{}\n{}\n")
+    pasts, unreadable = past_studies(Store(home))
+    assert [past.study for past in pasts] == [old.key]
+    assert [one.study for one in unreadable] == [broken.key]
+    assert first(task, home).origin == "experience"
+
+
+def test_experience_is_one_of_the_settings_that_hold_for_a_study(task: Task, home: Path) -> None:
+    Study.open(task, home=home).add_trial({"learning_rate": 1e-3, "depth": 1}, 1.0)
+    off = dataclasses.replace(task, creator=dataclasses.replace(RETRIEVE, experience="off"))
+    with pytest.raises(StudyChangedError, match="experience was 'retrieve', is 'off'"):
+        Study.open(off, home=home)
