@@ -27,7 +27,7 @@ TRIALS = 5
 
 
 class Replayer:
-    """Replays past tasks with one model after another; each is opened once."""
+    """Replays past tasks with one model after another; one is open at a time."""
 
     def __init__(
         self, *, seeds: int = SEEDS, trials: int = TRIALS, device: str | None = None
@@ -36,7 +36,8 @@ class Replayer:
         self._seeds = seeds
         self._trials = trials
         self._device = device
-        self._open: dict[Path, Backend] = {}
+        self._folder: Path | None = None
+        self._backend: Backend | None = None
 
     def __call__(self, past: Past, folder: Path) -> float:
         """Return the mean, over seeds and trials, of the best regret so far.
@@ -48,9 +49,7 @@ class Replayer:
         Raises:
             LocalHPOError: the model failed.
         """
-        if folder not in self._open:
-            self._open[folder] = TransformersBackend(folder, device=self._device)
-        creator = creators.make(creators.parse("hybrid"), past.task, self._open[folder])
+        creator = creators.make(creators.parse("hybrid"), past.task, self._opened(folder))
         problem = _problem(past)
         sign = 1.0 if problem.direction == "minimize" else -1.0
         means = []
@@ -61,9 +60,17 @@ class Replayer:
         return fmean(means)
 
     def close(self) -> None:
-        """Close the models."""
-        while self._open:
-            self._open.popitem()[1].close()
+        """Close the model that is open."""
+        if self._backend is not None:
+            self._backend.close()
+        self._folder = self._backend = None
+
+    def _opened(self, folder: Path) -> Backend:
+        if self._backend is None or self._folder != folder:
+            self.close()
+            self._backend = TransformersBackend(folder, device=self._device)
+            self._folder = folder
+        return self._backend
 
 
 def _problem(past: Past) -> Problem:

@@ -26,7 +26,7 @@ _SAY_EVERY_S = 10.0
     examples=(
         "localhpo finetune --dry-run",
         "localhpo finetune --dry-run --json",
-        "localhpo finetune --auto --every 5    # for cron: a round, or how many studies are missing",
+        "localhpo finetune --auto --every 5    # for cron: one round, where it is due",
         "localhpo finetune --rollback",
     ),
 )
@@ -74,6 +74,7 @@ def command(
     if dry_run:
         _show(plan, as_json)
         return
+    plan.check()
     card = _tune(plan, settings, device, force)
     _conclude(card, as_json)
 

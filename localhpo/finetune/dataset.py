@@ -42,6 +42,8 @@ HELD_OUT = 0.25
 LEAST_HELD_OUT = 5
 """Tasks from which a paired test can tell anything; no more than half are held out for it."""
 
+MORE_STUDIES = "finish studies of other tasks, or take in earlier ones with `localhpo import`"
+
 CountTokens = Callable[[Sequence[Message]], int]
 
 
@@ -88,7 +90,7 @@ def split(pasts: Sequence[Past], seed: int) -> Split:
     if len(keys) < 2:
         raise InputError(
             f"fine-tuning needs studies of two tasks or more, got {len(keys)}",
-            hint="finish studies of other tasks, or take in earlier ones with `localhpo import`",
+            hint=MORE_STUDIES,
         )
     count = min(len(keys) // 2, max(LEAST_HELD_OUT, round(HELD_OUT * len(keys))))
     order = np.random.default_rng(seed).permutation(len(keys))

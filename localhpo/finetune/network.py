@@ -98,6 +98,8 @@ class Trainee:
 
         A whole model has the precision of its base's files afterwards, and is trained no more.
         """
+        from localhpo.llm.transformers import loading
+
         folder.mkdir(parents=True)
         if self._method == "lora":
             # Embeddings are not trained; told so, peft does not look for the base on a hub.
@@ -105,7 +107,8 @@ class Trainee:
             _say_base(folder / "adapter_config.json", base_name)
             (folder / "README.md").unlink(missing_ok=True)  # a form that nobody filled in
         else:
-            self.network.to(_dtype_of(self._base)).save_pretrained(folder)
+            with loading.quiet():
+                self.network.to(_dtype_of(self._base)).save_pretrained(folder)
             for name in _TOKENIZER_FILES:
                 if (self._base / name).is_file():
                     shutil.copyfile(self._base / name, folder / name)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from localhpo.errors import InputError
 from localhpo.experience import Past, usable
@@ -36,6 +37,15 @@ class Plan:
     """Studies that do not count, and why."""
     missing: str = ""
     """Why nothing can be trained; empty where it can."""
+
+    def check(self) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            InputError: there is too little to learn from.
+        """
+        if self.missing:
+            raise InputError(self.missing, hint=dataset.MORE_STUDIES)
 
 
 def plan(pasts: Sequence[Past], model: str, *, seed: int) -> Plan:
@@ -82,34 +92,57 @@ def tune(
         MissingExtraError: a package is not installed.
         ModelError: the base cannot be loaded, or the shelf cannot be written.
     """
-    if what.missing:
-        raise InputError(what.missing)
-    base, method = what.base, settings.method
+    what.check()
+    base = what.base
+    work = cards.shelf() / _UNFINISHED / base.card.name
+    draft = work / _CANDIDATE / shelving.new_name(base)
+    shutil.rmtree(draft.parent, ignore_errors=True)
+    # Apart, so that the model is gone from its device before the gate opens it and its base.
+    trained = _train(what, settings, work, draft, device, watch, pause)
+    card = shelving.card_of(draft, base, settings.method, what.split, trained.made)
+    versions.write(card, draft)
+    verdict = judge(_pairs(what.split.held_out, trained, replay, base.folder, draft), force=force)
+    card = shelving.shelve(draft, card, verdict)
+    shutil.rmtree(work, ignore_errors=True)
+    return card
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What training has left beside the files."""
+
+    made: Mapping[str, Any]
+    """How, for the card."""
+    base_losses: Mapping[str, Sequence[float]]
+    """Of good configurations of each held-out study, before."""
+    tuned_losses: Mapping[str, Sequence[float]]
+    """The same, afterwards."""
+
+
+def _train(
+    what: Plan, settings: train.Settings, work: Path, draft: Path, device: str | None,
+    watch: train.Watch, pause: train.Pause,
+) -> _Trained:  # fmt: skip
+    """Train and write the result to `draft`; the checkpoint lies in `work`."""
+    base = what.base
     _check_memory(base, settings, settings.batch_tokens, device)
-    trainee = Trainee(base.folder, method, rank=settings.rank, seed=settings.seed, device=device)
+    trainee = Trainee(
+        base.folder, settings.method, rank=settings.rank, seed=settings.seed, device=device
+    )
     learnt = _encoded(what.split.train, base, trainee, settings)
     tested = _encoded(what.split.held_out, base, trainee, settings)
     _check_memory(base, settings, max(map(_longest, learnt), default=0), device)
-    base_losses = train.mean_losses(trainee, tested, settings)
-    work = cards.shelf() / _UNFINISHED / base.card.name
+    before = train.mean_losses(trainee, tested, settings)
     key = train.identity(learnt, settings, base.card.digest)
     progress = train.run(trainee, learnt, settings, work, key, watch=watch, pause=pause)
-    tuned_losses = train.mean_losses(trainee, tested, settings)
-    draft = work / _CANDIDATE / shelving.new_name(base)
-    shutil.rmtree(draft.parent, ignore_errors=True)
+    after = train.mean_losses(trainee, tested, settings)
     trainee.write(draft, base.name)
     made = {
         **{k: v for k, v in dataclasses.asdict(settings).items() if v is not None},
         "steps": progress.step, "of_steps": progress.steps, "seconds": round(progress.seconds, 1),
         "examples": len(learnt), "answers": sum(len(e.answers) for e in learnt),
     }  # fmt: skip
-    card = shelving.card_of(draft, base, method, what.split, made)
-    versions.write(card, draft)
-    losses = _by_study(tested, base_losses), _by_study(tested, tuned_losses)
-    verdict = judge(_pairs(what.split.held_out, losses, replay, base.folder, draft), force=force)
-    card = shelving.shelve(draft, card, verdict)
-    shutil.rmtree(work, ignore_errors=True)
-    return card
+    return _Trained(made, _by_study(tested, before), _by_study(tested, after))
 
 
 def _encoded(
@@ -146,23 +179,21 @@ def _by_study(examples: Sequence[Encoded], losses: Sequence[float]) -> dict[str,
 
 
 def _pairs(
-    held_out: Sequence[Past],
-    losses: tuple[dict[str, list[float]], dict[str, list[float]]],
-    replay: Replay,
-    base: Path,
-    candidate: Path,
+    held_out: Sequence[Past], trained: _Trained, replay: Replay, base: Path, candidate: Path
 ) -> list[Pair]:
     """Return base and candidate on each held-out task, means over its studies."""
-    tasks: dict[str, list[Past]] = {}
+    # One model after the other: a device may not hold both.
+    before = {past.study: replay(past, base) for past in held_out}
+    after = {past.study: replay(past, candidate) for past in held_out}
+    tasks: dict[str, list[str]] = {}
     for past in held_out:
-        tasks.setdefault(task_key(past), []).append(past)
-    before, after = losses
+        tasks.setdefault(task_key(past), []).append(past.study)
     return [
         Pair(
-            base_loss=fmean(loss for p in pasts for loss in before[p.study]),
-            tuned_loss=fmean(loss for p in pasts for loss in after[p.study]),
-            base_regret=fmean(replay(past, base) for past in pasts),
-            tuned_regret=fmean(replay(past, candidate) for past in pasts),
+            base_loss=fmean(loss for one in studies for loss in trained.base_losses[one]),
+            tuned_loss=fmean(loss for one in studies for loss in trained.tuned_losses[one]),
+            base_regret=fmean(before[one] for one in studies),
+            tuned_regret=fmean(after[one] for one in studies),
         )
-        for pasts in tasks.values()
+        for studies in tasks.values()
     ]

@@ -1,9 +1,9 @@
 """Trains a model on examples, within a time; goes on after a kill where it was.
 
 A step reads several rows. Their order is drawn anew for each pass over the examples, from the
-seed and the number of the pass, and dropout anew for each step, so that a checkpoint is the trained
-weights, the optimizer and the number of the step. The rate warms up and falls with the share of the steps, or of the minutes if
-those run out first.
+seed and the number of the pass, and dropout anew for each step: so a checkpoint is the trained
+weights, the optimizer and the number of the step. The rate warms up and falls with the share of
+the steps, or of the minutes if those run out first.
 """
 
 from __future__ import annotations

@@ -151,7 +151,8 @@ settings = Settings(passes=10_000, rate=3e-3)
 trainee = make(base, settings)
 def watch(progress):
     print(progress.step, flush=True)
-train.run(trainee, encoded(trainee, base, [make_past(0)]), settings, Path({work!r}), "key", watch=watch)
+examples = encoded(trainee, base, [make_past(0)])
+train.run(trainee, examples, settings, Path({work!r}), "key", watch=watch)
 """
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -19,7 +20,8 @@ from localhpo.errors import (
     CardError,
     ConstraintError,
 )
-from localhpo.llm import Constraint, Message
+from localhpo.llm import Constraint, Message, cards, open_backend
+from localhpo.llm.tuned import Tuned, templates_sha256
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 
 ASKED = [Message("user", "Propose.")]
@@ -187,3 +189,31 @@ def test_an_adapter_that_cannot_be_loaded_is_refused(
 def test_a_server_without_room_for_adapters_says_so(make: Make, adapter: Path) -> None:
     with pytest.raises(BackendError, match="takes no adapters"):
         VllmBackend(make()).use_adapter(adapter)
+
+
+def test_a_fine_tuned_model_is_served_as_its_base_with_an_adapter(
+    program: Callable[[str], None],
+    adapter: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program("")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("LOCALHPO_MODELS", str(tmp_path))
+    base = cards.load(cards.find("sprout"))
+    tuned = Tuned(
+        base="sprout", base_digest=base.digest, method="lora", gate="accepted", why="better",
+        prompt_sha256=templates_sha256(base.prompt), studies=(), held_out=(), trials=0, made_at=0.0,
+    )  # fmt: skip
+    card = replace(
+        base, name="adapter", files=cards.hash_files(adapter), tuned=tuned, knows=("new_name",)
+    )
+    (adapter / "card.toml").write_text(cards.render(card))
+    backend = open_backend("vllm", model="adapter")
+    assert isinstance(backend, VllmBackend)
+    assert backend.server.folder == cards.find("sprout")
+    assert backend.model.digest == f"{base.digest}+{card.digest}"
+    assert "new_name" in backend.model.knows
+    assert backend.generate(ASKED, CONSTRAINT)
+    backend.close()
+    assert not backend.server.running

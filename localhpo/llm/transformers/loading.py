@@ -60,7 +60,7 @@ def load(folder: Path, device: str | None = None, *, adapter: Path | None = None
     if not (folder / "config.json").is_file():
         raise CardError(f"{folder} is not a model folder: it holds no config.json")
     try:
-        with _quiet():
+        with quiet():
             tokenizer = _tokenizer(folder)
             network = _network(folder, on_cpu=(device or default_device()).startswith("cpu"))
             if adapter is not None:
@@ -143,7 +143,7 @@ def _grammar_tokenizer(network: PreTrainedModel, tokenizer: PreTrainedTokenizerF
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep progress bars and notices off the user's terminal while a model is loaded."""
     from transformers.utils import logging
 

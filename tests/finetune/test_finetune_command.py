@@ -1,0 +1,138 @@
+"""`localhpo finetune` on a real store, and beside studies that want the machine."""
+
+import json
+import os
+
+import pytest
+from made_history import SPACE, make_past
+
+from localhpo.cli import main
+from localhpo.cli._turn import Turn
+from localhpo.llm import cards, open_backend, versions
+from localhpo.scheduler.machine import Machine
+from localhpo.scheduler.placement import Assignment, Inventory
+from localhpo.study import Study
+from localhpo.task import Budget
+
+
+def keep(home, past, **changes):
+    """Put a made-up study into the store, as one that was run."""
+    import dataclasses
+
+    task = dataclasses.replace(past.task, budget=Budget(trials=len(past.trials)), **changes)
+    with Study.open(task, home=home) as study:
+        for trial in past.trials:
+            failure = None if trial.failure is None else trial.failure.message
+            study.add_trial(trial.config, trial.score, failure=failure)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    folder = tmp_path / "home"
+    monkeypatch.setenv("LOCALHPO_HOME", str(folder))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return folder
+
+
+def test_a_dry_run_shows_what_is_taken_and_left_and_why(home, shelf, capsys):
+    for number in range(3):
+        keep(home, make_past(number))
+    keep(home, make_past(3), private=True)
+    keep(home, make_past(4, trials=2, fails=2))
+    assert main(["finetune", "--dry-run", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    uses = {row["study"]: row["use"] for row in shown["studies"]}
+    assert sorted(uses.values()) == [
+        "held out for the gate", "left out: it is private",
+        "left out: none of its trials has a score, 2 failed", "trains", "trains",
+    ]  # fmt: skip
+    assert uses["made-3/main"] == "left out: it is private"
+    assert main(["finetune", "--dry-run"]) == 0
+    assert "left out: it is private" in capsys.readouterr().out
+    assert not list(shelf.iterdir())
+
+
+def test_auto_says_how_many_studies_are_missing(home, shelf, capsys):
+    keep(home, make_past(0))
+    assert main(["finetune", "--auto", "--every", "3"]) == 0
+    assert capsys.readouterr().out.endswith("until the next round: 2\n")
+    assert not list(shelf.iterdir())
+
+
+def test_too_little_is_an_error_that_says_what_to_do(home, shelf, capsys):
+    keep(home, make_past(0))
+    assert main(["finetune"]) == 2
+    told = capsys.readouterr().err
+    assert "two tasks or more, got 1" in told
+    assert "localhpo import" in told
+
+
+@pytest.mark.slow
+def test_the_built_in_model_learns_from_a_store(home, shelf, capsys):
+    for number in range(10):
+        keep(home, make_past(number))
+    command = ["finetune", "--passes", "3", "--minutes", "0.5", "--auto", "--every", "10", "--json"]
+    assert main(command) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert card["gate"]["tuned_loss"] < card["gate"]["base_loss"]
+    assert card["tuned"]["gate"] == "accepted", card["tuned"]["why"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out) == {"missing_studies": 10}
+    backend = open_backend("transformers", model=versions.named(cards.DEFAULT))
+    assert backend.model.digest == card["digest"]
+    assert set(SPACE.names) <= backend.model.knows
+
+
+class TestTurn:
+    """A training beside studies, in a ledger of its own."""
+
+    @pytest.fixture
+    def told(self, home, monkeypatch):
+        monkeypatch.setattr("localhpo.cli._turn._LOOK_S", 0.01)
+        return []
+
+    def test_a_training_holds_what_it_uses(self, told):
+        turn = Turn(Inventory(cpus=2), threads=1, tell=told.append)
+        assert turn.take().cpus == 1
+        other = Machine("study", Inventory(cpus=2))
+        assert [held.cpus for held in other.others] == [1]
+        turn.close()
+        assert other.others == []
+        assert told == []
+
+    def test_it_waits_for_room_and_goes_on(self, told):
+        inventory = Inventory(cpus=1)
+        study = Machine("study", inventory)
+        held = study.claim("0", Assignment(cpus=1), lambda others: Assignment(cpus=1))
+        assert held is not None
+
+        def tell(line):
+            told.append(line)
+            study.release("0")
+
+        turn = Turn(inventory, threads=1, tell=tell)
+        turn.take()
+        assert told == ["waiting: studies hold the machine", "going on"]
+
+    def test_it_gives_way_to_a_study_that_waits(self, told, monkeypatch):
+        inventory = Inventory(cpus=1)
+        # In one process here, where there are two: the ledger tells them apart by their ids.
+        pid = os.getpid()
+        study = Machine("study", inventory)
+        turn = Turn(inventory, threads=1, tell=told.append)
+        turn.take()
+        free = lambda others: None if others else Assignment(cpus=1)  # noqa: E731
+        assert study.claim("0", Assignment(cpus=1), free) is None
+        monkeypatch.setattr("localhpo.cli._turn.os.getpid", lambda: pid + 1)
+        released = []
+
+        def sleep(_seconds):
+            if not released:
+                released.append(study.claim("0", Assignment(cpus=1), free))
+            else:
+                study.release("0")
+
+        monkeypatch.setattr("localhpo.cli._turn.time.sleep", sleep)
+        turn.give_way()
+        assert released == [Assignment(cpus=1)]
+        assert told == ["waiting: studies hold the machine", "going on"]
