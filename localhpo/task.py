@@ -8,6 +8,7 @@ file, the key, what must hold and what came.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -15,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+from localhpo import data as task_data
 from localhpo.data import Data
-from localhpo.data import parse as parse_data
 from localhpo.errors import TaskError
 from localhpo.space import Space
 from localhpo.tables import refuse_unknown, table_of, value_of
@@ -225,7 +226,7 @@ def parse(
     return Task(
         **fields,
         space=Space.from_table(table_of(table, "space", where, required=True), f"{where} [space]"),
-        data=parse_data(table_of(table, "data", where), f"{where} [data]"),
+        data=task_data.parse(table_of(table, "data", where), f"{where} [data]"),
         env=_environment(task.get("env", {}), here),
         folder=_folder(task.get("cwd"), folder, here),
         source=source,
@@ -297,6 +298,28 @@ def with_overrides(
         table[section].update(given)
     again = parse(table, folder=task.folder, where="command line", source=task.source)
     return dataclasses.replace(again, space=task.space)
+
+
+def with_data(task: Task, given: Path | None = None) -> Task:
+    """Return the task whose trials find their data where the user says.
+
+    Args:
+        task: what is tuned.
+        given: folder of the data; by default what LOCALHPO_DATA says, in `[task] env` or here.
+
+    Raises:
+        DataError: the task says what it reads, and that is not there.
+    """
+    place = given or task.env.get(task_data.VARIABLE) or os.environ.get(task_data.VARIABLE)
+    wanted = task.data.chosen(task.command) if task.data is not None else None
+    for part in (wanted, wanted.weights if wanted is not None else None):
+        if part is not None:
+            task_data.find(part, place)
+    if not place:
+        return task
+    # Trials run in the folder of the script: a relative path would mean another one there.
+    absolute = str(Path(place).absolute())
+    return dataclasses.replace(task, env={**task.env, task_data.VARIABLE: absolute})
 
 
 def _section(cls: type, table: Mapping[str, Any], where: str) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from localhpo.data import Data, file_in, find, parse
 from localhpo.errors import DataError, TaskError
+from localhpo.task import Task, with_data
 
 WATER = {
     "folder": ["water-potability", "water"],
@@ -96,3 +98,20 @@ def test_what_is_missing_is_told_whole(tmp_path: Path) -> None:
 def test_without_a_place_everything_is_wanted() -> None:
     with pytest.raises(DataError, match=r"water.csv \(3,276 rows\)"):
         find(made(), None)
+
+
+def test_trials_are_told_where_data_and_weights_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_task: Callable[..., Task]
+) -> None:
+    (tmp_path / "water.csv").touch()
+    weights = {**WATER, "folder": "net", "files": {"model.safetensors": "the model"}}
+    task = make_task(data=made(weights=weights))
+    with pytest.raises(DataError, match=r"model.safetensors \(the model\)"):
+        with_data(task, tmp_path)
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "model.safetensors").touch()
+    monkeypatch.chdir(tmp_path.parent)
+    told = with_data(task, Path(tmp_path.name))
+    assert told.env["LOCALHPO_DATA"] == str(tmp_path), "trials run in another folder"
+    assert with_data(told) == told, "the task's own word is heeded"
+    assert with_data(make_task()) == make_task()

@@ -11,10 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from localhpo.cli import _views
-from localhpo.cli._data import is_there
 from localhpo.data import VARIABLE, Data, find
 from localhpo.errors import DataError
-from localhpo.task import Task
+from localhpo.task import Task, with_data
 
 
 def listing(tasks: Iterable[Task]) -> Table:
@@ -68,7 +67,11 @@ def _install(task: Task) -> str:
 def _state(task: Task) -> str:
     if task.data is None:
         return "none needed"
-    return "found" if is_there(task) else "missing"
+    try:
+        with_data(task)
+    except DataError:
+        return "missing"
+    return "found"
 
 
 def _data_rows(title: str, data: Data) -> Iterator[tuple[str, str]]:

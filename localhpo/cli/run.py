@@ -67,10 +67,9 @@ def command(
 
 
 def _open(target: str, name: str, data: Path | None, overrides: dict[str, Any]) -> Study:
-    from localhpo.cli._data import with_data
     from localhpo.cli._target import find_task
     from localhpo.study import Study
-    from localhpo.task import with_overrides
+    from localhpo.task import with_data, with_overrides
 
     task = with_overrides(find_task(target), **overrides)
     return Study.open(with_data(task, data), name)

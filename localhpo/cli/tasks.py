@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the tasks as JSON.")
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List the ready tasks, and whether their data are on this machine.
+    """List the ready tasks and the data that they want.
 
     They are real training scripts that come with LocalHPO; `localhpo run NAME` tunes one. Their
     data do not come with it: `localhpo tasks show NAME` says which files are wanted, whence they
