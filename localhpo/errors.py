@@ -5,6 +5,7 @@ LocalHPOError                      exit 1
 │   ├── SpaceError                          a search space
 │   ├── ConfigurationError                  a configuration that is not in its space
 │   ├── TaskError                           a task file or the task it describes
+│   ├── DataError                           files that a task reads are not there
 │   ├── StudyNotFoundError                  a name that the store does not hold
 │   └── StudyChangedError                   a study continued under other settings
 ├── MissingExtraError              exit 1   an optional dependency is absent
@@ -68,6 +69,10 @@ class ConfigurationError(InputError):
 
 class TaskError(InputError):
     """A task file, or the task it describes, cannot be used."""
+
+
+class DataError(InputError):
+    """Files that a task reads are not on this machine."""
 
 
 class StudyNotFoundError(InputError):

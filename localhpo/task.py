@@ -8,18 +8,18 @@ file, the key, what must hold and what came.
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import re
 import tomllib
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
-from localhpo.errors import TaskError, did_you_mean
+from localhpo.data import Data
+from localhpo.data import parse as parse_data
+from localhpo.errors import TaskError
 from localhpo.space import Space
+from localhpo.tables import refuse_unknown, table_of, value_of
 from localhpo.trial import Direction, Objective
 
 Sharing = Literal["auto", "resident", "sleep", "device", "stop", "cpu"]
@@ -111,6 +111,8 @@ class Task:
     resources: Resources = Resources()
     creator: CreatorSettings = CreatorSettings()
     pruner: PrunerSettings = PrunerSettings()
+    data: Data | None = None
+    """The files that the script reads, where they are not its own."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Added to the environment of each trial."""
     folder: Path = Path()
@@ -195,13 +197,13 @@ def parse(
         TaskError: a key is missing, unknown, or of the wrong kind.
         SpaceError: the space contradicts itself.
     """
-    _refuse_unknown(table, ("task", "space", *_SECTIONS), where)
-    task = _table(table, "task", where, required=True)
+    refuse_unknown(table, ("task", "space", "data", *_SECTIONS), where)
+    task = table_of(table, "task", where, required=True)
     here = f"{where} [task]"
-    _refuse_unknown(task, _TASK_KEYS, here)
+    refuse_unknown(task, _TASK_KEYS, here)
     kind = get_type_hints(Task)
     fields = {
-        key: _value(value, kind[key], f"{here} {key}")
+        key: value_of(value, kind[key], f"{here} {key}")
         for key, value in task.items()
         if key in kind and key != "env"
     }
@@ -222,12 +224,13 @@ def parse(
     _check_regex(fields.get("stdout_regex"), here)
     return Task(
         **fields,
-        space=Space.from_table(_table(table, "space", where, required=True), f"{where} [space]"),
+        space=Space.from_table(table_of(table, "space", where, required=True), f"{where} [space]"),
+        data=parse_data(table_of(table, "data", where), f"{where} [data]"),
         env=_environment(task.get("env", {}), here),
         folder=_folder(task.get("cwd"), folder, here),
         source=source,
         **{
-            name: _section(cls, _table(table, name, where), f"{where} [{name}]")
+            name: _section(cls, table_of(table, name, where), f"{where} [{name}]")
             for name, cls in _SECTIONS.items()
         },
     )
@@ -249,6 +252,8 @@ def to_table(task: Task) -> dict[str, Any]:
     if task.stdout_regex is not None:
         head["stdout_regex"] = task.stdout_regex
     table: dict[str, Any] = {"task": head, "space": task.space.to_table()}
+    if task.data is not None:
+        table["data"] = task.data.to_table()
     for name in _SECTIONS:
         settings = dataclasses.asdict(getattr(task, name))
         table[name] = {
@@ -296,8 +301,8 @@ def with_overrides(
 
 def _section(cls: type, table: Mapping[str, Any], where: str) -> Any:
     hints = get_type_hints(cls)
-    _refuse_unknown(table, tuple(hints), where)
-    values = {key: _value(value, hints[key], f"{where} {key}") for key, value in table.items()}
+    refuse_unknown(table, tuple(hints), where)
+    values = {key: value_of(value, hints[key], f"{where} {key}") for key, value in table.items()}
     for key, value in values.items():
         _check_range(key, value, where)
     if cls is Budget:
@@ -324,50 +329,6 @@ def _check_range(key: str, value: Any, where: str) -> None:
         raise TaskError(f"{where} {key}: must be greater than 0; got {value}")
     if key in _AT_LEAST and value < _AT_LEAST[key]:
         raise TaskError(f"{where} {key}: must be at least {_AT_LEAST[key]}; got {value}")
-
-
-def _table(
-    table: Mapping[str, Any], key: str, where: str, *, required: bool = False
-) -> Mapping[str, Any]:
-    section = table.get(key, {})
-    if not isinstance(section, Mapping):
-        raise TaskError(f"{where} {key}: must be a table, [{key}]; got {section!r}")
-    if required and not section:
-        raise TaskError(f"{where}: must have a table [{key}] that is not empty")
-    return section
-
-
-def _refuse_unknown(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in table:
-        if key not in known:
-            hint = did_you_mean(key, known) or f"known are {', '.join(known)}"
-            raise TaskError(f"{where}: unknown key {key!r}", hint=hint)
-
-
-def _value(value: Any, hint: Any, where: str) -> Any:
-    """Return `value` as `hint` says, or refuse it; an int may stand for a float."""
-    options = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if get_origin(hint) is Literal:
-        if value in get_args(hint):
-            return value
-        raise TaskError(
-            f"{where}: must be one of {', '.join(map(repr, get_args(hint)))}; got {value!r}",
-            hint=did_you_mean(str(value), get_args(hint)),
-        )
-    if get_origin(hint) is tuple:
-        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-            return tuple(value)
-        hint = f"write {json.dumps(value.split())}" if isinstance(value, str) else None
-        raise TaskError(f"{where}: must be a list of strings; got {value!r}", hint=hint)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if float in options and number and math.isfinite(value):
-        return float(value)
-    for option, word in ((int, "a whole number"), (str, "a string")):
-        if option in options:
-            if isinstance(value, option) and not isinstance(value, bool):
-                return value
-            raise TaskError(f"{where}: must be {word}; got {value!r}")
-    raise TaskError(f"{where}: must be a finite number; got {value!r}")
 
 
 def _environment(value: Any, where: str) -> dict[str, str]:

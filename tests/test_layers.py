@@ -18,7 +18,7 @@ SCRIPTS = PACKAGE.parent / "scripts"
 TESTS = PACKAGE.parent / "tests"
 
 BASE = {"reporter", "resources", "space", "trial", "grammar", "task", "store", "llm", "experience"}
-ABOVE = BASE | {"creator", "executor", "scheduler", "analysis"}
+ABOVE = BASE | {"data", "creator", "executor", "scheduler", "analysis"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -27,7 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "space": set(),
     "trial": set(),
     "grammar": {"space", "trial"},
-    "task": {"space", "trial"},
+    "tables": set(),
+    "data": {"tables"},
+    "task": {"space", "trial", "tables", "data"},
     "store": {"trial", "space", "task"},
     "llm": {"resources"},
     "experience": {"trial", "space", "task"},
@@ -37,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "analysis": {"trial", "space", "task", "resources", "store.records"},
     "study": ABOVE,
     "sampler": {"trial", "space", "task", "creator"},
-    "tasks": {"reporter"},
+    "tasks": {"reporter", "data"},
     "bench": ABOVE | {"study", "sampler", "tasks", "bench"},
     "cli": ABOVE | {"study", "sampler", "tasks", "bench", "cli"},
     "__main__": {"cli"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 @click.option("--backend", help="Where the model runs: transformers, vllm, openai.")
 @click.option("--model", help="A model of `localhpo models`, a folder, or the server's name of it.")
 @click.option("--url", help="Of the server, for --backend openai.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder of the task's data, or of all data sets; LOCALHPO_DATA by default.",
+)
 @click.option("--seed", type=int, help="Of all random choices.")
 @click.option("--parallel", type=int, help="Trials at a time.")
 @click.option(
@@ -40,14 +47,16 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-def command(task: str, study: str, as_json: bool, quiet: bool, **overrides: Any) -> None:
+def command(
+    task: str, study: str, data: Path | None, as_json: bool, quiet: bool, **overrides: Any
+) -> None:
     """Tune a task, or go on with its study.
 
     TASK is a task file, a folder with a task.toml, or the name of a ready task. Running it
     again continues the study; options stand in for what the task file says. Ctrl-C stops it in
     order, a second one at once.
     """
-    opened = _open(task, study, overrides)
+    opened = _open(task, study, data, overrides)
     before = len(opened.trials)
     ended = _run(opened, quiet)
     _conclude(opened, as_json)
@@ -57,12 +66,14 @@ def command(task: str, study: str, as_json: bool, quiet: bool, **overrides: Any)
         click.echo("nothing was left to run; --trials N raises the budget of the study", err=True)
 
 
-def _open(target: str, name: str, overrides: dict[str, Any]) -> Study:
+def _open(target: str, name: str, data: Path | None, overrides: dict[str, Any]) -> Study:
+    from localhpo.cli._data import with_data
     from localhpo.cli._target import find_task
     from localhpo.study import Study
     from localhpo.task import with_overrides
 
-    return Study.open(with_overrides(find_task(target), **overrides), name)
+    task = with_overrides(find_task(target), **overrides)
+    return Study.open(with_data(task, data), name)
 
 
 def _run(study: Study, quiet: bool) -> Exception | None:

@@ -2,47 +2,75 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from localhpo.cli._help import Command
+from localhpo.cli._help import Command, Group
+
+if TYPE_CHECKING:
+    from localhpo.task import Task
 
 
-@click.command(
+@click.group(
     "tasks",
-    cls=Command,
+    invoke_without_command=True,
+    cls=Group,
     examples=(
         "localhpo tasks",
         "localhpo tasks --json",
+        "localhpo tasks show breast-cancer-xgboost",
     ),
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the tasks as JSON.")
-def command(as_json: bool) -> None:
-    """List the ready tasks.
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> None:
+    """List the ready tasks, and whether their data are on this machine.
 
-    They are real training scripts that come with LocalHPO; `localhpo run NAME` tunes one.
+    They are real training scripts that come with LocalHPO; `localhpo run NAME` tunes one. Their
+    data do not come with it: `localhpo tasks show NAME` says which files are wanted, whence they
+    can be had, and under which licence. LOCALHPO_DATA, or `run --data`, names their folder.
     """
+    if context.invoked_subcommand is None:
+        _list(as_json)
+
+
+@command.command(
+    "show",
+    cls=Command,
+    examples=(
+        "localhpo tasks show breast-cancer-xgboost",
+        "localhpo tasks show breast-cancer-xgboost --json",
+    ),
+)
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print the task as JSON.")
+def show(name: str, as_json: bool) -> None:
+    """Show a ready task: its data, what to install, its space."""
     from localhpo import tasks
-    from localhpo.cli import _output, _views
+    from localhpo.cli import _output
+    from localhpo.cli._task_views import record, task_view
+    from localhpo.task import load
+
+    task = load(tasks.find(name))
+    if as_json:
+        _output.print_json({**record(task), "space": task.space.to_table()})
+    else:
+        _output.show(task_view(task))
+
+
+def _list(as_json: bool) -> None:
+    from localhpo import tasks
+    from localhpo.cli import _output
+    from localhpo.cli._task_views import listing, record
     from localhpo.task import load
 
     found = [load(tasks.find(name)) for name in tasks.available()]
     if as_json:
-        _output.print_json(
-            [
-                {
-                    "name": task.name,
-                    "metric": task.metric,
-                    "direction": task.direction,
-                    "parameters": list(task.space.names),
-                    "trials": task.budget.trials,
-                    "background": task.background.strip(),
-                    "path": str(task.source),
-                }
-                for task in found
-            ]
-        )
-        return
-    table = _views.plain_table("task", "metric", "direction", "parameters", right=("parameters",))
-    for task in found:
-        table.add_row(task.name, task.metric, task.direction, str(len(task.space)))
-    _output.show(table)
+        _output.print_json([_brief(task, record(task)) for task in found])
+    else:
+        _output.show(listing(found))
+
+
+def _brief(task: Task, full: dict[str, Any]) -> dict[str, Any]:
+    return {**full, "parameters": list(task.space.names)}

@@ -1,0 +1,99 @@
+"""How ready tasks and the data that they want are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from localhpo.cli import _views
+from localhpo.cli._data import is_there
+from localhpo.data import VARIABLE, Data, find
+from localhpo.errors import DataError
+from localhpo.task import Task
+
+
+def listing(tasks: Iterable[Task]) -> Table:
+    """Return the listing of the ready tasks."""
+    headers = ("task", "metric", "direction", "parameters", "data")
+    table = _views.plain_table(*headers, right=("parameters",))
+    for task in tasks:
+        parameters = str(len(task.space))
+        table.add_row(task.name, task.metric, task.direction, parameters, _state(task))
+    return table
+
+
+def task_view(task: Task) -> RenderableType:
+    """Return what a user needs to run a ready task."""
+    head = Table.grid(padding=(0, 2))
+    head.add_column(style="bold", no_wrap=True)
+    head.add_column(overflow="fold")
+    head.add_row("task", task.name)
+    head.add_row("metric", f"{task.metric}, {task.direction}")
+    head.add_row("install", _install(task))
+    if task.data is not None:
+        for title, line in _data_rows("data", task.data):
+            head.add_row(title, line)
+    head.add_row("run", f"localhpo run {task.name}{' --data DIR' if task.data else ''}")
+    space = _views.plain_table("parameter", "range", "when", "what it is")
+    for parameter, table in zip(task.space, task.space.to_table().values(), strict=True):
+        when = (f"{k} is {' or '.join(map(str, v))}" for k, v in table.get("when", {}).items())
+        domain = f"{parameter.domain}{', log' if table.get('log') else ''}"
+        space.add_row(parameter.name, domain, ", ".join(when), parameter.help)
+    return Group(head, "", Text(task.background.strip()), "", space)
+
+
+def record(task: Task) -> dict[str, Any]:
+    """Return what is known of a ready task, for JSON."""
+    return {
+        "name": task.name,
+        "metric": task.metric,
+        "direction": task.direction,
+        "trials": task.budget.trials,
+        "background": task.background.strip(),
+        "path": str(task.source),
+        "install": _install(task),
+        "data": None if task.data is None else _data_record(task.data),
+    }
+
+
+def _install(task: Task) -> str:
+    return f"pip install 'localhpo[{'local' if task.data is None else 'tasks'}]'"
+
+
+def _state(task: Task) -> str:
+    if task.data is None:
+        return "none needed"
+    return "found" if is_there(task) else "missing"
+
+
+def _data_rows(title: str, data: Data) -> Iterator[tuple[str, str]]:
+    yield title, f"{data.folder[0]}: {_place(data) or f'not found ({VARIABLE} or --data DIR)'}"
+    for name, what in data.files.items():
+        yield "", f"{name} ({what})"
+    yield "", f"from {data.source}"
+    yield "", f"licence: {data.licence}"
+    if data.weights is not None:
+        yield from _data_rows("weights", data.weights)
+    for name, other in data.instead.items():
+        yield from _data_rows(f"or, with {name} in the command", other)
+
+
+def _data_record(data: Data) -> dict[str, Any]:
+    place = _place(data)
+    known = {**data.to_table(), "found": None if place is None else str(place)}
+    if data.weights is not None:
+        known["weights"] = _data_record(data.weights)
+    known |= {"instead": {name: _data_record(other) for name, other in data.instead.items()}}
+    return known
+
+
+def _place(data: Data) -> Path | None:
+    try:
+        return find(data, None)
+    except DataError:
+        return None

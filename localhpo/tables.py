@@ -1,0 +1,57 @@
+"""Tables of TOML, checked: what is not as it must be is a `TaskError` that says where."""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin
+
+from localhpo.errors import TaskError, did_you_mean
+
+
+def table_of(
+    table: Mapping[str, Any], key: str, where: str, *, required: bool = False
+) -> Mapping[str, Any]:
+    """Return the table below `key`; an empty one where it may be left out."""
+    section = table.get(key, {})
+    if not isinstance(section, Mapping):
+        raise TaskError(f"{where} {key}: must be a table, [{key}]; got {section!r}")
+    if required and not section:
+        raise TaskError(f"{where}: must have a table [{key}] that is not empty")
+    return section
+
+
+def refuse_unknown(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    """Refuse a key that nobody reads."""
+    for key in table:
+        if key not in known:
+            hint = did_you_mean(key, known) or f"known are {', '.join(known)}"
+            raise TaskError(f"{where}: unknown key {key!r}", hint=hint)
+
+
+def value_of(value: Any, hint: Any, where: str) -> Any:
+    """Return `value` as `hint` says, or refuse it; an int may stand for a float."""
+    options = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if get_origin(hint) is Literal:
+        if value in get_args(hint):
+            return value
+        raise TaskError(
+            f"{where}: must be one of {', '.join(map(repr, get_args(hint)))}; got {value!r}",
+            hint=did_you_mean(str(value), get_args(hint)),
+        )
+    if get_origin(hint) is tuple:
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        hint = f"write {json.dumps(value.split())}" if isinstance(value, str) else None
+        raise TaskError(f"{where}: must be a list of strings; got {value!r}", hint=hint)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if float in options and number and math.isfinite(value):
+        return float(value)
+    for option, word in ((int, "a whole number"), (str, "a string")):
+        if option in options:
+            if isinstance(value, option) and not isinstance(value, bool):
+                return value
+            raise TaskError(f"{where}: must be {word}; got {value!r}")
+    raise TaskError(f"{where}: must be a finite number; got {value!r}")

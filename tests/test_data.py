@@ -1,0 +1,98 @@
+"""The data of a task: what its table may say, and where the files are looked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from localhpo.data import Data, file_in, find, parse
+from localhpo.errors import DataError, TaskError
+
+WATER = {
+    "folder": ["water-potability", "water"],
+    "files": {"water.csv": "3,276 rows"},
+    "source": "https://example.org/water",
+    "licence": "CC0",
+}
+
+
+def made(**changes: object) -> Data:
+    data = parse({**WATER, **changes}, "[data]")
+    assert data is not None
+    return data
+
+
+def test_a_table_becomes_data_and_a_table_again() -> None:
+    other = {**WATER, "folder": "lake", "source": "https://example.org/lake"}
+    data = made(weights={**WATER, "folder": "net"}, instead={"lake": other})
+    assert data.folder == ("water-potability", "water")
+    assert data.weights is not None
+    assert data.weights.folder == ("net",)
+    assert parse(data.to_table(), "[data]") == data
+    assert data.chosen(("python", "train.py")) is data
+    assert data.chosen(("python", "train.py", "--dataset", "lake")) is data.instead["lake"]
+    assert parse({}, "[data]") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"licnece": "MIT"}, "unknown key 'licnece'"),
+        ({"licence": ""}, "licence: must be given"),
+        ({"source": None}, "source: must be given"),
+        ({"folder": []}, "folder: must name at least one folder"),
+        ({"folder": 3}, "folder: must be given, as a string"),
+        ({"files": {}}, "must have a table \\[files\\]"),
+        ({"files": {"a.csv": 1}}, "files a.csv: must be a string"),
+        ({"weights": {**WATER, "weights": WATER}}, "unknown key 'weights'"),
+        ({"instead": {"lake": {**WATER, "instead": {}}}}, "lake: unknown key 'instead'"),
+        ({"instead": {"lake": {}}}, "must have a table \\[lake\\]"),
+    ],
+)
+def test_what_is_wrong_is_named(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        made(**changes)
+
+
+@pytest.mark.parametrize("where", ["", "water-potability", "water"])
+@pytest.mark.parametrize("name", ["water.csv", "water.csv.gz"])
+def test_files_are_found_in_either_folder(tmp_path: Path, where: str, name: str) -> None:
+    folder = tmp_path / where
+    folder.mkdir(exist_ok=True)
+    (folder / name).touch()
+    assert find(made(), tmp_path) == folder
+    assert file_in(folder, "water.csv") == folder / name
+
+
+def test_the_environment_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "water.csv").touch()
+    monkeypatch.setenv("LOCALHPO_DATA", str(tmp_path))
+    assert find(made(), None) == tmp_path
+    with pytest.raises(DataError):
+        find(made(), tmp_path / "elsewhere")
+
+
+def test_a_packed_folder_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "train.tar.gz").touch()
+    assert find(made(files={"train": "images"}), tmp_path) == tmp_path
+
+
+def test_what_is_missing_is_told_whole(tmp_path: Path) -> None:
+    (tmp_path / "water").mkdir()
+    (tmp_path / "water" / "water.csv").touch()
+    data = made(files={"water.csv": "3,276 rows", "more.csv": "2 rows"})
+    with pytest.raises(DataError) as caught:
+        find(data, tmp_path)
+    message = str(caught.value)
+    assert "more.csv (2 rows)" in message
+    assert "water.csv" not in message.replace("more.csv", ""), "what is there is not wanted"
+    assert f"in {tmp_path / 'water'}" in message
+    assert "https://example.org/water" in message
+    assert "CC0" in message
+    assert "--data DIR or set LOCALHPO_DATA=DIR" in caught.value.hint
+
+
+def test_without_a_place_everything_is_wanted() -> None:
+    with pytest.raises(DataError, match=r"water.csv \(3,276 rows\)"):
+        find(made(), None)
