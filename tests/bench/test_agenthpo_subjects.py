@@ -93,9 +93,11 @@ def test_the_defaults_are_tasks_with_data_and_the_quadratics(tmp_path):
     assert open_subject("quadratic-3-5").function.evaluate({"x": 3.0, "y": 5.0}) == 0.0
 
 
-def test_what_is_not_there_is_said(make):
+def test_what_is_not_there_is_said():
     with pytest.raises(InputError, match="a task must be one of") as raised:
         open_subject("quadratic-2-4")
     assert "quadratic-2-3" in raised.value.hint
+    assert open_subject("water-xgboost").reported
+    assert open_subject("water-xgboost", small=True).reported is None
     with pytest.raises(InputError, match="no small size"):
         open_subject("breast-cancer-xgboost", small=True)

@@ -29,6 +29,10 @@ QUADRATICS = ("quadratic-2-3", "quadratic-3-5")
 """Of Section 5.2: what GPT-3.5 was given, and what GPT-4 was given."""
 
 
+SMALL = "--small"
+"""With it, a ready task trains at the size of a test."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """One thing to tune."""
@@ -47,8 +51,8 @@ class Subject:
 
     @property
     def reported(self) -> paper.Reported | None:
-        """What the paper reports of it, where it does."""
-        return paper.tasks().get(self.name)
+        """What the paper reports of it, where it does; a small training does not compare."""
+        return None if SMALL in self.task.command else paper.tasks().get(self.name)
 
     @cached_property
     def training_digest(self) -> str:
@@ -58,7 +62,7 @@ class Subject:
             "command": task.command,
             "env": dict(task.env),
             "reads": [task.metric, task.direction, task.objective, task.stdout_regex],
-            "scripts": {str(path): _hash(path) for path in _scripts(task.folder)},
+            "scripts": {path.name: _hash(path) for path in _scripts(task.folder)},
             "packages": _packages(task.folder),
             "data": [stamp for path in self.files() for stamp in _stamps(path)],
         }
@@ -148,12 +152,12 @@ def _is_path(name: str) -> bool:
 
 def _small(task: Task) -> tuple[str, ...]:
     scripts = [path.read_text(encoding="utf-8") for path in _scripts(task.folder)]
-    if not any('"--small"' in script for script in scripts):
+    if not any(f'"{SMALL}"' in script for script in scripts):
         raise InputError(
-            f"{task.name} has no small size: its script takes no option --small",
+            f"{task.name} has no small size: its script takes no option {SMALL}",
             hint="leave --small out, or leave the task out of --tasks",
         )
-    return (*task.command, "--small")
+    return (*task.command, SMALL)
 
 
 # What decides scores.
