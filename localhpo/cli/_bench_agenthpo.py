@@ -29,7 +29,8 @@ _CREATORS = "hybrid,agent,tpe,random"
     ),
 )
 @click.option(
-    "--tasks", help="Comma-separated: ready tasks, task files. By default all of the paper's."
+    "--tasks",
+    help="Comma-separated: ready tasks, task files. By default those of the paper with data here.",
 )
 @click.option(
     "--creators", default=_CREATORS, show_default=True,
@@ -80,17 +81,17 @@ def command(
     from localhpo.bench.agenthpo import runner, subjects
     from localhpo.store.results import bench_folder
 
-    home = bench_folder() / "agenthpo"
+    home, data = bench_folder() / "agenthpo", data and data.absolute()
     names = _bench_runs.listed(creators, "--creators") or []
     plan = runner.Plan(
-        tasks=tuple(_bench_runs.listed(tasks, "--tasks") or subjects.default_names()),
+        tasks=tuple(_bench_runs.listed(tasks, "--tasks") or subjects.default_names(data)),
         creators=tuple(map(known.parse, names)),
         runs=runs,
         trials=trials,
         best_of=best_of,
         jobs=jobs,
         home=home,
-        data=data and data.absolute(),
+        data=data,
         small=small,
     )
     studies, failed = runner.run(plan, _bench_runs.teller())

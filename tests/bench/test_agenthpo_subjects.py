@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from localhpo.bench.agenthpo.subjects import QUADRATICS, default_names, open_subject
-from localhpo.errors import InputError
+from localhpo.errors import DataError, InputError
 
 TASK = """
 [task]
@@ -18,6 +18,11 @@ direction = "maximize"
 background = "{background}"
 [space]
 x = {{ type = "float", low = 0.0, high = {high} }}
+[data]
+folder = "sheets"
+files = {{ "x.csv" = "numbers" }}
+source = "https://example.org"
+licence = "CC0"
 [budget]
 trials = {trials}
 [resources]
@@ -28,6 +33,9 @@ SCRIPT = "import sys\nimport numpy\n"
 
 @pytest.fixture
 def make(tmp_path: Path):
+    (tmp_path / "data" / "sheets").mkdir(parents=True)
+    (tmp_path / "data" / "sheets" / "x.csv").write_text("1,2\n")
+
     def make(script: str = SCRIPT, **changes: object):
         values = {"background": "small", "high": 1.0, "trials": 10, **changes}
         (tmp_path / "task.toml").write_text(TASK.format(**values))
@@ -57,12 +65,14 @@ def test_what_only_the_creator_is_told_leaves_trainings_valid(make, changes):
 
 
 def test_other_data_are_other_trainings(make, tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "x.csv").write_text("1,2\n")
-    before, again = make(), make()
-    assert before.training_digest == again.training_digest
-    (tmp_path / "data" / "x.csv").write_text("1,2\n3,4\n")
-    assert make().training_digest != before.training_digest
+    before = make().training_digest
+    (tmp_path / "data" / "another.csv").touch()
+    assert make().training_digest == before
+    (tmp_path / "data" / "sheets" / "x.csv").write_text("1,2\n3,4\n")
+    assert make().training_digest != before
+    (tmp_path / "data" / "sheets" / "x.csv").unlink()
+    with pytest.raises(DataError, match=r"x\.csv"):
+        make().files()
 
 
 def test_the_budget_is_the_plans(make):
@@ -76,16 +86,18 @@ def test_another_version_of_an_imported_package_is_another_training(make, monkey
     assert make().training_digest != before
 
 
-def test_the_defaults_are_ready_tasks_and_the_quadratics():
-    names = default_names()
-    assert tuple(names[-2:]) == QUADRATICS
-    assert all(open_subject(name).reported for name in names[:-2])
+def test_the_defaults_are_tasks_with_data_and_the_quadratics(tmp_path):
+    assert default_names() == list(QUADRATICS)
+    (tmp_path / "housing_price_dataset.csv").touch()
+    assert default_names(tmp_path) == ["house-xgboost", *QUADRATICS]
     assert open_subject("quadratic-3-5").function.evaluate({"x": 3.0, "y": 5.0}) == 0.0
 
 
-def test_what_is_not_there_is_said(make):
+def test_what_is_not_there_is_said():
     with pytest.raises(InputError, match="a task must be one of") as raised:
         open_subject("quadratic-2-4")
     assert "quadratic-2-3" in raised.value.hint
+    assert open_subject("water-xgboost").reported
+    assert open_subject("water-xgboost", small=True).reported is None
     with pytest.raises(InputError, match="no small size"):
         open_subject("breast-cancer-xgboost", small=True)

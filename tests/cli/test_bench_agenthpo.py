@@ -74,7 +74,7 @@ def test_json_says_what_the_studies_hold(at_home, capsys):
 
 
 def test_a_narrow_terminal_sees_whole_lines(at_home, monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("COLUMNS", "50")
     assert main([*COMMAND, *QUICK]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tpe ")]
     assert rows[0].count("±") == 1

@@ -22,6 +22,7 @@ from localhpo.bench.agenthpo.subjects import Subject, open_subject
 from localhpo.bench.agenthpo.trainings import RememberingExecutor, Trainings
 from localhpo.bench.creators import Choice
 from localhpo.bench.pool import Call, Failed, Tell
+from localhpo.data import VARIABLE
 from localhpo.errors import InputError, NoGoodTrialError, StudyInterruptedError
 from localhpo.executor import Executor, ProcessExecutor, SimulatedExecutor
 from localhpo.executor.clock import RealClock
@@ -90,6 +91,7 @@ def run(plan: Plan, tell: Tell) -> tuple[Studies, list[Failed]]:
 
     Raises:
         InputError, TaskError: a task is not there, cannot be run, or is there twice.
+        DataError: what a script reads is not on this machine.
         StudyInterruptedError: Ctrl-C; the same command goes on.
         LocalHPOError: a process died.
     """
@@ -99,7 +101,7 @@ def run(plan: Plan, tell: Tell) -> tuple[Studies, list[Failed]]:
     calls = [Call(_what(plan, unit), work, (plan, unit)) for unit in wanted if unit not in done]
     if not calls:
         return done, []
-    environment = {} if plan.data is None else {"LOCALHPO_DATA": str(plan.data)}
+    environment = {} if plan.data is None else {VARIABLE: str(plan.data)}
     ended: list[Unit] = []
     failed = pool.work_off(
         calls, jobs=plan.jobs, take=ended.append, tell=tell, environment=environment
@@ -118,6 +120,7 @@ def _check(plan: Plan) -> None:
     for subject in plan.subjects:
         if subject.function is None:
             check_script(subject.task)
+            subject.files()
 
 
 def units(plan: Plan) -> list[Unit]:

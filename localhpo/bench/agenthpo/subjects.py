@@ -10,7 +10,6 @@ import ast
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,11 +21,16 @@ from localhpo import tasks
 from localhpo.bench.agenthpo import paper
 from localhpo.bench.problems import functions
 from localhpo.bench.problems.problem import Problem
-from localhpo.errors import InputError, did_you_mean
+from localhpo.data import VARIABLE, file_in, find
+from localhpo.errors import DataError, InputError, did_you_mean
 from localhpo.task import Task, load, to_table
 
 QUADRATICS = ("quadratic-2-3", "quadratic-3-5")
 """Of Section 5.2: what GPT-3.5 was given, and what GPT-4 was given."""
+
+
+SMALL = "--small"
+"""With it, a ready task trains at the size of a test."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Subject:
     function: Problem | None
     """What stands in for trainings: a known function; None where there are trainings."""
     data: Path | None = None
-    """Folder of the data that scripts read."""
+    """Where the user says that the data of all tasks are."""
 
     @property
     def name(self) -> str:
@@ -47,8 +51,8 @@ class Subject:
 
     @property
     def reported(self) -> paper.Reported | None:
-        """What the paper reports of it, where it does."""
-        return paper.tasks().get(self.name)
+        """What the paper reports of it, where it does; a small training does not compare."""
+        return None if SMALL in self.task.command else paper.tasks().get(self.name)
 
     @cached_property
     def training_digest(self) -> str:
@@ -58,11 +62,29 @@ class Subject:
             "command": task.command,
             "env": dict(task.env),
             "reads": [task.metric, task.direction, task.objective, task.stdout_regex],
-            "scripts": {str(path): _hash(path) for path in _scripts(task.folder)},
+            "scripts": {path.name: _hash(path) for path in _scripts(task.folder)},
             "packages": _packages(task.folder),
-            "data": [] if self.data is None else list(_files(self.data)),
+            "data": [stamp for path in self.files() for stamp in _stamps(path)],
         }
         return _digest(said)
+
+    def files(self) -> list[Path]:
+        """Return the files, or folders, that the script reads, those of its model included.
+
+        Raises:
+            DataError: some are not there; it says whence they can be had.
+        """
+        if self.task.data is None:
+            return []
+        wanted = self.task.data.chosen(self.task.command)
+        parts = [wanted] if wanted.weights is None else [wanted, wanted.weights]
+        folders = [find(part, self.data or self.task.env.get(VARIABLE)) for part in parts]
+        found = [
+            file_in(folder, name)
+            for folder, part in zip(folders, parts, strict=True)
+            for name in part.files
+        ]
+        return [path for path in found if path is not None]
 
     @cached_property
     def digest(self) -> str:
@@ -74,10 +96,21 @@ class Subject:
         return _digest(said)
 
 
-def default_names() -> list[str]:
-    """Return the tasks of the paper that there are, and its two functions."""
+def default_names(data: Path | None = None) -> list[str]:
+    """Return the tasks of the paper whose data are on this machine, and its two functions."""
     there = tasks.available()
-    return [*(name for name in paper.tasks() if name in there), *QUADRATICS]
+    return [
+        *(name for name in paper.tasks() if name in there and _has_data(name, data)),
+        *QUADRATICS,
+    ]
+
+
+def _has_data(name: str, data: Path | None) -> bool:
+    try:
+        open_subject(name, data=data).files()
+    except DataError:
+        return False
+    return True
 
 
 def open_subject(name: str, *, data: Path | None = None, small: bool = False) -> Subject:
@@ -85,7 +118,7 @@ def open_subject(name: str, *, data: Path | None = None, small: bool = False) ->
 
     Args:
         name: of it.
-        data: folder of the data that scripts read.
+        data: where the data of all tasks are.
         small: run the scripts at the size of a test; they take the option `--small`.
 
     Raises:
@@ -119,12 +152,12 @@ def _is_path(name: str) -> bool:
 
 def _small(task: Task) -> tuple[str, ...]:
     scripts = [path.read_text(encoding="utf-8") for path in _scripts(task.folder)]
-    if not any('"--small"' in script for script in scripts):
+    if not any(f'"{SMALL}"' in script for script in scripts):
         raise InputError(
-            f"{task.name} has no small size: its script takes no option --small",
+            f"{task.name} has no small size: its script takes no option {SMALL}",
             hint="leave --small out, or leave the task out of --tasks",
         )
-    return (*task.command, "--small")
+    return (*task.command, SMALL)
 
 
 # What decides scores.
@@ -151,13 +184,11 @@ def _imports(path: Path) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
-def _files(folder: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield path, size in bytes and time of the last change of all files below a folder."""
-    for root, folders, files in os.walk(folder):
-        folders.sort()
-        for path in (Path(root, name) for name in sorted(files)):
-            known = path.stat()
-            yield str(path.relative_to(folder)), known.st_size, known.st_mtime_ns
+def _stamps(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield name, size in bytes and time of the last change of a file, or of all in a folder."""
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        known = file.stat()
+        yield str(file.relative_to(path.parent)), known.st_size, known.st_mtime_ns
 
 
 def _hash(path: Path) -> str:
