@@ -1,0 +1,88 @@
+"""Train XGBoost to predict house prices; report its R2 score.
+
+    python train.py --data DIR --learning_rate 0.05 --max_depth 4
+
+Seed 0 splits the rows: three fifths to train on, a fifth for validation, a fifth for the test.
+One core, one to three seconds.
+"""
+
+import argparse
+import csv
+import sys
+
+from localhpo import report
+from localhpo.tasks import data
+
+try:
+    import numpy as np
+    import xgboost
+    from sklearn.metrics import r2_score
+except ImportError as exc:
+    sys.exit(
+        f"Error: this task needs xgboost and scikit-learn ({exc}): pip install 'localhpo[tasks]'"
+    )
+
+REPORT_EVERY = 25
+NUMBERS = ("SquareFeet", "Bedrooms", "Bathrooms", "YearBuilt")
+NEIGHBOURHOODS = ("Rural", "Suburb", "Urban")
+SMALL_ROWS, SMALL_ROUNDS = 500, 30
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--max_depth", type=int, default=6)
+    parser.add_argument("--learning_rate", type=float, default=0.3)
+    parser.add_argument("--min_child_weight", type=int, default=1)
+    parser.add_argument("--subsample", type=float, default=1.0)
+    parser.add_argument("--colsample_bytree", type=float, default=1.0)
+    parser.add_argument("--n_estimators", type=int, default=100)
+    parser.add_argument("--gamma", type=float, default=0.0)
+    parser.add_argument("--reg_alpha", type=float, default=0.0)
+    parser.add_argument("--reg_lambda", type=float, default=1.0)
+    parser.add_argument("--data", help="folder of the data; LOCALHPO_DATA by default")
+    parser.add_argument("--small", action="store_true", help="few rows and rounds, for a test")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def load_table(arguments):
+    """Return the features (rows, 7) and the prices."""
+    folder = data.find(__file__, arguments.data)
+    with data.open_text(folder, "housing_price_dataset.csv") as file:
+        rows = list(csv.DictReader(file))[: SMALL_ROWS if arguments.small else None]
+    x = [
+        [float(row[name]) for name in NUMBERS] + [row["Neighborhood"] == n for n in NEIGHBOURHOODS]
+        for row in rows
+    ]
+    return np.array(x, dtype=np.float32), np.array([float(row["Price"]) for row in rows])
+
+
+def split(x, y):
+    """Return train, validation and test: the same for every configuration."""
+    order = np.random.default_rng(0).permutation(len(x))
+    parts = np.split(order, [len(x) * 3 // 5, len(x) * 4 // 5])
+    return [xgboost.DMatrix(x[part], y[part]) for part in parts]
+
+
+def r2(model, part):
+    return r2_score(part.get_label(), model.predict(part))
+
+
+def main():
+    arguments = parse_arguments()
+    train, val, test = split(*load_table(arguments))
+    rounds = min(arguments.n_estimators, SMALL_ROUNDS if arguments.small else sys.maxsize)
+    others = ("n_estimators", "data", "small")
+    settings = {name: value for name, value in vars(arguments).items() if name not in others}
+    settings |= {"objective": "reg:squarederror", "tree_method": "hist", "nthread": 1}
+    model = xgboost.Booster(settings, [train, val])
+    for done in range(1, rounds + 1):
+        model.update(train, done - 1)
+        is_due = done % REPORT_EVERY == 0 or done == rounds
+        if is_due and report(step=done, val_r2=r2(model, val), train_r2=r2(model, train)):
+            return
+    report(step=rounds, test_r2=r2(model, test))
+
+
+if __name__ == "__main__":
+    main()
