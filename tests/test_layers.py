@@ -53,21 +53,40 @@ ALSO = {
     "scheduler": {"executor.clock"},  # a simulated executor brings its own time
 }
 
+OF_SCRIPTS = {
+    "tasks.images",
+    "tasks.image_classification",
+    "tasks.text_models",
+    "tasks.text_classification",
+}
+"""What training scripts of ready tasks share: parts of programs, imported by nothing else."""
+
 HOME_OF: dict[str, set[str]] = {
     "duckdb": {"store"},
     # In llm.transformers: its errors; in llm.folder: chat templates are rendered.
     "jinja2": {"creator.prompt", "analysis.report", "llm.transformers", "llm.folder.thinking"},
     "click": {"cli"},
     "rich": {"cli"},
-    "torch": {"llm.transformers", "finetune.train"},
-    "transformers": {"llm.transformers", "finetune.train"},
+    "torch": {"llm.transformers", "finetune.train", *OF_SCRIPTS},
+    "transformers": {"llm.transformers", "finetune.train", *OF_SCRIPTS},
+    "tokenizers": {"tasks.text_models"},
+    "timm": {"tasks.image_classification"},
+    "PIL": {"tasks.images"},
     "llguidance": {"llm.transformers", "llm.scripted", "finetune.train"},
     "peft": {"llm.transformers", "finetune.train"},
     "safetensors": {"llm.transformers", "finetune.train"},
     "optuna": {"space.optuna", "creator.engines", "sampler", "analysis.figures"},
     "cmaes": {"creator.engines"},
     "scipy": {"creator.engines", "creator.bayes", "analysis", "scheduler", "bench.statistics"},
-    "numpy": {"space", "creator", "analysis", "bench", "executor.simulated", "scheduler.peaks"},
+    "numpy": {
+        "space",
+        "creator",
+        "analysis",
+        "bench",
+        "executor.simulated",
+        "scheduler.peaks",
+        *OF_SCRIPTS,
+    },
     "httpx": {"llm"},
     "psutil": {
         "scheduler.devices",

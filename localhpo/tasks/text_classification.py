@@ -1,4 +1,4 @@
-"""What sst2-distilbert and ecommerce-distilbert share: DistilBERT fine-tuned to tell texts apart."""
+"""What sst2-distilbert and ecommerce-distilbert share: DistilBERT, fine-tuned."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ try:
 
     from localhpo.tasks.images import as_numbers, decode, flipped, shuffled_batches
 except ImportError as exc:
-    sys.exit(f"Error: this task needs torch and torchmetrics ({exc}): pip install 'localhpo[tasks]'")
+    sys.exit(f"Error: this task needs torch, torchmetrics ({exc}): pip install 'localhpo[tasks]'")
 
 CLASSES = 19
 IGNORED = 255
@@ -103,7 +103,7 @@ def load(arguments, device):
 
 
 def class_weights(labels):
-    """Return the weight of each class in the loss, by its share p: 1 / log(1.02 + p), as in ENet."""
+    """Return the weight of each class in the loss, by its share p: ENet's 1 / log(1.02 + p)."""
     counts = torch.bincount(labels.flatten().int(), minlength=256)[:CLASSES].float()
     return 1 / torch.log(1.02 + counts / counts.sum().clamp(min=1))
 

@@ -52,17 +52,26 @@ def parse_arguments():
     return parser.parse_args()
 
 
+def read_pairs(folder, name):
+    """Return the (English, French) of a corpus; pairs with an empty side are left out."""
+    sides = []
+    for language in ("en", "fr"):
+        with data.open_text(folder, f"{name}.{language}") as file:
+            sides.append([line.strip() for line in file])
+    if len(sides[0]) != len(sides[1]):
+        sys.exit(
+            f"Error: {name}.en and {name}.fr must have as many lines;"
+            f" got {len(sides[0])} and {len(sides[1])}"
+        )
+    return [pair for pair in zip(*sides, strict=True) if all(pair)]
+
+
 def load(arguments):
     """Return the splits, each a list of (English, French)."""
     instead = None if arguments.corpus == "books" else arguments.corpus
-    folder = data.find(__file__, arguments.data, instead=instead)
-    sides = []
-    for language in ("en", "fr"):
-        with data.open_text(folder, f"{FILES[arguments.corpus]}.{language}") as file:
-            sides.append([line.strip() for line in file])
-    if len(sides[0]) != len(sides[1]):
-        sys.exit(f"Error: both files must have as many lines; got {len(sides[0]), len(sides[1])}")
-    pairs = [pair for pair in zip(*sides, strict=True) if all(pair)]
+    pairs = read_pairs(
+        data.find(__file__, arguments.data, instead=instead), FILES[arguments.corpus]
+    )
     random.Random(0).shuffle(pairs)
     tests, vals = min(2000, len(pairs) // 10), min(1000, len(pairs) // 10)
     few = SMALL if arguments.small else None
