@@ -55,14 +55,25 @@ ALSO = {
     "scheduler": {"executor.clock"},  # a simulated executor brings its own time
 }
 
+OF_SCRIPTS = {
+    "tasks.images",
+    "tasks.image_classification",
+    "tasks.text_models",
+    "tasks.text_classification",
+}
+"""What training scripts of ready tasks share: parts of programs, imported by nothing else."""
+
 HOME_OF: dict[str, set[str]] = {
     "duckdb": {"store"},
     # In llm.transformers: its errors; in llm.folder: chat templates are rendered.
     "jinja2": {"creator.prompt", "analysis.report", "llm.transformers", "llm.folder.thinking"},
     "click": {"cli"},
     "rich": {"cli"},
-    "torch": {"llm.transformers", "finetune"},
-    "transformers": {"llm.transformers"},
+    "torch": {"llm.transformers", "finetune", *OF_SCRIPTS},
+    "transformers": {"llm.transformers", *OF_SCRIPTS},
+    "tokenizers": {"tasks.text_models"},
+    "timm": {"tasks.image_classification"},
+    "PIL": {"tasks.images"},
     "llguidance": {"llm.transformers", "llm.scripted"},
     "peft": {"llm.transformers", "finetune"},
     "safetensors": {"llm.transformers"},
@@ -90,6 +101,7 @@ HOME_OF: dict[str, set[str]] = {
         "executor.simulated",
         "finetune",
         "scheduler.peaks",
+        *OF_SCRIPTS,
     },
     "httpx": {"llm"},
     "psutil": {

@@ -231,6 +231,35 @@ def test_a_missing_library_says_what_to_install(
     assert "localhpo[local]" in caught.value.hint
 
 
+def test_a_torchvision_of_another_torch_is_named(tmp_path: Path, tiny_model: Path) -> None:
+    about = tmp_path / "torchvision-0.28.0.dist-info"
+    about.mkdir()
+    about.joinpath("METADATA").write_text("Name: torchvision\nVersion: 0.28.0\n")
+    about.joinpath("top_level.txt").write_text("torchvision\n")
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision/__init__.py").write_text(
+        'raise RuntimeError("operator torchvision::nms does not exist")\n'
+    )
+    program = """
+import sys
+from localhpo.errors import ModelError
+from localhpo.llm import open_backend
+try:
+    open_backend("transformers", model=sys.argv[1])
+except ModelError as error:
+    print(error, error.hint)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tiny_model)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        check=True,
+    )
+    assert "operator torchvision::nms does not exist" in done.stdout
+    assert "uninstall it" in done.stdout
+
+
 LOADS = """
 import os, sys
 from pathlib import Path

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from llguidance import LLTokenizer
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+# modeling_utils is where transformers imports a torchvision that it finds.
+_LIBRARIES = ("torch", "safetensors", "transformers", "transformers.modeling_utils", "llguidance")
+_TORCHVISION_HINT = (
+    "torchvision is not built for this torch: uninstall it (LocalHPO does not need it), or install"
+    " builds of both from one index"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -32,15 +39,19 @@ def import_libraries() -> None:
 
     Raises:
         MissingExtraError: something is not installed.
+        BackendError: what is installed does not fit together.
     """
     try:
         with offline.switched_off():
-            for name in ("torch", "safetensors", "transformers", "llguidance"):
+            for name in _LIBRARIES:
                 importlib.import_module(name)
     except ImportError as exc:
         raise MissingExtraError(
             exc.name or str(exc), "a language model in this process", "local"
         ) from exc
+    except (RuntimeError, OSError) as exc:  # compiled code of one build beside that of another
+        hint = _TORCHVISION_HINT if "torchvision" in str(exc) else "install builds that fit"
+        raise BackendError(f"transformers cannot be imported: {exc}", hint=hint) from exc
 
 
 def load(folder: Path, device: str | None = None, *, adapter: Path | None = None) -> Loaded:
