@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 from localhpo import tasks
-from localhpo.trial import State
+from localhpo.trial import Cause, State
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torch_geometric")
@@ -67,6 +67,12 @@ def test_deepfm_learns_who_likes_what(run_task: Callable, tmp_path: Path) -> Non
     assert outcome.state is State.COMPLETE, outcome
     assert {m.name for m in reported} == {"val_auc", "val_logloss", "train_loss", "test_auc"}
     assert outcome.score > 0.8
+
+
+def test_deepfm_that_diverges_says_so(run_task: Callable, tmp_path: Path) -> None:
+    config = {"learning_rate": 1e20, "optimizer": "sgd", "batch_size": 256}
+    outcome, _ = run_task("movielens-deepfm", make_ratings(tmp_path), "--small", **config)
+    assert outcome.failure.cause is Cause.NOT_FINITE
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")

@@ -8,6 +8,7 @@ epochs. The model is that of Guo and others, https://arxiv.org/abs/1703.04247.
 """
 
 import argparse
+import math
 import re
 import sys
 from itertools import pairwise
@@ -139,9 +140,11 @@ def train_epoch(model, optimizer, features, liked, batch_size):
 
 @torch.no_grad()
 def evaluate(model, features, liked):
-    """Return the area under the ROC curve and the mean loss."""
+    """Return the area under the ROC curve and the mean loss; NaN of a model that diverged."""
     model.eval()
     logits = torch.cat([model(part, part[:, 0]) for part in features.split(ROWS_AT_ONCE)])
+    if not logits.isfinite().all():
+        return math.nan, math.nan
     truth, chance = liked.cpu().numpy(), logits.double().sigmoid().cpu().numpy()
     return roc_auc_score(truth, chance), log_loss(truth, chance)
 

@@ -7,6 +7,7 @@ of a second to two seconds an epoch; a GPU is much faster.
 """
 
 import argparse
+import math
 import sys
 
 from localhpo import report
@@ -107,9 +108,14 @@ def train_step(model, optimizer, graph):
 
 @torch.no_grad()
 def auc(model, train, part):
-    """Return the area under the ROC curve of a part, encoded from the edges of training."""
+    """Return the area under the ROC curve of a part, encoded from the edges of training.
+
+    NaN of a model that diverged.
+    """
     model.eval()
     z = model.encode(train.x, train.edge_index)
+    if not z.isfinite().all():
+        return math.nan
     area, _ = model.test(z, part.pos_edge_label_index, part.neg_edge_label_index)
     return float(area)
 
