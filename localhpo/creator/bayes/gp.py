@@ -38,7 +38,7 @@ _LENGTH = (-0.4, 1.0)
 _SCALE = (0.3, 0.7)
 """Of log(scale): trials are chosen, and lie closer together than random points."""
 _NOISE = (-5.0, 1.5)
-"""Of log(noise / scale): most noise is small beside what is tuned, and trials say when it is not."""
+"""Of log(noise / scale): most noise is small beside what is tuned; trials say when it is not."""
 
 _JITTER = 1e-8
 
