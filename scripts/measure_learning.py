@@ -23,6 +23,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from localhpo.bench.replaying import Replayer
 from localhpo.experience import Past
 from localhpo.finetune import rounds, train
 from localhpo.llm import cards
+from localhpo.llm.transformers import TransformersBackend
 
 METRIC = "auc"
 COLUMNS = (1, 3, 5, 10)
@@ -82,12 +84,12 @@ def _options() -> argparse.Namespace:
 
 def history(places: Places, base: str) -> list[Past]:
     """Return the studies of the past, by the default Creator with the base."""
-    choice = creators.parse(f"hybrid@{base}")
+    choice = creators.parse("hybrid")
     made = []
     for family, instances in yahpo.splits()["learning"]["history"].items():
         for instance in instances:
             problem = open_problem(f"yahpo/{family}/{instance}/{METRIC}/full", places)
-            creator = creators.make(choice, problem.task, creators.backends().of(choice))
+            creator = creators.make(choice, problem.task, _opened(base))
             made.append(pasts.past_of(problem, creator, seed=0, trials=PAST_TRIALS))
     return made
 
@@ -140,8 +142,8 @@ def _stored(path: Path) -> Iterator[tuple[Unit, list[float]]]:
 
 
 def _regrets(problem: Problem, unit: Unit, known: Sequence[Past], model: str) -> list[float]:
-    choice = creators.parse(f"hybrid@{model}" + (":retrieve" if unit.arm == "retrieve" else ""))
-    creator = creators.make(choice, problem.task, creators.backends().of(choice), known)
+    choice = creators.parse("hybrid:retrieve" if unit.arm == "retrieve" else "hybrid")
+    creator = creators.make(choice, problem.task, _opened(model), known)
     rows = simulation.run(problem, creator, seed=unit.seed, trials=max(COLUMNS))
     sign = 1.0 if problem.direction == "minimize" else -1.0
     scale = reference(problem)
@@ -150,6 +152,12 @@ def _regrets(problem: Problem, unit: Unit, known: Sequence[Past], model: str) ->
     best = np.minimum.accumulate(losses)
     regret = np.clip((best - sign * scale.best) / max(1e-12, worst - sign * scale.best), 0.0, 1.0)
     return [float(regret[trial - 1]) for trial in COLUMNS]
+
+
+@cache
+def _opened(folder: str) -> TransformersBackend:
+    """Return a model, whatever its gate said; it stays open."""
+    return TransformersBackend(Path(folder))
 
 
 def table(results: Mapping[Unit, Sequence[float]], learned: set[str]) -> None:

@@ -53,7 +53,7 @@ def command(
     model: str | None, dry_run: bool, device: str | None, force: bool, auto: bool, every: int,
     rollback: bool, as_json: bool, **given: Any,
 ) -> None:  # fmt: skip
-    """Train a model on the past studies of the store, so that it knows your problems.
+    """Train a model on the past studies of the store.
 
     A quarter of the tasks is held out. The result goes to the shelf of models, and is used by
     `run --experience finetuned` only if it beats its base there: if good configurations are
