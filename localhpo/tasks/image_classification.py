@@ -29,30 +29,11 @@ class Split:
     labels: torch.Tensor
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser of the hyperparameters."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--model_name", default="resnet18")
-    parser.add_argument("--global_pool", default="avg")
-    parser.add_argument("--optimizer", default="adam")
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--momentum", type=float, default=0.9, help="of sgd")
-    parser.add_argument("--weight_decay", type=float, default=1e-4)
-    parser.add_argument("--dropout_rate", type=float, default=0.1)
-    parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", help="folder of the data; LOCALHPO_DATA by default")
-    parser.add_argument("--workers", type=int, default=1, help="threads that decode images")
-    parser.add_argument("--small", action="store_true", help="few images, at most two epochs")
-    return parser
-
-
 def train(arguments: argparse.Namespace, splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     """Train and report: accuracies in percent, the one of `test` after the last epoch.
 
     Args:
-        arguments: of `parser`.
+        arguments: of the script: hyperparameters, `seed`, `small`.
         splits: `train`, `val` and `test`: images (N, 3, H, W), uint8, and labels (N,).
     """
     torch.manual_seed(arguments.seed)

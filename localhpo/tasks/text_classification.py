@@ -19,32 +19,13 @@ SMALL = 32
 """Texts of a split with --small."""
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser of the hyperparameters."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--learning_rate", type=float, default=5e-5)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--dropout_rate", type=float, default=0.1)
-    parser.add_argument("--attention_dropout", type=float, default=0.1)
-    parser.add_argument("--seq_classif_dropout", type=float, default=0.2)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--activation", default="gelu")
-    parser.add_argument("--weight_decay", type=float, default=1e-2)
-    parser.add_argument("--max_length", type=int, default=128, help="tokens of a text")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", help="folder of the data; LOCALHPO_DATA by default")
-    parser.add_argument("--weights", help="folder of DistilBERT; as for --data by default")
-    parser.add_argument("--small", action="store_true", help="few texts, a tiny random model")
-    return parser
-
-
 def train(
     arguments: argparse.Namespace, splits: dict[str, Texts], find_weights: Callable[[], Path]
 ) -> None:
     """Train and report: accuracies in percent, the one of `test` after the last epoch.
 
     Args:
-        arguments: of `parser`.
+        arguments: of the script: hyperparameters, `max_length`, `seed`, `small`.
         splits: `train`, `val` and `test`.
         find_weights: returns the folder of DistilBERT; not asked with --small.
     """

@@ -37,20 +37,10 @@ def test_it_is_named_as_its_folder_and_told(task: Task) -> None:
     assert parse(to_table(task), folder=task.folder, source=task.source) == task
 
 
-def scripts_of(task: Task) -> list[Path]:
-    """Return the task's script, and the modules that several tasks share where it imports some."""
-    script = task.folder / "train.py"
-    shared = script.parent.parent.glob("*.py")
-    return [script, *(path for path in shared if f" {path.stem}" in script.read_text())]
-
-
 def test_its_command_takes_every_hyperparameter(task: Task) -> None:
     check_command(task.command, task.space)
-    options = {
-        option.name: option
-        for script in scripts_of(task)
-        for option in read(script.read_text(), str(script)).options
-    }
+    script = task.folder / "train.py"
+    options = {option.name: option for option in read(script.read_text(), str(script)).options}
     for parameter in task.space:
         option = options[parameter.name]
         assert option.appendable

@@ -7,6 +7,7 @@ has no labels. With `--layout leeds`: the class folders of the Leeds Butterfly s
 : 15 into training, validation and test, stratified, seed 0. Images are scaled to 128 x 128.
 """
 
+import argparse
 import csv
 import sys
 
@@ -25,7 +26,20 @@ SIZE = 128
 
 
 def parse_arguments():
-    parser = classification.parser(__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model_name", default="resnet18")
+    parser.add_argument("--global_pool", default="avg")
+    parser.add_argument("--optimizer", default="adam")
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--momentum", type=float, default=0.9, help="of sgd")
+    parser.add_argument("--weight_decay", type=float, default=1e-4)
+    parser.add_argument("--dropout_rate", type=float, default=0.1)
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", help="folder of the data; LOCALHPO_DATA by default")
+    parser.add_argument("--workers", type=int, default=1, help="threads that decode images")
+    parser.add_argument("--small", action="store_true", help="few images, at most two epochs")
     parser.add_argument("--layout", choices=("kaggle", "leeds"), default="kaggle")
     return parser.parse_args()
 
