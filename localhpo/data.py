@@ -17,7 +17,7 @@ each data set. A file may be compressed (`x.csv.gz` for `x.csv`), a folder packe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,16 @@ class Data:
     instead: Mapping[str, Data] = field(default_factory=dict)
     """Other data that the script reads: a word of its command -> which."""
 
-    def chosen(self, command: Iterable[str]) -> Data:
+    def chosen(self, command: Sequence[str]) -> Data:
         """Return the data that a command reads: these, or those of `instead` that it names."""
-        words = set(command)
-        return next((data for name, data in self.instead.items() if name in words), self)
+        return next((data for name, data in self.instead.items() if name in command), self)
+
+    def wanted(self, command: Sequence[str]) -> tuple[Data, ...]:
+        """Return all that a command reads; a `--small` training begins with random weights."""
+        chosen = self.chosen(command)
+        if self.weights is None or "--small" in command:
+            return (chosen,)
+        return chosen, self.weights
 
     def to_table(self) -> dict[str, Any]:
         """Return the JSON-able table from which `parse` makes the same data again."""

@@ -306,10 +306,8 @@ def with_data(task: Task, given: Path | None = None) -> Task:
         DataError: the task says what it reads, and that is not there.
     """
     place = given or task.env.get(task_data.VARIABLE) or os.environ.get(task_data.VARIABLE)
-    wanted = task.data.chosen(task.command) if task.data is not None else None
-    for part in (wanted, wanted.weights if wanted is not None else None):
-        if part is not None:
-            task_data.find(part, place)
+    for part in task.data.wanted(task.command) if task.data is not None else ():
+        task_data.find(part, place)
     if not place:
         return task
     # Trials run in the folder of the script: a relative path would mean another one there.

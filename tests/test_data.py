@@ -115,3 +115,13 @@ def test_trials_are_told_where_data_and_weights_are(
     assert told.env["LOCALHPO_DATA"] == str(tmp_path), "trials run in another folder"
     assert with_data(told) == told, "the task's own word is heeded"
     assert with_data(make_task()) == make_task()
+
+
+def test_a_command_wants_its_data_and_the_weights() -> None:
+    other = {**WATER, "folder": "lake"}
+    data = made(weights={**WATER, "folder": "net"}, instead={"lake": other})
+    lake = data.instead["lake"]
+    assert data.wanted(("train.py",)) == (data, data.weights)
+    assert data.wanted(("train.py", "--dataset", "lake")) == (lake, data.weights)
+    assert data.wanted(("train.py", "--small")) == (data,), "it begins with random weights"
+    assert made().wanted(("train.py",)) == (made(),)

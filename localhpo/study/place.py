@@ -19,7 +19,7 @@ from localhpo.scheduler.admission import admit
 from localhpo.scheduler.machine import Machine
 from localhpo.scheduler.placement import Gpu, Inventory
 from localhpo.study.session import naming_file
-from localhpo.task import Resources, Task
+from localhpo.task import Resources, Task, with_data
 
 
 def find_place(task: Task, executor: Executor | None = None) -> tuple[Executor, Inventory]:
@@ -65,6 +65,18 @@ def check_script(task: Task) -> None:
     with naming_file(task):
         check_command(task.command, task.space)
         check_program(task.command, task.folder, task.env.get("PATH", os.environ.get("PATH")))
+
+
+def check_ready(task: Task) -> None:
+    """Check that trials of a task can begin: its script, and on this machine its data.
+
+    Raises:
+        TaskError: the script cannot be run.
+        DataError: the data are not there. Those of a cluster's nodes are not looked for.
+    """
+    check_script(task)
+    if task.resources.executor == "process":
+        with_data(task)
 
 
 def cluster_inventory(resources: Resources, nodes: Sequence[Node]) -> Inventory:

@@ -35,7 +35,7 @@ from localhpo.study.hardware import Hardware
 from localhpo.study.identity import check_same
 from localhpo.study.inbox import Inbox
 from localhpo.study.pasts import open_remembering
-from localhpo.study.place import check_script, find_machine, find_place
+from localhpo.study.place import check_ready, find_machine, find_place
 from localhpo.study.serving import find_tenant
 from localhpo.study.session import Session, check_task, naming_file, new_config, task_of
 from localhpo.study.signals import on_signal
@@ -166,7 +166,7 @@ class Study:
             StudyInterruptedError: it was interrupted; run it again to go on.
             NoGoodTrialError: there is not one good trial.
             StudyLockedError: another process runs it.
-            TaskError: a trial can never run on this machine.
+            TaskError, DataError: a trial can never run on this machine.
             ExecutorError, MissingExtraError: the cluster that the task names cannot be used.
             CreatorError, ModelError: no proposal could be made.
         """
@@ -178,7 +178,7 @@ class Study:
             if self._is_used_up():  # no model is loaded for nothing
                 return self._check_good(self.trials)
             if self._executor is None:
-                check_script(self.task)
+                check_ready(self.task)
             self._creator()
             session = self._begin()
             machine = find_machine(self.task, self.key, inventory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import random
@@ -10,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from localhpo import tasks
 from localhpo.cli import main
+from localhpo.errors import DataError
+from localhpo.study import Study
+from localhpo.task import CreatorSettings, load
 from localhpo.trial import Cause, State
 
 pytest.importorskip("xgboost")
@@ -82,6 +87,17 @@ def test_a_script_says_itself_what_is_missing(run_task: Callable, tmp_path: Path
     told = f"{outcome.failure.message}\n{outcome.failure.stderr_tail}"
     assert "wanted:  water_potability.csv" in told
     assert "kaggle.com" in told
+
+
+def test_a_study_of_python_is_told_what_is_missing_too(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LOCALHPO_DATA", raising=False)
+    task = load(tasks.find("water-xgboost"))
+    task = dataclasses.replace(task, creator=CreatorSettings(name="random"))
+    with pytest.raises(DataError, match=r"water_potability\.csv"):
+        Study.open(task, home=home).run()
+    assert not home.exists(), "nothing was begun"
 
 
 def test_run_tells_the_trials_where_the_data_are(
