@@ -33,7 +33,7 @@ from localhpo.bench import creators, pasts, simulation
 from localhpo.bench.problems import yahpo
 from localhpo.bench.problems.opening import Places, open_problem
 from localhpo.bench.problems.problem import Problem
-from localhpo.bench.references import reference
+from localhpo.bench.references import Reference, reference
 from localhpo.bench.replaying import Replayer
 from localhpo.experience import Past
 from localhpo.finetune import rounds, train
@@ -126,9 +126,11 @@ def compared(
             units = [Unit(name, arm, seed) for seed in range(seeds) for arm in ARMS]
             missing = [unit for unit in units if unit not in done]
             problem = open_problem(name, places) if missing else None
+            scale = reference(problem) if problem is not None else None
             for unit in missing:
                 assert problem is not None
-                done[unit] = _regrets(problem, unit, known, models[unit.arm])
+                assert scale is not None
+                done[unit] = _regrets(problem, scale, unit, known, models[unit.arm])
                 with path.open("a") as out:
                     out.write(json.dumps([asdict(unit), done[unit]]) + "\n")
     return done
@@ -141,12 +143,13 @@ def _stored(path: Path) -> Iterator[tuple[Unit, list[float]]]:
             yield Unit(**unit), regrets
 
 
-def _regrets(problem: Problem, unit: Unit, known: Sequence[Past], model: str) -> list[float]:
+def _regrets(
+    problem: Problem, scale: Reference, unit: Unit, known: Sequence[Past], model: str
+) -> list[float]:
     choice = creators.parse("hybrid:retrieve" if unit.arm == "retrieve" else "hybrid")
     creator = creators.make(choice, problem.task, _opened(model), known)
     rows = simulation.run(problem, creator, seed=unit.seed, trials=max(COLUMNS))
     sign = 1.0 if problem.direction == "minimize" else -1.0
-    scale = reference(problem)
     worst = sign * scale.median
     losses = [worst if row.score is None else sign * row.score for row in rows]
     best = np.minimum.accumulate(losses)
