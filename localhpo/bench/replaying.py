@@ -1,7 +1,7 @@
 """Replays a past task: the real loop and Creator, on what the task's own trials make one expect.
 
 It tells how soon a Creator with a certain model would have found what is good there. Regret as in
-`creator.bayes.surrogate`: 0 is the best that is known of the task, 1 its median trial.
+all comparisons: 0 is the best that is known, 1 a middling random configuration or worse.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 from localhpo.bench import creators, simulation
 from localhpo.bench.problems.dims import Array
 from localhpo.bench.problems.problem import Problem
-from localhpo.creator.bayes.surrogate import expected_regret
+from localhpo.bench.references import reference
+from localhpo.creator.bayes.surrogate import expected_merit
 from localhpo.experience import Past
 from localhpo.llm.protocol import Backend
 from localhpo.llm.transformers import TransformersBackend
@@ -51,12 +52,16 @@ class Replayer:
         """
         creator = creators.make(creators.parse("hybrid"), past.task, self._opened(folder))
         problem = _problem(past)
-        sign = 1.0 if problem.direction == "minimize" else -1.0
+        scale = reference(problem)
+        gap = scale.best - scale.median
         means = []
         for seed in range(self._seeds):
             rows = simulation.run(problem, creator, seed=seed, trials=self._trials)
-            regrets = [sign * row.score for row in rows if row.score is not None]
-            means.append(float(np.minimum.accumulate(regrets).mean()))
+            regrets = [
+                (scale.best - row.score) / gap if gap and row.score is not None else 0.0
+                for row in rows
+            ]
+            means.append(float(np.clip(np.minimum.accumulate(regrets), 0.0, 1.0).mean()))
         return fmean(means)
 
     def close(self) -> None:
@@ -75,10 +80,10 @@ class Replayer:
 
 def _problem(past: Past) -> Problem:
     task = past.task
-    regret = expected_regret(task.space, task.direction, past.trials)
-    sign = 1.0 if task.direction == "minimize" else -1.0
+    merit = expected_merit(task.space, task.direction, past.trials)
+    sign = 1.0 if task.direction == "maximize" else -1.0
 
     def score(configs: Sequence[Config]) -> Array:
-        return np.asarray(sign * regret(configs))
+        return np.asarray(sign * merit(configs))
 
     return Problem(name=f"replay/{past.study}", task=task, score=score, definition={})
