@@ -249,7 +249,7 @@ def test_a_thought_that_a_template_opens_is_closed(tmp_path: Path) -> None:
         add()
         backend = open_backend("transformers", model=str(folder), device="cpu")
         assert backend.model.answer_prefix == "\n</think>\n\n"
-        rendered = backend._tokenizer.decode(backend._render(ASKED))  # type: ignore[attr-defined]
+        rendered = backend._prompts.tokenizer.decode(backend._prompts.tokens(ASKED))  # type: ignore[attr-defined]
         assert rendered == "Propose.\n<assistant><think>\n\n</think>\n\n"
 
 

@@ -18,7 +18,7 @@ class Renderer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, model: Model) -> None:
         """Take the tokenizer, and the description of what is asked."""
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._model = model
         self._as_data = quoting(_control_tokens(tokenizer))
 
@@ -30,11 +30,11 @@ class Renderer:
         """
         from jinja2 import TemplateError
 
-        if not self._tokenizer.chat_template:
+        if not self.tokenizer.chat_template:
             text = "\n\n".join(self._as_data(message.content) for message in messages)
-            return list(self._tokenizer(text, verbose=False)["input_ids"])
+            return list(self.tokenizer(text, verbose=False)["input_ids"])
         try:
-            text = self._tokenizer.apply_chat_template(
+            text = self.tokenizer.apply_chat_template(
                 [{"role": m.role, "content": self._as_data(m.content)} for m in messages],
                 tokenize=False,
                 add_generation_prompt=True,
@@ -45,7 +45,7 @@ class Renderer:
                 f"the chat template of model {self._model.name} refuses the messages: {exc}"
             ) from exc
         text += self._model.answer_prefix
-        tokens = self._tokenizer(text, add_special_tokens=False, verbose=False)
+        tokens = self.tokenizer(text, add_special_tokens=False, verbose=False)
         return list(tokens["input_ids"])
 
 
