@@ -26,7 +26,7 @@ from localhpo.creator.guard import Guard, Verdict
 from localhpo.creator.protocol import History
 from localhpo.creator.seeds import derive
 from localhpo.errors import ConfigurationError, GenerationError, ModelError
-from localhpo.llm.protocol import Backend, Completion, Constraint, Message
+from localhpo.llm.protocol import Backend, Completion, Constraint, Message, Model
 from localhpo.space import Categorical, Ordinal
 from localhpo.space.values import spelled
 from localhpo.trial import Config, Proposal
@@ -279,24 +279,14 @@ class Agent:
             ModelError: not even the prompt without history fits.
         """
         space, model, chat = history.task.space, self._backend.model, self._style == "chat"
-        answer = answer_tokens(space) + (_ANALYSIS_TOKENS if chat else 0)
-        tokens = 0
-        for limit in LIMITS[self._style]:
-            facts = context.facts(history, limit=limit, memories=self._memories if chat else ())
-            messages = prompt.messages(facts, self._style)
-            tokens = self._backend.count_tokens(messages)
-            if tokens + answer <= model.context_length:
-                numbers = tuple(sorted(trial.number for trial in facts.trials))
-                constraint = Constraint(
-                    grammar=grammar.lark(space, rationale=chat, trials=numbers),
-                    schema=grammar.json_schema(space, rationale=chat, trials=numbers),
-                )
-                return _Question(messages, constraint, numbers, max_tokens=answer)
-        raise ModelError(
-            f"{model.name} holds {model.context_length} tokens; the prompt without any history "
-            f"takes {tokens} and the answer up to {answer}",
-            hint="shorten the background, or choose a model with a longer context",
+        messages, numbers, room = fitted(
+            history, model, self._backend.count_tokens, self._memories if chat else ()
         )
+        constraint = Constraint(
+            grammar=grammar.lark(space, rationale=chat, trials=numbers),
+            schema=grammar.json_schema(space, rationale=chat, trials=numbers),
+        )
+        return _Question(messages, constraint, numbers, max_tokens=room)
 
     def _draw(
         self, history: History, question: _Question, plan: Round, attempt: int, spent: Spent
@@ -356,6 +346,34 @@ class Agent:
             answer=draw.completion.text,
             note=note,
         )
+
+
+def fitted(
+    history: History,
+    model: Model,
+    count_tokens: Callable[[Sequence[Message]], int],
+    memories: Sequence[Memory] = (),
+) -> tuple[Sequence[Message], tuple[int, ...], int]:
+    """Return the prompt with as much history as a model can hold: to ask it, or to train it.
+
+    With the numbers of the trials that it shows, and the tokens left to an answer.
+
+    Raises:
+        ModelError: not even the prompt without history fits.
+    """
+    room = answer_tokens(history.task.space) + (_ANALYSIS_TOKENS if model.prompt == "chat" else 0)
+    tokens = 0
+    for limit in LIMITS[model.prompt]:
+        facts = context.facts(history, limit=limit, memories=memories)
+        messages = prompt.messages(facts, model.prompt)
+        tokens = count_tokens(messages)
+        if tokens + room <= model.context_length:
+            return messages, tuple(sorted(trial.number for trial in facts.trials)), room
+    raise ModelError(
+        f"{model.name} holds {model.context_length} tokens; the prompt without any history "
+        f"takes {tokens} and the answer up to {room}",
+        hint="shorten the background, or choose a model with a longer context",
+    )
 
 
 def answer_tokens(space: Space) -> int:

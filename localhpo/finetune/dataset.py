@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from localhpo import grammar
-from localhpo.creator import context, prompt, rationale
-from localhpo.creator.agent import LIMITS, answer_tokens
+from localhpo.creator import rationale
+from localhpo.creator.agent import fitted
 from localhpo.creator.prompt import Style
 from localhpo.creator.protocol import History
 from localhpo.errors import InputError
@@ -138,30 +138,13 @@ def _of_study(
             return
         trials = tuple(ended[:cut])
         history = History(task=past.task, trials=trials, seed=past.task.seed, next_number=cut)
-        messages, shown = question(history, model, count_tokens)
+        messages, shown, _ = fitted(history, model, count_tokens)
         answers = [
             answer(history, config, model, shown)
             for config in good.draw(trials, LATER_ANSWERS if cut else FIRST_ANSWERS, rng)
         ]
         if answers:
             yield Example(past.study, tuple(messages), tuple(dict.fromkeys(answers)), cut)
-
-
-def question(
-    history: History, model: Model, count_tokens: CountTokens
-) -> tuple[list[Message], tuple[int, ...]]:
-    """Return the prompt as `creator.agent` asks it, and the numbers of the trials that it shows.
-
-    Raises:
-        InputError: not even the prompt without history fits the model.
-    """
-    room = answer_tokens(history.task.space)
-    for limit in LIMITS[model.prompt]:
-        facts = context.facts(history, limit=limit)
-        messages = prompt.messages(facts, model.prompt)
-        if count_tokens(messages) + room <= model.context_length:
-            return messages, tuple(sorted(trial.number for trial in facts.trials))
-    raise InputError(f"the prompt of task {history.task.name} does not fit model {model.name}")
 
 
 def answer(history: History, config: dict[str, Value], model: Model, shown: Sequence[int]) -> str:

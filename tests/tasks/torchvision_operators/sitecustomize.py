@@ -17,7 +17,8 @@ if importlib.util.find_spec("torchvision"):
     try:
         import torchvision  # noqa: F401
     except RuntimeError:
-        library = torch.library.Library("torchvision", "FRAGMENT")  # it lives as long as this name
+        # Operators go when their library does, so it keeps a name.
+        library = torch.library.Library("torchvision", "FRAGMENT")
         library.define(NMS)
         library.define(f"q{NMS}")
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
