@@ -20,8 +20,8 @@ from localhpo import data as task_data
 from localhpo.data import Data
 from localhpo.errors import TaskError
 from localhpo.space import Space
-from localhpo.tables import refuse_unknown, table_of, value_of
-from localhpo.trial import Direction, Objective
+from localhpo.tables import refuse_unknown, scalar_of, table_of, value_of
+from localhpo.trial import Direction, Objective, Value
 
 Sharing = Literal["auto", "resident", "sleep", "device", "stop", "cpu"]
 
@@ -114,6 +114,9 @@ class Task:
     pruner: PrunerSettings = PrunerSettings()
     data: Data | None = None
     """The files that the script reads, where they are not its own."""
+    fixed: Mapping[str, Value] = field(default_factory=dict)
+    """Hyperparameters that are not tuned, and their values: the script gets them as it gets the
+    tuned ones, and the Creator is told, for what is good may depend on them."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Added to the environment of each trial."""
     folder: Path = Path()
@@ -125,6 +128,11 @@ class Task:
     """Keeps its studies out of all learning: no other study, and no model, is shown them."""
     source: Path | None = None
     """The file it was read from."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all that the script is given: what is tuned, and what is fixed."""
+        return (*self.space.names, *self.fixed)
 
 
 _SECTIONS: Mapping[str, type] = {
@@ -192,7 +200,7 @@ def parse(
         TaskError: a key is missing, unknown, or of the wrong kind.
         SpaceError: the space contradicts itself.
     """
-    refuse_unknown(table, ("task", "space", "data", *_SECTIONS), where)
+    refuse_unknown(table, ("task", "space", "fixed", "data", *_SECTIONS), where)
     task = table_of(table, "task", where, required=True)
     here = f"{where} [task]"
     refuse_unknown(task, _TASK_KEYS, here)
@@ -217,9 +225,11 @@ def parse(
             f"{here} direction: must be given", hint='direction = "minimize" or "maximize"'
         )
     _check_regex(fields.get("stdout_regex"), here)
+    space = Space.from_table(table_of(table, "space", where, required=True), f"{where} [space]")
     return Task(
         **fields,
-        space=Space.from_table(table_of(table, "space", where, required=True), f"{where} [space]"),
+        space=space,
+        fixed=_fixed(table_of(table, "fixed", where), space, f"{where} [fixed]"),
         data=task_data.parse(table_of(table, "data", where), f"{where} [data]"),
         env=_environment(task.get("env", {}), here),
         folder=_folder(task.get("cwd"), folder, here),
@@ -248,6 +258,8 @@ def to_table(task: Task) -> dict[str, Any]:
     if task.stdout_regex is not None:
         head["stdout_regex"] = task.stdout_regex
     table: dict[str, Any] = {"task": head, "space": task.space.to_table()}
+    if task.fixed:
+        table["fixed"] = dict(task.fixed)
     if task.data is not None:
         table["data"] = task.data.to_table()
     for name in _SECTIONS:
@@ -345,6 +357,16 @@ def _check_range(key: str, value: Any, where: str) -> None:
         raise TaskError(f"{where} {key}: must be greater than 0; got {value}")
     if key in _AT_LEAST and value < _AT_LEAST[key]:
         raise TaskError(f"{where} {key}: must be at least {_AT_LEAST[key]}; got {value}")
+
+
+def _fixed(table: Mapping[str, Any], space: Space, where: str) -> dict[str, Value]:
+    for name in table:
+        if name in space.names:
+            raise TaskError(
+                f"{where} {name}: is tuned, by [space], and cannot have one value",
+                hint="name it in one of the two",
+            )
+    return {name: scalar_of(value, f"{where} {name}") for name, value in table.items()}
 
 
 def _environment(value: Any, where: str) -> dict[str, str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,40 @@ def test_bad_task_files_say_what_is_wrong(tmp_path: Path, text: str, says: str) 
         load(path)
     assert "task.toml" in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+FIXED = (
+    GOOD
+    + """
+[fixed]
+n_estimators = 300
+gamma = 0.0312
+tree_method = "hist"
+enable_categorical = false
+"""
+)
+
+
+def test_what_is_fixed_is_read_and_kept(tmp_path: Path) -> None:
+    task = load(write(tmp_path, FIXED))
+    assert task.fixed == {
+        "n_estimators": 300, "gamma": 0.0312, "tree_method": "hist", "enable_categorical": False,
+    }  # fmt: skip
+    assert task.names == ("learning_rate", "booster", "rate_drop", *task.fixed)
+    assert parse(to_table(task), folder=task.folder, source=task.source) == task
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('booster = "dart"', "[fixed] booster: is tuned"),
+        ("depth = inf", "[fixed] depth: must be a finite number, a text, true or false; got inf"),
+        ("depth = [1, 2]", "[fixed] depth: must be a finite number"),
+    ],
+)
+def test_what_cannot_be_fixed_is_refused(tmp_path: Path, line: str, says: str) -> None:
+    with pytest.raises(TaskError, match=re.escape(says)):
+        load(write(tmp_path, f"{GOOD}\n[fixed]\n{line}\n"))
 
 
 def test_hints_say_what_was_meant(tmp_path: Path) -> None:

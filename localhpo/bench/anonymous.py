@@ -44,7 +44,7 @@ class Anonymous:
 
     def _hidden(self, task: Task) -> Task:
         return dataclasses.replace(
-            task, name="task", metric="score", background="", space=self._names.space
+            task, name="task", metric="score", background="", fixed={}, space=self._names.space
         )
 
     def _hide(self, trial: Trial) -> Trial:

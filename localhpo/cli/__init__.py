@@ -7,12 +7,14 @@ output, progress and errors to standard error.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
 import sys
+import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -83,6 +85,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - whatever is left is a bug, and is said to be one
         return _crashed(error)
     return code if isinstance(code, int) else 0
+
+
+def script() -> NoReturn:
+    """Be the process: run the command line and end, whatever a thread is still at.
+
+    A model that thinks in its thread would outlive the interpreter's end, and Python ends such
+    a thread by unwinding it: through native code that allows no such thing, so the process
+    would abort instead of telling its exit code.
+    """
+    code = main()
+    if threading.active_count() > 1:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _never_fail_on_characters() -> None:

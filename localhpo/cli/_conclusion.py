@@ -60,7 +60,7 @@ def rerun(study: Study, trial: Trial | None) -> str:
         "LOCALHPO_CONFIG": str(files.config),
         "LOCALHPO_SEED": str(trial.seed),
     }
-    words = arguments(task.command, trial.config, task.space, known)
+    words = arguments(task.command, {**task.fixed, **trial.config}, task, known)
     lines = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
     folder = shlex.quote(str(task.folder.absolute()))
     return f"cd {folder} &&\n" + " \\\n".join([*lines, *_wrapped(words)])

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from localhpo.creator.facts import Facts, MemoryFact, ParameterFact, TrialFact
 from localhpo.creator.protocol import History
 from localhpo.experience import Memory
-from localhpo.space import Categorical, Ordinal, Parameter, Space
+from localhpo.space import Categorical, Ordinal, Parameter, Space, brief
 from localhpo.trial import COUNTED, Direction, State, Trial, best_trial, counted
 
 DEFAULT_LIMIT = 30
@@ -57,6 +57,7 @@ def facts(
         shown=len(shown),
         finished=len(finished),
         remaining=_remaining(history, len(waiting)),
+        fixed=tuple((name, brief(value)) for name, value in task.fixed.items()),
         memories=tuple(_memory_fact(task.space, m) for m in memories[: min(MEMORIES, limit)]),
     )
 

@@ -85,5 +85,7 @@ class Facts:
     finished: int
     remaining: int | None
     """Trials left in the budget; None where trials do not bound it."""
+    fixed: tuple[tuple[str, str], ...] = ()
+    """Name and text of what is not tuned, and has one value."""
     memories: tuple[MemoryFact, ...] = ()
     """What was good elsewhere, the weightiest first. Only the template `propose` shows it."""

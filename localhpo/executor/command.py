@@ -29,16 +29,16 @@ _NEGATIVE_NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 
 
 class Named(Protocol):
-    """What is asked of a space here."""
+    """What is asked of a task here."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of its parameters."""
+        """The names of what the script is given, active or not."""
         ...
 
 
-def check(command: Sequence[str], space: Named) -> None:
-    """Check a command against the space.
+def check(command: Sequence[str], task: Named) -> None:
+    """Check a command against the names that it may insert.
 
     Raises:
         TaskError: it is empty, or holds a brace or a placeholder that means nothing.
@@ -48,7 +48,7 @@ def check(command: Sequence[str], space: Named) -> None:
             "[task] command must name a program",
             hint='for example: command = ["python", "train.py"]',
         )
-    names = space.names
+    names = task.names
     for argument in command:
         for name in _placeholders(argument):
             if name not in names and name not in KNOWN:
@@ -100,28 +100,28 @@ def check_program(command: Sequence[str], folder: Path, search: str | None) -> N
 
 
 def arguments(
-    command: Sequence[str], config: Config, space: Named, known: Mapping[str, str]
+    command: Sequence[str], values: Config, task: Named, known: Mapping[str, str]
 ) -> list[str]:
     """Return the argument list of one trial.
 
     Args:
         command: as in the task.
-        config: the active parameters.
-        space: all parameters, active or not.
+        values: what is fixed, and the active parameters.
+        task: knows all names, active or not.
         known: the values of `KNOWN`.
 
     Raises:
         TaskError: see `check`.
     """
-    check(command, space)
-    values = {**known, **{name: spelled(value) for name, value in config.items()}}
-    inactive = {name for name in space.names if name not in config}
-    filled = [_fill(argument, values) for argument in _active(command, inactive)]
+    check(command, task)
+    texts = {**known, **{name: spelled(value) for name, value in values.items()}}
+    inactive = {name for name in task.names if name not in values}
+    filled = [_fill(argument, texts) for argument in _active(command, inactive)]
     if filled[0] == "python":
         filled[0] = sys.executable
     asked = {name for argument in command for name in _placeholders(argument)}
-    if asked.isdisjoint({*space.names, "config"}):
-        for name, value in config.items():
+    if asked.isdisjoint({*task.names, "config"}):
+        for name, value in values.items():
             filled += _flag(name, spelled(value))
     return filled
 

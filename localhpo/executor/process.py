@@ -78,7 +78,7 @@ class ProcessExecutor:
             "trial.number": str(job.number),
             "seed": str(job.seed),
         }
-        argv = arguments(job.task.command, job.config, job.task.space, known)
+        argv = arguments(job.task.command, job.values, job.task, known)
         return self.launch(job, argv)
 
     def launch(self, job: Job, argv: Sequence[str]) -> ProcessRun:
@@ -223,7 +223,7 @@ class ProcessRun:
     def _start(self, argv: Sequence[str], log_limit_mb: float) -> subprocess.Popen[bytes]:
         job, files = self._job, self._files
         files.clear()
-        files.config.write_text(json.dumps(dict(job.config), indent=2) + "\n")
+        files.config.write_text(json.dumps(dict(job.values), indent=2) + "\n")
         orders = {
             "argv": list(argv),
             "cwd": str(job.task.folder.resolve()),

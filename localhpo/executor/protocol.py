@@ -41,6 +41,11 @@ class Job:
     grace_s: float = 5.0
     """Between TERM and KILL."""
 
+    @property
+    def values(self) -> Config:
+        """All that the script is given: what is fixed, and the configuration."""
+        return {**self.task.fixed, **self.config}
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

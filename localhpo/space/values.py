@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any, TypeAlias
 
-from localhpo.space.grid import shortest
+from localhpo.space.grid import scientific, shortest
 
 Value: TypeAlias = bool | int | float | str
 """The value of one hyperparameter."""
@@ -51,6 +51,17 @@ def spelled(value: Value) -> str:
     if isinstance(value, float):
         return shortest(value)
     return json.dumps(value, ensure_ascii=False)
+
+
+def brief(value: Value) -> str:
+    """Return a value in at most three digits, for a reader who need not have them all.
+
+    A small number is spelled as those of a log range are: `3.1e-2`.
+    """
+    if isinstance(value, float):
+        value = float(f"{value:.3g}")
+        return scientific(value) if 0 < abs(value) < 0.1 else shortest(value)
+    return spelled(value)
 
 
 def shown(value: object) -> str:

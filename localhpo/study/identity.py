@@ -27,6 +27,7 @@ def _changes(before: Task, now: Task) -> Iterator[str]:
     if before.space.signature() != now.space.signature():
         yield from _space_changes(before.space, now.space)
     for what, old, new in (
+        ("fixed", dict(before.fixed), dict(now.fixed)),
         ("metric", before.metric, now.metric),
         ("direction", before.direction, now.direction),
         ("objective", before.objective, now.objective),

@@ -63,7 +63,7 @@ def check_script(task: Task) -> None:
         TaskError: it cannot be run.
     """
     with naming_file(task):
-        check_command(task.command, task.space)
+        check_command(task.command, task)
         check_program(task.command, task.folder, task.env.get("PATH", os.environ.get("PATH")))
 
 

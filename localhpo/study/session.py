@@ -105,7 +105,7 @@ def check_task(task: Task) -> None:
     parse(to_table(task), folder=task.folder, where=str(task.source or "task"))
     if task.command:
         with naming_file(task):
-            check_command(task.command, task.space)
+            check_command(task.command, task)
 
 
 @contextlib.contextmanager

@@ -194,7 +194,7 @@ def ask(problem: Problem, rng: np.random.Generator) -> Iterator[Question]:
         return
     said = {
         "name": problem.name, "background": problem.background,
-        "metric": problem.metric, "direction": problem.direction,
+        "metric": problem.metric, "direction": problem.direction, "fixed": problem.fixed,
     }  # fmt: skip
     task = _task(problem.space, said)
     for number in range(HISTORIES):

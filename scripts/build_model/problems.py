@@ -61,6 +61,8 @@ class Problem:
     background: str
     metric: str
     direction: Direction
+    fixed: Mapping[str, Any]
+    """What is not tuned, and said to be so."""
     source: str
     """Family and data set, for the record."""
 
@@ -133,7 +135,7 @@ def user_problem(
     def of_user(configs: Sequence[Mapping[str, Any]]) -> Array:
         return merits([active(dims, piece.full(c)) for c in configs])
 
-    return Problem(space=piece.space, merits=of_user, **words)
+    return Problem(space=piece.space, merits=of_user, fixed=piece.told, **words)
 
 
 def some(others: Sequence[Any], own: Any, rng: np.random.Generator) -> list[Any]:
@@ -250,4 +252,4 @@ def from_function(rng: np.random.Generator) -> Problem:
     lower = bool(rng.uniform() < 0.5)
     target = "loss" if lower else "accuracy"
     said = words(target, lower, title, "", title.split()[-1].lower(), rng)
-    return Problem(space=space, merits=merits, source=f"function/{title}", **said)
+    return Problem(space=space, merits=merits, fixed={}, source=f"function/{title}", **said)

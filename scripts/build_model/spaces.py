@@ -9,7 +9,7 @@ a configuration of the user's space can be evaluated in the full one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,9 @@ WHOLE = 0.4
 STRANGE = 0.1
 """Share of cuts whose names are made up."""
 
+ALL_TOLD, NONE_TOLD = 0.65, 0.2
+"""Shares of cuts where all that is fixed is told, and where none of it is."""
+
 CAN_BE_OFF = frozenset(
     {"lambda", "alpha", "reg_alpha", "reg_lambda", "gamma", "l2_regularization", "cp",
      "weight_decay", "s", "l1", "l2"}
@@ -113,6 +116,8 @@ class Cut:
     """By the user's name: the user's value of a choice to the full one."""
     floors: Mapping[str, float]
     """By dimension: the smallest value that the full space allows."""
+    told: Mapping[str, Any]
+    """What a user would say is fixed: of what matters here, under the user's names."""
     strange: bool = False
     """Whether the names are made up, and tell nothing."""
 
@@ -139,10 +144,12 @@ def cut(dims: Sequence[Dim], fixed: Mapping[str, Any], rng: np.random.Generator)
     own_words, strange = manner < OWN_WORDS, manner > 1.0 - STRANGE
     whole = manner < OWN_WORDS * WHOLE
     kept = _choose(dims, rng)
+    every = [*kept, *(dim for dim in dims if dim not in kept)]
     if own_words:
-        names = {dim.name: dim.name for dim in kept}
+        every_name = {dim.name: dim.name for dim in dims}
     else:
-        names = _strange_names(kept, rng) if strange else _names(kept, rng)
+        every_name = _strange_names(every, rng) if strange else _names(every, rng)
+    names = {dim.name: every_name[dim.name] for dim in kept}
     parameters: list[Parameter] = []
     spellings: dict[str, dict[Any, str]] = {}
     for dim in kept:
@@ -171,7 +178,31 @@ def cut(dims: Sequence[Dim], fixed: Mapping[str, Any], rng: np.random.Generator)
     floors = {dim.name: dim.low for dim in dims if not dim.values}
     if not parameters:
         return None
-    return Cut(Space(parameters), tuned, rest, spellings, floors, strange)
+    told = {
+        every_name[name]: value if own_words else _usual(value) for name, value in rest.items()
+        if any(dim.name == name and _can_matter(dim, tuned.values(), rest) for dim in dims)
+    }  # fmt: skip
+    return Cut(Space(parameters), tuned, rest, spellings, floors, _some(told, rng), strange)
+
+
+def _usual(value: Any) -> Any:
+    """Return a value of a full space as a user would write it."""
+    word = SPELLINGS.get(value, value) if isinstance(value, str) else value
+    return word == "true" if word in ("true", "false") else word
+
+
+def _can_matter(dim: Dim, tuned: Collection[str], fixed: Mapping[str, Any]) -> bool:
+    """Return whether a dimension's condition holds, or may hold."""
+    if dim.when is None or dim.when[0] in tuned:
+        return True
+    return fixed.get(dim.when[0]) in dim.when[1]
+
+
+def _some(told: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """Return what a user says of what is fixed: mostly all of it, now and then some, or nothing."""
+    manner = rng.uniform()
+    share = 1.0 if manner > 1.0 - ALL_TOLD else 0.0 if manner < NONE_TOLD else rng.uniform()
+    return {name: value for name, value in told.items() if rng.uniform() < share}
 
 
 def _choose(dims: Sequence[Dim], rng: np.random.Generator) -> list[Dim]:

@@ -42,6 +42,22 @@ def test_cuts_hold_what_users_write() -> None:
     assert any(p.name == "lr" for p in parameters) and any(p.name == "eta" for p in parameters)
 
 
+def test_what_a_cut_holds_is_told_under_the_names_of_its_user() -> None:
+    rng = np.random.default_rng(4)
+    learner = next(item for item in LEARNERS if any(dim.when for dim in item.dims))
+    told = []
+    for _ in range(150):
+        piece = spaces.cut(learner.dims, trainings.draw(learner, rng), rng)
+        if piece is None or piece.strange:
+            continue
+        assert not piece.told.keys() & set(piece.space.names)
+        assert len(piece.told) <= len(piece.fixed)
+        told.append((len(piece.told), len(piece.fixed)))
+    assert any(count == 0 < of for count, of in told)
+    assert any(0 < count < of for count, of in told)
+    assert any(count == of > 0 for count, of in told)
+
+
 def test_coarse_values_stay_canonical_and_short() -> None:
     rng = np.random.default_rng(2)
     for _ in range(30):

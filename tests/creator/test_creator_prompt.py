@@ -13,7 +13,7 @@ import jinja2
 import pytest
 
 from localhpo import resources
-from localhpo.creator import prompt
+from localhpo.creator import History, context, prompt
 from localhpo.creator.facts import Facts, ParameterFact, TrialFact
 
 GOLDEN = Path(__file__).parent / "prompt.golden.txt"
@@ -141,6 +141,18 @@ def test_a_compact_prompt_is_one_message():
     (message,) = prompt.messages(FACTS, "compact")
     assert message.role == "user"
     assert prompt.messages(EMPTY, "compact")
+
+
+@pytest.mark.parametrize("style", ["chat", "compact"])
+def test_what_is_fixed_is_told_after_the_space(make_task, style):
+    fixed = {"n_estimators": 300, "gamma": 0.03124, "tree_method": "hist", "dart": False}
+    history = History(task=make_task(fixed=fixed), trials=(), seed=0, next_number=0)
+    text = prompt.text(prompt.messages(context.facts(history), style))
+    lines = [line.removeprefix("- ") for line in text.splitlines()]
+    first = lines.index("n_estimators = 300") + 1
+    assert lines[first : first + 3] == ["gamma = 3.12e-2", 'tree_method = "hist"', "dart = false"]
+    without = dataclasses.replace(history, task=make_task())
+    assert "ixed" not in prompt.text(prompt.messages(context.facts(without), style))
 
 
 def test_the_hash_changes_with_the_facts():

@@ -62,6 +62,18 @@ def test_values_reach_the_script_unharmed(trials: Any) -> None:
     assert list(read.items()) == list(config.items())
 
 
+def test_what_is_fixed_reaches_the_script_like_the_rest(trials: Any) -> None:
+    source = "import json, sys; from localhpo.reporter import config; "
+    source += "print(json.dumps([sys.argv[1:], config()]))"
+    fixed, config = {"n_estimators": 300, "method": "hist"}, {"learning_rate": 0.01, "depth": 4}
+    flags = ["--n_estimators", "300", "--method", "hist", "--learning_rate", "0.01", "--depth", "4"]
+    trials.run(source, config=config, fixed=fixed)
+    assert json.loads(trials.read("stdout.txt")) == [flags, {**fixed, **config}]
+    command = ("python", "train.py", "--method={method}", "{depth}")
+    trials.run(source, config=config, fixed=fixed, command=command)
+    assert json.loads(trials.read("stdout.txt"))[0] == ["--method=hist", "4"]
+
+
 def test_a_placeholder_gets_the_value_as_one_argument(trials: Any) -> None:
     command = ("python", "train.py", "--where={trial.dir}", "{quotes}", "{trial.number}-{seed}")
     source = "import json, sys; print(json.dumps(sys.argv[1:]))"

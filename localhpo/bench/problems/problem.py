@@ -58,6 +58,7 @@ class Problem:
         said = {
             "space": task.space.to_table(),
             "task": [task.name, task.metric, task.direction, task.background],
+            "fixed": dict(task.fixed),
             "definition": dict(self.definition),
             "reference": [self.optimum, self.draws, self.crosses],
         }

@@ -76,7 +76,7 @@ def make(data: Path, family: str, instance: str, target: str, variant: Variant) 
         "target": target,
         "held": held,
     }
-    return Problem(name=name, task=_task(scenario, instance, target, cut.space), score=score,
+    return Problem(name=name, task=_task(scenario, instance, target, cut), score=score,
                    definition=definition)  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def _within_range(target: str, values: Array) -> Array:
     return np.minimum(values, 100.0 if target in _ONE_TO_100 else 1.0)
 
 
-def _task(scenario: yahpo.Scenario, instance: str, target: str, space: Space) -> Task:
+def _task(scenario: yahpo.Scenario, instance: str, target: str, cut: Cut) -> Task:
     title = yahpo.TITLES[scenario.name]
     learner = scenario.name.removeprefix("rbv2_").removeprefix("iaml_")
     return Task(
@@ -179,7 +179,8 @@ def _task(scenario: yahpo.Scenario, instance: str, target: str, space: Space) ->
         command=(),
         metric=target,
         direction="minimize" if yahpo.lower_is_better(target) else "maximize",
-        space=space,
+        space=cut.space,
+        fixed=cut.held,
         background=f"{title}." if "tabular" in title else f"{title} on a table.",
     )
 

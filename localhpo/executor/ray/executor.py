@@ -64,7 +64,7 @@ class RayExecutor:
             ExecutorError: the trial's folder cannot be written.
         """
         self._live.check_open()
-        check_command(job.task.command, job.task.space)
+        check_command(job.task.command, job.task)
         run = RayRun(
             job,
             self._actor(job.task.resources),
