@@ -58,10 +58,11 @@ class Problem:
         said = {
             "space": task.space.to_table(),
             "task": [task.name, task.metric, task.direction, task.background],
-            "fixed": dict(task.fixed),
             "definition": dict(self.definition),
             "reference": [self.optimum, self.draws, self.crosses],
         }
+        if task.fixed:
+            said["fixed"] = dict(task.fixed)
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
