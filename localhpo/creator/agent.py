@@ -150,9 +150,9 @@ class Agent:
         return getattr(self._backend, "server", None)
 
     @property
-    def knows(self) -> frozenset[str]:
-        """Names of hyperparameters that the model was trained on; empty where it does not tell."""
-        return self._backend.model.knows
+    def model(self) -> Model:
+        """The model that is asked."""
+        return self._backend.model
 
     @property
     def name(self) -> str:

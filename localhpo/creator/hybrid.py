@@ -114,7 +114,7 @@ class Hybrid:
             if turn < share:
                 return agent.propose_one(history)
             return stand_in(history, self._memories)
-        if is_strange(history.task.space, agent.knows):
+        if is_strange(history.task.space, agent.model.knows):
             return _unasked(history, agent, self._memories)
         Guard(history)  # an exhausted space is no question for the model
         started = time.perf_counter()
@@ -152,7 +152,7 @@ def _without_model(history: History, memories: Sequence[Memory]) -> Proposal:
 def _unasked(history: History, agent: Agent, memories: Sequence[Memory]) -> Proposal:
     """Return the optimiser's proposal; the study's first one says why the model is not asked."""
     proposal = _without_model(history, memories)
-    unknown = ", ".join(strangers(history.task.space, agent.knows))
+    unknown = ", ".join(strangers(history.task.space, agent.model.knows))
     note = f"the model is not asked here: it does not know {unknown}"
     if any(note in trial.proposal.note for trial in history.trials):
         return proposal

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from localhpo.creator import remembering
 from localhpo.creator.bayes import Bayes
 from localhpo.creator.bayes.optimizer import NAME as BO
 from localhpo.creator.engines import KINDS, Engine, check
@@ -66,7 +67,8 @@ def open_creator(
     if name == "agent":
         return _agent(task, backend, memories)
     try:
-        return Hybrid(_agent(task, backend, memories), memories=memories)
+        agent = _agent(task, backend, memories)
+        return Hybrid(agent, memories=remembering.with_studies(task, agent.model.studies, memories))
     except MissingExtraError as error:
         if task.creator.on_model_error == "stop":
             raise

@@ -10,6 +10,7 @@ Where a small model has an opinion too, the two are mixed by `EXPERIENCE_SHARE`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,17 @@ import numpy as np
 from localhpo.creator.bayes import Opinion
 from localhpo.creator.choosing import representative
 from localhpo.creator.guard import Guard, Verdict
+from localhpo.experience import recall, shipped
+from localhpo.experience.recall import MOST
 from localhpo.trial import Proposal, State
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from localhpo.creator.protocol import History
     from localhpo.experience import Memory
     from localhpo.space import Space
+    from localhpo.task import Task
     from localhpo.trial import Config
 
 ORIGIN = "experience"
@@ -46,8 +52,34 @@ nearly alike; the least of them leaves most to the trials."""
 EXPERIENCE_SHARE = 0.5
 """Of an opinion that a small model has a part in: even, for nothing else was tried."""
 
+OTHERS = 0.5
+"""Weight of a study that comes with a model, where its owner has some alike."""
+
 OWNER = "the opinion of past studies"
 BOTH = "the opinion of the model and of past studies"
+
+
+def with_studies(
+    task: Task, studies: Path | None, memories: Sequence[Memory]
+) -> tuple[Memory, ...]:
+    """Return the memories together with those of the studies that come with a model.
+
+    Args:
+        task: of the study.
+        studies: file of `experience.shipped`; None where there are none.
+        memories: of the owner's own studies, in that task's space.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if studies is None:
+        return tuple(memories)
+    weight = OTHERS if memories else 1.0
+    brought = [
+        dataclasses.replace(memory, weight=weight * memory.weight)
+        for memory in recall(task, shipped.read(studies))
+    ]
+    return tuple(sorted([*memories, *brought], key=lambda memory: -memory.weight)[:MOST])
 
 
 def opening(history: History, memories: Sequence[Memory]) -> Proposal | None:

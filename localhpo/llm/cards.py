@@ -55,7 +55,7 @@ DEFAULT = "sprout"
 
 _RUNS = frozenset({".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pth", ".py"})
 """Suffixes of code and of pickles, which are code too. Never loaded, so never tolerated."""
-_LOADED = frozenset({".jinja", ".json", ".model", ".safetensors", ".txt"})
+_LOADED = frozenset({".gz", ".jinja", ".json", ".model", ".safetensors", ".txt"})
 """Suffixes of what a model is loaded from; a card must vouch for each."""
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 
@@ -55,6 +56,8 @@ class Model:
     deterministic: bool = True
     knows: frozenset[str] = frozenset()
     """Names of hyperparameters that it was trained on; empty: it does not tell."""
+    studies: Path | None = None
+    """File of the past studies that it was trained on, where they come with it."""
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """What its chat template is told beside the messages, so that it does not think aloud."""
     answer_prefix: str = ""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,6 +134,11 @@ MIN_EVALUATIONS = 15
 """Fewer of them on a generated data set are too few for a surrogate."""
 
 
+def usable(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the real trainings that a surrogate can be made of."""
+    return [r for r in records if sum(map(bool, r["scores"])) >= MIN_EVALUATIONS]
+
+
 class Maker:
     """Draws problems from all sources by their shares, and questions from them."""
 
@@ -146,7 +151,7 @@ class Maker:
             for scenario in {id(s): s for s, _ in pairs}.values():
                 self._yahpo.append((scenario, [i for s, i in pairs if s is scenario]))
         records = trainings.load(sources.records) if "training" in sources.names else []
-        self._records = [r for r in records if sum(map(bool, r["scores"])) >= MIN_EVALUATIONS]
+        self._records = usable(records)
         self._winners = published.load(sources.data) if "published" in sources.names else []
         tables = yahpo.splits()["taskset"]["train"]
         self._tables = [sources.data / "taskset_adam8p" / f"{name}.npz" for name in tables]

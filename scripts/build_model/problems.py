@@ -22,7 +22,7 @@ from localhpo.space import Space
 from localhpo.trial import Direction
 
 from . import functions, spaces, trainings
-from .learners import LEARNERS, Array, Dim
+from .learners import LEARNERS, Array, Dim, Learner
 
 Merits = Callable[[Sequence[Mapping[str, Any]]], Array]
 """Configurations to (data sets, configurations): higher is better, NaN where there is none.
@@ -187,23 +187,29 @@ def from_training(
     learner = next(item for item in LEARNERS if item.name == own["learner"])
     target = str(rng.choice(list(next(s for s in own["scores"] if s))))
     lower = target in trainings.LOWER_IS_BETTER
-    dims = learner.dims
-    if own["kind"] != "binary":
-        dims = tuple(dim for dim in dims if dim.name != "scale_pos_weight")
+    dims = dims_of(learner, own)
     alike = [r for r in records if (r["learner"], r["kind"]) == (own["learner"], own["kind"])]
-    fitted = [_surrogate(record, dims, target, lower) for record in some(alike, own, rng)]
+    fitted = [surrogate(record, dims, target, lower) for record in some(alike, own, rng)]
 
     def merits(configs: Sequence[Mapping[str, Any]]) -> Array:
         x = encode(dims, configs)
-        return np.array([surrogate.predict(x) for surrogate in fitted])
+        return np.array([one.predict(x) for one in fitted])
 
     said = words(target, lower, learner.title, own["text"], learner.name.replace("_", "-"), rng)
     return user_problem(dims, merits, rng, source=f"{learner.name}/{own['seed']}/{target}", **said)
 
 
-def _surrogate(
+def dims_of(learner: Learner, record: Mapping[str, Any]) -> tuple[Dim, ...]:
+    """Return what a learner tunes on data of one kind: classes are weighed where there are two."""
+    two = record["kind"] == "binary"
+    return tuple(dim for dim in learner.dims if two or dim.name != "scale_pos_weight")
+
+
+def surrogate(
     record: Mapping[str, Any], dims: Sequence[Dim], target: str, lower: bool
 ) -> Surrogate:
+    """Return what a real training of each configuration would have given on one data set."""
+
     def fit() -> Surrogate:
         good = [(c, s) for c, s in zip(record["configs"], record["scores"], strict=True) if s]
         y = np.array([s.get(target, np.nan) for _, s in good])

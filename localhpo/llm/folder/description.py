@@ -14,6 +14,9 @@ from localhpo.llm.folder import thinking
 from localhpo.llm.folder.thinking import Switch
 from localhpo.llm.protocol import Model
 
+STUDIES = "studies.json.gz"
+"""Name of the file of past studies (`localhpo.experience.shipped`) in a model's folder."""
+
 
 def describe(folder: Path, card: Card | None, context_length: int, deterministic: bool) -> Model:
     """Describe the model of a folder, by its card where it has one."""
@@ -25,6 +28,7 @@ def describe(folder: Path, card: Card | None, context_length: int, deterministic
         prompt=card.prompt if card else "chat",
         deterministic=deterministic,
         knows=frozenset(card.knows) if card else frozenset(),
+        studies=studies if (studies := folder / STUDIES).is_file() else None,
         chat_template_kwargs=switch.chat_template_kwargs,
         answer_prefix=switch.answer_prefix,
     )
