@@ -30,8 +30,8 @@ from localhpo.space.optuna import (
     to_distributions,
     to_internal,
 )
-from localhpo.task import Budget, CreatorSettings, Task
-from localhpo.trial import Direction, Measurement, Proposal, State, Trial
+from localhpo.task import Budget, CreatorSettings, Task, fixed_of
+from localhpo.trial import Config, Direction, Measurement, Proposal, State, Trial
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -64,6 +64,8 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
     Args:
         space: the search space, where it is known beforehand.
         background: what is tuned, in plain words, for the model.
+        fixed: hyperparameters that the objective does not suggest, and their values: the model is
+            told them, for what is good may depend on them; the objective is not given them.
         creator: who proposes, and with which model.
         trials: how many trials are planned, where known.
         seed: of every random choice; the same seed gives the same engine proposals.
@@ -74,6 +76,7 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
         space: Space | Mapping[str, BaseDistribution] | None = None,
         *,
         background: str = "",
+        fixed: Config | None = None,
         creator: CreatorSettings | str = "hybrid",
         trials: int | None = None,
         seed: int = 0,
@@ -82,6 +85,7 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
             space = from_distributions(space)
         self._space = space
         self._background = background
+        self._fixed = dict(fixed or {})
         self._settings = CreatorSettings(name=creator) if isinstance(creator, str) else creator
         self._budget = Budget(trials=trials)
         self._seed = seed
@@ -159,6 +163,7 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
             direction=direction,
             space=space,
             background=self._background,
+            fixed=fixed_of(self._fixed, space, "fixed"),
             budget=self._budget,
             creator=self._settings,
             seed=self._seed,

@@ -59,8 +59,7 @@ def value_of(value: Any, hint: Any, where: str) -> Any:
 
 def scalar_of(value: Any, where: str) -> bool | int | float | str:
     """Return `value` if it can be that of a hyperparameter, or refuse it."""
-    finite = isinstance(value, int | float) and math.isfinite(value)
-    if not (finite or isinstance(value, str)):
+    if not isinstance(value, int | str) and not (isinstance(value, float) and math.isfinite(value)):
         raise TaskError(f"{where}: must be a finite number, a text, true or false; got {value!r}")
     scalar: bool | int | float | str = value
     return scalar

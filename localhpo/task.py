@@ -147,16 +147,9 @@ _TASK_KEYS = (
 )  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _POSITIVE = (
-    "trials",
-    "minutes",
-    "gpu_minutes",
-    "timeout_s",
-    "parallel",
-    "cpus",
-    "memory_mb",
-    "gpu_memory_mb",
-    "priority",
-)
+    "trials", "minutes", "gpu_minutes", "timeout_s", "parallel", "cpus", "memory_mb",
+    "gpu_memory_mb", "priority",
+)  # fmt: skip
 _AT_LEAST = {"grace_s": 0, "gpus": 0, "warmup_steps": 0, "reduction_factor": 2}
 
 
@@ -229,7 +222,7 @@ def parse(
     return Task(
         **fields,
         space=space,
-        fixed=_fixed(table_of(table, "fixed", where), space, f"{where} [fixed]"),
+        fixed=fixed_of(table_of(table, "fixed", where), space, f"{where} [fixed]"),
         data=task_data.parse(table_of(table, "data", where), f"{where} [data]"),
         env=_environment(task.get("env", {}), here),
         folder=_folder(task.get("cwd"), folder, here),
@@ -359,7 +352,12 @@ def _check_range(key: str, value: Any, where: str) -> None:
         raise TaskError(f"{where} {key}: must be at least {_AT_LEAST[key]}; got {value}")
 
 
-def _fixed(table: Mapping[str, Any], space: Space, where: str) -> dict[str, Value]:
+def fixed_of(table: Mapping[str, Any], space: Space, where: str) -> dict[str, Value]:
+    """Return what is fixed beside a space.
+
+    Raises:
+        TaskError: a name is tuned, or its value is none that a hyperparameter can have.
+    """
     for name in table:
         if name in space.names:
             raise TaskError(

@@ -12,7 +12,7 @@ import pytest
 from localhpo import LocalHPOSampler, sampler
 from localhpo.creator.engines import Engine
 from localhpo.creator.protocol import History
-from localhpo.errors import InputError
+from localhpo.errors import InputError, TaskError
 from localhpo.task import Task
 from localhpo.trial import Proposal
 
@@ -104,6 +104,25 @@ def test_failed_and_pruned_trials_are_no_scores() -> None:
     study = optuna.create_study(sampler=LocalHPOSampler(SPACE, creator="tpe"))
     study.optimize(patchy, n_trials=9, catch=(ValueError,))
     assert len(set(configs(study))) == 9
+
+
+def test_what_is_fixed_reaches_the_creator_and_not_the_objective(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[dict[str, object]] = []
+
+    def opened(task: Task) -> Engine:
+        told.append(dict(task.fixed))
+        return Engine("random")
+
+    monkeypatch.setattr(sampler, "open_creator", opened)
+    study = optuna.create_study(sampler=LocalHPOSampler(SPACE, fixed={"trees": 300}))
+    study.optimize(objective, n_trials=1)
+    assert told == [{"trees": 300}]
+    assert study.trials[0].params.keys() == SPACE.keys()
+    both = optuna.create_study(sampler=LocalHPOSampler(SPACE, fixed={"depth": 3}))
+    with pytest.raises(TaskError, match="depth: is tuned"):
+        both.optimize(objective, n_trials=1)
 
 
 def test_several_objectives_are_refused() -> None:

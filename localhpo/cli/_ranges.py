@@ -28,6 +28,8 @@ class Proposed:
     """The parameter; None where the option is not to be tuned."""
     why: str
     """Why it is not tuned, or what a reader of the range should know."""
+    fixable: bool = False
+    """Whether it looks like a hyperparameter all the same."""
 
 
 NOT_TUNED = (
@@ -41,6 +43,15 @@ NOT_TUNED = (
 """Words in the name of an option that says where and how to run, not what to learn."""
 
 
+LEARNS = (
+    "act|activation|algorithm|arch|architecture|augment|augmentation|backbone|booster|criterion"
+    "|decoder|embedding|encoder|init|kernel|loss|method|model|net|network|norm|normalization"
+    "|objective|optim|optimizer|penalty|policy|pool|pooling|regularizer|sampler|schedule|scheduler"
+    "|solver"
+)
+"""Words in the name of a text that says what to learn, and how."""
+
+
 def propose(option: Option) -> Proposed:
     """Return the parameter proposed for an option, or why there is none."""
     if option.why_not:
@@ -51,7 +62,7 @@ def propose(option: Option) -> Proposed:
     if option.choices:
         return _from_choices(option)
     if option.kind not in ("int", "float"):
-        return Proposed(option, None, "text without choices")
+        return Proposed(option, None, "text without choices", fixable=_has(name, LEARNS))
     for words, habit in HABITS[option.kind]:
         if _has(name, words):
             return _noted(Proposed(option, habit(option), ""))
@@ -78,7 +89,7 @@ def _has(name: str, words: str) -> bool:
 def _from_choices(option: Option) -> Proposed:
     values = list(dict.fromkeys(option.choices))
     if len(values) < 2:
-        return Proposed(option, None, "one choice")
+        return Proposed(option, None, "one choice", fixable=True)
     if not all(isinstance(value, bool | int | float | str) for value in values):
         return Proposed(option, None, "its choices are not plain values")
     if all(type(value) is int for value in values) and _is_run(values):
@@ -96,7 +107,8 @@ def _from_default(option: Option) -> Proposed:
     """No habit knows the name: go by the size of the default."""
     default = option.default
     if not isinstance(default, int | float) or default <= 0:
-        return Proposed(option, None, "neither name nor default says what range makes sense")
+        why = "neither name nor default says what range makes sense"
+        return Proposed(option, None, why, fixable=True)
     if option.kind == "int":
         habit = whole_log(factor=4) if default >= 64 else whole_around(usual=4)
     else:

@@ -50,6 +50,15 @@ class Plan:
         return tuple(p for p in self.proposed if p.table is None)
 
     @property
+    def fixable(self) -> tuple[Proposed, ...]:
+        """Those of them that may be hyperparameters, and whose value is known."""
+        return tuple(
+            p
+            for p in self.left_out
+            if p.fixable and p.option.default is not None and not p.option.required
+        )
+
+    @property
     def to_fill_in(self) -> tuple[Option, ...]:
         """The options that the script cannot run without, and that nobody can guess."""
         return tuple(
@@ -76,7 +85,7 @@ def _checked(proposed: Proposed) -> Proposed:
     try:
         Space.from_table({proposed.option.name: proposed.table})
     except SpaceError as exc:
-        return replace(proposed, table=None, why=str(exc))
+        return replace(proposed, table=None, why=str(exc), fixable=True)
     return proposed
 
 
@@ -96,8 +105,9 @@ def _slug(text: str) -> str:
 
 def write(plan: Plan) -> str:
     """Return the text of a task file."""
-    parts = [_header(plan), _task(plan), _space(plan), _budget(), _resources(), _others()]
-    return "\n".join(parts)
+    parts = [_header(plan), _task(plan), _space(plan), _fixed(plan)]
+    parts += [_budget(), _resources(), _others()]
+    return "\n".join(part for part in parts if part)
 
 
 def _header(plan: Plan) -> str:
@@ -137,13 +147,16 @@ def _command(plan: Plan) -> Iterator[str]:
     yield "command = ["
     yield f"    {_list_of(['python', plan.script or 'train.py'])},"
     for proposed in plan.left_out:
-        if line := _argument(proposed.option):
+        if proposed not in plan.fixable and (line := _argument(proposed.option)):
             yield f"    {line}"
     if explicit:
-        for p in plan.tuned:
-            placeholder = "{" + p.option.name + "}"
-            yield f"    {_list_of([p.option.flag or None, placeholder])},"
+        yield from (f"    {_placeholder(p.option)}" for p in plan.tuned)
+        yield from (f"    # {_placeholder(p.option)}  # see [fixed]" for p in plan.fixable)
     yield "]"
+
+
+def _placeholder(option: Option) -> str:
+    return f"{_list_of([option.flag or None, '{' + option.name + '}'])},"
 
 
 def _argument(option: Option) -> str:
@@ -238,6 +251,20 @@ def _parameter(proposed: Proposed) -> str:
         table["help"] = option.help
     comment = f"  # {_short(proposed.why)}" if proposed.why else ""
     return f"{_key(option.name)} = {_inline(table)}{comment}"
+
+
+def _fixed(plan: Plan) -> str:
+    """Return what may be a hyperparameter but is not tuned, as comments; empty if nothing is."""
+    if not plan.fixable:
+        return ""
+    return "\n".join(
+        [
+            "# [fixed]",
+            "# Not tuned, but it may matter: the script gets what is set here, the model is told.",
+            *(f"# {_key(p.option.name)} = {toml(p.option.default)}" for p in plan.fixable),
+            "",
+        ]
+    )
 
 
 def _left_out_comments(plan: Plan) -> Iterator[str]:

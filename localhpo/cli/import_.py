@@ -50,7 +50,8 @@ def command(file: str, dry_run: bool, as_json: bool, **options: Any) -> None:
 
     FILE is an Optuna storage (SQLite or journal), an export of a W&B sweep (CSV), or a CSV,
     JSON or JSON Lines file of trials. The hyperparameters' ranges come from the task file, from
-    the storage, or are those of the values seen. Importing a file again takes only what is new.
+    the storage, or are those of the values seen; what has one value in all trials is fixed.
+    Importing a file again takes only what is new.
     """
     from localhpo.store import Store, default_home
     from localhpo.study.adding import add_trials
@@ -85,7 +86,10 @@ def _prepared(store: Store, file: str, options: dict[str, Any]) -> tuple[Source,
     except StudyNotFoundError:
         known, trials = None, []
     held = given or known
-    planned = plan(source, held.space if held else None, trials)
+    if held is None:
+        planned = plan(source, None, trials)
+    else:
+        planned = plan(source, held.space, trials, held.fixed)
     task = _task(name, source, planned, options, held)
     if known is not None:
         from localhpo.study.identity import check_same
@@ -98,7 +102,7 @@ def _read(read: Any, file: str, given: Task | None, options: dict[str, Any]) -> 
     metric = options["metric"] or (given.metric if given else None)
     params = options["params"].split(",") if options["params"] else None
     if params is None and given is not None:
-        params = list(given.space.names)
+        params = list(given.names)
     source: Source = read(file, study=options["optuna_study"], metric=metric, params=params)
     return source
 
@@ -134,6 +138,7 @@ def _task(
         direction=direction,
         space=planned.space,
         background=options["background"],
+        fixed=planned.fixed,
         folder=Path.cwd(),
     )
 
@@ -168,6 +173,7 @@ def _print_json(key: str, task: Task, source: Source, plan: Plan, dry_run: bool)
             "metric": task.metric,
             "direction": task.direction,
             "space": plan.space.to_table(),
+            "fixed": dict(plan.fixed),
             "dry_run": dry_run,
             "taken": len(plan.taken),
             "known": plan.known,
@@ -178,12 +184,16 @@ def _print_json(key: str, task: Task, source: Source, plan: Plan, dry_run: bool)
 
 
 def _print(key: str, task: Task, source: Source, plan: Plan, dry_run: bool) -> None:
+    from localhpo.space.values import shown
+
     click.echo(f"{source.kind}: {task.direction} {task.metric}")
     for parameter in plan.space:
         condition = plan.space.condition_text(parameter.name)
         when = f", when {condition}" if condition else ""
         log = ", log" if getattr(parameter, "log", False) else ""
         click.echo(f"  {parameter.name}: {parameter.domain}{log}{when}")
+    for name, value in plan.fixed.items():
+        click.echo(f"  {name}: fixed at {shown(value)}")
     for note in plan.notes:
         click.echo(f"note: {note}")
     for left in plan.left[:_LISTED]:

@@ -1,7 +1,7 @@
 """Runs a Python function as a trial, in a process of its own.
 
-The function is called with the hyperparameters as keywords, or, where its only required argument
-is not the name of one, with all of them as one dict:
+The function is called with the hyperparameters, fixed ones included, as keywords, or, where its
+only required argument is not the name of one, with all of them as one dict:
 
     def objective(learning_rate, depth): ...      # keywords
     def objective(config): ...                    # config["learning_rate"]
@@ -85,7 +85,7 @@ def check(function: Callable[..., Any], task: Task) -> str:
     Raises:
         TaskError: it takes them in neither way.
     """
-    names = task.space.names
+    names = task.names
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # some builtins do not tell
@@ -97,17 +97,18 @@ def check(function: Callable[..., Any], task: Task) -> str:
     unknown = [p.name for p in required if p.name not in names or p.kind not in _NAMED]
     if unknown:
         raise TaskError(
-            f"{title} requires {', '.join(unknown)}, and the space has {', '.join(names)}",
+            f"{title} requires {', '.join(unknown)}, and the task has {', '.join(names)}",
             hint="give it a default, or take all hyperparameters as one dict: def f(config)",
         )
     taken = {p.name for p in parameters if p.kind in _NAMED}
     missing = [name for name in names if name not in taken]
     if missing and not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         raise TaskError(
-            f"{title} does not take {', '.join(missing)}, which the space holds",
+            f"{title} does not take {', '.join(missing)}, which the task holds",
             hint="add the argument, or take all hyperparameters as one dict: def f(config)",
         )
-    conditional = [p.name for p in required if task.space[p.name].when]
+    tuned = [p.name for p in required if p.name in task.space]
+    conditional = [name for name in tuned if task.space[name].when]
     if conditional:
         raise TaskError(
             f"{title} requires {', '.join(conditional)}, which is active under a condition only",

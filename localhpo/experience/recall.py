@@ -5,10 +5,12 @@ What is carried over is put on the new grid:
 - a number outside the new bounds goes to the nearer bound, for what the user allows there comes
   closest to what worked; a category that the new task lacks has no nearest one, and the
   configuration is left out;
-- a hyperparameter that the past task did not have takes its default, or the middle.
+- what the past task fixed has the value that it had there;
+- a hyperparameter that the past task did not have takes its default, or the middle;
+- what is fixed here, and was tuned there, is dropped: the nearer the past value was, the better.
 
-Both make a configuration say less: its weight falls with the share that was carried over as it
-was. Configurations that become equal are one, with the larger weight.
+All that makes a configuration say less: its weight falls with the share that was carried over as
+it was. Configurations that become equal are one, with the larger weight.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 from localhpo.errors import ConfigurationError
 from localhpo.experience.past import Past, refusal
 from localhpo.experience.similarity import LEAST_SIMILAR, bounds, partners, similarity, spelling
-from localhpo.space import Categorical, Float, Int, Ordinal, Parameter, Space
+from localhpo.space import Categorical, Float, Int, Ordinal, Parameter
 from localhpo.task import Task
 from localhpo.trial import Config, Trial, Value
 
@@ -78,7 +80,7 @@ def _of_one(task: Task, past: Past) -> list[Memory]:
     top = scored[: max(1, min(BEST_OF_EACH, len(scored) // 5))]
     made = []
     for trial in top:
-        moved = carry(task.space, past.task.space, trial.config)
+        moved = carry(task, past.task, trial.config)
         if moved is None or trial.score is None:
             continue
         config, carried, share = moved
@@ -109,33 +111,47 @@ def _merit(trial: Trial, scored: Sequence[Trial]) -> float:
     return max(0.0, ((trial.score or 0.0) - middle) / (best - middle))
 
 
-def carry(space: Space, source: Space, config: Config) -> tuple[Config, Config, float] | None:
-    """Return a configuration of another space in this one; None where it has no place here.
+def carry(task: Task, source: Task, config: Config) -> tuple[Config, Config, float] | None:
+    """Return a configuration of another task in this one; None where it has no place here.
 
     Returns:
-        The canonical configuration, the part of it that was carried over, and the share of its
-        parameters with something to choose that came over as they were.
+        The canonical configuration, the part of it that was carried over, and the share of what
+        one could choose, here or there, that came over as it was.
     """
-    names = partners(space, source)
+    space, names = task.space, partners(task.names, source.names)
+    values = {**source.fixed, **config}
     given: dict[str, Value] = {}
     exact: set[str] = set()
     for parameter in space:
-        value = config.get(names.get(parameter.name, ""))
+        value = values.get(names.get(parameter.name, ""))
         if value is None:
             continue
         moved = _moved(parameter, value)
         if moved is None:
             return None
-        given[parameter.name], kept = moved
-        if kept:
+        given[parameter.name], as_it_was = moved
+        if as_it_was:
             exact.add(parameter.name)
     whole = space.build(
         lambda _, p: given.get(p.name, p.centre if p.default is None else p.canonical(p.default))
     )
     chosen = [name for name in whole if space[name].cardinality > 1]
     carried = {name: value for name, value in whole.items() if name in given}
-    share = sum(name in exact for name in chosen) / len(chosen) if chosen else 1.0
-    return whole, carried, share
+    kept = [float(name in exact) for name in chosen]
+    kept += [
+        _nearness(source.space[names[name]], config[names[name]], value)
+        for name, value in task.fixed.items()
+        if names.get(name) in config
+    ]
+    return whole, carried, statistics.fmean(kept) if kept else 1.0
+
+
+def _nearness(parameter: Parameter, value: Value, fixed: Value) -> float:
+    """Return how near a tuned value was to a fixed one, or to its nearest: 1 at it, 0 far off."""
+    moved = _moved(parameter, fixed)
+    if moved is None or (isinstance(parameter, Categorical) and moved[0] != value):
+        return 0.0
+    return 1.0 - abs(parameter.to_unit(moved[0]) - parameter.to_unit(value))
 
 
 def _moved(parameter: Parameter, value: Value) -> tuple[Value, bool] | None:

@@ -1,9 +1,11 @@
 """How similar two tasks are, in [0, 1], and why.
 
-The product of three parts, each in [0, 1], each symmetric and 1 for a task and itself:
+The product of four parts, each in [0, 1], each symmetric and 1 for a task and itself:
 
 - the spaces: hyperparameters of the same name (without case, punctuation and prefix), and how
-  much their ranges or choices overlap;
+  much their ranges or choices overlap; what one task tunes and the other fixes is common as a
+  range that overlaps hardly, if it holds the value;
+- what both fix: other values make other optima, equal ones leave the spaces to decide;
 - the metric: what is good for one is often, not always, good for another; the same metric in
   the other direction is the opposite;
 - the circumstances: words that name and background share, and the size of the data where both
@@ -18,10 +20,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from localhpo.space import Categorical, Float, Int, Ordinal, Parameter, Space
+from localhpo.space import Categorical, Float, Int, Ordinal, Parameter
 from localhpo.task import Task
+from localhpo.trial import Value
 
 LEAST_SIMILAR = 0.25
 """Below it a task teaches nothing."""
@@ -31,6 +35,9 @@ _OTHER_METRIC = 0.8
 
 _NAME = 0.5
 """What a hyperparameter of the same name counts whose range overlaps hardly."""
+
+_FIXED = 0.3
+"""The most that other fixed values can take away."""
 
 _CIRCUMSTANCES = 0.3
 """The most that words and size can take away."""
@@ -53,11 +60,13 @@ class Similarity:
 
 def similarity(a: Task, b: Task) -> Similarity:
     """Return how similar two tasks are; the same whichever comes first."""
-    space, spaces_said = _spaces(a.space, b.space)
+    space, spaces_said = _spaces(a, b)
+    fixed, fixed_said = _fixed(a, b)
     metric, metrics_said = _metrics(a, b)
     around, around_said = _circumstances(a, b)
-    value = space * metric * (1.0 - _CIRCUMSTANCES * (1.0 - around))
-    return Similarity(min(1.0, value), (spaces_said, metrics_said, *around_said))
+    value = space * metric * (1.0 - _FIXED * (1.0 - fixed))
+    value *= 1.0 - _CIRCUMSTANCES * (1.0 - around)
+    return Similarity(min(1.0, value), (spaces_said, metrics_said, *fixed_said, *around_said))
 
 
 def plain_name(name: str) -> str:
@@ -69,21 +78,21 @@ def plain_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", last.lower()) or name
 
 
-def partners(a: Space, b: Space) -> dict[str, str]:
+def partners(a: Sequence[str], b: Sequence[str]) -> dict[str, str]:
     """Return the hyperparameters of `a` that mean the same as one of `b`, with its name.
 
     Those of the very same name go together first; what is left, by the plain name, where only
     one on each side has it.
     """
-    same = {name: name for name in a.names if name in b}
-    left_a = _by_plain_name([name for name in a.names if name not in same])
-    left_b = _by_plain_name([name for name in b.names if name not in same])
+    same = {name: name for name in a if name in b}
+    left_a = _by_plain_name([name for name in a if name not in same])
+    left_b = _by_plain_name([name for name in b if name not in same])
     near = {
         left_a[plain][0]: left_b[plain][0]
         for plain in left_a.keys() & left_b.keys()
         if len(left_a[plain]) == len(left_b[plain]) == 1
     }
-    return {name: (same | near)[name] for name in a.names if name in same or name in near}
+    return {name: (same | near)[name] for name in a if name in same or name in near}
 
 
 def _by_plain_name(names: list[str]) -> dict[str, list[str]]:
@@ -127,6 +136,16 @@ def bounds(parameter: Parameter) -> tuple[float, float] | None:
     return float(min(numbers)), float(max(numbers))
 
 
+def holds(parameter: Parameter, value: Value) -> bool:
+    """Return whether a value of another task is one of a hyperparameter's, grid and type aside."""
+    known, ends = choices(parameter), bounds(parameter)
+    if known is not None:
+        return spelling(value) in known
+    if ends is None or isinstance(value, bool | str):
+        return False
+    return ends[0] <= value <= ends[1]
+
+
 def _is_log(parameter: Parameter) -> bool:
     return isinstance(parameter, Float | Int) and parameter.log
 
@@ -145,15 +164,28 @@ def _share(common: float, a: float, b: float) -> float:
     return 0.0 if a + b <= 0.0 else min(1.0, 2.0 * common / (a + b))
 
 
-def _spaces(a: Space, b: Space) -> tuple[float, str]:
-    pairs = partners(a, b)
-    shares = [overlap(a[mine], b[theirs]) for mine, theirs in pairs.items()]
+def _spaces(a: Task, b: Task) -> tuple[float, str]:
+    pairs = partners(a.names, b.names).items()
+    shares = [overlap(a.space[x], b.space[y]) for x, y in pairs if x in a.space and y in b.space]
     counted = [_NAME + (1.0 - _NAME) * share for share in shares if share > 0.0]
-    value = _share(math.fsum(counted), len(a), len(b))
-    said = f"{len(counted)} of {max(len(a), len(b))} hyperparameters in common"
+    held = [holds(a.space[x], b.fixed[y]) for x, y in pairs if x in a.space and y in b.fixed]
+    held += [holds(b.space[y], a.fixed[x]) for x, y in pairs if x in a.fixed and y in b.space]
+    size_a, size_b = len(a.space), len(b.space)
+    value = _share(math.fsum(counted) + _NAME * sum(held), size_a + len(held), size_b)
+    said = f"{len(counted)} of {max(size_a, size_b)} hyperparameters in common"
     if counted:
         said += f", their ranges by {100.0 * math.fsum(shares) / len(counted):.0f} %"
+    if held:
+        said += f", {len(held)} tuned in one and fixed in the other"
     return value, said
+
+
+def _fixed(a: Task, b: Task) -> tuple[float, list[str]]:
+    """Return the share of what both fix that has one value; 1 where there is nothing to compare."""
+    pairs = [(x, y) for x, y in partners([*a.fixed], [*b.fixed]).items()]
+    others = [x for x, y in pairs if spelling(a.fixed[x]) != spelling(b.fixed[y])]
+    said = [f"fixed at other values: {', '.join(others)}"] if others else []
+    return (1.0 - len(others) / len(pairs) if pairs else 1.0), said
 
 
 def _metrics(a: Task, b: Task) -> tuple[float, str]:

@@ -7,11 +7,12 @@ is good for looking back, and a study that goes on should have a task file.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from localhpo.errors import SpaceError
-from localhpo.space import Categorical, Float, Int, Parameter, Space
+from localhpo.space import Categorical, Float, Int, Parameter, Space, Value
+from localhpo.space.values import identity
 
 LOG_FROM = 100.0
 """Largest over smallest value, both positive, from which a range is searched by orders."""
@@ -22,29 +23,50 @@ _MOST_CHOICES = 64
 _Rows = Sequence[Mapping[str, Any]]
 
 
-def infer(rows: _Rows) -> tuple[Space, list[str]]:
-    """Return a space that holds the rows, and notes about how it was read.
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """What the values of some rows tell."""
+
+    space: Space
+    """Holds the rows."""
+    fixed: Mapping[str, Value]
+    """What has the same value in all of them."""
+    notes: tuple[str, ...]
+    """How it was read."""
+
+
+def infer(rows: _Rows) -> Inferred:
+    """Return a space that holds the rows, and what is fixed beside it.
 
     Raises:
         SpaceError: no column varies, so there is nothing to tune.
     """
     parameters: list[Parameter] = []
+    fixed: dict[str, Value] = {}
     notes: list[str] = []
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row[name] for row in rows if name in row]
-        if len({(isinstance(value, bool), value) for value in values}) < 2:
-            notes.append(f"{name} is left out: it is {values[0]!r} in all rows")
+        if len({identity(value) for value in values}) < 2:
+            if len(values) == len(rows):
+                fixed[name] = values[0]
+            else:
+                notes.append(f"{name} is left out: it is {values[0]!r} wherever it is given")
         elif (parameter := _parameter(name, values)) is None:
             notes.append(f"{name} is left out: more than {_MOST_CHOICES} texts are no choices")
         else:
             parameters.append(parameter)
     if not parameters:
-        raise SpaceError(
-            "a hyperparameter must have at least two values to be tuned; none here has",
-            hint="give the space with --task task.toml",
-        )
+        raise nothing_varies()
     notes.append("ranges are those of the values seen")
-    return Space(with_conditions(parameters, rows)), notes
+    return Inferred(Space(with_conditions(parameters, rows)), fixed, tuple(notes))
+
+
+def nothing_varies() -> SpaceError:
+    """Return what to raise where every hyperparameter has one value."""
+    return SpaceError(
+        "a hyperparameter must have at least two values to be tuned; none here has",
+        hint="give the space with --task task.toml",
+    )
 
 
 def _parameter(name: str, values: Sequence[Any]) -> Parameter | None:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localhpo.errors import InputError, SpaceError
-from localhpo.importing.inferring import with_conditions
+from localhpo.importing.inferring import nothing_varies, with_conditions
 from localhpo.importing.source import Ending, Left, Row, Source
-from localhpo.space import Space
+from localhpo.space import Space, Value
 from localhpo.space.optuna import from_distributions
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _read(storage: BaseStorage, path: Path, name: str | None) -> Source:
         raise InputError(
             f"a study must have one objective; {chosen!r} of {path} has {len(study.directions)}"
         )
-    space, notes = _space(trials)
+    space, fixed, notes = _space(trials)
     ended = [trial for trial in trials if trial.state.name in _ENDINGS]
     return Source(
         kind=f"Optuna study {chosen!r}",
@@ -134,6 +134,7 @@ def _read(storage: BaseStorage, path: Path, name: str | None) -> Source:
             if trial.state.name not in _ENDINGS
         ),
         space=space,
+        fixed=fixed,
         notes=tuple(notes),
     )
 
@@ -148,11 +149,11 @@ def _chosen(names: Sequence[str], name: str | None, path: Path) -> str:
     raise InputError(f"{wanted} {path} holds {held}", hint="name one with --optuna-study NAME")
 
 
-def _space(trials: Sequence[FrozenTrial]) -> tuple[Space, list[str]]:
-    """Return the space that holds the distributions of all trials, and notes about it.
+def _space(trials: Sequence[FrozenTrial]) -> tuple[Space, dict[str, Value], list[str]]:
+    """Return the space that holds the distributions of all trials, what is fixed, and notes.
 
     Raises:
-        SpaceError: no trial has a hyperparameter, or one of them has two kinds.
+        SpaceError: no trial has a hyperparameter that varies, or one of them has two kinds.
     """
     found: dict[str, BaseDistribution] = {}
     notes: dict[str, None] = {}
@@ -167,11 +168,20 @@ def _space(trials: Sequence[FrozenTrial]) -> tuple[Space, list[str]]:
     if not found:
         raise SpaceError("none of the trials has a hyperparameter")
     rows = [_values(trial) for trial in trials if trial.params]
-    space = from_distributions({name: _without_none(one) for name, one in found.items()})
+    whole = [_values(trial) for trial in trials if trial.state.name == "COMPLETE"]
+    fixed = {
+        name: next(row[name] for row in rows if name in row)
+        for name, one in found.items()
+        if one.single() and all(name in row for row in whole)  # else it depends on another one
+    }
+    tuned = {name: _without_none(one) for name, one in found.items() if name not in fixed}
+    if not tuned:
+        raise nothing_varies()
+    space = from_distributions(tuned)
     conditional = Space(with_conditions(list(space), rows))
     if conditional != space:
         notes["conditions are read off the trials: Optuna does not keep them"] = None
-    return conditional, list(notes)
+    return conditional, fixed, list(notes)
 
 
 def _joined(name: str, a: BaseDistribution, b: BaseDistribution) -> BaseDistribution:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from localhpo.errors import ConfigurationError
-from localhpo.importing.inferring import infer
+from localhpo.importing.inferring import Inferred, infer
 from localhpo.importing.source import Left, Row, Source
-from localhpo.space import Categorical, Ordinal, Parameter, Space
+from localhpo.space import Categorical, Ordinal, Parameter, Space, Value
+from localhpo.space.values import identity, shown
 from localhpo.trial import Config, Trial
 
 
@@ -27,6 +28,8 @@ class Plan:
     """What an import would do."""
 
     space: Space
+    fixed: Mapping[str, Value]
+    """Hyperparameters with one value in all that is taken."""
     taken: tuple[Taken, ...]
     left: tuple[Left, ...]
     known: int
@@ -34,42 +37,63 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan(source: Source, space: Space | None, trials: Sequence[Trial] = ()) -> Plan:
+def plan(
+    source: Source,
+    space: Space | None,
+    trials: Sequence[Trial] = (),
+    fixed: Mapping[str, Value] | None = None,
+) -> Plan:
     """Return which rows go into a study.
 
     A configuration is taken once: its first complete row, else its first. What lies off the
-    space is left, and listed.
+    space, or was run with another value of what is fixed, is left, and listed.
 
     Args:
         source: what was read.
         space: of the study; None: as the file states it, or as its values tell.
         trials: what the study has already.
+        fixed: in the study, beside a given space.
 
     Raises:
         SpaceError: there is nothing to tune.
     """
     if space is None:
-        space, notes = _space_of(source)
+        read = _read_off(source)
+        space, fixed, notes = read.space, read.fixed, read.notes
     else:
-        notes = (*source.notes, *_beside(space, source.rows))
+        fixed = fixed or {}
+        notes = (*source.notes, *_beside({*space.names, *fixed}, source.rows))
     fitting: list[Taken] = []
     left = list(source.left)
     for row in source.rows:
         try:
+            _check_fixed(fixed, row.values)
             fitting.append(Taken(row, space.canonical(_fitted(space, row.values))))
         except ConfigurationError as error:
             left.append(Left(row.where, str(error)))
     have = {space.key(trial.config) for trial in trials}
     new = [one for one in fitting if space.key(one.config) not in have]
     taken, repeated = _once(space, new)
-    return Plan(space, tuple(taken), (*left, *repeated), len(fitting) - len(new), notes)
+    return Plan(space, fixed, tuple(taken), (*left, *repeated), len(fitting) - len(new), notes)
 
 
-def _space_of(source: Source) -> tuple[Space, tuple[str, ...]]:
+def _read_off(source: Source) -> Inferred:
     if source.space is not None:
-        return source.space, source.notes
-    space, said = infer([row.values for row in source.rows])
-    return space, (*source.notes, *said)
+        return Inferred(source.space, source.fixed, source.notes)
+    read = infer([row.values for row in source.rows])
+    return replace(read, notes=(*source.notes, *read.notes))
+
+
+def _check_fixed(fixed: Mapping[str, Value], values: Mapping[str, Any]) -> None:
+    """Refuse a row that was run with another value; one that does not tell is believed.
+
+    Raises:
+        ConfigurationError: names the hyperparameter.
+    """
+    for name, value in fixed.items():
+        given = values.get(name, value)
+        if identity(given) != identity(value) and str(given) != str(value):
+            raise ConfigurationError(f"{name} is fixed at {shown(value)}, got {shown(given)}")
 
 
 def _once(space: Space, rows: Iterable[Taken]) -> tuple[list[Taken], list[Left]]:
@@ -112,6 +136,6 @@ def _choice(parameter: Parameter, value: Any) -> Any:
     return same[0] if same else value
 
 
-def _beside(space: Space, rows: Iterable[Row]) -> tuple[str, ...]:
-    names = dict.fromkeys(name for row in rows for name in row.values if name not in space)
+def _beside(known: Collection[str], rows: Iterable[Row]) -> tuple[str, ...]:
+    names = dict.fromkeys(name for row in rows for name in row.values if name not in known)
     return (f"not in the space, and dropped: {', '.join(names)}",) if names else ()

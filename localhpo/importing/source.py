@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from localhpo.space import Space
+    from localhpo.space import Space, Value
     from localhpo.trial import Direction
 
 Ending = Literal["complete", "pruned", "failed"]
@@ -51,5 +51,7 @@ class Source:
     left: tuple[Left, ...] = ()
     space: Space | None = None
     """As the file states it; None where it must be read off the values."""
+    fixed: Mapping[str, Value] = field(default_factory=dict)
+    """Beside a space that the file states: hyperparameters with one value in all trials."""
     notes: tuple[str, ...] = ()
     """What a user should know about how it was read."""

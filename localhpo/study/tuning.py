@@ -12,7 +12,7 @@ from localhpo.executor import FunctionExecutor, check_function
 from localhpo.space import Space
 from localhpo.study.study import Callback, Study
 from localhpo.task import CreatorSettings, Task, load
-from localhpo.trial import Direction
+from localhpo.trial import Config, Direction
 
 Target = Callable[..., Any] | Task | Path | str
 
@@ -21,6 +21,7 @@ def tune(
     target: Target,
     space: Space | Mapping[str, Mapping[str, Any]] | None = None,
     *,
+    fixed: Config | None = None,
     metric: str = "score",
     direction: Direction = "minimize",
     name: str | None = None,
@@ -57,6 +58,8 @@ def tune(
             dictionary that holds `metric`, and may call `localhpo.report` on the way), a
             `Task`, or the path of a task file.
         space: the search space, of a function only: a `Space`, or a table as in a task file.
+        fixed: hyperparameters that are not tuned, and their values, of a function only: it gets
+            them as it gets the tuned ones, and the model is told.
         metric: name of the score, of a function only; as are the next three.
         direction: whether to make it small or large.
         name: of the task; the function's own by default.
@@ -75,7 +78,7 @@ def tune(
         LocalHPOError: as `Study.open` and `Study.run`.
     """
     function = None if isinstance(target, Task | Path | str) else target
-    task = _task(target, space, metric, direction, name, background)
+    task = _task(target, space, fixed, metric, direction, name, background)
     task = _with(task, trials=trials, timeout_s=timeout_s, parallel=parallel, seed=seed)
     if creator is not None:
         settings = CreatorSettings(name=creator) if isinstance(creator, str) else creator
@@ -95,6 +98,7 @@ def tune(
 def _task(
     target: Target,
     space: Space | Mapping[str, Mapping[str, Any]] | None,
+    fixed: Config | None,
     metric: str,
     direction: Direction,
     name: str | None,
@@ -104,11 +108,13 @@ def _task(
 
     Raises:
         InputError: nothing that can be tuned, a function without a space, or a task with
-            another one.
+            another one, or with other fixed values.
     """
     if isinstance(target, Task | Path | str):
         if space is not None:
             raise InputError("a task has a space of its own; got another in `space`")
+        if fixed is not None:
+            raise InputError("a task says itself what is fixed; got more in `fixed`")
         return target if isinstance(target, Task) else load(target)
     if not callable(target):
         raise InputError(f"what is tuned must be a function, a task or a path; got {target!r}")
@@ -121,6 +127,7 @@ def _task(
         direction=direction,
         space=space if isinstance(space, Space) else Space.from_table(space, "space"),
         background=background,
+        fixed=dict(fixed or {}),
         folder=Path.cwd(),
     )
 

@@ -109,6 +109,28 @@ def test_a_task_file_gives_space_and_metric(localhpo, home):
     assert study.task.space["depth"].high == 9
 
 
+def test_a_column_with_one_value_is_fixed_in_the_study(localhpo, project, home):
+    lines = CSV.splitlines()
+    constant = [lines[0] + ",trees", *(f"{line},300" for line in lines[1:])]
+    (project / "past.csv").write_text("\n".join(constant) + "\n")
+    assert "  trees: fixed at 300" in localhpo("import", *TABLE, "--dry-run")
+    assert json.loads(localhpo("import", *TABLE, "--json"))["fixed"] == {"trees": 300}
+    assert Study.find("past/imported", home=home).task.fixed == {"trees": 300}
+    with (project / "past.csv").open("a") as file:
+        file.write("0.07,7,0.3,finished,300\n0.08,7,0.3,finished,50\n")
+    told = localhpo("import", *TABLE)
+    assert "left: line 9: trees is fixed at 300, got 50" in told
+    assert "past/imported: 1 taken (1 complete), 5 known already, 2 left" in told
+
+
+def test_a_task_file_says_what_is_fixed(localhpo, project, home):
+    (project / "task.toml").write_text(f"{TASK}\n[fixed]\ntrees = 300\n")
+    (project / "past.csv").write_text("lr,depth,trees,loss\n0.1,3,300,0.5\n0.1,4,50,0.5\n")
+    told = localhpo("import", "past.csv", "--task", "task.toml")
+    assert "left: line 3: trees is fixed at 300, got 50" in told
+    assert "tiny/imported: 1 taken" in told
+
+
 def test_nobody_guesses_a_direction(localhpo):
     told = localhpo("import", "past.csv", "--metric", "loss", code=2)
     assert "does not say whether loss is made small or large" in told

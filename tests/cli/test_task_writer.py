@@ -5,6 +5,7 @@ import pytest
 
 from localhpo.cli import _metric_names, _task_writer
 from localhpo.cli._argparse_reader import read
+from localhpo.executor.command import check
 from localhpo.task import parse
 
 
@@ -68,6 +69,50 @@ def test_options_that_cannot_be_appended_get_placeholders(tmp_path):
         "-b", "{b}", "--learning_rate", "{learning_rate}", "--n_embd", "{n_embd}",
         "--block", "{block}", "--dtype", "{dtype}",
     )  # fmt: skip
+
+
+NOT_PROPOSED = """
+p.add_argument("--lr", type=float, default=0.1)
+p.add_argument("--optimizer", default="adam")
+p.add_argument("--margin", type=float, default=0.0)
+p.add_argument("--booster", choices=["gbtree"], default="gbtree")
+p.add_argument("--run-name", default="mine")
+p.add_argument("--data-dir", default="data")
+p.add_argument("--seed", type=int, default=0)
+p.add_argument("--amp", action="store_true")
+p.add_argument("--radius", type=float)
+"""
+
+
+def uncommented(text: str, *starts: str) -> str:
+    lines = (line.strip() for line in text.splitlines())
+    return "\n".join(
+        line.removeprefix("# ")
+        if line.startswith(tuple(f"# {start}" for start in starts))
+        else line
+        for line in lines
+    )
+
+
+def test_what_looks_like_a_hyperparameter_but_is_not_tuned_can_be_fixed(tmp_path):
+    text = written(NOT_PROPOSED)
+    assert not loaded(text, tmp_path).fixed
+    task = loaded(uncommented(text, "[fixed]", "optimizer", "margin", "booster"), tmp_path)
+    assert task.fixed == {"optimizer": "adam", "margin": 0.0, "booster": "gbtree"}
+    assert '"--optimizer"' not in text  # it would be passed twice
+    (section,) = [part for part in text.split("\n\n") if part.startswith("# [fixed]")]
+    assert len(section.splitlines()) == 5
+
+
+def test_what_is_fixed_has_a_placeholder_where_the_command_has_others(tmp_path):
+    text = written(NOT_PROPOSED + 'p.add_argument("-b", type=int, default=4)')
+    task = loaded(uncommented(text, "[fixed]", "optimizer", '"--optimizer'), tmp_path)
+    assert task.command[-4:] == ("-b", "{b}", "--optimizer", "{optimizer}")
+    check(task.command, task)
+
+
+def test_nothing_is_said_of_fixed_values_where_there_are_none():
+    assert "[fixed]" not in written('p.add_argument("--lr", type=float, default=0.1)')
 
 
 def test_what_must_be_filled_in_is_marked(tmp_path):

@@ -254,8 +254,8 @@ def test_the_signature_decides(task: Task, function: Callable[..., Any], style: 
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (_nothing, "_nothing does not take learning_rate, depth, which the space holds"),
-        (_unknown, "_unknown requires dept, and the space has learning_rate, depth"),
+        (_nothing, "_nothing does not take learning_rate, depth, which the task holds"),
+        (_unknown, "_unknown requires dept, and the task has learning_rate, depth"),
         (_missing, "_missing does not take depth"),
         (_positional_names, "_positional_names requires learning_rate, depth"),
     ],
@@ -266,6 +266,20 @@ def test_a_function_for_another_space_is_refused(
     with pytest.raises(TaskError, match=message) as caught:
         check_function(function, task)
     assert "def f(config)" in caught.value.hint
+
+
+def test_what_is_fixed_is_an_argument_like_the_rest(make_task: Callable[..., Task]) -> None:
+    task = make_task(command=(), fixed={"trees": 300})
+
+    def whole(learning_rate: float, depth: int, trees: int) -> None: ...
+    def one(trees: Mapping[str, Any]) -> None: ...
+
+    assert check_function(whole, task) == "keywords"
+    assert check_function(_config, task) == "config"
+    with pytest.raises(TaskError, match="_named does not take trees, which the task holds"):
+        check_function(_named, task)
+    with pytest.raises(TaskError, match="one does not take learning_rate, depth"):
+        check_function(one, task)
 
 
 def test_a_conditional_argument_needs_a_default(make_task: Callable[..., Task]) -> None:

@@ -88,8 +88,12 @@ def test_a_strange_task_is_left_alone(make_past: Callable[..., Past], make_task:
     assert recall(task, [make_past([1.0, 2.0, 3.0])]) == ()
 
 
+def task_in(space: Space, **fixed: Value) -> Task:
+    return Task("t", (), "loss", "minimize", space, fixed=fixed)
+
+
 def carried(space: Space, source: Space, config: Mapping[str, Value]) -> Any:
-    return carry(space, source, config)
+    return carry(task_in(space), task_in(source), config)
 
 
 def test_numbers_outside_go_to_the_bound_and_what_is_new_to_the_middle() -> None:
@@ -116,6 +120,37 @@ def test_kinds_may_differ() -> None:
     assert carried(words, Space([Int("size", 1, 9)]), {"size": 3}) is None
 
 
+def test_what_was_fixed_there_is_carried_to_where_it_is_tuned() -> None:
+    rate, trees = Float("lr", 1e-3, 1e-1, log=True), Int("trees", 10, 500)
+    task, past = task_in(Space([rate, trees])), task_in(Space([rate]), trees=300)
+    assert carry(task, past, {"lr": 0.01})[0] == {"lr": 0.01, "trees": 300}  # type: ignore[index]
+    assert carry(task, past, {"lr": 0.01})[2] == 1.0  # type: ignore[index]
+    booster = Categorical("booster", ("tree", "dart"))
+    foreign = task_in(Space([rate]), booster="linear")
+    assert carry(task_in(Space([rate, booster])), foreign, {"lr": 0.01}) is None
+
+
+@pytest.mark.parametrize(
+    ("tuned", "there", "here", "kept"),
+    [
+        (Int("depth", 1, 9), 5, 5, 1.0),
+        (Int("depth", 1, 9), 7, 5, 0.75),
+        (Int("depth", 1, 9), 9, 50, 1.0),
+        (Categorical("depth", ("low", "high")), "low", "low", 1.0),
+        (Categorical("depth", ("low", "high")), "low", "high", 0.0),
+        (Categorical("depth", ("low", "high")), "low", "deep", 0.0),
+    ],
+)
+def test_the_nearer_to_what_is_fixed_here_the_more_is_kept(
+    tuned: Int | Categorical, there: Value, here: Value, kept: float
+) -> None:
+    rate = Float("lr", 1e-3, 1e-1, log=True)
+    task, past = task_in(Space([rate]), depth=here), task_in(Space([rate, tuned]))
+    config, part, share = carry(task, past, {"lr": 0.01, "depth": there})  # type: ignore[misc]
+    assert config == part == {"lr": 0.01}
+    assert share == pytest.approx((1.0 + kept) / 2)
+
+
 @st.composite
 def neighbours(draw: st.DrawFn) -> tuple[Space, Space, dict[str, Value]]:
     """A space, another one of the same names, and a configuration of that."""
@@ -129,7 +164,7 @@ def neighbours(draw: st.DrawFn) -> tuple[Space, Space, dict[str, Value]]:
 @settings(suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_carried_is_canonical(there: tuple[Space, Space, dict[str, Value]]) -> None:
     space = there[0]
-    moved = carry(*there)
+    moved = carried(*there)
     if moved is not None:
         config, part, share = moved
         space.validate(config)
@@ -141,7 +176,7 @@ def test_what_is_carried_is_canonical(there: tuple[Space, Space, dict[str, Value
 @settings(suppress_health_check=[HealthCheck.too_slow])
 def test_within_one_space_all_is_carried(there: tuple[Space, dict[str, Value]]) -> None:
     space, config = there
-    moved = carry(space, space, config)
+    moved = carried(space, space, config)
     assert moved is not None
     assert space.key(moved[0]) == space.key(config)
 
@@ -157,7 +192,7 @@ def test_memories_are_new_on_the_grid_and_weighted(data: st.DataObject, space: S
         Trial(n, State.COMPLETE, _proposal(space.sample(rng)), score=float(rng.normal()))
         for n in range(20)
     )
-    task = Task("t", (), "loss", "minimize", space)
+    task = task_in(space)
     memories = recall(task, [Past("t/a", task, trials), Past("t/b", task, trials)], limit=3)
     assert 1 <= len(memories) <= 3
     for memory in memories:

@@ -15,6 +15,7 @@ from localhpo.experience import plain_name, similarity
 from localhpo.experience.similarity import data_size
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 from localhpo.task import Task
+from localhpo.trial import Value
 
 MakeTask = Callable[..., Task]
 
@@ -30,6 +31,11 @@ def tasks(draw: st.DrawFn) -> Task:
         direction=draw(st.sampled_from(["minimize", "maximize"])),
         space=Space([replace(p, name=n) for p, n in zip(drawn, "abc", strict=False)]),
         background=draw(st.sampled_from(["", "a forest", "3,276 rows", "a net on 50000 images"])),
+        fixed=draw(
+            st.dictionaries(
+                st.sampled_from("abcde"[min(3, len(drawn)) :]), st.sampled_from([1, 2.5, "x", True])
+            )
+        ),
         folder=Path(),
     )
 
@@ -68,6 +74,34 @@ def test_names_are_compared_without_prefix_case_and_punctuation(make_task: MakeT
 def test_a_plain_name_that_two_share_pairs_nothing(make_task: MakeTask) -> None:
     twice = make_task(space=Space([Int("a.depth", 1, 8), Int("b.depth", 1, 8)]))
     assert similarity(make_task(space=Space([Int("depth", 1, 8)])), twice).value == 0.0
+
+
+def test_other_fixed_values_are_less_similar(make_task: MakeTask) -> None:
+    def value(here: dict[str, Value], there: dict[str, Value]) -> float:
+        return similarity(make_task(fixed=here), make_task(fixed=there)).value
+
+    here: dict[str, Value] = {"trees": 300, "method": "hist"}
+    assert value(here, {"clf__Trees": 300.0, "method": "HIST"}) == pytest.approx(1.0)
+    one, both = value(here, {**here, "trees": 50}), value(here, {"trees": 50, "method": "exact"})
+    assert 1.0 > one > both > 0.5
+    assert value(here, {"subsample": 0.5}) == value(here, {}) == pytest.approx(1.0)
+    near = similarity(make_task(fixed=here), make_task(fixed={"method": "exact"}))
+    assert "fixed at other values: method" in near.reasons
+
+
+def test_what_one_tunes_and_the_other_fixes_is_common_where_the_range_holds_it(
+    make_task: MakeTask,
+) -> None:
+    narrow = Space([Float("learning_rate", 1e-4, 1e-1, log=True)])
+
+    def value(**fixed: Value) -> float:
+        return similarity(make_task(), make_task(space=narrow, fixed=fixed)).value
+
+    assert 1.0 > value(depth=3) > value() > value(depth=30) > 0.4
+    assert value(depth="3") == value(depth=30)  # a text is no number
+    said = similarity(make_task(), make_task(space=narrow, fixed={"depth": 3})).reasons[0]
+    assert "1 of 2 hyperparameters in common" in said
+    assert "1 tuned in one and fixed in the other" in said
 
 
 def test_metric_and_direction_count(make_task: MakeTask) -> None:

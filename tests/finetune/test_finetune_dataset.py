@@ -16,6 +16,7 @@ from localhpo.errors import InputError
 from localhpo.finetune import dataset, hindsight
 from localhpo.finetune.coarse import coarse
 from localhpo.llm.scripted import ScriptedBackend
+from localhpo.space import Space
 from localhpo.trial import State
 
 
@@ -120,6 +121,23 @@ def test_studies_of_one_task_are_on_one_side(pasts):
         assert not train & held_out
         assert len(held_out) == split.held_out_tasks == dataset.LEAST_HELD_OUT
         assert len(split.train) + len(split.held_out) == 20
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fixed": {"trees": 500}},
+        {"space": Space([p for p in SPACE if p.name != "depth"]), "fixed": {"depth": 9}},
+        {"background": "The made-up data set number 0.\n"},
+    ],
+    ids=["another fixed value", "fixed and not tuned", "white space"],
+)
+def test_studies_of_the_same_data_are_one_task(changes):
+    past = make_past(0)
+    other = replace(past, study="made-0/b", task=replace(past.task, **changes))
+    assert dataset.task_key(past) == dataset.task_key(other)
+    elsewhere = replace(past, task=replace(past.task, background="Other data."))
+    assert dataset.task_key(past) != dataset.task_key(elsewhere)
 
 
 def test_one_task_cannot_be_split(pasts):

@@ -13,7 +13,7 @@ import pytest
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from localhpo.errors import InputError
+from localhpo.errors import InputError, SpaceError
 from localhpo.importing import Source, plan, read
 from localhpo.space import Categorical, Float, Int
 
@@ -125,6 +125,39 @@ def test_ranges_that_changed_are_joined(tmp_path: Path) -> None:
     assert source.space is not None
     assert source.space["x"] == Float("x", -1.0, 1.0)
     assert any("its range changed" in note for note in source.notes)
+
+
+def journal_of(path: Path, objective: Callable[[optuna.Trial], float]) -> Path:
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    study = optuna.create_study(storage=JournalStorage(JournalFileBackend(str(path))))
+    study.optimize(objective, n_trials=8, catch=(ValueError,))
+    return path
+
+
+def test_what_has_one_value_is_fixed_where_all_trials_have_it(tmp_path: Path) -> None:
+    def with_constants(trial: optuna.Trial) -> float:
+        kind = trial.suggest_categorical("kind", ["a", "b"])
+        if trial.number == 2:
+            raise ValueError("before the rest was asked for")
+        trial.suggest_int("trees", 300, 300)
+        trial.suggest_categorical("norm", [None])
+        if kind == "a":
+            trial.suggest_float("drop", 0.5, 0.5)
+        return trial.suggest_float("x", 0.0, 1.0)
+
+    source = read(str(journal_of(tmp_path / "past.journal", with_constants)))
+    assert source.fixed == {"trees": 300, "norm": "None"}
+    assert source.space is not None
+    assert source.space.names == ("kind", "drop", "x")
+    planned = plan(source, None)
+    assert planned.fixed == source.fixed
+    assert len(planned.taken) == 7
+
+
+def test_constants_alone_are_nothing_to_tune(tmp_path: Path) -> None:
+    path = journal_of(tmp_path / "past.journal", lambda trial: trial.suggest_float("x", 1.0, 1.0))
+    with pytest.raises(SpaceError, match="at least two values"):
+        read(str(path))
 
 
 def sqlite_source(path: Path) -> Source:

@@ -170,6 +170,14 @@ def test_values_of_inactive_hyperparameters_are_dropped(written: Written) -> Non
     assert "not in the space, and dropped: extra" in planned.notes
 
 
+def test_rows_with_another_value_of_what_is_fixed_are_left(written: Written) -> None:
+    source = written("x,trees,score\n1,300,1.0\n2,500,1.0\n3,,2.0\n4,300.0,3.0\n")
+    planned = plan(source, Space([Int("x", 0, 9)]), fixed={"trees": 300})
+    assert [one.config["x"] for one in planned.taken] == [1, 3, 4]
+    assert planned.left == (Left("line 3", "trees is fixed at 300, got 500"),)
+    assert planned.notes == ()
+
+
 def test_a_configuration_is_taken_once_and_complete_where_it_can_be(
     written: Written, make_trial: Callable[..., Trial]
 ) -> None:
@@ -181,16 +189,18 @@ def test_a_configuration_is_taken_once_and_complete_where_it_can_be(
     assert planned.known == 1
 
 
-def test_what_never_varies_is_no_hyperparameter() -> None:
-    space, notes = infer([{"x": 1, "device": "cpu"}, {"x": 2, "device": "cpu"}])
-    assert space.names == ("x",)
-    assert "device is left out: it is 'cpu' in all rows" in notes
+def test_what_never_varies_is_fixed() -> None:
+    rows = [{"x": 1, "trees": 300, "momentum": 0.9}, {"x": 2, "trees": 300.0}]
+    read_off = infer(rows)
+    assert read_off.space.names == ("x",)
+    assert read_off.fixed == {"trees": 300}
+    assert "momentum is left out: it is 0.9 wherever it is given" in read_off.notes
     with pytest.raises(SpaceError, match="at least two values"):
         infer([{"x": 1}, {"x": 1}])
 
 
 def test_mixed_kinds_are_choices() -> None:
-    space, _ = infer([{"depth": 3}, {"depth": "auto"}, {"depth": True}])
+    space = infer([{"depth": 3}, {"depth": "auto"}, {"depth": True}]).space
     assert space["depth"] == Categorical("depth", ("3", "auto", "True"))
 
 
@@ -207,7 +217,7 @@ def test_an_inferred_space_holds_the_complete_rows(rows: list[Mapping[str, Any]]
     from localhpo.importing.plan import _fitted
 
     try:
-        space, _ = infer(rows)
+        space = infer(rows).space
     except SpaceError:
         return
     for row in rows:

@@ -55,6 +55,20 @@ def test_a_function_is_tuned() -> None:
     assert again.trials[:6] == before
 
 
+def test_a_function_gets_what_is_fixed_and_the_study_keeps_it() -> None:
+    def scaled(x: float, scale: int, shape: str) -> float:
+        return x * scale * len(shape)
+
+    space, fixed = {"x": SPACE["x"]}, {"scale": 10, "shape": "abc"}
+    study = localhpo.tune(scaled, space, fixed=fixed, creator="random", trials=2)
+    assert study.task.fixed == fixed
+    for trial in study.trials:
+        assert list(trial.config) == ["x"]
+        assert trial.score == pytest.approx(30 * float(trial.config["x"]))
+    with pytest.raises(InputError, match=r"fixed was .*'scale': 10.*, is .*'scale': 20"):
+        localhpo.tune(scaled, space, fixed={**fixed, "scale": 20}, creator="random", trials=3)
+
+
 def test_a_function_may_report_steps() -> None:
     (trial,) = localhpo.tune(with_steps, SPACE, creator="random", trials=1).trials
     assert trial.score == pytest.approx(bowl(**trial.config))  # type: ignore[arg-type]
@@ -139,6 +153,8 @@ def test_arguments_must_fit_together(tmp_path: Path) -> None:
         localhpo.tune(bowl)
     with pytest.raises(InputError, match="space of its own"):
         localhpo.tune(tmp_path / "task.toml", SPACE)
+    with pytest.raises(InputError, match="says itself what is fixed"):
+        localhpo.tune(tmp_path / "task.toml", fixed={"z": 1})
     with pytest.raises(InputError, match="must be a function, a task or a path; got 3"):
         localhpo.tune(3, SPACE)  # type: ignore[arg-type]
 
@@ -152,6 +168,7 @@ def test_arguments_must_fit_together(tmp_path: Path) -> None:
         ({"timeout_s": float("nan")}, r"\[budget\] timeout_s.*finite"),
         ({"direction": "max"}, r"direction: must be one of 'minimize', 'maximize'; got 'max'"),
         ({"metric": ""}, "metric: must be given"),
+        ({"fixed": {"y": 1}}, r"\[fixed\] y: is tuned"),
     ],
 )
 def test_arguments_are_held_to_what_a_task_file_is(
