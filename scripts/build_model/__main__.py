@@ -2,6 +2,7 @@
 
     python -m scripts.build_model train-data   real trainings on generated data sets (40 min of CPU)
     python -m scripts.build_model generate     questions and answers from all sources (45 min)
+    python -m scripts.build_model studies      past studies that it takes along (10 min)
     python -m scripts.build_model tokenizer    the vocabulary, from the questions
     python -m scripts.build_model train        the model (--budget-s; goes on where it was stopped)
     python -m scripts.build_model export       weights, tokenizer and card to models/sprout
@@ -31,8 +32,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from localhpo.bench.problems import yahpo
+from localhpo.llm.folder.description import STUDIES
 
-from . import corpus, evaluate, export, tokenizer, train, trainings
+from . import corpus, evaluate, export, studies, tokenizer, train, trainings
 
 TARGET = Path("models/sprout")
 
@@ -51,15 +53,24 @@ def step_train_data(options: argparse.Namespace) -> None:
     )
 
 
+def sources(options: argparse.Namespace) -> corpus.Sources:
+    """Return where problems come from."""
+    names = tuple(options.sources.split(","))
+    return corpus.Sources(options.data, options.work / "trainings.jsonl", names)
+
+
 def step_generate(options: argparse.Namespace) -> None:
-    sources = corpus.Sources(
-        options.data, options.work / "trainings.jsonl", tuple(options.sources.split(","))
-    )
     corpus.shards(
-        options.work / "questions", sources,
+        options.work / "questions", sources(options),
         shards=options.shards, problems_each=options.problems, seed=options.seed,
         jobs=options.jobs,
     )  # fmt: skip
+
+
+def step_studies(options: argparse.Namespace) -> None:
+    target = options.work / STUDIES
+    if not target.exists():
+        print(f"{studies.write(sources(options), target, options.seed)} past studies")
 
 
 def step_leave_out(options: argparse.Namespace) -> None:
@@ -103,6 +114,7 @@ def step_evaluate(options: argparse.Namespace) -> None:
 STEPS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train-data": step_train_data,
     "generate": step_generate,
+    "studies": step_studies,
     "tokenizer": step_tokenizer,
     "train": step_train,
     "export": step_export,

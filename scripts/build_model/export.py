@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from localhpo.llm.folder.description import STUDIES
+
 from . import corpus, evaluate, functions, train
 
-NAME, VERSION = "sprout", "3"
+NAME, VERSION = "sprout", "4"
 
 NOT_GOOD_AT = (
     "kinds of models that it never saw: where it knows fewer than half of the names, it is not"
     " asked",
-    "spaces where something else is held at an unusual value: what is held is not in its prompt",
     "learning from the history: its loss hardly falls with the trials shown (value_loss_*), so"
     " later trials are left to Bayesian optimisation",
     "giving reasons: it answers with a configuration and no word",
@@ -27,7 +28,7 @@ NOT_GOOD_AT = (
 def weights(
     work: Path, target: Path, settings: train.Settings, earlier: Sequence[Path] = ()
 ) -> int:
-    """Write weights and tokenizer of the last checkpoint; return the number of parameters.
+    """Write weights, tokenizer and past studies; return the number of parameters.
 
     With `earlier` checkpoints of the same training, the mean of all: stochastic weight averaging
     (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407).
@@ -38,6 +39,8 @@ def weights(
     model.half().save_pretrained(target)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(work / "model" / name, target / name)
+    if (work / STUDIES).exists():
+        shutil.copyfile(work / STUDIES, target / STUDIES)
     for path in target.iterdir():
         path.chmod(0o644)  # save_pretrained writes weights that only their owner can read
     return sum(p.numel() for p in model.parameters())
