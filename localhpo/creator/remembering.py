@@ -19,7 +19,7 @@ import numpy as np
 from localhpo.creator.bayes import Opinion
 from localhpo.creator.choosing import representative
 from localhpo.creator.guard import Guard, Verdict
-from localhpo.experience import recall, shipped
+from localhpo.experience import LEAST_SIMILAR, recall, shipped, similarity
 from localhpo.experience.recall import MOST
 from localhpo.trial import Proposal, State
 
@@ -75,9 +75,9 @@ def with_studies(
     if studies is None:
         return tuple(memories)
     weight = OTHERS if memories else 1.0
+    pasts = shipped.read(studies, lambda other: similarity(task, other).value >= LEAST_SIMILAR)
     brought = [
-        dataclasses.replace(memory, weight=weight * memory.weight)
-        for memory in recall(task, shipped.read(studies))
+        dataclasses.replace(memory, weight=weight * memory.weight) for memory in recall(task, pasts)
     ]
     return tuple(sorted([*memories, *brought], key=lambda memory: -memory.weight)[:MOST])
 

@@ -21,7 +21,14 @@ from dataclasses import dataclass
 
 from localhpo.errors import ConfigurationError
 from localhpo.experience.past import Past, refusal
-from localhpo.experience.similarity import LEAST_SIMILAR, bounds, partners, similarity, spelling
+from localhpo.experience.similarity import (
+    LEAST_SIMILAR,
+    Similarity,
+    bounds,
+    partners,
+    similarity,
+    spelling,
+)
 from localhpo.space import Categorical, Float, Int, Ordinal, Parameter
 from localhpo.task import Task
 from localhpo.trial import Config, Trial, Value
@@ -62,18 +69,19 @@ def recall(task: Task, pasts: Iterable[Past], *, limit: int = MOST) -> tuple[Mem
         pasts: other studies; those that do not count, or are not similar, are passed over.
         limit: configurations at most.
     """
+    near: dict[int, Similarity] = {}  # many studies may be of one task
+    made: list[Memory] = []
+    for past in pasts:
+        if id(past.task) not in near:
+            near[id(past.task)] = similarity(task, past.task)
+        made += _of_one(task, past, near[id(past.task)])
     found: dict[str, Memory] = {}
-    for memory in _ranked(m for past in pasts for m in _of_one(task, past)):
+    for memory in sorted(made, key=lambda m: (-m.weight, m.study, m.trial)):
         found.setdefault(task.space.key(memory.config), memory)
     return tuple(found.values())[:limit]
 
 
-def _ranked(memories: Iterable[Memory]) -> list[Memory]:
-    return sorted(memories, key=lambda memory: (-memory.weight, memory.study, memory.trial))
-
-
-def _of_one(task: Task, past: Past) -> list[Memory]:
-    near = similarity(task, past.task)
+def _of_one(task: Task, past: Past, near: Similarity) -> list[Memory]:
     if near.value < LEAST_SIMILAR or refusal(past) is not None:
         return []
     scored = past.scored

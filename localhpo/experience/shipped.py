@@ -13,10 +13,9 @@ where a configuration is a list in the order of the space, null where a value is
 
 from __future__ import annotations
 
-import functools
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,8 @@ from localhpo.trial import Config, Proposal, State, Trial
 _FORMAT = 1
 
 
-@functools.cache
-def read(path: Path) -> tuple[Past, ...]:
-    """Return the studies of a file.
+def read(path: Path, wanted: Callable[[Task], bool] = lambda _: True) -> tuple[Past, ...]:
+    """Return the studies of a file whose task is wanted; the others are hardly read.
 
     Raises:
         InputError: it cannot be read, or is of another format.
@@ -40,7 +38,16 @@ def read(path: Path) -> tuple[Past, ...]:
         table = json.loads(gzip.decompress(path.read_bytes()))
         if table["format"] != _FORMAT:
             raise InputError(f"{path}: format {table['format']}, and this version reads {_FORMAT}")
-        return _studies(table)
+        spaces = [Space.from_table(rows) for rows in table["spaces"]]
+        tasks = [
+            Task(command=(), **{**said, "space": spaces[said["space"]]}) for said in table["tasks"]
+        ]
+        near = [wanted(task) for task in tasks]
+        return tuple(
+            Past(row["study"], tasks[row["task"]], _trials(tasks[row["task"]], row["trials"]))
+            for row in table["studies"]
+            if near[row["task"]]
+        )
     except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
         raise InputError(f"{path}: past studies cannot be read: {error}") from error
 
@@ -69,17 +76,6 @@ def write(path: Path, pasts: Sequence[Past]) -> None:
     }  # fmt: skip
     text = json.dumps(table, separators=(",", ":"))
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
-
-
-def _studies(table: dict[str, Any]) -> tuple[Past, ...]:
-    spaces = [Space.from_table(rows) for rows in table["spaces"]]
-    tasks = [
-        Task(command=(), **{**said, "space": spaces[said["space"]]}) for said in table["tasks"]
-    ]
-    return tuple(
-        Past(study["study"], tasks[study["task"]], _trials(tasks[study["task"]], study["trials"]))
-        for study in table["studies"]
-    )
 
 
 def _trials(task: Task, rows: Sequence[tuple[Sequence[Any], float]]) -> tuple[Trial, ...]:

@@ -55,6 +55,12 @@ def test_what_is_written_is_read(pasts: list[Past], tmp_path: Path) -> None:
     assert [m.config for m in recall(task, again)] == [m.config for m in recall(task, pasts)]
 
 
+def test_what_is_not_wanted_is_left_out(pasts: list[Past], tmp_path: Path) -> None:
+    shipped.write(tmp_path / "studies.json.gz", pasts)
+    some = shipped.read(tmp_path / "studies.json.gz", lambda task: task.metric == "auc")
+    assert [past.study for past in some] == ["b/1"]
+
+
 def test_the_same_studies_make_the_same_file(pasts: list[Past], tmp_path: Path) -> None:
     for name in ("one", "other"):
         shipped.write(tmp_path / name, pasts)
