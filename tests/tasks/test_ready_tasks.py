@@ -54,7 +54,7 @@ def test_ready_tasks_are_found_by_name() -> None:
         task = load(tasks.find(name))
         assert task.name == name
         assert task.background
-        check_command(task.command, task.space)
+        check_command(task.command, task)
         assert (task.folder / "train.py").is_file()
 
 
