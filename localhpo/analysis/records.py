@@ -40,6 +40,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "study": summary.study,
         "metric": summary.task.metric,
         "direction": summary.task.direction,
+        "fixed": jsonable(summary.task.fixed),
         "budget": {"trials": summary.task.budget.trials, "used": summary.counted},
         "states": {state.value: number for state, number in summary.states.items()},
         "best": None if best is None else trial_record(best),

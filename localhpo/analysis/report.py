@@ -66,6 +66,8 @@ def _template() -> Template:
         numbers=wording.numbers,
         count=wording.count,
     )
-    environment.globals.update(values=wording.values, assignments=wording.assignments)
+    environment.globals.update(
+        values=wording.values, fixed=wording.fixed, assignments=wording.assignments
+    )
     source = Path(__file__).with_name("report.md.j2").read_text(encoding="utf-8")
     return environment.from_string(source)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from localhpo.errors import ConfigurationError
 from localhpo.space import Space
+from localhpo.space.values import spelled
 from localhpo.trial import Config
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -81,6 +82,11 @@ def _value(space: Space, name: str, config: Config) -> str:
         return space[name].text(value)
     except (KeyError, ConfigurationError):
         return str(value)
+
+
+def fixed(given: Config) -> dict[str, str]:
+    """Return each value that is fixed, strings without quotes."""
+    return {n: plain(v) if isinstance(v, str) else spelled(v) for n, v in given.items()}
 
 
 def assignments(texts: Mapping[str, str]) -> str:

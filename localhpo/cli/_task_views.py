@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from localhpo.analysis import wording
 from localhpo.cli import _views
 from localhpo.data import VARIABLE, Data, find
 from localhpo.errors import DataError
@@ -43,6 +44,8 @@ def task_view(task: Task) -> RenderableType:
         when = (f"{k} is {' or '.join(map(str, v))}" for k, v in table.get("when", {}).items())
         domain = f"{parameter.domain}{', log' if table.get('log') else ''}"
         space.add_row(parameter.name, domain, ", ".join(when), parameter.help)
+    for name, value in wording.fixed(task.fixed).items():
+        space.add_row(wording.plain(name), f"fixed at {value}")
     return Group(head, "", Text(task.background.strip()), "", space)
 
 
@@ -54,6 +57,7 @@ def record(task: Task) -> dict[str, Any]:
         "direction": task.direction,
         "trials": task.budget.trials,
         "background": task.background.strip(),
+        "fixed": dict(task.fixed),
         "path": str(task.source),
         "install": _install(task),
         "data": None if task.data is None else _data_record(task.data),

@@ -50,13 +50,15 @@ class Plan:
         return tuple(p for p in self.proposed if p.table is None)
 
     @property
+    def explicit(self) -> bool:
+        """Whether the command says where each value goes, for one cannot be appended."""
+        return any(not p.option.appendable for p in self.tuned)
+
+    @property
     def fixable(self) -> tuple[Proposed, ...]:
-        """Those of them that may be hyperparameters, and whose value is known."""
-        return tuple(
-            p
-            for p in self.left_out
-            if p.fixable and p.option.default is not None and not p.option.required
-        )
+        """Those of them that may be hyperparameters, and can be passed as such."""
+        known = (p for p in self.left_out if p.option.default is not None and not p.option.required)
+        return tuple(p for p in known if p.fixable and (self.explicit or p.option.appendable))
 
     @property
     def to_fill_in(self) -> tuple[Option, ...]:
@@ -139,8 +141,7 @@ def _task(plan: Plan) -> str:
 
 def _command(plan: Plan) -> Iterator[str]:
     """Yield the lines of the command, with the options that are not tuned as comments."""
-    explicit = any(not p.option.appendable for p in plan.tuned)
-    if explicit:
+    if plan.explicit:
         yield "# {name} inserts the value of a parameter."
     else:
         yield "# Each parameter of [space] is appended as --name value."
@@ -149,7 +150,7 @@ def _command(plan: Plan) -> Iterator[str]:
     for proposed in plan.left_out:
         if proposed not in plan.fixable and (line := _argument(proposed.option)):
             yield f"    {line}"
-    if explicit:
+    if plan.explicit:
         yield from (f"    {_placeholder(p.option)}" for p in plan.tuned)
         yield from (f"    # {_placeholder(p.option)}  # see [fixed]" for p in plan.fixable)
     yield "]"

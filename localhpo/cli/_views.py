@@ -121,6 +121,8 @@ def _headline(summary: Summary) -> Text:
 
 def _facts(summary: Summary, report: Path | None) -> Iterable[tuple[str, RenderableType]]:
     yield from _best(summary)
+    if fixed := wording.fixed(summary.task.fixed):
+        yield "fixed", wording.assignments(fixed)
     if summary.incumbent:
         yield "progress", _progress(summary)
     if summary.origins:

@@ -184,7 +184,7 @@ def _print_json(key: str, task: Task, source: Source, plan: Plan, dry_run: bool)
 
 
 def _print(key: str, task: Task, source: Source, plan: Plan, dry_run: bool) -> None:
-    from localhpo.space.values import shown
+    from localhpo.analysis import wording
 
     click.echo(f"{source.kind}: {task.direction} {task.metric}")
     for parameter in plan.space:
@@ -192,8 +192,8 @@ def _print(key: str, task: Task, source: Source, plan: Plan, dry_run: bool) -> N
         when = f", when {condition}" if condition else ""
         log = ", log" if getattr(parameter, "log", False) else ""
         click.echo(f"  {parameter.name}: {parameter.domain}{log}{when}")
-    for name, value in plan.fixed.items():
-        click.echo(f"  {name}: fixed at {shown(value)}")
+    for name, value in wording.fixed(plan.fixed).items():
+        click.echo(f"  {name}: fixed at {value}")
     for note in plan.notes:
         click.echo(f"note: {note}")
     for left in plan.left[:_LISTED]:

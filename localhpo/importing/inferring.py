@@ -6,16 +6,22 @@ is good for looking back, and a study that goes on should have a task file.
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from localhpo.errors import SpaceError
-from localhpo.space import Categorical, Float, Int, Parameter, Space, Value
+from localhpo.space import Categorical, Float, Int, Ordinal, Parameter, Space, Value
 from localhpo.space.values import identity
 
 LOG_FROM = 100.0
-"""Largest over smallest value, both positive, from which a range is searched by orders."""
+"""Largest over smallest value, both positive, from which a range may be searched by orders."""
+
+LEAST_LISTED = 3
+"""Whole numbers, each a multiple of the one before (16, 32, 64), that are taken for a list."""
 
 _MOST_CHOICES = 64
 """Distinct texts of one hyperparameter: more are names or remarks, not choices."""
@@ -57,7 +63,7 @@ def infer(rows: _Rows) -> Inferred:
             parameters.append(parameter)
     if not parameters:
         raise nothing_varies()
-    notes.append("ranges are those of the values seen")
+    notes += _manners(parameters)
     return Inferred(Space(with_conditions(parameters, rows)), fixed, tuple(notes))
 
 
@@ -72,14 +78,48 @@ def nothing_varies() -> SpaceError:
 def _parameter(name: str, values: Sequence[Any]) -> Parameter | None:
     """Return the narrowest parameter that holds the values; None where they are no choices."""
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        low, high = min(values), max(values)
-        log = low > 0 and high / low >= LOG_FROM
         if all(float(value).is_integer() for value in values):
-            return Int(name, int(low), int(high), log=log)
-        return Float(name, float(low), float(high), log=log)
+            return _whole(name, [int(value) for value in values])
+        return Float(name, float(min(values)), float(max(values)), log=by_orders(values))
     alike = len({type(value) for value in values}) == 1
     texts = dict.fromkeys(value if alike else str(value) for value in values)
     return Categorical(name, tuple(texts)) if len(texts) <= _MOST_CHOICES else None
+
+
+def _whole(name: str, values: Sequence[int]) -> Ordinal | Int:
+    seen = sorted(set(values))
+    multiples = seen[0] > 0 and all(larger % smaller == 0 for smaller, larger in pairwise(seen))
+    if multiples and len(seen) >= LEAST_LISTED:
+        return Ordinal(name, tuple(seen))
+    return Int(name, seen[0], seen[-1], log=by_orders(values))
+
+
+def by_orders(values: Sequence[float]) -> bool:
+    """Return whether values span orders of magnitude, and are spread over them.
+
+    Values drawn evenly have their median near the arithmetic mean, those drawn by orders near
+    the geometric one. Two in the middle are both the median.
+    """
+    if min(values) <= 0 or max(values) / min(values) < LOG_FROM:
+        return False
+    low, high = statistics.median_low(values), statistics.median_high(values)
+
+    def distance(mean: float) -> float:
+        return max(0.0, math.log(low / mean), math.log(mean / high))
+
+    return distance(statistics.geometric_mean(values)) <= distance(statistics.fmean(values))
+
+
+def _manners(parameters: Sequence[Parameter]) -> list[str]:
+    """Return what was taken for what, in words."""
+    orders = [p.name for p in parameters if isinstance(p, Float | Int) and p.log]
+    lists = [p.name for p in parameters if isinstance(p, Ordinal)]
+    said = ["ranges are those of the values seen"]
+    if orders:
+        said.append(f"values spread over orders of magnitude make a log range: {', '.join(orders)}")
+    if lists:
+        said.append(f"values that are multiples of each other make a list: {', '.join(lists)}")
+    return said
 
 
 def with_conditions(parameters: Sequence[Parameter], rows: _Rows) -> list[Parameter]:

@@ -11,8 +11,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import shutil
 import sys
+import tempfile
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TextIO
 
@@ -33,6 +37,24 @@ def find(script: str, given: str | None = None, *, instead: str | None = None) -
         return data.find(wanted.instead[instead] if instead else wanted, given)
     except LocalHPOError as error:
         sys.exit(f"Error: {error}\nHint: {error.hint}")
+
+
+@contextmanager
+def uncompressed(script: str, given: str | None = None) -> Iterator[Path]:
+    """Give the folder with the data of a script to a library that opens the files itself.
+
+    Where some are compressed it is a temporary one that holds them all as they were. Arguments
+    and errors are those of `find`.
+    """
+    folder, names = find(script, given), _wanted(script).files
+    if all((folder / name).exists() for name in names):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        for name in names:
+            with open_binary(folder, name) as source, Path(place, name).open("wb") as target:
+                shutil.copyfileobj(source, target)
+        yield Path(place)
 
 
 def find_weights(script: str, given: str | None = None) -> Path:

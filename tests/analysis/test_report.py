@@ -44,6 +44,13 @@ def test_a_report_tells_everything(make_task, trials):
         assert line in text.splitlines(), f"{line!r} is missing in\n{text}"
 
 
+def test_what_is_fixed_is_told(make_task, trials):
+    task = make_task(fixed={"trees": 300, "method": "hi|st", "dart": False, "gamma": 1e-4})
+    text = render(summarize(task, "small/main", trials))
+    assert "Fixed in all trials: trees=300 method=hi\\|st dart=false gamma=0.0001\n" in text
+    assert "Fixed" not in render(summarize(make_task(), "small/main", trials))
+
+
 def test_no_line_of_a_script_escapes_its_block(make_task, trials):
     text = render(summarize(make_task(), "small/main", trials))
     assert "\x1b" not in text
@@ -59,7 +66,9 @@ def test_tables_keep_their_columns(make_task, trials):
 
 def test_layout_has_no_runs_of_blank_lines(make_task, trials):
     for shown in (trials, []):
-        text = render(summarize(make_task(background="some *words*"), "small/main", shown))
+        text = render(
+            summarize(make_task(background="some *words*", fixed={"a": 1}), "small/main", shown)
+        )
         assert "\n\n\n" not in text
         assert text.endswith("|\n") or text.endswith(".\n")
 

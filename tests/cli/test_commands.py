@@ -9,8 +9,10 @@ import sys
 import time
 
 import pytest
+from rich.console import Console
 
 from localhpo.cli import main
+from localhpo.cli._task_views import record, task_view
 from localhpo.study import Study
 from localhpo.task import load
 
@@ -27,7 +29,8 @@ report(step=1, val_loss=(a.lr - 0.03) ** 2 + a.depth)
 time.sleep(SLEEP)
 """
 
-TASK = """
+DEPTH = 'depth = { type = "int", low = 1, high = 9 }'
+TASK = f"""
 [task]
 name = "tiny"
 command = ["python", "train.py"]
@@ -35,8 +38,8 @@ metric = "val_loss"
 direction = "minimize"
 
 [space]
-lr = { type = "float", low = 1e-3, high = 1.0, log = true, default = 0.1 }
-depth = { type = "int", low = 1, high = 9 }
+lr = {{ type = "float", low = 1e-3, high = 1.0, log = true, default = 0.1 }}
+{DEPTH}
 
 [budget]
 trials = 3
@@ -296,3 +299,17 @@ def test_ctrl_c_ends_in_order_and_can_be_continued(running, localhpo, project):
     (project / "train.py").write_text(TRAIN.replace("SLEEP", "0"))
     record = json.loads(localhpo("run", "task.toml", "--quiet", "--json"))
     assert [t["number"] for t in record["trials"]] == [0, 1, 2]
+
+
+def test_what_is_fixed_is_shown_wherever_a_study_or_a_task_is(localhpo, project):
+    (project / "task.toml").write_text(f"{TASK}\n[fixed]\ndepth = 4\n".replace(DEPTH, ""))
+    shown = localhpo("run", "task.toml", "--quiet", "--trials", "1")
+    assert re.search(r"fixed +depth=4", shown)
+    assert "Fixed in all trials: depth=4" in localhpo("report", "task.toml")
+    assert json.loads(localhpo("report", "task.toml", "--json"))["fixed"] == {"depth": 4}
+    task = load(project / "task.toml")
+    console = Console(width=100)
+    with console.capture() as screen:
+        console.print(task_view(task))
+    assert re.search(r"depth +fixed at 4", screen.get())
+    assert record(task)["fixed"] == {"depth": 4}

@@ -115,6 +115,17 @@ def test_nothing_is_said_of_fixed_values_where_there_are_none():
     assert "[fixed]" not in written('p.add_argument("--lr", type=float, default=0.1)')
 
 
+def test_what_cannot_be_appended_is_not_offered_to_be_fixed():
+    text = written(
+        """
+        p.add_argument("--lr", type=float, default=0.1)
+        p.add_argument("-m", type=float, default=0)
+        """
+    )
+    assert '    # "-m", "0.0",' in text
+    assert "[fixed]" not in text
+
+
 def test_what_must_be_filled_in_is_marked(tmp_path):
     text = written(NANOGPT_STYLE)
     assert '    "INPUT_BIN",  # <- FILL IN' in text

@@ -9,10 +9,10 @@ from decoder import Decoder
 from made_history import BEST, SPACE, make_past
 
 from localhpo import grammar
-from localhpo.creator import History
-from localhpo.creator.agent import Agent
+from localhpo.creator import History, context, prompt
+from localhpo.creator.agent import LIMITS, Agent, fitted
 from localhpo.creator.hybrid import stand_in
-from localhpo.errors import InputError
+from localhpo.errors import InputError, ModelError
 from localhpo.finetune import dataset, hindsight
 from localhpo.finetune.coarse import coarse
 from localhpo.llm.scripted import ScriptedBackend
@@ -23,9 +23,9 @@ from localhpo.trial import State
 class Asked(ScriptedBackend):
     """Answers with the centre of the space, and keeps what it was asked."""
 
-    def __init__(self, style):
+    def __init__(self, style, context_length=4096):
         self.questions = []
-        super().__init__(self._answer, context_length=4096)
+        super().__init__(self._answer, context_length=context_length)
         self._style = style
 
     @property
@@ -63,6 +63,45 @@ def test_prompts_are_byte_for_byte_those_of_the_agent(pasts, asked):
         asked.questions.clear()
         agent.propose(history, 1)
         assert asked.questions[0] == example.messages
+
+
+@pytest.mark.parametrize("style", ["compact", "chat"])
+def test_a_history_that_must_be_shortened_is_so_for_training_as_for_asking(style):
+    past = make_past(0, trials=24)
+    cut = dataset.CUTS[style][-1]
+    history = History(past.task, past.trials[:cut], seed=0, next_number=cut)
+    shown = []
+    for size in edges(history, style):
+        asked = Asked(style, context_length=size)
+        Agent(asked, on_model_error="stop", stand_in=stand_in).propose(history, 1)
+        (*_, example) = examples([past], asked)
+        assert example.shown == cut
+        assert asked.questions[0] == example.messages
+        shown.append(len(fitted(history, asked.model, asked.count_tokens)[1]))
+    assert shown == sorted(shown)
+    assert len(set(shown)) == 4
+
+
+def edges(history, style):
+    """Return context lengths that just hold few, some and more trials, or lack one token."""
+    asked = Asked(style)
+    room = fitted(history, asked.model, asked.count_tokens)[2]
+    few, some, more = (
+        asked.count_tokens(prompt.messages(context.facts(history, limit=limit), style)) + room
+        for limit in (LIMITS[style][i] for i in (-3, -4, 1))
+    )
+    return few, some - 1, some, more - 1, more
+
+
+@pytest.mark.parametrize("style", ["compact", "chat"])
+def test_what_does_not_fit_at_all_is_refused_by_both(style):
+    past = make_past(0)
+    asked = Asked(style, context_length=60)
+    history = History(past.task, (), seed=0, next_number=0)
+    with pytest.raises(ModelError, match="holds 60 tokens"):
+        Agent(asked, on_model_error="stop", stand_in=stand_in).propose(history, 1)
+    with pytest.raises(ModelError, match="holds 60 tokens"):
+        examples([past], asked)
 
 
 def test_the_question_before_any_trial_is_the_one_that_the_hybrid_asks(pasts):

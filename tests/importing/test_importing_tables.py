@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from localhpo.errors import InputError, SpaceError
 from localhpo.importing import Left, Plan, Source, plan, read
 from localhpo.importing.inferring import infer
-from localhpo.space import Categorical, Float, Int, Ordinal, Space
+from localhpo.space import Categorical, Float, Int, Ordinal, Parameter, Space
 from localhpo.trial import Trial
 
 Written = Callable[..., Source]
@@ -69,6 +70,7 @@ def test_the_space_is_read_off_the_values(written: Written) -> None:
     ]
     assert len(planned.taken) == 4
     assert "ranges are those of the values seen" in planned.notes
+    assert "values spread over orders of magnitude make a log range: lr" in planned.notes
 
 
 WANDB = """\
@@ -197,6 +199,55 @@ def test_what_never_varies_is_fixed() -> None:
     assert "momentum is left out: it is 0.9 wherever it is given" in read_off.notes
     with pytest.raises(SpaceError, match="at least two values"):
         infer([{"x": 1}, {"x": 1}])
+
+
+def read_off(*values: float) -> Parameter:
+    return infer([{"p": value} for value in values]).space["p"]
+
+
+DRAWS = np.random.default_rng(0).uniform(size=40)
+
+
+@pytest.mark.parametrize(
+    ("values", "log"),
+    [
+        ([1e-4, 1e-1], True),
+        ([1e-5, 3e-4, 2e-3, 1e-3, 0.05], True),
+        (list(10 ** (-5 + 4 * DRAWS)), True),
+        ([round(10 ** (1 + 2.5 * u)) for u in DRAWS], True),
+        ([10, 11, 1000, 300, 3000, 90], True),
+        (list(1e-3 + DRAWS), False),
+        ([round(1 + 999 * u) for u in DRAWS], False),
+        ([0.005, 0.3, 0.5, 0.62, 0.9], False),
+        ([0.01, 0.02, 0.03, 0.8], False),  # spread by orders, but not over two of them
+        ([0.0, 1e-4, 1e-3, 1.0], False),
+        ([-1e-4, 1e-4, 1e-3, 1.0], False),
+    ],
+)
+def test_a_scale_is_that_over_which_values_are_spread(values: list[float], log: bool) -> None:
+    read = read_off(*values)
+    assert isinstance(read, Float | Int)
+    assert read.log is log
+    assert (read.low, read.high) == (min(values), max(values))
+
+
+@pytest.mark.parametrize(
+    ("values", "read"),
+    [
+        ([64, 16, 32, 128, 32], Ordinal("p", (16, 32, 64, 128))),
+        ([16.0, 64.0, 512.0], Ordinal("p", (16, 64, 512))),
+        ([1, 10, 100, 1000], Ordinal("p", (1, 10, 100, 1000))),
+        ([32, 64], Int("p", 32, 64)),
+        ([16, 32, 48, 64], Int("p", 16, 64)),
+        ([0, 1, 2, 4], Int("p", 0, 4)),
+        ([-2, -4, -8], Int("p", -8, -2)),
+        ([0.25, 0.5, 1.0], Float("p", 0.25, 1.0)),
+    ],
+)
+def test_whole_numbers_that_are_multiples_of_each_other_are_a_list(
+    values: list[float], read: Parameter
+) -> None:
+    assert read_off(*values) == read
 
 
 def test_mixed_kinds_are_choices() -> None:

@@ -35,12 +35,19 @@ def public_data() -> Callable[[str], Path]:
 
 @pytest.fixture
 def run_task(tmp_path: Path) -> Callable[..., Run]:
-    """Return a runner of one trial of a ready task: on which data, with which words besides."""
+    """Return a runner of one trial of a ready task: on which data, with which words besides.
 
-    def run(name: str, place: Path, *words: str, trial: int = 0, **config: Value) -> Run:
+    `path` goes before the modules that the script imports.
+    """
+
+    def run(
+        name: str, place: Path, *words: str, trial: int = 0, path: Path | None = None,
+        **config: Value,
+    ) -> Run:  # fmt: skip
         task = load(tasks.find(name))
         task = dataclasses.replace(task, command=(*task.command, *words))
         environment = {"OMP_NUM_THREADS": "1", "LOCALHPO_DATA": str(place)}
+        environment |= {"PYTHONPATH": str(path)} if path else {}
         executor = ProcessExecutor()
         folder = tmp_path / "trials" / str(trial)
         job = Job(task, trial, config, seed=3, folder=folder, env=environment)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from media_tasks import check_reports, run_small, write_image
 from PIL import Image
+from task_reports import by_name, check_reports, write_image
 
 from localhpo import tasks
 from localhpo.trial import State
@@ -82,11 +83,11 @@ def test_whole_cities_are_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
-def test_a_trial(tmp_path: Path) -> None:
+def test_a_trial(run_task: Callable, tmp_path: Path) -> None:
     for city in ("aachen", "ulm"):
         write_city(tmp_path, "train", city, 4)
     write_city(tmp_path, "val", "lindau", 2)
-    outcome, reports = run_small("cityscapes-enet", CONFIG, tmp_path, tmp_path / "0")
+    outcome, reported = run_task("cityscapes-enet", tmp_path, "--small", **CONFIG)
     assert outcome.state is State.COMPLETE, outcome.failure
-    assert outcome.score == reports["val_iou"][-1]
-    check_reports(reports, "iou", epochs=2)
+    assert outcome.score == by_name(reported)["val_iou"][-1]
+    check_reports(reported, "iou", epochs=2)

@@ -5,6 +5,7 @@ Importing the libraries takes each trial some seconds.
 
 from __future__ import annotations
 
+import gzip
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -49,8 +50,17 @@ def make_graph(folder: Path, name: str) -> Path:
     return folder.parent
 
 
-def test_cora_learns(run_task: Callable, tmp_path: Path) -> None:
+def compress(file: Path) -> None:
+    file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+    file.unlink()
+
+
+def test_cora_learns_from_files_some_of_which_are_compressed(
+    run_task: Callable, tmp_path: Path
+) -> None:
     place = make_graph(tmp_path / "data" / "cora", "cora")
+    for part in ("allx", "graph", "test.index"):
+        compress(place / "cora" / f"ind.cora.{part}")
     outcome, reported = run_task("cora-gcn", place, "--small", **GCN)
     assert outcome.state is State.COMPLETE, outcome
     names = {"val_accuracy", "train_accuracy", "train_loss", "test_accuracy"}

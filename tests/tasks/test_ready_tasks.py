@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from localhpo import tasks
 from localhpo.errors import TaskError
-from localhpo.executor import Job, Outcome, ProcessExecutor, check_command
+from localhpo.executor import check_command
 from localhpo.space import Float, Int
 from localhpo.task import Task, load
-from localhpo.trial import Cause, Measurement, State, Value
+from localhpo.trial import Cause, State
 
+NAME = "breast-cancer-xgboost"
 QUICK = {
     "max_depth": 3,
     "learning_rate": 0.3,
@@ -31,30 +31,16 @@ QUICK = {
 
 @pytest.fixture
 def breast_cancer() -> Task:
-    return load(tasks.find("breast-cancer-xgboost"))
-
-
-def run(
-    task: Task, config: Mapping[str, Value], folder: Path, **env: str
-) -> tuple[Outcome, list[Measurement]]:
-    executor = ProcessExecutor()
-    environment = {"OMP_NUM_THREADS": "1", **env}
-    started = executor.start(Job(task, 0, config, seed=3, folder=folder, env=environment))
-    give_up = time.monotonic() + 120
-    while (outcome := started.outcome) is None:
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
-    executor.close()
-    return outcome, list(started.poll())
+    return load(tasks.find(NAME))
 
 
 def test_ready_tasks_are_found_by_name() -> None:
-    assert "breast-cancer-xgboost" in tasks.available()
+    assert NAME in tasks.available()
     for name in tasks.available():
         task = load(tasks.find(name))
         assert task.name == name
         assert task.background
-        check_command(task.command, task.space)
+        check_command(task.command, task)
         assert (task.folder / "train.py").is_file()
 
 
@@ -85,33 +71,33 @@ def test_the_space_is_that_of_the_agenthpo_paper(breast_cancer: Task) -> None:
     assert not breast_cancer.space.has_defaults
 
 
-def test_a_trial_reports_a_curve_and_can_be_repeated(breast_cancer: Task, tmp_path: Path) -> None:
+def test_a_trial_reports_a_curve_and_can_be_repeated(run_task: Callable, tmp_path: Path) -> None:
     pytest.importorskip("xgboost")
     pytest.importorskip("sklearn")
-    outcome, reported = run(breast_cancer, QUICK, tmp_path / "0")
+    outcome, reported = run_task(NAME, tmp_path, **QUICK)
     assert outcome.state is State.COMPLETE, outcome
     assert outcome.score is not None
     assert 0.9 < outcome.score < 1.0
     curve = [m.step for m in reported if m.name == "val_f1"]
     assert curve == [25, 50, 75, 100, 110]
     assert {m.name for m in reported} == {"val_f1", "val_logloss", "train_logloss"}
-    again, _ = run(breast_cancer, QUICK, tmp_path / "1")
+    again, _ = run_task(NAME, tmp_path, trial=1, **QUICK)
     assert again.score == outcome.score
 
 
-def test_trials_differ(breast_cancer: Task, tmp_path: Path) -> None:
+def test_trials_differ(run_task: Callable, tmp_path: Path) -> None:
     pytest.importorskip("xgboost")
     pytest.importorskip("sklearn")
-    slow, _ = run(breast_cancer, {**QUICK, "learning_rate": 0.001}, tmp_path / "0")
-    fast, _ = run(breast_cancer, QUICK, tmp_path / "1")
+    slow, _ = run_task(NAME, tmp_path, **{**QUICK, "learning_rate": 0.001})
+    fast, _ = run_task(NAME, tmp_path, trial=1, **QUICK)
     assert slow.score is not None
     assert fast.score is not None
     assert slow.score < fast.score
 
 
-def test_a_missing_library_is_told_with_the_command(breast_cancer: Task, tmp_path: Path) -> None:
+def test_a_missing_library_is_told_with_the_command(run_task: Callable, tmp_path: Path) -> None:
     (tmp_path / "xgboost.py").write_text("raise ImportError('No module named xgboost')\n")
-    outcome, _ = run(breast_cancer, QUICK, tmp_path / "0", PYTHONPATH=str(tmp_path))
+    outcome, _ = run_task(NAME, tmp_path, path=tmp_path, **QUICK)
     assert outcome.failure is not None
     assert outcome.failure.cause is Cause.EXIT_CODE
     assert "pip install 'localhpo[local]'" in outcome.failure.message

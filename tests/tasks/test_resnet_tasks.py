@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from media_tasks import REAL, Reports, check_reports, run_small, write_image
+from task_reports import by_name, check_reports, write_image
 
 from localhpo.executor import Outcome
-from localhpo.trial import State
+from localhpo.trial import Measurement, State
 
 pytestmark = [
     pytest.mark.slow,
@@ -41,16 +42,20 @@ OTHER = {
 }
 
 
-def run(
-    name: str, config: dict[str, object], data: Path, folder: Path, *words: str
-) -> tuple[Outcome, Reports]:
-    return run_small(name, config, data, folder, *words, PYTHONPATH=str(OPERATORS))  # type: ignore[arg-type]
+@pytest.fixture
+def run(run_task: Callable) -> Callable:
+    """Run a trial at `--small` size, with the operators that a CPU build of torch lacks."""
+
+    def small(name: str, place: Path, *words: str, **options: object) -> object:
+        return run_task(name, place, "--small", *words, path=OPERATORS, **options)
+
+    return small
 
 
-def check(outcome: Outcome, reports: Reports) -> None:
+def check(outcome: Outcome, reported: list[Measurement]) -> None:
     assert outcome.state is State.COMPLETE, outcome.failure
-    assert outcome.score == reports["val_accuracy"][-1]
-    check_reports(reports, "accuracy", epochs=2)
+    assert outcome.score == by_name(reported)["val_accuracy"][-1]
+    check_reports(reported, "accuracy", epochs=2)
 
 
 def write_binary(path: Path, per_class: int) -> None:
@@ -60,41 +65,39 @@ def write_binary(path: Path, per_class: int) -> None:
     path.write_bytes(np.concatenate([labels[:, None], pixels], axis=1).tobytes())
 
 
-def test_cifar10_in_the_binary_layout(tmp_path: Path) -> None:
+def test_cifar10_in_the_binary_layout(run: Callable, tmp_path: Path) -> None:
     folder = tmp_path / "cifar-10-batches-bin"
     folder.mkdir()
     for number in range(1, 6):
         write_binary(folder / f"data_batch_{number}.bin", 10)
     write_binary(folder / "test_batch.bin", 3)
-    check(*run("cifar10-resnet", CONFIG, tmp_path, tmp_path / "0"))
+    check(*run("cifar10-resnet", tmp_path, **CONFIG))
     (folder / "test_batch.bin").write_bytes(b"torn")
-    outcome, _ = run("cifar10-resnet", CONFIG, tmp_path, tmp_path / "1")
+    outcome, _ = run("cifar10-resnet", tmp_path, trial=1, **CONFIG)
     assert outcome.failure is not None
     assert "test_batch.bin must hold records of 3073 bytes" in outcome.failure.message
 
 
-def test_butterflies_as_on_kaggle(tmp_path: Path) -> None:
+def test_butterflies_as_on_kaggle(run: Callable, tmp_path: Path) -> None:
     rows = ["filename,label"]
     for number in range(40):
         write_image(tmp_path / f"train/Image_{number}.jpg", number)
         rows.append(f"Image_{number}.jpg,{('MONARCH', 'ADONIS')[number % 2]}")
     (tmp_path / "Training_set.csv").write_text("\n".join(rows) + "\n")
-    check(*run("butterfly-resnet", OTHER, tmp_path, tmp_path / "0"))
+    check(*run("butterfly-resnet", tmp_path, **OTHER))
 
 
-def test_butterflies_in_packed_class_folders(tmp_path: Path) -> None:
+def test_butterflies_in_packed_class_folders(run: Callable, tmp_path: Path) -> None:
     for number in range(40):
         write_image(tmp_path / f"leeds/{number % 2}/{number}.jpg", number)
     with tarfile.open(tmp_path / "leeds_butterfly_128.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "leeds", "leeds_butterfly_128")
-    check(*run("butterfly-resnet", CONFIG, tmp_path, tmp_path / "0", "--layout", "leeds"))
+    check(*run("butterfly-resnet", tmp_path, "--layout", "leeds", **CONFIG))
 
 
-@pytest.mark.skipif(not (REAL / "cifar10_jpeg").is_dir(), reason="the real files are not here")
-def test_cifar10_of_real_photographs(tmp_path: Path) -> None:
-    check(*run("cifar10-resnet", OTHER, REAL, tmp_path, "--layout", "jpeg"))
+def test_cifar10_of_real_photographs(run: Callable, public_data: Callable) -> None:
+    check(*run("cifar10-resnet", public_data("cifar10_jpeg"), "--layout", "jpeg", **OTHER))
 
 
-@pytest.mark.skipif(not (REAL / "leeds_butterfly").is_dir(), reason="the real files are not here")
-def test_butterflies_of_leeds(tmp_path: Path) -> None:
-    check(*run("butterfly-resnet", CONFIG, REAL, tmp_path, "--layout", "leeds"))
+def test_butterflies_of_leeds(run: Callable, public_data: Callable) -> None:
+    check(*run("butterfly-resnet", public_data("leeds_butterfly"), "--layout", "leeds", **CONFIG))

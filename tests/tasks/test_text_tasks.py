@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import random
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from media_tasks import REAL, check_reports, run_full, run_small
+from task_reports import by_name, check_reports
 
 from localhpo import tasks
 from localhpo.tasks.data import find_weights
@@ -31,7 +32,6 @@ T5 = {
     "batch_size": 16,
     "weight_decay": 1e-2,
 }
-REAL_FILES = pytest.mark.skipif(not (REAL / "sst2").is_dir(), reason="the real files are not here")
 
 
 def module(name: str) -> ModuleType:
@@ -59,13 +59,14 @@ def write_sst2(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_trial_of_sst2_learns(tmp_path: Path) -> None:
+def test_a_trial_of_sst2_learns(run_task: Callable, tmp_path: Path) -> None:
     write_sst2(tmp_path / "SST-2")
     config = {**DISTILBERT, "epochs": 4}
-    outcome, reports = run_small("sst2-distilbert", config, tmp_path, tmp_path / "0")
+    outcome, reported = run_task("sst2-distilbert", tmp_path, "--small", **config)
     assert outcome.state is State.COMPLETE, outcome.failure
+    check_reports(reported, "accuracy", epochs=4)
+    reports = by_name(reported)
     assert outcome.score == reports["val_accuracy"][-1]
-    check_reports(reports, "accuracy", epochs=4)
     assert reports["train_loss"][-1] < reports["train_loss"][0]
 
 
@@ -78,24 +79,24 @@ def test_ecommerce_texts_are_kept_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_trial_of_ecommerce(tmp_path: Path) -> None:
+def test_a_trial_of_ecommerce(run_task: Callable, tmp_path: Path) -> None:
     names = ("Books", "Clothing & Accessories", "Electronics", "Household")
     rows = [f'{names[n % 4]},"thing {n}, for the {names[n % 4]}"' for n in range(80)]
     (tmp_path / "ecommerceDataset.csv").write_text("\n".join(rows) + "\n")
-    outcome, reports = run_small("ecommerce-distilbert", DISTILBERT, tmp_path, tmp_path / "0")
+    outcome, reported = run_task("ecommerce-distilbert", tmp_path, "--small", **DISTILBERT)
     assert outcome.state is State.COMPLETE, outcome.failure
-    check_reports(reports, "accuracy", epochs=2)
+    check_reports(reported, "accuracy", epochs=2)
 
 
 @pytest.mark.slow
-def test_a_trial_of_opus_books(tmp_path: Path) -> None:
+def test_a_trial_of_opus_books(run_task: Callable, tmp_path: Path) -> None:
     for language, words in (("en", "the old house"), ("fr", "la vieille maison")):
         lines = [f"{words} {number}" for number in range(60)]
         (tmp_path / f"Books.en-fr.{language}").write_text("\n".join(lines) + "\n")
-    outcome, reports = run_small("opus-t5", T5, tmp_path, tmp_path / "0")
+    outcome, reported = run_task("opus-t5", tmp_path, "--small", **T5)
     assert outcome.state is State.COMPLETE, outcome.failure
-    assert outcome.score == reports["val_bleu"][-1]
-    check_reports(reports, "bleu", epochs=1)
+    assert outcome.score == by_name(reported)["val_bleu"][-1]
+    check_reports(reported, "bleu", epochs=1)
 
 
 def test_files_that_are_not_parallel_are_refused(tmp_path: Path) -> None:
@@ -107,24 +108,23 @@ def test_files_that_are_not_parallel_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@REAL_FILES
-def test_sst2_of_the_real_files(tmp_path: Path) -> None:
+def test_sst2_of_the_real_files(run_task: Callable, public_data: Callable) -> None:
     config = {**DISTILBERT, "epochs": 1}
-    outcome, reports = run_small("sst2-distilbert", config, REAL, tmp_path)
+    outcome, reported = run_task("sst2-distilbert", public_data("sst2"), "--small", **config)
     assert outcome.state is State.COMPLETE, outcome.failure
-    check_reports(reports, "accuracy", epochs=1)
+    check_reports(reported, "accuracy", epochs=1)
 
 
 @pytest.mark.slow
-@REAL_FILES
-def test_opus_t5_on_captions(tmp_path: Path) -> None:
-    outcome, reports = run_small("opus-t5", T5, REAL, tmp_path, "--corpus", "multi30k")
+def test_opus_t5_on_captions(run_task: Callable, public_data: Callable) -> None:
+    place = public_data("multi30k_en_fr")
+    outcome, reported = run_task("opus-t5", place, "--small", "--corpus", "multi30k", **T5)
     assert outcome.state is State.COMPLETE, outcome.failure
-    check_reports(reports, "bleu", epochs=1)
+    check_reports(reported, "bleu", epochs=1)
 
 
 @pytest.mark.slow
-def test_pretrained_weights_are_read_from_a_folder(tmp_path: Path) -> None:
+def test_pretrained_weights_are_read_from_a_folder(run_task: Callable, tmp_path: Path) -> None:
     """A folder as publishers ship it, of a tiny model, stands in for DistilBERT's."""
     from transformers import DistilBertConfig, DistilBertForMaskedLM
 
@@ -137,9 +137,9 @@ def test_pretrained_weights_are_read_from_a_folder(tmp_path: Path) -> None:
     for saved in (network, tokenizer):
         saved.save_pretrained(tmp_path / "distilbert-base-uncased")
     config = {**DISTILBERT, "epochs": 1}
-    outcome, reports = run_full("sst2-distilbert", config, tmp_path, tmp_path / "0")
+    outcome, reported = run_task("sst2-distilbert", tmp_path, **config)
     assert outcome.state is State.COMPLETE, outcome.failure
-    check_reports(reports, "accuracy", epochs=1)
+    check_reports(reported, "accuracy", epochs=1)
     (tmp_path / "distilbert-base-uncased/model.safetensors").unlink()
     with pytest.raises(SystemExit, match=r"model\.safetensors"):
         find_weights(str(tasks.find("sst2-distilbert")), str(tmp_path))

@@ -44,7 +44,8 @@ def parse_arguments():
 
 def load_graph(arguments, device):
     """Return the graph; its features are sparse: one in eighty is not zero."""
-    graph = read_planetoid_data(str(data.find(__file__, arguments.data)), "cora")
+    with data.uncompressed(__file__, arguments.data) as folder:
+        graph = read_planetoid_data(str(folder), "cora")
     graph = NormalizeFeatures()(graph)
     graph.x = graph.x.to_sparse_coo().coalesce()
     return graph.to(device)

@@ -72,7 +72,8 @@ def parse_arguments():
 def load_graph(arguments):
     """Return the whole graph: features, and each edge in both directions."""
     if arguments.dataset == "pubmed":
-        graph = read_planetoid_data(str(data.find(__file__, arguments.data)), "pubmed")
+        with data.uncompressed(__file__, arguments.data) as folder:
+            graph = read_planetoid_data(str(folder), "pubmed")
         return Data(x=graph.x, edge_index=graph.edge_index)
     folder = data.find(__file__, arguments.data, instead=arguments.dataset)
     with data.open_binary(folder, ARRAYS[arguments.dataset]) as file, np.load(file) as arrays:
