@@ -18,17 +18,17 @@ _MB = 2**20
 
 
 def find_tenant(creator: Creator, inventory: Inventory) -> Tenant | None:
-    """Return the server that a Creator's model runs in, while it is ours to put to rest.
+    """Return the server that a Creator's model runs in, whoever of our studies started it.
 
-    None for a model in this process, for a server that another study or the user started (what
-    it holds is foreign memory), and where nobody can measure what it holds.
+    None for a model in this process, for a server that the user started (what it holds is
+    foreign memory), and where nobody can measure what it holds.
 
     Args:
         creator: As it was opened: its server runs.
         inventory: What trials may use.
     """
-    server: ManagedServer | None = getattr(creator, "server", None)
-    if server is None or not server.owned or server.pid is None:
+    server = _server(creator)
+    if server is None or server.pid is None:
         return None
     gpu = None if server.on_cpu else _first_gpu(server, inventory)
     if gpu is None:
@@ -46,6 +46,16 @@ def find_tenant(creator: Creator, inventory: Inventory) -> Tenant | None:
         weights_mb=server.weight_bytes / _MB,
         host_free_mb=footprint.host_free_mb,
     )  # fmt: skip
+
+
+def server_pid(creator: Creator) -> int | None:
+    """Return the process of the server that a Creator's model runs in now; None without one."""
+    server = _server(creator)
+    return None if server is None else server.pid
+
+
+def _server(creator: Creator) -> ManagedServer | None:
+    return getattr(creator, "server", None)
 
 
 def _first_gpu(server: ManagedServer, inventory: Inventory) -> str | None:

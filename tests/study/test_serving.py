@@ -70,9 +70,12 @@ def test_a_server_that_cannot_sleep_can_stop(server: RestingServer) -> None:
     assert tenant.rests == {"stop"}
 
 
-def test_the_server_of_another_study_is_left_alone(server: RestingServer) -> None:
-    server.owned = False
-    assert find_tenant(creator(server), HOST) is None
+def test_a_server_that_another_study_uses_too_is_counted(server: RestingServer) -> None:
+    server.shared = True
+    tenant = find_tenant(creator(server), HOST)
+    assert tenant is not None
+    assert tenant.shared
+    assert 114 < tenant.holds.memory_mb < 250
 
 
 def test_a_server_that_does_not_run_holds_nothing_to_share() -> None:
