@@ -360,7 +360,7 @@ def _why_in_vain(chosen: Sharing, tenant: Tenant | None) -> str | None:
     if tenant is None:
         return "no server of a model runs that this study may put to rest and can measure"
     if chosen == "cpu" and tenant.holds.gpus:
-        return f"the model's server is on device {tenant.holds.gpus[0]}"
+        return f"the model's server is on device {', '.join(tenant.holds.gpus)}"
     if chosen == "device" and not tenant.holds.gpus:
         return "the model's server is in host memory"
     return None

@@ -29,7 +29,7 @@ class Tenant(Protocol):
 
     @property
     def holds(self) -> Assignment:
-        """What it holds while it is awake: of the host, or of one device."""
+        """What it holds while it is awake: of the host, or of devices, as much of each."""
         ...
 
     @property

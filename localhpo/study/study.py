@@ -385,7 +385,7 @@ class Study:
             ],
             spent=Spent.from_data([event.data for event in self.events]),
             inbox=lambda: session.letters(self._live),
-            tenant=find_tenant(creator, hardware.inventory),
+            tenant=find_tenant(creator, hardware.inventory, self.task),
             machine=machine,
         )
 
