@@ -37,7 +37,7 @@ class RestingServer:
         self.sleeping = False
         self.orders: list[str] = []
         """All that it was told, in order."""
-        self.owned = True
+        self.shared = False
         self.on_cpu = True
         self.can_sleep = True
         self.weight_bytes = HELD_BYTES

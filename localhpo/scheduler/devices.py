@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import psutil
 
-from localhpo.scheduler import nvml, simulated
+from localhpo.scheduler import machine, nvml, simulated
 from localhpo.scheduler.nvml import Reading
 from localhpo.scheduler.placement import Gpu, Inventory
 
@@ -107,9 +107,15 @@ def _gpu(id: str, reading: Reading, ours: frozenset[int]) -> Gpu:
 
 
 def _our_processes() -> frozenset[int]:
-    """Return the numbers of this process and of all it has started."""
-    own = psutil.Process()
-    return frozenset([own.pid, *(child.pid for child in own.children(recursive=True))])
+    """Return the numbers of this process, of this user's studies, and of all they have started.
+
+    What studies hold is counted as they claim it: see `machine`.
+    """
+    found = {os.getpid(), *machine.processes()}
+    for pid in list(found):
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+            found.update(child.pid for child in psutil.Process(pid).children(recursive=True))
+    return frozenset(found)
 
 
 def _ids(visible: str) -> list[str]:

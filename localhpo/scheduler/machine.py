@@ -3,7 +3,8 @@
 Every running study has an entry in a file of the user's runtime folder, which is read and
 written under a lock of the kernel: what its trials and its server hold, what it waits for, how
 much it has used. Entries of processes that are gone (by process id and start time) are dropped
-by whoever reads the file next, so a study that was killed holds nothing.
+by whoever reads the file next, so a study that was killed holds nothing. A server of a model that
+several studies use is held by each of them, and counts once.
 
 Turns: of the studies that wait, the one that has used the least goes first. Use is the time that
 a study held its dominant share, the larger of its shares of the CPUs and of the devices, divided
@@ -35,6 +36,8 @@ from localhpo.errors import LocalHPOError
 from localhpo.scheduler import placement
 from localhpo.scheduler.placement import Assignment, Inventory, Need
 from localhpo.task import Resources
+
+_FILE = "machine.json"
 
 SERVER = "server"
 """The key of what the model's server holds."""
@@ -69,6 +72,8 @@ class Entry:
     waits_since: float = 0.0
     seen: float = 0.0
     """When it last asked."""
+    server: int | None = None
+    """The process of the model's server that it uses."""
 
 
 def default_folder() -> Path:
@@ -87,6 +92,7 @@ class Machine:
         inventory: What there is.
         priority: Twice as much is twice the turns.
         folder: Of the ledger.
+        server: Tells the process of the model's server, which other studies may use too.
         now: Tells the time, in seconds since the epoch.
 
     Raises:
@@ -100,10 +106,12 @@ class Machine:
         *,
         priority: float = 1.0,
         folder: Path | None = None,
+        server: Callable[[], int | None] = lambda: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._inventory = inventory
         self._now = now
+        self._server = server
         self._folder = folder or default_folder()
         _make_private(self._folder)
         self._me = (os.getpid(), study)
@@ -116,8 +124,8 @@ class Machine:
 
     @property
     def others(self) -> list[Assignment]:
-        """What other studies hold now."""
-        return _held(self._others(_read(self._path)))
+        """What other studies hold now, without the server that is this one's too."""
+        return self._beside(_read(self._path))
 
     @property
     def entries(self) -> list[Entry]:
@@ -135,8 +143,7 @@ class Machine:
             take: From what others hold to what to hold.
         """
         with self._locked() as entries:
-            others = self._others(entries)
-            taken = take(_held(others))
+            taken = take(self._beside(entries))
             if taken is not None and key != SERVER and self._gives_way(entries):
                 taken = None
             now = self._now()
@@ -209,7 +216,7 @@ class Machine:
 
     @property
     def _path(self) -> Path:
-        return self._folder / "machine.json"
+        return self._folder / _FILE
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[list[Entry]]:
@@ -223,19 +230,36 @@ class Machine:
     def _mine(self, entries: Sequence[Entry]) -> Entry:
         for entry in entries:
             if (entry.pid, entry.study) == self._me:
-                return entry
+                return dataclasses.replace(entry, server=self._server())
         # The folder was emptied under a running study: it begins anew.
         return Entry(os.getpid(), _started(os.getpid()), self._me[1])
 
     def _others(self, entries: Sequence[Entry]) -> list[Entry]:
         return [entry for entry in entries if (entry.pid, entry.study) != self._me]
 
+    def _beside(self, entries: Sequence[Entry]) -> list[Assignment]:
+        return _held(self._others(entries), self._server())
+
     def _put(self, entries: list[Entry], me: Entry) -> None:
         entries[:] = [*self._others(entries), me]
 
 
-def _held(entries: Sequence[Entry]) -> list[Assignment]:
-    return [claim for entry in entries for claim in entry.claims.values()]
+def processes(folder: Path | None = None) -> frozenset[int]:
+    """Return the processes of the running studies and of their servers, whose claims are noted."""
+    entries = _read((folder or default_folder()) / _FILE)
+    return frozenset(pid for entry in entries for pid in (entry.pid, entry.server) if pid)
+
+
+def _held(entries: Sequence[Entry], counted: int | None = None) -> list[Assignment]:
+    """Return what studies hold: a server that several use once, one that is counted not at all."""
+    held: list[Assignment] = []
+    seen = {counted}
+    for entry in entries:
+        for key, claim in entry.claims.items():
+            if key != SERVER or entry.server is None or entry.server not in seen:
+                held.append(claim)
+        seen.add(entry.server)
+    return held
 
 
 def _make_private(folder: Path) -> None:

@@ -108,7 +108,7 @@ class Tenancy:
     @property
     def least(self) -> Assignment:
         """What it holds at the least, while a trial runs that needs all there is."""
-        ways = self._ways
+        ways = self._ways_now
         if self._resources.sharing in ("resident", "device", "cpu") or not ways:
             return self._tenant.holds
         return self._resting("sleep" if "sleep" in ways else "stop")
@@ -156,7 +156,7 @@ class Tenancy:
         """
         awake = self._tenant.holds
         home = dataclasses.replace(awake, gpu_share=1.0)
-        ways = self._ways
+        ways = self._ways_now
         able = [need for need in needs if self._count(need, (), self.least_ever)] or [Need()]
 
         def at_once(server: Assignment) -> list[int]:
@@ -223,6 +223,8 @@ class Tenancy:
             others: What other studies hold.
             is_last: Whether the server will not be asked again.
         """
+        if self._tenant.shared:
+            return self._leave_for(need)
         sharing_mode = self._resources.sharing
         by_mode = self.mode in ("sleep", "stop")
         forced = sharing_mode == "auto" and not self._count(need, (), self._tenant.holds)
@@ -237,6 +239,15 @@ class Tenancy:
             if placement.place(self._resources, self._inventory, held, need=need, others=beside):
                 return way
         return None
+
+    def _leave_for(self, need: Need) -> Rest | None:
+        """Leave a server that others use to them, for a trial that cannot run beside it.
+
+        It may rest once they are alone; else two studies could wait for each other for ever.
+        """
+        may = self._resources.sharing in ("auto", "sleep", "stop") and "stop" in self._tenant.rests
+        fits = self._count(need, (), self._tenant.holds)
+        return "stop" if may and self.awake and not fits else None
 
     def rest(self, way: Rest) -> None:
         """Make room; for the worker."""
@@ -263,6 +274,11 @@ class Tenancy:
         if chosen == "stop" or (chosen == "sleep" and "sleep" not in ways):
             return ways & {"stop"}
         return ways & {"sleep"} if chosen == "sleep" else ways
+
+    @property
+    def _ways_now(self) -> frozenset[Rest]:
+        """Those that make room now: none while another study uses the server."""
+        return frozenset() if self._tenant.shared else self._ways
 
     def _count(self, need: Need, others: Sequence[Assignment], server: Assignment) -> int:
         """Return how many trials fit; the same question comes at every turn."""
@@ -344,7 +360,7 @@ def _why_in_vain(chosen: Sharing, tenant: Tenant | None) -> str | None:
     if tenant is None:
         return "no server of a model runs that this study may put to rest and can measure"
     if chosen == "cpu" and tenant.holds.gpus:
-        return f"the model's server is on device {tenant.holds.gpus[0]}"
+        return f"the model's server is on device {', '.join(tenant.holds.gpus)}"
     if chosen == "device" and not tenant.holds.gpus:
         return "the model's server is in host memory"
     return None

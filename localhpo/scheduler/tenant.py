@@ -29,12 +29,17 @@ class Tenant(Protocol):
 
     @property
     def holds(self) -> Assignment:
-        """What it holds while it is awake: of the host, or of one device."""
+        """What it holds while it is awake: of the host, or of devices, as much of each."""
         ...
 
     @property
     def rests(self) -> frozenset[Rest]:
         """The ways in which it can make room."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether another study uses it now: to stop it is then to leave it to the other."""
         ...
 
     def wake(self) -> None:
@@ -81,6 +86,11 @@ class InProcess:
         """There is no way."""
         return frozenset()
 
+    @property
+    def shared(self) -> bool:
+        """It is this process's own."""
+        return False
+
     def wake(self) -> None:
         """It is awake."""
 
@@ -110,12 +120,17 @@ class Server(Protocol):
         """Whether it was put to sleep."""
         ...
 
+    @property
+    def shared(self) -> bool:
+        """Whether another process uses it too."""
+        ...
+
     def start(self) -> None:
         """Start it, and wait until it is ready."""
         ...
 
     def stop(self) -> None:
-        """End it; nothing of it is left."""
+        """End it; nothing of it is left, unless another process uses it."""
         ...
 
     def sleep(self, level: int) -> None:
@@ -161,6 +176,11 @@ class Managed:
     def rests(self) -> frozenset[Rest]:
         """It can stop; some can sleep."""
         return frozenset({"sleep", "stop"} if self._can_sleep else {"stop"})
+
+    @property
+    def shared(self) -> bool:
+        """As the server says."""
+        return self._server.shared
 
     @property
     def level(self) -> int:
@@ -232,6 +252,11 @@ class Simulated:
     def rests(self) -> frozenset[Rest]:
         """It can stop; some can sleep."""
         return frozenset({"sleep", "stop"} if self._can_sleep else {"stop"})
+
+    @property
+    def shared(self) -> bool:
+        """It is one study's own."""
+        return False
 
     def wake(self) -> None:
         """Let the time pass that it takes."""

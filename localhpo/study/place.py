@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from localhpo.errors import TaskError
 from localhpo.executor import (
@@ -43,17 +43,20 @@ def find_place(task: Task, executor: Executor | None = None) -> tuple[Executor, 
         raise
 
 
-def find_machine(task: Task, key: str, inventory: Inventory) -> Machine | None:
+def find_machine(
+    task: Task, key: str, inventory: Inventory, server: Callable[[], int | None]
+) -> Machine | None:
     """Return what keeps the studies of this machine apart; None where trials run elsewhere.
 
     Args:
         task: what is to be run.
         key: name of the study.
         inventory: what there is.
+        server: tells the process of the model's server.
     """
     if task.resources.executor == "ray":  # which has a ledger of its own
         return None
-    return Machine(key, inventory, priority=task.resources.priority)
+    return Machine(key, inventory, priority=task.resources.priority, server=server)
 
 
 def check_script(task: Task) -> None:

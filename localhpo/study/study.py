@@ -36,7 +36,7 @@ from localhpo.study.identity import check_same
 from localhpo.study.inbox import Inbox
 from localhpo.study.pasts import open_remembering
 from localhpo.study.place import check_ready, find_machine, find_place
-from localhpo.study.serving import find_tenant
+from localhpo.study.serving import find_tenant, server_pid
 from localhpo.study.session import Session, check_task, naming_file, new_config, task_of
 from localhpo.study.signals import on_signal
 from localhpo.study.told import outcome
@@ -179,9 +179,9 @@ class Study:
                 return self._check_good(self.trials)
             if self._executor is None:
                 check_ready(self.task)
-            self._creator()
+            server = partial(server_pid, self._creator())
             session = self._begin()
-            machine = find_machine(self.task, self.key, inventory)
+            machine = find_machine(self.task, self.key, inventory, server)
             with contextlib.closing(machine) if machine else contextlib.nullcontext():
                 self._loop = self._make_loop(
                     session, executor, hardware, machine, observers, callbacks
@@ -385,7 +385,7 @@ class Study:
             ],
             spent=Spent.from_data([event.data for event in self.events]),
             inbox=lambda: session.letters(self._live),
-            tenant=find_tenant(creator, hardware.inventory),
+            tenant=find_tenant(creator, hardware.inventory, self.task),
             machine=machine,
         )
 

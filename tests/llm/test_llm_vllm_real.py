@@ -11,7 +11,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,44 @@ def test_the_main_job_runs_on_a_server_of_its_own_and_ends_it(tmp_path: Path) ->
     assert "/v1/completions" in log.read_text()
     assert not (log.parent / "server.json").exists()
     assert json.loads((log.parent / "result.json").read_text())["verdict"] == "stopped"
+
+
+def test_two_runs_share_a_server_that_outlives_the_first(tmp_path: Path) -> None:
+    skip_without_vllm()
+    ledger = tmp_path / "run" / "localhpo" / "machine.json"
+
+    def start(home: str, trials: int) -> subprocess.Popen[str]:
+        options = ["--trials", str(trials), "--backend", "vllm", "--creator", "agent", "--json"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "localhpo", "run", "breast-cancer-xgboost", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "LOCALHPO_HOME": str(tmp_path / home)},
+        )
+
+    def servers() -> list[int]:
+        return [row["server"] for row in json.loads(ledger.read_text()) if row["server"]]
+
+    with start("first", 1_000) as first:
+        wait_until(lambda: ledger.exists() and len(servers()) == 1, first)
+        with start("second", 3) as second:
+            wait_until(lambda: len(servers()) == 2, second)
+            (pid,) = set(servers())
+            of_server = psutil.Process(pid).children(recursive=True)
+            first.kill()
+            said, _ = second.communicate(timeout=600)
+    assert second.returncode == 0
+    assert [trial["state"] for trial in json.loads(said)["trials"]] == ["complete"] * 3
+    assert len(list((tmp_path / "run").rglob("server.log"))) == 1
+    assert len(of_server) > 1  # server and engine
+    assert not psutil.wait_procs(of_server, timeout=10)[1]
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    give_up = time.monotonic() + 900
+    while not condition():
+        assert process.poll() is None, "the run has ended"
+        assert time.monotonic() < give_up, "what was waited for does not come"
+        time.sleep(0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,12 +12,16 @@ import pytest
 from nvml_stand_in import Device, stand_in
 from resting_server import RestingServer, running
 
-from localhpo.llm.vllm import Settings
-from localhpo.scheduler.placement import Gpu, Inventory
+from localhpo.scheduler import placement
+from localhpo.scheduler.placement import Gpu, Inventory, Need
+from localhpo.scheduler.tenant import Tenant
+from localhpo.space import Float, Space
 from localhpo.study.serving import find_tenant
+from localhpo.task import CreatorSettings, Resources, Sharing, Task
 
 HOST = Inventory(cpus=2, memory_mb=1_000)
-TWO_GPUS = Inventory(cpus=2, gpus=(Gpu("0", memory_mb=24_000), Gpu("1", memory_mb=24_000)))
+THREE_GPUS = Inventory(cpus=9, gpus=tuple(Gpu(str(i), memory_mb=24_000) for i in range(3)))
+TASK = Task("task", (), "loss", "minimize", Space([Float("x", 0.0, 1.0)]))
 
 
 @pytest.fixture
@@ -29,15 +34,23 @@ def creator(server: object) -> Any:
     return SimpleNamespace(server=server)
 
 
+def tenant_of(
+    server: object,
+    inventory: Inventory = HOST,
+    sharing: Sharing = "auto",
+    backend: str = "vllm",
+) -> Tenant | None:
+    creator_settings = CreatorSettings(backend=backend)
+    task = replace(TASK, creator=creator_settings, resources=Resources(sharing=sharing))
+    return find_tenant(creator(server), inventory, task)
+
+
 @pytest.fixture
 def devices(server: RestingServer, monkeypatch: pytest.MonkeyPatch) -> list[Device]:
-    """Two devices as NVIDIA's library tells them; the server holds memory of both."""
+    """Three devices as NVIDIA's library tells them; the server holds memory of the second."""
     server.on_cpu = False
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    found = [
-        Device(uuid="GPU-0", processes={server.pid or 0: 6_000}),
-        Device(uuid="GPU-1", processes={server.pid or 0: 7_000, 4_000_000: 900}),
-    ]
+    found = [Device(uuid=f"GPU-{i}", processes={4_000_000: 900}) for i in range(3)]
+    found[1].processes = {server.pid or 0: 6_000, 4_000_000: 900}
     monkeypatch.setitem(sys.modules, "pynvml", stand_in(found))
     return found
 
@@ -45,7 +58,7 @@ def devices(server: RestingServer, monkeypatch: pytest.MonkeyPatch) -> list[Devi
 def test_a_server_on_cpus_holds_what_its_process_holds_and_can_be_put_to_rest(
     server: RestingServer,
 ) -> None:
-    tenant = find_tenant(creator(server), HOST)
+    tenant = tenant_of(server)
     assert tenant is not None
     assert tenant.holds.gpus == ()
     assert 114 < tenant.holds.memory_mb < 250
@@ -58,56 +71,76 @@ def test_a_server_on_cpus_holds_what_its_process_holds_and_can_be_put_to_rest(
 
 
 def test_a_server_on_cpus_is_not_counted_on_a_device(server: RestingServer) -> None:
-    tenant = find_tenant(creator(server), TWO_GPUS)
+    tenant = tenant_of(server, THREE_GPUS)
     assert tenant is not None
     assert (tenant.holds.gpus, tenant.holds.gpu_memory_mb) == ((), 0.0)
 
 
 def test_a_server_that_cannot_sleep_can_stop(server: RestingServer) -> None:
     server.can_sleep = False
-    tenant = find_tenant(creator(server), HOST)
+    tenant = tenant_of(server)
     assert tenant is not None
     assert tenant.rests == {"stop"}
 
 
-def test_the_server_of_another_study_is_left_alone(server: RestingServer) -> None:
-    server.owned = False
-    assert find_tenant(creator(server), HOST) is None
+def test_a_server_that_another_study_uses_too_is_counted(server: RestingServer) -> None:
+    server.shared = True
+    tenant = tenant_of(server)
+    assert tenant is not None
+    assert tenant.shared
+    assert 114 < tenant.holds.memory_mb < 250
 
 
 def test_a_server_that_does_not_run_holds_nothing_to_share() -> None:
-    assert find_tenant(creator(RestingServer()), HOST) is None
+    assert tenant_of(RestingServer()) is None
 
 
 def test_a_creator_without_a_server_shares_nothing() -> None:
-    assert find_tenant(creator(None), HOST) is None
+    assert tenant_of(None) is None
+    assert tenant_of(None, sharing="cpu", backend="openai") is None
     model_free: Any = SimpleNamespace()
-    assert find_tenant(model_free, HOST) is None
+    task = replace(TASK, resources=Resources(sharing="cpu"))
+    assert find_tenant(model_free, HOST, task) is None
+
+
+def test_a_model_kept_in_host_memory_needs_no_room_of_the_trials() -> None:
+    tenant = tenant_of(None, THREE_GPUS, sharing="cpu", backend="transformers")
+    assert tenant is not None
+    assert (tenant.holds.gpus, tenant.holds.memory_mb, tenant.rests) == ((), 0.0, frozenset())
 
 
 @pytest.mark.usefixtures("devices")
-@pytest.mark.parametrize(
-    ("given", "visible", "gpu", "held_mb"),
-    [
-        ((), None, "0", 6_000),
-        (("1",), None, "1", 7_000),
-        (("1",), "0", "1", 7_000),  # what it was given comes first
-        ((), "1", "1", 7_000),
-        ((), "", "0", 6_000),
-    ],
-)
-def test_a_server_on_a_device_holds_what_the_driver_says(
-    server: RestingServer, monkeypatch: pytest.MonkeyPatch,
-    given: tuple[str, ...], visible: str | None, gpu: str, held_mb: float,
-) -> None:  # fmt: skip
-    server.settings = Settings(gpus=given)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    tenant = find_tenant(creator(server), TWO_GPUS)
+def test_a_server_on_a_device_holds_what_the_driver_says(server: RestingServer) -> None:
+    tenant = tenant_of(server, THREE_GPUS)
     assert tenant is not None
-    assert (tenant.holds.gpus, tenant.holds.gpu_memory_mb) == ((gpu,), held_mb)
+    assert (tenant.holds.gpus, tenant.holds.gpu_memory_mb) == (("1",), 6_000)
     assert tenant.holds.memory_mb == 0.0
-    assert tenant.used_mb() == held_mb
+    assert tenant.used_mb() == 6_000
+
+
+def test_a_server_on_several_devices_holds_all_of_them(
+    server: RestingServer, devices: list[Device]
+) -> None:
+    devices[2].processes = {server.pid or 0: 7_000}
+    tenant = tenant_of(server, THREE_GPUS)
+    assert tenant is not None
+    assert (tenant.holds.gpus, tenant.holds.gpu_memory_mb) == (("1", "2"), 7_000)
+    assert tenant.used_mb() == 7_000
+    devices[2].processes = {server.pid or 0: 500}  # it sleeps: what is left of most
+    devices[1].processes = {server.pid or 0: 700}
+    assert tenant.used_mb() == 700
+
+
+def test_trials_have_what_a_server_leaves_of_each_of_its_devices(
+    server: RestingServer, devices: list[Device]
+) -> None:
+    devices[2].processes = {server.pid or 0: 6_000}
+    tenant = tenant_of(server, THREE_GPUS)
+    assert tenant is not None
+    resources = Resources(parallel=9, gpus=1)
+    for need_mb, slots in ((18_000, 3), (18_001, 1), (24_001, 0)):
+        need = Need(gpu_memory_mb={gpu.id: need_mb for gpu in THREE_GPUS.gpus})
+        assert placement.slots(resources, THREE_GPUS, need=need, others=[tenant.holds]) == slots
 
 
 @pytest.mark.parametrize(
@@ -122,12 +155,12 @@ def test_what_nobody_can_measure_is_not_shared(
     server: RestingServer, devices: list[Device], processes: dict[Any, float | None]
 ) -> None:
     named = {server.pid if key == "server" else key: mb for key, mb in processes.items()}
-    devices[0].processes = named
-    assert find_tenant(creator(server), TWO_GPUS) is None
+    devices[1].processes = named
+    assert tenant_of(server, THREE_GPUS) is None
 
 
 def test_without_a_driver_nothing_is_shared_on_a_device(
     server: RestingServer, devices: list[Device], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", stand_in(devices, driver_missing=True))
-    assert find_tenant(creator(server), TWO_GPUS) is None
+    assert tenant_of(server, THREE_GPUS) is None

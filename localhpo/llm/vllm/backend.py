@@ -43,7 +43,7 @@ class VllmBackend:
 
         Args:
             server: Of the model.
-            owned: Whether `close` stops it.
+            owned: Whether `close` lets go of it: it ends then, unless others use it.
 
         Raises:
             BackendError: it does not start.
@@ -120,11 +120,11 @@ class VllmBackend:
             adapter = adapters.shelve(folder, self.server.shelf, max_rank=rank)
             self._live(lambda: self._load(adapter))
             self._adapter = adapter
-        if before is not None and before != self._adapter:
+        if before is not None and before != self._adapter and not self.server.shared:
             self._live(lambda: self._unload(before))
 
     def close(self) -> None:
-        """Stop the server, where it is this backend's own."""
+        """Let go of the server, where it is this backend's to do so."""
         if self._closed:
             return
         self._closed = True

@@ -1,7 +1,8 @@
-"""The server's process, which ends with whoever started it, and what its log says of its end.
+"""The server's process, which ends with its last user, and what its log says of its end.
 
 It runs below the supervisor that trials run below: that one ends it, and all that it has started,
-when this process is gone, however sudden; keeps its log to a size; and measures its memory.
+once nobody holds a lease (see `localhpo.llm.vllm.lease`); keeps its log to a size; and measures
+its memory. It is no matter who of them has started it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from localhpo.errors import BackendError
+from localhpo.llm.vllm import lease
 
 LOG = "server.log"
+RESULT = "result.json"
 LOG_LIMIT_MB = 16.0
 GRACE_S = 10.0
 """From being asked to end to being killed."""
@@ -34,8 +37,12 @@ _CONSEQUENCE = ("Engine core initialization failed", "See root cause above", "En
 """What is raised because of an error that stands further above."""
 
 
+_left: list[subprocess.Popen[bytes]] = []
+"""Started here, and used by others yet: looked after, so that none stays undead when it ends."""
+
+
 class Process:
-    """A program below a supervisor, from its start to `end`.
+    """A program below a supervisor, which ends once nobody holds a lease.
 
     Attributes:
         log: What it prints, on both of its streams.
@@ -49,13 +56,13 @@ class Process:
         *,
         keep_open: Sequence[int] = (),
     ) -> None:
-        """Start it.
+        """Start it; the caller holds a lease on the folder.
 
         Args:
             argv: The program and its arguments.
             environment: Variables that it gets besides those of this process.
-            folder: An empty one of its own: it runs there, and its log lies there.
-            keep_open: File descriptors that stay open as long as anything of it runs.
+            folder: One of its own: it runs there, and its log lies there.
+            keep_open: File descriptors that stay open for as long as it runs.
 
         Raises:
             BackendError: the folder cannot be written, or no process be started.
@@ -63,35 +70,24 @@ class Process:
         from localhpo.executor.supervisor import __file__ as supervisor
 
         self.log = folder / LOG
-        self._result = folder / "result.json"
-        orders = {
-            "argv": list(argv),
-            "cwd": str(folder),
-            "stdout": str(self.log),
-            "stderr": str(self.log),
-            "result": str(self._result),
-            "timeout_s": None,
-            "grace_s": GRACE_S,
-            "memory_mb": None,
-            "log_limit_mb": LOG_LIMIT_MB,
-            "parent": os.getpid(),
-        }
+        _left[:] = [process for process in _left if process.poll() is None]
         try:
             if self.log.exists():  # it may say why the one before has crashed
                 self.log.replace(self.log.with_suffix(".previous.log"))
-            self._result.unlink(missing_ok=True)
-            (folder / "job.json").write_text(json.dumps(orders, indent=2) + "\n")
-            self._supervisor = subprocess.Popen(
-                [sys.executable, "-I", "-S", supervisor, str(folder / "job.json")],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                bufsize=0,
-                cwd=folder,
-                env={**os.environ, **environment},
-                pass_fds=tuple(keep_open),
-                start_new_session=True,  # Ctrl-C in a terminal reaches LocalHPO alone
-            )
+            (folder / RESULT).unlink(missing_ok=True)
+            orders = json.dumps(_orders(argv, folder), indent=2)
+            (folder / "job.json").write_text(f"{orders}\n")
+            with (folder / lease.FILE).open("r+b") as users:
+                self._supervisor = subprocess.Popen(
+                    [sys.executable, "-I", "-S", supervisor, str(folder / "job.json")],
+                    stdin=users,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    cwd=folder,
+                    env={**os.environ, **environment},
+                    pass_fds=tuple(keep_open),
+                    start_new_session=True,  # Ctrl-C in a terminal reaches LocalHPO alone
+                )
         except OSError as exc:
             raise BackendError(
                 f"the model's server cannot be started: {exc}",
@@ -103,45 +99,50 @@ class Process:
         """The process below which all of the server hangs."""
         return self._supervisor.pid
 
-    @property
-    def alive(self) -> bool:
-        """Whether anything of it runs."""
-        return self._supervisor.poll() is None
-
     def ends_within(self, seconds: float) -> bool:
         """Wait for its end, and say whether it came."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._supervisor.wait(seconds)
-        return not self.alive
+        return self._supervisor.poll() is not None
 
-    def end(self) -> None:
-        """End it: ask first, then kill. May be called twice."""
-        lifeline = self._supervisor.stdin
-        assert lifeline is not None
-        if lifeline.closed:
-            return
-        with contextlib.suppress(OSError):  # it has ended
-            lifeline.write(b"i")
-        if not self.ends_within(GRACE_S + STUCK_S):
-            self._supervisor.kill()
-            self._supervisor.wait()
-        lifeline.close()
+    def leave(self) -> None:
+        """Have no more to do with it; it runs on for others, or has ended."""
+        if not self.ends_within(0.0):
+            _left.append(self._supervisor)
 
-    def reason(self) -> str:
-        """Say why it ended, in the words of its log."""
-        return reason(tail(self.log), self._exit())
 
-    def _exit(self) -> str:
-        """Say how it ended, in the words of its supervisor."""
-        try:
-            result = json.loads(self._result.read_text())
-        except (OSError, ValueError):
-            return "its supervisor was killed"
-        if result["oom_kills"]:
-            return "this machine ran out of memory while it ran"
-        if result["message"]:
-            return str(result["message"])
-        return f"it ended with exit code {result['exit_code']}"
+def _orders(argv: Sequence[str], folder: Path) -> Mapping[str, object]:
+    """Return what the supervisor is told."""
+    return {
+        "argv": list(argv),
+        "cwd": str(folder),
+        "stdout": str(folder / LOG),
+        "stderr": str(folder / LOG),
+        "result": str(folder / RESULT),
+        "timeout_s": None,
+        "grace_s": GRACE_S,
+        "memory_mb": None,
+        "log_limit_mb": LOG_LIMIT_MB,
+        "parent": None,
+    }
+
+
+def why_ended(folder: Path) -> str:
+    """Say why the server of a folder ended, in the words of its log."""
+    return reason(tail(folder / LOG), _exit(folder / RESULT))
+
+
+def _exit(path: Path) -> str:
+    """Say how it ended, in the words of its supervisor."""
+    try:
+        result = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return "its supervisor was killed"
+    if result["oom_kills"]:
+        return "this machine ran out of memory while it ran"
+    if result["message"]:
+        return str(result["message"])
+    return f"it ended with exit code {result['exit_code']}"
 
 
 def tail(log: Path) -> str:

@@ -2,7 +2,8 @@
 
     $XDG_RUNTIME_DIR/localhpo-<uid>/    below the system's folder for temporary files by default
         <fingerprint>-<k>/              of a model and the settings that it is served with
-            lock                        held by the server itself, for as long as it runs
+            lock                        held by the server's supervisor, for as long as it runs
+            users                       held by all who use it, see `localhpo.llm.vllm.lease`
             server.json                 pid, port, key, model: there once it answers
             server.log
 
@@ -34,6 +35,8 @@ class Record:
 
     pid: int
     """The process below which all of it hangs."""
+    started: int
+    """When that began, in ticks of the kernel since the machine did: an id may come again."""
     port: int
     """On 127.0.0.1."""
     key: str
@@ -47,14 +50,19 @@ class Record:
 
     @property
     def alive(self) -> bool:
-        """Whether its process runs, or another that was given its number since."""
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
+        """Whether its process runs."""
+        return start_of(self.pid) == self.started
+
+
+def start_of(pid: int) -> int:
+    """Return when a process began, as in `Record.started`; 0 where it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    # pid (name, which may hold anything) state ppid ... starttime: see proc_pid_stat(5)
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 class Slot:
@@ -88,11 +96,8 @@ class Slot:
 
     def read(self) -> Record | None:
         """Return the server that runs here; None where none does, or none is ready yet."""
-        try:
-            record = Record(**json.loads((self.folder / _RECORD).read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
-        return record if record.alive else None
+        record = self._noted()
+        return record if record and record.alive else None
 
     def write(self, record: Record) -> None:
         """Say that a server answers. The file is never there in part."""
@@ -108,9 +113,15 @@ class Slot:
         (self.folder / _RECORD).unlink(missing_ok=True)
 
     def forget(self, record: Record) -> None:
-        """Forget a server that ends; one that has taken its place since stays noted."""
-        if self.read() == record:
+        """Forget a server that has ended; one that has taken its place since stays noted."""
+        if self._noted() == record:
             self.clear()
+
+    def _noted(self) -> Record | None:
+        try:
+            return Record(**json.loads((self.folder / _RECORD).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
 
 
 def slots(fingerprint: str, place: Path | None = None) -> Iterator[Slot]:

