@@ -205,7 +205,7 @@ def read_off(*values: float) -> Parameter:
     return infer([{"p": value} for value in values]).space["p"]
 
 
-DRAWS = np.random.default_rng(0).uniform(size=40)
+DRAWS = np.concatenate([[0.0, 1.0], np.random.default_rng(0).uniform(size=40)])
 
 
 @pytest.mark.parametrize(
