@@ -55,10 +55,11 @@ def command(
 ) -> None:  # fmt: skip
     """Train a model on the past studies of the store.
 
-    A quarter of the tasks is held out. The result goes to the shelf of models, and is used by
-    `run --experience finetuned` only if it beats its base there: if good configurations are
-    likelier, and replayed studies find them sooner. It gives way to studies that wait for the
-    machine, and goes on where it was when it was stopped and the same command is given again.
+    A quarter of the tasks is held out, at least nine, though no more than half. The result goes
+    to the shelf of models, and is used by `run --experience finetuned` only if it beats its base
+    there: if good configurations are likelier, and replayed studies find them sooner. It gives
+    way to studies that wait for the machine, and goes on where it was when it was stopped and
+    the same command is given again.
     """
     from localhpo.finetune.train import Settings
 

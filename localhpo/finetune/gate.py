@@ -4,7 +4,9 @@ Two questions on each held-out task: are configurations that hindsight calls goo
 does a study that is replayed with it find good ones earlier? The second is answered by a function
 that is handed in: it runs the Creator with a model on what the task's own trials make one expect,
 and returns the mean regret of its first trials. Tasks are the pairs of the test, not seeds or
-trials: a model that is better on one task many times over has been seen to be better once.
+trials: a model that is better on one task many times over has been seen to be better once. (With
+task and seed as pairs, models whose merit differs by task but is none on average passed in 19 of
+100 draws instead of 5.)
 """
 
 from __future__ import annotations

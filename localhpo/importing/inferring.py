@@ -97,17 +97,14 @@ def _whole(name: str, values: Sequence[int]) -> Ordinal | Int:
 def by_orders(values: Sequence[float]) -> bool:
     """Return whether values span orders of magnitude, and are spread over them.
 
-    Values drawn evenly have their median near the arithmetic mean, those drawn by orders near
-    the geometric one. Two in the middle are both the median.
+    They are where draws by orders, of density 1 / (x ln(high / low)), make them likelier than
+    even draws, of density 1 / (high - low). Few values speak for orders: evenly drawn, they
+    rarely span two.
     """
-    if min(values) <= 0 or max(values) / min(values) < LOG_FROM:
+    low, high = min(values), max(values)
+    if low <= 0 or high / low < LOG_FROM:
         return False
-    low, high = statistics.median_low(values), statistics.median_high(values)
-
-    def distance(mean: float) -> float:
-        return max(0.0, math.log(low / mean), math.log(mean / high))
-
-    return distance(statistics.geometric_mean(values)) <= distance(statistics.fmean(values))
+    return statistics.geometric_mean(values) < (high - low) / math.log(high / low)
 
 
 def _manners(parameters: Sequence[Parameter]) -> list[str]:

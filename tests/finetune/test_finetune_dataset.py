@@ -158,8 +158,14 @@ def test_studies_of_one_task_are_on_one_side(pasts):
         train = {past.task.name for past in split.train}
         held_out = {past.task.name for past in split.held_out}
         assert not train & held_out
-        assert len(held_out) == split.held_out_tasks == dataset.LEAST_HELD_OUT
+        assert len(held_out) == split.held_out_tasks == 5
         assert len(split.train) + len(split.held_out) == 20
+
+
+@pytest.mark.parametrize(("tasks", "held_out"), [(2, 1), (11, 5), (18, 9), (24, 9), (60, 15)])
+def test_enough_is_held_out_for_a_test_but_no_more_than_half(tasks, held_out):
+    pasts = [make_past(number, trials=3) for number in range(tasks)]
+    assert dataset.split(pasts, 0).held_out_tasks == held_out
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def read_off(*values: float) -> Parameter:
     return infer([{"p": value} for value in values]).space["p"]
 
 
-DRAWS = np.random.default_rng(0).uniform(size=40)
+DRAWS = np.concatenate([[0.0, 1.0], np.random.default_rng(0).uniform(size=40)])
 
 
 @pytest.mark.parametrize(
@@ -213,10 +213,10 @@ DRAWS = np.random.default_rng(0).uniform(size=40)
     [
         ([1e-4, 1e-1], True),
         ([1e-5, 3e-4, 2e-3, 1e-3, 0.05], True),
-        (list(10 ** (-5 + 4 * DRAWS)), True),
+        ((10 ** (-5 + 4 * DRAWS)).tolist(), True),
         ([round(10 ** (1 + 2.5 * u)) for u in DRAWS], True),
         ([10, 11, 1000, 300, 3000, 90], True),
-        (list(1e-3 + DRAWS), False),
+        ((1e-3 + DRAWS).tolist(), False),
         ([round(1 + 999 * u) for u in DRAWS], False),
         ([0.005, 0.3, 0.5, 0.62, 0.9], False),
         ([0.01, 0.02, 0.03, 0.8], False),  # spread by orders, but not over two of them
