@@ -36,6 +36,7 @@ from localhpo.llm.vllm import ManagedServer
 server = ManagedServer(Path(sys.argv[1]), on_cpu=True, place=Path(sys.argv[2]))
 server.start()
 if sys.argv[3] == "forks" and os.fork() == 0:
+    server.stop()  # it has no part in it
     time.sleep(60)
     os._exit(0)
 print(server.pid, flush=True)

@@ -98,6 +98,8 @@ class Use:
     def leave(self) -> None:
         """Use it no more; it has ended when this returns, unless others use it."""
         self.http.close()
+        if not self.lease.held:  # here is a fork of the process that uses it
+            return
         self.lease.release()
         self._await_end()
         if not self.record.alive:
