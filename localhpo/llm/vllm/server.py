@@ -254,7 +254,7 @@ class ManagedServer:
             if lease is None and record is not None and proves(record, self.name):
                 return False  # it is well, and somebody's alone: it sleeps
             if lease is not None and record is not None:
-                self._use = Use.adopt(slot, lease, record)
+                self._use = Use.adopt(slot, lease, record, self.name)
                 if self._use or record.alive:
                     return self._use is not None
             elif lease is not None:  # it starts: whoever starts it has a lease
