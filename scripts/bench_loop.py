@@ -13,12 +13,14 @@ Overhead is the sum of the three; the rest is training. Contestants take turns, 
     python scripts/bench_loop.py --backend vllm --creators agent
 
 The bare line runs the same script in a plain subprocess, for a length of 0: what any tuner pays.
-Opening a model, once for a study, is told apart; imports are done before, and not counted.
+Opening a model, once for a study, is told apart; imports are done before, and not counted. A
+server of vLLM is started once, and all studies adopt it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import statistics
 import subprocess
@@ -26,11 +28,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from localhpo import Study
+from localhpo.llm import open_backend
 from localhpo.store import Event
 from localhpo.task import parse
 from localhpo.trial import Trial
@@ -175,6 +178,18 @@ def contestants(creators: Sequence[str], backend: str) -> list[str]:
     return [name for name in creators if name in ENGINES]
 
 
+@contextlib.contextmanager
+def served(backend: str) -> Iterator[None]:
+    """Keep a server running for the block, where the backend has one; say what its start took."""
+    if backend != "vllm":
+        yield
+        return
+    begin = time.perf_counter()
+    with contextlib.closing(open_backend(backend)):
+        print(f"starting the server took {time.perf_counter() - begin:.0f} s")
+        yield
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--creators", nargs="+", default=["random", "bo", "agent"])
@@ -184,6 +199,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="studies per length")
     options = parser.parse_args()
     creators = contestants(options.creators, options.backend)
+    with served(options.backend if set(creators) - set(ENGINES) else ""):
+        compare(creators, options)
+
+
+def compare(creators: Sequence[str], options: argparse.Namespace) -> None:
+    """Run the studies of all contestants, and print their lines."""
     for name in creators:  # imports, and the first touch of files, are nobody's cost
         run_study(name, options.backend, 0.0, 1)
     print("overhead per trial in ms, and its parts: median over trials, range over repeats")

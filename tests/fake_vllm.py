@@ -1,12 +1,13 @@
 """A program that looks like vLLM's server from outside, for what goes wrong around the real one.
 
-It takes vLLM's arguments and speaks as much of its interface as LocalHPO uses, with the same
-guard: a key below /v1 only. How it behaves is in the environment variable FAKE_VLLM. It holds no
-constraint but that of the probe, and answers anything else with `{"a":3}`.
+It takes vLLM's arguments, finds the guard as vLLM does, asks for the key as that one has it, and
+speaks as much of vLLM's interface as LocalHPO uses. How it behaves is in the environment variable
+FAKE_VLLM. It holds no constraint but that of the probe, and answers anything else with `{"a":3}`.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -114,8 +115,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def refused(self) -> bool:
         key = f"Bearer {os.environ['VLLM_API_KEY']}"
-        guarded = self.path.startswith("/v1") and os.environ["FAKE_VLLM"] != "open"
-        if guarded and self.headers.get("Authorization") != key:
+        is_open = os.environ["FAKE_VLLM"] == "open"
+        if not is_open and self.headers.get("Authorization") != key:
             self.answer({"error": "Unauthorized"}, 401)
             return True
         return False
@@ -139,6 +140,8 @@ def main() -> None:
     if behaviour == "hangs":
         sys.stderr.write("INFO loading weights\n")
         time.sleep(600)
+    module, _, name = argument("--middleware").rpartition(".")
+    getattr(importlib.import_module(module), name)  # ends it where there is none
     MODELS.append(argument("--served-model-name"))
     if behaviour == "other":
         MODELS[:] = ["another-model"]

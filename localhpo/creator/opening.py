@@ -81,11 +81,11 @@ def _agent(task: Task, backend: Backend | None, memories: Sequence[Memory]) -> A
 
     settings = task.creator
     owned = backend is None
-    in_host_memory = task.resources.sharing == "cpu"
     if backend is None:
         from localhpo.llm import cards, open_backend, versions
         from localhpo.llm.opening import PLACED
 
+        in_host_memory = task.resources.sharing == "cpu" and settings.backend in PLACED
         model = settings.model
         if settings.experience == "finetuned":
             model = versions.named(model or cards.DEFAULT)
@@ -94,7 +94,7 @@ def _agent(task: Task, backend: Backend | None, memories: Sequence[Memory]) -> A
             model=model,
             url=settings.url,
             allow_remote=settings.allow_remote,
-            device="cpu" if in_host_memory and settings.backend in PLACED else None,
+            device="cpu" if in_host_memory else None,
         )
     return Agent(
         backend,

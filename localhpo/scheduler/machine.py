@@ -256,9 +256,10 @@ def _held(entries: Sequence[Entry], counted: int | None = None) -> list[Assignme
     seen = {counted}
     for entry in entries:
         for key, claim in entry.claims.items():
-            if key != SERVER or entry.server is None or entry.server not in seen:
+            server = entry.server if key == SERVER else None
+            if server is None or server not in seen:
                 held.append(claim)
-        seen.add(entry.server)
+                seen.add(server)
     return held
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -25,6 +26,9 @@ _ENOUGH = 5
 class Hardware:
     """Made for one run of a study; close it.
 
+    What a configuration needs may be asked by several threads: the loop's, and the Creator's,
+    which looks for one that fits. One waits for the other, whose fit to the same trials it needs.
+
     Args:
         task: What is tuned.
         key: Name of its study in the store, whose trials are handed in.
@@ -35,6 +39,7 @@ class Hardware:
     def __init__(self, task: Task, key: str, store: Store, inventory: Inventory) -> None:
         self._task, self._key, self._store = task, key, store
         self.inventory = inventory
+        self._lock = threading.Lock()
         self._clock = RealClock()
         self._meter = Meter(nvml.connect() if inventory.gpus else None, self._clock)
         self._estimators = {
@@ -56,11 +61,12 @@ class Hardware:
             config: To be run.
             trials: Of this study, so far.
         """
-        for kind, estimator in self._estimators.items():
-            reason = estimator.refusal(config, self._evidence(kind, trials))
-            if reason is not None:
-                return reason
-        return None
+        with self._lock:
+            for kind, estimator in self._estimators.items():
+                reason = estimator.refusal(config, self._evidence(kind, trials))
+                if reason is not None:
+                    return reason
+            return None
 
     def estimate_mb(self, config: Config, trials: Sequence[Trial]) -> float | None:
         """Return the memory to reserve for a configuration: of each device, else of the host.
@@ -71,10 +77,11 @@ class Hardware:
         kind: Kind = "device" if self._task.resources.gpus else "host"
         if kind not in self._estimators or again_alone(config, trials):
             return None
-        evidence = self._evidence(kind, trials)
-        if kind == "host" and len(evidence) < _ENOUGH:
-            return None
-        estimate = self._estimators[kind].estimate(config, evidence)
+        with self._lock:
+            evidence = self._evidence(kind, trials)
+            if kind == "host" and len(evidence) < _ENOUGH:
+                return None
+            estimate = self._estimators[kind].estimate(config, evidence)
         return None if estimate.whole else estimate.mb
 
     def close(self) -> None:

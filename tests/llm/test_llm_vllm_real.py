@@ -25,6 +25,7 @@ from localhpo import grammar
 from localhpo.errors import BackendError
 from localhpo.llm import Constraint, Message, cards, open_backend
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
+from localhpo.llm.vllm.registry import Slot
 from localhpo.space import Float, Int, Space
 
 pytestmark = pytest.mark.slow
@@ -58,10 +59,8 @@ def test_prompt_and_answer_are_those_of_the_in_process_backend(served: VllmBacke
 
 
 def test_a_prompt_is_read_once_for_all_answers(served: VllmBackend) -> None:
-    host = served.server.http.url.removesuffix("/v1")
-
     def hits() -> float:
-        lines = httpx.get(f"{host}/metrics", trust_env=False).text.splitlines()
+        lines = asked(served.server, key_of(served.server), "/metrics").text.splitlines()
         counts = [line.split()[-1] for line in lines if line.startswith("vllm:prefix_cache_hits_t")]
         return sum(map(float, counts))
 
@@ -73,6 +72,24 @@ def test_a_prompt_is_read_once_for_all_answers(served: VllmBackend) -> None:
     assert len({answer.text for answer in answers}) == 8
     (alone,) = served.generate(PROMPT, CONSTRAINT, seed=answers[3].seed)
     assert alone.text == answers[3].text
+
+
+def key_of(server: ManagedServer) -> str:
+    record = Slot(server.shelf.parent).read()
+    assert record is not None
+    return record.key
+
+
+def asked(server: ManagedServer, key: str, path: str) -> httpx.Response:
+    host = server.http.url.removesuffix("/v1")
+    return httpx.get(f"{host}{path}", trust_env=False, headers={"Authorization": f"Bearer {key}"})
+
+
+def test_it_asks_for_the_key_on_every_path(served: VllmBackend) -> None:
+    for path in ("/metrics", "/health", "/version", "/v1/models", "/docs"):
+        assert asked(served.server, "sesame", path).status_code == 401
+        assert asked(served.server, key_of(served.server), path).status_code == 200
+    assert served.server.http.answers("/health")
 
 
 def test_a_cpu_cannot_sleep(vllm_server: RealServer) -> None:

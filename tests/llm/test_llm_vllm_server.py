@@ -181,7 +181,7 @@ def test_a_folder_of_somebody_else_is_refused(make: Make, tmp_path: Path) -> Non
 
 
 def test_a_start_waits_for_one_that_is_under_way(make: Make, tmp_path: Path) -> None:
-    server = make(start_s=1)
+    server = make()
     server.start()
     path = server.shelf.parent / "server.json"
     path.rename(path.with_suffix(".later"))  # as it is until the server answers

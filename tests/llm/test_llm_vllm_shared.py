@@ -7,6 +7,7 @@ The users are real processes, killed as the kernel kills; the server is the stan
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from localhpo.llm.vllm import ManagedServer
 server = ManagedServer(Path(sys.argv[1]), on_cpu=True, place=Path(sys.argv[2]))
 server.start()
 if sys.argv[3] == "forks" and os.fork() == 0:
+    server.stop()  # it has no part in it
     time.sleep(60)
     os._exit(0)
 print(server.pid, flush=True)
@@ -200,6 +202,22 @@ def test_a_supervisor_that_is_killed_takes_the_server_with_it(make: Make) -> Non
     wait_until_gone(all_of_it)
     server.start()
     assert server.pid not in (None, *all_of_it)
+
+
+def test_the_same_weights_under_another_name_are_another_server(make: Make, tmp_path: Path) -> None:
+    first = make()
+    copy = tmp_path / "other"
+    shutil.copytree(first.folder, copy)
+    card = (copy / "card.toml").read_text()
+    (copy / "card.toml").write_text(card.replace('name = "sprout"', 'name = "other"'))
+    second = ManagedServer(copy, on_cpu=True, place=tmp_path / "run")
+    first.start()
+    try:
+        second.start()
+        assert second.pid != first.pid
+        assert second.http.models()[0]["id"] == second.name != first.name
+    finally:
+        second.stop()
 
 
 # Sleep

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from localhpo.scheduler import peaks
 from localhpo.scheduler.placement import Inventory
 from localhpo.store import Store
 from localhpo.study import hardware
+from localhpo.trial import Usage
 
 
 def test_earlier_studies_are_read_by_a_connection_of_their_own(make_task, home, monkeypatch):
@@ -17,3 +23,33 @@ def test_earlier_studies_are_read_by_a_connection_of_their_own(make_task, home, 
     assert ours.refusal({"learning_rate": 1e-3, "depth": 2}, []) is None
     assert [one.home for one in asked] == [home]
     assert asked[0]._database is not store._database
+
+
+def test_two_threads_that_ask_at_once_have_the_model_fitted_once(
+    make_task, make_trial, home, monkeypatch
+):
+    fits, both_ask = [], threading.Barrier(2)
+
+    class Slow(peaks.PeakModel):
+        def __init__(self, *arguments):
+            fits.append(arguments)
+            time.sleep(0.3)  # the other one comes meanwhile
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(peaks, "PeakModel", Slow)
+    inventory = Inventory(cpus=1, memory_mb=1_000)
+    ours = hardware.Hardware(make_task(), "small/now", Store(home), inventory)
+    config = {"learning_rate": 1e-3, "depth": 2}
+    trials = [
+        make_trial(i, config, score=1.0, usage=Usage(peak_memory_mb=100.0 + i)) for i in range(6)
+    ]
+
+    def ask(question):
+        both_ask.wait()
+        return question(config, trials)
+
+    with ThreadPoolExecutor(2) as pool:
+        refusal, estimate_mb = pool.map(ask, [ours.refusal, ours.estimate_mb])
+    assert refusal is None
+    assert 100 < estimate_mb < 1_000
+    assert len(fits) == 1

@@ -47,6 +47,11 @@ class Lease:
         return None
 
     @property
+    def held(self) -> bool:
+        """Whether it was not closed: in a process forked from the holder's it was."""
+        return self._descriptor is not None
+
+    @property
     def shared(self) -> bool:
         """Whether others hold one too; it may be released, and closed it is nobody's."""
         if self._descriptor is None:

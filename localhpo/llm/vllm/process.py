@@ -11,13 +11,14 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from localhpo.errors import BackendError
-from localhpo.llm.vllm import lease
+from localhpo.llm.vllm import guard, lease
 
 LOG = "server.log"
 RESULT = "result.json"
@@ -75,6 +76,7 @@ class Process:
             if self.log.exists():  # it may say why the one before has crashed
                 self.log.replace(self.log.with_suffix(".previous.log"))
             (folder / RESULT).unlink(missing_ok=True)
+            shutil.copyfile(guard.__file__, folder / f"{guard.MODULE}.py")
             orders = json.dumps(_orders(argv, folder), indent=2)
             (folder / "job.json").write_text(f"{orders}\n")
             with (folder / lease.FILE).open("r+b") as users:

@@ -51,7 +51,7 @@ class Record:
     @property
     def alive(self) -> bool:
         """Whether its process runs."""
-        return start_of(self.pid) == self.started
+        return self.started > 0 and start_of(self.pid) == self.started
 
 
 def start_of(pid: int) -> int:

@@ -2,7 +2,8 @@
 
 What is covered:
 
-- it listens on 127.0.0.1 alone, behind a random key that no command line shows;
+- it listens on 127.0.0.1 alone, behind a random key that no command line shows, and that it asks
+  for on every path (see `localhpo.llm.vllm.guard`);
 - a second process that wants the same model under the same settings uses it too (it is
   "adopted"), once it has shown that it knows the key and refuses others, and serves that model;
 - it ends with the last process that uses it, whoever started it and however sudden their ends;
@@ -13,9 +14,7 @@ What is covered:
 What is not covered:
 
 - it ends with its supervisor, in the middle of a request too. Whoever uses it sees that it no
-  longer runs, and may start one;
-- vLLM asks for the key on its paths below /v1 only. Where it can sleep (on a GPU), another user
-  of this machine who finds the port could put it to sleep.
+  longer runs, and may start one.
 """
 
 from __future__ import annotations
@@ -255,7 +254,7 @@ class ManagedServer:
             if lease is None and record is not None and proves(record, self.name):
                 return False  # it is well, and somebody's alone: it sleeps
             if lease is not None and record is not None:
-                self._use = Use.adopt(slot, lease, record)
+                self._use = Use.adopt(slot, lease, record, self.name)
                 if self._use or record.alive:
                     return self._use is not None
             elif lease is not None:  # it starts: whoever starts it has a lease

@@ -15,6 +15,7 @@ from typing import Any
 
 from localhpo.llm import offline
 from localhpo.llm.folder import description
+from localhpo.llm.vllm import guard
 
 CONTEXT_TOKENS = 8192
 """At most, where nobody asks for more: a prompt with all the trials that are shown and its answer
@@ -94,6 +95,7 @@ def command(
         # The model's own generation_config.json would change how answers are drawn (top_p, ...).
         *("--generation-config", "vllm"),
         "--enable-prefix-caching",
+        *("--middleware", f"{guard.MODULE}.Guard"),
         *(_on_cpu if on_cpu else _on_gpu)(settings, config, context_tokens),
         *(_adapters(settings.adapter_rank) if settings.adapter_rank else ()),
         *settings.arguments,
@@ -112,6 +114,7 @@ def environment(settings: Settings, *, key: str, on_cpu: bool) -> dict[str, str]
         "VLLM_API_KEY": key,
         "NO_COLOR": "1",  # its log is a file
         "PYTHONUNBUFFERED": "1",  # what it printed last is in its log
+        "PYTHONSAFEPATH": "",  # the guard lies in its folder
     }
     if settings.adapter_rank:
         variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"

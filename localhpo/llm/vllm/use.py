@@ -37,12 +37,15 @@ class Use:
     """Where it was started here."""
 
     @classmethod
-    def adopt(cls, slot: Slot, lease: Lease, record: Record) -> Self | None:
-        """Use a server that runs; None, and no lease, where it does not prove to be what it is."""
-        if not proves(record, record.name):
-            lease.close()
-            return None
-        return cls(slot, lease, record, _asking(record), None)
+    def adopt(cls, slot: Slot, lease: Lease, record: Record, name: str) -> Self | None:
+        """Use a server that runs; None, and no lease, where it is not shown to serve that model."""
+        is_well = False
+        try:
+            is_well = proves(record, name)
+        finally:
+            if not is_well:
+                lease.close()
+        return cls(slot, lease, record, _asking(record), None) if is_well else None
 
     @classmethod
     def start(
@@ -72,17 +75,17 @@ class Use:
         Raises:
             BackendError: it did not start, with the reason, or not in time. Nothing is left.
         """
+        lease = Lease.take(slot.folder)
+        if lease is None:
+            os.close(held)
+            return None
+        slot.clear()
+        port, key = _free_port(), secrets.token_urlsafe(32)
         try:
-            lease = Lease.take(slot.folder)
-            if lease is None:
-                return None
-            slot.clear()
-            port, key = _free_port(), secrets.token_urlsafe(32)
-            try:
-                process = Process(argv(port), environment(key), slot.folder, keep_open=[held])
-            except BaseException:
-                lease.close()
-                raise
+            process = Process(argv(port), environment(key), slot.folder, keep_open=[held])
+        except BaseException:
+            lease.close()
+            raise
         finally:
             os.close(held)  # the process has a copy
         record = Record(process.pid, start_of(process.pid), port, key, name)
@@ -98,6 +101,8 @@ class Use:
     def leave(self) -> None:
         """Use it no more; it has ended when this returns, unless others use it."""
         self.http.close()
+        if not self.lease.held:  # here is a fork of the process that uses it
+            return
         self.lease.release()
         self._await_end()
         if not self.record.alive:

@@ -1,0 +1,102 @@
+"""The key that a server asks for. That vLLM loads the guard is seen in test_llm_vllm_real.py."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from localhpo.llm.vllm import ManagedServer, Settings, guard
+from localhpo.llm.vllm.settings import command, environment
+
+KEY = [(b"authorization", b"Bearer sesame")]
+PASSED = {"type": "passed on"}
+
+
+def answers(scope: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, Any]]:
+    """Return what a guarded application sends for a request."""
+    monkeypatch.setenv("VLLM_API_KEY", "sesame")
+    sent: list[Mapping[str, Any]] = []
+
+    async def receive() -> None:
+        raise AssertionError("nobody is to read on")
+
+    async def send(message: Mapping[str, Any]) -> None:
+        sent.append(message)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(PASSED)
+
+    asyncio.run(guard.Guard(app)(scope, receive, send))
+    return sent
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [(b"authorization", b"Bearer sesam")],
+        [(b"authorization", b"sesame")],
+        [(b"authorization", b"\xff")],
+        [(b"x-key", b"Bearer sesame")],
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+def test_without_the_key_nothing_passes(
+    headers: list[tuple[bytes, bytes]], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scope = {"type": "http", "method": method, "path": "/sleep", "headers": headers}
+    sent = answers(scope, monkeypatch)
+    assert [message.get("status") for message in sent] == [401, None]
+    scope = {"type": "websocket", "path": "/v1/realtime", "headers": headers}
+    assert answers(scope, monkeypatch) == [{"type": "websocket.close"}]
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_with_the_key_all_passes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scope = {"type": kind, "path": "/sleep", "headers": [(b"host", b"x"), *KEY]}
+    assert answers(scope, monkeypatch) == [PASSED]
+
+
+def test_the_start_of_a_server_is_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert answers({"type": "lifespan"}, monkeypatch) == [PASSED]
+
+
+def test_without_a_key_there_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    with pytest.raises(KeyError):
+        guard.Guard(lambda *_: asyncio.sleep(0))
+
+
+def test_it_needs_no_package(tmp_path: Path) -> None:
+    # The copy is loaded by a server that may not find LocalHPO.
+    copy = tmp_path / f"{guard.MODULE}.py"
+    copy.write_bytes(Path(guard.__file__).read_bytes())
+    code = f"import {guard.MODULE} as it; assert it.__file__ == {str(copy)!r}; it.Guard"
+    program = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; {code}"
+    subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True)
+
+
+def test_a_server_is_started_with_it(make: Callable[..., ManagedServer]) -> None:
+    server = make(on_cpu=False)
+    server.start()
+    for path in ("/is_sleeping", "/v1/models", "/health"):
+        url = f"{server.http.url.removesuffix('/v1')}{path}"
+        assert httpx.get(url, trust_env=False).status_code == 401
+        assert server.http.answers(path)
+
+
+def test_it_is_found_in_the_folder_of_the_server(
+    sprout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"context_tokens": 64, "name": "x", "port": 1, "on_cpu": True}
+    argv = command(Settings(), sprout, **given)  # type: ignore[arg-type]
+    assert argv[argv.index("--middleware") + 1] == "localhpo_guard.Guard"
+    # With this variable set Python would not look there.
+    assert environment(Settings(), key="sesame", on_cpu=True)["PYTHONSAFEPATH"] == ""
