@@ -136,7 +136,7 @@ def test_a_study_asks_for_the_version_in_use(base, pasts):
     settings = CreatorSettings(name="agent", model="small", experience="finetuned")
     task = replace(pasts[0].task, creator=settings)
     creator = open_creator(task)
-    assert creator.knows == set(card.knows)
+    assert creator.model.knows == set(card.knows)
     creator.close()
 
 
