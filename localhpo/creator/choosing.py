@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from localhpo.creator.bayes.gp import Array
+
 if TYPE_CHECKING:
     from localhpo.space import Space
     from localhpo.trial import Config
@@ -17,7 +19,7 @@ def representative(
     drawn: Sequence[Config],
     taken: Sequence[Config],
     *,
-    weights: Sequence[float] | None = None,
+    weights: Array | Sequence[float] | None = None,
 ) -> list[int]:
     """Return the order in which the drawn configurations stand best for all of them.
 

@@ -14,9 +14,9 @@ A model that talks reads the history and gives its reasons, so it proposes itsel
 the optimiser. Whose turn it is is computed from the trials' origins and outcomes (`policy`) and
 drawn under a seed of the trial's number, so a resumed study goes on alike.
 
-What was good in past studies, where any is remembered, opens the study in place of the model's
-configuration or the centre, and joins the opinion; where there is no model, it is the opinion
-(`remembering`).
+What was good in past studies, the owner's or those that come with the model, opens the study
+together with the model's thoughts, and joins the opinion; where there is no model, it is the
+opinion (`remembering`).
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from localhpo.trial import Proposal
 if TYPE_CHECKING:
     from localhpo.creator.agent import Agent, Thoughts
     from localhpo.experience import Memory
+    from localhpo.trial import Config
 
 CENTRE = "the centre of the space"
 
@@ -179,7 +180,10 @@ def _leaning(history: History, thoughts: Thoughts, memories: Sequence[Memory]) -
     }
     opinion, sure = _opinion_of(history, thoughts)
     if memories:
-        opened = remembering.opening(history, memories)
+        first = thoughts.configs if sure and not history.trials else ()
+        opened = remembering.opening(history, memories, first)
+        if opened is not None and opened.origin == remembering.SAID:
+            return _in_its_words(history, thoughts, opened.config, opened.tries)
         if opened is not None:
             return dataclasses.replace(opened, **asked)
         opinion = remembering.opinion(space, memories, thoughts.configs if sure else ())
@@ -217,9 +221,14 @@ def _said(history: History, thoughts: Thoughts) -> Proposal | None:
     pick = Guard(history).pick((thoughts.configs[i] for i in order), lambda config: config)
     if pick is None or pick.verdict is not Verdict.NEW:
         return None
-    reason, evidence = rationale.compute(history, pick.drawn)
+    return _in_its_words(history, thoughts, pick.drawn, pick.tries)
+
+
+def _in_its_words(history: History, thoughts: Thoughts, config: Config, tries: int) -> Proposal:
+    """Return the proposal of one of the model's thoughts as it is."""
+    reason, evidence = rationale.compute(history, config)
     return dataclasses.replace(
-        record, config=pick.drawn, answer=space.text(pick.drawn), tries=pick.tries,
+        thoughts.record, config=config, answer=history.task.space.text(config), tries=tries,
         rationale=reason, evidence=evidence,
     )  # fmt: skip
 

@@ -98,7 +98,8 @@ def test_a_small_model_and_past_studies_share_the_opinion(task, memories, fake_b
 
     backend = fake_backend(answer, "compact")
     trials = run(open_creator(task, backend=backend, memories=memories), task, OPENERS + 4)
-    assert origins(trials)[:OPENERS] == ["experience"] * OPENERS
+    assert origins(trials)[0] in ("model", "experience")
+    assert origins(trials)[1:OPENERS] == ["experience"] * (OPENERS - 1)
     assert "model+experience+bo" in origins(trials)
     for trial in trials:
         asked = "model" in trial.proposal.origin
@@ -213,11 +214,15 @@ def taught(task, make_trial, fake_backend, tmp_path):
     return backend
 
 
-def test_the_studies_that_come_with_a_model_open_a_study(task, taught):
+def test_the_studies_that_come_with_a_model_open_a_study_with_its_word(task, taught):
+    """The model says one thing over and over, so its word stands best for all; once."""
     trials = run(open_creator(task, backend=taught), task, 6)
-    assert origins(trials)[:OPENERS] == ["experience"] * OPENERS
+    assert origins(trials)[:OPENERS] == ["model", *["experience"] * (OPENERS - 1)]
+    assert trials[0].config == {"rate": 0.5, "depth": 2}
+    assert trials[0].proposal.model_digest == taught.model.digest
     assert GOOD in [trial.config for trial in trials[:OPENERS]]
-    assert "taught/1" in trials[0].proposal.rationale
+    assert "taught/1" in trials[1].proposal.rationale
+    assert len(taught.calls) == 1
 
 
 def test_they_count_less_than_the_owners_own(task, taught, memories):
