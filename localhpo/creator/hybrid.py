@@ -60,14 +60,21 @@ class Hybrid:
         agent: asks the model. None: there is no model, and the optimiser makes all proposals.
         note: with each of them then: why.
         memories: what was good in past studies, in this task's space.
+        brought: what was good in those that come with the model.
     """
 
     def __init__(
-        self, agent: Agent | None, *, note: str = "", memories: Sequence[Memory] = ()
+        self,
+        agent: Agent | None,
+        *,
+        note: str = "",
+        memories: Sequence[Memory] = (),
+        brought: Sequence[Memory] = (),
     ) -> None:
         self._agent = agent
         self._note = note
-        self._memories = memories
+        self._has_own = bool(memories)
+        self._memories = remembering.joined(memories, brought)
 
     @property
     def name(self) -> str:
@@ -100,7 +107,7 @@ class Hybrid:
 
     def _lacking(self, history: History) -> str:
         """Return, with the first trial, that there is nothing to remember where there should be."""
-        wanted = history.task.creator.experience == "retrieve" and not self._memories
+        wanted = history.task.creator.experience == "retrieve" and not self._has_own
         return NOTHING_SIMILAR if wanted and not history.trials else ""
 
     def _made(self, history: History) -> Proposal:

@@ -68,7 +68,7 @@ def open_creator(
         return _agent(task, backend, memories)
     try:
         agent = _agent(task, backend, memories)
-        return Hybrid(agent, memories=remembering.with_studies(task, agent.model.studies, memories))
+        return Hybrid(agent, memories=memories, brought=remembering.brought(task, agent.model))
     except MissingExtraError as error:
         if task.creator.on_model_error == "stop":
             raise

@@ -8,7 +8,7 @@ the optimiser leans on for as long as the trials agree with it.
 Where a small model has an opinion too, the two are mixed by `EXPERIENCE_SHARE`, and what
 represents both best opens the study. (On the problems for choosing settings that lowered the
 regret of the first trial from .34 to .29; for the second and third what is remembered alone was
-better.) A model may bring the studies that it was trained on (`with_studies`).
+better.) A model may bring the studies that it was trained on (`brought`).
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ from localhpo.experience.recall import MOST
 from localhpo.trial import Proposal, State
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from localhpo.creator.protocol import History
     from localhpo.experience import Memory
+    from localhpo.llm.protocol import Model
     from localhpo.space import Space
     from localhpo.task import Task
     from localhpo.trial import Config
@@ -66,27 +65,26 @@ OWNER = "the opinion of past studies"
 BOTH = "the opinion of the model and of past studies"
 
 
-def with_studies(
-    task: Task, studies: Path | None, memories: Sequence[Memory]
-) -> tuple[Memory, ...]:
-    """Return the memories together with those of the studies that come with a model.
-
-    Args:
-        task: of the study.
-        studies: file of `experience.shipped`; None where there are none.
-        memories: of the owner's own studies, in that task's space.
+def brought(task: Task, model: Model) -> tuple[Memory, ...]:
+    """Return what was good in the studies that come with a model, the weightiest first.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: their file cannot be read.
     """
-    if studies is None:
-        return tuple(memories)
+    if model.studies is None:
+        return ()
+    pasts = shipped.read(
+        model.studies, lambda other: similarity(task, other).value >= LEAST_SIMILAR
+    )
+    named = [dataclasses.replace(past, study=f"{model.name}:{past.study}") for past in pasts]
+    return recall(task, named)
+
+
+def joined(memories: Sequence[Memory], others: Sequence[Memory]) -> tuple[Memory, ...]:
+    """Return the owner's memories and those that a model brings, the weightiest first."""
     weight = OTHERS if memories else 1.0
-    pasts = shipped.read(studies, lambda other: similarity(task, other).value >= LEAST_SIMILAR)
-    brought = [
-        dataclasses.replace(memory, weight=weight * memory.weight) for memory in recall(task, pasts)
-    ]
-    return tuple(sorted([*memories, *brought], key=lambda memory: -memory.weight)[:MOST])
+    lighter = [dataclasses.replace(other, weight=weight * other.weight) for other in others]
+    return tuple(sorted([*memories, *lighter], key=lambda memory: -memory.weight)[:MOST])
 
 
 def opening(

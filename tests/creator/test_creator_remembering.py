@@ -10,7 +10,7 @@ import pytest
 from localhpo.creator import History, open_creator
 from localhpo.creator.bayes import Opinion
 from localhpo.creator.hybrid import NOTHING_SIMILAR, Hybrid
-from localhpo.creator.remembering import OPENERS, opinion, with_studies
+from localhpo.creator.remembering import OPENERS, brought, joined, opinion
 from localhpo.errors import InputError
 from localhpo.experience import Past, recall, shipped
 from localhpo.space import Categorical, Float, Int, Space
@@ -226,18 +226,28 @@ def test_the_studies_that_come_with_a_model_open_a_study_with_its_word(task, tau
 
 
 def test_they_count_less_than_the_owners_own(task, taught, memories):
-    alone = with_studies(task, taught.model.studies, ())
-    both = with_studies(task, taught.model.studies, memories)
+    alone = brought(task, taught.model)
+    both = joined(memories, alone)
     assert max(m.weight for m in alone) == 1.0
-    assert {m.study for m in both} == {"small/old", "taught/1"}
+    assert joined((), alone) == alone
+    assert {m.study for m in both} == {"small/old", "fake:taught/1"}
     assert both[0].study == "small/old"
     assert list(both) == sorted(both, key=lambda memory: -memory.weight)
     own = {task.space.key(m.config): m.weight for m in both if m.study == "small/old"}
     assert own == {task.space.key(m.config): m.weight for m in memories}
 
 
-def test_a_model_without_studies_adds_nothing(task, memories):
-    assert with_studies(task, None, memories) == memories
+def test_a_model_without_studies_adds_nothing(task, memories, fake_backend):
+    assert brought(task, fake_backend(lambda *_: "{}", "compact").model) == ()
+    assert joined(memories, ()) == memories
+
+
+def test_that_the_owner_has_nothing_alike_is_said_all_the_same(make_task, taught):
+    asking = CreatorSettings(experience="retrieve")
+    task = make_task(space=SPACE, creator=asking)
+    first, second = run(open_creator(task, backend=taught), task, 2)
+    assert first.proposal.note == NOTHING_SIMILAR
+    assert not second.proposal.note
 
 
 def test_studies_that_cannot_be_read_stop_it(task, taught):
