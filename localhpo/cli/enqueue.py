@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def command(
     opened = _target.open_study(task, study)
     space = opened.task.space
     given = {**(_read(config) if config else {}), **_assigned(assignments, space)}
-    complete = _completed(given, space)
+    complete = _completed(_tuned(given, opened.task.fixed), space)
     opened.enqueue(complete)
     if as_json:
         _output.print_json({"study": opened.key, "config": complete})
@@ -83,6 +84,19 @@ def _assigned(assignments: tuple[str, ...], space: Space) -> dict[str, Any]:
             )
         given[name] = _value(text, space[name]) if name in space else text
     return given
+
+
+def _tuned(given: dict[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is given without what is fixed: a trial's own file holds that too."""
+    from localhpo.errors import InputError
+
+    for name, value in fixed.items():
+        if name in given and given[name] not in (value, str(value)):
+            raise InputError(
+                f"{name} is fixed at {value!r}, by [fixed], and cannot be {given[name]!r}",
+                hint="move it to [space] to tune it; the study is another one then",
+            )
+    return {name: value for name, value in given.items() if name not in fixed}
 
 
 def _value(text: str, parameter: Parameter) -> Any:

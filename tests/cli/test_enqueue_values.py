@@ -1,6 +1,6 @@
 import pytest
 
-from localhpo.cli.enqueue import _assigned, _completed
+from localhpo.cli.enqueue import _assigned, _completed, _tuned
 from localhpo.errors import ConfigurationError, InputError
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 
@@ -49,3 +49,11 @@ def test_what_is_not_in_the_space_is_refused(given):
 def test_an_assignment_needs_an_equals_sign():
     with pytest.raises(InputError, match="--set must be NAME=VALUE, got 'lr'"):
         _assigned(("lr",), SPACE)
+
+
+def test_what_is_fixed_may_be_given_as_it_is_and_is_left_out():
+    fixed = {"trees": 300, "method": "hist"}
+    assert _tuned({"lr": 0.1, "trees": 300, "method": "hist"}, fixed) == {"lr": 0.1}
+    assert _tuned({"trees": "300"}, fixed) == {}
+    with pytest.raises(InputError, match="trees is fixed at 300, by .fixed., and cannot be 400"):
+        _tuned({"trees": 400}, fixed)
