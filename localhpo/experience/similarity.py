@@ -42,6 +42,13 @@ _FIXED = 0.3
 _CIRCUMSTANCES = 0.3
 """The most that words and size can take away."""
 
+_TAKEN_ON = re.compile(r"^(?:val|valid|validation|eval|test|dev|cv|mean|final)[ _/.-]+")
+_SAME_METRIC = {
+    "acc": "accuracy", "bac": "balancedaccuracy", "rocauc": "auc", "auroc": "auc",
+    "f1score": "f1", "r2score": "r2", "crossentropy": "logloss", "nll": "logloss",
+    "mmce": "error", "errorrate": "error",
+}  # fmt: skip
+
 _SIZE = re.compile(
     r"(\d[\d,_ ]*)\s*(?:rows|samples|examples|instances|images|sentences|nodes|records)\b"
 )
@@ -76,6 +83,12 @@ def plain_name(name: str) -> str:
     """
     last = re.split(r"__|[./]", name)[-1]
     return re.sub(r"[^a-z0-9]", "", last.lower()) or name
+
+
+def metric_name(name: str) -> str:
+    """Return what a metric is, wherever it is taken: `val_acc` and `test/accuracy` are one."""
+    plain = re.sub(r"[^a-z0-9]", "", _TAKEN_ON.sub("", name.lower())) or plain_name(name)
+    return _SAME_METRIC.get(plain, plain)
 
 
 def partners(a: Sequence[str], b: Sequence[str]) -> dict[str, str]:
@@ -189,7 +202,7 @@ def _fixed(a: Task, b: Task) -> tuple[float, list[str]]:
 
 
 def _metrics(a: Task, b: Task) -> tuple[float, str]:
-    if plain_name(a.metric) != plain_name(b.metric):
+    if metric_name(a.metric) != metric_name(b.metric):
         first, second = sorted((a.metric, b.metric))
         return _OTHER_METRIC, f"another metric ({first}, {second})"
     if a.direction != b.direction:

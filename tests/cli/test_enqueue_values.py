@@ -55,5 +55,5 @@ def test_what_is_fixed_may_be_given_as_it_is_and_is_left_out():
     fixed = {"trees": 300, "method": "hist"}
     assert _tuned({"lr": 0.1, "trees": 300, "method": "hist"}, fixed) == {"lr": 0.1}
     assert _tuned({"trees": "300"}, fixed) == {}
-    with pytest.raises(InputError, match="trees is fixed at 300, by .fixed., and cannot be 400"):
+    with pytest.raises(InputError, match="trees is fixed at 300"):
         _tuned({"trees": 400}, fixed)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from strategies import spaces
 
 from localhpo.experience import plain_name, similarity
-from localhpo.experience.similarity import data_size
+from localhpo.experience.similarity import data_size, metric_name
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 from localhpo.task import Task
 from localhpo.trial import Value
@@ -139,3 +139,18 @@ def test_choices_are_compared_by_what_they_say(make_task: MakeTask) -> None:
 
     assert similarity(over("TRUE", "FALSE"), over(False, True)).value == pytest.approx(1.0)
     assert similarity(over("a", "b"), over("c", "d")).value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("val_accuracy", "acc", True),
+        ("test/f1", "valid_f1_score", True),
+        ("val_cross_entropy", "logloss", True),
+        ("valence", "alence", False),
+        ("val_auc", "val_f1", False),
+        ("test", "test", True),
+    ],
+)
+def test_a_metric_is_the_same_wherever_it_is_taken(one, other, same):
+    assert (metric_name(one) == metric_name(other)) is same
