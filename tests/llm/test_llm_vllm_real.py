@@ -74,6 +74,16 @@ def test_a_prompt_is_read_once_for_all_answers(served: VllmBackend) -> None:
     assert alone.text == answers[3].text
 
 
+def test_a_prompt_that_nearly_fills_the_context_is_read(served: VllmBackend) -> None:
+    long = [Message("user", PROMPT[0].content * 20)]
+    read = served.count_tokens(long)
+    assert 2_048 < read < served.model.context_length - 512  # more than vLLM reads in one step
+    before = served.server.pid
+    answers = served.generate(long, CONSTRAINT, n=8, seed=7, max_tokens=256)
+    assert len({answer.text for answer in answers}) > 1
+    assert served.server.pid == before  # its engine did not end
+
+
 def key_of(server: ManagedServer) -> str:
     record = Slot(server.shelf.parent).read()
     assert record is not None

@@ -26,6 +26,8 @@ START_S = 600.0
 """For a large model on a slow disk. The built-in one takes a minute on two busy cores."""
 
 _KV_MB = 256
+_STEP_TOKENS = 2048
+"""Read at a time on a CPU, at the least: as many as vLLM takes there."""
 _ANSWER_TOKENS = 1024
 """Of one answer, at the most."""
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -137,7 +139,11 @@ def _on_cpu(settings: Settings, config: Mapping[str, Any], context_tokens: int) 
     # Left alone it takes the memory of a NUMA node for its own, and gets that wrong.
     kv_mb = settings.kv_cache_mb or max(_KV_MB, 2 * context_tokens * _token_bytes(config) // _MB)
     # Compiling takes 20 to 60 s more to start, for answers that come a third faster.
-    return ("--enforce-eager", "--kv-cache-memory-bytes", str(kv_mb * _MB))
+    # A prompt that is read in pieces ends the engine, where its answers have seeds: vLLM 0.32 sets
+    # their generators back by an offset, which those of a CPU have not.
+    step_tokens = max(context_tokens, _STEP_TOKENS)
+    whole = ("--no-enable-chunked-prefill", "--max-num-batched-tokens", str(step_tokens))
+    return ("--enforce-eager", "--kv-cache-memory-bytes", str(kv_mb * _MB), *whole)
 
 
 def _on_gpu(settings: Settings, config: Mapping[str, Any], context_tokens: int) -> Sequence[str]:
