@@ -10,7 +10,7 @@ from typing import Literal
 
 from localhpo.executor.clock import Clock
 from localhpo.executor.protocol import Executor, Job, Outcome, Run
-from localhpo.scheduler import placement
+from localhpo.scheduler import placement, sharing
 from localhpo.scheduler.machine import SERVER, Machine
 from localhpo.scheduler.placement import Assignment, Inventory, Need
 from localhpo.scheduler.tenancy import Tenancy
@@ -93,7 +93,7 @@ class Runs:
         """Mean length of the trials seen, at the least: one that runs may run on."""
         longest_s = max(self.elapsed_s.values(), default=0.0)
         if not self._ended_s:
-            return longest_s or None
+            return max(longest_s, sharing.SHORTEST_S) if self._active else None
         mean_s = sum(self._ended_s) / len(self._ended_s)
         return longest_s if longest_s > _OUTLASTS * mean_s else mean_s
 

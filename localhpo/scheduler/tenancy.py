@@ -11,16 +11,16 @@ the other.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import Any, Literal
 
 from localhpo.errors import InputError, ModelError
 from localhpo.executor.clock import Clock
 from localhpo.scheduler import placement, sharing
 from localhpo.scheduler.placement import Assignment, Inventory, Need
-from localhpo.scheduler.sharing import Decision, Mode, Numbers
+from localhpo.scheduler.sharing import RESTING, Decision, Mode, Numbers, Standing
 from localhpo.scheduler.tenant import InProcess, Rest, Tenant
 from localhpo.task import Resources, Sharing
 
@@ -29,8 +29,6 @@ _MOST_ASLEEP = 0.5
 
 _COUNTS = 1_000
 """So many answers to the question how many trials fit are remembered."""
-
-_STANDING: Mapping[Rest, Literal["asleep", "stopped"]] = {"sleep": "asleep", "stop": "stopped"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class Tenancy:
         self._resources = resources
         self._inventory = inventory
         self._clock = clock
-        self._standing: Literal["awake", "asleep", "stopped"] = "awake"
+        self._standing: Standing = "awake"
         self._useless: set[Rest] = set()
         self._seen_s: dict[str, list[float]] = {}
         self._asleep_mb: float | None = None
@@ -143,7 +141,9 @@ class Tenancy:
         *,
         trial_s: float | None,
         propose_s: float,
+        results: int,
         left: int | None,
+        in_hand: int,
     ) -> None:
         """Decide the mode anew, from what is known now.
 
@@ -152,31 +152,45 @@ class Tenancy:
             others: What other studies hold.
             trial_s: Length of the trials seen, at the least.
             propose_s: Length of a question, seen.
+            results: Trials that have ended.
             left: Trials that will still be started.
+            in_hand: Proposals for them that there are.
         """
         awake = self._tenant.holds
         home = dataclasses.replace(awake, gpu_share=1.0)
         ways = self._ways
-        able = [need for need in needs if self._count(need, (), self.least_ever)] or [Need()]
+        able = Counter(needs)
+        for need in list(able):
+            if not self._count(need, (), self.least_ever):
+                del able[need]
+        able = able or Counter([Need()])
 
-        def at_once(server: Assignment) -> list[int]:
-            return [self._count(need, others, server) for need in able]
+        def at_once(server: Assignment) -> Counter[int]:
+            counts: Counter[int] = Counter()
+            for need, trials in able.items():
+                counts[self._count(need, others, server)] += trials
+            return counts
 
+        beside, elsewhere = at_once(awake), at_once(home)
+        asleep, stopped = at_once(self._resting("sleep")), at_once(self._resting("stop"))
         self._most = {
-            "awake": max(at_once(home if self.mode == "device" else awake)),
-            "sleep": max(at_once(self._resting("sleep"))),
-            "stop": max(at_once(self._resting("stop"))),
+            "awake": max(elsewhere if self.mode == "device" else beside),
+            "sleep": max(asleep),
+            "stop": max(stopped),
         }
         self._numbers = Numbers(
-            beside=fmean(at_once(awake)) if all(at_once(awake)) else 0.0,
-            elsewhere=fmean(at_once(home)) if awake.gpus else 0,
-            asleep=fmean(at_once(self._resting("sleep"))) if "sleep" in ways else None,
-            stopped=fmean(at_once(self._resting("stop"))) if "stop" in ways else None,
+            beside=_mean(beside),
+            elsewhere=_mean(elsewhere) if awake.gpus else 0.0,
+            asleep=_mean(asleep) if "sleep" in ways else None,
+            stopped=_mean(stopped) if "stop" in ways else None,
             propose_s=propose_s,
-            sleep_s=self._takes_s("sleep") + self._takes_s("wake"),
-            stop_s=self._takes_s("stop") + self._takes_s("start"),
+            rest_s={"sleep": self._takes_s("sleep"), "stop": self._takes_s("stop")},
+            back_s={"sleep": self._takes_s("wake"), "stop": self._takes_s("start")},
             trial_s=trial_s,
+            results=results,
             left=left,
+            in_hand=in_hand,
+            standing=self._standing,
             contended=bool(awake.gpus) == (self._resources.gpus > 0),
         )
         decision = sharing.decide(
@@ -231,7 +245,7 @@ class Tenancy:
             return None
         first: Rest = "stop" if self.mode == "stop" else "sleep"
         for way in sorted(self._ways, key=lambda way: way != first):
-            if self._standing == _STANDING[way]:
+            if self._standing == RESTING[way]:
                 continue
             beside = [*others, self._resting(way)]
             if placement.place(self._resources, self._inventory, held, need=need, others=beside):
@@ -288,7 +302,7 @@ class Tenancy:
 
     # The worker's part.
 
-    def _wake(self, standing: Literal["awake", "asleep", "stopped"]) -> None:
+    def _wake(self, standing: Standing) -> None:
         if standing == "awake":
             return
         try:
@@ -335,6 +349,14 @@ class Tenancy:
             return sum(seen) / len(seen)
         moved_s = self._needs_mb / 10_000  # weights go over the bus at about 10 GB a second
         return {"sleep": 1 + moved_s, "wake": 1 + moved_s, "stop": 5.0, "start": 60.0}[what]
+
+
+def _mean(counts: Counter[int]) -> float:
+    """Return how many trials of mixed sizes run at once: the harmonic mean of their numbers.
+
+    Each takes the time of the others as it takes their room, so the large ones count most.
+    """
+    return 0.0 if 0 in counts else counts.total() / sum(n / size for size, n in counts.items())
 
 
 def _why_in_vain(chosen: Sharing, tenant: Tenant | None) -> str | None:

@@ -21,7 +21,16 @@ from localhpo.scheduler.tenant import InProcess, Managed, Simulated
 from localhpo.task import Resources
 
 SHORT_OF_ROOM = Numbers(
-    beside=1, elsewhere=0, asleep=3, stopped=3, propose_s=2, sleep_s=4, stop_s=60, trial_s=600
+    beside=1,
+    elsewhere=0,
+    asleep=3,
+    stopped=3,
+    propose_s=2,
+    rest_s={"sleep": 1, "stop": 5},
+    back_s={"sleep": 3, "stop": 55},
+    trial_s=600,
+    results=1,
+    left=30,
 )
 
 
@@ -29,8 +38,9 @@ SHORT_OF_ROOM = Numbers(
     ("changes", "mode"),
     [
         ({}, "sleep"),
-        ({"trial_s": None}, "resident"),  # nothing is known, and one fits
-        ({"trial_s": None, "beside": 0}, "sleep"),
+        ({"trial_s": None}, "sleep"),  # even trials of a few seconds would make up for it
+        ({"trial_s": None, "asleep": None}, "resident"),  # for a start they would not
+        ({"trial_s": None, "beside": 0, "asleep": None}, "stop"),
         ({"trial_s": 1.0}, "resident"),  # waking would take longer than it brings
         ({"asleep": None}, "stop"),
         ({"asleep": None, "trial_s": 5.0}, "resident"),
@@ -124,7 +134,10 @@ def test_a_sleep_that_frees_nothing_becomes_a_stop(make_stage: Any, make_task: A
 
 
 def test_stale_drafts_are_dropped_and_recorded(make_stage: Any, make_task: Any, hands: Any) -> None:
-    stage = gpu_stage(make_stage, make_task, "auto", trials=6, parallel=2)
+    def play(job: Any) -> Any:  # each one is better than those before
+        return hands.Play(10.0 + 20.0 * (job.number == 1), curve=(-float(job.number),))
+
+    stage = gpu_stage(make_stage, make_task, "auto", trials=6, parallel=2, play=play)
 
     class Slow(hands.Creator):
         def propose(self, history: Any, n: int) -> Any:
@@ -135,6 +148,7 @@ def test_stale_drafts_are_dropped_and_recorded(make_stage: Any, make_task: Any, 
     trials = run_beside_server(stage, trial_mb=2_000)
     assert [trial.state for trial in trials] == ["complete"] * 6
     assert stage.recorder.said("dropped")[0].startswith("drawn before the best trial was known")
+    assert trials[3].started_at - trials[2].started_at < 11  # a stale one, and no empty slot
 
 
 @pytest.mark.parametrize(
@@ -203,7 +217,7 @@ def test_what_a_sleep_freed_is_measured(kind: Literal["frees", "lies"], after: s
     tenant.wake()
     try:
         need = Need(memory_mb=200)
-        tenancy.consider([need], [], trial_s=None, propose_s=0.0, left=None)
+        tenancy.consider([need], [], trial_s=None, propose_s=0.0, results=0, left=None, in_hand=0)
         assert tenancy.mode == "sleep"
         assert tenancy.rest_for(need, [], [], is_last=False) == "sleep"
         tenancy.rest("sleep")
