@@ -138,12 +138,12 @@ def _pauses_s(way: Rest, slots: float, numbers: Numbers, left: int) -> float:
     at_once = slots * (2 if _pays_ahead(way, slots, numbers) else 1)
     pause_s = _drain_s(slots, numbers) + numbers.back_s[way] + numbers.propose_s + rest_s
     if numbers.standing == "awake":  # the first time it need not be woken
-        asked = left - max(numbers.in_hand, at_once)
+        asked = left - (numbers.in_hand or at_once)
         first_s = rest_s + (0.0 if numbers.in_hand else numbers.propose_s)
     else:
         asked = left - numbers.in_hand
         first_s = _wake_s(numbers) - numbers.back_s[way] if asked > 0 else 0.0
-    return first_s + max(0, math.ceil(asked / at_once)) * pause_s
+    return first_s + (max(1.0, asked / at_once) * pause_s if asked > 0 else 0.0)
 
 
 def ahead(mode: Mode, slots: float, numbers: Numbers) -> int:

@@ -75,6 +75,8 @@ class Supply:
 
         Other studies come and go: what they hold bounds what is started, not what is wanted.
         """
+        if self.thinking:  # what will be in hand is not known yet
+            return
         self._tenancy.consider(
             list(self._needs) or [self._runs.need(None)],
             [],
@@ -89,8 +91,6 @@ class Supply:
         """Ask the Creator, where proposals are wanted and its model can answer."""
         wanted = self._wanted(left)
         if wanted <= 0 or self._worker.busy or self._proposer.busy:
-            return
-        if not self._tenancy.is_worth_asking(self.in_hand, len(self._runs)):
             return
         if self._tenancy.awake or self._runs.claim_server():
             ledger = self._ledger
@@ -141,7 +141,7 @@ class Supply:
 
     def _wanted(self, left: int | None) -> int:
         """Return how many proposals to draw now: for free slots, and ahead of need."""
-        if self.exhausted:
+        if self.exhausted or not self._tenancy.is_worth_asking(self.in_hand, len(self._runs)):
             return 0
         room = self._tenancy.slots + self._tenancy.ahead
         fresh = self.in_hand

@@ -209,9 +209,12 @@ class Tenancy:
         """Return whether a question is worth the waking that it may take.
 
         A server at rest is woken when a slot has nothing to run, or when the mode keeps it awake.
+        One that should rest is not kept awake for a few proposals more than free slots need.
         """
-        if self.awake or self.mode not in ("sleep", "stop"):
+        if self.mode not in ("sleep", "stop"):
             return True
+        if self.awake:
+            return in_hand <= self.slots - running
         return in_hand == 0 and running < self.slots
 
     def call(self) -> Callable[[], None]:

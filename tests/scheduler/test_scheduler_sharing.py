@@ -15,7 +15,7 @@ from resting_server import RestingServer
 from localhpo.errors import ModelError
 from localhpo.executor.clock import RealClock
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory, Need
-from localhpo.scheduler.sharing import Numbers, ahead, decide
+from localhpo.scheduler.sharing import Numbers, ahead, decide, finish_s
 from localhpo.scheduler.tenancy import Tenancy
 from localhpo.scheduler.tenant import InProcess, Managed, Simulated
 from localhpo.task import Resources
@@ -68,11 +68,60 @@ def test_a_small_gain_changes_nothing() -> None:
     assert decide("auto", near, "resident").mode == "resident"
 
 
+def test_a_bad_mode_is_left_in_a_short_study_too() -> None:
+    short = replace(SHORT_OF_ROOM, left=5)
+    assert decide("auto", short, "resident").mode == "sleep"
+    in_hand = replace(short, in_hand=5)  # room is made for the last ones in any mode
+    assert decide("auto", in_hand, "resident").mode == "resident"
+
+
+def test_other_devices_wait_for_the_server_to_wake_but_not_to_rest() -> None:
+    apart = replace(SHORT_OF_ROOM, beside=2, elsewhere=2, left=7)  # one pause, after six
+
+    def longer_s(**changes: Any) -> float:
+        return finish_s("sleep", 3, replace(apart, **changes)) - finish_s("sleep", 3, apart)
+
+    assert longer_s(back_s={"sleep": 33, "stop": 55}) == pytest.approx(30)
+    # Twice, for it rests at the beginning too; one slot of three is on its device.
+    assert longer_s(rest_s={"sleep": 31, "stop": 5}) == pytest.approx(2 * 30 / 3)
+
+
+def test_what_is_in_hand_needs_no_waking() -> None:
+    asleep = replace(SHORT_OF_ROOM, standing="asleep", left=3)
+    waits = replace(asleep, back_s={"sleep": 300, "stop": 55})
+    assert finish_s("sleep", 3, waits) > finish_s("sleep", 3, asleep) + 290
+    assert finish_s("sleep", 3, replace(waits, in_hand=3)) == 3 * 600 * (3 + 1) / 9
+
+
 def test_proposals_are_drawn_ahead_only_where_waiting_costs() -> None:
     assert ahead("resident", 2, SHORT_OF_ROOM) == 0
     assert ahead("resident", 2, replace(SHORT_OF_ROOM, trial_s=10.0)) == 2
     assert ahead("sleep", 3, replace(SHORT_OF_ROOM, beside=3)) == 0
     assert ahead("stop", 3, SHORT_OF_ROOM) == 3
+    assert ahead("stop", 3, replace(SHORT_OF_ROOM, results=0)) == 0  # they would know nothing
+
+
+@pytest.mark.parametrize(("think_s", "unseen"), [(0.3, 0), (4.0, 1)])
+def test_with_one_slot_a_proposal_knows_all_results_where_waiting_costs_little(
+    make_stage: Any, hands: Any, think_s: float, unseen: int
+) -> None:
+    stage = make_stage(trials=6)
+
+    class Thinking(hands.Creator):
+        def propose(self, history: Any, n: int) -> Any:
+            stage.clock.sleep(think_s)
+            return super().propose(history, n)
+
+    stage.creator = Thinking()
+    stage.run()
+    for history, _ in stage.creator.shown[:2]:
+        assert history.next_number == count_complete(history)  # none before the first result
+    missed = [h.next_number - count_complete(h) for h, _ in stage.creator.shown]
+    assert max(missed) == unseen
+
+
+def count_complete(history: Any) -> int:
+    return sum(trial.state == "complete" for trial in history.trials)
 
 
 # The loop, with a simulated server on a device of 24 GB.
