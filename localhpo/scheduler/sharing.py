@@ -122,7 +122,7 @@ def finish_s(mode: Mode, slots: float, numbers: Numbers) -> float:
     asked = max(0, left - numbers.in_hand)
     if not _pays_ahead(mode, slots, numbers):
         work_s += numbers.propose_s * asked / slots
-    wake_s = _wake_s(numbers) if asked else 0.0
+    wake_s = _wake_s(numbers) + _now_drains_s(numbers) if asked else 0.0
     # One question brings no more than a proposal for each slot, and as many ahead.
     return wake_s + max(work_s, numbers.propose_s * asked / (2 * slots))
 
@@ -135,8 +135,11 @@ def _pauses_s(way: Rest, slots: float, numbers: Numbers, left: int) -> float:
     """
     home = max(0.0, slots - numbers.elsewhere) / slots
     rest_s = home * numbers.rest_s[way]
+    waits_s = _drain_s(slots, numbers) + numbers.back_s[way] + numbers.propose_s
     at_once = slots * (2 if _pays_ahead(way, slots, numbers) else 1)
-    pause_s = _drain_s(slots, numbers) + numbers.back_s[way] + numbers.propose_s + rest_s
+    if numbers.elsewhere and slots - numbers.beside <= 1:  # others go on with what is in hand
+        waits_s, at_once = home * waits_s, slots
+    pause_s = waits_s + rest_s
     if numbers.standing == "awake":  # the first time it need not be woken
         asked = left - (numbers.in_hand or at_once)
         first_s = rest_s + (0.0 if numbers.in_hand else numbers.propose_s)
@@ -177,6 +180,12 @@ def _wake_s(numbers: Numbers) -> float:
     return numbers.back_s[ways[numbers.standing]] if numbers.standing in ways else 0.0
 
 
+def _now_drains_s(numbers: Numbers) -> float:
+    """Return the same for a server that rests now."""
+    now = {"awake": 0.0, "asleep": numbers.asleep, "stopped": numbers.stopped}[numbers.standing]
+    return _drain_s(now or 0.0, numbers)
+
+
 def _pays_ahead(mode: Mode, slots: float, numbers: Numbers) -> bool:
     """Return whether to wait for proposals would take more than a little of a trial."""
     waits_s = numbers.propose_s
@@ -194,7 +203,7 @@ def _drain_s(slots: float, numbers: Numbers) -> float:
     after n / (n + 1) of a trial on average, and slots fall empty evenly until then.
     """
     must_end = slots - numbers.beside
-    if must_end <= 1 and not numbers.elsewhere:
+    if must_end <= 1:
         return 0.0  # the one whose end is noticed
     return max(0.0, must_end) / (must_end + 2) * _trial_s(numbers) / 2
 

@@ -208,14 +208,15 @@ class Tenancy:
     def is_worth_asking(self, in_hand: int, running: int) -> bool:
         """Return whether a question is worth the waking that it may take.
 
-        A server at rest is woken when a slot has nothing to run, or when the mode keeps it awake.
+        A server at rest is woken when a slot has nothing to run, or when the mode keeps it awake;
+        where its device is free and trials run on others, while these have something in hand.
         One that should rest is not kept awake for a few proposals more than free slots need.
         """
         if self.mode not in ("sleep", "stop"):
             return True
         if self.awake:
             return in_hand <= self.slots - running
-        return in_hand == 0 and running < self.slots
+        return in_hand <= self._numbers.elsewhere and running < self.slots
 
     def call(self) -> Callable[[], None]:
         """Count the server as awake; return the job that wakes it where it is not."""
