@@ -32,14 +32,19 @@ RESTING: Mapping[Rest, Standing] = {"sleep": "asleep", "stop": "stopped"}
 """A way to rest -> what the server does then."""
 
 GAIN = 1.05
-"""The present mode must take so many times as long as another: estimates are not that good."""
+"""The present mode must take so many times as long as another, and a trial longer: estimates are
+not that good."""
 
 SHORTEST_S = 10.0
 """A trial is believed to take this at the least until one has ended: to load a deep learning
 library and its data takes about as long."""
 
-WORTH = 0.05
+WORTH = 0.02
 """Proposals are drawn ahead where waiting for them would take more than this of a trial."""
+
+WORTH_ALONE = 0.05
+"""The same for a single slot: what is drawn ahead misses the only result that there will be, which
+sets a study back by a trial. Of 20 trials, waiting so long takes as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +112,9 @@ def decide(sharing: Sharing, numbers: Numbers, present: Mode | None = None) -> D
         return Decision(present, "the server is not asked again")
     times_s = {mode: finish_s(mode, n, numbers) for mode, n in slots.items()}
     best = min(times_s, key=lambda mode: times_s[mode])
-    if present in times_s and times_s[present] < GAIN * times_s[best]:
-        best = present
+    if present in times_s:
+        least_s = max(GAIN * times_s[best], times_s[best] + _trial_s(numbers))
+        best = present if times_s[present] < least_s else best
     return Decision(best, _compared(times_s, slots, numbers))
 
 
@@ -135,17 +141,17 @@ def _pauses_s(way: Rest, slots: float, numbers: Numbers, left: int) -> float:
     """
     home = max(0.0, slots - numbers.elsewhere) / slots
     rest_s = home * numbers.rest_s[way]
-    waits_s = _drain_s(slots, numbers) + numbers.back_s[way] + numbers.propose_s
-    at_once = slots * (2 if _pays_ahead(way, slots, numbers) else 1)
+    share, at_once = 1.0, slots * (2 if _pays_ahead(way, slots, numbers) else 1)
     if numbers.elsewhere and slots - numbers.beside <= 1:  # others go on with what is in hand
-        waits_s, at_once = home * waits_s, slots
-    pause_s = waits_s + rest_s
+        share, at_once = home, slots
+    waits_s = _drain_s(slots, numbers) + numbers.back_s[way] + numbers.propose_s
+    pause_s = share * waits_s + rest_s
     if numbers.standing == "awake":  # the first time it need not be woken
         asked = left - (numbers.in_hand or at_once)
         first_s = rest_s + (0.0 if numbers.in_hand else numbers.propose_s)
     else:
         asked = left - numbers.in_hand
-        first_s = _wake_s(numbers) - numbers.back_s[way] if asked > 0 else 0.0
+        first_s = share * (_wake_s(numbers) - numbers.back_s[way]) if asked > 0 else 0.0
     return first_s + (max(1.0, asked / at_once) * pause_s if asked > 0 else 0.0)
 
 
@@ -193,7 +199,7 @@ def _pays_ahead(mode: Mode, slots: float, numbers: Numbers) -> bool:
         if numbers.elsewhere:  # other devices must not wait for the server's own to be free
             return True
         waits_s += numbers.back_s[mode] + numbers.rest_s[mode] + _drain_s(slots, numbers)
-    return waits_s > WORTH * _trial_s(numbers)
+    return waits_s > (WORTH if slots > 1 else WORTH_ALONE) * _trial_s(numbers)
 
 
 def _drain_s(slots: float, numbers: Numbers) -> float:

@@ -23,8 +23,8 @@ from localhpo.scheduler.worker import Worker
 from localhpo.task import Task
 from localhpo.trial import Proposal, Trial, best_trial
 
-_REMEMBERED = 8
-"""So many trials say what the next ones will need."""
+_REMEMBERED = 24
+"""So many trials say what the next ones will need: fewer would misjudge how sizes are mixed."""
 
 Say = Callable[[EventKind, str, Trial | None], None]
 

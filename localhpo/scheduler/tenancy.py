@@ -235,6 +235,9 @@ class Tenancy:
     ) -> Rest | None:
         """Return the rest that makes room for a trial now, where the mode allows one.
 
+        A way that costs more than the mode's own is for trials that could never run otherwise, or
+        for a server that is not needed any more.
+
         Args:
             need: Of the trial.
             held: What the running trials of this study hold.
@@ -248,8 +251,11 @@ class Tenancy:
         if not (by_mode or forced or at_end):
             return None
         first: Rest = "stop" if self.mode == "stop" else "sleep"
+        enough = first in self._ways and self._count(need, (), self._resting(first)) > 0
         for way in sorted(self._ways, key=lambda way: way != first):
             if self._standing == RESTING[way]:
+                continue
+            if way != first and enough and not at_end:
                 continue
             beside = [*others, self._resting(way)]
             if placement.place(self._resources, self._inventory, held, need=need, others=beside):

@@ -75,15 +75,26 @@ def test_a_bad_mode_is_left_in_a_short_study_too() -> None:
     assert decide("auto", in_hand, "resident").mode == "resident"
 
 
-def test_other_devices_wait_for_the_server_to_wake_but_not_to_rest() -> None:
-    apart = replace(SHORT_OF_ROOM, beside=2, elsewhere=2, left=7)  # one pause, after six
+@pytest.mark.parametrize(
+    ("asleep", "left", "waking_s", "resting_s"),
+    [
+        # Two must end on the server's device: all wait until it is awake. It rests twice.
+        (4, 9, 30.0, 2 * 30 / 2),
+        # Its device is free at times, and others go on; after the first three come four more.
+        (3, 7, 4 / 3 * 30 / 3, (1 + 4 / 3) * 30 / 3),
+    ],
+)
+def test_other_devices_wait_for_the_server_only_where_they_must(
+    asleep: float, left: int, waking_s: float, resting_s: float
+) -> None:
+    apart = replace(SHORT_OF_ROOM, beside=2, elsewhere=2, asleep=asleep, left=left)
 
     def longer_s(**changes: Any) -> float:
-        return finish_s("sleep", 3, replace(apart, **changes)) - finish_s("sleep", 3, apart)
+        after = finish_s("sleep", asleep, replace(apart, **changes))
+        return after - finish_s("sleep", asleep, apart)
 
-    assert longer_s(back_s={"sleep": 33, "stop": 55}) == pytest.approx(30)
-    # Twice, for it rests at the beginning too; one slot of three is on its device.
-    assert longer_s(rest_s={"sleep": 31, "stop": 5}) == pytest.approx(2 * 30 / 3)
+    assert longer_s(back_s={"sleep": 33, "stop": 55}) == pytest.approx(waking_s)
+    assert longer_s(rest_s={"sleep": 31, "stop": 5}) == pytest.approx(resting_s)
 
 
 def test_what_is_in_hand_needs_no_waking() -> None:
