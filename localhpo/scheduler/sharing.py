@@ -32,8 +32,8 @@ RESTING: Mapping[Rest, Standing] = {"sleep": "asleep", "stop": "stopped"}
 """A way to rest -> what the server does then."""
 
 GAIN = 1.05
-"""The present mode must take so many times as long as another, and a trial longer: estimates are
-not that good."""
+"""The present mode must take so many times as long as another, and half a trial longer: estimates
+are not that good."""
 
 SHORTEST_S = 10.0
 """A trial is believed to take this at the least until one has ended: to load a deep learning
@@ -113,7 +113,7 @@ def decide(sharing: Sharing, numbers: Numbers, present: Mode | None = None) -> D
     times_s = {mode: finish_s(mode, n, numbers) for mode, n in slots.items()}
     best = min(times_s, key=lambda mode: times_s[mode])
     if present in times_s:
-        least_s = max(GAIN * times_s[best], times_s[best] + _trial_s(numbers))
+        least_s = max(GAIN * times_s[best], times_s[best] + _trial_s(numbers) / 2)
         best = present if times_s[present] < least_s else best
     return Decision(best, _compared(times_s, slots, numbers))
 
@@ -136,15 +136,19 @@ def finish_s(mode: Mode, slots: float, numbers: Numbers) -> float:
 def _pauses_s(way: Rest, slots: float, numbers: Numbers, left: int) -> float:
     """Return how long a slot stands empty, on average, for a server that rests.
 
-    It is asked for a trial of each slot at once, or for two where they are drawn ahead. Only
-    slots on its own device wait until it rests again.
+    It is asked for a trial of each slot at once, or for two where they are drawn ahead. All slots
+    wait until it has answered, and those on its own device until it rests again. Where trials run
+    on other devices too, and the end of one makes room for it, only the slot of that one waits.
     """
-    home = max(0.0, slots - numbers.elsewhere) / slots
-    rest_s = home * numbers.rest_s[way]
     share, at_once = 1.0, slots * (2 if _pays_ahead(way, slots, numbers) else 1)
-    if numbers.elsewhere and slots - numbers.beside <= 1:  # others go on with what is in hand
-        share, at_once = home, slots
+    rests = max(0.0, slots - numbers.elsewhere) / slots
+    if numbers.elsewhere and slots - numbers.beside <= 1:
+        share = rests = (slots - numbers.beside) / slots
+        at_once = slots
+    rest_s = rests * numbers.rest_s[way]
     waits_s = _drain_s(slots, numbers) + numbers.back_s[way] + numbers.propose_s
+    if not numbers.elsewhere:  # trials that need not end for it go on meanwhile
+        waits_s -= numbers.beside / slots * min(waits_s, _trial_s(numbers) / 2)
     pause_s = share * waits_s + rest_s
     if numbers.standing == "awake":  # the first time it need not be woken
         asked = left - (numbers.in_hand or at_once)
@@ -152,7 +156,7 @@ def _pauses_s(way: Rest, slots: float, numbers: Numbers, left: int) -> float:
     else:
         asked = left - numbers.in_hand
         first_s = share * (_wake_s(numbers) - numbers.back_s[way]) if asked > 0 else 0.0
-    return first_s + (max(1.0, asked / at_once) * pause_s if asked > 0 else 0.0)
+    return first_s + max(0, math.ceil(asked / at_once)) * pause_s
 
 
 def ahead(mode: Mode, slots: float, numbers: Numbers) -> int:
