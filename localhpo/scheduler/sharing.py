@@ -10,7 +10,7 @@ What is compared is how long the trials that are left would take in each mode. A
 the server rests has the more room and pays for it: where proposals are needed, slots stand empty
 until the server's device is free, and while it wakes, thinks and goes to rest again. What it costs
 to change the mode counts too. Until a trial has ended, the longest that runs is a lower bound of
-their length; a first bound is believed, for a short study is over before a better one is known.
+their length; `SHORTEST_S` is believed at once, for a short study is over before more is known.
 """
 
 from __future__ import annotations
@@ -190,12 +190,6 @@ def _wake_s(numbers: Numbers) -> float:
     return numbers.back_s[ways[numbers.standing]] if numbers.standing in ways else 0.0
 
 
-def _now_drains_s(numbers: Numbers) -> float:
-    """Return the same for a server that rests now."""
-    now = {"awake": 0.0, "asleep": numbers.asleep, "stopped": numbers.stopped}[numbers.standing]
-    return _drain_s(now or 0.0, numbers)
-
-
 def _pays_ahead(mode: Mode, slots: float, numbers: Numbers) -> bool:
     """Return whether to wait for proposals would take more than a little of a trial."""
     waits_s = numbers.propose_s
@@ -216,6 +210,12 @@ def _drain_s(slots: float, numbers: Numbers) -> float:
     if must_end <= 1:
         return 0.0  # the one whose end is noticed
     return max(0.0, must_end) / (must_end + 2) * _trial_s(numbers) / 2
+
+
+def _now_drains_s(numbers: Numbers) -> float:
+    """Return the same for the server as it is now: nothing where it is awake."""
+    now = {"awake": 0.0, "asleep": numbers.asleep, "stopped": numbers.stopped}[numbers.standing]
+    return _drain_s(now or 0.0, numbers)
 
 
 def _chosen(sharing: Sharing, numbers: Numbers) -> Decision:

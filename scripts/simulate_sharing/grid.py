@@ -82,8 +82,8 @@ def _largest(trial_gb: float | tuple[float, float]) -> float:
 
 FULL = settings(MACHINES, MODELS_GB, (*TRIALS_GB, (5.0, 20.0)), TRIALS_S)
 SMALL = settings(((1, 24.0), (2, 80.0)), (16.0,), (5.0, 18.0, (5.0, 20.0)), (10.0, 600.0))
-ONCE_BROKEN = (  # each by 9 to 82 %: short trials, large ones, and several sizes
-    *settings(((1, 80.0),), (54.0,), (23.0, (5.0, 20.0)), (10.0,)),
+ONCE_BROKEN = (  # short trials and large ones: `auto` was up to 82 % worse there
+    *settings(((1, 80.0),), (54.0,), (23.0,), (10.0,)),
     *settings(((2, 24.0),), (8.0, 16.0), (18.0, 23.0), (10.0, 60.0)),
     *settings(((2, 80.0),), (54.0,), (40.0, 75.0), (10.0,)),
     *settings(((4, 24.0),), (2.0, 8.0, 16.0), (23.0,), (10.0,)),
