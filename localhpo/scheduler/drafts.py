@@ -1,7 +1,8 @@
 """Proposals drawn ahead of need: in no record until a slot is free, so they cost nothing.
 
 A draft is stale when a trial became the best one after it was drawn: what the Creator would try
-now may be something else. Stale drafts are dropped where others can be had at once.
+now may be something else. It is asked again then; until it has answered, a free slot takes a stale
+draft rather than stand empty.
 """
 
 from __future__ import annotations
@@ -32,10 +33,16 @@ class Drafts:
     def __len__(self) -> int:
         return len(self._drafts)
 
-    def add(self, proposals: Sequence[Proposal], best: Trial | None) -> None:
-        """Keep proposals that were drawn when `best` was the best trial."""
+    def add(self, proposals: Sequence[Proposal], best: Trial | None) -> list[Proposal]:
+        """Keep proposals that were drawn when `best` was the best trial.
+
+        Returns:
+            Those that gave way to them: stale ones, the oldest first, one for each at most.
+        """
+        stale = self._stale(best)[: len(proposals)]
         number = None if best is None else best.number
         self._drafts.extend(_Draft(proposal, number) for proposal in proposals)
+        return self._drop(stale)
 
     def take(self) -> Proposal:
         """Return the oldest one."""
@@ -48,10 +55,9 @@ class Drafts:
             for i, draft in enumerate(self._drafts)
         )
 
-    def drop_stale(self, best: Trial | None) -> list[Proposal]:
-        """Drop and return those that did not know of the best trial."""
-        number = None if best is None else best.number
-        return self._drop([draft for draft in self._drafts if draft.best != number])
+    def stale(self, best: Trial | None) -> int:
+        """Return how many did not know of the best trial."""
+        return len(self._stale(best))
 
     def drop_equal(self, trials: Sequence[Trial]) -> list[Proposal]:
         """Drop and return those that are trials by now: a user may have had the same idea."""
@@ -59,6 +65,10 @@ class Drafts:
         return self._drop(
             [draft for draft in self._drafts if self._space.key(draft.proposal.config) in known]
         )
+
+    def _stale(self, best: Trial | None) -> list[_Draft]:
+        number = None if best is None else best.number
+        return [draft for draft in self._drafts if draft.best != number]
 
     def _drop(self, drafts: Sequence[_Draft]) -> list[Proposal]:
         for draft in drafts:

@@ -279,7 +279,6 @@ class Loop:
         self._say(_ENDED_AS[trial.state], sentence, trial)
         if trial.state in COUNTED:
             self._ended.append(trial)
-        self._supply.drop_stale()
         why = budget.hopeless(self._ended, self._settings.hopeless_after)
         if why is not None:
             self._close(why, NoGoodTrialError(why))

@@ -67,20 +67,19 @@ class Proposer:
         self._asked = history
         self._worker.start(lambda: self._think(history, n, wake), patience_s=_PATIENCE_S)
 
-    def collect(self) -> int:
-        """Put what was answered into `drafts`; return how many.
+    def collect(self) -> list[Proposal]:
+        """Put what was answered into `drafts`; return those that gave way to it.
 
         Raises:
             Exception: what the Creator raised.
         """
         if self._asked is None or self._worker.busy:
-            return 0
+            return []
         history, self._asked = self._asked, None
         answer, self._answer = self._answer, ()
         if isinstance(answer, BaseException):
             raise answer
-        self.drafts.add(answer, best_trial(history.trials, history.task.direction))
-        return len(answer)
+        return self.drafts.add(answer, best_trial(history.trials, history.task.direction))
 
     def _think(self, history: History, n: int, wake: Callable[[], None]) -> None:
         try:

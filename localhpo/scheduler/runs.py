@@ -10,7 +10,7 @@ from typing import Literal
 
 from localhpo.executor.clock import Clock
 from localhpo.executor.protocol import Executor, Job, Outcome, Run
-from localhpo.scheduler import placement
+from localhpo.scheduler import placement, sharing
 from localhpo.scheduler.machine import SERVER, Machine
 from localhpo.scheduler.placement import Assignment, Inventory, Need
 from localhpo.scheduler.tenancy import Tenancy
@@ -19,6 +19,9 @@ from localhpo.trial import Config, Measurement, State, Trial
 
 _OUTLASTS = 2.0
 """One that has run so many times as long as the others did tells that trials got longer."""
+
+_SOME = 5
+"""So many ended trials, and as many as still run, tell how long trials take."""
 
 Estimate = Callable[[Config], float | None]
 """From a configuration to the MB that its trial will take at its peak, of each device (of the
@@ -90,11 +93,17 @@ class Runs:
 
     @property
     def trial_s(self) -> float | None:
-        """Mean length of the trials seen, at the least: one that runs may run on."""
+        """Mean length of the trials seen; None before the first is started.
+
+        Before one has ended, the one that runs longest is taken to be two thirds through. Until
+        some have ended, a mean below `SHORTEST_S` is not believed: the short ones end first.
+        """
         longest_s = max(self.elapsed_s.values(), default=0.0)
         if not self._ended_s:
-            return longest_s or None
+            return max(1.5 * longest_s, sharing.SHORTEST_S) if self._active else None
         mean_s = sum(self._ended_s) / len(self._ended_s)
+        if len(self._ended_s) < max(_SOME, len(self._active)):
+            mean_s = max(mean_s, sharing.SHORTEST_S)
         return longest_s if longest_s > _OUTLASTS * mean_s else mean_s
 
     @property

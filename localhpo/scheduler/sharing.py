@@ -6,28 +6,45 @@
     stop       the same, by ending and starting it
     cpu        the model is in host memory, and trials have the devices
 
-What is compared is the throughput, in trials per second, that each mode promises. A mode in
-which a server rests has the more room and pays for it: where a proposal is needed, the slots on
-the server's device stand still while it wakes, thinks and goes to rest again. As long as no
-trial has shown its length, the server stays where it is, if any trial fits beside it; that costs
-little, for the time that trials have run so far is a lower bound of their length, and is heard.
+What is compared is how long the trials that are left would take in each mode. A mode in which
+the server rests has the more room and pays for it: where proposals are needed, slots stand empty
+until the server's device is free, and while it wakes, thinks and goes to rest again. What it costs
+to change the mode counts too. Until a trial has ended, the longest that runs is a lower bound of
+their length; `SHORTEST_S` is believed at once, for a short study is over before more is known.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeGuard
 
+from localhpo.scheduler.tenant import Rest
 from localhpo.task import Sharing
 
 Mode = Literal["resident", "device", "sleep", "stop", "cpu"]
 
-GAIN = 1.05
-"""A mode must promise so many times what the present one does: estimates are not that good."""
+Standing = Literal["awake", "asleep", "stopped"]
+"""What the server does now."""
 
-WORTH = 0.05
+RESTING: Mapping[Rest, Standing] = {"sleep": "asleep", "stop": "stopped"}
+"""A way to rest -> what the server does then."""
+
+GAIN = 1.05
+"""The present mode must take so many times as long as another, and half a trial longer: estimates
+are not that good."""
+
+SHORTEST_S = 10.0
+"""A trial is believed to take this at the least until one has ended: to load a deep learning
+library and its data takes about as long."""
+
+WORTH = 0.02
 """Proposals are drawn ahead where waiting for them would take more than this of a trial."""
+
+WORTH_ALONE = 0.05
+"""The same for a single slot: what is drawn ahead misses the only result that there will be, which
+sets a study back by a trial. Of 20 trials, waiting so long takes as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +52,7 @@ class Numbers:
     """What is known when a mode is chosen."""
 
     beside: float
-    """Trials at once while the server is awake, on average over their sizes, as all of these; 0
+    """Trials at once while the server is awake, as a mean over their sizes, like all of these; 0
     where trials of some size cannot run then."""
     elsewhere: float
     """Of them, those on devices that are not the server's."""
@@ -45,14 +62,19 @@ class Numbers:
     """Trials at once while it is stopped; None where it cannot be."""
     propose_s: float = 0.0
     """Of one question, seen."""
-    sleep_s: float = 0.0
-    """From awake to asleep and back, seen, or believed before the first time."""
-    stop_s: float = 0.0
-    """From awake to stopped and back."""
+    rest_s: Mapping[Rest, float] = field(default_factory=dict)
+    """From awake to rest, by the way: seen, or believed before the first time."""
+    back_s: Mapping[Rest, float] = field(default_factory=dict)
+    """From there to awake."""
     trial_s: float | None = None
-    """Mean length of the trials seen, at the least; None before the first."""
+    """Mean length of the trials seen, at the least; None before the first is started."""
+    results: int = 0
+    """Trials that have ended."""
     left: int | None = None
     """Trials that will still be started; None for no bound."""
+    in_hand: int = 0
+    """Proposals for them that there are."""
+    standing: Standing = "awake"
     contended: bool = True
     """Whether model and trials want the same memory at all."""
 
@@ -86,75 +108,114 @@ def decide(sharing: Sharing, numbers: Numbers, present: Mode | None = None) -> D
         return Decision(
             awake, f"resting would make no room for more than {numbers.beside:.3g} at once"
         )
-    if numbers.trial_s is None:
-        return _before_any_trial(awake, slots, numbers)
-    if present in slots and numbers.left is not None and numbers.left < 2 * slots[present]:
-        return Decision(present, "too few trials are left for a change to pay")
-    rates = {mode: per_s(mode, n, numbers) for mode, n in slots.items()}
-    best = max(rates, key=lambda mode: rates[mode])
-    if present in rates and rates[best] < GAIN * rates[present]:
-        best = present
-    return Decision(best, _compared(best, rates, slots, numbers))
+    if present in slots and numbers.left is not None and numbers.left <= numbers.in_hand:
+        return Decision(present, "the server is not asked again")
+    times_s = {mode: finish_s(mode, n, numbers) for mode, n in slots.items()}
+    best = min(times_s, key=lambda mode: times_s[mode])
+    if present in times_s:
+        least_s = max(GAIN * times_s[best], times_s[best] + _trial_s(numbers) / 2)
+        best = present if times_s[present] < least_s else best
+    return Decision(best, _compared(times_s, slots, numbers))
 
 
-def per_s(mode: Mode, slots: float, numbers: Numbers) -> float:
-    """Return the trials per second that a mode promises, trials of a known length."""
-    trial_s = numbers.trial_s or 0.0
-    if mode not in ("sleep", "stop"):
-        waits_s = 0.0 if ahead(mode, slots, numbers) else numbers.propose_s
-        return min(slots / (trial_s + waits_s + _TINY_S), _most_per_s(numbers))
-    pause_s = numbers.propose_s + _rest_s(mode, numbers)
-    rounds = 2 if ahead(mode, slots, numbers) else 1
-    pause_s += _drain_s(slots, numbers)
-    if numbers.left is not None:  # what is drawn before the last rest needs no waking for
-        rounds_left = math.ceil(numbers.left / slots)
-        pause_s *= max(0.5, rounds_left - rounds) / max(1, rounds_left)
-    at_home = max(0, slots - numbers.elsewhere)
-    rate = (slots - at_home) / (trial_s + _TINY_S)
-    rate += at_home / (trial_s + pause_s / rounds + _TINY_S)
-    return min(rate, _most_per_s(numbers))
+def finish_s(mode: Mode, slots: float, numbers: Numbers) -> float:
+    """Return how long the trials that are left would take in a mode."""
+    left = _ENDLESS if numbers.left is None else numbers.left
+    # They end one after another: on average the last one ends half a trial after the mean slot.
+    work_s = _trial_s(numbers) * max(1.0, (left + (slots - 1) / 2) / slots)
+    if _rests(mode, slots, numbers):
+        return work_s + _pauses_s(mode, slots, numbers, left)
+    asked = max(0, left - numbers.in_hand)
+    if not _pays_ahead(mode, slots, numbers):
+        work_s += numbers.propose_s * asked / slots
+    wake_s = _wake_s(numbers) + _now_drains_s(numbers) if asked else 0.0
+    # One question brings no more than a proposal for each slot, and as many ahead.
+    return wake_s + max(work_s, numbers.propose_s * asked / (2 * slots))
 
 
-def _most_per_s(numbers: Numbers) -> float:
-    """Return the proposals per second that the model can make at all."""
-    n = max(numbers.beside, numbers.asleep or 0.0, numbers.stopped or 0.0)
-    return n / (numbers.propose_s + _TINY_S)
+def _pauses_s(way: Rest, slots: float, numbers: Numbers, left: int) -> float:
+    """Return how long a slot stands empty, on average, for a server that rests.
+
+    It is asked for a trial of each slot at once, or for two where they are drawn ahead. All slots
+    wait until it has answered, and those on its own device until it rests again. Where trials run
+    on other devices too, and the end of one makes room for it, only the slot of that one waits.
+    """
+    share, at_once = 1.0, slots * (2 if _pays_ahead(way, slots, numbers) else 1)
+    rests = max(0.0, slots - numbers.elsewhere) / slots
+    if numbers.elsewhere and slots - numbers.beside <= 1:
+        share = rests = (slots - numbers.beside) / slots
+        at_once = slots
+    rest_s = rests * numbers.rest_s[way]
+    waits_s = _drain_s(slots, numbers) + numbers.back_s[way] + numbers.propose_s
+    if not numbers.elsewhere:  # trials that need not end for it go on meanwhile
+        waits_s -= numbers.beside / slots * min(waits_s, _trial_s(numbers) / 2)
+    pause_s = share * waits_s + rest_s
+    if numbers.standing == "awake":  # the first time it need not be woken
+        asked = left - (numbers.in_hand or at_once)
+        first_s = rest_s + (0.0 if numbers.in_hand else numbers.propose_s)
+    else:
+        asked = left - numbers.in_hand
+        first_s = share * (_wake_s(numbers) - numbers.back_s[way]) if asked > 0 else 0.0
+    return first_s + max(0, math.ceil(asked / at_once)) * pause_s
 
 
 def ahead(mode: Mode, slots: float, numbers: Numbers) -> int:
     """Return how many proposals to have in hand beyond those that free slots wait for.
 
-    None where waiting for them costs next to nothing: a proposal made later knows more.
+    None where waiting for them costs next to nothing: a proposal made later knows more. And none
+    before the first result, unless slots on other devices would wait for the server's own.
     """
-    trial_s = numbers.trial_s
-    if mode not in ("sleep", "stop"):
-        if trial_s is None:  # the first proposals are for as many as any mode could run
-            most = max(numbers.asleep or 0.0, numbers.stopped or 0.0)
-            return math.ceil(max(0.0, most - slots))
-        return math.ceil(slots) if numbers.propose_s > WORTH * trial_s else 0
-    if numbers.elsewhere:  # other devices must not wait for the server's own to be free
-        return math.ceil(slots)
-    pause_s = numbers.propose_s + _rest_s(mode, numbers) + _drain_s(slots, numbers)
-    return math.ceil(slots) if trial_s is not None and pause_s > WORTH * trial_s else 0
+    rests_apart = _rests(mode, slots, numbers) and numbers.elsewhere > 0
+    if numbers.trial_s is None or not (numbers.results or rests_apart):
+        return 0
+    return math.ceil(slots) if _pays_ahead(mode, slots, numbers) else 0
 
 
-_TINY_S = 1e-3
-
-_SPREAD = 0.25
-"""Of the lengths of trials that were started together, in shares of their mean."""
+_ENDLESS = 1_000
+"""So many trials are planned for where there is no bound."""
 
 
-def _rest_s(mode: Mode, numbers: Numbers) -> float:
-    return numbers.sleep_s if mode == "sleep" else numbers.stop_s
+def _rests(mode: Mode, slots: float, numbers: Numbers) -> TypeGuard[Rest]:
+    """Return whether the server makes room for trials: that it may does not say that it must."""
+    return mode in RESTING and slots > numbers.beside
+
+
+def _trial_s(numbers: Numbers) -> float:
+    return SHORTEST_S if numbers.trial_s is None else numbers.trial_s
+
+
+def _wake_s(numbers: Numbers) -> float:
+    """Return how long the server takes to be awake, from what it does now."""
+    ways = {standing: way for way, standing in RESTING.items()}
+    return numbers.back_s[ways[numbers.standing]] if numbers.standing in ways else 0.0
+
+
+def _pays_ahead(mode: Mode, slots: float, numbers: Numbers) -> bool:
+    """Return whether to wait for proposals would take more than a little of a trial."""
+    waits_s = numbers.propose_s
+    if _rests(mode, slots, numbers):
+        if numbers.elsewhere:  # other devices must not wait for the server's own to be free
+            return True
+        waits_s += numbers.back_s[mode] + numbers.rest_s[mode] + _drain_s(slots, numbers)
+    return waits_s > (WORTH if slots > 1 else WORTH_ALONE) * _trial_s(numbers)
 
 
 def _drain_s(slots: float, numbers: Numbers) -> float:
-    """Return how long slots stand empty until enough trials have ended for the server to wake.
+    """Return how long a slot stands empty, on average, until the server has room to wake.
 
-    Nothing where the room of one trial is enough; else they differ by about `_SPREAD`.
+    Where `n` trials must end for it, which are anywhere in their course, the last of them ends
+    after n / (n + 1) of a trial on average, and slots fall empty evenly until then.
     """
     must_end = slots - numbers.beside
-    return 0.0 if must_end <= 1 else _SPREAD * (numbers.trial_s or 0.0)
+    if must_end <= 1:
+        return 0.0  # the one whose end is noticed
+    return max(0.0, must_end) / (must_end + 2) * _trial_s(numbers) / 2
+
+
+def _now_drains_s(numbers: Numbers) -> float:
+    """Return the same for the server as it is now: nothing where it is awake."""
+    now = {"awake": 0.0, "asleep": numbers.asleep, "stopped": numbers.stopped}[numbers.standing]
+    return _drain_s(now or 0.0, numbers)
 
 
 def _chosen(sharing: Sharing, numbers: Numbers) -> Decision:
@@ -169,23 +230,17 @@ def _chosen(sharing: Sharing, numbers: Numbers) -> Decision:
     return Decision(sharing, "chosen by the user")
 
 
-def _before_any_trial(awake: Mode, slots: dict[Mode, float], numbers: Numbers) -> Decision:
-    if awake in slots:
-        return Decision(
-            awake, f"{numbers.beside:.3g} fit beside it, and no trial's length is known"
-        )
-    rest: Mode = "sleep" if "sleep" in slots else "stop"
-    return Decision(rest, "no trial fits beside the server")
-
-
-def _compared(
-    best: Mode, rates: dict[Mode, float], slots: dict[Mode, float], numbers: Numbers
-) -> str:
+def _compared(times_s: Mapping[Mode, float], slots: Mapping[Mode, float], numbers: Numbers) -> str:
     promises = ", ".join(
-        f"{mode} {3600 * rates[mode]:.4g} ({slots[mode]:.3g} at once)" for mode in sorted(rates)
+        f"{mode} {times_s[mode]:.4g} s ({slots[mode]:.3g} at once)" for mode in sorted(times_s)
     )
+    costs = ", ".join(
+        f"{way} and back {numbers.rest_s[way] + numbers.back_s[way]:.3g} s"
+        for way in RESTING
+        if way in times_s
+    )
+    left = "1000 trials" if numbers.left is None else f"what is left, {numbers.left} trials,"
     return (
-        f"{best}: trials an hour would be {promises}; a trial takes {numbers.trial_s:.3g} s or "
-        f"more, a proposal {numbers.propose_s:.3g} s, sleeping and waking {numbers.sleep_s:.3g} s, "
-        f"stopping and starting {numbers.stop_s:.3g} s"
+        f"{left} would take {promises}; a trial takes {_trial_s(numbers):.3g} s or more, "
+        f"a proposal {numbers.propose_s:.3g} s, {costs}"
     )

@@ -2,7 +2,7 @@
 
 Proposals are drawn while trials run, whenever the model's server can be awake beside them, for
 all slots that are free at once; ahead of need only where waiting would cost (`sharing.ahead`).
-Those ahead stay drafts, which are dropped when they are stale.
+Those ahead stay drafts, which give way to better informed ones when they are stale.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from localhpo.scheduler.worker import Worker
 from localhpo.task import Task
 from localhpo.trial import Proposal, Trial, best_trial
 
-_REMEMBERED = 8
-"""So many trials say what the next ones will need."""
+_REMEMBERED = 24
+"""So many trials say what the next ones will need: fewer would misjudge how sizes are mixed."""
 
 Say = Callable[[EventKind, str, Trial | None], None]
 
@@ -75,20 +75,22 @@ class Supply:
 
         Other studies come and go: what they hold bounds what is started, not what is wanted.
         """
+        if self.thinking:  # what will be in hand is not known yet
+            return
         self._tenancy.consider(
             list(self._needs) or [self._runs.need(None)],
             [],
             trial_s=self._runs.trial_s,
             propose_s=self._proposer.question_s,
+            results=self._ledger.counted,
             left=None if left is None else max(0, left - len(self._runs)),
+            in_hand=self.in_hand,
         )
 
     def ask(self, left: int | None) -> None:
         """Ask the Creator, where proposals are wanted and its model can answer."""
         wanted = self._wanted(left)
         if wanted <= 0 or self._worker.busy or self._proposer.busy:
-            return
-        if not self._tenancy.is_worth_asking(self.in_hand, len(self._runs)):
             return
         if self._tenancy.awake or self._runs.claim_server():
             ledger = self._ledger
@@ -101,7 +103,8 @@ class Supply:
             Exception: what the Creator raised.
         """
         try:
-            self._proposer.collect()
+            overtaken = self._proposer.collect()
+            self._drop(overtaken, "drawn before the best trial was known")
         except SpaceExhaustedError as error:
             self.exhausted = True
             self._say("note", f"nothing new is left to try: {error}", None)
@@ -125,13 +128,6 @@ class Supply:
             text = f"{proposal.origin}: {view.spelled(self._task, trial.config)}"
             self._say("proposed", text, trial)
 
-    def drop_stale(self) -> None:
-        """Drop the drafts that a better trial has overtaken, where new ones can be had at once."""
-        if self._tenancy.awake and not self.exhausted:
-            best = best_trial(self._ledger.trials, self._task.direction)
-            stale = self._proposer.drafts.drop_stale(best)
-            self._drop(stale, "drawn before the best trial was known")
-
     def make_room(self, need: Need, left: int | None) -> None:
         """Let the model's server rest, where that lets a trial of that need run now."""
         if self._worker.busy or self._proposer.busy:
@@ -145,10 +141,14 @@ class Supply:
 
     def _wanted(self, left: int | None) -> int:
         """Return how many proposals to draw now: for free slots, and ahead of need."""
-        if self.exhausted:
+        if self.exhausted or not self._tenancy.is_worth_asking(self.in_hand, len(self._runs)):
             return 0
         room = self._tenancy.slots + self._tenancy.ahead
-        return (room if left is None else min(room, left)) - len(self._runs) - self.in_hand
+        fresh = self.in_hand
+        if self._tenancy.awake and self._proposer.drafts:  # to wake it for fresh ones costs more
+            best = best_trial(self._ledger.trials, self._task.direction)
+            fresh -= self._proposer.drafts.stale(best)
+        return (room if left is None else min(room, left)) - len(self._runs) - fresh
 
     def _drop(self, proposals: Sequence[Proposal], why: str) -> None:
         for proposal in proposals:

@@ -10,17 +10,18 @@ the other.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import Any, Literal
 
 from localhpo.errors import InputError, ModelError
 from localhpo.executor.clock import Clock
 from localhpo.scheduler import placement, sharing
 from localhpo.scheduler.placement import Assignment, Inventory, Need
-from localhpo.scheduler.sharing import Decision, Mode, Numbers
+from localhpo.scheduler.sharing import RESTING, Decision, Mode, Numbers, Standing
 from localhpo.scheduler.tenant import InProcess, Rest, Tenant
 from localhpo.task import Resources, Sharing
 
@@ -29,8 +30,6 @@ _MOST_ASLEEP = 0.5
 
 _COUNTS = 1_000
 """So many answers to the question how many trials fit are remembered."""
-
-_STANDING: Mapping[Rest, Literal["asleep", "stopped"]] = {"sleep": "asleep", "stop": "stopped"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class Tenancy:
         self._resources = resources
         self._inventory = inventory
         self._clock = clock
-        self._standing: Literal["awake", "asleep", "stopped"] = "awake"
+        self._standing: Standing = "awake"
         self._useless: set[Rest] = set()
         self._seen_s: dict[str, list[float]] = {}
         self._asleep_mb: float | None = None
@@ -143,7 +142,9 @@ class Tenancy:
         *,
         trial_s: float | None,
         propose_s: float,
+        results: int,
         left: int | None,
+        in_hand: int,
     ) -> None:
         """Decide the mode anew, from what is known now.
 
@@ -152,31 +153,42 @@ class Tenancy:
             others: What other studies hold.
             trial_s: Length of the trials seen, at the least.
             propose_s: Length of a question, seen.
+            results: Trials that have ended.
             left: Trials that will still be started.
+            in_hand: Proposals for them that there are.
         """
         awake = self._tenant.holds
         home = dataclasses.replace(awake, gpu_share=1.0)
         ways = self._ways_now
-        able = [need for need in needs if self._count(need, (), self.least_ever)] or [Need()]
+        fitting = (need for need in needs if self._count(need, (), self.least_ever))
+        able = Counter(fitting) or Counter([Need()])
 
-        def at_once(server: Assignment) -> list[int]:
-            return [self._count(need, others, server) for need in able]
+        def at_once(server: Assignment) -> Counter[int]:
+            counts: Counter[int] = Counter()
+            for need, trials in able.items():
+                counts[self._count(need, others, server)] += trials
+            return counts
 
+        beside, elsewhere = at_once(awake), at_once(home)
+        asleep, stopped = at_once(self._resting("sleep")), at_once(self._resting("stop"))
         self._most = {
-            "awake": max(at_once(home if self.mode == "device" else awake)),
-            "sleep": max(at_once(self._resting("sleep"))),
-            "stop": max(at_once(self._resting("stop"))),
+            "awake": max(elsewhere if self.mode == "device" else beside),
+            "sleep": max(asleep),
+            "stop": max(stopped),
         }
         self._numbers = Numbers(
-            beside=fmean(at_once(awake)) if all(at_once(awake)) else 0.0,
-            elsewhere=fmean(at_once(home)) if awake.gpus else 0,
-            asleep=fmean(at_once(self._resting("sleep"))) if "sleep" in ways else None,
-            stopped=fmean(at_once(self._resting("stop"))) if "stop" in ways else None,
+            beside=_mean(beside),
+            elsewhere=_mean(elsewhere) if awake.gpus else 0.0,
+            asleep=_mean(asleep) if "sleep" in ways else None,
+            stopped=_mean(stopped) if "stop" in ways else None,
             propose_s=propose_s,
-            sleep_s=self._takes_s("sleep") + self._takes_s("wake"),
-            stop_s=self._takes_s("stop") + self._takes_s("start"),
+            rest_s={"sleep": self._takes_s("sleep"), "stop": self._takes_s("stop")},
+            back_s={"sleep": self._takes_s("wake"), "stop": self._takes_s("start")},
             trial_s=trial_s,
+            results=results,
             left=left,
+            in_hand=in_hand,
+            standing=self._standing,
             contended=bool(awake.gpus) == (self._resources.gpus > 0),
         )
         decision = sharing.decide(
@@ -194,11 +206,15 @@ class Tenancy:
     def is_worth_asking(self, in_hand: int, running: int) -> bool:
         """Return whether a question is worth the waking that it may take.
 
-        A server at rest is woken when a slot has nothing to run, or when the mode keeps it awake.
+        A server at rest is woken when a slot has nothing to run, or when the mode keeps it awake;
+        where its device is free and trials run on others, while these have something in hand.
+        One that should rest is not kept awake for a few proposals more than free slots need.
         """
-        if self.awake or self.mode not in ("sleep", "stop"):
+        if self.mode not in ("sleep", "stop"):
             return True
-        return in_hand == 0 and running < self.slots
+        if self.awake:
+            return in_hand <= self.slots - running
+        return in_hand <= self._numbers.elsewhere and running < self.slots
 
     def call(self) -> Callable[[], None]:
         """Count the server as awake; return the job that wakes it where it is not."""
@@ -217,6 +233,9 @@ class Tenancy:
     ) -> Rest | None:
         """Return the rest that makes room for a trial now, where the mode allows one.
 
+        A way that costs more than the mode's own is for trials that could never run otherwise, or
+        for a server that is not needed any more.
+
         Args:
             need: Of the trial.
             held: What the running trials of this study hold.
@@ -232,8 +251,11 @@ class Tenancy:
         if not (by_mode or forced or at_end):
             return None
         first: Rest = "stop" if self.mode == "stop" else "sleep"
+        enough = first in self._ways and self._count(need, (), self._resting(first)) > 0
         for way in sorted(self._ways, key=lambda way: way != first):
-            if self._standing == _STANDING[way]:
+            if self._standing == RESTING[way]:
+                continue
+            if way != first and enough and not at_end:
                 continue
             beside = [*others, self._resting(way)]
             if placement.place(self._resources, self._inventory, held, need=need, others=beside):
@@ -304,7 +326,7 @@ class Tenancy:
 
     # The worker's part.
 
-    def _wake(self, standing: Literal["awake", "asleep", "stopped"]) -> None:
+    def _wake(self, standing: Standing) -> None:
         if standing == "awake":
             return
         try:
@@ -341,8 +363,12 @@ class Tenancy:
     def _warn(self, message: str) -> None:
         self._news.append(News("warning", message))
 
-    def _timed(self, what: str) -> _Timer:
-        return _Timer(self._clock, self._seen_s.setdefault(what, []))
+    @contextlib.contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        """Remember how long the block took; not where it failed."""
+        began = self._clock.monotonic()
+        yield
+        self._seen_s.setdefault(what, []).append(self._clock.monotonic() - began)
 
     def _takes_s(self, what: str) -> float:
         """Return how long it takes: the mean of what was seen, a guess before."""
@@ -351,6 +377,14 @@ class Tenancy:
             return sum(seen) / len(seen)
         moved_s = self._needs_mb / 10_000  # weights go over the bus at about 10 GB a second
         return {"sleep": 1 + moved_s, "wake": 1 + moved_s, "stop": 5.0, "start": 60.0}[what]
+
+
+def _mean(counts: Counter[int]) -> float:
+    """Return how many trials of mixed sizes run at once: the harmonic mean of their numbers.
+
+    Each takes the time of the others as it takes their room, so the large ones count most.
+    """
+    return 0.0 if 0 in counts else counts.total() / sum(n / size for size, n in counts.items())
 
 
 def _why_in_vain(chosen: Sharing, tenant: Tenant | None) -> str | None:
@@ -364,19 +398,3 @@ def _why_in_vain(chosen: Sharing, tenant: Tenant | None) -> str | None:
     if chosen == "device" and not tenant.holds.gpus:
         return "the model's server is in host memory"
     return None
-
-
-class _Timer:
-    """Adds how long its block took; not where it failed."""
-
-    def __init__(self, clock: Clock, seen_s: list[float]) -> None:
-        self._clock = clock
-        self._seen_s = seen_s
-        self._began = 0.0
-
-    def __enter__(self) -> None:
-        self._began = self._clock.monotonic()
-
-    def __exit__(self, error: object, *_: object) -> None:
-        if error is None:
-            self._seen_s.append(self._clock.monotonic() - self._began)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,22 @@ def _largest(trial_gb: float | tuple[float, float]) -> float:
 
 
 FULL = settings(MACHINES, MODELS_GB, (*TRIALS_GB, (5.0, 20.0)), TRIALS_S)
-QUICK = settings(((1, 24.0), (2, 80.0)), (16.0,), (5.0, 18.0, (5.0, 20.0)), (10.0, 600.0))
+SMALL = settings(((1, 24.0), (2, 80.0)), (16.0,), (5.0, 18.0, (5.0, 20.0)), (10.0, 600.0))
+ONCE_BROKEN = (  # short trials and large ones: `auto` was up to 82 % worse there
+    *settings(((1, 80.0),), (54.0,), (23.0,), (10.0,)),
+    *settings(((2, 24.0),), (8.0, 16.0), (18.0, 23.0), (10.0, 60.0)),
+    *settings(((2, 80.0),), (54.0,), (40.0, 75.0), (10.0,)),
+    *settings(((4, 24.0),), (2.0, 8.0, 16.0), (23.0,), (10.0,)),
+    *settings(((4, 80.0),), (54.0,), (75.0,), (10.0,)),
+)
+
+
+def sample(count: int, seed: int) -> list[Setting]:
+    """Return so many settings of the grid, drawn by chance."""
+    return random.Random(seed).sample(FULL, count)
+
+
+QUICK = (*SMALL, *ONCE_BROKEN, *sample(8, seed=0))
 
 
 def table(rows: Sequence[Row], *, every: bool) -> Iterator[str]:

@@ -41,7 +41,7 @@ def tenancy(server: RestingServer, sharing: Sharing = "auto") -> Tenancy:
 
 
 def consider(one: Tenancy, need: Need) -> str:
-    one.consider([need], [], trial_s=600.0, propose_s=1.0, left=None)
+    one.consider([need], [], trial_s=600.0, propose_s=1.0, results=4, left=None, in_hand=0)
     return one.mode
 
 

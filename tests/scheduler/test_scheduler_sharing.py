@@ -15,13 +15,22 @@ from resting_server import RestingServer
 from localhpo.errors import ModelError
 from localhpo.executor.clock import RealClock
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory, Need
-from localhpo.scheduler.sharing import Numbers, ahead, decide
+from localhpo.scheduler.sharing import Numbers, ahead, decide, finish_s
 from localhpo.scheduler.tenancy import Tenancy
 from localhpo.scheduler.tenant import InProcess, Managed, Simulated
 from localhpo.task import Resources
 
 SHORT_OF_ROOM = Numbers(
-    beside=1, elsewhere=0, asleep=3, stopped=3, propose_s=2, sleep_s=4, stop_s=60, trial_s=600
+    beside=1,
+    elsewhere=0,
+    asleep=3,
+    stopped=3,
+    propose_s=2,
+    rest_s={"sleep": 1, "stop": 5},
+    back_s={"sleep": 3, "stop": 55},
+    trial_s=600,
+    results=1,
+    left=30,
 )
 
 
@@ -29,8 +38,9 @@ SHORT_OF_ROOM = Numbers(
     ("changes", "mode"),
     [
         ({}, "sleep"),
-        ({"trial_s": None}, "resident"),  # nothing is known, and one fits
-        ({"trial_s": None, "beside": 0}, "sleep"),
+        ({"trial_s": None}, "sleep"),  # even trials of a few seconds would make up for it
+        ({"trial_s": None, "asleep": None}, "resident"),  # for a start they would not
+        ({"trial_s": None, "beside": 0, "asleep": None}, "stop"),
         ({"trial_s": 1.0}, "resident"),  # waking would take longer than it brings
         ({"asleep": None}, "stop"),
         ({"asleep": None, "trial_s": 5.0}, "resident"),
@@ -58,11 +68,71 @@ def test_a_small_gain_changes_nothing() -> None:
     assert decide("auto", near, "resident").mode == "resident"
 
 
+def test_a_bad_mode_is_left_in_a_short_study_too() -> None:
+    short = replace(SHORT_OF_ROOM, left=5)
+    assert decide("auto", short, "resident").mode == "sleep"
+    in_hand = replace(short, in_hand=5)  # room is made for the last ones in any mode
+    assert decide("auto", in_hand, "resident").mode == "resident"
+
+
+@pytest.mark.parametrize(
+    ("asleep", "left", "waking_s", "resting_s"),
+    [
+        # Two must end on the server's device: all wait until it is awake. It rests twice.
+        (4, 9, 30.0, 2 * 30 / 2),
+        # Its device is free at times, and others go on; after three trials come four more.
+        (3, 7, 2 * 30 / 3, 3 * 30 / 3),
+    ],
+)
+def test_other_devices_wait_for_the_server_only_where_they_must(
+    asleep: float, left: int, waking_s: float, resting_s: float
+) -> None:
+    apart = replace(SHORT_OF_ROOM, beside=2, elsewhere=2, asleep=asleep, left=left)
+
+    def longer_s(**changes: Any) -> float:
+        after = finish_s("sleep", asleep, replace(apart, **changes))
+        return after - finish_s("sleep", asleep, apart)
+
+    assert longer_s(back_s={"sleep": 33, "stop": 55}) == pytest.approx(waking_s)
+    assert longer_s(rest_s={"sleep": 31, "stop": 5}) == pytest.approx(resting_s)
+
+
+def test_what_is_in_hand_needs_no_waking() -> None:
+    asleep = replace(SHORT_OF_ROOM, standing="asleep", left=3)
+    waits = replace(asleep, back_s={"sleep": 900, "stop": 55})
+    assert finish_s("sleep", 3, waits) > finish_s("sleep", 3, asleep) + 500
+    assert finish_s("sleep", 3, replace(waits, in_hand=3)) == 3 * 600 * (3 + 1) / 9
+
+
 def test_proposals_are_drawn_ahead_only_where_waiting_costs() -> None:
     assert ahead("resident", 2, SHORT_OF_ROOM) == 0
     assert ahead("resident", 2, replace(SHORT_OF_ROOM, trial_s=10.0)) == 2
     assert ahead("sleep", 3, replace(SHORT_OF_ROOM, beside=3)) == 0
     assert ahead("stop", 3, SHORT_OF_ROOM) == 3
+    assert ahead("stop", 3, replace(SHORT_OF_ROOM, results=0)) == 0  # they would know nothing
+
+
+@pytest.mark.parametrize(("think_s", "unseen"), [(0.3, 0), (4.0, 1)])
+def test_with_one_slot_a_proposal_knows_all_results_where_waiting_costs_little(
+    make_stage: Any, hands: Any, think_s: float, unseen: int
+) -> None:
+    stage = make_stage(trials=6)
+
+    class Thinking(hands.Creator):
+        def propose(self, history: Any, n: int) -> Any:
+            stage.clock.sleep(think_s)
+            return super().propose(history, n)
+
+    stage.creator = Thinking()
+    stage.run()
+    for history, _ in stage.creator.shown[:2]:
+        assert history.next_number == count_complete(history)  # none before the first result
+    missed = [h.next_number - count_complete(h) for h, _ in stage.creator.shown]
+    assert max(missed) == unseen
+
+
+def count_complete(history: Any) -> int:
+    return sum(trial.state == "complete" for trial in history.trials)
 
 
 # The loop, with a simulated server on a device of 24 GB.
@@ -124,7 +194,10 @@ def test_a_sleep_that_frees_nothing_becomes_a_stop(make_stage: Any, make_task: A
 
 
 def test_stale_drafts_are_dropped_and_recorded(make_stage: Any, make_task: Any, hands: Any) -> None:
-    stage = gpu_stage(make_stage, make_task, "auto", trials=6, parallel=2)
+    def play(job: Any) -> Any:  # each one is better than those before
+        return hands.Play(10.0 + 20.0 * (job.number == 1), curve=(-float(job.number),))
+
+    stage = gpu_stage(make_stage, make_task, "auto", trials=6, parallel=2, play=play)
 
     class Slow(hands.Creator):
         def propose(self, history: Any, n: int) -> Any:
@@ -135,6 +208,7 @@ def test_stale_drafts_are_dropped_and_recorded(make_stage: Any, make_task: Any, 
     trials = run_beside_server(stage, trial_mb=2_000)
     assert [trial.state for trial in trials] == ["complete"] * 6
     assert stage.recorder.said("dropped")[0].startswith("drawn before the best trial was known")
+    assert trials[3].started_at - trials[2].started_at < 11  # a stale one, and no empty slot
 
 
 @pytest.mark.parametrize(
@@ -203,7 +277,7 @@ def test_what_a_sleep_freed_is_measured(kind: Literal["frees", "lies"], after: s
     tenant.wake()
     try:
         need = Need(memory_mb=200)
-        tenancy.consider([need], [], trial_s=None, propose_s=0.0, left=None)
+        tenancy.consider([need], [], trial_s=None, propose_s=0.0, results=0, left=None, in_hand=0)
         assert tenancy.mode == "sleep"
         assert tenancy.rest_for(need, [], [], is_last=False) == "sleep"
         tenancy.rest("sleep")
