@@ -138,18 +138,23 @@ def _pauses_s(way: Rest, slots: float, numbers: Numbers, left: int) -> float:
 
     It is asked for a trial of each slot at once, or for two where they are drawn ahead. All slots
     wait until it has answered, and those on its own device until it rests again. Where trials run
-    on other devices too, and the end of one makes room for it, only the slot of that one waits.
+    on other devices too, and the end of one makes room for it, the slot of that one waits, and the
+    others where they have too little in hand.
     """
     share, at_once = 1.0, slots * (2 if _pays_ahead(way, slots, numbers) else 1)
     rests = max(0.0, slots - numbers.elsewhere) / slots
+    waits_s = _drain_s(slots, numbers) + numbers.back_s[way] + numbers.propose_s
+    others_s = 0.0
     if numbers.elsewhere and slots - numbers.beside <= 1:
         share = rests = (slots - numbers.beside) / slots
-        at_once = slots
-    rest_s = rests * numbers.rest_s[way]
-    waits_s = _drain_s(slots, numbers) + numbers.back_s[way] + numbers.propose_s
-    if not numbers.elsewhere:  # trials that need not end for it go on meanwhile
+        home = slots - numbers.elsewhere
+        at_once = 1 + home + slots / (home + 1)  # it is woken by the next end on its device
+        in_hand_s = numbers.elsewhere * _trial_s(numbers) / numbers.beside
+        others_s = (1 - share) * max(0.0, waits_s - in_hand_s)
+    elif not numbers.elsewhere:  # trials that need not end for it go on meanwhile
         waits_s -= numbers.beside / slots * min(waits_s, _trial_s(numbers) / 2)
-    pause_s = share * waits_s + rest_s
+    rest_s = rests * numbers.rest_s[way]
+    pause_s = share * waits_s + others_s + rest_s
     if numbers.standing == "awake":  # the first time it need not be woken
         asked = left - (numbers.in_hand or at_once)
         first_s = rest_s + (0.0 if numbers.in_hand else numbers.propose_s)
