@@ -101,10 +101,12 @@ def decide(sharing: Sharing, numbers: Numbers, present: Mode | None = None) -> D
         return Decision("cpu", "model and trials hold different memory")
     awake: Mode = "device" if 0 < numbers.elsewhere == numbers.beside else "resident"
     possible = {awake: numbers.beside, "sleep": numbers.asleep, "stop": numbers.stopped}
-    slots: dict[Mode, float] = {mode: n for mode, n in possible.items() if n}
+    slots: dict[Mode, float] = {
+        mode: n for mode, n in possible.items() if n and (mode == awake or _rests(mode, n, numbers))
+    }
     if not slots:
         return Decision(awake, "no trial fits, whatever the server does")
-    if awake in slots and max(slots.values()) == numbers.beside:
+    if slots.keys() == {awake}:
         return Decision(
             awake, f"resting would make no room for more than {numbers.beside:.3g} at once"
         )
@@ -176,13 +178,15 @@ def ahead(mode: Mode, slots: float, numbers: Numbers) -> int:
     return math.ceil(slots) if _pays_ahead(mode, slots, numbers) else 0
 
 
+_ROUNDING = 1e-9  # of a mean
+
 _ENDLESS = 1_000
 """So many trials are planned for where there is no bound."""
 
 
 def _rests(mode: Mode, slots: float, numbers: Numbers) -> TypeGuard[Rest]:
     """Return whether the server makes room for trials: that it may does not say that it must."""
-    return mode in RESTING and slots > numbers.beside
+    return mode in RESTING and slots > numbers.beside * (1 + _ROUNDING)
 
 
 def _trial_s(numbers: Numbers) -> float:
