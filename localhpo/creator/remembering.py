@@ -23,7 +23,7 @@ from localhpo.creator.bayes import Opinion
 from localhpo.creator.bayes.gp import Array
 from localhpo.creator.choosing import representative
 from localhpo.creator.guard import Guard, Verdict
-from localhpo.experience import LEAST_SIMILAR, recall, shipped, similarity
+from localhpo.experience import recall, shipped, similarity
 from localhpo.experience.recall import MOST
 from localhpo.trial import Proposal, State
 
@@ -58,6 +58,10 @@ nearly alike; the least of them leaves most to the trials."""
 EXPERIENCE_SHARE = 0.5
 """Of an opinion that a small model has a part in: even, for nothing else was tried."""
 
+KIN = 0.6
+"""Similarity from which a study that comes with a model counts. It is nobody's own, so nearly the
+same hyperparameters must be tuned: a small network's learning rate is none for a transformer."""
+
 OTHERS = 0.5
 """Weight of a study that comes with a model, where its owner has some alike."""
 
@@ -73,9 +77,7 @@ def brought(task: Task, model: Model) -> tuple[Memory, ...]:
     """
     if model.studies is None:
         return ()
-    pasts = shipped.read(
-        model.studies, lambda other: similarity(task, other).value >= LEAST_SIMILAR
-    )
+    pasts = shipped.read(model.studies, lambda other: similarity(task, other).value >= KIN)
     named = [dataclasses.replace(past, study=f"{model.name}:{past.study}") for past in pasts]
     return recall(task, named)
 

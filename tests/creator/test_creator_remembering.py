@@ -237,6 +237,13 @@ def test_they_count_less_than_the_owners_own(task, taught, memories):
     assert own == {task.space.key(m.config): m.weight for m in memories}
 
 
+def test_a_study_of_another_kind_of_model_is_not_brought(make_task, taught):
+    """Two of its five hyperparameters have the names of those that were tuned there."""
+    others = [Float("dropout", 0.0, 0.5), Int("heads", 1, 16), Float("warmup", 0.0, 0.3)]
+    task = make_task(space=Space([*SPACE.parameters, *others]))
+    assert brought(task, taught.model) == ()
+
+
 def test_a_model_without_studies_adds_nothing(task, memories, fake_backend):
     assert brought(task, fake_backend(lambda *_: "{}", "compact").model) == ()
     assert joined(memories, ()) == memories
