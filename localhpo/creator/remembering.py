@@ -59,8 +59,9 @@ EXPERIENCE_SHARE = 0.5
 """Of an opinion that a small model has a part in: even, for nothing else was tried."""
 
 KIN = 0.6
-"""Similarity from which a study that comes with a model counts. It is nobody's own, so nearly the
-same hyperparameters must be tuned: a small network's learning rate is none for a transformer."""
+"""Similarity, whatever is measured, from which a study that comes with a model counts. It is of
+somebody else's data, so nearly the same hyperparameters must be tuned: a small network's learning
+rate is none for a transformer."""
 
 OTHERS = 0.5
 """Weight of a study that comes with a model, where its owner has some alike."""
@@ -77,7 +78,12 @@ def brought(task: Task, model: Model) -> tuple[Memory, ...]:
     """
     if model.studies is None:
         return ()
-    pasts = shipped.read(model.studies, lambda other: similarity(task, other).value >= KIN)
+
+    def is_kin(other: Task) -> bool:
+        as_ours = dataclasses.replace(other, metric=task.metric, direction=task.direction)
+        return similarity(task, as_ours).value >= KIN
+
+    pasts = shipped.read(model.studies, is_kin)
     named = [dataclasses.replace(past, study=f"{model.name}:{past.study}") for past in pasts]
     return recall(task, named)
 
