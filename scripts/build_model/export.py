@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from localhpo.experience import shipped
 from localhpo.llm.folder.description import STUDIES
 
 from . import corpus, evaluate, functions, train
@@ -57,7 +58,7 @@ def card(
     from localhpo.llm import cards
 
     progress = train.load_checkpoint(work)["progress"]
-    made = {
+    made: dict[str, Any] = {
         "script": "python -m scripts.build_model",
         "data": "YAHPO Gym surrogates (Apache-2.0), trainings on generated data sets, functions"
         " over known names, TaskSet tables (Apache-2.0), winners published by tabm, tabr, tabred,"
@@ -67,6 +68,8 @@ def card(
         "device": "one shared CPU thread",
         "shape": f"{settings.layers} layers, width {settings.hidden}, {settings.heads} heads",
     }  # fmt: skip
+    if (target / STUDIES).exists():
+        made["studies"] = len(shipped.read(target / STUDIES))
     text = cards.render(
         cards.Card(
             name=name, version=VERSION, license="MIT", architecture="llama",

@@ -105,9 +105,10 @@ def _study(name: str, task: Task, merits: Merits, rng: np.random.Generator) -> P
     if pool is None:
         return None
     order = [int(i) for i in np.argsort(-pool.merits) if np.isfinite(pool.merits[i])]
+    configs = [coarse(task.space, config) for config in pool.configs]
     best: list[int] = []
     for i in order:
-        apart = (task.space.distance(pool.configs[i], pool.configs[j]) for j in best)
+        apart = (task.space.distance(configs[i], configs[j]) for j in best)
         if len(best) < BEST and min(apart, default=1.0) >= APART:
             best.append(i)
     rest = [i for i in order if i < pool.random and i not in best]
@@ -116,7 +117,7 @@ def _study(name: str, task: Task, merits: Merits, rng: np.random.Generator) -> P
     trials = tuple(
         Trial(
             number, State.COMPLETE,
-            Proposal(coarse(task.space, pool.configs[i]), origin="engine:random"),
+            Proposal(configs[i], origin="engine:random"),
             score=float(f"{sign * pool.merits[i]:.5g}"),
         )
         for number, i in enumerate([*best, *others])
