@@ -14,9 +14,12 @@ A model that talks reads the history and gives its reasons, so it proposes itsel
 the optimiser. Whose turn it is is computed from the trials' origins and outcomes (`policy`) and
 drawn under a seed of the trial's number, so a resumed study goes on alike.
 
-What was good in past studies, the owner's or those that come with the model, opens the study
-together with the model's thoughts, and joins the opinion; where there is no model, it is the
-opinion (`remembering`).
+What was good in the owner's past studies opens the study together with the model's thoughts, and
+joins the opinion; where there is no model, it is the opinion (`remembering`).
+
+A model may bring what it was taught, case by case. Where the task is of a kind that it was taught,
+that tells more than its weights do, and stands in for them (`teaching`); unless the owner has past
+studies to remember or has fine-tuned the model: then what was taught joins those.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ from localhpo.trial import Proposal
 
 if TYPE_CHECKING:
     from localhpo.creator.agent import Agent, Thoughts
+    from localhpo.creator.teaching import Teacher
     from localhpo.experience import Memory
     from localhpo.trial import Config
 
@@ -60,7 +64,7 @@ class Hybrid:
         agent: asks the model. None: there is no model, and the optimiser makes all proposals.
         note: with each of them then: why.
         memories: what was good in past studies, in this task's space.
-        brought: what was good in those that come with the model.
+        teacher: has what the model was taught of the task's kind.
     """
 
     def __init__(
@@ -69,12 +73,13 @@ class Hybrid:
         *,
         note: str = "",
         memories: Sequence[Memory] = (),
-        brought: Sequence[Memory] = (),
+        teacher: Teacher | None = None,
     ) -> None:
         self._agent = agent
         self._note = note
         self._has_own = bool(memories)
-        self._memories = remembering.joined(memories, brought)
+        self._memories = memories
+        self._teacher = teacher
 
     @property
     def name(self) -> str:
@@ -107,23 +112,27 @@ class Hybrid:
 
     def _lacking(self, history: History) -> str:
         """Return, with the first trial, that there is nothing to remember where there should be."""
-        wanted = history.task.creator.experience == "retrieve" and not self._has_own
+        wanted = history.task.creator.experience == "retrieve" and not self._memories
         return NOTHING_SIMILAR if wanted and not history.trials else ""
 
     def _made(self, history: History) -> Proposal:
         if not history.trials and history.task.space.has_defaults:
             return default(history, "the task's defaults")
-        agent = self._agent
+        agent, memories = self._agent, self._memories
+        if self._teacher is not None:
+            if not self._has_own and history.task.creator.experience != "finetuned":
+                return self._teacher.propose(history)
+            memories = remembering.joined(memories, self._teacher.memories(history))
         if agent is None:
-            return _without_model(history, self._memories)
+            return _without_model(history, memories)
         if not agent.thinks_in_numbers:
             turn = np.random.default_rng(derive(history, "turn")).random()
             share = model_share(history.trials, history.task.direction)
             if turn < share:
                 return agent.propose_one(history)
-            return stand_in(history, self._memories)
+            return stand_in(history, memories)
         if is_strange(history.task.space, agent.model.knows):
-            return _unasked(history, agent, self._memories)
+            return _unasked(history, agent, memories)
         Guard(history)  # an exhausted space is no question for the model
         started = time.perf_counter()
         spent = Spent()
@@ -131,7 +140,7 @@ class Hybrid:
             thoughts = agent.thoughts(history, spent)
         except ModelError as error:
             return agent.excused(history, error, spent)
-        proposal = _leaning(history, thoughts, self._memories)
+        proposal = _leaning(history, thoughts, memories)
         return dataclasses.replace(proposal, seconds=time.perf_counter() - started)
 
 

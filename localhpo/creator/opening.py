@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from localhpo.creator import remembering
+from localhpo.creator import teaching
 from localhpo.creator.bayes import Bayes
 from localhpo.creator.bayes.optimizer import NAME as BO
 from localhpo.creator.engines import KINDS, Engine, check
@@ -68,7 +68,7 @@ def open_creator(
         return _agent(task, backend, memories)
     try:
         agent = _agent(task, backend, memories)
-        return Hybrid(agent, memories=memories, brought=remembering.brought(task, agent.model))
+        return Hybrid(agent, memories=memories, teacher=teaching.open_teacher(task, agent.model))
     except MissingExtraError as error:
         if task.creator.on_model_error == "stop":
             raise

@@ -8,7 +8,7 @@ the optimiser leans on for as long as the trials agree with it.
 Where a small model has an opinion too, the two are mixed by `EXPERIENCE_SHARE`, and what
 represents both best opens the study. (On the problems for choosing settings that lowered the
 regret of the first trial from .34 to .29; for the second and third what is remembered alone was
-better.) A model may bring the studies that it was trained on (`brought`).
+better.)
 """
 
 from __future__ import annotations
@@ -23,16 +23,13 @@ from localhpo.creator.bayes import Opinion
 from localhpo.creator.bayes.gp import Array
 from localhpo.creator.choosing import representative
 from localhpo.creator.guard import Guard, Verdict
-from localhpo.experience import recall, shipped, similarity
 from localhpo.experience.recall import MOST
 from localhpo.trial import Proposal, State
 
 if TYPE_CHECKING:
     from localhpo.creator.protocol import History
     from localhpo.experience import Memory
-    from localhpo.llm.protocol import Model
     from localhpo.space import Space
-    from localhpo.task import Task
     from localhpo.trial import Config
 
 ORIGIN = "experience"
@@ -58,38 +55,15 @@ nearly alike; the least of them leaves most to the trials."""
 EXPERIENCE_SHARE = 0.5
 """Of an opinion that a small model has a part in: even, for nothing else was tried."""
 
-KIN = 0.6
-"""Similarity, whatever is measured, from which a study that comes with a model counts. It is of
-somebody else's data, so nearly the same hyperparameters must be tuned: a small network's learning
-rate is none for a transformer."""
-
 OTHERS = 0.5
-"""Weight of a study that comes with a model, where its owner has some alike."""
+"""Weight of what a model was taught, where its owner has something alike."""
 
 OWNER = "the opinion of past studies"
 BOTH = "the opinion of the model and of past studies"
 
 
-def brought(task: Task, model: Model) -> tuple[Memory, ...]:
-    """Return what was good in the studies that come with a model, the weightiest first.
-
-    Raises:
-        InputError: their file cannot be read.
-    """
-    if model.studies is None:
-        return ()
-
-    def is_kin(other: Task) -> bool:
-        as_ours = dataclasses.replace(other, metric=task.metric, direction=task.direction)
-        return similarity(task, as_ours).value >= KIN
-
-    pasts = shipped.read(model.studies, is_kin)
-    named = [dataclasses.replace(past, study=f"{model.name}:{past.study}") for past in pasts]
-    return recall(task, named)
-
-
 def joined(memories: Sequence[Memory], others: Sequence[Memory]) -> tuple[Memory, ...]:
-    """Return the owner's memories and those that a model brings, the weightiest first."""
+    """Return the owner's memories and what a model was taught, the weightiest first."""
     weight = OTHERS if memories else 1.0
     lighter = [dataclasses.replace(other, weight=weight * other.weight) for other in others]
     return tuple(sorted([*memories, *lighter], key=lambda memory: -memory.weight)[:MOST])
@@ -142,8 +116,9 @@ def is_scored(history: History) -> bool:
 
 def reason(memory: Memory) -> str:
     """Return in words where a configuration comes from, and why it may be good here."""
+    where = memory.study if memory.trial is None else f"trial {memory.trial} of {memory.study}"
     return (
-        f"good elsewhere: trial {memory.trial} of {memory.study} had {memory.metric} "
+        f"good elsewhere: {where} had {memory.metric} "
         f"{memory.score:.4g}; that task is similar by {memory.similarity:.2f} "
         f"({'; '.join(memory.reasons)})"
     )

@@ -52,8 +52,9 @@ class Memory:
     weight: float
     """Above 0, up to 1: similarity, times how good it was there, times the share carried over."""
     study: str
-    trial: int
-    """Number in that study."""
+    """Or what else tells of it."""
+    trial: int | None
+    """Number in that study; None where it was no trial."""
     metric: str
     score: float
     similarity: float
@@ -76,7 +77,7 @@ def recall(task: Task, pasts: Iterable[Past], *, limit: int = MOST) -> tuple[Mem
             near[id(past.task)] = similarity(task, past.task)
         made += _of_one(task, past, near[id(past.task)])
     found: dict[str, Memory] = {}
-    for memory in sorted(made, key=lambda m: (-m.weight, m.study, m.trial)):
+    for memory in sorted(made, key=lambda m: (-m.weight, m.study, m.trial or 0)):
         found.setdefault(task.space.key(memory.config), memory)
     return tuple(found.values())[:limit]
 
@@ -88,10 +89,10 @@ def _of_one(task: Task, past: Past, near: Similarity) -> list[Memory]:
     top = scored[: max(1, min(BEST_OF_EACH, len(scored) // 5))]
     made = []
     for trial in top:
-        moved = carry(task, past.task, trial.config)
-        if moved is None or trial.score is None:
+        brought = carry(task, past.task, trial.config)
+        if brought is None or trial.score is None:
             continue
-        config, carried, share = moved
+        config, carried, share = brought
         weight = near.value * _merit(trial, scored) * share
         if weight > 0.0:
             made.append(
@@ -134,10 +135,10 @@ def carry(task: Task, source: Task, config: Config) -> tuple[Config, Config, flo
         value = values.get(names.get(parameter.name, ""))
         if value is None:
             continue
-        moved = _moved(parameter, value)
-        if moved is None:
+        near = moved(parameter, value)
+        if near is None:
             return None
-        given[parameter.name], as_it_was = moved
+        given[parameter.name], as_it_was = near
         if as_it_was:
             exact.add(parameter.name)
     whole = space.build(
@@ -156,13 +157,13 @@ def carry(task: Task, source: Task, config: Config) -> tuple[Config, Config, flo
 
 def _nearness(parameter: Parameter, value: Value, fixed: Value) -> float:
     """Return how near a tuned value was to a fixed one, or to its nearest: 1 at it, 0 far off."""
-    moved = _moved(parameter, fixed)
-    if moved is None or (isinstance(parameter, Categorical) and moved[0] != value):
+    near = moved(parameter, fixed)
+    if near is None or (isinstance(parameter, Categorical) and near[0] != value):
         return 0.0
-    return 1.0 - abs(parameter.to_unit(moved[0]) - parameter.to_unit(value))
+    return 1.0 - abs(parameter.to_unit(near[0]) - parameter.to_unit(value))
 
 
-def _moved(parameter: Parameter, value: Value) -> tuple[Value, bool] | None:
+def moved(parameter: Parameter, value: Value) -> tuple[Value, bool] | None:
     """Return the nearest canonical value and whether it is the same; None where there is none."""
     if isinstance(parameter, Float | Int):
         return _in_range(parameter, value)

@@ -2,9 +2,9 @@
 
 The product of four parts, each in [0, 1], each symmetric and 1 for a task and itself:
 
-- the spaces: hyperparameters of the same name (without case, punctuation and prefix), and how
-  much their ranges or choices overlap; what one task tunes and the other fixes is common as a
-  range that overlaps hardly, if it holds the value;
+- the spaces: hyperparameters of the same name (without case, punctuation and prefix) or of one
+  that means the same in another library, and how much their ranges or choices overlap; what one
+  task tunes and the other fixes is common as a range that overlaps hardly, if it holds the value;
 - what both fix: other values make other optima, equal ones leave the spaces to decide;
 - the metric: what is good for one is often, not always, good for another; the same metric in
   the other direction is the opposite;
@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from localhpo.experience.synonyms import meanings
 from localhpo.space import Categorical, Float, Int, Ordinal, Parameter
 from localhpo.task import Task
 from localhpo.trial import Value
@@ -94,25 +95,25 @@ def metric_name(name: str) -> str:
 def partners(a: Sequence[str], b: Sequence[str]) -> dict[str, str]:
     """Return the hyperparameters of `a` that mean the same as one of `b`, with its name.
 
-    Those of the very same name go together first; what is left, by the plain name, where only
-    one on each side has it.
+    Those of the very same name go together first; what is left, by the plain name, and then by
+    what names mean in other libraries (`synonyms`), where only one on each side fits.
     """
-    same = {name: name for name in a if name in b}
-    left_a = _by_plain_name([name for name in a if name not in same])
-    left_b = _by_plain_name([name for name in b if name not in same])
-    near = {
-        left_a[plain][0]: left_b[plain][0]
-        for plain in left_a.keys() & left_b.keys()
-        if len(left_a[plain]) == len(left_b[plain]) == 1
-    }
-    return {name: (same | near)[name] for name in a if name in same or name in near}
+    found = {name: name for name in a if name in b}
+    _pair(found, a, b, lambda x, y: plain_name(x) == plain_name(y))
+    _pair(found, a, b, lambda x, y: bool(meanings(plain_name(x)) & meanings(plain_name(y))))
+    return {name: found[name] for name in a if name in found}
 
 
-def _by_plain_name(names: list[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name in names:
-        found.setdefault(plain_name(name), []).append(name)
-    return found
+def _pair(
+    found: dict[str, str], a: Sequence[str], b: Sequence[str], alike: Callable[[str, str], bool]
+) -> None:
+    """Add the pairs that are alike, among what has no partner, and like nothing else there."""
+    left_a = [name for name in a if name not in found]
+    left_b = [name for name in b if name not in found.values()]
+    for x in left_a:
+        likes = [y for y in left_b if alike(x, y)]
+        if len(likes) == 1 and sum(alike(z, likes[0]) for z in left_a) == 1:
+            found[x] = likes[0]
 
 
 def overlap(a: Parameter, b: Parameter) -> float:

@@ -2,7 +2,7 @@
 
     python -m scripts.build_model train-data   real trainings on generated data sets (40 min of CPU)
     python -m scripts.build_model generate     questions and answers from all sources (45 min)
-    python -m scripts.build_model studies      past studies that it takes along (10 min)
+    python -m scripts.build_model lessons      what it takes along of them, case by case (15 min)
     python -m scripts.build_model tokenizer    the vocabulary, from the questions
     python -m scripts.build_model train        the model (--budget-s; goes on where it was stopped)
     python -m scripts.build_model export       weights, tokenizer and card to models/sprout
@@ -32,9 +32,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from localhpo.bench.problems import yahpo
-from localhpo.llm.folder.description import STUDIES
+from localhpo.llm.folder.description import LESSONS
 
-from . import corpus, evaluate, export, studies, tokenizer, train, trainings
+from . import corpus, evaluate, export, lessons, tokenizer, train, trainings
 
 TARGET = Path("models/sprout")
 
@@ -67,10 +67,10 @@ def step_generate(options: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
-def step_studies(options: argparse.Namespace) -> None:
-    target = options.work / STUDIES
+def step_lessons(options: argparse.Namespace) -> None:
+    target = options.work / LESSONS
     if not target.exists():
-        print(f"{studies.write(sources(options), target, options.seed)} past studies")
+        print(f"{lessons.write(sources(options), target, options.seed)} lessons")
 
 
 def step_leave_out(options: argparse.Namespace) -> None:
@@ -114,7 +114,7 @@ def step_evaluate(options: argparse.Namespace) -> None:
 STEPS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train-data": step_train_data,
     "generate": step_generate,
-    "studies": step_studies,
+    "lessons": step_lessons,
     "tokenizer": step_tokenizer,
     "train": step_train,
     "export": step_export,

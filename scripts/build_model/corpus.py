@@ -241,14 +241,14 @@ def draw(problem: Problem, rng: np.random.Generator) -> Pool | None:
             return None
         # Half of the parents do well everywhere, half on the problem's own data set.
         best = np.concatenate([np.argsort(r)[: DRAWS // 25] for r in (regrets.mean(0), regrets[0])])
-        children = [_child(space, configs, best, spread, rng) for _ in range(DRAWS // 4)]
+        children = [child(space, configs, best, spread, rng) for _ in range(DRAWS // 4)]
         configs = configs + children
         merits = np.concatenate([merits, problem.merits(children)], axis=1)
     regrets = _regrets(merits)
     return None if regrets is None else Pool(configs, regrets, merits[0], DRAWS)
 
 
-def _child(
+def child(
     space: Space, configs: Sequence[Config], best: Array, spread: float, rng: np.random.Generator
 ) -> Config:
     """Return a mix of two of the best, moved a little."""

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from localhpo.experience import shipped
-from localhpo.llm.folder.description import STUDIES
+from localhpo.experience import lessons
+from localhpo.llm.folder.description import LESSONS
 
 from . import corpus, evaluate, functions, train
 
@@ -29,7 +29,7 @@ NOT_GOOD_AT = (
 def weights(
     work: Path, target: Path, settings: train.Settings, earlier: Sequence[Path] = ()
 ) -> int:
-    """Write weights, tokenizer and past studies; return the number of parameters.
+    """Write weights, tokenizer and lessons; return the number of parameters.
 
     With `earlier` checkpoints of the same training, the mean of all: stochastic weight averaging
     (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407).
@@ -40,8 +40,8 @@ def weights(
     model.half().save_pretrained(target)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(work / "model" / name, target / name)
-    if (work / STUDIES).exists():
-        shutil.copyfile(work / STUDIES, target / STUDIES)
+    if (work / LESSONS).exists():
+        shutil.copyfile(work / LESSONS, target / LESSONS)
     for path in target.iterdir():
         path.chmod(0o644)  # save_pretrained writes weights that only their owner can read
     return sum(p.numel() for p in model.parameters())
@@ -68,8 +68,8 @@ def card(
         "device": "one shared CPU thread",
         "shape": f"{settings.layers} layers, width {settings.hidden}, {settings.heads} heads",
     }  # fmt: skip
-    if (target / STUDIES).exists():
-        made["studies"] = len(shipped.read(target / STUDIES))
+    if (target / LESSONS).exists():
+        made["lessons"] = len(lessons.read(target / LESSONS))
     text = cards.render(
         cards.Card(
             name=name, version=VERSION, license="MIT", architecture="llama",

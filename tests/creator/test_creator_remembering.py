@@ -10,9 +10,9 @@ import pytest
 from localhpo.creator import History, open_creator
 from localhpo.creator.bayes import Opinion
 from localhpo.creator.hybrid import NOTHING_SIMILAR, Hybrid
-from localhpo.creator.remembering import OPENERS, brought, joined, opinion
+from localhpo.creator.remembering import OPENERS, opinion
 from localhpo.errors import InputError
-from localhpo.experience import Past, recall, shipped
+from localhpo.experience import Past, recall
 from localhpo.space import Categorical, Float, Int, Space
 from localhpo.task import CreatorSettings
 from localhpo.trial import State, Trial
@@ -200,64 +200,3 @@ def test_what_was_not_carried_over_says_nothing(make_task, make_trial):
     memories = recall(wide, [Past("small/old", old, trials)])
     points = np.array([SPACE.encode({"rate": rate, "depth": 9}) for rate in (1e-4, 1e-2, 1.0)])
     assert np.ptp(opinion(SPACE, memories)(points)) == pytest.approx(0.0)
-
-
-@pytest.fixture
-def taught(task, make_trial, fake_backend, tmp_path):
-    """A small model that says the same again and again, and brings a study of the task."""
-    rng = np.random.default_rng(1)
-    configs = [*(SPACE.sample(rng) for _ in range(19)), GOOD]
-    trials = tuple(make_trial(n, c, score=loss(c)) for n, c in enumerate(configs))
-    shipped.write(tmp_path / "studies.json.gz", [Past("taught/1", task, trials)])
-    backend = fake_backend(lambda *_: '{"rate":5e-1,"depth":2}', "compact")
-    backend.model = dataclasses.replace(backend.model, studies=tmp_path / "studies.json.gz")
-    return backend
-
-
-def test_the_studies_that_come_with_a_model_open_a_study_with_its_word(task, taught):
-    """The model says one thing over and over, so its word stands best for all; once."""
-    trials = run(open_creator(task, backend=taught), task, 6)
-    assert origins(trials)[:OPENERS] == ["model", *["experience"] * (OPENERS - 1)]
-    assert trials[0].config == {"rate": 0.5, "depth": 2}
-    assert trials[0].proposal.model_digest == taught.model.digest
-    assert GOOD in [trial.config for trial in trials[:OPENERS]]
-    assert "taught/1" in trials[1].proposal.rationale
-    assert len(taught.calls) == 1
-
-
-def test_they_count_less_than_the_owners_own(task, taught, memories):
-    alone = brought(task, taught.model)
-    both = joined(memories, alone)
-    assert max(m.weight for m in alone) == 1.0
-    assert joined((), alone) == alone
-    assert {m.study for m in both} == {"small/old", "fake:taught/1"}
-    assert both[0].study == "small/old"
-    assert list(both) == sorted(both, key=lambda memory: -memory.weight)
-    own = {task.space.key(m.config): m.weight for m in both if m.study == "small/old"}
-    assert own == {task.space.key(m.config): m.weight for m in memories}
-
-
-def test_a_study_of_another_kind_of_model_is_not_brought(make_task, taught):
-    """Two of its five hyperparameters have the names of those that were tuned there."""
-    others = [Float("dropout", 0.0, 0.5), Int("heads", 1, 16), Float("warmup", 0.0, 0.3)]
-    task = make_task(space=Space([*SPACE.parameters, *others]))
-    assert brought(task, taught.model) == ()
-
-
-def test_a_model_without_studies_adds_nothing(task, memories, fake_backend):
-    assert brought(task, fake_backend(lambda *_: "{}", "compact").model) == ()
-    assert joined(memories, ()) == memories
-
-
-def test_that_the_owner_has_nothing_alike_is_said_all_the_same(make_task, taught):
-    asking = CreatorSettings(experience="retrieve")
-    task = make_task(space=SPACE, creator=asking)
-    first, second = run(open_creator(task, backend=taught), task, 2)
-    assert first.proposal.note == NOTHING_SIMILAR
-    assert not second.proposal.note
-
-
-def test_studies_that_cannot_be_read_stop_it(task, taught):
-    taught.model.studies.write_bytes(b"none")
-    with pytest.raises(InputError, match="past studies cannot be read"):
-        open_creator(task, backend=taught)

@@ -30,7 +30,7 @@ Array = NDArray[Any]
 SPREAD = 0.5
 """Of the weight of the opinion, before any trial."""
 
-_CONSTANT = 3.0
+CONSTANT = 3.0
 """Standard deviation of the constant, in units of the scale."""
 
 _LENGTH = (-0.4, 1.0)
@@ -80,7 +80,7 @@ def squares(a: Array, b: Array, groups: Sequence[slice]) -> Array:
     return out
 
 
-def _matern(r2: Array) -> tuple[Array, Array]:
+def matern(r2: Array) -> tuple[Array, Array]:
     """Return the kernel and its derivative by r^2, at squared scaled distances."""
     r = np.sqrt(5.0 * np.maximum(r2, 0.0))
     decay = np.exp(-r)
@@ -96,19 +96,19 @@ class Posterior:
         self.lengths = np.exp(theta[:-2])
         self.scale = float(np.exp(theta[-2]))
         kernel = _covariance(data, theta)[0]
-        self._factor = _cholesky(kernel)
+        self._factor = cholesky(kernel)
         residual = data.y - self.scale * data.trust * data.phi
-        self._alpha = _solve(self._factor, residual)
+        self._alpha = solve(self._factor, residual)
 
     def predict(self, x: Array, phi: Array) -> tuple[Array, Array]:
         """Return the mean and standard deviation, without noise, of (m, columns) points."""
         data = self._data
         r2 = np.tensordot(self.lengths**-2, squares(x, data.x, data.groups), 1)
-        cross = _matern(r2)[0] + SPREAD**2 * phi[:, None] * data.phi[None] + _CONSTANT**2
+        cross = matern(r2)[0] + SPREAD**2 * phi[:, None] * data.phi[None] + CONSTANT**2
         cross *= self.scale**2
         mean = self.scale * data.trust * phi + cross @ self._alpha
         half = _half_solve(self._factor, cross.T)
-        prior = self.scale**2 * (1.0 + (SPREAD * phi) ** 2 + _CONSTANT**2)
+        prior = self.scale**2 * (1.0 + (SPREAD * phi) ** 2 + CONSTANT**2)
         return mean, np.sqrt(np.maximum(prior - (half**2).sum(0), 1e-12))
 
     @property
@@ -141,8 +141,8 @@ def _length_mean(count: int) -> float:
 def _covariance(data: Data, theta: Array) -> tuple[Array, Array]:
     """Return (n, n): the covariance of y, and its derivative by r^2."""
     lengths, scale, noise = np.exp(theta[:-2]), np.exp(theta[-2]), np.exp(theta[-1])
-    kernel, slope = _matern(np.tensordot(lengths**-2, data.squares, 1))
-    full = kernel + SPREAD**2 * np.outer(data.phi, data.phi) + _CONSTANT**2
+    kernel, slope = matern(np.tensordot(lengths**-2, data.squares, 1))
+    full = kernel + SPREAD**2 * np.outer(data.phi, data.phi) + CONSTANT**2
     full[np.diag_indices(len(full))] += noise**2 + _JITTER
     return scale**2 * full, scale**2 * slope
 
@@ -151,12 +151,12 @@ def _loss(theta: Array, data: Data) -> tuple[float, Array]:
     """Return the negative log posterior of log lengths, scale and noise, and its gradient."""
     count = len(data.groups)
     full, slope = _covariance(data, theta)
-    factor = _cholesky(full)
+    factor = cholesky(full)
     scale, noise = np.exp(theta[-2]), np.exp(theta[-1])
     opinion = scale * data.trust * data.phi
     residual = data.y - opinion
-    alpha = _solve(factor, residual)
-    inverse = _solve(factor, np.eye(len(full)))
+    alpha = solve(factor, residual)
+    inverse = solve(factor, np.eye(len(full)))
     outer = np.outer(alpha, alpha) - inverse
     gradient = np.empty_like(theta)
     # d r^2 / d log length = -2 squares / length^2
@@ -171,13 +171,15 @@ def _loss(theta: Array, data: Data) -> tuple[float, Array]:
     return float(loss + 0.5 * away @ away), gradient + away / spreads
 
 
-def _cholesky(matrix: Array) -> Array:
-    from scipy.linalg import cholesky
+def cholesky(matrix: Array) -> Array:
+    """Return the lower factor of a symmetric positive definite matrix."""
+    import scipy.linalg
 
-    return np.asarray(cholesky(matrix, lower=True))
+    return np.asarray(scipy.linalg.cholesky(matrix, lower=True))
 
 
-def _solve(factor: Array, right: Array) -> Array:
+def solve(factor: Array, right: Array) -> Array:
+    """Return the solution for the matrix of a lower factor."""
     from scipy.linalg import cho_solve
 
     return np.asarray(cho_solve((factor, True), right))

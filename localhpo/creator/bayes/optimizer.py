@@ -11,13 +11,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from localhpo.creator import rationale
 from localhpo.creator.batch import one_by_one
 from localhpo.creator.bayes import gp, search
-from localhpo.creator.bayes.density import Opinion
 from localhpo.creator.bayes.gp import Array
 from localhpo.creator.guard import Guard, Verdict
 from localhpo.creator.protocol import History
@@ -47,6 +47,21 @@ _LOOKED_AT = 48
 _DID_NOT_RUN = frozenset({State.FAILED, State.INFEASIBLE})
 
 _WAITING = frozenset({State.QUEUED, State.RUNNING, State.INTERRUPTED})
+
+
+class Belief(Protocol):
+    """An opinion on every point: of samples (`density`), or of past data sets (`transfer`)."""
+
+    trust: float
+    """Mean of the weight that it gets before any trial."""
+    owner: str
+    """Whose opinion it is, as a rationale names it."""
+    samples: Array
+    """(samples, columns): good points, from which a search starts."""
+
+    def __call__(self, x: Array) -> Array:
+        """Return (m,): the opinion of (m, columns) points, about of mean 0 and spread 1."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +108,7 @@ class Bayes:
         """Free nothing: there is no state."""
 
 
-def suggest(history: History, opinion: Opinion | None) -> Suggestion:
+def suggest(history: History, opinion: Belief | None) -> Suggestion:
     """Return what to try next.
 
     Before any trial has a score that is the default, or the centre of the space, then whatever
@@ -133,7 +148,7 @@ def _ended(history: History) -> int:
 
 
 def _whose(
-    history: History, opinion: Opinion | None, rng: np.random.Generator
+    history: History, opinion: Belief | None, rng: np.random.Generator
 ) -> tuple[Surface, str]:
     """Return the surface that proposes, with the opinion or without it, and why in words.
 
@@ -154,7 +169,7 @@ def _whose(
     return plain, f"without {opinion.owner}, whose chance was {chance:.2f}"
 
 
-def _blind(history: History, opinion: Opinion | None, rng: np.random.Generator) -> Iterator[Config]:
+def _blind(history: History, opinion: Belief | None, rng: np.random.Generator) -> Iterator[Config]:
     """Yield candidates where the trials tell too little."""
     space = history.task.space
     yield space.default()
@@ -171,7 +186,7 @@ def _blind(history: History, opinion: Opinion | None, rng: np.random.Generator) 
 class Surface:
     """What is thought of every point of a space, after some trials."""
 
-    def __init__(self, history: History, opinion: Opinion | None) -> None:
+    def __init__(self, history: History, opinion: Belief | None) -> None:
         """Fit the process to the trials; those that still run enter as what is expected of them."""
         self._space = space = history.task.space
         self._opinion = opinion

@@ -14,8 +14,8 @@ from localhpo.llm.folder import thinking
 from localhpo.llm.folder.thinking import Switch
 from localhpo.llm.protocol import Model
 
-STUDIES = "studies.json.gz"
-"""Name of the file of past studies (`localhpo.experience.shipped`) in a model's folder."""
+LESSONS = "lessons.json.gz"
+"""Name of the file of lessons (`localhpo.experience.lessons`) in a model's folder."""
 
 
 def describe(folder: Path, card: Card | None, context_length: int, deterministic: bool) -> Model:
@@ -28,7 +28,7 @@ def describe(folder: Path, card: Card | None, context_length: int, deterministic
         prompt=card.prompt if card else "chat",
         deterministic=deterministic,
         knows=frozenset(card.knows) if card else frozenset(),
-        studies=studies if (studies := folder / STUDIES).is_file() else None,
+        lessons=lessons if (lessons := folder / LESSONS).is_file() else None,
         chat_template_kwargs=switch.chat_template_kwargs,
         answer_prefix=switch.answer_prefix,
     )

@@ -1,0 +1,61 @@
+"""Names of hyperparameters that mean the same in different libraries."""
+
+from __future__ import annotations
+
+_ALIKE = (
+    # boosted trees, and what they share with other models
+    ("learning_rate", "lr", "eta", "base_lr", "lr0", "learning_rate_init", "shrinkage"),
+    ("n_estimators", "nrounds", "num_boost_round", "n_rounds", "num_trees", "n_trees", "ntree",
+     "num_iterations", "iterations", "max_iter"),
+    ("max_depth", "tree_depth", "depth"),
+    ("min_child_weight", "min_sum_hessian", "min_sum_hessian_in_leaf"),
+    ("subsample", "bagging_fraction", "row_sample"),
+    ("colsample_bytree", "feature_fraction"),
+    ("colsample_bylevel", "colsample_bynode"),
+    ("gamma", "min_split_loss", "min_gain_to_split"),
+    ("reg_lambda", "lambda", "lambda_l2", "l2_regularization", "l2_leaf_reg", "l2"),
+    ("reg_alpha", "alpha", "lambda_l1", "l1"),
+    ("scale_pos_weight", "pos_weight"),
+    # trees and forests
+    ("max_leaf_nodes", "num_leaves", "max_leaves"),
+    ("min_samples_leaf", "min_data_in_leaf", "min_child_samples", "min_node_size", "minbucket"),
+    ("min_samples_split", "minsplit"),
+    ("max_samples", "sample_fraction"),
+    ("bootstrap", "replace"),
+    ("ccp_alpha", "cp"),
+    # networks
+    ("batch_size", "bs", "train_batch_size"),
+    ("epochs", "n_epochs", "max_epochs", "num_epochs", "num_train_epochs", "max_iter"),
+    ("hidden_size", "hidden_dim", "hidden_units", "n_units", "num_units", "width"),
+    ("num_layers", "n_layers", "n_hidden_layers", "num_hidden_layers", "depth"),
+    ("dropout", "dropout_rate", "p_drop"),
+    ("weight_decay", "wd", "l2", "alpha"),
+    ("momentum", "sgd_momentum"),
+    ("optimizer", "opt"),
+    ("beta1", "adam_beta1"),
+    ("beta2", "adam_beta2"),
+    ("epsilon", "eps", "adam_epsilon"),
+    # the rest
+    ("n_neighbors", "k"),
+)  # fmt: skip
+"""One name may stand for two things: what else is tuned tells which."""
+
+
+def meanings(plain: str) -> frozenset[int]:
+    """Return what a name may mean, by number: names that share one may mean the same.
+
+    Args:
+        plain: without case and punctuation, as by `similarity.plain_name`.
+    """
+    return _MEANINGS.get(plain, frozenset())
+
+
+def _by_name() -> dict[str, frozenset[int]]:
+    found: dict[str, set[int]] = {}
+    for number, names in enumerate(_ALIKE):
+        for name in names:
+            found.setdefault(name.replace("_", ""), set()).add(number)
+    return {name: frozenset(numbers) for name, numbers in found.items()}
+
+
+_MEANINGS = _by_name()

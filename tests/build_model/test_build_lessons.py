@@ -1,0 +1,71 @@
+"""The lessons that a model takes along: a design, and the regret of each of it everywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from localhpo.experience import lessons as file
+from scripts.build_model import corpus, lessons, trainings
+from scripts.build_model.learners import LEARNERS
+
+
+def record(seed: int, best: float) -> dict[str, object]:
+    """Return trainings of nearest neighbours, which are best with so many of them."""
+    learner = next(item for item in LEARNERS if item.name == "neighbors")
+    rng = np.random.default_rng(seed)
+    configs = [trainings.draw(learner, rng) for _ in range(60)]
+    scores = [{"accuracy": 1.0 - abs(np.log(c["n_neighbors"] / best)) / 5} for c in configs]
+    return {
+        "learner": learner.name, "kind": "binary", "seed": seed, "text": "40 rows",
+        "configs": configs, "scores": scores,
+    }  # fmt: skip
+
+
+def made(folder: Path, records: list[dict[str, object]]) -> tuple[file.Lesson, ...]:
+    path = folder / "trainings.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in records))
+    target = folder / "lessons.json.gz"
+    count = lessons.write(corpus.Sources(folder, path, ("training",)), target, seed=1)
+    found = file.read(target)
+    assert len(found) == count
+    return found
+
+
+def test_trainings_of_a_kind_become_a_lesson(tmp_path: Path) -> None:
+    (lesson,) = made(tmp_path, [record(3, 4.0), record(4, 9.0), record(5, 20.0)])
+    assert (lesson.task.name, lesson.task.metric) == ("neighbors", "accuracy")
+    assert lesson.task.direction == "maximize"
+    assert lesson.data_sets == ("3", "4", "5")
+    space, regrets = lesson.task.space, np.array(lesson.regrets)
+    assert len({space.key(config) for config in lesson.configs}) == len(lesson.configs)
+    assert regrets.shape == (3, len(lesson.configs))
+    assert 0.0 <= regrets.min() < 0.1
+    assert regrets.max() <= corpus.WORST
+    assert len(lesson.lengths) == len(space)
+    for row, best in zip(regrets, (4.0, 9.0, 20.0), strict=True):
+        found = lesson.configs[int(row.argmin())]["n_neighbors"]
+        assert abs(np.log(float(found) / best)) < 0.6
+
+
+def test_too_few_data_sets_teach_nothing(tmp_path: Path) -> None:
+    assert made(tmp_path, [record(3, 4.0), record(4, 9.0)]) == ()
+
+
+def test_a_data_set_on_which_all_are_alike_is_left_out(tmp_path: Path) -> None:
+    flat = record(9, 4.0)
+    flat["scores"] = [{"accuracy": 0.5}] * 60
+    (lesson,) = made(tmp_path, [record(3, 4.0), flat, record(4, 9.0), record(5, 20.0)])
+    assert lesson.data_sets == ("3", "4", "5")
+
+
+def test_regrets_are_of_the_best_and_of_a_middling_random_one() -> None:
+    scores = np.concatenate([np.linspace(0.0, 1.0, lessons.DRAWS), [1.5, np.nan]])
+    found = lessons.regrets(scores[None, None])[0, 0]
+    assert found[-2] == 0.0
+    assert found[-1] == corpus.WORST
+    assert found[lessons.DRAWS - 1] == pytest.approx(0.5)
+    assert np.median(found[: lessons.DRAWS]) == pytest.approx(1.0)
