@@ -15,7 +15,7 @@ from localhpo.llm.folder.description import LESSONS
 
 from . import corpus, evaluate, functions, train
 
-NAME, VERSION = "sprout", "4"
+NAME, VERSION = "sprout", "5"
 
 NOT_GOOD_AT = (
     "kinds of models that it never saw: where it knows fewer than half of the names, it is not"

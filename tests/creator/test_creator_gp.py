@@ -62,7 +62,7 @@ def brute_force(data, theta, x, phi):
             r = np.sqrt(5.0 * r2)
             matern = (1.0 + r + r * r / 3.0) * np.exp(-r)
             leaning = gp.SPREAD**2 * opinions[i] * opinions[j]
-            joint[i, j] = scale**2 * (matern + leaning + gp._CONSTANT**2)
+            joint[i, j] = scale**2 * (matern + leaning + gp.CONSTANT**2)
     joint[:n, :n] += scale**2 * (noise**2 + gp._JITTER) * np.eye(n)
     joint[-1, :-1] = joint[:-1, -1] = scale * gp.SPREAD**2 * opinions
     joint[-1, -1] = gp.SPREAD**2
