@@ -48,6 +48,8 @@ class Plan:
     """The same while it rests; as many as `beside` for one that is to stay awake."""
     elsewhere: int
     """Trials at once on the other devices."""
+    slots: int
+    """Trials at once that proposals are wanted for: those, or more where sizes are mixed."""
     ahead: int
     """Proposals to have in hand beyond those that free slots wait for."""
     trial_s: float
@@ -66,11 +68,6 @@ class Plan:
     """How long each trial on the server's device has run."""
     ages_s: tuple[float, ...] = ()
     """The same for the others."""
-
-    @property
-    def slots(self) -> int:
-        """Trials at once, at most."""
-        return self.home + self.elsewhere
 
     @property
     def rests(self) -> bool:
@@ -129,7 +126,7 @@ class _Course:
         return self._now_s
 
     def _start_waiting(self) -> None:
-        while self._in_hand and self._left and len(self._ends) < self._plan.slots:
+        while self._in_hand and self._left:
             at_home = self._place()
             if at_home is None:
                 return
@@ -165,7 +162,8 @@ class _Course:
 
     def _make_room(self) -> None:
         """Let it rest, where that lets a trial run."""
-        waits = self._in_hand and self._left and len(self._ends) < self._plan.slots
+        has_room = len(self._ends) < self._plan.home + self._plan.elsewhere
+        waits = self._in_hand and self._left and has_room
         if waits and self._awake and self._plan.rests and self._done_s == math.inf:
             self._done_s, self._brings = self._now_s + self._plan.rest_s, 0
 

@@ -33,7 +33,7 @@ Standing = Literal["awake", "asleep", "stopped"]
 RESTING: Mapping[Rest, Standing] = {"sleep": "asleep", "stop": "stopped"}
 """A way to rest -> what the server does then."""
 
-GAIN = 1.03
+GAIN = 1.05
 """The present mode must take so many times as long as another, and half a trial longer: estimates
 are not that good."""
 
@@ -62,6 +62,9 @@ class Numbers:
     """Trials at once while the server sleeps; None where it cannot."""
     stopped: float | None
     """Trials at once while it is stopped; None where it cannot be."""
+    most: Mapping[Mode, int] = field(default_factory=dict)
+    """Trials at once, by mode, where all are of the smallest size: proposals are wanted for so
+    many."""
     propose_s: float = 0.0
     """Of one question, seen."""
     rest_s: Mapping[Rest, float] = field(default_factory=dict)
@@ -143,19 +146,22 @@ def _plan(mode: Mode, slots: float, numbers: Numbers) -> Plan:
     whole = max(1, round(slots))
     elsewhere = min(whole, round(numbers.elsewhere))
     home = beside = whole - elsewhere
-    if rests := _rests(mode, slots, numbers):
+    way = mode if _rests(mode, slots, numbers) else None
+    if way:
         beside = min(home, round(numbers.beside - numbers.elsewhere))
+    most = max(whole, numbers.most.get(mode, whole))
     trial_s = _trial_s(numbers)
     return Plan(
         beside=beside,
         home=home,
         elsewhere=elsewhere,
-        ahead=whole if _pays_ahead(mode, slots, numbers) else 0,
+        slots=most,
+        ahead=most if _pays_ahead(mode, slots, numbers) else 0,
         trial_s=trial_s * whole / slots,
         propose_s=numbers.propose_s,
-        rest_s=numbers.rest_s[mode] if rests else 0.0,
-        back_s=numbers.back_s[mode] if rests else 0.0,
-        wake_s=_wake_s(numbers),
+        rest_s=numbers.rest_s[way] if way else 0.0,
+        back_s=numbers.back_s[way] if way else 0.0,
+        wake_s=_wake_s(way, numbers),
         in_hand=numbers.in_hand,
         home_ages_s=_in_steps(numbers.home_ages_s, trial_s),
         ages_s=_in_steps(numbers.ages_s, trial_s),
@@ -197,10 +203,13 @@ def _trial_s(numbers: Numbers) -> float:
     return SHORTEST_S if numbers.trial_s is None else numbers.trial_s
 
 
-def _wake_s(numbers: Numbers) -> float:
-    """Return how long the server takes to be awake, from what it does now."""
-    ways = {standing: way for way, standing in RESTING.items()}
-    return numbers.back_s[ways[numbers.standing]] if numbers.standing in ways else 0.0
+def _wake_s(way: Rest | None, numbers: Numbers) -> float:
+    """Return how long the server takes to be awake the next time; 0 where it is.
+
+    One that sleeps is stopped first where that is the way to rest.
+    """
+    now: Rest | None = {"asleep": "sleep", "stopped": "stop"}.get(numbers.standing)
+    return max((numbers.back_s[w] for w in (now, way if now else None) if w), default=0.0)
 
 
 def _pays_ahead(mode: Mode, slots: float, numbers: Numbers) -> bool:

@@ -29,6 +29,16 @@ _MOST_ASLEEP = 0.5
 """A sleep that leaves more than this share of what was held freed nothing worth the name."""
 
 
+_HOLDS: Mapping[Mode, str] = {
+    "resident": "awake",
+    "device": "home",
+    "sleep": "sleep",
+    "stop": "stop",
+    "cpu": "awake",
+}
+"""A mode -> what the server holds in it while trials run."""
+
+
 @dataclass(frozen=True, slots=True)
 class News:
     """What the record should say of the server."""
@@ -122,8 +132,7 @@ class Tenancy:
     @property
     def slots(self) -> int:
         """How many trials run at once in the present mode, at most."""
-        names: Mapping[Mode, str] = {"device": "home", "sleep": "sleep", "stop": "stop"}
-        return self._room[names.get(self.mode, "awake")].most
+        return self._most(self.mode)
 
     @property
     def ahead(self) -> int:
@@ -175,6 +184,7 @@ class Tenancy:
             elsewhere=means["home"] if awake.gpus else 0.0,
             asleep=means["sleep"] if "sleep" in ways else None,
             stopped=means["stop"] if "stop" in ways else None,
+            most={mode: self._most(mode) for mode in _HOLDS},
             propose_s=propose_s,
             rest_s={"sleep": self._takes_s("sleep"), "stop": self._takes_s("stop")},
             back_s={"sleep": self._takes_s("wake"), "stop": self._takes_s("start")},
@@ -307,6 +317,9 @@ class Tenancy:
         """Those that make room now: none while another study uses the server."""
         return frozenset() if self._tenant.shared else self._ways
 
+    def _most(self, mode: Mode) -> int:
+        return self._room[_HOLDS[mode]].most
+
     def _resting(self, way: Rest) -> Assignment:
         """Return what the server holds while it rests."""
         holds = self._tenant.holds
@@ -369,8 +382,11 @@ class Tenancy:
         seen = self._seen_s.get(what)
         if seen:
             return sum(seen) / len(seen)
-        moved_s = self._needs_mb / 10_000  # weights go over the bus at about 10 GB a second
-        return {"sleep": 1 + moved_s, "wake": 1 + moved_s, "stop": 5.0, "start": 60.0}[what]
+        # Weights go over the bus at about 10 GB a second; they come from a disk at 2 GB a second,
+        # once a process is there, which takes half a minute.
+        moved_s, read_s = self._needs_mb / 10_000, self._needs_mb / 2_000
+        guess_s = {"sleep": 1 + moved_s, "wake": 1 + moved_s, "stop": 5.0, "start": 30 + read_s}
+        return guess_s[what]
 
 
 def _why_in_vain(chosen: Sharing, tenant: Tenant | None) -> str | None:

@@ -9,13 +9,13 @@ import pytest
 
 from localhpo.scheduler.forecast import MOST, Plan, finish_s
 
-AWAKE = Plan(beside=4, home=4, elsewhere=0, ahead=4, trial_s=100, propose_s=1)
+AWAKE = Plan(beside=4, home=4, elsewhere=0, slots=4, ahead=4, trial_s=100, propose_s=1)
 RESTS = replace(AWAKE, beside=1, rest_s=5, back_s=10)
 
 
 def test_slots_share_the_work() -> None:
     assert finish_s(AWAKE, 40) == pytest.approx(40 * 100 / 4 + 50, rel=0.06)
-    one = replace(AWAKE, beside=1, home=1)
+    one = replace(AWAKE, beside=1, home=1, slots=1)
     assert finish_s(one, 40) == pytest.approx(40 * 100, rel=0.02)
 
 
