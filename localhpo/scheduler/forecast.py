@@ -3,7 +3,9 @@
 The copy obeys the rules of the loop: what a slot waits for, when the server is asked and may
 rest (`is_worth_asking`, which is the loop's own), and that it is asked for all slots at once. It
 knows two places, the server's device (home) and all others, and trials of one kind, whose lengths
-are spread, so that they do not end at once. Nothing is drawn: equal plans take equal times.
+are spread, so that they do not end at once. The spread was drawn once for all: equal plans take
+equal times. What it does not know: proposals that are drawn anew since they are stale, and that a
+question for more of them takes longer.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from heapq import heappop, heappush
+from itertools import cycle
 from statistics import fmean
 
 MOST = 256
@@ -23,7 +26,7 @@ _SPREAD = 0.35
 """Lengths are spread evenly by so much of the mean, on each side: trials of a fifth's deviation."""
 
 _COURSES = 2
-"""So many pairs of courses make a forecast: in a pair, what is long in one is short in the other."""
+"""So many pairs of courses make a forecast: what is long in one of a pair is short in the other."""
 
 
 def _draw(courses: int) -> Iterator[tuple[float, ...]]:
@@ -101,7 +104,7 @@ class _Course:
     """What happens, one thing after another."""
 
     def __init__(self, plan: Plan, left: int, lengths: Sequence[float]) -> None:
-        self._lengths = iter(lengths)
+        self._lengths = cycle(lengths)
         self._plan = plan
         self._left = left
         self._in_hand = plan.in_hand
@@ -118,6 +121,7 @@ class _Course:
             self._start(False, age_s)
 
     def run(self) -> float:
+        """Return when all trials have ended."""
         while self._left or self._ends:
             self._ask()
             self._start_waiting()
@@ -140,7 +144,7 @@ class _Course:
         heappush(self._ends, (self._now_s + max(0.0, length_s - age_s), at_home))
 
     def _place(self) -> bool | None:
-        """Return whether the next trial goes to the server's device; None where there is no room."""
+        """Return whether the next trial has its place at home; None where there is no room."""
         plan = self._plan
         home = plan.beside if self._awake else plan.home
         at_home = (home - self._at[True]) / max(1, home)

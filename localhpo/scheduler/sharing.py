@@ -6,11 +6,12 @@
     stop       the same, by ending and starting it
     cpu        the model is in host memory, and trials have the devices
 
-What is compared is how long the trials that are left would take in each mode. A mode in which
-the server rests has the more room and pays for it: where proposals are needed, slots stand empty
-until the server's device is free, and while it wakes, thinks and goes to rest again. What it costs
-to change the mode counts too. Until a trial has ended, the longest that runs is a lower bound of
-their length; `SHORTEST_S` is believed at once, for a short study is over before more is known.
+What is compared is how long the trials that are left would take in each mode (`forecast`), from
+what runs and what the server does now. A mode in which the server rests has the more room and pays
+for it: where proposals are needed, slots stand empty until the server's device is free, and while
+it wakes, thinks and goes to rest again. Until a trial has ended, the longest that runs is a lower
+bound of their length; `SHORTEST_S` is believed at once, for a short study is over before more is
+known.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ RESTING: Mapping[Rest, Standing] = {"sleep": "asleep", "stop": "stopped"}
 """A way to rest -> what the server does then."""
 
 GAIN = 1.05
-"""The present mode must take so many times as long as another, and half a trial longer: estimates
-are not that good."""
+"""The present mode must take so many times as long as another, and half a trial longer: forecasts
+are not that good. Once more for every change so far, or two modes that are as good as each other
+would take turns, at the cost of changing."""
 
 SHORTEST_S = 10.0
 """A trial is believed to take this at the least until one has ended: to load a deep learning
@@ -104,7 +106,8 @@ def decide(
     Args:
         sharing: What the user chose.
         numbers: What is known.
-        present: The mode so far; another must be better by `GAIN`.
+        present: The mode so far; another must be better by `GAIN`. The server begins awake.
+        changes: How often it was changed; each makes the next one dearer.
     """
     if sharing != "auto":
         return _chosen(sharing, numbers)
@@ -169,7 +172,7 @@ def _plan(mode: Mode, slots: float, numbers: Numbers) -> Plan:
 
 
 def _in_steps(ages_s: Sequence[float], trial_s: float) -> tuple[float, ...]:
-    step_s = trial_s / _STEPS
+    step_s = max(trial_s, 1e-3) / _STEPS  # simulated trials may take no time
     return tuple(step_s * math.floor(age_s / step_s) for age_s in ages_s)
 
 
@@ -188,7 +191,7 @@ def ahead(mode: Mode, slots: float, numbers: Numbers) -> int:
 _ROUNDING = 1e-9  # of a mean
 
 _STEPS = 10
-"""A forecast takes the ages of trials in so many steps of their length, and is made once for each."""
+"""A forecast takes the ages of trials in so many steps of their length."""
 
 _ENDLESS = 1_000
 """So many trials are planned for where there is no bound."""
@@ -208,8 +211,10 @@ def _wake_s(way: Rest | None, numbers: Numbers) -> float:
 
     One that sleeps is stopped first where that is the way to rest.
     """
-    now: Rest | None = {"asleep": "sleep", "stopped": "stop"}.get(numbers.standing)
-    return max((numbers.back_s[w] for w in (now, way if now else None) if w), default=0.0)
+    ways = [rest for rest, standing in RESTING.items() if standing == numbers.standing]
+    if ways and way:
+        ways.append(way)
+    return max((numbers.back_s[each] for each in ways), default=0.0)
 
 
 def _pays_ahead(mode: Mode, slots: float, numbers: Numbers) -> bool:

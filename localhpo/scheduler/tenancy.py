@@ -203,13 +203,13 @@ class Tenancy:
             self.mode if self._decided else None,
             self._changes,
         )
-        if self._shares and not (self._decided and decision.mode == self.mode):
+        if self._decided and decision.mode == self.mode:
+            return
+        if self._shares:
             data = {"mode": decision.mode, **dataclasses.asdict(self._numbers)}
             self._news.append(News("sharing", f"{decision.mode}: {decision.reason}", data))
-        if not (self._decided and decision.mode == self.mode):
-            self._decision = decision
-            self._changes += results > 0
-        self._decided = True
+        self._changes += results > 0  # before, it was decided from next to nothing
+        self._decision, self._decided = decision, True
 
     # Asking.
 
@@ -382,11 +382,9 @@ class Tenancy:
         seen = self._seen_s.get(what)
         if seen:
             return sum(seen) / len(seen)
-        # Weights go over the bus at about 10 GB a second; they come from a disk at 2 GB a second,
-        # once a process is there, which takes half a minute.
+        # Over the bus at 10 GB a second, from a disk at 2, after half a minute for the process.
         moved_s, read_s = self._needs_mb / 10_000, self._needs_mb / 2_000
-        guess_s = {"sleep": 1 + moved_s, "wake": 1 + moved_s, "stop": 5.0, "start": 30 + read_s}
-        return guess_s[what]
+        return {"sleep": 1 + moved_s, "wake": 1 + moved_s, "stop": 5.0, "start": 30 + read_s}[what]
 
 
 def _why_in_vain(chosen: Sharing, tenant: Tenant | None) -> str | None:

@@ -39,7 +39,8 @@ class Comparison:
     @property
     def best(self) -> float | None:
         """Wall clock of the best fixed way that runs every trial; None where none does."""
-        return min((result.wall_s for result in self.fixed.values() if self.rivals(result)), default=None)
+        times = [result.wall_s for result in self.fixed.values() if self.rivals(result)]
+        return min(times, default=None)
 
     def rivals(self, result: Result) -> bool:
         """Return whether a fixed way runs what `auto` runs."""
@@ -69,9 +70,16 @@ class Row:
 
     @property
     def excess(self) -> float:
-        """Wall clock of `auto` over that of the best fixed way, as a mean; 0 where there is none."""
-        excesses = [study.excess for study in self.studies if study.best]
-        return statistics.fmean(excesses) if excesses else 0.0
+        """Wall clock of `auto` over that of the best fixed way; 0 where there is none.
+
+        A way is fixed: the best is the one that is best as a mean over the studies.
+        """
+        ratios = [
+            [study.auto.wall_s / study.fixed[name].wall_s for study in self.studies]
+            for name in FIXED
+            if all(study.rivals(study.fixed[name]) for study in self.studies)
+        ]
+        return max((statistics.fmean(of_way) for of_way in ratios), default=0.0)
 
     @property
     def above(self) -> int:
@@ -202,7 +210,8 @@ def _against(name: str, studies: Sequence[Comparison]) -> str:
     if not both:
         return f"{name}: runs all trials in no study"
     faster = [fixed.wall_s / auto.wall_s for fixed, auto in both]
-    busy, auto_busy = (100 * statistics.fmean(r.busy for r in way) for way in zip(*both, strict=True))
+    ways = zip(*both, strict=True)
+    busy, auto_busy = (100 * statistics.fmean(result.busy for result in way) for way in ways)
     return (
         f"{name}: runs all trials in {len(both)} studies, not in {len(studies) - len(both)}; where "
         f"it does, it takes {statistics.fmean(faster):.2f} times as long as auto (worst "
