@@ -91,7 +91,10 @@ class Supply:
         )
 
     def _ages_s(self) -> tuple[list[float], list[float]]:
-        """Return how long trials have run: those beside the server's devices, and those on them."""
+        """Return how long trials have run: elsewhere, and on the server's device.
+
+        Trials start in the order of their numbers; one that runs again may get another's age.
+        """
         home = set(self._tenancy.awake_holding.gpus)
         ages_s: tuple[list[float], list[float]] = ([], [])
         for held, age_s in zip(self._runs.held, self._runs.elapsed_s.values(), strict=True):
