@@ -11,7 +11,9 @@ study's own trials (`others`), and a device takes no more than it has.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -169,6 +171,38 @@ def slots(
     while (a := place(resources, inventory, held, need=need, others=others)) is not None:
         held.append(a)
     return len(held)
+
+
+def at_once(
+    resources: Resources,
+    inventory: Inventory,
+    needs: Sequence[Need],
+    *,
+    others: Sequence[Assignment] = (),
+) -> list[int]:
+    """Return how many trials run at once after each start, where such trials are started in turn.
+
+    They begin again where they end, until the machine was full and each was started once more;
+    where there is no room for the next one, the one that has run longest ends.
+
+    Returns:
+        As many numbers as there are trials; none but 0 where one of them can never run.
+    """
+    held: deque[Assignment] = deque()
+    counts: list[int] = []
+    full = False
+    for need in itertools.cycle(needs):
+        while (a := place(resources, inventory, held, need=need, others=others)) is None:
+            if not held:
+                return [0]
+            held.popleft()
+            full = True
+        held.append(a)
+        if full:
+            counts.append(len(held))
+        if len(counts) == len(needs):
+            break
+    return counts
 
 
 def too_big(inventory: Inventory, need: Need, server: Assignment) -> str:

@@ -6,20 +6,23 @@
     stop       the same, by ending and starting it
     cpu        the model is in host memory, and trials have the devices
 
-What is compared is how long the trials that are left would take in each mode. A mode in which
-the server rests has the more room and pays for it: where proposals are needed, slots stand empty
-until the server's device is free, and while it wakes, thinks and goes to rest again. What it costs
-to change the mode counts too. Until a trial has ended, the longest that runs is a lower bound of
-their length; `SHORTEST_S` is believed at once, for a short study is over before more is known.
+What is compared is how long the trials that are left would take in each mode (`forecast`), from
+what runs and what the server does now. A mode in which the server rests has the more room and pays
+for it: where proposals are needed, slots stand empty until the server's device is free, and while
+it wakes, thinks and goes to rest again. Until a trial has ended, the longest that runs is a lower
+bound of their length; `SHORTEST_S` is believed at once, for a short study is over before more is
+known.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeGuard
 
+from localhpo.scheduler import forecast
+from localhpo.scheduler.forecast import Plan
 from localhpo.scheduler.tenant import Rest
 from localhpo.task import Sharing
 
@@ -32,8 +35,9 @@ RESTING: Mapping[Rest, Standing] = {"sleep": "asleep", "stop": "stopped"}
 """A way to rest -> what the server does then."""
 
 GAIN = 1.05
-"""The present mode must take so many times as long as another, and half a trial longer: estimates
-are not that good."""
+"""The present mode must take so many times as long as another, and half a trial longer: forecasts
+are not that good. Once more for every change so far, or two modes that are as good as each other
+would take turns, at the cost of changing."""
 
 SHORTEST_S = 10.0
 """A trial is believed to take this at the least until one has ended: to load a deep learning
@@ -60,6 +64,9 @@ class Numbers:
     """Trials at once while the server sleeps; None where it cannot."""
     stopped: float | None
     """Trials at once while it is stopped; None where it cannot be."""
+    most: Mapping[Mode, int] = field(default_factory=dict)
+    """Trials at once, by mode, where all are of the smallest size: proposals are wanted for so
+    many."""
     propose_s: float = 0.0
     """Of one question, seen."""
     rest_s: Mapping[Rest, float] = field(default_factory=dict)
@@ -75,6 +82,10 @@ class Numbers:
     in_hand: int = 0
     """Proposals for them that there are."""
     standing: Standing = "awake"
+    home_ages_s: Sequence[float] = ()
+    """How long each trial on the server's device has run."""
+    ages_s: Sequence[float] = ()
+    """The same for the others."""
     contended: bool = True
     """Whether model and trials want the same memory at all."""
 
@@ -87,13 +98,16 @@ class Decision:
     reason: str
 
 
-def decide(sharing: Sharing, numbers: Numbers, present: Mode | None = None) -> Decision:
+def decide(
+    sharing: Sharing, numbers: Numbers, present: Mode | None = None, changes: int = 0
+) -> Decision:
     """Return the mode to go on with.
 
     Args:
         sharing: What the user chose.
         numbers: What is known.
-        present: The mode so far; another must be better by `GAIN`.
+        present: The mode so far; another must be better by `GAIN`. The server begins awake.
+        changes: How often it was changed; each makes the next one dearer.
     """
     if sharing != "auto":
         return _chosen(sharing, numbers)
@@ -114,8 +128,9 @@ def decide(sharing: Sharing, numbers: Numbers, present: Mode | None = None) -> D
         return Decision(present, "the server is not asked again")
     times_s = {mode: finish_s(mode, n, numbers) for mode, n in slots.items()}
     best = min(times_s, key=lambda mode: times_s[mode])
+    present = awake if present is None else present
     if present in times_s:
-        least_s = max(GAIN * times_s[best], times_s[best] + _trial_s(numbers) / 2)
+        least_s = max(times_s[best] * GAIN ** (1 + changes), times_s[best] + _trial_s(numbers) / 2)
         best = present if times_s[present] < least_s else best
     return Decision(best, _compared(times_s, slots, numbers))
 
@@ -123,47 +138,42 @@ def decide(sharing: Sharing, numbers: Numbers, present: Mode | None = None) -> D
 def finish_s(mode: Mode, slots: float, numbers: Numbers) -> float:
     """Return how long the trials that are left would take in a mode."""
     left = _ENDLESS if numbers.left is None else numbers.left
-    # They end one after another: on average the last one ends half a trial after the mean slot.
-    work_s = _trial_s(numbers) * max(1.0, (left + (slots - 1) / 2) / slots)
-    if _rests(mode, slots, numbers):
-        return work_s + _pauses_s(mode, slots, numbers, left)
-    asked = max(0, left - numbers.in_hand)
-    if not _pays_ahead(mode, slots, numbers):
-        work_s += numbers.propose_s * asked / slots
-    wake_s = _wake_s(numbers) + _now_drains_s(numbers) if asked else 0.0
-    # One question brings no more than a proposal for each slot, and as many ahead.
-    return wake_s + max(work_s, numbers.propose_s * asked / (2 * slots))
+    return forecast.finish_s(_plan(mode, slots, numbers), left)
 
 
-def _pauses_s(way: Rest, slots: float, numbers: Numbers, left: int) -> float:
-    """Return how long a slot stands empty, on average, for a server that rests.
+def _plan(mode: Mode, slots: float, numbers: Numbers) -> Plan:
+    """Return the mode as whole slots, on the server's device and elsewhere.
 
-    It is asked for a trial of each slot at once, or for two where they are drawn ahead. All slots
-    wait until it has answered, and those on its own device until it rests again. Where trials run
-    on other devices too, and the end of one makes room for it, the slot of that one waits, and the
-    others where they have too little in hand.
+    Where sizes are mixed, means are rounded, and trials are so much longer or shorter instead.
     """
-    share, at_once = 1.0, slots * (2 if _pays_ahead(way, slots, numbers) else 1)
-    rests = max(0.0, slots - numbers.elsewhere) / slots
-    waits_s = _drain_s(slots, numbers) + numbers.back_s[way] + numbers.propose_s
-    others_s = 0.0
-    if numbers.elsewhere and slots - numbers.beside <= 1:
-        share = rests = (slots - numbers.beside) / slots
-        home = slots - numbers.elsewhere
-        at_once = 1 + home + slots / (home + 1)  # it is woken by the next end on its device
-        in_hand_s = numbers.elsewhere * _trial_s(numbers) / numbers.beside
-        others_s = (1 - share) * max(0.0, waits_s - in_hand_s)
-    elif not numbers.elsewhere:  # trials that need not end for it go on meanwhile
-        waits_s -= numbers.beside / slots * min(waits_s, _trial_s(numbers) / 2)
-    rest_s = rests * numbers.rest_s[way]
-    pause_s = share * waits_s + others_s + rest_s
-    if numbers.standing == "awake":  # the first time it need not be woken
-        asked = left - (numbers.in_hand or at_once)
-        first_s = rest_s + (0.0 if numbers.in_hand else numbers.propose_s)
-    else:
-        asked = left - numbers.in_hand
-        first_s = share * (_wake_s(numbers) - numbers.back_s[way]) if asked > 0 else 0.0
-    return first_s + max(0, math.ceil(asked / at_once)) * pause_s
+    whole = max(1, round(slots))
+    elsewhere = min(whole, round(numbers.elsewhere))
+    home = beside = whole - elsewhere
+    way = mode if _rests(mode, slots, numbers) else None
+    if way:
+        beside = min(home, round(numbers.beside - numbers.elsewhere))
+    most = max(whole, numbers.most.get(mode, whole))
+    trial_s = _trial_s(numbers)
+    return Plan(
+        beside=beside,
+        home=home,
+        elsewhere=elsewhere,
+        slots=most,
+        ahead=most if _pays_ahead(mode, slots, numbers) else 0,
+        trial_s=trial_s * whole / slots,
+        propose_s=numbers.propose_s,
+        rest_s=numbers.rest_s[way] if way else 0.0,
+        back_s=numbers.back_s[way] if way else 0.0,
+        wake_s=_wake_s(way, numbers),
+        in_hand=numbers.in_hand,
+        home_ages_s=_in_steps(numbers.home_ages_s, trial_s),
+        ages_s=_in_steps(numbers.ages_s, trial_s),
+    )
+
+
+def _in_steps(ages_s: Sequence[float], trial_s: float) -> tuple[float, ...]:
+    step_s = max(trial_s, 1e-3) / _STEPS  # simulated trials may take no time
+    return tuple(step_s * math.floor(age_s / step_s) for age_s in ages_s)
 
 
 def ahead(mode: Mode, slots: float, numbers: Numbers) -> int:
@@ -180,6 +190,9 @@ def ahead(mode: Mode, slots: float, numbers: Numbers) -> int:
 
 _ROUNDING = 1e-9  # of a mean
 
+_STEPS = 10
+"""A forecast takes the ages of trials in so many steps of their length."""
+
 _ENDLESS = 1_000
 """So many trials are planned for where there is no bound."""
 
@@ -193,38 +206,27 @@ def _trial_s(numbers: Numbers) -> float:
     return SHORTEST_S if numbers.trial_s is None else numbers.trial_s
 
 
-def _wake_s(numbers: Numbers) -> float:
-    """Return how long the server takes to be awake, from what it does now."""
-    ways = {standing: way for way, standing in RESTING.items()}
-    return numbers.back_s[ways[numbers.standing]] if numbers.standing in ways else 0.0
+def _wake_s(way: Rest | None, numbers: Numbers) -> float:
+    """Return how long the server takes to be awake the next time; 0 where it is.
+
+    One that sleeps is stopped first where that is the way to rest.
+    """
+    ways = [rest for rest, standing in RESTING.items() if standing == numbers.standing]
+    if ways and way:
+        ways.append(way)
+    return max((numbers.back_s[each] for each in ways), default=0.0)
 
 
 def _pays_ahead(mode: Mode, slots: float, numbers: Numbers) -> bool:
     """Return whether to wait for proposals would take more than a little of a trial."""
     waits_s = numbers.propose_s
     if _rests(mode, slots, numbers):
-        if numbers.elsewhere:  # other devices must not wait for the server's own to be free
+        # Neither must other devices wait for the server's own to be free, nor slots of the same
+        # for each other.
+        if numbers.elsewhere or slots - numbers.beside > 1:
             return True
-        waits_s += numbers.back_s[mode] + numbers.rest_s[mode] + _drain_s(slots, numbers)
+        waits_s += numbers.back_s[mode] + numbers.rest_s[mode]
     return waits_s > (WORTH if slots > 1 else WORTH_ALONE) * _trial_s(numbers)
-
-
-def _drain_s(slots: float, numbers: Numbers) -> float:
-    """Return how long a slot stands empty, on average, until the server has room to wake.
-
-    Where `n` trials must end for it, which are anywhere in their course, the last of them ends
-    after n / (n + 1) of a trial on average, and slots fall empty evenly until then.
-    """
-    must_end = slots - numbers.beside
-    if must_end <= 1:
-        return 0.0  # the one whose end is noticed
-    return max(0.0, must_end) / (must_end + 2) * _trial_s(numbers) / 2
-
-
-def _now_drains_s(numbers: Numbers) -> float:
-    """Return the same for the server as it is now: nothing where it is awake."""
-    now = {"awake": 0.0, "asleep": numbers.asleep, "stopped": numbers.stopped}[numbers.standing]
-    return _drain_s(now or 0.0, numbers)
 
 
 def _chosen(sharing: Sharing, numbers: Numbers) -> Decision:

@@ -77,6 +77,7 @@ class Supply:
         """
         if self.thinking:  # what will be in hand is not known yet
             return
+        ages_s, home_ages_s = self._ages_s()
         self._tenancy.consider(
             list(self._needs) or [self._runs.need(None)],
             [],
@@ -85,7 +86,20 @@ class Supply:
             results=self._ledger.counted,
             left=None if left is None else max(0, left - len(self._runs)),
             in_hand=self.in_hand,
+            ages_s=ages_s,
+            home_ages_s=home_ages_s,
         )
+
+    def _ages_s(self) -> tuple[list[float], list[float]]:
+        """Return how long trials have run: elsewhere, and on the server's device.
+
+        Trials start in the order of their numbers; one that runs again may get another's age.
+        """
+        home = set(self._tenancy.awake_holding.gpus)
+        ages_s: tuple[list[float], list[float]] = ([], [])
+        for held, age_s in zip(self._runs.held, self._runs.elapsed_s.values(), strict=True):
+            ages_s[not home.isdisjoint(held.gpus)].append(age_s)
+        return ages_s
 
     def ask(self, left: int | None) -> None:
         """Ask the Creator, where proposals are wanted and its model can answer."""

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from localhpo.errors import InputError, ModelError
 from localhpo.executor.clock import Clock
-from localhpo.scheduler import placement, sharing
+from localhpo.scheduler import forecast, placement, sharing
 from localhpo.scheduler.placement import Assignment, Inventory, Need
+from localhpo.scheduler.room import Room, Rooms
 from localhpo.scheduler.sharing import RESTING, Decision, Mode, Numbers, Standing
 from localhpo.scheduler.tenant import InProcess, Rest, Tenant
 from localhpo.task import Resources, Sharing
@@ -28,8 +28,15 @@ from localhpo.task import Resources, Sharing
 _MOST_ASLEEP = 0.5
 """A sleep that leaves more than this share of what was held freed nothing worth the name."""
 
-_COUNTS = 1_000
-"""So many answers to the question how many trials fit are remembered."""
+
+_HOLDS: Mapping[Mode, str] = {
+    "resident": "awake",
+    "device": "home",
+    "sleep": "sleep",
+    "stop": "stop",
+    "cpu": "awake",
+}
+"""A mode -> what the server holds in it while trials run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +70,17 @@ class Tenancy:
         self._inventory = inventory
         self._clock = clock
         self._standing: Standing = "awake"
+        self._rested_at_s = 0.0  # a worker in simulated time is done before that time has come
         self._useless: set[Rest] = set()
         self._seen_s: dict[str, list[float]] = {}
         self._asleep_mb: float | None = None
         self._decision = Decision("resident", "")
         self._decided = False
+        self._changes = 0
         self._numbers = Numbers(0, 0, None, None)
         self._news: list[News] = []
-        self._counts: dict[tuple[object, ...], int] = {}
-        self._most: dict[str, int] = {}
+        self._rooms = Rooms(resources, inventory)
+        self._room: Mapping[str, Room] = {}
         if why := _why_in_vain(resources.sharing, tenant):
             self._warn(f'sharing = "{resources.sharing}" has no effect: {why}')
         if not placement.has_room(inventory, [], self._tenant.holds):
@@ -93,7 +102,7 @@ class Tenancy:
     @property
     def holding(self) -> Assignment:
         """What to count for the server now."""
-        if self._standing != "awake":
+        if not self.awake and self._clock.monotonic() >= self._rested_at_s:
             return self._resting("sleep" if self._standing == "asleep" else "stop")
         # A device of its own is its own in every respect.
         share = 1.0 if self.mode == "device" and self._decided else self._tenant.holds.gpu_share
@@ -123,7 +132,7 @@ class Tenancy:
     @property
     def slots(self) -> int:
         """How many trials run at once in the present mode, at most."""
-        return self._most[self.mode if self.mode in ("sleep", "stop") else "awake"]
+        return self._most(self.mode)
 
     @property
     def ahead(self) -> int:
@@ -145,6 +154,8 @@ class Tenancy:
         results: int,
         left: int | None,
         in_hand: int,
+        home_ages_s: Sequence[float] = (),
+        ages_s: Sequence[float] = (),
     ) -> None:
         """Decide the mode anew, from what is known now.
 
@@ -156,31 +167,24 @@ class Tenancy:
             results: Trials that have ended.
             left: Trials that will still be started.
             in_hand: Proposals for them that there are.
+            home_ages_s: How long each trial on the server's device has run.
+            ages_s: The same for the others.
         """
-        awake = self._tenant.holds
-        home = dataclasses.replace(awake, gpu_share=1.0)
-        ways = self._ways_now
-        fitting = (need for need in needs if self._count(need, (), self.least_ever))
-        able = Counter(fitting) or Counter([Need()])
-
-        def at_once(server: Assignment) -> Counter[int]:
-            counts: Counter[int] = Counter()
-            for need, trials in able.items():
-                counts[self._count(need, others, server)] += trials
-            return counts
-
-        beside, elsewhere = at_once(awake), at_once(home)
-        asleep, stopped = at_once(self._resting("sleep")), at_once(self._resting("stop"))
-        self._most = {
-            "awake": max(elsewhere if self.mode == "device" else beside),
-            "sleep": max(asleep),
-            "stop": max(stopped),
+        awake, ways = self._tenant.holds, self._ways_now
+        servers = {
+            "awake": awake,
+            "home": dataclasses.replace(awake, gpu_share=1.0),
+            "sleep": self._resting("sleep"),
+            "stop": self._resting("stop"),
         }
+        self._room = self._rooms.beside(servers, needs, others, self.least_ever)
+        means = {name: room.mean for name, room in self._room.items()}
         self._numbers = Numbers(
-            beside=_mean(beside),
-            elsewhere=_mean(elsewhere) if awake.gpus else 0.0,
-            asleep=_mean(asleep) if "sleep" in ways else None,
-            stopped=_mean(stopped) if "stop" in ways else None,
+            beside=means["awake"],
+            elsewhere=means["home"] if awake.gpus else 0.0,
+            asleep=means["sleep"] if "sleep" in ways else None,
+            stopped=means["stop"] if "stop" in ways else None,
+            most={mode: self._most(mode) for mode in _HOLDS},
             propose_s=propose_s,
             rest_s={"sleep": self._takes_s("sleep"), "stop": self._takes_s("stop")},
             back_s={"sleep": self._takes_s("wake"), "stop": self._takes_s("start")},
@@ -189,17 +193,23 @@ class Tenancy:
             left=left,
             in_hand=in_hand,
             standing=self._standing,
+            home_ages_s=home_ages_s,
+            ages_s=ages_s,
             contended=bool(awake.gpus) == (self._resources.gpus > 0),
         )
         decision = sharing.decide(
-            self._resources.sharing, self._numbers, self.mode if self._decided else None
+            self._resources.sharing,
+            self._numbers,
+            self.mode if self._decided else None,
+            self._changes,
         )
-        if self._shares and not (self._decided and decision.mode == self.mode):
+        if self._decided and decision.mode == self.mode:
+            return
+        if self._shares:
             data = {"mode": decision.mode, **dataclasses.asdict(self._numbers)}
             self._news.append(News("sharing", f"{decision.mode}: {decision.reason}", data))
-        if not (self._decided and decision.mode == self.mode):
-            self._decision = decision
-        self._decided = True
+        self._changes += results > 0  # before, it was decided from next to nothing
+        self._decision, self._decided = decision, True
 
     # Asking.
 
@@ -212,9 +222,13 @@ class Tenancy:
         """
         if self.mode not in ("sleep", "stop"):
             return True
-        if self.awake:
-            return in_hand <= self.slots - running
-        return in_hand <= self._numbers.elsewhere and running < self.slots
+        return forecast.is_worth_asking(
+            awake=self.awake,
+            in_hand=in_hand,
+            running=running,
+            slots=self.slots,
+            elsewhere=self._numbers.elsewhere,
+        )
 
     def call(self) -> Callable[[], None]:
         """Count the server as awake; return the job that wakes it where it is not."""
@@ -246,12 +260,12 @@ class Tenancy:
             return self._leave_for(need)
         sharing_mode = self._resources.sharing
         by_mode = self.mode in ("sleep", "stop")
-        forced = sharing_mode == "auto" and not self._count(need, (), self._tenant.holds)
+        forced = sharing_mode == "auto" and not self._rooms.count(need, (), self._tenant.holds)
         at_end = is_last and sharing_mode in ("auto", "device")
         if not (by_mode or forced or at_end):
             return None
         first: Rest = "stop" if self.mode == "stop" else "sleep"
-        enough = first in self._ways and self._count(need, (), self._resting(first)) > 0
+        enough = first in self._ways and self._rooms.count(need, (), self._resting(first)) > 0
         for way in sorted(self._ways, key=lambda way: way != first):
             if self._standing == RESTING[way]:
                 continue
@@ -268,7 +282,7 @@ class Tenancy:
         It may rest once they are alone; else two studies could wait for each other for ever.
         """
         may = self._resources.sharing in ("auto", "sleep", "stop") and "stop" in self._tenant.rests
-        fits = self._count(need, (), self._tenant.holds)
+        fits = self._rooms.count(need, (), self._tenant.holds)
         return "stop" if may and self.awake and not fits else None
 
     def rest(self, way: Rest) -> None:
@@ -281,6 +295,7 @@ class Tenancy:
         except ModelError as error:
             self._useless.add(way)
             self._warn(f"the server could not {way}: {error}")
+        self._rested_at_s = self._clock.monotonic()
 
     @property
     def _needs_mb(self) -> float:
@@ -302,16 +317,8 @@ class Tenancy:
         """Those that make room now: none while another study uses the server."""
         return frozenset() if self._tenant.shared else self._ways
 
-    def _count(self, need: Need, others: Sequence[Assignment], server: Assignment) -> int:
-        """Return how many trials fit; the same question comes at every turn."""
-        key = (need, server, *others)
-        if key not in self._counts:
-            if len(self._counts) > _COUNTS:
-                self._counts.clear()
-            self._counts[key] = placement.slots(
-                self._resources, self._inventory, need=need, others=[*others, server]
-            )
-        return self._counts[key]
+    def _most(self, mode: Mode) -> int:
+        return self._room[_HOLDS[mode]].most
 
     def _resting(self, way: Rest) -> Assignment:
         """Return what the server holds while it rests."""
@@ -375,16 +382,9 @@ class Tenancy:
         seen = self._seen_s.get(what)
         if seen:
             return sum(seen) / len(seen)
-        moved_s = self._needs_mb / 10_000  # weights go over the bus at about 10 GB a second
-        return {"sleep": 1 + moved_s, "wake": 1 + moved_s, "stop": 5.0, "start": 60.0}[what]
-
-
-def _mean(counts: Counter[int]) -> float:
-    """Return how many trials of mixed sizes run at once: the harmonic mean of their numbers.
-
-    Each takes the time of the others as it takes their room, so the large ones count most.
-    """
-    return 0.0 if 0 in counts else counts.total() / sum(n / size for size, n in counts.items())
+        # Over the bus at 10 GB a second, from a disk at 2, after half a minute for the process.
+        moved_s, read_s = self._needs_mb / 10_000, self._needs_mb / 2_000
+        return {"sleep": 1 + moved_s, "wake": 1 + moved_s, "stop": 5.0, "start": 30 + read_s}[what]
 
 
 def _why_in_vain(chosen: Sharing, tenant: Tenant | None) -> str | None:

@@ -8,6 +8,7 @@ and the bus and the host's memory are nobody else's.
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def run(setting: Setting, sharing: Sharing, seed: int) -> Result:
     loop = Loop(
         task=_task(setting, sharing),
         creator=Thinker(clock, setting, seed),
-        executor=SimulatedExecutor(_trials(setting, seed, clock), clock),
+        executor=SimulatedExecutor(_trials(setting, clock), clock),
         recorder=recorder,
         trials=(),
         seed=seed,
@@ -148,18 +149,22 @@ class LeapingClock(SimulatedClock):
     """Leaps to the next thing that happens, where nothing happens until then.
 
     In between it stops at times that grow further apart, for what is decided by how long
-    something has lasted.
+    something has lasted: closely until a trial has ended, for how long they are is guessed by
+    that alone.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._due: list[float] = []
         self._since = 0.0
+        self._first_end_s = math.inf
         self._beside = False
 
-    def expect(self, seconds: float) -> None:
-        """Stop so many seconds from now."""
-        heapq.heappush(self._due, self.monotonic() + seconds)
+    def expect_end(self, seconds: float) -> None:
+        """Stop where a trial ends, so many seconds from now."""
+        end_s = self.monotonic() + seconds
+        heapq.heappush(self._due, end_s)
+        self._first_end_s = min(self._first_end_s, end_s)
 
     def aside(self, work: Callable[[], None]) -> float:
         """Do work beside everything else, and stop at its end."""
@@ -178,11 +183,15 @@ class LeapingClock(SimulatedClock):
         now = self.monotonic()
         while self._due and self._due[0] <= now:
             self._since = max(self._since, heapq.heappop(self._due))
-        leap_s = max(seconds, now - self._since)
+        growth = _GROWTH_AT_FIRST if now <= self._first_end_s else _GROWTH
+        leap_s = max(seconds, growth * (now - self._since))
         if self._due:
             leap_s = min(leap_s, self._due[0] - now)
         return super().sleep(leap_s + _ROUNDING_S)
 
+
+_GROWTH_AT_FIRST, _GROWTH = 0.1, 3.0
+"""A leap is so many times as long as it is since something happened."""
 
 _ROUNDING_S = 1e-6  # the sum of two times may be a hair short of when a trial ends
 
@@ -243,12 +252,12 @@ class Events:
         return True
 
 
-def _trials(setting: Setting, seed: int, clock: LeapingClock) -> Callable[[Config, int], Replay]:
-    def play(config: Config, _: int) -> Replay:
-        rng = random.Random(f"{seed}/{config['x']}")
+def _trials(setting: Setting, clock: LeapingClock) -> Callable[[Config, int], Replay]:
+    def play(_: Config, trial_seed: int) -> Replay:  # the trial of a number is as long in each way
+        rng = random.Random(trial_seed)
         duration_s = setting.trial_s * max(0.3, rng.gauss(1.0, 0.2))
-        clock.expect(duration_s)
-        return Replay([Measurement(0, "loss", rng.random(), 0.0)], duration_s)
+        clock.expect_end(duration_s)
+        return Replay([Measurement(0, "loss", rng.random(), duration_s)], duration_s)
 
     return play
 

@@ -9,6 +9,8 @@ from localhpo.scheduler.placement import (
     Assignment,
     Gpu,
     Inventory,
+    Need,
+    at_once,
     check,
     environment,
     place,
@@ -43,6 +45,14 @@ def fill(resources: Resources, inventory: Inventory) -> list[Assignment]:
 )
 def test_as_many_trials_run_as_fit(resources: Resources, expected: int) -> None:
     assert slots(resources, TWO_GPUS) == expected
+
+
+def test_trials_of_mixed_sizes_share_the_room_in_turn() -> None:
+    resources, host = Resources(parallel=20), Inventory(cpus=8, memory_mb=10_000)
+    small, large = Need(memory_mb=1_000), Need(memory_mb=8_000)
+    assert at_once(resources, host, [small]) == [8]  # cores
+    assert at_once(resources, host, [large, large, small]) == [1, 2, 2]
+    assert at_once(resources, host, [small, Need(memory_mb=11_000)]) == [0]
 
 
 def test_unknown_memory_bounds_nothing() -> None:
