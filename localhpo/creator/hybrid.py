@@ -34,7 +34,7 @@ import numpy as np
 from localhpo.creator import rationale, remembering
 from localhpo.creator.agent import Spent
 from localhpo.creator.batch import one_by_one
-from localhpo.creator.bayes import Bayes, Opinion, optimizer
+from localhpo.creator.bayes import Bayes, Opinion
 from localhpo.creator.choosing import representative
 from localhpo.creator.guard import Guard, Verdict
 from localhpo.creator.policy import SURE, TRUST, is_strange, model_share, strangers
@@ -153,7 +153,7 @@ def stand_in(history: History, memories: Sequence[Memory] = ()) -> Proposal:
         return opened
     started = time.perf_counter()
     opinion = remembering.opinion(history.task.space, memories)
-    proposal = _suggested(history, opinion, remembering.LEANING)
+    proposal = remembering.suggested(history, opinion, remembering.LEANING)
     return dataclasses.replace(proposal, seconds=time.perf_counter() - started)
 
 
@@ -209,7 +209,7 @@ def _leaning(history: History, thoughts: Thoughts, memories: Sequence[Memory]) -
     elif sure and (said := _said(history, thoughts)) is not None:
         return said
     origin = _origin(bool(memories), sure or not memories)
-    proposal = dataclasses.replace(_suggested(history, opinion, origin), **asked)
+    proposal = dataclasses.replace(remembering.suggested(history, opinion, origin), **asked)
     if "model" not in proposal.origin:
         return proposal
     return dataclasses.replace(
@@ -253,14 +253,3 @@ def _origin(remembers: bool, thinks: bool) -> str:
     if not remembers:
         return LEANING
     return remembering.WITH_MODEL if thinks else remembering.LEANING
-
-
-def _suggested(history: History, opinion: Opinion, leaning: str) -> Proposal:
-    """Return the optimiser's proposal; its origin is `leaning` where the opinion took part."""
-    made = optimizer.suggest(history, opinion)
-    reason, evidence = rationale.compute(history, made.config)
-    return Proposal(
-        config=made.config, origin=leaning if made.leans else optimizer.ORIGIN,
-        rationale="; ".join(filter(None, (reason, made.odds))), rationale_by="computed",
-        evidence=evidence, tries=made.tries, seed=derive(history, optimizer.NAME), note=made.note,
-    )  # fmt: skip

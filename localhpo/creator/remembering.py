@@ -19,14 +19,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from localhpo.creator.bayes import Opinion
+from localhpo.creator import rationale
+from localhpo.creator.bayes import Opinion, optimizer
 from localhpo.creator.bayes.gp import Array
 from localhpo.creator.choosing import representative
 from localhpo.creator.guard import Guard, Verdict
+from localhpo.creator.seeds import derive
 from localhpo.experience.recall import MOST
 from localhpo.trial import Proposal, State
 
 if TYPE_CHECKING:
+    from localhpo.creator.bayes.optimizer import Belief
     from localhpo.creator.protocol import History
     from localhpo.experience import Memory
     from localhpo.space import Space
@@ -135,3 +138,14 @@ def opinion(space: Space, memories: Sequence[Memory], thoughts: Sequence[Config]
     configs = [*(memory.carried for memory in memories), *thoughts]
     owner = BOTH if thoughts else OWNER
     return Opinion(space, configs, TRUST, weights=_shares(memories, thoughts), owner=owner)
+
+
+def suggested(history: History, opinion: Belief, leaning: str) -> Proposal:
+    """Return the optimiser's proposal; its origin is `leaning` where the opinion took part."""
+    made = optimizer.suggest(history, opinion)
+    reason, evidence = rationale.compute(history, made.config)
+    return Proposal(
+        config=made.config, origin=leaning if made.leans else optimizer.ORIGIN,
+        rationale="; ".join(filter(None, (reason, made.odds))), rationale_by="computed",
+        evidence=evidence, tries=made.tries, seed=derive(history, optimizer.NAME), note=made.note,
+    )  # fmt: skip

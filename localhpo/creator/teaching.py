@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from localhpo.creator import rationale
-from localhpo.creator.bayes import optimizer
 from localhpo.creator.bayes.transfer import Transfer
 from localhpo.creator.guard import Guard, Verdict
 from localhpo.creator.protocol import History
-from localhpo.creator.remembering import LEANING, ORIGIN, is_scored
+from localhpo.creator.remembering import LEANING, ORIGIN, is_scored, suggested
 from localhpo.creator.seeds import derive
 from localhpo.experience import Memory, similarity
 from localhpo.experience.lessons import Lesson, read
@@ -86,7 +84,9 @@ class Teacher:
         """
         started = time.perf_counter()
         known = self._transfer(history)
-        proposal = self._opening(history, known) or _leaning(history, known)
+        proposal = self._opening(history, known) or suggested(
+            history, known.expectation(history.trials), LEANING
+        )
         return dataclasses.replace(proposal, seconds=time.perf_counter() - started)
 
     def memories(self, history: History) -> list[Memory]:
@@ -133,13 +133,3 @@ class Teacher:
             f"expected to leave a regret of {regret:.2f} (1: a middling random one) by "
             f"{known.data_sets} data sets of {', '.join(names)} that {self._name} was taught"
         )
-
-
-def _leaning(history: History, known: Transfer) -> Proposal:
-    made = optimizer.suggest(history, known.expectation(history.trials))
-    reason, evidence = rationale.compute(history, made.config)
-    return Proposal(
-        config=made.config, origin=LEANING if made.leans else optimizer.ORIGIN,
-        rationale="; ".join(filter(None, (reason, made.odds))), rationale_by="computed",
-        evidence=evidence, tries=made.tries, seed=derive(history, optimizer.NAME), note=made.note,
-    )  # fmt: skip

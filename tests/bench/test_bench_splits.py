@@ -14,8 +14,8 @@ SETTINGS = set(SPLITS["bench"]["settings_data_sets"])
 FINAL = set(SPLITS["bench"]["final_data_sets"])
 SIZES = {
     "yahpo-seen": 40, "yahpo-unseen": 12, "xgboost": 6, "mlp": 6, "quadratics": 2,
-    "functions": 12, "taskset": 3, "yahpo-settings": 24, "yahpo-settings-wide": 60, "xgboost-settings": 6,
-    "mlp-settings": 6, "functions-settings": 12,
+    "functions": 12, "taskset": 3, "yahpo-settings": 24, "yahpo-settings-wide": 60,
+    "xgboost-settings": 6, "mlp-settings": 6, "functions-settings": 12,
 }  # fmt: skip
 
 
