@@ -15,8 +15,10 @@ from localhpo.creator import Creator, History, open_creator
 from localhpo.creator.batch import following
 from localhpo.creator.hybrid import Hybrid
 from localhpo.creator.prompt import Style
+from localhpo.creator.teaching import Teacher
 from localhpo.errors import BackendError, SpaceExhaustedError
 from localhpo.experience import Memory, Past, recall
+from localhpo.experience.lessons import Lesson
 from localhpo.llm import Backend, open_backend
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
 from localhpo.llm.scripted import ScriptedBackend
@@ -145,6 +147,19 @@ def remembering(task: Task) -> Creator:
     return open_creator(_set(task, "hybrid"), backend=backend, memories=memories(task))
 
 
+def taught(task: Task) -> Creator:
+    """Return the hybrid with a lesson on the same space: four data sets, regrets by chance."""
+    rng = np.random.default_rng(12)
+    configs = {task.space.key(c): c for c in (task.space.sample(rng) for _ in range(40))}
+    regrets = rng.uniform(0.0, 1.5, (4, len(configs)))
+    lesson = Lesson(
+        task=task, configs=tuple(configs.values()), data_sets=("a", "b", "c", "d"),
+        regrets=tuple(tuple(map(float, row)) for row in regrets),
+        lengths=(1.0,) * len(task.space), noise=0.1,
+    )  # fmt: skip
+    return Hybrid(None, teacher=Teacher("small", [(lesson, 1.0)]))
+
+
 def _set(task: Task, name: str) -> Task:
     return replace(task, creator=CreatorSettings(name=name, on_model_error="engine"))
 
@@ -170,6 +185,7 @@ CASES = {
         lambda task: Hybrid(None, note="no model"), frozenset({"default"} | STAND_INS)
     ),
     "hybrid, remembering": Case(remembering, frozenset(REMEMBERING)),
+    "hybrid, taught": Case(taught, frozenset(REMEMBERING)),
     "hybrid, no model, remembering": Case(
         lambda task: Hybrid(None, memories=memories(task)), frozenset(REMEMBERING)
     ),
