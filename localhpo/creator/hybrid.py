@@ -18,8 +18,9 @@ What was good in the owner's past studies opens the study together with the mode
 joins the opinion; where there is no model, it is the opinion (`remembering`).
 
 A model may bring what it was taught, case by case. Where the task is of a kind that it was taught,
-that tells more than its weights do, and stands in for them (`teaching`); unless the owner has past
-studies to remember or has fine-tuned the model: then what was taught joins those.
+that opens the study and is the opinion (`teaching`); the model's thoughts are candidates beside it,
+tried where they promise more. Where the owner has past studies to remember, or has fine-tuned the
+model, what was taught joins those instead.
 """
 
 from __future__ import annotations
@@ -118,13 +119,12 @@ class Hybrid:
     def _made(self, history: History) -> Proposal:
         if not history.trials and history.task.space.has_defaults:
             return default(history, "the task's defaults")
-        agent, memories = self._agent, self._memories
-        if self._teacher is not None:
-            if not self._has_own and history.task.creator.experience != "finetuned":
-                return self._teacher.propose(history)
-            memories = remembering.joined(memories, self._teacher.memories(history))
+        agent, memories, teacher = self._agent, self._memories, self._teacher
+        if teacher is not None and self._has_own_word(history):
+            memories = remembering.joined(memories, teacher.memories(history))
+            teacher = None
         if agent is None:
-            return _without_model(history, memories)
+            return teacher.propose(history) if teacher else _without_model(history, memories)
         if not agent.thinks_in_numbers:
             turn = np.random.default_rng(derive(history, "turn")).random()
             share = model_share(history.trials, history.task.direction)
@@ -132,16 +132,26 @@ class Hybrid:
                 return agent.propose_one(history)
             return stand_in(history, memories)
         if is_strange(history.task.space, agent.model.knows):
-            return _unasked(history, agent, memories)
+            return teacher.propose(history) if teacher else _unasked(history, agent, memories)
         Guard(history)  # an exhausted space is no question for the model
         started = time.perf_counter()
         spent = Spent()
         try:
             thoughts = agent.thoughts(history, spent)
         except ModelError as error:
-            return agent.excused(history, error, spent)
-        proposal = _leaning(history, thoughts, memories)
+            excuse = agent.excused(history, error, spent)
+            if teacher is None:
+                return excuse
+            return dataclasses.replace(teacher.propose(history), note=excuse.note)
+        if teacher is not None:
+            proposal = _taught(history, thoughts, teacher)
+        else:
+            proposal = _leaning(history, thoughts, memories)
         return dataclasses.replace(proposal, seconds=time.perf_counter() - started)
+
+    def _has_own_word(self, history: History) -> bool:
+        """Return whether the owner's past studies take part: remembered, or trained on."""
+        return self._has_own or history.task.creator.experience == "finetuned"
 
 
 def stand_in(history: History, memories: Sequence[Memory] = ()) -> Proposal:
@@ -184,6 +194,17 @@ def default(history: History, what: str, note: str = "") -> Proposal:
         rationale=f"{what}, before there is evidence",
         rationale_by="computed",
         note=note,
+    )
+
+
+def _taught(history: History, thoughts: Thoughts, teacher: Teacher) -> Proposal:
+    """Return the proposal of what the model was taught; its thoughts are candidates too."""
+    proposal = teacher.propose(history, thoughts.configs)
+    if proposal.origin == remembering.SAID:
+        return _in_its_words(history, thoughts, proposal.config, proposal.tries)
+    record = thoughts.record
+    return dataclasses.replace(
+        proposal, prompt_tokens=record.prompt_tokens, completion_tokens=record.completion_tokens
     )
 
 

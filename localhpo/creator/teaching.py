@@ -21,12 +21,12 @@ import numpy as np
 from localhpo.creator.bayes.transfer import Transfer
 from localhpo.creator.guard import Guard, Verdict
 from localhpo.creator.protocol import History
-from localhpo.creator.remembering import LEANING, ORIGIN, is_scored, suggested
+from localhpo.creator.remembering import LEANING, ORIGIN, SAID, is_scored, suggested
 from localhpo.creator.seeds import derive
 from localhpo.experience import Memory, similarity
 from localhpo.experience.lessons import Lesson, read
 from localhpo.experience.recall import MOST
-from localhpo.trial import Proposal
+from localhpo.trial import Config, Proposal
 
 if TYPE_CHECKING:
     from localhpo.llm.protocol import Model
@@ -74,16 +74,21 @@ class Teacher:
     def __init__(self, name: str, lessons: Sequence[tuple[Lesson, float]]) -> None:
         self._name = name
         self._lessons = lessons
-        self._made: tuple[int, Transfer] | None = None
+        self._made: tuple[tuple[int, int], Transfer] | None = None
 
-    def propose(self, history: History) -> Proposal:
+    def propose(self, history: History, thoughts: Sequence[Config] = ()) -> Proposal:
         """Return one new proposal.
+
+        Args:
+            history: of the study.
+            thoughts: configurations that the model drew; one that is proposed as it is has the
+                origin `remembering.SAID`.
 
         Raises:
             SpaceExhaustedError: nothing new is left.
         """
         started = time.perf_counter()
-        known = self._transfer(history)
+        known = self._transfer(history, thoughts)
         proposal = self._opening(history, known) or suggested(
             history, known.expectation(history.trials), LEANING
         )
@@ -104,23 +109,26 @@ class Teacher:
             for place in known.order(())[:MOST]
         ]  # fmt: skip
 
-    def _transfer(self, history: History) -> Transfer:
+    def _transfer(self, history: History, thoughts: Sequence[Config] = ()) -> Transfer:
         """Return what the lessons say of the task; the same in all trials of a study."""
-        if self._made is None or self._made[0] != history.seed:
+        key = history.seed, len(thoughts)
+        if self._made is None or self._made[0] != key:
             of_study = dataclasses.replace(history, next_number=0)
             rng = np.random.default_rng(derive(of_study, ORIGIN))
-            self._made = history.seed, Transfer(history.task, self._lessons, rng)
+            self._made = key, Transfer(history.task, self._lessons, rng, more=thoughts)
         return self._made[1]
 
     def _opening(self, history: History, known: Transfer) -> Proposal | None:
         """Return the candidate that gains most; None after `OPENERS`, or where none is new."""
-        opened = sum(trial.proposal.origin == ORIGIN for trial in history.trials)
+        opened = sum(trial.proposal.origin in (ORIGIN, SAID) for trial in history.trials)
         if opened >= OPENERS and is_scored(history):
             return None
         order = known.order(history.trials)
         pick = Guard(history).pick(order, lambda place: known.candidates[place])
         if pick is None or pick.verdict is not Verdict.NEW:
             return None
+        if pick.drawn in known.more:
+            return Proposal(known.candidates[pick.drawn], origin=SAID, tries=pick.tries)
         reason = self._reason(known, float(known.expected(history.trials)[pick.drawn]))
         return Proposal(
             known.candidates[pick.drawn], origin=ORIGIN, rationale=reason,

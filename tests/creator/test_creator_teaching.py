@@ -87,7 +87,7 @@ def test_it_opens_the_study_and_the_optimiser_leans_on_it(task, taught):
     assert "experience+bo" in origins(trials)
     assert "5 data sets of trees that fake was taught" in trials[0].proposal.rationale
     assert all(trial.proposal.model_digest is None for trial in trials)
-    assert not taught.calls  # what it was taught stands in for its weights
+    assert len(taught.calls) == 1  # its thoughts are candidates, and poor ones
     leaning = next(t for t in trials if t.proposal.origin == "experience+bo")
     assert "the opinion of past data sets weighs" in leaning.proposal.rationale
 
@@ -155,6 +155,28 @@ def test_a_crop_with_other_words_and_what_is_fixed(make_task, taught):
     first = teacher.propose(History(task, (), 0, 0)).config
     assert first["booster"] == "tree"
     assert first["Rate"] < 5e-2
+
+
+def test_a_thought_of_the_model_is_tried_where_it_promises_more(task, lesson, taught):
+    rng = np.random.default_rng(3)
+    configs = [SPACE.sample(rng) for _ in range(4000)]
+    regrets = transfer(task, lesson).regrets(np.array([SPACE.encode(c) for c in configs]))
+    word = configs[int(regrets.mean(axis=0).argmin())]  # the best of far more than are drawn
+    taught.answer = lambda *_: SPACE.text(word)
+    trials = run(open_creator(task, backend=taught), task, OPENERS)
+    (said,) = [trial for trial in trials if trial.proposal.origin == "model"]
+    assert said.config == word
+    assert said.proposal.model_digest == taught.model.digest
+    assert origins(trials).count("experience") == OPENERS - 1
+
+
+def test_a_model_that_fails_does_not_stop_what_it_was_taught(make_task, taught):
+    taught.answer = lambda *_: "none"
+    settings = CreatorSettings(on_model_error="engine")
+    task = make_task(space=SPACE, creator=settings)
+    (trial,) = run(open_creator(task, backend=taught), task, 1)
+    assert trial.proposal.origin == "experience"
+    assert trial.proposal.note.startswith("stands in for the model")
 
 
 def test_a_default_of_the_task_still_comes_first(make_task, taught):

@@ -189,7 +189,6 @@ def test_the_main_job_runs_on_a_server_of_its_own_and_ends_it(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert [trial["state"] for trial in result["trials"]] == ["complete"] * 3
-    assert result["trials"][0]["origin"] == "model"
     assert result["best"]["score"] > 0.8
     (log,) = (tmp_path / "run").rglob("server.log")
     assert "/v1/completions" in log.read_text()

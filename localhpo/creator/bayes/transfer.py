@@ -81,10 +81,19 @@ class Transfer:
         task: at hand.
         lessons: with their weights: how near they are.
         rng: draws candidates.
+        more: candidates beside these.
+
+    Attributes:
+        candidates: configurations that may be proposed, none twice.
+        more: places among them of those that were given.
     """
 
     def __init__(
-        self, task: Task, lessons: Sequence[tuple[Lesson, float]], rng: np.random.Generator
+        self,
+        task: Task,
+        lessons: Sequence[tuple[Lesson, float]],
+        rng: np.random.Generator,
+        more: Sequence[Config] = (),
     ) -> None:
         self._task = task
         self._surfaces = [_Surfaces(task, lesson) for lesson, _ in lessons]
@@ -101,7 +110,11 @@ class Transfer:
                 made = carry(task, lesson.task, config)
                 if made is not None:
                     found.setdefault(space.key(made[0]), made[0])
+        known = len(found)
+        for config in more:
+            found.setdefault(space.key(config), config)
         self.candidates: list[Config] = list(found.values())
+        self.more = range(known, len(found))
         self._x = self._encode(self.candidates)
         merits = self._merits(self._x)
         self._best = merits.max(axis=1, keepdims=True)
