@@ -1,6 +1,6 @@
 """Makes the built-in language model, step by step.
 
-    python -m scripts.build_model train-data   real trainings on generated data sets (40 min of CPU)
+    python -m scripts.build_model train-data   real trainings on generated data sets (2 h of CPU)
     python -m scripts.build_model generate     questions and answers from all sources (45 min)
     python -m scripts.build_model lessons      what it takes along of them, case by case (15 min)
     python -m scripts.build_model tokenizer    the vocabulary, from the questions
@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--target", type=Path, default=TARGET)
     parser.add_argument("--name", default=export.NAME, help="of the model, in its card")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--data-sets", type=int, default=100, help="generated, to train on")
+    parser.add_argument("--data-sets", type=int, default=303, help="generated, to train on")
     parser.add_argument("--evaluations", type=int, default=160, help="trainings per data set")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once (not for training)")
     parser.add_argument("--sources", default=",".join(corpus.SHARES), help="of questions")
