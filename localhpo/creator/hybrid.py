@@ -78,7 +78,6 @@ class Hybrid:
     ) -> None:
         self._agent = agent
         self._note = note
-        self._has_own = bool(memories)
         self._memories = memories
         self._teacher = teacher
 
@@ -151,7 +150,7 @@ class Hybrid:
 
     def _has_own_word(self, history: History) -> bool:
         """Return whether the owner's past studies take part: remembered, or trained on."""
-        return self._has_own or history.task.creator.experience == "finetuned"
+        return bool(self._memories) or history.task.creator.experience == "finetuned"
 
 
 def stand_in(history: History, memories: Sequence[Memory] = ()) -> Proposal:

@@ -22,13 +22,11 @@ import numpy as np
 from localhpo.creator.bayes import gp
 from localhpo.creator.bayes.carrying import Carrier
 from localhpo.creator.bayes.gp import Array
+from localhpo.creator.bayes.surrogate import WORST
 from localhpo.experience.lessons import Lesson
 from localhpo.experience.recall import carry
 from localhpo.task import Task
 from localhpo.trial import Config, State, Trial
-
-WORST = 1.5
-"""Regrets are cut here: how bad a bad point is tells nothing."""
 
 RANDOM = 512
 """Random configurations among the candidates, beside those of the designs."""
