@@ -2,7 +2,8 @@
 
     hybrid, agent, random, tpe, gp, cmaes      as a user selects them
     centre+gp, centre+tpe, ...                 the task's default, or the centre, comes first
-    hybrid-no-model                            the hybrid with the model taken out
+    hybrid-lessons                             the hybrid without a model: what a core install runs
+    hybrid-no-model                            the same without what the model was taught
     hybrid@PATH, agent@PATH                    with another model: a folder, or a name
     hybrid:anonymous, agent:anonymous          nothing has a name, nothing is said of the task
     hybrid:no-history, agent:no-history        the model is shown no trials
@@ -28,6 +29,7 @@ from localhpo.creator import Creator, History, open_creator
 from localhpo.creator.batch import one_by_one
 from localhpo.creator.engines import KINDS
 from localhpo.creator.hybrid import Hybrid, default
+from localhpo.creator.teaching import open_teacher
 from localhpo.errors import InputError, did_you_mean
 from localhpo.experience import Memory, Past, recall
 from localhpo.llm import Backend, cards, open_backend
@@ -35,11 +37,12 @@ from localhpo.task import CreatorSettings, Task
 from localhpo.trial import Proposal
 
 CENTRE = "centre+"
+LESSONS = "hybrid-lessons"
 NO_MODEL = "hybrid-no-model"
 ASKING = ("hybrid", "agent")
 """Those that ask a model."""
 
-BASES = (*ASKING, NO_MODEL, "bo", *KINDS, *(f"{CENTRE}{kind}" for kind in KINDS))
+BASES = (*ASKING, LESSONS, NO_MODEL, "bo", *KINDS, *(f"{CENTRE}{kind}" for kind in KINDS))
 RETRIEVE = "retrieve"
 MODIFIERS = ("anonymous", "no-history", RETRIEVE)
 
@@ -105,8 +108,9 @@ def make(
         MissingExtraError: it needs a package that is not installed.
     """
     memories = _memories(choice, task, pasts)
-    if choice.base == NO_MODEL:
-        return Hybrid(None, memories=memories)
+    if choice.base in (LESSONS, NO_MODEL):
+        teacher = open_teacher(task, None) if choice.base == LESSONS else None
+        return Hybrid(None, memories=memories, teacher=teacher)
     if choice.base.startswith(CENTRE):
         return CentreFirst(choice.base, _open(choice.base.removeprefix(CENTRE), task, None))
     if choice.asks_a_model and backend is None:
@@ -219,20 +223,23 @@ def model_digest(choice: Choice) -> str:
 def digest(choice: Choice) -> str:
     """Return a hash of what decides a Creator's proposals: results of another are stale.
 
-    Its source, Optuna, and where it asks a model the prompts and the model. That is more than
-    need be: a changed message makes results stale, a changed result never passes for an old one.
+    Its source, Optuna, where it asks a model the prompts and the model, and the built-in model for
+    its lessons. That is more than need be: a changed message makes results stale, a changed result
+    never passes for an old one.
     """
     words = [choice.base, sources.digest(_home(choice)), f"optuna {metadata.version('optuna')}"]
     if choice.asks_a_model:
         words += [_prompts_digest(), model_digest(choice), *choice.modifiers]
+    if choice.asks_a_model or choice.base == LESSONS:
+        words.append(cards.fingerprint(cards.find(cards.DEFAULT)))
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
 def _home(choice: Choice) -> str:
     """Return the module that a Creator lives in."""
-    if choice.asks_a_model or choice.base == NO_MODEL:
-        return "localhpo.creator.opening"
-    return "localhpo.creator.engines.engine"
+    if choice.base.removeprefix(CENTRE) in KINDS:
+        return "localhpo.creator.engines.engine"
+    return "localhpo.creator.opening"
 
 
 @cache

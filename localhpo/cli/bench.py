@@ -106,9 +106,9 @@ def run(
 
     SUITE is a name of `localhpo bench list`, the name of a problem, or a CSV file of evaluated
     configurations with its task file beside it. Creators: hybrid, agent, random, tpe, gp,
-    cmaes; centre+gp and the like (the default or the centre first); hybrid-no-model;
-    hybrid@PATH (another model), hybrid:anonymous (no names), hybrid:no-history. Ctrl-C stops
-    it; the same command goes on.
+    cmaes; centre+gp and the like (the default or the centre first); hybrid-lessons (no model),
+    hybrid-no-model (no lessons either); hybrid@PATH (another model), hybrid:anonymous (no
+    names), hybrid:no-history. Ctrl-C stops it; the same command goes on.
     """
     from localhpo.bench import comparison, creators, runner, suites
     from localhpo.bench.problems.opening import Places

@@ -17,10 +17,11 @@ drawn under a seed of the trial's number, so a resumed study goes on alike.
 What was good in the owner's past studies opens the study together with the model's thoughts, and
 joins the opinion; where there is no model, it is the opinion (`remembering`).
 
-A model may bring what it was taught, case by case. Where the task is of a kind that it was taught,
-that opens the study and is the opinion (`teaching`); the model's thoughts are candidates beside it,
-tried where they promise more. Where the owner has past studies to remember, or has fine-tuned the
-model, what was taught joins those instead.
+What the built-in model was taught comes along, case by case. Where the task is of a kind that it
+was taught, that opens the study and is the opinion (`teaching`), whichever model is asked, and
+where there is none; a small model's thoughts are candidates beside it, tried where they promise
+more. Where the owner has past studies to remember, or has fine-tuned the model, what was taught
+joins those instead.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Hybrid:
         agent: asks the model. None: there is no model, and the optimiser makes all proposals.
         note: with each of them then: why.
         memories: what was good in past studies, in this task's space.
-        teacher: has what the model was taught of the task's kind.
+        teacher: has what was taught of the task's kind, where there is something.
     """
 
     def __init__(
@@ -118,18 +119,12 @@ class Hybrid:
     def _made(self, history: History) -> Proposal:
         if not history.trials and history.task.space.has_defaults:
             return default(history, "the task's defaults")
-        agent, memories, teacher = self._agent, self._memories, self._teacher
-        if teacher is not None and self._has_own_word(history):
-            memories = remembering.joined(memories, teacher.memories(history))
-            teacher = None
+        agent = self._agent
+        if agent is not None and not agent.thinks_in_numbers:
+            return self._by_turns(history, agent)
+        memories, teacher = _in_one(history, self._memories, self._teacher)
         if agent is None:
             return teacher.propose(history) if teacher else _without_model(history, memories)
-        if not agent.thinks_in_numbers:
-            turn = np.random.default_rng(derive(history, "turn")).random()
-            share = model_share(history.trials, history.task.direction)
-            if turn < share:
-                return agent.propose_one(history)
-            return stand_in(history, memories)
         if is_strange(history.task.space, agent.model.knows):
             return teacher.propose(history) if teacher else _unasked(history, agent, memories)
         Guard(history)  # an exhausted space is no question for the model
@@ -138,23 +133,29 @@ class Hybrid:
         try:
             thoughts = agent.thoughts(history, spent)
         except ModelError as error:
-            excuse = agent.excused(history, error, spent)
-            if teacher is None:
-                return excuse
-            return dataclasses.replace(teacher.propose(history), note=excuse.note)
+            return agent.excused(history, error, spent)
         if teacher is not None:
             proposal = _taught(history, thoughts, teacher)
         else:
             proposal = _leaning(history, thoughts, memories)
         return dataclasses.replace(proposal, seconds=time.perf_counter() - started)
 
-    def _has_own_word(self, history: History) -> bool:
-        """Return whether the owner's past studies take part: remembered, or trained on."""
-        return bool(self._memories) or history.task.creator.experience == "finetuned"
+    def _by_turns(self, history: History, agent: Agent) -> Proposal:
+        """Return the proposal of a model that talks, or of the optimiser."""
+        turn = np.random.default_rng(derive(history, "turn")).random()
+        taught = self._teacher is not None
+        if turn < model_share(history.trials, history.task.direction, taught=taught):
+            return agent.propose_one(history)
+        return stand_in(history, self._memories, self._teacher)
 
 
-def stand_in(history: History, memories: Sequence[Memory] = ()) -> Proposal:
-    """Return the optimiser's proposal, with what it remembers of past studies."""
+def stand_in(
+    history: History, memories: Sequence[Memory] = (), teacher: Teacher | None = None
+) -> Proposal:
+    """Return the optimiser's proposal, with what it remembers of past studies, or was taught."""
+    memories, teacher = _in_one(history, memories, teacher)
+    if teacher is not None:
+        return teacher.propose(history)
     if not memories:
         return Bayes().propose_one(history)
     opened = None if remembering.is_scored(history) else remembering.opening(history, memories)
@@ -164,6 +165,19 @@ def stand_in(history: History, memories: Sequence[Memory] = ()) -> Proposal:
     opinion = remembering.opinion(history.task.space, memories)
     proposal = remembering.suggested(history, opinion, remembering.LEANING)
     return dataclasses.replace(proposal, seconds=time.perf_counter() - started)
+
+
+def _in_one(
+    history: History, memories: Sequence[Memory], teacher: Teacher | None
+) -> tuple[Sequence[Memory], Teacher | None]:
+    """Return the memories, what was taught among them, where the owner's studies take part.
+
+    They do where they are remembered, and where the model was trained on them.
+    """
+    own = bool(memories) or history.task.creator.experience == "finetuned"
+    if teacher is None or not own:
+        return memories, teacher
+    return remembering.joined(memories, teacher.memories(history)), None
 
 
 def _without_model(history: History, memories: Sequence[Memory]) -> Proposal:

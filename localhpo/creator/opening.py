@@ -14,7 +14,9 @@ from localhpo.errors import InputError, MissingExtraError, did_you_mean
 
 if TYPE_CHECKING:
     from localhpo.creator.agent import Agent
+    from localhpo.creator.hybrid import Hybrid
     from localhpo.creator.protocol import Creator
+    from localhpo.creator.teaching import Teacher
     from localhpo.experience import Memory
     from localhpo.llm.protocol import Backend
     from localhpo.task import Task
@@ -62,44 +64,61 @@ def open_creator(
             f"a creator must be one of {', '.join(NAMES)}; got {name!r}",
             hint=did_you_mean(name, NAMES),
         )
+    if name == "agent":
+        return _agent(task, backend or _backend(task), memories, owned=backend is None)
+    return _hybrid(task, backend, memories)
+
+
+def _hybrid(task: Task, backend: Backend | None, memories: Sequence[Memory]) -> Hybrid:
     from localhpo.creator.hybrid import Hybrid
 
-    if name == "agent":
-        return _agent(task, backend, memories)
+    note = ""
+    owned = backend is None
     try:
-        agent = _agent(task, backend, memories)
-        return Hybrid(agent, memories=memories, teacher=teaching.open_teacher(task, agent.model))
+        backend = backend or _backend(task)
     except MissingExtraError as error:
         if task.creator.on_model_error == "stop":
             raise
-        return Hybrid(None, note=f"no language model: {error} ({error.hint})", memories=memories)
+        note = f"no language model: {error} ({error.hint})"
+    teacher = teaching.open_teacher(task, None if backend is None else backend.model)
+    agent = None if backend is None else _agent(task, backend, memories, teacher, owned=owned)
+    return Hybrid(agent, note=note, memories=memories, teacher=teacher)
 
 
-def _agent(task: Task, backend: Backend | None, memories: Sequence[Memory]) -> Agent:
+def _agent(
+    task: Task,
+    backend: Backend,
+    memories: Sequence[Memory],
+    teacher: Teacher | None = None,
+    *,
+    owned: bool,
+) -> Agent:
     from localhpo.creator.agent import Agent
     from localhpo.creator.hybrid import stand_in
 
-    settings = task.creator
-    owned = backend is None
-    if backend is None:
-        from localhpo.llm import cards, open_backend, versions
-        from localhpo.llm.opening import PLACED
-
-        in_host_memory = task.resources.sharing == "cpu" and settings.backend in PLACED
-        model = settings.model
-        if settings.experience == "finetuned":
-            model = versions.named(model or cards.DEFAULT)
-        backend = open_backend(
-            settings.backend,
-            model=model,
-            url=settings.url,
-            allow_remote=settings.allow_remote,
-            device="cpu" if in_host_memory else None,
-        )
     return Agent(
         backend,
-        on_model_error=settings.on_model_error,
-        stand_in=partial(stand_in, memories=memories),
+        on_model_error=task.creator.on_model_error,
+        stand_in=partial(stand_in, memories=memories, teacher=teacher),
         owned=owned,
         memories=memories,
+    )
+
+
+def _backend(task: Task) -> Backend:
+    """Return a backend that serves the model that the settings name."""
+    from localhpo.llm import cards, open_backend, versions
+    from localhpo.llm.opening import PLACED
+
+    settings = task.creator
+    in_host_memory = task.resources.sharing == "cpu" and settings.backend in PLACED
+    model = settings.model
+    if settings.experience == "finetuned":
+        model = versions.named(model or cards.DEFAULT)
+    return open_backend(
+        settings.backend,
+        model=model,
+        url=settings.url,
+        allow_remote=settings.allow_remote,
+        device="cpu" if in_host_memory else None,
     )

@@ -31,6 +31,9 @@ STARTUP = 3
 ENGINE_FLOOR = 0.5
 """Least share of the engine once it knows enough to start."""
 
+_ENGINES = ("engine:", "experience")
+"""How the origins of an engine's proposals begin."""
+
 _PRIOR_TRIALS = 3.0
 """Trials of middling success that each side is credited with beforehand."""
 
@@ -64,28 +67,30 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def model_share(trials: Sequence[Trial], direction: Direction) -> float:
+def model_share(trials: Sequence[Trial], direction: Direction, *, taught: bool = False) -> float:
     """Return the probability with which a model that talks makes the next proposal.
 
     Until there are `STARTUP` complete trials, the engine knows next to nothing and the model's
     proposals are better: all proposals are the model's (but no more than twice as many,
-    should they keep failing). From then on, the engine was measured to be the better proposer
-    nearly always. So the model is weighed as one trial's worth of knowledge against the t
-    trials of evidence, 1/t, times its record over the engine's. The record of a side is the
-    mean share of the other scored trials that its trials beat, a failure beating none, drawn
-    towards 1/2 by `_PRIOR_TRIALS`. The engine keeps at least `ENGINE_FLOOR`.
+    should they keep failing). Not so where the engine was taught this kind of task (`taught`):
+    then its first trials are good too, and the two begin as equals. From then on, the engine was
+    measured to be the better proposer nearly always. So the model is weighed as one trial's worth
+    of knowledge against the t trials of evidence, 1/t, times its record over the engine's. The
+    record of a side is the mean share of the other scored trials that its trials beat, a failure
+    beating none, drawn towards 1/2 by `_PRIOR_TRIALS`. The engine keeps at least `ENGINE_FLOOR`.
 
     At even records that makes the model's share 1/4 for the fourth trial, 1/10 for the tenth
-    and 1/30 for the thirtieth. Trials that users or defaults brought count as evidence, and
-    to nobody's record.
+    and 1/30 for the thirtieth. What the engine proposes from past studies, or from what was
+    taught, is to its record. Trials that users or defaults brought count as evidence, and to
+    nobody's record.
     """
     ran = [trial for trial in trials if trial.state is not State.INFEASIBLE]
     complete = sum(trial.state is State.COMPLETE for trial in ran)
-    if complete < STARTUP and len(ran) < 2 * STARTUP:
+    if complete < STARTUP and len(ran) < 2 * STARTUP and not taught:
         return 1.0
     scored = [trial for trial in ran if trial.score is not None]
     models = [trial for trial in ran if trial.proposal.origin == "model"]
-    engines = [trial for trial in ran if trial.proposal.origin.startswith("engine:")]
+    engines = [trial for trial in ran if trial.proposal.origin.startswith(_ENGINES)]
     model = record(models, scored, direction) / max(1, len(ran))
     engine = record(engines, scored, direction)
     return min(1.0 - ENGINE_FLOOR, model / (model + engine))

@@ -1,6 +1,7 @@
 """What a model was taught, in the hands of the optimiser: it opens a study, then guides it.
 
 Lessons (`experience.lessons`) say how configurations of one kind of model did on many data sets.
+A model may bring its own; those of the built-in model serve all others, and where there is none.
 The first trials are those that gain most over all of them; what is expected after each trial is
 an opinion that the optimiser leans on, for as long as the trials agree (`bayes.transfer`).
 
@@ -26,6 +27,8 @@ from localhpo.creator.seeds import derive
 from localhpo.experience import Memory, similarity
 from localhpo.experience.lessons import Lesson, read
 from localhpo.experience.recall import MOST
+from localhpo.llm import cards
+from localhpo.llm.folder.description import LESSONS
 from localhpo.trial import Config, Proposal
 
 if TYPE_CHECKING:
@@ -45,29 +48,35 @@ NEAR = 0.85
 own metric, where there are such, and of all where there are none."""
 
 
-def open_teacher(task: Task, model: Model) -> Teacher | None:
-    """Return what a model was taught of the task's kind; None where there is nothing.
+def open_teacher(task: Task, model: Model | None) -> Teacher | None:
+    """Return what was taught of the task's kind; None where there is nothing.
+
+    Args:
+        task: at hand.
+        model: whose own lessons count, if it brings any; None where there is no model.
 
     Raises:
-        InputError: its file cannot be read.
+        InputError: the file cannot be read.
     """
-    if model.lessons is None:
-        return None
+    if model is not None and model.lessons is not None:
+        name, path = model.name, model.lessons
+    else:
+        name, path = cards.DEFAULT, cards.find(cards.DEFAULT) / LESSONS
 
     def is_kin(other: Task) -> bool:
         return similarity(task, dataclasses.replace(task, space=other.space, fixed={})).value >= KIN
 
-    found = [(one, similarity(task, one.task).value) for one in read(model.lessons, is_kin)]
+    found = [(one, similarity(task, one.task).value) for one in read(path, is_kin)]
     most = max((near for _, near in found), default=0.0)
     near = [(one, value) for one, value in found if value >= NEAR * most > 0.0]
-    return Teacher(model.name, near) if near else None
+    return Teacher(name, near) if near else None
 
 
 class Teacher:
     """Proposes from lessons.
 
     Args:
-        name: of the model that brings them.
+        name: of the model that they come with.
         lessons: at least one, with the similarity of its task to the task at hand.
     """
 

@@ -39,6 +39,7 @@ def case_of(name: str, origins: set[str]) -> Case:
 CASES = {
     **{f"centre+{e}": {"default", f"engine:{e}"} for e in ("random", "tpe", "gp", "cmaes")},
     "hybrid-no-model": STAND_INS,
+    "hybrid-lessons": STAND_INS,  # none of them is of these spaces
     **{
         f"{base}:{modifier}": {"model", "model+bo"} | STAND_INS
         for base in ("hybrid", "agent")
@@ -68,5 +69,5 @@ def creator(case: Case, task: Task) -> Iterator[Creator]:
 @pytest.mark.parametrize("name", CASES)
 def test_the_name_is_the_one_in_a_table(name, make_task):
     made = case_of(name, set()).make(make_task())
-    assert made.name == (name if name != "hybrid-no-model" else "hybrid")
+    assert made.name == ("hybrid" if name in ("hybrid-no-model", "hybrid-lessons") else name)
     made.close()

@@ -24,6 +24,7 @@ from localhpo.trial import Cause, Failure, Proposal, State, Trial
         ("hybrid", "hybrid", None, ()),
         ("centre+gp", "centre+gp", None, ()),
         ("hybrid-no-model", "hybrid-no-model", None, ()),
+        ("hybrid-lessons", "hybrid-lessons", None, ()),
         ("agent:anonymous", "agent", None, ("anonymous",)),
         ("hybrid:no-history:anonymous", "hybrid", None, ("no-history", "anonymous")),
         ("hybrid@models/a:b:anonymous", "hybrid", "models/a:b", ("anonymous",)),

@@ -42,6 +42,18 @@ def test_the_model_opens(trials_of, count):
     assert share(trials_of(*[("model", 0.5)] * count)) == 1.0
 
 
+def test_an_engine_that_was_taught_opens_as_often(trials_of):
+    assert model_share([], "minimize", taught=True) == 0.5
+    one_each = trials_of(("model", 0.5), ("experience", 0.5))
+    assert 0.2 < model_share(one_each, "minimize", taught=True) < 0.5
+
+
+def test_what_was_learned_elsewhere_is_to_the_engines_record(trials_of):
+    good = trials_of(*[("model", 0.5)] * 3, ("experience", 0.1), ("experience+bo", 0.1))
+    poor = trials_of(*[("model", 0.5)] * 3, ("experience", 0.9), ("experience+bo", 0.9))
+    assert share(good) < share(poor)
+
+
 def test_at_even_records_the_share_falls_with_the_evidence(trials_of):
     def even(count):
         rows = [("model" if n % 2 else "engine:bo", 0.5) for n in range(count)]

@@ -12,7 +12,7 @@ from localhpo.creator.bayes.transfer import RANDOM, Transfer, agreement
 from localhpo.creator.hybrid import NOTHING_SIMILAR
 from localhpo.creator.remembering import joined
 from localhpo.creator.teaching import OPENERS, open_teacher
-from localhpo.errors import InputError
+from localhpo.errors import InputError, MissingExtraError
 from localhpo.experience import Past, lessons, recall
 from localhpo.experience.lessons import Lesson
 from localhpo.space import Categorical, Float, Int, Space
@@ -259,8 +259,75 @@ def test_a_lesson_of_another_kind_of_model_does_not_count(make_task, taught):
     assert open_teacher(task, taught.model) is None
 
 
-def test_a_model_without_lessons_teaches_nothing(task, fake_backend):
-    assert open_teacher(task, fake_backend(lambda *_: "{}", "compact").model) is None
+TREES = Space(
+    [
+        Float("learning_rate", 1e-3, 1.0, log=True),
+        Int("max_depth", 1, 12),
+        Float("subsample", 0.1, 1.0),
+        Float("colsample_bytree", 0.1, 1.0),
+    ]
+)
+"""Hyperparameters of XGBoost: the built-in model was taught those."""
+
+
+def talking(fake_backend, space):
+    """A model that talks and draws from the whole space."""
+    rng = np.random.default_rng(0)
+
+    def answer(call, sample):
+        config = space.text(space.sample(rng))
+        return f'{{"analysis":"A draw.","config":{config},"evidence":[]}}'
+
+    return fake_backend(answer, "chat")
+
+
+def test_what_the_built_in_model_was_taught_serves_a_model_that_brings_nothing(
+    make_task, task, fake_backend
+):
+    model = fake_backend(lambda *_: "{}", "compact").model
+    assert open_teacher(task, model) is None  # nobody was taught of drops in boosters
+    trees = make_task(space=TREES, metric="accuracy", direction="maximize")
+    said = open_teacher(trees, model).propose(History(trees, (), 0, 0)).rationale
+    assert "that sprout was taught" in said
+
+
+def test_a_model_that_talks_takes_turns_with_what_was_taught(make_task, fake_backend):
+    task = make_task(space=TREES, metric="accuracy", direction="maximize")
+    seen = set()
+    for seed in range(4):
+        creator = open_creator(task, backend=talking(fake_backend, TREES))
+        done = []
+        for number in range(6):
+            (proposal,) = creator.propose(History(task, tuple(done), seed, number), 1)
+            score = -abs(np.log10(proposal.config["learning_rate"]) + 1.0)
+            done.append(Trial(number, State.COMPLETE, proposal, score=float(score)))
+        assert set(origins(done)) <= {"model", "experience", "experience+bo", "engine:bo"}
+        seen.update(origins(done)[:3])
+    assert {"model", "experience"} <= seen
+
+
+def test_what_was_taught_stands_in_for_a_model_that_fails(make_task, fake_backend):
+    task = make_task(space=TREES, creator=CreatorSettings(on_model_error="engine"))
+    for style in ("chat", "compact"):
+        creator = open_creator(task, backend=fake_backend(lambda *_: "nonsense", style))
+        proposals = [creator.propose(History(task, (), seed, 0), 1)[0] for seed in range(6)]
+        assert {proposal.origin for proposal in proposals} == {"experience"}
+        assert any("stands in for the model" in proposal.note for proposal in proposals)
+
+
+def test_what_was_taught_needs_no_model(make_task, monkeypatch):
+    def missing(*args, **kwargs):
+        raise MissingExtraError("torch", "the transformers backend", "local")
+
+    monkeypatch.setattr("localhpo.llm.open_backend", missing)
+    task = make_task(space=TREES, metric="accuracy", direction="maximize")
+    trials = []
+    creator = open_creator(task)
+    for number in range(2):
+        (proposal,) = creator.propose(History(task, tuple(trials), 0, number), 1)
+        trials.append(Trial(number, State.COMPLETE, proposal, score=0.5))
+    assert origins(trials) == ["experience"] * 2
+    assert all("no language model" in trial.proposal.note for trial in trials)
 
 
 def test_that_the_owner_has_nothing_alike_is_said_all_the_same(make_task, taught):
