@@ -19,12 +19,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from localhpo.creator import rationale
 from localhpo.creator.bayes import Opinion, optimizer
 from localhpo.creator.bayes.gp import Array
 from localhpo.creator.choosing import representative
 from localhpo.creator.guard import Guard, Verdict
-from localhpo.creator.seeds import derive
 from localhpo.experience.recall import MOST
 from localhpo.trial import Proposal, State
 
@@ -142,10 +140,4 @@ def opinion(space: Space, memories: Sequence[Memory], thoughts: Sequence[Config]
 
 def suggested(history: History, opinion: Belief, leaning: str) -> Proposal:
     """Return the optimiser's proposal; its origin is `leaning` where the opinion took part."""
-    made = optimizer.suggest(history, opinion)
-    reason, evidence = rationale.compute(history, made.config)
-    return Proposal(
-        config=made.config, origin=leaning if made.leans else optimizer.ORIGIN,
-        rationale="; ".join(filter(None, (reason, made.odds))), rationale_by="computed",
-        evidence=evidence, tries=made.tries, seed=derive(history, optimizer.NAME), note=made.note,
-    )  # fmt: skip
+    return optimizer.proposed(history, optimizer.suggest(history, opinion), leaning)

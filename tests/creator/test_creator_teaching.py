@@ -7,16 +7,17 @@ import dataclasses
 import numpy as np
 import pytest
 
+from localhpo import tasks
 from localhpo.creator import History, open_creator
 from localhpo.creator.bayes.transfer import RANDOM, Transfer, agreement
 from localhpo.creator.hybrid import NOTHING_SIMILAR
 from localhpo.creator.remembering import joined
-from localhpo.creator.teaching import OPENERS, open_teacher
+from localhpo.creator.teaching import BELIEVED, OPENERS, open_teacher
 from localhpo.errors import InputError, MissingExtraError
 from localhpo.experience import Past, lessons, recall
 from localhpo.experience.lessons import Lesson
 from localhpo.space import Categorical, Float, Int, Space
-from localhpo.task import CreatorSettings
+from localhpo.task import CreatorSettings, load
 from localhpo.trial import State, Trial
 
 SPACE = Space(
@@ -81,9 +82,13 @@ def transfer(task, lesson):
 
 
 def test_it_opens_the_study_and_the_optimiser_leans_on_it(task, taught):
-    trials = run(open_creator(task, backend=taught), task, OPENERS + 5)
-    assert origins(trials)[:OPENERS] == ["experience"] * OPENERS
-    assert set(origins(trials)[OPENERS:]) <= {"experience+bo", "engine:bo"}
+    trials = run(open_creator(task, backend=taught), task, OPENERS + 6)
+    opening, later = trials[: OPENERS + 1], trials[OPENERS + 1 :]
+    elsewhere = opening.pop(BELIEVED)
+    assert origins(opening) == ["experience"] * OPENERS
+    assert elsewhere.proposal.origin == "engine:bo"
+    assert elsewhere.proposal.rationale.startswith("far from all trials")
+    assert set(origins(later)) <= {"experience+bo", "engine:bo"}
     assert "experience+bo" in origins(trials)
     assert "5 data sets of trees that fake was taught" in trials[0].proposal.rationale
     assert all(trial.proposal.model_digest is None for trial in trials)
@@ -163,7 +168,7 @@ def test_a_thought_of_the_model_is_tried_where_it_promises_more(task, lesson, ta
     regrets = transfer(task, lesson).regrets(np.array([SPACE.encode(c) for c in configs]))
     word = configs[int(regrets.mean(axis=0).argmin())]  # the best of far more than are drawn
     taught.answer = lambda *_: SPACE.text(word)
-    trials = run(open_creator(task, backend=taught), task, OPENERS)
+    trials = run(open_creator(task, backend=taught), task, OPENERS + 1)
     (said,) = [trial for trial in trials if trial.proposal.origin == "model"]
     assert said.config == word
     assert said.proposal.model_digest == taught.model.digest
@@ -207,7 +212,7 @@ def test_while_all_fail_the_next_candidate_is_tried(task, taught):
     for number in range(OPENERS + 3):
         (proposal,) = creator.propose(History(task, tuple(failed), 0, number), 1)
         failed.append(Trial(number, State.FAILED, proposal))
-    assert origins(failed) == ["experience"] * len(failed)
+    assert [n for n, origin in enumerate(origins(failed)) if origin != "experience"] == [BELIEVED]
     assert len({SPACE.key(trial.config) for trial in failed}) == len(failed)
 
 
@@ -259,14 +264,7 @@ def test_a_lesson_of_another_kind_of_model_does_not_count(make_task, taught):
     assert open_teacher(task, taught.model) is None
 
 
-TREES = Space(
-    [
-        Float("learning_rate", 1e-3, 1.0, log=True),
-        Int("max_depth", 1, 12),
-        Float("subsample", 0.1, 1.0),
-        Float("colsample_bytree", 0.1, 1.0),
-    ]
-)
+TREES = load(tasks.find("breast-cancer-xgboost")).space
 """Hyperparameters of XGBoost: the built-in model was taught those."""
 
 

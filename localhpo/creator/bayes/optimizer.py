@@ -8,6 +8,7 @@ hundredths of a second.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -70,9 +71,9 @@ class Suggestion:
 
     config: Config
     tries: int
-    leans: bool
+    leans: bool = False
     """Whether the opinion took part."""
-    odds: str
+    odds: str = ""
     """How much the opinion counts, in words; empty where there is none, or no trial yet."""
     note: str = ""
 
@@ -96,16 +97,21 @@ class Bayes:
     def propose_one(self, history: History) -> Proposal:
         """Return one new proposal. Raises as `propose` does."""
         started = time.perf_counter()
-        made = suggest(history, None)
-        reason, evidence = rationale.compute(history, made.config)
-        return Proposal(
-            config=made.config, origin=ORIGIN, rationale=reason, rationale_by="computed",
-            evidence=evidence, tries=made.tries, seed=derive(history, NAME),
-            seconds=time.perf_counter() - started, note=made.note,
-        )  # fmt: skip
+        proposal = proposed(history, suggest(history, None))
+        return dataclasses.replace(proposal, seconds=time.perf_counter() - started)
 
     def close(self) -> None:
         """Free nothing: there is no state."""
+
+
+def proposed(history: History, made: Suggestion, leaning: str = ORIGIN) -> Proposal:
+    """Return the proposal of a suggestion; its origin is `leaning` where an opinion took part."""
+    reason, evidence = rationale.compute(history, made.config)
+    return Proposal(
+        config=made.config, origin=leaning if made.leans else ORIGIN,
+        rationale="; ".join(filter(None, (reason, made.odds))), rationale_by="computed",
+        evidence=evidence, tries=made.tries, seed=derive(history, NAME), note=made.note,
+    )  # fmt: skip
 
 
 def suggest(history: History, opinion: Belief | None) -> Suggestion:
@@ -122,7 +128,6 @@ def suggest(history: History, opinion: Belief | None) -> Suggestion:
     Raises:
         SpaceExhaustedError: nothing new is left.
     """
-    guard = Guard(history)
     rng = np.random.default_rng(derive(history, NAME))
     odds, few = "", _ended(history) < STARTUP
     scored = any(trial.state is State.COMPLETE for trial in history.trials)
@@ -133,13 +138,29 @@ def suggest(history: History, opinion: Belief | None) -> Suggestion:
         surface, odds = _whose(history, opinion, rng)
         leans = surface.leans
         draws = iter(surface.best(rng))
+    return dataclasses.replace(_picked(history, draws, rng), leans=leans, odds=odds)
+
+
+def explore(history: History) -> Suggestion:
+    """Return a configuration far from all trials.
+
+    Raises:
+        SpaceExhaustedError: nothing new is left.
+    """
+    rng = np.random.default_rng(derive(history, NAME))
+    return _picked(history, _far(history, _drawn(history, rng)), rng)
+
+
+def _picked(history: History, draws: Iterable[Config], rng: np.random.Generator) -> Suggestion:
+    """Return the first of the candidates that is new, or else what is left near one of them."""
+    guard = Guard(history)
     pick = guard.pick(draws, lambda config: config)
     if pick is None:
         raise RuntimeError("a search without candidates")
     if pick.verdict in (Verdict.NEW, Verdict.NEAR):
-        return Suggestion(pick.drawn, pick.tries, leans, odds)
+        return Suggestion(pick.drawn, pick.tries)
     note = f"all {pick.tries} candidates were known or cannot fit; the nearest one left stands in"
-    return Suggestion(guard.nearest_left(pick.drawn, rng), pick.tries, leans, odds, note)
+    return Suggestion(guard.nearest_left(pick.drawn, rng), pick.tries, note=note)
 
 
 def _ended(history: History) -> int:
@@ -173,11 +194,20 @@ def _blind(history: History, opinion: Belief | None, rng: np.random.Generator) -
     """Yield candidates where the trials tell too little."""
     space = history.task.space
     yield space.default()
-    drawn = [space.sample(rng) for _ in range(_LOOKED_AT)]
+    drawn = _drawn(history, rng)
     if opinion is not None:
         liking = opinion(np.array([space.encode(config) for config in drawn]))
         yield from (drawn[i] for i in np.argsort(-liking, kind="stable"))
-    tried = [trial.config for trial in history.trials]
+    yield from _far(history, drawn)
+
+
+def _drawn(history: History, rng: np.random.Generator) -> list[Config]:
+    return [history.task.space.sample(rng) for _ in range(_LOOKED_AT)]
+
+
+def _far(history: History, drawn: Sequence[Config]) -> Iterator[Config]:
+    """Yield of each few configurations the one farthest from all trials."""
+    space, tried = history.task.space, [trial.config for trial in history.trials]
     for start in range(0, len(drawn), _SPREAD):
         few = drawn[start : start + _SPREAD]
         yield max(few, key=lambda c: min((space.distance(c, t) for t in tried), default=0.0))
