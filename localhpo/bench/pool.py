@@ -97,7 +97,7 @@ def work_off(
                 ) from None
             raise
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def _collect(
