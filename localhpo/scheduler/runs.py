@@ -132,14 +132,14 @@ class Runs:
             self._inventory,
             self.held,
             need=need,
-            others=[*self.others, self._tenancy.holding],
+            others=[*self.others, self._tenancy.kept_free],
         )
 
     def claim(self, number: int, need: Need) -> Assignment | None:
         """Take a place for a trial; None while there is none, or while it is another's turn."""
         if self._machine is None:
             return self.place(need)
-        resources, server = self._task.resources, self._tenancy.holding
+        resources, server = self._task.resources, self._tenancy.kept_free
         wish = placement.place(
             resources, self._inventory, [], need=need, others=[self._tenancy.least_ever]
         )
@@ -153,7 +153,7 @@ class Runs:
 
     def await_turn(self, need: Need) -> None:
         """Let other studies know that this one would start a trial, were it not for them."""
-        room = [self._tenancy.holding]
+        room = [self._tenancy.kept_free]
         place = placement.place(
             self._task.resources, self._inventory, self.held, need=need, others=room
         )

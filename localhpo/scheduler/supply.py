@@ -62,7 +62,7 @@ class Supply:
 
     @property
     def thinking(self) -> bool:
-        """Whether the Creator was asked, and its answer was not taken yet."""
+        """Whether the Creator is asked, or its model woken for that; until that was taken up."""
         return self._proposer.busy
 
     @property
@@ -102,13 +102,15 @@ class Supply:
         return ages_s
 
     def ask(self, left: int | None) -> None:
-        """Ask the Creator, where proposals are wanted and its model can answer."""
+        """Ask the Creator, where proposals are wanted; wake its model first, where that is due."""
         wanted = self._wanted(left)
+        self._tenancy.due = wanted > 0 and not self._tenancy.awake
         if wanted <= 0 or self._worker.busy or self._proposer.busy:
             return
-        if self._tenancy.awake or self._runs.claim_server():
-            ledger = self._ledger
-            self._proposer.ask(ledger.trials, ledger.next_number, wanted, self._tenancy.call())
+        if self._tenancy.awake:
+            self._proposer.ask(self._ledger.trials, self._ledger.next_number, wanted)
+        elif self._runs.claim_server():
+            self._proposer.wake(self._tenancy.call())
 
     def collect(self, left: int | None) -> None:
         """Take what the Creator answered, and queue what free slots wait for.

@@ -76,6 +76,8 @@ class Tenancy:
         self._asleep_mb: float | None = None
         self._decision = Decision("resident", "")
         self._decided = False
+        self.due = False
+        """Whether it is to be woken as soon as its device has room."""
         self._changes = 0
         self._numbers = Numbers(0, 0, None, None)
         self._news: list[News] = []
@@ -107,6 +109,11 @@ class Tenancy:
         # A device of its own is its own in every respect.
         share = 1.0 if self.mode == "device" and self._decided else self._tenant.holds.gpu_share
         return dataclasses.replace(self._tenant.holds, gpu_share=share)
+
+    @property
+    def kept_free(self) -> Assignment:
+        """What no trial may take: what it holds, or is to hold, for trials would follow trials."""
+        return self._tenant.holds if self.due else self.holding
 
     @property
     def awake_holding(self) -> Assignment:
@@ -216,9 +223,7 @@ class Tenancy:
     def is_worth_asking(self, in_hand: int, running: int) -> bool:
         """Return whether a question is worth the waking that it may take.
 
-        A server at rest is woken when a slot has nothing to run, or when the mode keeps it awake;
-        where its device is free and trials run on others, while these have something in hand.
-        One that should rest is not kept awake for a few proposals more than free slots need.
+        A mode that keeps the server awake has it woken in any case.
         """
         if self.mode not in ("sleep", "stop"):
             return True
