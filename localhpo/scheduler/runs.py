@@ -112,6 +112,12 @@ class Runs:
         return [active.assignment for active in self._active.values()]
 
     @property
+    def ages_s(self) -> list[tuple[Assignment, float]]:
+        """What each running trial holds, and how long it has run."""
+        now = self._clock.monotonic()
+        return [(active.assignment, now - active.started) for active in self._active.values()]
+
+    @property
     def others(self) -> list[Assignment]:
         """What other studies hold."""
         return [] if self._machine is None else self._machine.others

@@ -91,13 +91,10 @@ class Supply:
         )
 
     def _ages_s(self) -> tuple[list[float], list[float]]:
-        """Return how long trials have run: elsewhere, and on the server's device.
-
-        Trials start in the order of their numbers; one that runs again may get another's age.
-        """
+        """Return how long trials have run: elsewhere, and on the server's device."""
         home = set(self._tenancy.awake_holding.gpus)
         ages_s: tuple[list[float], list[float]] = ([], [])
-        for held, age_s in zip(self._runs.held, self._runs.elapsed_s.values(), strict=True):
+        for held, age_s in self._runs.ages_s:
             ages_s[not home.isdisjoint(held.gpus)].append(age_s)
         return ages_s
 
