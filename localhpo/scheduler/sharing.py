@@ -124,6 +124,8 @@ def decide(
         return Decision(
             awake, f"resting would make no room for more than {numbers.beside:.3g} at once"
         )
+    if awake in slots and _nothing_known(numbers):
+        return Decision(awake, "the first proposals come before anything else")
     if present in slots and numbers.left is not None and numbers.left <= numbers.in_hand:
         return Decision(present, "the server is not asked again")
     times_s = {mode: finish_s(mode, n, numbers) for mode, n in slots.items()}
@@ -144,14 +146,15 @@ def finish_s(mode: Mode, slots: float, numbers: Numbers) -> float:
 def _plan(mode: Mode, slots: float, numbers: Numbers) -> Plan:
     """Return the mode as whole slots, on the server's device and elsewhere.
 
-    Where sizes are mixed, means are rounded, and trials are so much longer or shorter instead.
+    Where sizes are mixed, means are rounded, and trials are so much longer or shorter instead. A
+    server that rests makes room for one more at the least: it never rests for nothing.
     """
-    whole = max(1, round(slots))
-    elsewhere = min(whole, round(numbers.elsewhere))
-    home = beside = whole - elsewhere
+    elsewhere = round(numbers.elsewhere)
     way = mode if _rests(mode, slots, numbers) else None
+    whole = max(1, round(slots), elsewhere + 1 if way else elsewhere)
+    home = beside = whole - elsewhere
     if way:
-        beside = min(home, round(numbers.beside - numbers.elsewhere))
+        beside = min(home - 1, round(numbers.beside - numbers.elsewhere))
     most = max(whole, numbers.most.get(mode, whole))
     trial_s = _trial_s(numbers)
     return Plan(
@@ -200,6 +203,11 @@ _ENDLESS = 1_000
 def _rests(mode: Mode, slots: float, numbers: Numbers) -> TypeGuard[Rest]:
     """Return whether the server makes room for trials: that it may does not say that it must."""
     return mode in RESTING and slots > numbers.beside * (1 + _ROUNDING)
+
+
+def _nothing_known(numbers: Numbers) -> bool:
+    """Return whether there is nothing to run yet, and a question's length is not known either."""
+    return numbers.trial_s is None and not numbers.in_hand and not numbers.propose_s
 
 
 def _trial_s(numbers: Numbers) -> float:
