@@ -89,6 +89,11 @@ class Numbers:
     contended: bool = True
     """Whether model and trials want the same memory at all."""
 
+    @property
+    def blank(self) -> bool:
+        """Whether nothing is known yet: there is nothing to run, and nothing was asked."""
+        return self.trial_s is None and not self.in_hand and not self.propose_s
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -124,7 +129,7 @@ def decide(
         return Decision(
             awake, f"resting would make no room for more than {numbers.beside:.3g} at once"
         )
-    if awake in slots and _nothing_known(numbers):
+    if awake in slots and numbers.blank:
         return Decision(awake, "the first proposals come before anything else")
     if present in slots and numbers.left is not None and numbers.left <= numbers.in_hand:
         return Decision(present, "the server is not asked again")
@@ -203,11 +208,6 @@ _ENDLESS = 1_000
 def _rests(mode: Mode, slots: float, numbers: Numbers) -> TypeGuard[Rest]:
     """Return whether the server makes room for trials: that it may does not say that it must."""
     return mode in RESTING and slots > numbers.beside * (1 + _ROUNDING)
-
-
-def _nothing_known(numbers: Numbers) -> bool:
-    """Return whether there is nothing to run yet, and a question's length is not known either."""
-    return numbers.trial_s is None and not numbers.in_hand and not numbers.propose_s
 
 
 def _trial_s(numbers: Numbers) -> float:

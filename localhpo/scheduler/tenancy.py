@@ -138,7 +138,12 @@ class Tenancy:
 
     @property
     def slots(self) -> int:
-        """How many trials run at once in the present mode, at most."""
+        """How many trials run at once in the present mode, at most.
+
+        The first question comes before the mode, and is for any that may be chosen then.
+        """
+        if self._resources.sharing == "auto" and self._numbers.blank:
+            return max(self._room[name].most for name in ("awake", *self._ways_now))
         return self._most(self.mode)
 
     @property
