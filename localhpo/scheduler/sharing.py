@@ -167,7 +167,7 @@ def _plan(mode: Mode, slots: float, numbers: Numbers) -> Plan:
         home=home,
         elsewhere=elsewhere,
         slots=most,
-        ahead=most if _pays_ahead(mode, slots, numbers) else 0,
+        ahead=_ahead(mode, most, numbers),
         trial_s=trial_s * whole / slots,
         propose_s=numbers.propose_s,
         rest_s=numbers.rest_s[way] if way else 0.0,
@@ -188,13 +188,30 @@ def ahead(mode: Mode, slots: float, numbers: Numbers) -> int:
     """Return how many proposals to have in hand beyond those that free slots wait for.
 
     None where waiting for them costs next to nothing: a proposal made later knows more. And none
-    before the first result, unless slots on other devices would wait for the server's own.
+    before the first result, unless slots on other devices would wait for the server's own: then
+    one for each slot, for how long they will do is not known yet.
     """
     rests_apart = _rests(mode, slots, numbers) and numbers.elsewhere > 0
     if numbers.trial_s is None or not (numbers.results or rests_apart):
         return 0
-    return math.ceil(slots) if _pays_ahead(mode, slots, numbers) else 0
+    most = _ahead(mode, slots, numbers)
+    return most if numbers.results else min(most, math.ceil(slots))
 
+
+def _ahead(mode: Mode, slots: float, numbers: Numbers) -> int:
+    """Return the same where something is known.
+
+    What is in hand must last while one question is answered, and while the next one is: for half
+    a trial that is a trial for each slot, and more than two would know too little.
+    """
+    if not _pays_ahead(mode, slots, numbers):
+        return 0
+    rounds = 2 * _waits_s(mode, slots, numbers) / _trial_s(numbers)
+    return math.ceil(slots * min(max(1.0, rounds), _MOST_AHEAD))
+
+
+_MOST_AHEAD = 2.0
+"""Proposals drawn ahead are no more than so many times the slots."""
 
 _ROUNDING = 1e-9  # of a mean
 
@@ -227,14 +244,20 @@ def _wake_s(way: Rest | None, numbers: Numbers) -> float:
 
 def _pays_ahead(mode: Mode, slots: float, numbers: Numbers) -> bool:
     """Return whether to wait for proposals would take more than a little of a trial."""
+    # Neither must other devices wait for the server's own to be free, nor slots of the same for
+    # each other.
+    if _rests(mode, slots, numbers) and (numbers.elsewhere or slots - numbers.beside > 1):
+        return True
+    worth = WORTH if slots > 1 else WORTH_ALONE
+    return _waits_s(mode, slots, numbers) > worth * _trial_s(numbers)
+
+
+def _waits_s(mode: Mode, slots: float, numbers: Numbers) -> float:
+    """Return how long proposals take, from the server's device being free to its next trials."""
     waits_s = numbers.propose_s
     if _rests(mode, slots, numbers):
-        # Neither must other devices wait for the server's own to be free, nor slots of the same
-        # for each other.
-        if numbers.elsewhere or slots - numbers.beside > 1:
-            return True
         waits_s += numbers.back_s[mode] + numbers.rest_s[mode]
-    return waits_s > (WORTH if slots > 1 else WORTH_ALONE) * _trial_s(numbers)
+    return waits_s
 
 
 def _chosen(sharing: Sharing, numbers: Numbers) -> Decision:
