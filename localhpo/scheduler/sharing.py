@@ -11,7 +11,8 @@ what runs and what the server does now. A mode in which the server rests has the
 for it: where proposals are needed, slots stand empty until the server's device is free, and while
 it wakes, thinks and goes to rest again. Until a trial has ended, the longest that runs is a lower
 bound of their length; `SHORTEST_S` is believed at once, for a short study is over before more is
-known.
+known. Before the first proposals nothing is decided: how large trials are and how long a question
+takes is not known either.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Literal, TypeGuard
 
 from localhpo.scheduler import forecast
 from localhpo.scheduler.forecast import Plan
+from localhpo.scheduler.placement import Assignment
 from localhpo.scheduler.tenant import Rest
 from localhpo.task import Sharing
 
@@ -68,7 +70,7 @@ class Numbers:
     """Trials at once, by mode, where all are of the smallest size: proposals are wanted for so
     many."""
     propose_s: float = 0.0
-    """Of one question, seen."""
+    """Of one question, seen; 0 before the first."""
     rest_s: Mapping[Rest, float] = field(default_factory=dict)
     """From awake to rest, by the way: seen, or believed before the first time."""
     back_s: Mapping[Rest, float] = field(default_factory=dict)
@@ -140,6 +142,24 @@ def decide(
         least_s = max(times_s[best] * GAIN ** (1 + changes), times_s[best] + _trial_s(numbers) / 2)
         best = present if times_s[present] < least_s else best
     return Decision(best, _compared(times_s, slots, numbers))
+
+
+def why_in_vain(chosen: Sharing, server: Assignment | None) -> str | None:
+    """Return why a choice cannot be followed, whatever the numbers say; None where it can be.
+
+    Args:
+        chosen: By the user.
+        server: What the model's server holds; None where there is none.
+    """
+    if chosen in ("auto", "resident"):
+        return None
+    if server is None:
+        return "no server of a model runs that this study may put to rest and can measure"
+    if chosen == "cpu" and server.gpus:
+        return f"the model's server is on device {', '.join(server.gpus)}"
+    if chosen == "device" and not server.gpus:
+        return "the model's server is in host memory"
+    return None
 
 
 def finish_s(mode: Mode, slots: float, numbers: Numbers) -> float:
