@@ -83,12 +83,12 @@ def is_worth_asking(
 ) -> bool:
     """Return whether a question is worth the waking that it may take, for a server that rests.
 
-    A server at rest is woken when a slot has nothing to run; where its device is free and trials
-    run on others, while these have something in hand. One that should rest is not kept awake for
-    a few proposals more than free slots need.
+    One at rest is woken when a slot has nothing to run; where trials run on other devices, while
+    these have something in hand: until its own is free, that keeps them busy. One that is awake
+    is asked before it would have to be woken again at once.
     """
     if awake:
-        return in_hand <= slots - running
+        return in_hand <= max(elsewhere, slots - running)
     return in_hand <= elsewhere and running < slots
 
 
@@ -114,7 +114,9 @@ class _Course:
         self._at = {True: 0, False: 0}  # how many run at home, and elsewhere
         self._ends: list[tuple[float, bool]] = []
         self._done_s = math.inf  # when the server is done with what it does
-        self._brings = 0
+        self._then_awake = True
+        self._then_in_hand = 0  # so many proposals more
+        self._due = False  # to be woken
         for age_s in plan.home_ages_s:
             self._start(True, age_s)
         for age_s in plan.ages_s:
@@ -146,7 +148,7 @@ class _Course:
     def _place(self) -> bool | None:
         """Return whether the next trial has its place at home; None where there is no room."""
         plan = self._plan
-        home = plan.beside if self._awake else plan.home
+        home = plan.beside if self._awake or self._due else plan.home
         at_home = (home - self._at[True]) / max(1, home)
         apart = (plan.elsewhere - self._at[False]) / max(1, plan.elsewhere)
         if max(at_home, apart) <= 0:
@@ -154,22 +156,29 @@ class _Course:
         return at_home > apart
 
     def _ask(self) -> None:
-        """Ask the server, where proposals are wanted and it can answer."""
-        wanted = self._wanted() if self._done_s == math.inf else 0
-        if wanted <= 0 or not (self._awake or self._at[True] <= self._plan.beside):
+        """Ask the server, or wake it, where proposals are wanted and its device has room."""
+        wanted = self._wanted()
+        self._due = wanted > 0 and not self._awake
+        if wanted <= 0 or self._done_s < math.inf:
             return
-        self._done_s = self._now_s + self._plan.propose_s
-        if not self._awake:
-            self._done_s += self._wake_s
+        if self._awake:
+            self._occupy(self._plan.propose_s, brings=wanted)
+        elif self._at[True] <= self._plan.beside:
+            self._awake = True  # in that its device is not free
+            self._occupy(self._wake_s)
             self._wake_s = self._plan.back_s
-        self._awake, self._brings = True, wanted
 
     def _make_room(self) -> None:
         """Let it rest, where that lets a trial run."""
         has_room = len(self._ends) < self._plan.home + self._plan.elsewhere
         waits = self._in_hand and self._left and has_room
         if waits and self._awake and self._plan.rests and self._done_s == math.inf:
-            self._done_s, self._brings = self._now_s + self._plan.rest_s, 0
+            self._occupy(self._plan.rest_s, awake=False)
+
+    def _occupy(self, seconds: float, *, awake: bool = True, brings: int = 0) -> None:
+        """Let the server do something; say what comes of it."""
+        self._done_s = self._now_s + seconds
+        self._then_awake, self._then_in_hand = awake, brings
 
     def _wanted(self) -> int:
         plan, running = self._plan, len(self._ends)
@@ -187,8 +196,8 @@ class _Course:
         end_s = self._ends[0][0] if self._ends else math.inf
         if self._done_s <= end_s:
             self._now_s, self._done_s = self._done_s, math.inf
-            self._in_hand += self._brings
-            self._awake = self._brings > 0
+            self._awake = self._then_awake
+            self._in_hand += self._then_in_hand
         else:
             self._now_s, at_home = heappop(self._ends)
             self._at[at_home] -= 1

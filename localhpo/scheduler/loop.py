@@ -329,15 +329,18 @@ class Loop:
             self._close(f"the Creator failed ({type(error).__name__}: {error})", error)
 
     def _start_waiting(self) -> None:
+        running = len(self._runs)
         for trial in self._ledger.waiting:
             if not self._may_start():
-                return None
+                return
             need = self._runs.need(trial.config)
             reason = self._runs.never(need)
             place = self._runs.place(need)
             if place is None and reason is None:
                 self._runs.await_turn(need)
-                return self._supply.make_room(need, self._left.trials)
+                if len(self._runs) == running:  # else what has started may call for a question
+                    self._supply.make_room(need, self._left.trials)
+                return
             if reason is None and self._check:
                 reason = self._check(trial.config)
             if reason is not None and trial.state is State.QUEUED:
@@ -345,11 +348,10 @@ class Loop:
                 continue
             place = None if place is None else self._runs.claim(trial.number, need)
             if place is None:  # it is the turn of another study
-                return None
+                return
             self._refused_in_a_row = 0
             self._runs.start(self._ledger.start(trial), place)
             self._say("started", view.spelled(self._task, trial.config), trial)
-        return None
 
     def _may_start(self) -> bool:
         left = self._left.trials

@@ -112,6 +112,12 @@ class Runs:
         return [active.assignment for active in self._active.values()]
 
     @property
+    def ages_s(self) -> list[tuple[Assignment, float]]:
+        """What each running trial holds, and how long it has run."""
+        now = self._clock.monotonic()
+        return [(active.assignment, now - active.started) for active in self._active.values()]
+
+    @property
     def others(self) -> list[Assignment]:
         """What other studies hold."""
         return [] if self._machine is None else self._machine.others
@@ -132,14 +138,14 @@ class Runs:
             self._inventory,
             self.held,
             need=need,
-            others=[*self.others, self._tenancy.holding],
+            others=[*self.others, self._tenancy.kept_free],
         )
 
     def claim(self, number: int, need: Need) -> Assignment | None:
         """Take a place for a trial; None while there is none, or while it is another's turn."""
         if self._machine is None:
             return self.place(need)
-        resources, server = self._task.resources, self._tenancy.holding
+        resources, server = self._task.resources, self._tenancy.kept_free
         wish = placement.place(
             resources, self._inventory, [], need=need, others=[self._tenancy.least_ever]
         )
@@ -153,7 +159,7 @@ class Runs:
 
     def await_turn(self, need: Need) -> None:
         """Let other studies know that this one would start a trial, were it not for them."""
-        room = [self._tenancy.holding]
+        room = [self._tenancy.kept_free]
         place = placement.place(
             self._task.resources, self._inventory, self.held, need=need, others=room
         )

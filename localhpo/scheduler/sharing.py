@@ -11,7 +11,8 @@ what runs and what the server does now. A mode in which the server rests has the
 for it: where proposals are needed, slots stand empty until the server's device is free, and while
 it wakes, thinks and goes to rest again. Until a trial has ended, the longest that runs is a lower
 bound of their length; `SHORTEST_S` is believed at once, for a short study is over before more is
-known.
+known. Before the first proposals nothing is decided: how large trials are and how long a question
+takes is not known either.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Literal, TypeGuard
 
 from localhpo.scheduler import forecast
 from localhpo.scheduler.forecast import Plan
+from localhpo.scheduler.placement import Assignment
 from localhpo.scheduler.tenant import Rest
 from localhpo.task import Sharing
 
@@ -68,7 +70,7 @@ class Numbers:
     """Trials at once, by mode, where all are of the smallest size: proposals are wanted for so
     many."""
     propose_s: float = 0.0
-    """Of one question, seen."""
+    """Of one question, seen; 0 before the first."""
     rest_s: Mapping[Rest, float] = field(default_factory=dict)
     """From awake to rest, by the way: seen, or believed before the first time."""
     back_s: Mapping[Rest, float] = field(default_factory=dict)
@@ -88,6 +90,11 @@ class Numbers:
     """The same for the others."""
     contended: bool = True
     """Whether model and trials want the same memory at all."""
+
+    @property
+    def blank(self) -> bool:
+        """Whether nothing is known yet: there is nothing to run, and nothing was asked."""
+        return self.trial_s is None and not self.in_hand and not self.propose_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +131,8 @@ def decide(
         return Decision(
             awake, f"resting would make no room for more than {numbers.beside:.3g} at once"
         )
+    if awake in slots and numbers.blank:
+        return Decision(awake, "the first proposals come before anything else")
     if present in slots and numbers.left is not None and numbers.left <= numbers.in_hand:
         return Decision(present, "the server is not asked again")
     times_s = {mode: finish_s(mode, n, numbers) for mode, n in slots.items()}
@@ -135,6 +144,24 @@ def decide(
     return Decision(best, _compared(times_s, slots, numbers))
 
 
+def why_in_vain(chosen: Sharing, server: Assignment | None) -> str | None:
+    """Return why a choice cannot be followed, whatever the numbers say; None where it can be.
+
+    Args:
+        chosen: By the user.
+        server: What the model's server holds; None where there is none.
+    """
+    if chosen in ("auto", "resident"):
+        return None
+    if server is None:
+        return "no server of a model runs that this study may put to rest and can measure"
+    if chosen == "cpu" and server.gpus:
+        return f"the model's server is on device {', '.join(server.gpus)}"
+    if chosen == "device" and not server.gpus:
+        return "the model's server is in host memory"
+    return None
+
+
 def finish_s(mode: Mode, slots: float, numbers: Numbers) -> float:
     """Return how long the trials that are left would take in a mode."""
     left = _ENDLESS if numbers.left is None else numbers.left
@@ -144,14 +171,15 @@ def finish_s(mode: Mode, slots: float, numbers: Numbers) -> float:
 def _plan(mode: Mode, slots: float, numbers: Numbers) -> Plan:
     """Return the mode as whole slots, on the server's device and elsewhere.
 
-    Where sizes are mixed, means are rounded, and trials are so much longer or shorter instead.
+    Where sizes are mixed, means are rounded, and trials are so much longer or shorter instead. A
+    server that rests makes room for one more at the least: it never rests for nothing.
     """
-    whole = max(1, round(slots))
-    elsewhere = min(whole, round(numbers.elsewhere))
-    home = beside = whole - elsewhere
+    elsewhere = round(numbers.elsewhere)
     way = mode if _rests(mode, slots, numbers) else None
+    whole = max(1, round(slots), elsewhere + 1 if way else elsewhere)
+    home = beside = whole - elsewhere
     if way:
-        beside = min(home, round(numbers.beside - numbers.elsewhere))
+        beside = min(home - 1, round(numbers.beside - numbers.elsewhere))
     most = max(whole, numbers.most.get(mode, whole))
     trial_s = _trial_s(numbers)
     return Plan(
@@ -159,7 +187,7 @@ def _plan(mode: Mode, slots: float, numbers: Numbers) -> Plan:
         home=home,
         elsewhere=elsewhere,
         slots=most,
-        ahead=most if _pays_ahead(mode, slots, numbers) else 0,
+        ahead=_ahead(mode, most, numbers),
         trial_s=trial_s * whole / slots,
         propose_s=numbers.propose_s,
         rest_s=numbers.rest_s[way] if way else 0.0,
@@ -180,13 +208,30 @@ def ahead(mode: Mode, slots: float, numbers: Numbers) -> int:
     """Return how many proposals to have in hand beyond those that free slots wait for.
 
     None where waiting for them costs next to nothing: a proposal made later knows more. And none
-    before the first result, unless slots on other devices would wait for the server's own.
+    before the first result, unless slots on other devices would wait for the server's own: then
+    one for each slot, for how long they will do is not known yet.
     """
     rests_apart = _rests(mode, slots, numbers) and numbers.elsewhere > 0
     if numbers.trial_s is None or not (numbers.results or rests_apart):
         return 0
-    return math.ceil(slots) if _pays_ahead(mode, slots, numbers) else 0
+    most = _ahead(mode, slots, numbers)
+    return most if numbers.results else min(most, math.ceil(slots))
 
+
+def _ahead(mode: Mode, slots: float, numbers: Numbers) -> int:
+    """Return the same where something is known.
+
+    What is in hand must last while one question is answered, and while the next one is: for half
+    a trial that is a trial for each slot, and more than two would know too little.
+    """
+    if not _pays_ahead(mode, slots, numbers):
+        return 0
+    rounds = 2 * _waits_s(mode, slots, numbers) / _trial_s(numbers)
+    return math.ceil(slots * min(max(1.0, rounds), _MOST_AHEAD))
+
+
+_MOST_AHEAD = 2.0
+"""Proposals drawn ahead are no more than so many times the slots."""
 
 _ROUNDING = 1e-9  # of a mean
 
@@ -219,14 +264,20 @@ def _wake_s(way: Rest | None, numbers: Numbers) -> float:
 
 def _pays_ahead(mode: Mode, slots: float, numbers: Numbers) -> bool:
     """Return whether to wait for proposals would take more than a little of a trial."""
+    # Neither must other devices wait for the server's own to be free, nor slots of the same for
+    # each other.
+    if _rests(mode, slots, numbers) and (numbers.elsewhere or slots - numbers.beside > 1):
+        return True
+    worth = WORTH if slots > 1 else WORTH_ALONE
+    return _waits_s(mode, slots, numbers) > worth * _trial_s(numbers)
+
+
+def _waits_s(mode: Mode, slots: float, numbers: Numbers) -> float:
+    """Return how long proposals take, from the server's device being free to its next trials."""
     waits_s = numbers.propose_s
     if _rests(mode, slots, numbers):
-        # Neither must other devices wait for the server's own to be free, nor slots of the same
-        # for each other.
-        if numbers.elsewhere or slots - numbers.beside > 1:
-            return True
         waits_s += numbers.back_s[mode] + numbers.rest_s[mode]
-    return waits_s > (WORTH if slots > 1 else WORTH_ALONE) * _trial_s(numbers)
+    return waits_s
 
 
 def _chosen(sharing: Sharing, numbers: Numbers) -> Decision:

@@ -62,7 +62,7 @@ class Supply:
 
     @property
     def thinking(self) -> bool:
-        """Whether the Creator was asked, and its answer was not taken yet."""
+        """Whether the Creator is asked, or its model woken for that; until that was taken up."""
         return self._proposer.busy
 
     @property
@@ -91,24 +91,23 @@ class Supply:
         )
 
     def _ages_s(self) -> tuple[list[float], list[float]]:
-        """Return how long trials have run: elsewhere, and on the server's device.
-
-        Trials start in the order of their numbers; one that runs again may get another's age.
-        """
+        """Return how long trials have run: elsewhere, and on the server's device."""
         home = set(self._tenancy.awake_holding.gpus)
         ages_s: tuple[list[float], list[float]] = ([], [])
-        for held, age_s in zip(self._runs.held, self._runs.elapsed_s.values(), strict=True):
+        for held, age_s in self._runs.ages_s:
             ages_s[not home.isdisjoint(held.gpus)].append(age_s)
         return ages_s
 
     def ask(self, left: int | None) -> None:
-        """Ask the Creator, where proposals are wanted and its model can answer."""
+        """Ask the Creator, where proposals are wanted; wake its model first, where that is due."""
         wanted = self._wanted(left)
+        self._tenancy.due = wanted > 0 and not self._tenancy.awake
         if wanted <= 0 or self._worker.busy or self._proposer.busy:
             return
-        if self._tenancy.awake or self._runs.claim_server():
-            ledger = self._ledger
-            self._proposer.ask(ledger.trials, ledger.next_number, wanted, self._tenancy.call())
+        if self._tenancy.awake:
+            self._proposer.ask(self._ledger.trials, self._ledger.next_number, wanted)
+        elif self._runs.claim_server():
+            self._proposer.wake(self._tenancy.call())
 
     def collect(self, left: int | None) -> None:
         """Take what the Creator answered, and queue what free slots wait for.

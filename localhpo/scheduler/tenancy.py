@@ -23,11 +23,10 @@ from localhpo.scheduler.placement import Assignment, Inventory, Need
 from localhpo.scheduler.room import Room, Rooms
 from localhpo.scheduler.sharing import RESTING, Decision, Mode, Numbers, Standing
 from localhpo.scheduler.tenant import InProcess, Rest, Tenant
-from localhpo.task import Resources, Sharing
+from localhpo.task import Resources
 
 _MOST_ASLEEP = 0.5
 """A sleep that leaves more than this share of what was held freed nothing worth the name."""
-
 
 _HOLDS: Mapping[Mode, str] = {
     "resident": "awake",
@@ -76,12 +75,15 @@ class Tenancy:
         self._asleep_mb: float | None = None
         self._decision = Decision("resident", "")
         self._decided = False
+        self.due = False
+        """Whether it is to be woken as soon as its device has room."""
         self._changes = 0
         self._numbers = Numbers(0, 0, None, None)
         self._news: list[News] = []
         self._rooms = Rooms(resources, inventory)
         self._room: Mapping[str, Room] = {}
-        if why := _why_in_vain(resources.sharing, tenant):
+        holds = None if tenant is None else tenant.holds
+        if why := sharing.why_in_vain(resources.sharing, holds):
             self._warn(f'sharing = "{resources.sharing}" has no effect: {why}')
         if not placement.has_room(inventory, [], self._tenant.holds):
             raise InputError(
@@ -104,9 +106,15 @@ class Tenancy:
         """What to count for the server now."""
         if not self.awake and self._clock.monotonic() >= self._rested_at_s:
             return self._resting("sleep" if self._standing == "asleep" else "stop")
-        # A device of its own is its own in every respect.
-        share = 1.0 if self.mode == "device" and self._decided else self._tenant.holds.gpu_share
-        return dataclasses.replace(self._tenant.holds, gpu_share=share)
+        return self._awake_by_mode
+
+    @property
+    def kept_free(self) -> Assignment:
+        """What trials must leave it: what it holds, or needs to be awake where that is due.
+
+        Else they would go on to follow one another on its device.
+        """
+        return self._awake_by_mode if self.due else self.holding
 
     @property
     def awake_holding(self) -> Assignment:
@@ -131,7 +139,12 @@ class Tenancy:
 
     @property
     def slots(self) -> int:
-        """How many trials run at once in the present mode, at most."""
+        """How many trials run at once in the present mode, at most.
+
+        The first question comes before the mode, and is for any that may be chosen then.
+        """
+        if self._resources.sharing == "auto" and self._numbers.blank:
+            return max(self._room[name].most for name in ("awake", *self._ways_now))
         return self._most(self.mode)
 
     @property
@@ -197,13 +210,9 @@ class Tenancy:
             ages_s=ages_s,
             contended=bool(awake.gpus) == (self._resources.gpus > 0),
         )
-        decision = sharing.decide(
-            self._resources.sharing,
-            self._numbers,
-            self.mode if self._decided else None,
-            self._changes,
-        )
-        if self._decided and decision.mode == self.mode:
+        present = self.mode if self._decided else None
+        decision = sharing.decide(self._resources.sharing, self._numbers, present, self._changes)
+        if decision.mode == present:
             return
         if self._shares:
             data = {"mode": decision.mode, **dataclasses.asdict(self._numbers)}
@@ -216,9 +225,7 @@ class Tenancy:
     def is_worth_asking(self, in_hand: int, running: int) -> bool:
         """Return whether a question is worth the waking that it may take.
 
-        A server at rest is woken when a slot has nothing to run, or when the mode keeps it awake;
-        where its device is free and trials run on others, while these have something in hand.
-        One that should rest is not kept awake for a few proposals more than free slots need.
+        A mode that keeps the server awake has it woken in any case.
         """
         if self.mode not in ("sleep", "stop"):
             return True
@@ -300,6 +307,12 @@ class Tenancy:
     @property
     def _needs_mb(self) -> float:
         return max(self._tenant.holds.memory_mb, self._tenant.holds.gpu_memory_mb)
+
+    @property
+    def _awake_by_mode(self) -> Assignment:
+        """What it holds awake: a device of its own is its own in every respect."""
+        share = 1.0 if self.mode == "device" and self._decided else self._tenant.holds.gpu_share
+        return dataclasses.replace(self._tenant.holds, gpu_share=share)
 
     @property
     def _ways(self) -> frozenset[Rest]:
@@ -385,16 +398,3 @@ class Tenancy:
         # Over the bus at 10 GB a second, from a disk at 2, after half a minute for the process.
         moved_s, read_s = self._needs_mb / 10_000, self._needs_mb / 2_000
         return {"sleep": 1 + moved_s, "wake": 1 + moved_s, "stop": 5.0, "start": 30 + read_s}[what]
-
-
-def _why_in_vain(chosen: Sharing, tenant: Tenant | None) -> str | None:
-    """Return why a choice cannot be followed, whatever the numbers say; None where it can be."""
-    if chosen in ("auto", "resident"):
-        return None
-    if tenant is None:
-        return "no server of a model runs that this study may put to rest and can measure"
-    if chosen == "cpu" and tenant.holds.gpus:
-        return f"the model's server is on device {', '.join(tenant.holds.gpus)}"
-    if chosen == "device" and not tenant.holds.gpus:
-        return "the model's server is in host memory"
-    return None

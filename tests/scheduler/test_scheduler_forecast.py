@@ -34,6 +34,13 @@ def test_other_devices_go_on_meanwhile() -> None:
     assert awake < apart < alone - 100
 
 
+def test_its_device_is_kept_free_for_a_server_that_is_to_be_woken() -> None:
+    """Else trials would follow one another there, until the others had nothing in hand."""
+    rests = replace(RESTS, beside=0, elsewhere=12, slots=16, ahead=16)
+    stays = replace(rests, home=0, slots=12, ahead=12)
+    assert finish_s(rests, 160) < 0.85 * finish_s(stays, 160)
+
+
 def test_what_is_in_hand_needs_no_waking() -> None:
     asleep = replace(RESTS, wake_s=900, in_hand=4)
     assert finish_s(asleep, 4) < 2 * 100

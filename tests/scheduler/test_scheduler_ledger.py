@@ -9,8 +9,9 @@ import pytest
 from localhpo.errors import LocalHPOError, StoreError
 from localhpo.executor.clock import SimulatedClock
 from localhpo.executor.protocol import Job, Outcome
+from localhpo.executor.simulated import Replay, SimulatedExecutor
 from localhpo.scheduler.ledger import Ledger, trial_seed
-from localhpo.scheduler.placement import Inventory
+from localhpo.scheduler.placement import Gpu, Inventory
 from localhpo.scheduler.runs import Runs
 from localhpo.scheduler.tenancy import Tenancy
 from localhpo.task import Resources, Task
@@ -142,3 +143,23 @@ def test_last_words_are_heard(make_task: Callable[..., Task]) -> None:
     assert (last.outcome, len(last.measurements)) == (DONE, 1)
     assert len(runs) == 0
     assert runs.place(runs.need(None)) is not None
+
+
+def test_each_trial_has_its_own_age_whatever_their_order(make_task: Callable[..., Task]) -> None:
+    """One that runs again starts before those that come first by number."""
+    inventory = Inventory(cpus=2, gpus=(Gpu("0"), Gpu("1")))
+    clock, resources = SimulatedClock(), Resources(gpus=1, parallel=2)
+    runs = Runs(
+        task=make_task(resources=resources),
+        executor=SimulatedExecutor(lambda config, seed: Replay([], 100.0), clock),
+        inventory=inventory,
+        clock=clock,
+        tenancy=Tenancy(None, resources=resources, inventory=inventory, clock=clock),
+        trial_folder=lambda number: Path(str(number)),
+    )
+    for number in (5, 2):
+        place = runs.place(runs.need(None))
+        assert place is not None
+        runs.start(Trial(number, State.RUNNING, PROPOSAL), place)
+        clock.sleep(10.0)
+    assert [(held.gpus, age_s) for held, age_s in runs.ages_s] == [(("0",), 20.0), (("1",), 10.0)]

@@ -81,6 +81,21 @@ def test_a_sleeping_server_that_is_to_be_stopped_takes_a_start_to_be_back() -> N
     assert finish_s("sleep", 3, slow) == finish_s("sleep", 3, asleep)
 
 
+def test_a_rest_is_never_free() -> None:
+    """Where sizes are mixed, a server that rests makes room for less than one more."""
+    mixed = replace(SHORT_OF_ROOM, beside=3.56, asleep=3.94, stopped=4, trial_s=10)
+    for way in ("sleep", "stop"):
+        slow = replace(mixed, back_s={"sleep": 500, "stop": 500})
+        assert finish_s(way, 3.94, slow) > finish_s(way, 3.94, mixed) + 400
+
+
+def test_the_mode_is_decided_after_the_first_proposals() -> None:
+    blank = replace(SHORT_OF_ROOM, trial_s=None, propose_s=0, results=0)
+    assert decide("auto", blank).mode == "resident"
+    assert decide("auto", replace(blank, in_hand=3)).mode == "sleep"
+    assert decide("auto", replace(blank, beside=0)).mode == "sleep"  # no trial would ever start
+
+
 def test_a_bad_mode_is_left_in_a_short_study_too() -> None:
     short = replace(SHORT_OF_ROOM, left=5)
     assert decide("auto", short, "resident").mode == "sleep"
@@ -94,6 +109,18 @@ def test_proposals_are_drawn_ahead_only_where_waiting_costs() -> None:
     assert ahead("sleep", 3, replace(SHORT_OF_ROOM, beside=3)) == 0
     assert ahead("stop", 3, SHORT_OF_ROOM) == 3
     assert ahead("stop", 3, replace(SHORT_OF_ROOM, results=0)) == 0  # they would know nothing
+
+
+@pytest.mark.parametrize(("propose_s", "most"), [(2, 4), (5, 4), (8, 7), (100, 8)])
+def test_what_is_in_hand_lasts_while_two_questions_take(propose_s: float, most: int) -> None:
+    numbers = replace(SHORT_OF_ROOM, trial_s=10.0, propose_s=propose_s)
+    assert ahead("resident", 4, numbers) == most
+
+
+def test_before_the_first_result_no_more_than_one_is_drawn_ahead_for_each_slot() -> None:
+    apart = replace(SHORT_OF_ROOM, beside=2, elsewhere=2, trial_s=10.0)
+    assert ahead("stop", 3, apart) == 6
+    assert ahead("stop", 3, replace(apart, results=0)) == 3
 
 
 @pytest.mark.parametrize(("think_s", "unseen"), [(0.3, 0), (4.0, 1)])
@@ -159,6 +186,14 @@ def test_a_trial_that_does_not_fit_beside_the_server_makes_it_sleep(
     (event, *_) = [e for e in stage.recorder.events if e.kind == "sharing"]
     assert event.data["mode"] == "resident"
     assert stage.executor.most_at_once == 1
+
+
+def test_the_first_question_is_for_as_many_as_any_mode_can_run(
+    make_stage: Any, make_task: Any
+) -> None:
+    stage = gpu_stage(make_stage, make_task, "auto", trials=8, parallel=4)
+    run_beside_server(stage, trial_mb=5_000)  # one beside the server
+    assert stage.creator.shown[0][1] == 4
 
 
 def test_resident_refuses_what_cannot_fit_beside(make_stage: Any, make_task: Any) -> None:
