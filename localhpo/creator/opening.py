@@ -65,7 +65,8 @@ def open_creator(
             hint=did_you_mean(name, NAMES),
         )
     if name == "agent":
-        return _agent(task, backend or _backend(task), memories, owned=backend is None)
+        served = _backend(task) if backend is None else backend
+        return _agent(task, served, memories, owned=backend is None)
     return _hybrid(task, backend, memories)
 
 
@@ -75,7 +76,7 @@ def _hybrid(task: Task, backend: Backend | None, memories: Sequence[Memory]) -> 
     note = ""
     owned = backend is None
     try:
-        backend = backend or _backend(task)
+        backend = _backend(task) if owned else backend
     except MissingExtraError as error:
         if task.creator.on_model_error == "stop":
             raise

@@ -44,13 +44,12 @@ def first(task: Task, home: Path, name: str = "main") -> Proposal:
 @pytest.fixture
 def task(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> Task:
     """A new task, whose Creator finds no model and says so."""
-    from localhpo.creator import opening
     from localhpo.errors import MissingExtraError
 
     def none(*_: object, **__: object) -> None:
         raise MissingExtraError("torch", "the built-in model", "local")
 
-    monkeypatch.setattr(opening, "_agent", none)
+    monkeypatch.setattr("localhpo.llm.open_backend", none)
     return make_task(name="new", creator=RETRIEVE)
 
 
