@@ -18,9 +18,9 @@ What was good in the owner's past studies opens the study together with the mode
 joins the opinion; where there is no model, it is the opinion (`remembering`).
 
 What the built-in model was taught comes along, case by case. Where the task is of a kind that it
-was taught, that opens the study and is the opinion (`teaching`), whichever model is asked, and
-where there is none; a small model's thoughts are candidates beside it, tried where they promise
-more. Where the owner has past studies to remember, or has fine-tuned the model, what was taught
+was taught, that opens the study and is the opinion (`teaching`); its thoughts are candidates beside
+it, tried where they promise more. It serves a model that talks too, by turns, and where there is no
+model. Where the owner has past studies to remember, or has fine-tuned the model, what was taught
 joins those instead.
 """
 

@@ -1,7 +1,8 @@
 """What a model was taught, in the hands of the optimiser: it opens a study, then guides it.
 
 Lessons (`experience.lessons`) say how configurations of one kind of model did on many data sets.
-A model may bring its own; those of the built-in model serve all others, and where there is none.
+A small model brings its own, or none; those of the built-in model serve every model that talks, and
+where there is no model.
 The first trials are those that gain most over all of them; what is expected after each trial is
 an opinion that the optimiser leans on, for as long as the trials agree (`bayes.transfer`). One of
 the first trials goes elsewhere: the others are alike, and would never tell that all of what was
@@ -62,15 +63,16 @@ def open_teacher(task: Task, model: Model | None) -> Teacher | None:
 
     Args:
         task: at hand.
-        model: whose own lessons count, if it brings any; None where there is no model.
+        model: that is asked; None where there is none.
 
     Raises:
         InputError: the file cannot be read.
     """
-    if model is not None and model.lessons is not None:
+    name, path = cards.DEFAULT, cards.find(cards.DEFAULT) / LESSONS
+    if model is not None and model.prompt == "compact":
+        if model.lessons is None:
+            return None
         name, path = model.name, model.lessons
-    else:
-        name, path = cards.DEFAULT, cards.find(cards.DEFAULT) / LESSONS
 
     def is_kin(other: Task) -> bool:
         return similarity(task, dataclasses.replace(task, space=other.space, fixed={})).value >= KIN

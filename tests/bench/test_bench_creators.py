@@ -204,7 +204,10 @@ def test_digests_follow_the_model(tmp_path):
     (folder / "model.safetensors").write_bytes(b"another")
     assert creators.digest(choice) != before
     assert creators.model_digest(creators.parse("tpe")) == ""
-    names = ("tpe", "hybrid", "agent", "hybrid-no-model", "hybrid:anonymous", "centre+tpe")
+    names = (
+        "tpe", "hybrid", "agent", "hybrid-lessons", "hybrid-no-model", "hybrid:anonymous",
+        "centre+tpe",
+    )  # fmt: skip
     assert len({creators.digest(creators.parse(name)) for name in names}) == len(names)
 
 

@@ -279,10 +279,15 @@ def talking(fake_backend, space):
     return fake_backend(answer, "chat")
 
 
-def test_what_the_built_in_model_was_taught_serves_a_model_that_brings_nothing(
+def test_a_small_model_without_lessons_teaches_nothing(make_task, fake_backend):
+    task = make_task(space=TREES)
+    assert open_teacher(task, fake_backend(lambda *_: "{}", "compact").model) is None
+
+
+def test_what_the_built_in_model_was_taught_serves_a_model_that_talks(
     make_task, task, fake_backend
 ):
-    model = fake_backend(lambda *_: "{}", "compact").model
+    model = fake_backend(lambda *_: "{}", "chat").model
     assert open_teacher(task, model) is None  # nobody was taught of drops in boosters
     trees = make_task(space=TREES, metric="accuracy", direction="maximize")
     said = open_teacher(trees, model).propose(History(trees, (), 0, 0)).rationale
@@ -306,11 +311,10 @@ def test_a_model_that_talks_takes_turns_with_what_was_taught(make_task, fake_bac
 
 def test_what_was_taught_stands_in_for_a_model_that_fails(make_task, fake_backend):
     task = make_task(space=TREES, creator=CreatorSettings(on_model_error="engine"))
-    for style in ("chat", "compact"):
-        creator = open_creator(task, backend=fake_backend(lambda *_: "nonsense", style))
-        proposals = [creator.propose(History(task, (), seed, 0), 1)[0] for seed in range(6)]
-        assert {proposal.origin for proposal in proposals} == {"experience"}
-        assert any("stands in for the model" in proposal.note for proposal in proposals)
+    creator = open_creator(task, backend=fake_backend(lambda *_: "nonsense", "chat"))
+    proposals = [creator.propose(History(task, (), seed, 0), 1)[0] for seed in range(6)]
+    assert {proposal.origin for proposal in proposals} == {"experience"}
+    assert any("stands in for the model" in proposal.note for proposal in proposals)
 
 
 def test_what_was_taught_needs_no_model(make_task, monkeypatch):
