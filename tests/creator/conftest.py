@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from localhpo.creator.prompt import Style
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
+from localhpo.space import Space
 
 Answer = Callable[[int, int], str]
 """From (number of the call, number of the sample in it) to a text."""
@@ -65,3 +67,19 @@ class FakeBackend:
 @pytest.fixture
 def fake_backend() -> type[FakeBackend]:
     return FakeBackend
+
+
+@pytest.fixture
+def talking() -> Callable[[Space], FakeBackend]:
+    """Make a chat-style model that draws from the whole of a space."""
+
+    def make(space: Space) -> FakeBackend:
+        rng = np.random.default_rng(0)
+
+        def answer(call: int, sample: int) -> str:
+            config = space.text(space.sample(rng))
+            return f'{{"analysis":"A draw.","config":{config},"evidence":[]}}'
+
+        return FakeBackend(answer, "chat")
+
+    return make

@@ -56,17 +56,6 @@ def settings(name="hybrid", **more):
     return CreatorSettings(name=name, **more)
 
 
-def talking(fake_backend, space=SPACE):
-    """Return a chat-style model that draws from the whole space."""
-    rng = np.random.default_rng(0)
-
-    def answer(call, sample):
-        config = space.text(space.sample(rng))
-        return f'{{"analysis":"A draw.","config":{config},"evidence":[]}}'
-
-    return fake_backend(answer, "chat")
-
-
 @pytest.fixture
 def unsure(fake_backend):
     """Return a small model that says anything at all."""
@@ -260,7 +249,7 @@ def test_a_model_that_knows_pays_off_and_one_that_is_wrong_is_overcome(make_task
     assert np.mean([best(knowing(), elsewhere, 15, seed) for seed in seeds]) < 0.1
 
 
-def test_a_model_that_talks_takes_turns_as_the_history_says(make_task, make_trial, fake_backend):
+def test_a_model_that_talks_takes_turns_as_the_history_says(make_task, make_trial, talking):
     task = make_task(space=SPACE)
     turns = []
     for _ in range(2):
@@ -270,7 +259,7 @@ def test_a_model_that_talks_takes_turns_as_the_history_says(make_task, make_tria
                 make_trial(n, SPACE.sample(np.random.default_rng(n)), score=0.0)
                 for n in range(number)
             )
-            backend = talking(fake_backend)
+            backend = talking(SPACE)
             creator = open_creator(task, backend=backend)
             (proposal,) = creator.propose(History(task, trials, 1, number), 1)
             turns[-1].append(proposal.origin)
@@ -279,8 +268,8 @@ def test_a_model_that_talks_takes_turns_as_the_history_says(make_task, make_tria
     assert set(turns[0]) == {"model", "engine:bo"}
 
 
-def test_a_model_that_talks_opens_and_reads_the_history(make_task, fake_backend):
-    task, backend = make_task(space=SPACE), talking(fake_backend)
+def test_a_model_that_talks_opens_and_reads_the_history(make_task, talking):
+    task, backend = make_task(space=SPACE), talking(SPACE)
     trials = run(lambda: open_creator(task, backend=backend), task, 3)
     assert origins(trials) == ["model"] * 3
     assert [trial.proposal.rationale_by for trial in trials] == ["model"] * 3

@@ -268,17 +268,6 @@ TREES = load(tasks.find("breast-cancer-xgboost")).space
 """Hyperparameters of XGBoost: the built-in model was taught those."""
 
 
-def talking(fake_backend, space):
-    """A model that talks and draws from the whole space."""
-    rng = np.random.default_rng(0)
-
-    def answer(call, sample):
-        config = space.text(space.sample(rng))
-        return f'{{"analysis":"A draw.","config":{config},"evidence":[]}}'
-
-    return fake_backend(answer, "chat")
-
-
 def test_a_small_model_without_lessons_teaches_nothing(make_task, fake_backend):
     task = make_task(space=TREES)
     assert open_teacher(task, fake_backend(lambda *_: "{}", "compact").model) is None
@@ -294,11 +283,11 @@ def test_what_the_built_in_model_was_taught_serves_a_model_that_talks(
     assert "that sprout was taught" in said
 
 
-def test_a_model_that_talks_takes_turns_with_what_was_taught(make_task, fake_backend):
+def test_a_model_that_talks_takes_turns_with_what_was_taught(make_task, talking):
     task = make_task(space=TREES, metric="accuracy", direction="maximize")
     seen = set()
     for seed in range(4):
-        creator = open_creator(task, backend=talking(fake_backend, TREES))
+        creator = open_creator(task, backend=talking(TREES))
         done = []
         for number in range(6):
             (proposal,) = creator.propose(History(task, tuple(done), seed, number), 1)
