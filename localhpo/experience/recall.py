@@ -167,9 +167,9 @@ def moved(parameter: Parameter, value: Value) -> tuple[Value, bool] | None:
     """Return the nearest canonical value and whether it is the same; None where there is none."""
     if isinstance(parameter, Float | Int):
         return _in_range(parameter, value)
-    spelled = {spelling(choice): choice for choice in reversed(parameter.values)}
-    if spelling(value) in spelled:
-        return spelled[spelling(value)], True
+    alike = [choice for choice in parameter.values if spelling(choice) == spelling(value)]
+    if alike:  # `a` and `A` may both be there
+        return max(alike, key=lambda choice: (choice == value, type(choice) is type(value))), True
     if isinstance(parameter, Categorical) or not _is_number(value) or bounds(parameter) is None:
         return None
     return _nearest(parameter, float(value)), False

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from strategies import spaces, spaces_with_configs
 
@@ -173,6 +173,7 @@ def test_what_is_carried_is_canonical(there: tuple[Space, Space, dict[str, Value
 
 
 @given(spaces_with_configs())
+@example((Space([Categorical("c", ("a", "A"))]), {"c": "A"}))
 @settings(suppress_health_check=[HealthCheck.too_slow])
 def test_within_one_space_all_is_carried(there: tuple[Space, dict[str, Value]]) -> None:
     space, config = there
