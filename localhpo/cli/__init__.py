@@ -23,8 +23,8 @@ from localhpo.cli._help import Group
 from localhpo.errors import LocalHPOError
 
 COMMANDS = (
-    "init", "run", "trials", "report", "enqueue", "experience", "import", "finetune", "tasks",
-    "models", "bench", "doctor",
+    "init", "run", "watch", "trials", "report", "enqueue", "experience", "import", "finetune",
+    "tasks", "models", "bench", "doctor",
 )  # fmt: skip
 """In the order in which a user meets them; each is `command` of the module of its name."""
 

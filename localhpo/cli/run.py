@@ -81,7 +81,7 @@ def _run(study: Study, quiet: bool) -> Exception | None:
     from localhpo.errors import NoGoodTrialError, StudyInterruptedError
 
     try:
-        with _watching(study.key, quiet) as observers:
+        with watching(study.key, quiet) as observers:
             study.run(observers=observers)
     except (NoGoodTrialError, StudyInterruptedError) as ended:
         return ended
@@ -89,7 +89,7 @@ def _run(study: Study, quiet: bool) -> Exception | None:
 
 
 @contextmanager
-def _watching(key: str, quiet: bool) -> Iterator[list[Observer]]:
+def watching(key: str, quiet: bool) -> Iterator[list[Observer]]:
     """Show progress on standard error: rows on a terminal, lines anywhere else."""
     if quiet:
         yield []

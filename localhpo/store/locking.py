@@ -23,6 +23,9 @@ from localhpo.store.failures import as_store_errors
 
 _held: weakref.WeakSet[StudyLock] = weakref.WeakSet()
 
+_TRIES, _PAUSE_S = 5, 0.01
+"""Of taking a lock: `is_held` may have it for a moment."""
+
 
 class StudyLock:
     """The right to run a study, held from construction to `release`."""
@@ -56,14 +59,38 @@ class StudyLock:
             self._fd = -1
 
 
+def is_held(path: Path) -> bool:
+    """Return whether anybody has the lock of that file."""
+    with as_store_errors(path, "read"):
+        try:
+            fd = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            return not _locks(fd, fcntl.LOCK_SH)
+        finally:
+            os.close(fd)
+
+
 def _take(fd: int, name: str) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise StudyLockedError(f"study {name} is being run by {_read_holder(fd)}") from None
+    for attempt in range(_TRIES):
+        if _locks(fd, fcntl.LOCK_EX):
+            break
+        if attempt == _TRIES - 1:
+            raise StudyLockedError(f"study {name} is being run by {_read_holder(fd)}")
+        time.sleep(_PAUSE_S)
     holder = {"pid": os.getpid(), "host": os.uname().nodename, "since": time.time()}
     os.ftruncate(fd, 0)
     os.pwrite(fd, codec.dumps(holder), 0)
+
+
+def _locks(fd: int, kind: int) -> bool:
+    """Lock a file, where nobody else has; return whether it did."""
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _release_in_forks(lock: StudyLock) -> None:

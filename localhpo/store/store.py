@@ -29,7 +29,7 @@ from localhpo.store import paths, spool, tables
 from localhpo.store.database import Database, DatabaseBusyError
 from localhpo.store.failures import as_store_errors
 from localhpo.store.fold import Fold, differences
-from localhpo.store.locking import StudyLock
+from localhpo.store.locking import StudyLock, is_held
 from localhpo.store.records import Event, StudyRecord
 from localhpo.store.spool import SpoolWriter
 from localhpo.store.writer import Writer
@@ -168,6 +168,14 @@ class Store:
                 writer = Writer(lock, appender, self._database)
             undo.pop_all()
         return writer
+
+    def is_taken(self, name: str) -> bool:
+        """Return whether a process has the study: runs it, or writes to it.
+
+        Raises:
+            StoreError: its lock cannot be read.
+        """
+        return is_held(self.study_folder(name) / paths.LOCK)
 
     def flush(self, *, wait_s: float = 0.0) -> bool:
         """Bring the tables up to every spool; False where another process has them.

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -59,6 +60,32 @@ def test_a_lock_without_a_readable_holder_is_still_a_lock(store: Store) -> None:
         (store.study_folder(NAME) / "lock").write_bytes(b"")
         with pytest.raises(StudyLockedError, match="another process"):
             store.writer(NAME)
+
+
+def test_whether_a_study_is_taken_can_be_asked_at_any_time(store: Store) -> None:
+    assert not store.is_taken(NAME)
+    with store.writer(NAME):
+        assert store.is_taken(NAME)
+    assert not store.is_taken(NAME)
+    assert not store.is_taken("nobody/main")
+
+
+def test_who_asks_keeps_nobody_from_taking_it(store: Store) -> None:
+    asking = threading.Event()
+
+    def ask() -> None:
+        while not asking.is_set():
+            store.is_taken(NAME)
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        for _ in range(50):
+            store.writer(NAME).close()
+    finally:
+        asking.set()
+        thread.join()
 
 
 @pytest.mark.parametrize(
