@@ -265,6 +265,8 @@ class Tenancy:
         """
         if self._tenant.shared:
             return self._leave_for(need)
+        if self._standing == "stopped":  # to put it to sleep would take room
+            return None
         sharing_mode = self._resources.sharing
         by_mode = self.mode in ("sleep", "stop")
         forced = sharing_mode == "auto" and not self._rooms.count(need, (), self._tenant.holds)

@@ -127,7 +127,7 @@ def run(setting: Setting, sharing: Sharing, seed: int) -> Result:
         clock=clock,
         settings=_SETTINGS,
         tenant=_server(setting, clock),
-        estimate=lambda config: float(config["gb"]) * GB,
+        estimate=Sizes(setting, seed).estimate,
     )
     try:
         trials = loop.run()
@@ -204,22 +204,35 @@ class Thinker:
     def __init__(self, clock: SimulatedClock, setting: Setting, seed: int) -> None:
         self._clock = clock
         self._setting = setting
-        self._seed = seed
+        self._rng = random.Random(seed)
 
-    def propose(self, history: History, n: int) -> list[Proposal]:
+    def propose(self, history: History, n: int) -> list[Proposal]:  # noqa: ARG002 - the protocol's
         """Return `n` proposals."""
         self._clock.sleep(Times(self._setting.model_gb).question_s(n))
-        return [
-            Proposal(self._config(number), "model")
-            for number in range(history.next_number, history.next_number + n)
-        ]
+        return [Proposal({"x": self._rng.random()}, "model") for _ in range(n)]
 
     def close(self) -> None:
         """Nothing is held."""
 
-    def _config(self, number: int) -> Config:
-        rng = random.Random(f"{self._seed}/{number}")
-        return {"x": rng.random(), "gb": rng.choice(self._setting.sizes_gb)}
+
+class Sizes:
+    """How large each trial is: what the seed says, in the order in which trials are queued.
+
+    Not in that of proposals: drafts are dropped, more of them the more are in hand, and the trials
+    of a study are to be the same in each way of sharing.
+    """
+
+    def __init__(self, setting: Setting, seed: int) -> None:
+        self._sizes_gb = setting.sizes_gb
+        self._rng = random.Random(seed)
+        self._drawn_mb: dict[float, float] = {}
+
+    def estimate(self, config: Config) -> float:
+        """Return the memory of a trial, drawn as it is first asked for: when it is queued."""
+        x = float(config["x"])
+        if x not in self._drawn_mb:
+            self._drawn_mb[x] = self._rng.choice(self._sizes_gb) * GB
+        return self._drawn_mb[x]
 
 
 class Events:
@@ -283,7 +296,7 @@ def _task(setting: Setting, sharing: Sharing) -> Task:
         command=(),
         metric="loss",
         direction="minimize",
-        space=Space([Float("x", low=0.0, high=1.0), Float("gb", low=0.0, high=1_000.0)]),
+        space=Space([Float("x", low=0.0, high=1.0)]),
         budget=Budget(trials=setting.trials),
         resources=Resources(
             parallel=_SHARES * setting.gpus, cpus=1.0, gpus=1.0 / _SHARES, sharing=sharing

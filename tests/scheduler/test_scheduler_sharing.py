@@ -15,7 +15,7 @@ from resting_server import RestingServer
 from localhpo.errors import ModelError
 from localhpo.executor.clock import RealClock
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory, Need
-from localhpo.scheduler.sharing import Numbers, ahead, decide, finish_s
+from localhpo.scheduler.sharing import Mode, Numbers, ahead, decide, finish_s
 from localhpo.scheduler.tenancy import Tenancy
 from localhpo.scheduler.tenant import InProcess, Managed, Simulated
 from localhpo.task import Resources
@@ -39,7 +39,7 @@ SHORT_OF_ROOM = Numbers(
     [
         ({}, "sleep"),
         ({"trial_s": None}, "sleep"),  # even trials of a few seconds would make up for it
-        ({"trial_s": None, "asleep": None}, "resident"),  # for a start they would not
+        ({"trial_s": None, "asleep": None, "left": 20}, "resident"),  # for a start they would not
         ({"trial_s": None, "beside": 0, "asleep": None}, "stop"),
         ({"trial_s": 1.0, "back_s": {"sleep": 9, "stop": 55}}, "resident"),  # waking costs more
         ({"asleep": None}, "stop"),
@@ -63,9 +63,17 @@ def test_what_the_user_chose_is_done_where_it_can_be() -> None:
     assert (no_sleep.mode, "cannot sleep" in no_sleep.reason) == ("stop", True)
 
 
-def test_a_small_gain_changes_nothing() -> None:
+@pytest.mark.parametrize("present", ["resident", "sleep"])
+def test_two_modes_as_good_as_each_other_do_not_take_turns(present: Mode) -> None:
     near = replace(SHORT_OF_ROOM, beside=2.95)
-    assert decide("auto", near, "resident").mode == "resident"
+    for left in range(4, 40):
+        assert decide("auto", replace(near, left=left), present).mode == present
+
+
+def test_one_slot_more_of_many_is_worth_a_change_but_no_second_one() -> None:
+    many = replace(SHORT_OF_ROOM, beside=23, elsewhere=21, asleep=24, trial_s=60, left=240)
+    assert decide("auto", many, "resident").mode == "sleep"
+    assert decide("auto", many, "resident", changes=1).mode == "resident"
 
 
 def test_each_change_makes_the_next_one_dearer() -> None:
@@ -274,6 +282,20 @@ def test_a_choice_of_a_place_where_the_server_is_not_is_said(
     )
     said = [news.message for news in tenancy.take_news()]
     assert said == ([f'sharing = "{sharing}" has no effect: {why}'] if why else [])
+
+
+def test_a_stopped_server_is_not_put_to_sleep() -> None:
+    tenancy = Tenancy(
+        Simulated(RealClock(), holds=HOLDS, asleep_mb=10, sleep_s=0, wake_s=0, stop_s=0, start_s=0),
+        resources=Resources(gpus=1),
+        inventory=GPU,
+        clock=RealClock(),
+    )
+    need = Need(gpu_memory_mb={"0": 20_000})
+    tenancy.consider([need], [], trial_s=9.0, propose_s=1.0, results=1, left=None, in_hand=0)
+    assert tenancy.rest_for(need, [], [], is_last=False) == "sleep"
+    tenancy.rest("stop")
+    assert tenancy.rest_for(need, [], [], is_last=False) is None
 
 
 # A real server process that holds real memory.
