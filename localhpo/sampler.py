@@ -22,9 +22,10 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from localhpo.creator import Creator, History, open_creator
-from localhpo.errors import InputError
+from localhpo.errors import InputError, SpaceError
 from localhpo.space import Space
 from localhpo.space.optuna import (
+    NOTHING,
     from_distributions,
     from_internal,
     to_distributions,
@@ -81,9 +82,12 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
         trials: int | None = None,
         seed: int = 0,
     ) -> None:
-        if space is not None and not isinstance(space, Space):
-            space = from_distributions(space)
-        self._space = space
+        self._space: Space | None = None
+        self._distributions: dict[str, BaseDistribution] = {}
+        if isinstance(space, Space):
+            self._space, self._distributions = space, to_distributions(space)
+        elif space is not None:
+            self._space, self._distributions = from_distributions(space), dict(space)
         self._background = background
         self._fixed = dict(fixed or {})
         self._settings = CreatorSettings(name=creator) if isinstance(creator, str) else creator
@@ -101,9 +105,9 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
     ) -> dict[str, BaseDistribution]:
         """Return the space that the Creator proposes in."""
         if self._space is not None:
-            return to_distributions(self._space)
+            return self._distributions
         common = self._common.calculate(study)
-        return {name: one for name, one in common.items() if not one.single()}
+        return {n: one for n, one in common.items() if not one.single() and _has_counterpart(one)}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -123,7 +127,8 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
             storage.set_trial_system_attr(number, key, piece)
         storage.set_trial_system_attr(number, _ORIGIN, proposal.origin)
         storage.set_trial_system_attr(number, _RATIONALE, proposal.rationale[:_PIECE])
-        return to_internal(space, proposal.config)
+        internal = to_internal(space, proposal.config)
+        return {name: _choice(value, search_space[name]) for name, value in internal.items()}
 
     def sample_independent(
         self,
@@ -132,10 +137,13 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Return the centre of the range in the first trial, a random value later."""
-        if trial.number == 0:
+        """Return the centre of the range in the first trial, a random value later.
+
+        It is random from the start where a choice is neither a number, a text nor None.
+        """
+        if trial.number == 0 and _has_counterpart(param_distribution):
             alone = from_distributions({param_name: param_distribution})
-            return to_internal(alone, alone.default())[param_name]
+            return _choice(to_internal(alone, alone.default())[param_name], param_distribution)
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def reseed_rng(self) -> None:
@@ -192,6 +200,21 @@ def _joined(attrs: Mapping[str, Any]) -> dict[str, Any]:
     text = "".join(attrs[key] for key in sorted(keys, key=lambda key: int(key.rsplit(":")[-1])))
     state: dict[str, Any] = json.loads(text) if text else {}
     return state
+
+
+def _has_counterpart(distribution: BaseDistribution) -> bool:
+    """Return whether there is a hyperparameter of ours for it."""
+    try:
+        from_distributions({"it": distribution})
+    except SpaceError:
+        return False
+    return True
+
+
+def _choice(value: Any, distribution: BaseDistribution) -> Any:
+    """Return a value as the distribution has it: what is called `None` may be None."""
+    choices = getattr(distribution, "choices", ())
+    return None if value == NOTHING and None in choices else value
 
 
 def _known(trial: FrozenTrial, space: Space) -> Sequence[Trial]:

@@ -58,6 +58,33 @@ def test_an_unknown_space_is_learned_from_the_first_trial() -> None:
     assert len(set(configs(study))) == 4
 
 
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_choice_may_be_none(is_told: bool) -> None:
+    weights = optuna.distributions.CategoricalDistribution(["balanced", None])
+    whole = {"weight": weights, "x": optuna.distributions.FloatDistribution(0, 1)}
+    study = optuna.create_study(sampler=LocalHPOSampler(whole if is_told else None, creator="tpe"))
+
+    def objective(trial: optuna.Trial) -> float:
+        weight = trial.suggest_categorical("weight", weights.choices)
+        return trial.suggest_float("x", 0, 1) + (weight is not None)
+
+    study.optimize(objective, n_trials=10)
+    assert {trial.params["weight"] for trial in study.trials} == {"balanced", None}
+    assert study.best_params["weight"] is None
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
+def test_a_choice_without_counterpart_is_drawn_at_random() -> None:
+    study = optuna.create_study(sampler=LocalHPOSampler(creator="random"))
+
+    def objective(trial: optuna.Trial) -> float:
+        (first, _) = trial.suggest_categorical("sizes", [(8, 8), (16, 8)])
+        return first + trial.suggest_float("x", 0, 1)
+
+    study.optimize(objective, n_trials=8)
+    assert {trial.params["sizes"] for trial in study.trials} == {(8, 8), (16, 8)}
+
+
 def test_origins_and_reasons_are_kept_with_the_trials() -> None:
     study = optuna.create_study(sampler=LocalHPOSampler(SPACE, creator="tpe"))
     study.optimize(objective, n_trials=2)

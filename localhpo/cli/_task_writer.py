@@ -307,7 +307,7 @@ def _others() -> str:
     return "\n".join(
         [
             "# [creator]",
-            '# name = "hybrid"    # hybrid, agent, random, tpe, gp, cmaes',
+            '# name = "hybrid"    # hybrid, agent, bo, random, tpe, gp, cmaes',
             "",
             "# [pruner]",
             '# name = "median"    # none, median, asha: ends trials that fall behind',

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.argument("task")
 @click.option("--study", default="main", show_default=True, help="Name of the study of this task.")
 @click.option("--trials", type=int, help="Trials of the study, in total over all runs.")
-@click.option("--creator", "name", help="Who proposes: hybrid, agent, random, tpe, gp, cmaes.")
+@click.option("--creator", "name", help="Who proposes: hybrid, agent, bo, random, tpe, gp, cmaes.")
 @click.option("--backend", help="Where the model runs: transformers, vllm, openai.")
 @click.option("--model", help="A model of `localhpo models`, a folder, or the server's name of it.")
 @click.option("--url", help="Of the server, for --backend openai.")

@@ -19,7 +19,7 @@ from localhpo.errors import InputError, SpaceError
 from localhpo.importing.inferring import nothing_varies, with_conditions
 from localhpo.importing.source import Ending, Left, Row, Source
 from localhpo.space import Space, Value
-from localhpo.space.optuna import from_distributions
+from localhpo.space.optuna import from_distributions, named
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -174,7 +174,7 @@ def _space(trials: Sequence[FrozenTrial]) -> tuple[Space, dict[str, Value], list
         for name, one in found.items()
         if one.single() and all(name in row for row in whole)  # else it depends on another one
     }
-    tuned = {name: _without_none(one) for name, one in found.items() if name not in fixed}
+    tuned = {name: one for name, one in found.items() if name not in fixed}
     if not tuned:
         raise nothing_varies()
     space = from_distributions(tuned)
@@ -194,21 +194,8 @@ def _joined(name: str, a: BaseDistribution, b: BaseDistribution) -> BaseDistribu
     raise SpaceError(f"{name} is of two kinds: {a} and {b}", hint="give the space with --task")
 
 
-def _without_none(one: BaseDistribution) -> BaseDistribution:
-    """Return a distribution whose choice None, which no value of ours is, is the text `None`."""
-    from optuna.distributions import CategoricalDistribution
-
-    if not isinstance(one, CategoricalDistribution):
-        return one
-    return CategoricalDistribution([_known(choice) for choice in one.choices])
-
-
-def _known(value: Any) -> Any:
-    return "None" if value is None else value
-
-
 def _values(trial: FrozenTrial) -> dict[str, Any]:
-    return {name: _known(value) for name, value in trial.params.items()}
+    return {name: named(value) for name, value in trial.params.items()}
 
 
 def _row(trial: FrozenTrial) -> Row:

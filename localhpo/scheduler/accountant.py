@@ -91,4 +91,4 @@ class Accountant:
 
 
 def _words(cause: str) -> str:
-    return {"device": "a device", "model": "the model"}.get(cause, cause)
+    return {"device": "a device", "model": "a proposal"}.get(cause, cause)

@@ -4,7 +4,8 @@ Floats and ints keep their bounds, `log` and `step`, but a step that cuts a floa
 very many is left out: Optuna computes with floats, and refuses some of its multiples. A
 categorical stays one. An ordinal
 becomes an int, the index in its list: Optuna's categorical has no order, and a sampler that
-sees the order learns from neighbours. Conditions have no place in a distribution; `suggest`
+sees the order learns from neighbours. A choice that is None, which no value here is, has a name
+(`NOTHING`). Conditions have no place in a distribution; `suggest`
 follows them, define-by-run.
 
 "Internal" values are those that Optuna keeps in `trial.params`: the index of an ordinal, the
@@ -24,6 +25,9 @@ from localhpo.space.values import Value
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
+
+NOTHING = "None"
+"""What a choice is called that is None for Optuna."""
 
 MAX_STEPS = 1_000_000
 """Values of a stepped float up to which Optuna is told the step."""
@@ -61,7 +65,7 @@ def from_distributions(distributions: Mapping[str, BaseDistribution]) -> Space:
     """Return the space of some distributions: floats, ints and categoricals.
 
     Raises:
-        SpaceError: a distribution has no counterpart, such as a choice that is None.
+        SpaceError: a distribution has no counterpart, such as a choice that is a list.
     """
     return Space(_parameter(name, distribution) for name, distribution in distributions.items())
 
@@ -80,8 +84,13 @@ def _parameter(name: str, distribution: BaseDistribution) -> Parameter:
         low, high = distribution.low, distribution.high
         return Int(name, low, high, log=distribution.log, step=distribution.step)
     if isinstance(distribution, CategoricalDistribution):
-        return Categorical(name, distribution.choices)
+        return Categorical(name, tuple(named(choice) for choice in distribution.choices))
     raise SpaceError(f"{name}: Optuna's {type(distribution).__name__} has no counterpart here")
+
+
+def named(choice: Any) -> Any:
+    """Return a choice, or the name of None."""
+    return NOTHING if choice is None else choice
 
 
 def to_internal(space: Space, config: Mapping[str, Value]) -> dict[str, Any]:
@@ -144,4 +153,4 @@ def _external(parameter: Parameter, value: Any) -> Value:
     if isinstance(parameter, Float) and parameter.step is not None:
         # Optuna computes low + i * step in floats: the last may come out above the bound.
         value = min(max(value, parameter.low), parameter.top)
-    return parameter.canonical(value)
+    return parameter.canonical(named(value))

@@ -160,7 +160,7 @@ class Study:
     ) -> None:
         """Run trials until the budget of the study is used up.
 
-        SIGINT and SIGTERM end it in order, where this is the main thread.
+        SIGINT, SIGTERM and SIGHUP end it in order, where this is the main thread.
 
         Raises:
             StudyInterruptedError: it was interrupted; run it again to go on.

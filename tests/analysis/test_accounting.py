@@ -45,7 +45,7 @@ def test_books_add_up(make_trial: Callable[..., Trial]) -> None:
     assert (found.model_gpu_s, found.model_gpu_memory_mb) == (7.0, 900.0)
     assert (
         wording.waits(found.waited_s)
-        == "4.0 s for memory, 3.5 s for the model, 1 min 00 s for the user"
+        == "4.0 s for memory, 3.5 s for a proposal, 1 min 00 s for the user"
     )
 
 

@@ -290,8 +290,9 @@ def test_a_killed_study_says_what_it_takes_up(running, project, capsys):
     assert "trial 0 interrupted: cut off with an earlier run" in capsys.readouterr().err
 
 
-def test_ctrl_c_ends_in_order_and_can_be_continued(running, localhpo, project):
-    running.send_signal(signal.SIGINT)
+@pytest.mark.parametrize("what", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_in_order_and_the_study_can_be_continued(running, localhpo, project, what):
+    running.send_signal(what)
     out, err = running.communicate(timeout=30)
     assert running.returncode == 130
     assert "1 interrupted" in out
