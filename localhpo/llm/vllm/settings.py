@@ -26,6 +26,8 @@ START_S = 600.0
 """For a large model on a slow disk. The built-in one takes a minute on two busy cores."""
 
 _KV_MB = 256
+_LEAST_SHARE = 0.01
+"""Of a device's memory, to be free at the start, where the server is told what to take."""
 _STEP_TOKENS = 2048
 """Read at a time on a CPU, at the least: as many as vLLM takes there."""
 _ANSWER_TOKENS = 1024
@@ -153,8 +155,11 @@ def _on_gpu(settings: Settings, config: Mapping[str, Any], context_tokens: int) 
     flags: list[str] = []
     if settings.can_sleep:
         flags.append("--enable-sleep-mode")
-    if settings.gpu_share is not None:
-        flags += ["--gpu-memory-utilization", f"{settings.gpu_share:g}"]
+    # Beside a size of the KV cache this only says how much of the device must be free at the start,
+    # 0.92 where nothing is said: trials, other servers and a desktop may have the rest. Where that
+    # is too little, loading the weights or the cache ends with CUDA's error, which says so.
+    share = _LEAST_SHARE if settings.gpu_share is None else settings.gpu_share
+    flags += ["--gpu-memory-utilization", f"{share:g}"]
     if settings.gpu_share is None or settings.kv_cache_mb is not None:
         flags += ["--kv-cache-memory-bytes", str(kv_mb * _MB)]
     if len(settings.gpus) > 1:
