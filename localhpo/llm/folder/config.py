@@ -146,21 +146,23 @@ def _cache(text: Config, number_bytes: int) -> Memory:
     shared = int(text.get("num_kv_shared_layers") or 0)
     kinds = _layer_kinds(text)
     kept = kinds[: len(kinds) - shared]
-    full = windowed = states = 0
+    full: list[int] = []
+    windowed: list[int] = []
     for i, kind in enumerate(kept):
-        if kind == _LINEAR:
-            states += _state(text, number_bytes)
-        elif kind in _WINDOWED:
-            windowed += _numbers_per_token(text, i, kind)
-        else:
-            full += _numbers_per_token(text, i, kind)
+        if kind != _LINEAR:
+            numbers = _numbers_per_token(text, i, kind)
+            (windowed if kind in _WINDOWED else full).append(numbers)
+    linear = kept.count(_LINEAR)
     return Memory(
         weights_bytes=0,
-        token_bytes=full * number_bytes,
-        window_token_bytes=windowed * number_bytes,
+        token_bytes=sum(full) * number_bytes,
+        window_token_bytes=sum(windowed) * number_bytes,
         window=_window(text) if windowed else 0,
-        state_bytes=states,
+        state_bytes=linear * _state(text, number_bytes) if linear else 0,
         number_bytes=number_bytes,
+        layers=len(full),
+        window_layers=len(windowed),
+        state_layers=linear,
     )
 
 
