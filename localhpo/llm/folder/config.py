@@ -4,7 +4,8 @@ Every model type writes its layers in its own way, and newer versions of transfo
 older ones left to the reader (`layer_types`). Each rule below is that of the type's configuration
 class in transformers; tests compare the sums with what its caches really hold.
 
-A kind of layer that is not known here counts as full attention, which keeps at least as much.
+A kind of layer that is not known here counts as full attention, which keeps at least as much. So
+does one that attends in chunks: vLLM keeps all of its tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from localhpo.llm.memory import Memory
 Config = Mapping[str, Any]
 
 _FULL, _SLIDING, _LINEAR = "full_attention", "sliding_attention", "linear_attention"
-_WINDOWED = frozenset({_SLIDING, "chunked_attention"})
 
 _NUMBER_BYTES = {"float32": 4, "float64": 8}
 """Of one number, where it is not two."""
@@ -151,7 +151,7 @@ def _cache(text: Config, number_bytes: int) -> Memory:
     for i, kind in enumerate(kept):
         if kind != _LINEAR:
             numbers = _numbers_per_token(text, i, kind)
-            (windowed if kind in _WINDOWED else full).append(numbers)
+            (windowed if kind == _SLIDING else full).append(numbers)
     linear = kept.count(_LINEAR)
     return Memory(
         weights_bytes=0,
@@ -229,7 +229,7 @@ def _state(text: Config, number_bytes: int) -> int:
 
 
 def _window(text: Config) -> int:
-    window = text.get("sliding_window") or text.get("attention_chunk_size")
+    window = text.get("sliding_window")
     return int(window) if window else _number(text, "max_position_embeddings")
 
 
