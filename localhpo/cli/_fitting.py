@@ -8,7 +8,7 @@ from pathlib import Path
 
 from localhpo.cli._checks import Check
 from localhpo.cli._model_views import arithmetic, size
-from localhpo.llm import cards, profiles
+from localhpo.llm import cards, profiles, served
 from localhpo.llm.card import Card
 from localhpo.llm.memory import PROPOSAL_TOKENS, Memory, need
 from localhpo.scheduler.placement import Inventory
@@ -34,11 +34,15 @@ def checks(inventory: Inventory) -> Iterator[Check]:
         told = "how much memory this machine has is not known"
         yield Check("fit", "note", told, "pip install nvidia-ml-py")
         return
-    precision = "in single precision, as in process on CPUs, " if room.single_precision else ""
+    way = (
+        "in process in single precision"
+        if room.single_precision
+        else f"in a server of vLLM that draws {served.AT_ONCE} answers"
+    )
     yield Check(
         "fit",
         "ok",
-        f"models are held against {room.name} with {size(room.memory_bytes)}, {precision}for"
+        f"models are held against {room.name} with {size(room.memory_bytes)}, {way}, for"
         f" proposals of {PROPOSAL_TOKENS:,} tokens; trials need room beside them",
     )
     for folder, card in cards.available():
@@ -63,11 +67,12 @@ def find_room(inventory: Inventory) -> Room | None:
 def told_fit(memory: Memory, parameters: int, context_length: int, room: Room) -> tuple[bool, str]:
     """Return whether a model fits, and the sum that says so."""
     if room.single_precision:
-        memory = memory.in_single_precision(parameters)
-    needed = need(memory, context_length)
+        needed = need(memory.in_single_precision(parameters), context_length)
+    else:
+        needed = served.need(memory, context_length)
     fits = needed.total_bytes <= room.memory_bytes
     verdict = "fits" if fits else "too large"
-    return fits, f"{verdict}: {arithmetic(memory, needed)} of {size(room.memory_bytes)}"
+    return fits, f"{verdict}: {arithmetic(needed)} of {size(room.memory_bytes)}"
 
 
 def _of_model(folder: Path, card: Card, room: Room) -> Check:

@@ -13,11 +13,11 @@ from rich.text import Text
 from localhpo.analysis import wording
 from localhpo.analysis.records import jsonable
 from localhpo.cli import _views
-from localhpo.llm import profiles
+from localhpo.llm import profiles, served
 from localhpo.llm.card import Card
 from localhpo.llm.cards import Entry
 from localhpo.llm.folder import config, licence, thinking
-from localhpo.llm.memory import PROPOSAL_TOKENS, Memory, Need, need
+from localhpo.llm.memory import PROPOSAL_TOKENS, Memory, Need
 from localhpo.llm.profiles import Profile
 
 _STATE_STYLES = {"verified": "green", "no card": "yellow", "broken": "red"}
@@ -46,7 +46,7 @@ def profiles_table(found: Sequence[Profile]) -> Table:
             profile.name,
             amount(profile.parameters),
             size(profile.memory.weights_bytes),
-            size(profile.memory.kv_bytes(PROPOSAL_TOKENS)),
+            size(served.need(profile.memory, profile.shape.context_length).kv_bytes),
             f"{profile.shape.context_length:,}",
             profile.license,
             profile.repository,
@@ -73,7 +73,7 @@ def record(
     Args:
         found: Which.
         full: With the files, and how it was made.
-        tokens: For which the KV cache is worked out.
+        tokens: Of prompt and answer, for which a server's KV cache is worked out.
     """
     if isinstance(found, Profile):
         return _profile_record(found, tokens)
@@ -115,14 +115,13 @@ def notes(card: Card, folder: Path) -> Iterator[str]:
         yield f"it is not what the profile {profile.name} says: {told}"
 
 
-def arithmetic(memory: Memory, needed: Need) -> str:
+def arithmetic(needed: Need) -> str:
     """Return the sum of what a model takes: `weights 15.6 GB + KV cache ... = 17.9 GB`."""
-    parts = [f"{needed.tokens:,} x {memory.token_bytes:,} B"] if memory.token_bytes else []
-    if memory.window_token_bytes:
-        seen = min(needed.tokens, memory.window)
-        parts.append(f"{seen:,} x {memory.window_token_bytes:,} B in windows")
-    if memory.state_bytes:
-        parts.append(f"{memory.state_bytes:,} B of states")
+    parts = [
+        f"{part.count:,} x {part.each_bytes:,} B{part.what and f' {part.what}'}"
+        for part in needed.kv_parts
+        if part.each_bytes
+    ]
     return (
         f"weights {size(needed.weights_bytes)} + KV cache {' + '.join(parts)}"
         f" = {size(needed.kv_bytes)} + work {size(needed.work_bytes)} = {size(needed.total_bytes)}"
@@ -177,13 +176,13 @@ def _profile_record(profile: Profile, tokens: int) -> dict[str, Any]:
 def _memory_record(memory: Memory | None, context_length: int, tokens: int) -> dict[str, Any]:
     if memory is None:
         return {}
-    needed = need(memory, context_length, tokens)
+    needed = served.need(memory, context_length, tokens)
     return {
         **dataclasses.asdict(memory),
         "tokens": needed.tokens,
         "kv_bytes": needed.kv_bytes,
         "total_bytes": needed.total_bytes,
-        "sum": arithmetic(memory, needed),
+        "sum": arithmetic(needed),
     }
 
 

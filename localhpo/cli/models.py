@@ -67,7 +67,8 @@ def list_(as_json: bool) -> None:
 @click.option(
     "--tokens",
     type=click.IntRange(min=1),
-    help="Length of prompt and answer for which the KV cache is worked out.",
+    help="Length of prompt and answer for which a server's KV cache is worked out; it has room for"
+    " more answers beside.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the model as JSON.")
 def show(name: str, tokens: int | None, as_json: bool) -> None:

@@ -215,7 +215,10 @@ def _table(
 def _memory(value: Any, path: Path) -> Memory:
     names = [f.name for f in fields(Memory)]
     if not isinstance(value, dict) or set(value) != set(names):
-        raise CardError(f"{path}: [memory] must hold {', '.join(names)}, but is {value!r}")
+        raise CardError(
+            f"{path}: [memory] must hold {', '.join(names)}, but is {value!r}",
+            hint="delete the card, and make it again: localhpo models add FOLDER",
+        )
     for name, number in value.items():
         if type(number) is not int or number < 0:
             raise CardError(f"{path}: [memory] {name} must be an integer from 0, but is {number!r}")

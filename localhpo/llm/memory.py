@@ -5,12 +5,13 @@ a model reads, each layer keeps keys and values of what it has read (the KV cach
 sees everything, for each token; one with a sliding window, for no more tokens than its window;
 one with linear attention a state of fixed size. With H heads of keys, of width d, and b bytes a
 number, a layer keeps 2 H d b bytes for each token. (`localhpo.llm.folder.config` reads this from a
-model's config.json.)
+model's config.json; what a server makes of it is in `localhpo.llm.served`.)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 PROPOSAL_TOKENS = 8192
 """Prompt and answer of a proposal: what a device must have room for. Longer ones are rare."""
@@ -20,6 +21,21 @@ WORK_BYTES = 2**30
 
 _SINGLE = 4
 """Bytes of a number in single precision, in which a model runs in process on a CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """So many times so many bytes of a KV cache."""
+
+    count: int
+    each_bytes: int
+    what: str = ""
+    """Of what, where it is not tokens in every layer."""
+
+    @property
+    def size_bytes(self) -> int:
+        """All of it."""
+        return self.count * self.each_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +54,33 @@ class Memory:
     """Of layers with linear attention: the same for each sequence, whatever its length."""
     number_bytes: int
     """Of one number in the KV cache: 2 where the model computes in half precision."""
+    layers: int
+    """That see every token, and keep keys and values of their own."""
+    window_layers: int
+    """The same, with a sliding window."""
+    state_layers: int
+    """With linear attention."""
+
+    def kv_parts(self, tokens: int) -> Sequence[Part]:
+        """Return what one sequence of so many tokens takes in the KV cache."""
+        return (
+            Part(tokens, self.token_bytes),
+            Part(min(tokens, self.window), self.window_token_bytes, "in windows"),
+            Part(1, self.state_bytes, "of states"),
+        )
 
     def kv_bytes(self, tokens: int) -> int:
-        """Return what one sequence of so many tokens takes in the KV cache.
-
-        With sequences that share a prefix a server needs less than this for each of them.
-        """
-        in_window = min(tokens, self.window) * self.window_token_bytes
-        return tokens * self.token_bytes + in_window + self.state_bytes
+        """Return the sum of `kv_parts`."""
+        return sum(part.size_bytes for part in self.kv_parts(tokens))
 
     def in_single_precision(self, parameters: int) -> Memory:
         """Return what the model takes, at most, where it runs in process on a CPU, unpacked."""
         scale = _SINGLE / self.number_bytes
-        return Memory(
+        return replace(
+            self,
             weights_bytes=_SINGLE * parameters,
             token_bytes=round(scale * self.token_bytes),
             window_token_bytes=round(scale * self.window_token_bytes),
-            window=self.window,
             state_bytes=round(scale * self.state_bytes),
             number_bytes=_SINGLE,
         )
@@ -62,12 +88,18 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a model takes on a device for sequences of one length."""
+    """What a model takes on a device."""
 
     weights_bytes: int
-    kv_bytes: int
+    kv_parts: Sequence[Part]
     tokens: int
+    """Of prompt and answer."""
     work_bytes: int = WORK_BYTES
+
+    @property
+    def kv_bytes(self) -> int:
+        """Of the KV cache."""
+        return sum(part.size_bytes for part in self.kv_parts)
 
     @property
     def total_bytes(self) -> int:
@@ -76,6 +108,6 @@ class Need:
 
 
 def need(memory: Memory, context_length: int, tokens: int = PROPOSAL_TOKENS) -> Need:
-    """Return what a model takes for one sequence, no longer than its context."""
+    """Return what a model takes in process for one sequence, no longer than its context."""
     tokens = min(tokens, context_length)
-    return Need(memory.weights_bytes, memory.kv_bytes(tokens), tokens)
+    return Need(memory.weights_bytes, memory.kv_parts(tokens), tokens)

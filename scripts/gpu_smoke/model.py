@@ -18,8 +18,10 @@ from scripts.gpu_smoke.verdict import SkippedError, must, near
 if TYPE_CHECKING:
     from localhpo.llm.vllm import ManagedServer
 
+KV_MB = 256
+"""Of KV cache: more than so small a model needs."""
 FREED_MB = 100.0
-"""At the least by sleep, which gives back a KV cache of 256 MB."""
+"""At the least by sleep, which gives it back."""
 START_S = 240.0
 """For the server: with less the script could not keep its own bound."""
 
@@ -41,7 +43,7 @@ def open_model(gpu: Gpu) -> Model:
     if has_vllm():
         from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 
-        server = ManagedServer(folder, Settings(gpus=(gpu.id,)), start_s=START_S)
+        server = ManagedServer(folder, Settings(gpus=(gpu.id,), kv_cache_mb=KV_MB), start_s=START_S)
         if not server.on_cpu:
             backend = VllmBackend(server)
             return Model(backend, server, time.perf_counter() - begin)

@@ -8,6 +8,7 @@ from tiny_model import edit_json, make_model
 
 from localhpo.cli import _checks, _fitting, main
 from localhpo.llm import cards
+from localhpo.llm.vllm.settings import Settings, command
 from localhpo.scheduler.placement import Gpu, Inventory
 
 LONG = 32768
@@ -32,11 +33,13 @@ def test_a_model_is_added_and_shown(folder, capsys):
     assert main(["models", "add", str(folder), "--name", "oak"]) == 0
     told = shown(capsys)
     assert "licence" in told and "Use it: localhpo run TASK --model oak" in told
-    assert "KV cache 8,192 x 512 B = 4 MB" in told
+    assert "KV cache 16,384 x 512 B = 8 MB" in told
     assert main(["models", "show", "oak", "--tokens", "100", "--json"]) == 0
     record = json.loads(shown(capsys))
-    assert record["memory"]["kv_bytes"] == 100 * 512
+    assert record["memory"]["kv_bytes"] == (100 + 8 * 1024) * 512
     assert record["state"] == "verified" and record["path"] == str(folder)
+    asked = {"context_tokens": 100, "name": "oak", "port": 1, "on_cpu": False}
+    assert str(record["memory"]["kv_bytes"]) in command(Settings(), folder, **asked)
     assert set(record["files"]) >= {"config.json", "model.safetensors", "tokenizer.json"}
 
 
@@ -123,9 +126,9 @@ def test_models_and_profiles_are_held_against_the_largest_gpu(folder, capsys):
     assert "gpu 1" in told["fit"].finding
     assert told["fit oak"].finding.startswith("fits: weights ")
     eight = told["profile qwen3-8b"].finding
-    # 16,381,470,720 bytes of weights, 8,192 x 147,456 of KV cache, 1 GiB.
+    # 16,381,470,720 bytes of weights; a context of 8,192 and 8 answers of 1,024; 2 GiB.
     assert eight == (
-        "fits: weights 15.6 GB + KV cache 8,192 x 147,456 B = 1.2 GB + work 1.0 GB = 17.8 GB"
+        "fits: weights 15.6 GB + KV cache 16,384 x 147,456 B = 2.3 GB + work 2.0 GB = 20.0 GB"
         " of 24.6 GB"
     )
     assert told["profile qwen3-14b"].finding.startswith("too large: weights 28.2 GB")

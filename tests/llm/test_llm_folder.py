@@ -149,6 +149,16 @@ def test_the_kv_cache_is_what_transformers_holds(kind: str, tmp_path: Path) -> N
             assert held <= memory.kv_bytes(tokens) <= held + (a_token if tokens > 16 else 0)
 
 
+def test_layers_that_attend_in_chunks_keep_every_token() -> None:
+    """In transformers they do not; in a server of vLLM they do."""
+    kinds = ["chunked_attention"] * 3 + ["full_attention"]
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 512}
+    said = {**sizes, "num_hidden_layers": 4, "max_position_embeddings": 1024}
+    memory = config.shape(said | {"layer_types": kinds, "attention_chunk_size": 16}).cache
+    assert (memory.layers, memory.window_layers) == (4, 0)
+    assert memory.kv_bytes(100) == 100 * 4 * (2 * 64) * 2
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_are_counted_whole(kind: str, tmp_path: Path) -> None:
     model = build(kind)

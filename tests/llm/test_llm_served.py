@@ -1,0 +1,102 @@
+"""What a server takes: sums by hand. Whether vLLM agrees is asked in test_llm_vllm_memory.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from localhpo.llm import profiles, served
+from localhpo.llm.memory import Memory
+
+GIB = 2**30
+
+
+def memory(**changes: int) -> Memory:
+    given: dict[str, Any] = {
+        "weights_bytes": 7,
+        "token_bytes": 0,
+        "window_token_bytes": 0,
+        "window": 0,
+        "state_bytes": 0,
+        "number_bytes": 2,
+        "layers": 0,
+        "window_layers": 0,
+        "state_layers": 0,
+    }
+    return Memory(**(given | changes))
+
+
+def parts(memory: Memory, tokens: int = 8192, **options: int) -> list[tuple[int, int]]:
+    needed = served.need(memory, 10**6, tokens, **options)
+    return [(part.count, part.each_bytes) for part in needed.kv_parts if part.each_bytes]
+
+
+ONE = 100
+"""Bytes of a token in one layer."""
+
+
+def windowed(full: int, windows: int, window_one: int = ONE) -> Memory:
+    return memory(
+        layers=full,
+        token_bytes=full * ONE,
+        window_layers=windows,
+        window_token_bytes=windows * window_one,
+        window=512,
+    )
+
+
+@pytest.mark.parametrize(
+    ("memory", "full", "in_windows"),
+    [
+        (memory(layers=36, token_bytes=3601), 3601, 0),  # layers of one kind may differ
+        (windowed(0, 32), 0, 32 * ONE),
+        (windowed(12, 12), 12 * ONE, 12 * ONE),
+        (windowed(5, 29), 5 * ONE, 30 * ONE),  # six groups of five
+        (windowed(13, 12), 13 * ONE, 13 * ONE),  # nearly as many: one group of each
+        (windowed(5, 25, 2 * ONE), 5 * ONE, 25 * 2 * ONE),  # its pages have half the tokens
+        (windowed(5, 25, 3 * ONE // 2), 5 * 3 * ONE // 2, 25 * 3 * ONE // 2),  # filled up
+    ],
+)
+def test_layers_are_put_into_groups_of_equal_pages(
+    memory: Memory, full: int, in_windows: int
+) -> None:
+    tokens = 4096 + 8 * 1024
+    wanted = [(tokens, full), (tokens, in_windows)]
+    assert parts(memory, 4096) == [part for part in wanted if part[1]]
+
+
+def test_a_window_takes_what_is_read_at_a_time_too() -> None:
+    own = 8 * 1024
+    counts = [count for count, _ in parts(windowed(1, 1), tokens=100_000)]
+    assert counts == [100_000 + own, 512 + 2 * 2048 + own]
+    counts = [count for count, _ in parts(windowed(1, 1), tokens=100_000, in_flight=100_000)]
+    assert counts == [100_000 + own] * 2
+
+
+def test_a_state_fills_a_page_of_many_tokens() -> None:
+    hybrid = memory(layers=8, token_bytes=8 * 4096, state_layers=24, state_bytes=24 * 2_000_000)
+    page = 4 * 128 * 4096  # the first that holds a state
+    assert parts(hybrid)[1] == (1 + 8, (2 * 3 + 1) * 8 * page)
+    alone = memory(state_layers=4, state_bytes=4 * 100)
+    assert parts(alone) == [(1 + 8, 2 * 4 * 100)]
+
+
+def test_no_more_answers_have_room_than_are_drawn() -> None:
+    plain = memory(layers=2, token_bytes=10)
+    assert parts(plain, answers=2) == [(8192 + 2 * 1024, 10)]
+    assert parts(plain, answers=64) == [(8192 + 8 * 1024, 10)]
+
+
+def test_the_context_is_the_longest() -> None:
+    needed = served.need(memory(layers=1, token_bytes=10), context_length=2048)
+    assert (needed.tokens, needed.kv_bytes) == (2048, (2048 + 8192) * 10)
+    assert needed.total_bytes == 7 + needed.kv_bytes + 2 * GIB
+
+
+def test_known_needs() -> None:
+    known = {"qwen3-8b": 2.25, "gemma-3-4b-it": 1.84, "gpt-oss-20b": 0.66, "qwen3.5-4b": 1.73}
+    for name, gib in known.items():
+        profile = profiles.profiles()[name]
+        kv_bytes = served.need(profile.memory, profile.shape.context_length).kv_bytes
+        assert kv_bytes / GIB == pytest.approx(gib, abs=0.005)
