@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -11,8 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from localhpo import runtime
+from localhpo.errors import LocalHPOError
 from localhpo.scheduler import placement
 from localhpo.scheduler.machine import Machine
 from localhpo.scheduler.placement import Assignment, Inventory
@@ -143,6 +147,37 @@ def test_an_id_that_came_again_is_another_process(
     assert [entry.study for entry in make_machine("b").entries] == ["b"]
 
 
+def test_a_clock_that_is_set_ends_no_study(
+    make_machine: MakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = make_machine("a")
+    assert claim(a, 0)
+    create_time = psutil.Process.create_time  # derived from the clock that was set
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: create_time(self) + 3_600)
+    assert [other.cpus for other in make_machine("b").others] == [1.0]
+
+
+def test_a_ledger_that_vanishes_is_made_again(make_machine: MakeMachine, tmp_path: Path) -> None:
+    a, b = make_machine("a", priority=2.0), make_machine("b")
+    assert claim(a, 0)
+    shutil.rmtree(tmp_path / "m")
+    assert claim(b, 0)
+    assert claim(a, 1, held=1) is False
+    (entry,) = [entry for entry in b.entries if entry.study == "a"]
+    assert (entry.priority, list(entry.claims)) == (2.0, ["0"])  # it is told again
+
+
+def test_a_ledger_that_cannot_be_used_is_an_error_with_a_hint(
+    make_machine: MakeMachine, tmp_path: Path
+) -> None:
+    a = make_machine("a")
+    shutil.rmtree(tmp_path / "m")
+    (tmp_path / "m").write_text("")
+    with pytest.raises(LocalHPOError, match="cannot be used") as caught:
+        claim(a, 0)
+    assert "XDG_RUNTIME_DIR" in caught.value.hint
+
+
 # Two real runs.
 
 TASK = """
@@ -229,8 +264,8 @@ def test_a_killed_run_frees_its_claims(start_study: Any, tmp_path: Path) -> None
             assert first.poll() is None
             time.sleep(0.05)
         with start_study("b", trials=1, cpus=all_cpus(), seconds=0.0) as second:
-            home = tmp_path / "run" / "localhpo" / "machine.json"
-            while not any(row["wish"] for row in json.loads(home.read_text())):
+            ledger = runtime.folder() / "machine.json"
+            while not any(row["wish"] for row in json.loads(ledger.read_text())):
                 assert second.poll() is None
                 time.sleep(0.05)
             assert ("b", "+") not in log_of(tmp_path)
