@@ -19,7 +19,7 @@ import psutil
 
 from localhpo.scheduler import machine, nvml, simulated
 from localhpo.scheduler.nvml import Reading
-from localhpo.scheduler.placement import Gpu, Inventory
+from localhpo.scheduler.placement import Gpu, Inventory, Part
 
 _MB = 2**20
 
@@ -43,7 +43,10 @@ def find_inventory(
         gpus = inventory.gpus if visible is None else _restrict(inventory.gpus, _ids(visible))
         return dataclasses.replace(inventory, gpus=tuple(gpus))
     return Inventory(
-        cpus=count_cpus(root), memory_mb=total_memory_mb(root), gpus=find_gpus(environ, root=root)
+        cpus=count_cpus(root),
+        memory_mb=total_memory_mb(root),
+        gpus=find_gpus(environ, root=root),
+        part=find_part(root),
     )
 
 
@@ -55,8 +58,20 @@ def count_cpus(root: Path = Path("/")) -> int:
 
 def total_memory_mb(root: Path = Path("/")) -> float:
     """Return the memory that this process and its children may use."""
-    limits = [_number(folder / name) for folder, name in _limit_files(root, "memory")]
-    return min([psutil.virtual_memory().total, *(x for x in limits if x is not None)]) / _MB
+    return min([psutil.virtual_memory().total, *_memory_limits(root).values()]) / _MB
+
+
+def find_part(root: Path = Path("/")) -> Part:
+    """Return which CPUs these are, and whose memory."""
+    groups = [folder for folder, _ in _limit_files(root, "memory")]
+    limits = _memory_limits(root)
+    # Of equal ones the outermost: it holds for more.
+    least = min(reversed(limits), key=lambda folder: limits[folder], default=None)
+    if least is not None and limits[least] >= psutil.virtual_memory().total:
+        least = None
+    # The first one is its own: of the tree where memory is limited, should there be two.
+    own = next((f for f in groups if least is None or least in (f, *f.parents)), None)
+    return Part(tuple(sorted(os.sched_getaffinity(0))), str(own or ""), str(least or ""))
 
 
 def find_gpus(
@@ -189,6 +204,12 @@ def _limit_files(root: Path, controller: str) -> Iterator[tuple[Path, str]]:
         own = PurePosixPath(path.lstrip("/"))
         for folder in (own, *own.parents):
             yield mount / folder, name
+
+
+def _memory_limits(root: Path) -> dict[Path, float]:
+    """Return the bytes that each cgroup above this process allows, where it says how many."""
+    found = {folder: _number(folder / name) for folder, name in _limit_files(root, "memory")}
+    return {folder: limit for folder, limit in found.items() if limit is not None}
 
 
 def _number(path: Path) -> float | None:

@@ -31,7 +31,7 @@ from typing import Any
 
 from localhpo import runtime
 from localhpo.scheduler import placement
-from localhpo.scheduler.placement import Assignment, Inventory, Need
+from localhpo.scheduler.placement import Assignment, Inventory, Need, Part
 from localhpo.task import Resources
 
 _FILE = "machine.json"
@@ -68,6 +68,8 @@ class Entry:
     """When it last asked."""
     server: int | None = None
     """The process of the model's server that it uses."""
+    part: Part = field(default_factory=Part)
+    """Of the machine, that it may use: others count what it holds where they share that."""
 
 
 class Machine:
@@ -99,7 +101,9 @@ class Machine:
         self._now = now
         self._server = server
         self._folder = folder or runtime.folder()
-        self._me = Entry(os.getpid(), runtime.start_of(os.getpid()), study, priority)
+        self._me = Entry(
+            os.getpid(), runtime.start_of(os.getpid()), study, priority, part=inventory.part
+        )
         with self._locked() as entries:
             least = min((self._use(entry) for entry in entries), default=0.0)
             self._put(entries, dataclasses.replace(self._me, used_s=least * priority))
@@ -165,14 +169,18 @@ class Machine:
 
     def _gives_way(self, entries: Sequence[Entry]) -> bool:
         """Return whether another study, which has used less, is to go first."""
-        me, now, held = self._mine(), self._now(), _held(entries)
+        me, now, held = self._mine(), self._now(), self._held(entries)
+        ids = {gpu.id for gpu in self._inventory.gpus}
         before = (self._use(me), me.waits_since if me.wish else now, me.pid)
         for entry in self._others(entries):
             if entry.wish is None or now - entry.seen > _FORGOTTEN_S:
                 continue
+            wish = self._seen(entry, entry.wish)
+            if not wish.cpus and not wish.memory_mb and ids.isdisjoint(wish.gpus):
+                continue  # nothing that this study could leave to it
             is_first = (self._use(entry), entry.waits_since, entry.pid) < before
             is_due = now - entry.waits_since > _PATIENCE_S
-            if is_first and (is_due or self._fits(entry.wish, held)):
+            if is_first and (is_due or self._fits(wish, held)):
                 return True
         return False
 
@@ -236,7 +244,22 @@ class Machine:
         return [one for one in entries if (one.pid, one.study) != (me.pid, me.study)]
 
     def _beside(self, entries: Sequence[Entry]) -> list[Assignment]:
-        return _held(self._others(entries), self._server())
+        return self._held(self._others(entries), self._server())
+
+    def _held(self, entries: Sequence[Entry], counted: int | None = None) -> list[Assignment]:
+        """Return what studies hold: a server that several use once, one that is counted never."""
+        held: list[Assignment] = []
+        seen = {counted}
+        for entry in entries:
+            for key, claim in entry.claims.items():
+                server = entry.server if key == SERVER else None
+                if server is None or server not in seen:
+                    held.append(self._seen(entry, claim))
+                    seen.add(server)
+        return held
+
+    def _seen(self, entry: Entry, assignment: Assignment) -> Assignment:
+        return self._inventory.part.seen(assignment, entry.part)
 
     def _put(self, entries: list[Entry], me: Entry) -> None:
         entries[:] = [*self._others(entries), me]
@@ -247,19 +270,6 @@ def processes(folder: Path | None = None) -> frozenset[int]:
     """Return the processes of the running studies and of their servers, whose claims are noted."""
     entries = _read((folder or runtime.folder()) / _FILE)
     return frozenset(pid for entry in entries for pid in (entry.pid, entry.server) if pid)
-
-
-def _held(entries: Sequence[Entry], counted: int | None = None) -> list[Assignment]:
-    """Return what studies hold: a server that several use once, one that is counted not at all."""
-    held: list[Assignment] = []
-    seen = {counted}
-    for entry in entries:
-        for key, claim in entry.claims.items():
-            server = entry.server if key == SERVER else None
-            if server is None or server not in seen:
-                held.append(claim)
-                seen.add(server)
-    return held
 
 
 def _read(path: Path) -> list[Entry]:
@@ -275,7 +285,9 @@ def _read(path: Path) -> list[Entry]:
 def _entry(row: Mapping[str, Any]) -> Entry:
     claims = {key: _assignment(claim) for key, claim in row["claims"].items()}
     wish = None if row["wish"] is None else _assignment(row["wish"])
-    return Entry(**{**row, "claims": claims, "wish": wish})
+    part = row.get("part", {})
+    part = Part(**{**part, "processors": tuple(part.get("processors", ()))})
+    return Entry(**{**row, "claims": claims, "wish": wish, "part": part})
 
 
 def _assignment(row: Mapping[str, Any]) -> Assignment:

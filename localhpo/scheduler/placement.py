@@ -11,6 +11,7 @@ study's own trials (`others`), and a device takes no more than it has.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections import deque
@@ -43,6 +44,31 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """The part of a machine that a process may use: two jobs of one user may have one each."""
+
+    processors: tuple[int, ...] = ()
+    """Numbers of the CPUs; none where they are not known."""
+    cgroup: str = ""
+    """The group whose memory it takes; empty where it is not known."""
+    limited: str = ""
+    """The group, that one or one above it, whose limit is its own; empty where there is none."""
+
+    def seen(self, assignment: Assignment, other: Part) -> Assignment:
+        """Return what an assignment in another part takes of this one."""
+        apart = bool(self.processors and other.processors)
+        apart = apart and set(self.processors).isdisjoint(other.processors)
+        above = self.limited.rstrip("/") + "/"
+        beside = bool(self.limited and other.cgroup)
+        beside = beside and not f"{other.cgroup.rstrip('/')}/".startswith(above)
+        return dataclasses.replace(
+            assignment,
+            cpus=0.0 if apart else assignment.cpus,
+            memory_mb=0.0 if beside else assignment.memory_mb,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """What trials may use of this machine."""
 
@@ -50,6 +76,8 @@ class Inventory:
     memory_mb: float | None = None
     """None where it is not known, and so does not bound anything."""
     gpus: tuple[Gpu, ...] = ()
+    part: Part = Part()
+    """Of the machine, that these CPUs and this memory are."""
 
 
 @dataclass(frozen=True, slots=True)

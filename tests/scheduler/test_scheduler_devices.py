@@ -11,7 +11,13 @@ import pytest
 from nvml_stand_in import Device, stand_in
 
 from localhpo.errors import InputError
-from localhpo.scheduler.devices import count_cpus, find_gpus, find_inventory, total_memory_mb
+from localhpo.scheduler.devices import (
+    count_cpus,
+    find_gpus,
+    find_inventory,
+    find_part,
+    total_memory_mb,
+)
 from localhpo.scheduler.placement import Gpu, Inventory
 from localhpo.scheduler.simulated import load_inventory, parse_inventory
 
@@ -87,6 +93,41 @@ def test_a_memory_limit_counts(tmp_path: Path) -> None:
         },
     )
     assert total_memory_mb(tmp_path) == 512
+
+
+@pytest.mark.parametrize(
+    ("files", "cgroup", "limited"),
+    [
+        ({}, "", ""),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/memory.max": "max\n"}, "/a/b", ""),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/memory.max": "1000\n"}, "/a/b", "/a"),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/memory.max": "1000\n",
+                "sys/fs/cgroup/a/b/memory.max": "1000\n",  # what the job has, each step has
+            },
+            "/a/b",
+            "/a",
+        ),
+        (
+            {
+                "proc/self/cgroup": "1:name=systemd:/s\n2:memory:/job\n0::/s\n",
+                "sys/fs/cgroup/memory/job/memory.limit_in_bytes": "1000\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+            "/memory/job",
+            "/memory/job",
+        ),
+    ],
+)
+def test_whose_memory_it_is_is_known(
+    tmp_path: Path, files: dict[str, str], cgroup: str, limited: str
+) -> None:
+    part = find_part(write(tmp_path, files))
+    mount = f"{tmp_path}/sys/fs/cgroup"
+    assert part.processors == tuple(sorted(os.sched_getaffinity(0)))
+    assert (part.cgroup, part.limited) == (cgroup and mount + cgroup, limited and mount + limited)
 
 
 def driver(root: Path, count: int) -> Path:
