@@ -113,7 +113,7 @@ class Loop:
         estimate: Estimate | None = None,
         machine: Machine | None = None,
     ) -> None:
-        inventory = admit(task, inventory)
+        self._inventory = inventory = admit(task, inventory)
         self._task = task
         self._clock = clock or RealClock()
         self._spent_before = spent or Spent()
@@ -202,6 +202,8 @@ class Loop:
     def _begin(self) -> None:
         done, total = self._ledger.counted, self._task.budget.trials
         self._say("begun", f"{done} trials are done" + (f" of {total}" if total else ""))
+        for warning in self._inventory.warnings:
+            self._say("warning", warning)
         for trial in self._ledger.take_up():
             self._say("interrupted", "cut off with an earlier run; it runs again", trial)
         self._share()

@@ -36,8 +36,8 @@ Owner = Path | Literal["model"] | None
 class Devices(Protocol):
     """Tells what devices hold and do; `nvml.Nvml` is one."""
 
-    def read(self) -> Sequence[Reading]:
-        """Return every device, now."""
+    def read(self) -> Sequence[Reading] | None:
+        """Return every device, now; None where they are gone."""
         ...
 
     def close(self) -> None:
@@ -101,7 +101,8 @@ class Meter:
         """Follow the trial of that folder, which was given these devices (ids)."""
         self._look()
         track = _Track(tuple(devices))
-        track.before_mb = {id: self._last[id].used_mb for id in devices if id in self._last}
+        known = {id: self._last[id].used_mb for id in devices if id in self._last}
+        track.before_mb = {id: mb for id, mb in known.items() if mb is not None}
         for other in self._tracks.values():
             if set(other.devices) & set(devices) or not (other.devices or devices):
                 other.had_company = track.had_company = True
@@ -135,9 +136,9 @@ class Meter:
         passed_s, self._looked_at = now - self._looked_at, now
         if self._devices is None:
             return
-        for reading in self._devices.read():
+        for reading in self._devices.read() or ():
             self._attribute(reading, passed_s)
-            self._last[reading.id] = self._last[reading.uuid] = reading
+            self._last |= dict.fromkeys(reading.names, reading)
 
     def _attribute(self, reading: Reading, passed_s: float) -> None:
         held: dict[Owner, float] = {}
@@ -150,7 +151,7 @@ class Meter:
         here = {
             folder: track
             for folder, track in self._tracks.items()
-            if reading.id in track.devices or reading.uuid in track.devices
+            if not set(reading.names).isdisjoint(track.devices)
         }
         for folder, track in here.items():
             alone = len(here) == 1
@@ -168,10 +169,10 @@ class Meter:
     @staticmethod
     def _note_growth(track: _Track, reading: Reading, alone: bool) -> None:
         """Follow a device on which no process is known to be a trial's."""
-        before = track.before_mb.get(reading.id, track.before_mb.get(reading.uuid))
-        track.shared_unseen |= not alone or before is None
-        if before is not None:
-            track.grown_mb = max(track.grown_mb or 0.0, reading.used_mb - before)
+        before_mb = [mb for id, mb in track.before_mb.items() if id in reading.names]
+        track.shared_unseen |= not alone or not before_mb
+        if before_mb and reading.used_mb is not None:
+            track.grown_mb = max(track.grown_mb or 0.0, reading.used_mb - before_mb[0])
 
     @staticmethod
     def _add(track: _Track, reading: Reading, passed_s: float) -> None:

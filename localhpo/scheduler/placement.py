@@ -29,13 +29,15 @@ class Gpu:
     """One device."""
 
     id: str
-    """What `CUDA_VISIBLE_DEVICES` calls it: an index, or a UUID."""
+    """What `CUDA_VISIBLE_DEVICES` calls it: its UUID, or an index where nobody tells one."""
     name: str = ""
     """The model; empty where it is not known."""
     memory_mb: float | None = None
     """In all; None where it is not known."""
     foreign_mb: float = 0.0
     """Held by processes that are not ours."""
+    label: str = ""
+    """What people call it; empty where that is the id."""
 
     @property
     def usable_mb(self) -> float | None:
@@ -78,6 +80,8 @@ class Inventory:
     gpus: tuple[Gpu, ...] = ()
     part: Part = Part()
     """Of the machine, that these CPUs and this memory are."""
+    warnings: tuple[str, ...] = ()
+    """On what is there and cannot be used: sentences for the user."""
 
 
 @dataclass(frozen=True, slots=True)

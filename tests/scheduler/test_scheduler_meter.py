@@ -37,7 +37,7 @@ class Card:
     def read(self) -> Sequence[Reading]:
         used_mb = max(self.used_mb, sum(mb or 0.0 for mb in self.processes.values()))
         told = (self.utilisation, self.power_w, self.energy_j)
-        return [Reading("0", "GPU-a", 0, "A", 80_000, used_mb, dict(self.processes), *told)]
+        return [Reading("GPU-a", 0, "A", 80_000, used_mb, dict(self.processes), *told)]
 
     def close(self) -> None:
         pass
