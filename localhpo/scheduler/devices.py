@@ -12,12 +12,13 @@ import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import psutil
 
 from localhpo.scheduler import machine, nvml, simulated
+from localhpo.scheduler.meter import BESIDE_MB
 from localhpo.scheduler.nvml import Reading
 from localhpo.scheduler.placement import Gpu, Inventory, Part
 
@@ -43,12 +44,14 @@ def find_inventory(
         gpus = inventory.gpus if visible is None else _restrict(inventory.gpus, _ids(visible))
         return dataclasses.replace(inventory, gpus=tuple(gpus))
     warnings: list[str] = []
+    gpus = find_gpus(environ, root=root, tell=warnings.append)
     return Inventory(
         cpus=count_cpus(root),
         memory_mb=total_memory_mb(root),
-        gpus=find_gpus(environ, root=root, tell=warnings.append),
+        gpus=gpus,
         part=find_part(root),
         warnings=tuple(warnings),
+        look=look_again if gpus else None,
     )
 
 
@@ -133,6 +136,27 @@ def _gpu(reading: Reading, ours: frozenset[int]) -> Gpu:
     own_mb = sum(mb or 0.0 for pid, mb in reading.processes.items() if pid in ours)
     foreign_mb = max(0.0, (reading.used_mb or 0.0) - own_mb)
     return Gpu(reading.id, reading.name, reading.total_mb, foreign_mb, reading.label)
+
+
+def look_again(gpus: Sequence[Gpu], busy: Collection[str]) -> tuple[Gpu, ...]:
+    """Return the same devices, with what others hold of them now.
+
+    One stays as it was where next to nothing has changed, and where it is busy with something of
+    ours that its driver does not name: then what is held may be that.
+    """
+    readings = {reading.id: reading for reading in nvml.read_once() or ()}
+    ours = _our_processes() if readings else frozenset()
+    return tuple(_again(gpu, readings.get(gpu.id), ours, gpu.id in busy) for gpu in gpus)
+
+
+def _again(gpu: Gpu, reading: Reading | None, ours: frozenset[int], is_busy: bool) -> Gpu:
+    if reading is None:
+        return gpu
+    held = [mb for pid, mb in reading.processes.items() if pid in ours]
+    if is_busy and (not held or None in held):
+        return gpu
+    now = _gpu(reading, ours)
+    return gpu if abs(now.foreign_mb - gpu.foreign_mb) < BESIDE_MB else now
 
 
 def _our_processes() -> frozenset[int]:

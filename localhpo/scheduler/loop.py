@@ -332,6 +332,8 @@ class Loop:
 
     def _start_waiting(self) -> None:
         running = len(self._runs)
+        if self._ledger.waiting and self._runs.look():
+            self._supply.reckon()
         for trial in self._ledger.waiting:
             if not self._may_start():
                 return
@@ -339,6 +341,8 @@ class Loop:
             reason = self._runs.never(need)
             place = self._runs.place(need)
             if place is None and reason is None:
+                if (why := self._runs.waits_for_others(need)) is not None:
+                    self._say("note", why)
                 self._runs.await_turn(need)
                 if len(self._runs) == running:  # else what has started may call for a question
                     self._supply.make_room(need, self._left.trials)

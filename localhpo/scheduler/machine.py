@@ -266,10 +266,16 @@ class Machine:
         self._me = me
 
 
-def processes(folder: Path | None = None) -> frozenset[int]:
+def processes() -> frozenset[int]:
     """Return the processes of the running studies and of their servers, whose claims are noted."""
-    entries = _read((folder or runtime.folder()) / _FILE)
+    entries = _read(runtime.folder() / _FILE)
     return frozenset(pid for entry in entries for pid in (entry.pid, entry.server) if pid)
+
+
+def servers_of(pid: int) -> frozenset[int]:
+    """Return the servers of models that the studies of a process use, whoever started them."""
+    entries = _read(runtime.folder() / _FILE)
+    return frozenset(one.server for one in entries if one.pid == pid and one.server)
 
 
 def _read(path: Path) -> list[Entry]:

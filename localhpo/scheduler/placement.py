@@ -15,7 +15,7 @@ import dataclasses
 import itertools
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from localhpo.errors import TaskError
@@ -70,9 +70,18 @@ class Part:
         )
 
 
-@dataclass(frozen=True, slots=True)
+Look = Callable[[Sequence[Gpu], Collection[str]], tuple[Gpu, ...]]
+"""From devices, and the ids of those that hold something of ours, to the same devices as they are
+now: with what others hold of them."""
+
+
+@dataclass(slots=True)
 class Inventory:
-    """What trials may use of this machine."""
+    """What trials may use of this machine.
+
+    One study has one, which all its parts look at: `gpus` is replaced when what others hold of them
+    has changed (by `Runs.look`), and nothing else changes.
+    """
 
     cpus: int
     memory_mb: float | None = None
@@ -82,6 +91,14 @@ class Inventory:
     """Of the machine, that these CPUs and this memory are."""
     warnings: tuple[str, ...] = ()
     """On what is there and cannot be used: sentences for the user."""
+    look: Look | None = field(default=None, compare=False, repr=False)
+    """Looks at the devices again; None where what others hold never changes, or is not known."""
+
+    @property
+    def whole(self) -> Inventory:
+        """What there would be, were it not for others."""
+        gpus = tuple(dataclasses.replace(gpu, foreign_mb=0.0) for gpu in self.gpus)
+        return dataclasses.replace(self, gpus=gpus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +145,8 @@ def need(
 
     The estimate is of the memory of each device, or of the host where trials hold no device.
     Without one, a trial needs the share of a device's memory that it holds of the device; of a
-    device that the server never leaves for good, the share of the rest.
+    device that the server never leaves for good, the share of the rest. Of one where nothing is
+    left it needs something, and so waits.
 
     Args:
         resources: What the task declares.
@@ -142,7 +160,7 @@ def need(
     share = 1.0 if whole else min(resources.gpus, 1.0)
     free_mb = _free_mb(inventory, [] if server is None else [server])
     known = resources.gpu_memory_mb if estimate_mb is None else estimate_mb
-    by_gpu = {id: share * free_mb[id] if known is None else known for id in free_mb}
+    by_gpu = {id: max(1.0, share * mb) if known is None else known for id, mb in free_mb.items()}
     return Need(resources.memory_mb or 0.0, by_gpu)
 
 
