@@ -90,8 +90,7 @@ def find_gpus(
     Known from nvidia-ml-py where it is installed, else from the driver's files; where neither
     knows any (WSL, other vendors) the list in `CUDA_VISIBLE_DEVICES` is believed. A list that is
     set always restricts. An index in it is that of `nvidia-smi`, whatever CUDA itself would count
-    first, for trials are told UUIDs; without nvidia-ml-py it is handed on, and means what CUDA
-    makes of it. A GPU that is cut into MIG slices is its slices.
+    first. A GPU that is cut into MIG slices is its slices.
 
     Args:
         environ: The environment that trials will have; that of this process by default.

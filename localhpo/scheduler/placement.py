@@ -6,7 +6,8 @@ shares a device, and trials are spread over the devices with the most room. A ta
 sees the devices that it would see without LocalHPO.
 
 Memory has one ledger: the model's server and the trials of other studies are claims beside the
-study's own trials (`others`), and a device takes no more than it has.
+study's own trials (`others`), and a device takes no more than it has. What other programs hold is
+no claim: it bounds what is placed now (`Gpu.foreign_mb`), not what can ever be.
 """
 
 from __future__ import annotations
@@ -305,7 +306,8 @@ def check(resources: Resources, inventory: Inventory) -> None:
 def environment(assignment: Assignment, user: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that keep a trial within its assignment.
 
-    `CUDA_VISIBLE_DEVICES` names the devices granted; it is left alone where there are none.
+    `CUDA_VISIBLE_DEVICES` names the devices granted; it is left alone where there are none. Where
+    it names them by index, `CUDA_DEVICE_ORDER` has that mean what it means to `nvidia-smi`.
     `OMP_NUM_THREADS` is `cpus` rounded down, as Ray and torchrun do, because threads beyond
     the cores that are free slow all trials down manyfold; a value in `user`, the environment
     that the user or the task set, is respected.
@@ -315,6 +317,8 @@ def environment(assignment: Assignment, user: Mapping[str, str]) -> dict[str, st
         env["OMP_NUM_THREADS"] = str(max(1, math.floor(assignment.cpus)))
     if assignment.gpus:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(assignment.gpus)
+        if "CUDA_DEVICE_ORDER" not in user and any(id.isdigit() for id in assignment.gpus):
+            env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     return env
 
 
