@@ -19,7 +19,8 @@ class Device:
 
     name: str = "NVIDIA A"
     uuid: str = "GPU-0"
-    total_mb: float = 80 * 1024
+    total_mb: float | None = 80 * 1024
+    """None where its memory is the host's."""
     used_mb: float = 0.0
     processes: dict[int, float | None] = field(default_factory=dict)
     utilisation: int | None = 0
@@ -28,10 +29,22 @@ class Device:
     energy_j: float | None = 0.0
     slices: list[Device] | None = None
     """None where it is not cut."""
+    fault: Exception | None = None
+    """Raised by questions about it: for want of permission, by the first."""
+    reserved_mb: float | None = None
+    """By the driver; None where it is an old one, that does not tell."""
 
 
 class NVMLError(Exception):
     """What the library raises for everything that it does not know."""
+
+
+class NVMLError_NotSupported(NVMLError):
+    """What it raises for what this device cannot tell."""
+
+
+class NVMLError_NoPermission(NVMLError):
+    """What it raises for a device that this process may not use."""
 
 
 class Library:
@@ -42,9 +55,13 @@ class Library:
         self._devices = devices
         self._driver_missing = driver_missing
 
+    def fail(self) -> None:
+        """Answer nothing."""
+        raise NVMLError("driver not loaded")
+
     def nvmlInit(self) -> None:
         if self._driver_missing:
-            raise NVMLError("driver not loaded")
+            self.fail()
         self.open += 1
 
     def nvmlShutdown(self) -> None:
@@ -56,6 +73,8 @@ class Library:
         return len(self._devices)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Device:
+        if isinstance(self._devices[index].fault, NVMLError_NoPermission):
+            raise self._devices[index].fault
         return self._devices[index]
 
     def nvmlDeviceGetName(self, device: Device) -> str:
@@ -64,8 +83,14 @@ class Library:
     def nvmlDeviceGetUUID(self, device: Device) -> str:
         return device.uuid
 
-    def nvmlDeviceGetMemoryInfo(self, device: Device) -> Any:
-        return SimpleNamespace(total=int(device.total_mb * MB), used=int(device.used_mb * MB))
+    def nvmlDeviceGetMemoryInfo(self, device: Device, version: int | None = None) -> Any:
+        if device.fault is not None:
+            raise device.fault
+        total, used = int(told(device.total_mb) * MB), int(device.used_mb * MB)
+        if version is None:
+            return SimpleNamespace(total=total, used=used + int((device.reserved_mb or 0.0) * MB))
+        reserved = int(told(device.reserved_mb) * MB)
+        return SimpleNamespace(total=total, used=used, reserved=reserved)
 
     def nvmlDeviceGetUtilizationRates(self, device: Device) -> Any:
         return SimpleNamespace(gpu=told(device.utilisation))
@@ -102,7 +127,7 @@ class Library:
 
 def told(value: float | None) -> float:
     if value is None:
-        raise NVMLError("not supported")
+        raise NVMLError_NotSupported("not supported")
     return value
 
 
@@ -112,5 +137,7 @@ def stand_in(devices: list[Device], *, driver_missing: bool = False) -> ModuleTy
     library = Library(devices, driver_missing)
     names = [name for name in dir(library) if name.startswith("nvml")]
     module.__dict__.update({name: getattr(library, name) for name in names})
-    module.__dict__.update(NVMLError=NVMLError, library=library)
+    errors = (NVMLError, NVMLError_NotSupported, NVMLError_NoPermission)
+    module.__dict__.update({error.__name__: error for error in errors})
+    module.__dict__.update(nvmlMemory_v2=0x02000028, library=library)
     return module

@@ -17,13 +17,25 @@ PACKAGE = Path(__file__).resolve().parent.parent / "localhpo"
 SCRIPTS = PACKAGE.parent / "scripts"
 TESTS = PACKAGE.parent / "tests"
 
-BASE = {"reporter", "resources", "space", "trial", "grammar", "task", "store", "llm", "experience"}
+BASE = {
+    "reporter",
+    "resources",
+    "runtime",
+    "space",
+    "trial",
+    "grammar",
+    "task",
+    "store",
+    "llm",
+    "experience",
+}
 ABOVE = BASE | {"data", "creator", "executor", "scheduler", "analysis"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "reporter": set(),
     "resources": set(),
+    "runtime": set(),
     "space": set(),
     "trial": set(),
     "grammar": {"space", "trial"},
@@ -31,12 +43,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"tables"},
     "task": {"space", "trial", "tables", "data"},
     "store": {"trial", "space", "task"},
-    "llm": {"resources"},
+    "llm": {"resources", "runtime"},
     "experience": {"trial", "space", "task"},
     "importing": {"trial", "space"},
     "creator": {"trial", "space", "task", "grammar", "llm", "resources", "experience"},
     "executor": {"trial", "task", "reporter"},
-    "scheduler": {"trial", "space", "task", "store", "creator.protocol", "executor.protocol"},
+    "scheduler": {
+        "runtime",
+        "trial",
+        "space",
+        "task",
+        "store",
+        "creator.protocol",
+        "executor.protocol",
+    },
     "analysis": {"trial", "space", "task", "resources", "store.records"},
     "study": ABOVE,
     "finetune": {"trial", "space", "task", "grammar", "llm", "experience", "creator"},
@@ -108,7 +128,6 @@ HOME_OF: dict[str, set[str]] = {
         "finetune.memory",
         "scheduler.devices",
         "scheduler.footprint",
-        "scheduler.machine",
         "scheduler.meter",
         "executor",
     },

@@ -21,11 +21,13 @@ class Accounts:
     gpu_utilisation: float | None = None
     """Mean over those seconds, 0 to 1."""
     energy_j: float | None = None
-    """Of the trials' devices."""
+    """Of the trials' devices, without the model's part of them."""
     model_gpu_s: float | None = None
     """Seconds in which the model held memory of a device, times the devices."""
     model_gpu_memory_mb: float | None = None
     """At its peak."""
+    model_energy_j: float | None = None
+    """Its part of the energy of its devices."""
     waited_s: Mapping[str, float] = field(default_factory=dict)
     """Cause -> seconds in which a slot or a trial waited: device, memory, model, user."""
     waited_by_trial: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
@@ -52,6 +54,7 @@ def accounts(trials: Sequence[Trial], events: Iterable[Event]) -> Accounts:
         energy_j=_total([t.usage.energy_j for t in trials]),
         model_gpu_s=_total([event.data.get("model_gpu_s") for event in books]),
         model_gpu_memory_mb=max((p for p in peaks if p is not None), default=None),
+        model_energy_j=_total([event.data.get("model_energy_j") for event in books]),
         waited_s=waited,
         waited_by_trial=_by_trial(books),
     )

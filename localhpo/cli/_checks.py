@@ -113,6 +113,8 @@ def _devices() -> Iterator[Check]:
         yield Check("inventory", "note", f"simulated, from {path}", hint)
     memory = wording.memory(inventory.memory_mb)
     yield Check("machine", "ok", f"{wording.count(inventory.cpus, 'CPU')}, {memory} of memory")
+    for warning in inventory.warnings:
+        yield Check("gpus", "note", warning, "`nvidia-smi` may say more")
     if not inventory.gpus:
         yield Check("gpus", "ok", "none: trials and the model share the CPUs")
     for gpu in inventory.gpus:
@@ -122,7 +124,7 @@ def _devices() -> Iterator[Check]:
         if gpu.foreign_mb and gpu.usable_mb is not None:
             held = f"{wording.memory(gpu.foreign_mb)} held by others"
             details.append(f"{held}, {wording.memory(gpu.usable_mb)} to share")
-        yield Check(f"gpu {gpu.id}", "ok", ", ".join(details))
+        yield Check(f"gpu {gpu.label or gpu.id}", "ok", ", ".join(details))
     yield from _at_work()
 
 
@@ -136,7 +138,7 @@ def _at_work() -> Iterator[Check]:
             told.insert(0, f"{wording.percent(reading.utilisation)} busy")
         if reading.power_w is not None:
             told.append(f"{reading.power_w:.0f} W")
-        yield Check(f"gpu {reading.id} now", "ok", ", ".join(told))
+        yield Check(f"gpu {reading.label} now", "ok", ", ".join(told))
 
 
 def _store() -> Iterator[Check]:

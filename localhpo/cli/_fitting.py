@@ -57,11 +57,11 @@ def find_room(inventory: Inventory) -> Room | None:
     """Return the largest GPU, or the RAM where there is none; None where nothing is known."""
     if not inventory.gpus and inventory.memory_mb is not None:
         return Room("the RAM", int(inventory.memory_mb * _MB), single_precision=True)
-    known = {gpu.id: gpu.memory_mb for gpu in inventory.gpus if gpu.memory_mb is not None}
-    if not known:
+    largest = max(inventory.gpus, key=lambda gpu: gpu.memory_mb or 0.0, default=None)
+    if largest is None or largest.memory_mb is None:
         return None
-    largest = max(known, key=lambda id: known[id])
-    return Room(f"gpu {largest}", int(known[largest] * _MB), single_precision=False)
+    name = f"gpu {largest.label or largest.id}"
+    return Room(name, int(largest.memory_mb * _MB), single_precision=False)
 
 
 def told_fit(memory: Memory, parameters: int, context_length: int, room: Room) -> tuple[bool, str]:

@@ -188,6 +188,8 @@ def _devices(accounts: Accounts) -> str:
     if accounts.model_gpu_s is not None:
         model = f"model {wording.duration(accounts.model_gpu_s)} of GPU"
         parts.append(f"{model}, {wording.memory(accounts.model_gpu_memory_mb)}")
+        if accounts.model_energy_j is not None:
+            parts.append(wording.energy(accounts.model_energy_j))
     return "; ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""Imports the libraries of language models with every hub and all telemetry switched off.
+"""What libraries of language models are told by the environment: every hub and telemetry is off.
 
 They read these variables once, when they are imported. So the variables are put back
 afterwards: the libraries stay offline in this process, while a trial started later, or a script
@@ -21,6 +21,15 @@ SWITCHES: Mapping[str, str] = {
 WAITING: Mapping[str, str] = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Threads of the model sleep between passes. While they spin, as they do by default, a busy
 neighbour makes them 13 times slower; and there is always one, a trial."""
+
+
+def cuda_order() -> Mapping[str, str]:
+    """Return the variable that has an index mean the device it means to `nvidia-smi`.
+
+    It is what the user, and the placement of trials, take it for; CUDA would count the fastest
+    first. It reads the variable once, where it is first used. An order that the user chose stays.
+    """
+    return {"CUDA_DEVICE_ORDER": os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")}
 
 
 @contextmanager

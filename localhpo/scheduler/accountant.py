@@ -7,6 +7,7 @@ study waited for its user is between its runs: `analysis.accounting` sees it in 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
@@ -55,7 +56,7 @@ class Accountant:
         self._waiting: Wait | None = None
         self._since = clock.monotonic()
         self._waited_s: dict[Wait, float] = {}
-        self._model_gpu_s = 0.0
+        self._before = DeviceUse()
 
     def on_event(self, event: Event) -> None:
         """Record what was waited for before a trial that starts, and at the end."""
@@ -78,16 +79,18 @@ class Accountant:
 
     def _write(self, trial: int | None) -> None:
         waited_s = {cause: round(s, 3) for cause, s in self._waited_s.items() if s >= _LEAST_S}
-        model = self._model()
-        gpu_s = model.gpu_s - self._model_gpu_s
+        model, before = dataclasses.replace(self._model()), self._before
+        gpu_s = model.gpu_s - before.gpu_s
         if not waited_s and not gpu_s:
             return
         data: dict[str, Any] = {"waited_s": waited_s}
         if gpu_s:
             data |= {"model_gpu_s": round(gpu_s, 3), "model_gpu_memory_mb": model.peak_mb}
+        if model.energy_j is not None:
+            data["model_energy_j"] = round(model.energy_j - (before.energy_j or 0.0), 3)
         waits = ", ".join(f"{s:.1f} s for {_words(cause)}" for cause, s in waited_s.items())
         self._record(ACCOUNTS, f"waited {waits}" if waits else "nothing waited", trial, data)
-        self._waited_s, self._model_gpu_s = {}, model.gpu_s
+        self._waited_s, self._before = {}, model
 
 
 def _words(cause: str) -> str:

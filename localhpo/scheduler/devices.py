@@ -12,14 +12,15 @@ import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import psutil
 
 from localhpo.scheduler import machine, nvml, simulated
+from localhpo.scheduler.meter import BESIDE_MB
 from localhpo.scheduler.nvml import Reading
-from localhpo.scheduler.placement import Gpu, Inventory
+from localhpo.scheduler.placement import Gpu, Inventory, Part
 
 _MB = 2**20
 
@@ -42,8 +43,15 @@ def find_inventory(
         visible = environ.get("CUDA_VISIBLE_DEVICES")
         gpus = inventory.gpus if visible is None else _restrict(inventory.gpus, _ids(visible))
         return dataclasses.replace(inventory, gpus=tuple(gpus))
+    warnings: list[str] = []
+    gpus = find_gpus(environ, root=root, tell=warnings.append)
     return Inventory(
-        cpus=count_cpus(root), memory_mb=total_memory_mb(root), gpus=find_gpus(environ, root=root)
+        cpus=count_cpus(root),
+        memory_mb=total_memory_mb(root),
+        gpus=gpus,
+        part=find_part(root),
+        warnings=tuple(warnings),
+        look=look_again if gpus else None,
     )
 
 
@@ -55,55 +63,99 @@ def count_cpus(root: Path = Path("/")) -> int:
 
 def total_memory_mb(root: Path = Path("/")) -> float:
     """Return the memory that this process and its children may use."""
-    limits = [_number(folder / name) for folder, name in _limit_files(root, "memory")]
-    return min([psutil.virtual_memory().total, *(x for x in limits if x is not None)]) / _MB
+    return min([psutil.virtual_memory().total, *_memory_limits(root).values()]) / _MB
+
+
+def find_part(root: Path = Path("/")) -> Part:
+    """Return which CPUs these are, and whose memory."""
+    groups = [folder for folder, _ in _limit_files(root, "memory")]
+    limits = _memory_limits(root)
+    # Of equal ones the outermost: it holds for more.
+    least = min(reversed(limits), key=lambda folder: limits[folder], default=None)
+    if least is not None and limits[least] >= psutil.virtual_memory().total:
+        least = None
+    # The first one is its own: of the tree where memory is limited, should there be two.
+    own = next((f for f in groups if least is None or least in (f, *f.parents)), None)
+    return Part(tuple(sorted(os.sched_getaffinity(0))), str(own or ""), str(least or ""))
 
 
 def find_gpus(
-    environ: Mapping[str, str] | None = None, *, root: Path = Path("/")
+    environ: Mapping[str, str] | None = None,
+    *,
+    root: Path = Path("/"),
+    tell: Callable[[str], object] = lambda _: None,
 ) -> tuple[Gpu, ...]:
     """Return the NVIDIA GPUs that a trial may see.
 
     Known from nvidia-ml-py where it is installed, else from the driver's files; where neither
     knows any (WSL, other vendors) the list in `CUDA_VISIBLE_DEVICES` is believed. A list that is
-    set always restricts. Names and memory follow the order of the bus, which is CUDA's own order
-    only where all devices are alike. A GPU that is cut into MIG slices is its slices.
+    set always restricts. An index in it is that of `nvidia-smi`, whatever CUDA itself would count
+    first. A GPU that is cut into MIG slices is its slices.
+
+    Args:
+        environ: The environment that trials will have; that of this process by default.
+        root: Where `proc` is found.
+        tell: Is told, in a sentence, of each device that does not answer.
     """
     environ = os.environ if environ is None else environ
     visible = environ.get("CUDA_VISIBLE_DEVICES")
-    readings = nvml.read_once()
+    readings = nvml.read_once(tell)
     if readings is not None:
-        return tuple(gpu for gpu, _ in _chosen(readings, visible))
+        ours = _our_processes()
+        return tuple(_gpu(reading, ours) for reading in _chosen(readings, visible))
     gpus = _gpus_by_driver(root) or [Gpu(id) for id in _ids(visible or "")]
     return tuple(gpus if visible is None else _restrict(gpus, _ids(visible)))
 
 
-def _chosen(readings: Sequence[Reading], visible: str | None) -> list[tuple[Gpu, Reading]]:
+def _chosen(readings: Sequence[Reading], visible: str | None) -> list[Reading]:
     """Return the devices that a list of ids names, as CUDA understands it; all without a list.
 
-    An index that does not exist ends the list, and so does a UUID that begins no device's or
-    more than one. The index of a GPU that is cut names its first slice: CUDA sees no other.
+    An index that does not exist ends the list (that of a device which does not answer does not),
+    and so does a UUID that begins no device's or more than one, and a device that was named. The
+    index of a GPU that is cut names its first slice: CUDA sees no other.
     """
-    ours = _our_processes()
     if visible is None:
-        return [(_gpu(reading.id, reading, ours), reading) for reading in readings]
-    chosen: list[tuple[Gpu, Reading]] = []
+        return list(readings)
+    most = max((reading.index for reading in readings), default=-1)
+    chosen: list[Reading] = []
     for id in _ids(visible):
         if id.isdigit():
-            named = [r for r in readings if str(r.index) == id][:1]
+            named = [r for r in readings if r.index == int(id)][:1]
         else:
-            named = [r for r in readings if r.uuid.startswith(id)]
-        if len(named) != 1:
+            named = [r for r in readings if r.id.startswith(id)]
+        if not named and id.isdigit() and int(id) < most:
+            continue
+        if len(named) != 1 or named[0] in chosen:
             break
-        name = named[0].uuid if id.isdigit() and named[0].id != id else id
-        chosen.append((_gpu(name, named[0], ours), named[0]))
+        chosen += named
     return chosen
 
 
-def _gpu(id: str, reading: Reading, ours: frozenset[int]) -> Gpu:
+def _gpu(reading: Reading, ours: frozenset[int]) -> Gpu:
     own_mb = sum(mb or 0.0 for pid, mb in reading.processes.items() if pid in ours)
-    foreign_mb = max(0.0, reading.used_mb - own_mb)
-    return Gpu(id, reading.name, reading.total_mb, foreign_mb)
+    foreign_mb = max(0.0, (reading.used_mb or 0.0) - own_mb)
+    return Gpu(reading.id, reading.name, reading.total_mb, foreign_mb, reading.label)
+
+
+def look_again(gpus: Sequence[Gpu], busy: Collection[str]) -> tuple[Gpu, ...]:
+    """Return the same devices, with what others hold of them now.
+
+    One stays as it was where next to nothing has changed, and where it is busy with something of
+    ours that its driver does not name: then what is held may be that.
+    """
+    readings = {reading.id: reading for reading in nvml.read_once() or ()}
+    ours = _our_processes() if readings else frozenset()
+    return tuple(_again(gpu, readings.get(gpu.id), ours, gpu.id in busy) for gpu in gpus)
+
+
+def _again(gpu: Gpu, reading: Reading | None, ours: frozenset[int], is_busy: bool) -> Gpu:
+    if reading is None:
+        return gpu
+    held = [mb for pid, mb in reading.processes.items() if pid in ours]
+    if is_busy and (not held or None in held):
+        return gpu
+    now = _gpu(reading, ours)
+    return gpu if abs(now.foreign_mb - gpu.foreign_mb) < BESIDE_MB else now
 
 
 def _our_processes() -> frozenset[int]:
@@ -189,6 +241,12 @@ def _limit_files(root: Path, controller: str) -> Iterator[tuple[Path, str]]:
         own = PurePosixPath(path.lstrip("/"))
         for folder in (own, *own.parents):
             yield mount / folder, name
+
+
+def _memory_limits(root: Path) -> dict[Path, float]:
+    """Return the bytes that each cgroup above this process allows, where it says how many."""
+    found = {folder: _number(folder / name) for folder, name in _limit_files(root, "memory")}
+    return {folder: limit for folder, limit in found.items() if limit is not None}
 
 
 def _number(path: Path) -> float | None:

@@ -33,10 +33,10 @@ def device_mb(pid: int, gpu: str) -> float | None:
 
     Args:
         pid: Of the process.
-        gpu: Id of the device.
+        gpu: Id or index of the device.
     """
     readings = nvml.read_once() or []
-    reading = next((one for one in readings if gpu in (one.id, one.uuid)), None)
+    reading = next((one for one in readings if gpu in one.names), None)
     if reading is None:
         return None
     try:

@@ -113,7 +113,7 @@ class Loop:
         estimate: Estimate | None = None,
         machine: Machine | None = None,
     ) -> None:
-        inventory = admit(task, inventory)
+        self._inventory = inventory = admit(task, inventory)
         self._task = task
         self._clock = clock or RealClock()
         self._spent_before = spent or Spent()
@@ -202,6 +202,8 @@ class Loop:
     def _begin(self) -> None:
         done, total = self._ledger.counted, self._task.budget.trials
         self._say("begun", f"{done} trials are done" + (f" of {total}" if total else ""))
+        for warning in self._inventory.warnings:
+            self._say("warning", warning)
         for trial in self._ledger.take_up():
             self._say("interrupted", "cut off with an earlier run; it runs again", trial)
         self._share()
@@ -330,6 +332,8 @@ class Loop:
 
     def _start_waiting(self) -> None:
         running = len(self._runs)
+        if self._ledger.waiting and self._runs.look():
+            self._supply.reckon()
         for trial in self._ledger.waiting:
             if not self._may_start():
                 return
@@ -337,6 +341,8 @@ class Loop:
             reason = self._runs.never(need)
             place = self._runs.place(need)
             if place is None and reason is None:
+                if (why := self._runs.waits_for_others(need)) is not None:
+                    self._say("note", why)
                 self._runs.await_turn(need)
                 if len(self._runs) == running:  # else what has started may call for a question
                     self._supply.make_room(need, self._left.trials)

@@ -2,8 +2,8 @@
 
 Every running study has an entry in a file of the user's runtime folder, which is read and
 written under a lock of the kernel: what its trials and its server hold, what it waits for, how
-much it has used. Entries of processes that are gone (by process id and start time) are dropped
-by whoever reads the file next, so a study that was killed holds nothing. A server of a model that
+much it has used. Entries of processes that are gone (by process id and start) are dropped by
+whoever reads the file next, so a study that was killed holds nothing. A server of a model that
 several studies use is held by each of them, and counts once.
 
 Turns: of the studies that wait, the one that has used the least goes first. Use is the time that
@@ -23,18 +23,15 @@ import dataclasses
 import fcntl
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from localhpo.errors import LocalHPOError
+from localhpo import runtime
 from localhpo.scheduler import placement
-from localhpo.scheduler.placement import Assignment, Inventory, Need
+from localhpo.scheduler.placement import Assignment, Inventory, Need, Part
 from localhpo.task import Resources
 
 _FILE = "machine.json"
@@ -48,17 +45,14 @@ _PATIENCE_S = 60.0
 _FORGOTTEN_S = 10.0
 """A study that waits, but has not asked for so long (it was suspended), keeps nobody waiting."""
 
-_SAME_START_S = 1.0
-"""Start times of one process, as read at two times, differ by less."""
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What the file says of one running study."""
 
     pid: int
-    started: float
-    """When its process started, in seconds since the epoch: an id may come again."""
+    started: int
+    """When its process started: see `runtime.start_of`."""
     study: str
     priority: float = 1.0
     used_s: float = 0.0
@@ -74,14 +68,8 @@ class Entry:
     """When it last asked."""
     server: int | None = None
     """The process of the model's server that it uses."""
-
-
-def default_folder() -> Path:
-    """Return the folder of this user's ledger; it need not exist."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime:
-        return Path(runtime) / "localhpo"
-    return Path(tempfile.gettempdir()) / f"localhpo-{os.getuid()}"
+    part: Part = field(default_factory=Part)
+    """Of the machine, that it may use: others count what it holds where they share that."""
 
 
 class Machine:
@@ -112,15 +100,13 @@ class Machine:
         self._inventory = inventory
         self._now = now
         self._server = server
-        self._folder = folder or default_folder()
-        _make_private(self._folder)
-        self._me = (os.getpid(), study)
+        self._folder = folder or runtime.folder()
+        self._me = Entry(
+            os.getpid(), runtime.start_of(os.getpid()), study, priority, part=inventory.part
+        )
         with self._locked() as entries:
             least = min((self._use(entry) for entry in entries), default=0.0)
-            entry = Entry(
-                os.getpid(), _started(os.getpid()), study, priority, used_s=least * priority
-            )
-            entries.append(entry)
+            self._put(entries, dataclasses.replace(self._me, used_s=least * priority))
 
     @property
     def others(self) -> list[Assignment]:
@@ -147,7 +133,7 @@ class Machine:
             if taken is not None and key != SERVER and self._gives_way(entries):
                 taken = None
             now = self._now()
-            me = self._mine(entries)
+            me = self._mine()
             if taken is None:
                 waits_since = me.waits_since if me.wish else now
                 me = dataclasses.replace(me, wish=wish, waits_since=waits_since, seen=now)
@@ -160,13 +146,13 @@ class Machine:
     def hold(self, key: str, assignment: Assignment) -> None:
         """Hold less than was claimed, as a server does that rests."""
         with self._locked() as entries:
-            me = self._mine(entries)
+            me = self._mine()
             self._put(entries, dataclasses.replace(me, claims={**me.claims, key: assignment}))
 
     def release(self, key: str) -> None:
         """Give back a claim; what it used is counted."""
         with self._locked() as entries:
-            me = self._mine(entries)
+            me = self._mine()
             if key not in me.claims:
                 return
             used_s = me.used_s + self._share(me.claims[key]) * (self._now() - me.since[key])
@@ -177,19 +163,24 @@ class Machine:
         """Hold nothing and wait for nothing. May be called twice."""
         with self._locked() as entries:
             entries[:] = self._others(entries)
+        self._me = dataclasses.replace(self._me, claims={}, since={}, wish=None)
 
     # Turns.
 
     def _gives_way(self, entries: Sequence[Entry]) -> bool:
         """Return whether another study, which has used less, is to go first."""
-        me, now, held = self._mine(entries), self._now(), _held(entries)
+        me, now, held = self._mine(), self._now(), self._held(entries)
+        ids = {gpu.id for gpu in self._inventory.gpus}
         before = (self._use(me), me.waits_since if me.wish else now, me.pid)
         for entry in self._others(entries):
             if entry.wish is None or now - entry.seen > _FORGOTTEN_S:
                 continue
+            wish = self._seen(entry, entry.wish)
+            if not wish.cpus and not wish.memory_mb and ids.isdisjoint(wish.gpus):
+                continue  # nothing that this study could leave to it
             is_first = (self._use(entry), entry.waits_since, entry.pid) < before
             is_due = now - entry.waits_since > _PATIENCE_S
-            if is_first and (is_due or self._fits(entry.wish, held)):
+            if is_first and (is_due or self._fits(wish, held)):
                 return True
         return False
 
@@ -220,76 +211,71 @@ class Machine:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[list[Entry]]:
-        """Hold the ledger; what its list of entries is at the end is written."""
-        with (self._folder / "machine.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        """Hold the ledger; what its list of entries is at the end is written.
+
+        A folder that was removed under a running study, as a logout may do, is made again.
+
+        Raises:
+            LocalHPOError: the folder cannot be used.
+        """
+        runtime.make_private(self._folder)
+        with contextlib.ExitStack() as stack:
+            with self._reported():
+                lock = stack.enter_context((self._folder / "machine.lock").open("a"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
             entries = _read(self._path)
             yield entries
-            _write(self._path, entries)
+            with self._reported():
+                _write(self._path, entries)
 
-    def _mine(self, entries: Sequence[Entry]) -> Entry:
-        for entry in entries:
-            if (entry.pid, entry.study) == self._me:
-                return dataclasses.replace(entry, server=self._server())
-        # The folder was emptied under a running study: it begins anew.
-        return Entry(os.getpid(), _started(os.getpid()), self._me[1])
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise runtime.unusable(self._folder, error) from error
+
+    def _mine(self) -> Entry:
+        """Return this study's entry: nobody else writes it, and a file that is gone had it."""
+        return dataclasses.replace(self._me, server=self._server())
 
     def _others(self, entries: Sequence[Entry]) -> list[Entry]:
-        return [entry for entry in entries if (entry.pid, entry.study) != self._me]
+        me = self._me
+        return [one for one in entries if (one.pid, one.study) != (me.pid, me.study)]
 
     def _beside(self, entries: Sequence[Entry]) -> list[Assignment]:
-        return _held(self._others(entries), self._server())
+        return self._held(self._others(entries), self._server())
+
+    def _held(self, entries: Sequence[Entry], counted: int | None = None) -> list[Assignment]:
+        """Return what studies hold: a server that several use once, one that is counted never."""
+        held: list[Assignment] = []
+        seen = {counted}
+        for entry in entries:
+            for key, claim in entry.claims.items():
+                server = entry.server if key == SERVER else None
+                if server is None or server not in seen:
+                    held.append(self._seen(entry, claim))
+                    seen.add(server)
+        return held
+
+    def _seen(self, entry: Entry, assignment: Assignment) -> Assignment:
+        return self._inventory.part.seen(assignment, entry.part)
 
     def _put(self, entries: list[Entry], me: Entry) -> None:
         entries[:] = [*self._others(entries), me]
+        self._me = me
 
 
-def processes(folder: Path | None = None) -> frozenset[int]:
+def processes() -> frozenset[int]:
     """Return the processes of the running studies and of their servers, whose claims are noted."""
-    entries = _read((folder or default_folder()) / _FILE)
+    entries = _read(runtime.folder() / _FILE)
     return frozenset(pid for entry in entries for pid in (entry.pid, entry.server) if pid)
 
 
-def _held(entries: Sequence[Entry], counted: int | None = None) -> list[Assignment]:
-    """Return what studies hold: a server that several use once, one that is counted not at all."""
-    held: list[Assignment] = []
-    seen = {counted}
-    for entry in entries:
-        for key, claim in entry.claims.items():
-            server = entry.server if key == SERVER else None
-            if server is None or server not in seen:
-                held.append(claim)
-                seen.add(server)
-    return held
-
-
-def _make_private(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = folder.stat().st_uid
-    except OSError as error:
-        raise LocalHPOError(
-            f"{folder}, where the studies of this machine meet, cannot be made: {error}",
-            hint="set XDG_RUNTIME_DIR to a folder of your own",
-        ) from error
-    if owner != os.getuid():
-        raise LocalHPOError(
-            f"{folder}, where the studies of this machine meet, must belong to you",
-            hint="set XDG_RUNTIME_DIR to a folder of your own",
-        )
-
-
-def _started(pid: int) -> float:
-    return float(psutil.Process(pid).create_time())
-
-
-def _is_alive(entry: Entry) -> bool:
-    try:
-        process = psutil.Process(entry.pid)
-        is_same = abs(process.create_time() - entry.started) < _SAME_START_S
-        return is_same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+def servers_of(pid: int) -> frozenset[int]:
+    """Return the servers of models that the studies of a process use, whoever started them."""
+    entries = _read(runtime.folder() / _FILE)
+    return frozenset(one.server for one in entries if one.pid == pid and one.server)
 
 
 def _read(path: Path) -> list[Entry]:
@@ -299,13 +285,15 @@ def _read(path: Path) -> list[Entry]:
         entries = [_entry(row) for row in table]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return [entry for entry in entries if _is_alive(entry)]
+    return [entry for entry in entries if runtime.start_of(entry.pid) == entry.started]
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:
     claims = {key: _assignment(claim) for key, claim in row["claims"].items()}
     wish = None if row["wish"] is None else _assignment(row["wish"])
-    return Entry(**{**row, "claims": claims, "wish": wish})
+    part = row.get("part", {})
+    part = Part(**{**part, "processors": tuple(part.get("processors", ()))})
+    return Entry(**{**row, "claims": claims, "wish": wish, "part": part})
 
 
 def _assignment(row: Mapping[str, Any]) -> Assignment:

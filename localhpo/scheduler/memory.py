@@ -61,10 +61,10 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Wall:
-    """What no trial gets more of."""
+    """What no trial ever gets more of."""
 
     capacity_mb: float | None
-    """Of the largest device, or the limit per trial; None where it is not known."""
+    """Of the largest device in all, or the limit per trial; None where it is not known."""
     what: str = "memory"
     """It, in words: `device memory`."""
     declared_mb: float | None = None
@@ -92,20 +92,30 @@ class Estimator:
         self._model: PeakModel | None = None
         self._fitted = (0, 0)
 
-    def estimate(self, config: Config, evidence: Sequence[Observation]) -> Estimate:
-        """Return what to reserve for a configuration; at most the whole device."""
+    def estimate(
+        self, config: Config, evidence: Sequence[Observation], usable_mb: float | None = None
+    ) -> Estimate:
+        """Return what to reserve for a configuration; at most the whole device.
+
+        Args:
+            config: To be run.
+            evidence: What trials needed so far.
+            usable_mb: What others leave of the largest device now; all of it by default. What
+                cannot fit there, as a refusal would say it, is to wait for more.
+        """
         wall = self._wall
         if wall.declared_mb is not None:
             return Estimate(wall.declared_mb, "as the task declares")
+        usable_mb = wall.capacity_mb if usable_mb is None else usable_mb
         if not evidence:
-            return Estimate(
-                wall.capacity_mb, "nothing was measured yet: a whole device", whole=True
-            )
+            return Estimate(usable_mb, "nothing was measured yet: a whole device", whole=True)
         mb = MARGIN * self._fit(evidence).quantile(config, UPPER)
-        if wall.capacity_mb is not None and mb >= wall.capacity_mb:
-            reason = f"may need a whole device, {_learned(evidence)}"
-            return Estimate(wall.capacity_mb, reason, whole=True)
-        return Estimate(mb, f"{UPPER:.0%} sure, {_learned(evidence)}")
+        if usable_mb is None or mb < usable_mb:
+            return Estimate(mb, f"{UPPER:.0%} sure, {_learned(evidence)}")
+        least_mb = min(self._fit(evidence).quantile(config, LOWER), wall.capacity_mb or math.inf)
+        if least_mb > usable_mb:
+            return Estimate(least_mb, f"needs more than others leave, {_learned(evidence)}")
+        return Estimate(usable_mb, f"may need a whole device, {_learned(evidence)}", whole=True)
 
     def refusal(self, config: Config, evidence: Sequence[Observation]) -> str | None:
         """Return why a configuration cannot fit, with the number; None where it may."""

@@ -6,15 +6,17 @@ shares a device, and trials are spread over the devices with the most room. A ta
 sees the devices that it would see without LocalHPO.
 
 Memory has one ledger: the model's server and the trials of other studies are claims beside the
-study's own trials (`others`), and a device takes no more than it has.
+study's own trials (`others`), and a device takes no more than it has. What other programs hold is
+no claim: it bounds what is placed now (`Gpu.foreign_mb`), not what can ever be.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from localhpo.errors import TaskError
@@ -28,13 +30,15 @@ class Gpu:
     """One device."""
 
     id: str
-    """What `CUDA_VISIBLE_DEVICES` calls it: an index, or a UUID."""
+    """What `CUDA_VISIBLE_DEVICES` calls it: its UUID, or an index where nobody tells one."""
     name: str = ""
     """The model; empty where it is not known."""
     memory_mb: float | None = None
     """In all; None where it is not known."""
     foreign_mb: float = 0.0
     """Held by processes that are not ours."""
+    label: str = ""
+    """What people call it; empty where that is the id."""
 
     @property
     def usable_mb(self) -> float | None:
@@ -43,13 +47,59 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """The part of a machine that a process may use: two jobs of one user may have one each."""
+
+    processors: tuple[int, ...] = ()
+    """Numbers of the CPUs; none where they are not known."""
+    cgroup: str = ""
+    """The group whose memory it takes; empty where it is not known."""
+    limited: str = ""
+    """The group, that one or one above it, whose limit is its own; empty where there is none."""
+
+    def seen(self, assignment: Assignment, other: Part) -> Assignment:
+        """Return what an assignment in another part takes of this one."""
+        apart = bool(self.processors and other.processors)
+        apart = apart and set(self.processors).isdisjoint(other.processors)
+        above = self.limited.rstrip("/") + "/"
+        beside = bool(self.limited and other.cgroup)
+        beside = beside and not f"{other.cgroup.rstrip('/')}/".startswith(above)
+        return dataclasses.replace(
+            assignment,
+            cpus=0.0 if apart else assignment.cpus,
+            memory_mb=0.0 if beside else assignment.memory_mb,
+        )
+
+
+Look = Callable[[Sequence[Gpu], Collection[str]], tuple[Gpu, ...]]
+"""From devices, and the ids of those that hold something of ours, to the same devices as they are
+now: with what others hold of them."""
+
+
+@dataclass(slots=True)
 class Inventory:
-    """What trials may use of this machine."""
+    """What trials may use of this machine.
+
+    One study has one, which all its parts look at: `gpus` is replaced when what others hold of them
+    has changed (by `Runs.look`), and nothing else changes.
+    """
 
     cpus: int
     memory_mb: float | None = None
     """None where it is not known, and so does not bound anything."""
     gpus: tuple[Gpu, ...] = ()
+    part: Part = Part()
+    """Of the machine, that these CPUs and this memory are."""
+    warnings: tuple[str, ...] = ()
+    """On what is there and cannot be used: sentences for the user."""
+    look: Look | None = field(default=None, compare=False, repr=False)
+    """Looks at the devices again; None where what others hold never changes, or is not known."""
+
+    @property
+    def whole(self) -> Inventory:
+        """What there would be, were it not for others."""
+        gpus = tuple(dataclasses.replace(gpu, foreign_mb=0.0) for gpu in self.gpus)
+        return dataclasses.replace(self, gpus=gpus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +146,8 @@ def need(
 
     The estimate is of the memory of each device, or of the host where trials hold no device.
     Without one, a trial needs the share of a device's memory that it holds of the device; of a
-    device that the server never leaves for good, the share of the rest.
+    device that the server never leaves for good, the share of the rest. Of one where nothing is
+    left it needs something, and so waits.
 
     Args:
         resources: What the task declares.
@@ -110,7 +161,7 @@ def need(
     share = 1.0 if whole else min(resources.gpus, 1.0)
     free_mb = _free_mb(inventory, [] if server is None else [server])
     known = resources.gpu_memory_mb if estimate_mb is None else estimate_mb
-    by_gpu = {id: share * free_mb[id] if known is None else known for id in free_mb}
+    by_gpu = {id: max(1.0, share * mb) if known is None else known for id, mb in free_mb.items()}
     return Need(resources.memory_mb or 0.0, by_gpu)
 
 
@@ -255,7 +306,8 @@ def check(resources: Resources, inventory: Inventory) -> None:
 def environment(assignment: Assignment, user: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that keep a trial within its assignment.
 
-    `CUDA_VISIBLE_DEVICES` names the devices granted; it is left alone where there are none.
+    `CUDA_VISIBLE_DEVICES` names the devices granted; it is left alone where there are none. Where
+    it names them by index, `CUDA_DEVICE_ORDER` has that mean what it means to `nvidia-smi`.
     `OMP_NUM_THREADS` is `cpus` rounded down, as Ray and torchrun do, because threads beyond
     the cores that are free slow all trials down manyfold; a value in `user`, the environment
     that the user or the task set, is respected.
@@ -265,6 +317,8 @@ def environment(assignment: Assignment, user: Mapping[str, str]) -> dict[str, st
         env["OMP_NUM_THREADS"] = str(max(1, math.floor(assignment.cpus)))
     if assignment.gpus:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(assignment.gpus)
+        if "CUDA_DEVICE_ORDER" not in user and any(id.isdigit() for id in assignment.gpus):
+            env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     return env
 
 

@@ -31,6 +31,7 @@ class Rooms:
         """Remember nothing yet."""
         self._resources = resources
         self._inventory = inventory
+        self._gpus = inventory.gpus  # that the answers are true of
         self._counts: dict[tuple[object, ...], int] = {}
         self._asked: tuple[object, ...] = ()
         self._rooms: dict[str, Room] = {}
@@ -38,9 +39,10 @@ class Rooms:
     def count(self, need: Need, others: Sequence[Assignment], server: Assignment) -> int:
         """Return how many trials of one need fit."""
         key = (need, server, *others)
+        if self._gpus is not self._inventory.gpus or len(self._counts) > _COUNTS:
+            self._counts.clear()
+            self._gpus = self._inventory.gpus
         if key not in self._counts:
-            if len(self._counts) > _COUNTS:
-                self._counts.clear()
             self._counts[key] = placement.slots(
                 self._resources, self._inventory, need=need, others=[*others, server]
             )
@@ -61,7 +63,7 @@ class Rooms:
             others: What other studies hold.
             least: What the server holds at the very least: says what can never run.
         """
-        asked = (dict(servers), list(needs), list(others), least)
+        asked = (dict(servers), list(needs), list(others), least, self._inventory.gpus)
         if asked != self._asked:
             able = [n for n in needs if self.count(n, (), least)] or [Need()]
             self._rooms = {

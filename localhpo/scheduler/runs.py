@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from localhpo.trial import Config, Measurement, State, Trial
 
 _OUTLASTS = 2.0
 """One that has run so many times as long as the others did tells that trials got longer."""
+
+_LOOK_S = 3.0
+"""Between looks at what others hold of the devices."""
 
 _SOME = 5
 """So many ended trials, and as many as still run, tell how long trials take."""
@@ -75,6 +79,8 @@ class Runs:
         self._ended_gpu_s = 0.0
         self._ended_s: list[float] = []
         self._server_held: Assignment | None = None
+        self._looked_at = -math.inf
+        self._waits_for_others = False
 
     def __len__(self) -> int:
         return len(self._active)
@@ -121,6 +127,19 @@ class Runs:
     def others(self) -> list[Assignment]:
         """What other studies hold."""
         return [] if self._machine is None else self._machine.others
+
+    def look(self) -> bool:
+        """Take note of what others hold of the devices now; return whether that has changed."""
+        inventory, now = self._inventory, self._clock.monotonic()
+        if inventory.look is None or now - self._looked_at < _LOOK_S:
+            return False
+        self._looked_at = now
+        ours = [*self.held, *self.others, self._tenancy.holding]
+        gpus = inventory.look(inventory.gpus, {id for held in ours for id in held.gpus})
+        if gpus == inventory.gpus:
+            return False
+        inventory.gpus = gpus
+        return True
 
     def need(self, config: Config | None) -> Need:
         """Return the memory that a trial needs; None for a configuration not known yet."""
@@ -191,10 +210,20 @@ class Runs:
         """Return why a trial can never run here, whatever the model's server does; None if it can.
 
         Its share of devices fits, or the task would not have been admitted: memory is the matter.
+        What processes of others hold is waited for: they may leave.
         """
+        return self._too_big(need, self._inventory.whole)
+
+    def waits_for_others(self, need: Need) -> str | None:
+        """Return a sentence on a trial that only others keep from running; once per wait."""
+        if self._waits_for_others or (why := self._too_big(need, self._inventory)) is None:
+            return None
+        self._waits_for_others = True
+        return f"a trial waits until other programs leave a device: {why}"
+
+    def _too_big(self, need: Need, inventory: Inventory) -> str | None:
         least = self._tenancy.least_ever
-        resources, inventory = self._task.resources, self._inventory
-        if placement.place(resources, inventory, [], need=need, others=[least]) is not None:
+        if placement.place(self._task.resources, inventory, [], need=need, others=[least]):
             return None
         return placement.too_big(inventory, need, least)
 
@@ -217,6 +246,7 @@ class Runs:
             grace_s=task.budget.grace_s,
         )
         run = self._executor.start(job)
+        self._waits_for_others = False
         self._active[trial.number] = _Active(run, assignment, self._clock.monotonic())
 
     def poll(self) -> Iterator[Progress]:

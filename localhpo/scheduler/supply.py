@@ -21,7 +21,7 @@ from localhpo.scheduler.runs import Runs
 from localhpo.scheduler.tenancy import Tenancy
 from localhpo.scheduler.worker import Worker
 from localhpo.task import Task
-from localhpo.trial import Proposal, Trial, best_trial
+from localhpo.trial import Config, Proposal, Trial, best_trial
 
 _REMEMBERED = 24
 """So many trials say what the next ones will need: fewer would misjudge how sizes are mixed."""
@@ -54,9 +54,11 @@ class Supply:
         self._proposer = proposer
         self._worker = worker
         self._say = say
-        self._needs: deque[Need] = deque(
-            (runs.need(trial.config) for trial in ledger.waiting), maxlen=_REMEMBERED
+        self._configs: deque[Config] = deque(
+            (trial.config for trial in ledger.waiting), maxlen=_REMEMBERED
         )  # of the last trials
+        self._needs: deque[Need] = deque(maxlen=_REMEMBERED)
+        self.reckon()
         self.exhausted = False
         """Nothing new is left in the space."""
 
@@ -69,6 +71,11 @@ class Supply:
     def in_hand(self) -> int:
         """Trials that wait, and drafts."""
         return len(self._ledger.waiting) + len(self._proposer.drafts)
+
+    def reckon(self) -> None:
+        """Work out what the last trials need: anew, where what others hold has changed."""
+        self._needs.clear()
+        self._needs.extend(self._runs.need(config) for config in self._configs)
 
     def consider_sharing(self, left: int | None) -> None:
         """Decide how memory is shared, for trials like the last ones.
@@ -137,6 +144,7 @@ class Supply:
         """Make trials of proposals."""
         for proposal in proposals:
             trial = self._ledger.queue(proposal)
+            self._configs.append(trial.config)
             self._needs.append(self._runs.need(trial.config))
             text = f"{proposal.origin}: {view.spelled(self._task, trial.config)}"
             self._say("proposed", text, trial)

@@ -115,7 +115,7 @@ def _for_want_of_room(outcome: Outcome, job: Job) -> bool:
 def _once_more(outcome: Outcome) -> Outcome:
     failure = outcome.failure
     assert failure is not None
-    message = f"{failure.message}, beside other trials; it runs again alone"
+    message = f"{failure.message}, beside others; it runs again alone"
     return dataclasses.replace(
         outcome,
         state=State.INTERRUPTED,

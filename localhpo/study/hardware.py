@@ -81,7 +81,10 @@ class Hardware:
             evidence = self._evidence(kind, trials)
             if kind == "host" and len(evidence) < _ENOUGH:
                 return None
-            estimate = self._estimators[kind].estimate(config, evidence)
+            usable_mb = None
+            if kind == "device":
+                usable_mb = _largest([gpu.usable_mb for gpu in self.inventory.gpus])
+            estimate = self._estimators[kind].estimate(config, evidence, usable_mb)
         return None if estimate.whole else estimate.mb
 
     def close(self) -> None:
@@ -99,14 +102,21 @@ class Hardware:
 
 
 def walls(task: Task, inventory: Inventory) -> dict[Kind, Wall]:
-    """Return what bounds a trial's memory: of the host always, of a device where it holds one."""
+    """Return what bounds a trial's memory: of the host always, of a device where it holds one.
+
+    What others hold of a device bounds nothing for good.
+    """
     limits = [mb for mb in (task.resources.memory_mb, inventory.memory_mb) if mb is not None]
     found: dict[Kind, Wall] = {
         "host": Wall(min(limits, default=None), "memory", task.resources.memory_mb)
     }
     if task.resources.gpus:
-        sizes = [gpu.usable_mb for gpu in inventory.gpus]
-        known = [mb for mb in sizes if mb is not None]
-        largest = max(known) if len(known) == len(sizes) and known else None
-        found["device"] = Wall(largest, "device memory", task.resources.gpu_memory_mb)
+        largest_mb = _largest([gpu.memory_mb for gpu in inventory.gpus])
+        found["device"] = Wall(largest_mb, "device memory", task.resources.gpu_memory_mb)
     return found
+
+
+def _largest(sizes: Sequence[float | None]) -> float | None:
+    """Return the largest of the devices' sizes; None where one of them is not known."""
+    known = [mb for mb in sizes if mb is not None]
+    return max(known, default=None) if len(known) == len(sizes) else None

@@ -61,7 +61,6 @@ def main() -> int:
     """Check; return the exit code."""
     argparse.ArgumentParser(description=__doc__.split("\n\n")[0]).parse_args()
     os.environ.pop(simulated.VARIABLE, None)  # real devices alone
-    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML counts
     gpus = devices.find_gpus()
     if not gpus:
         print("no NVIDIA GPU is to be seen here: nothing was checked")

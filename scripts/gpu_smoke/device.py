@@ -36,9 +36,9 @@ class Bench:
 
     def reading(self) -> nvml.Reading:
         """Return what NVML says of the device now."""
-        found = [r for r in nvml.read_once() or [] if self.gpu.id in (r.id, r.uuid)]
-        if not found:
-            raise FailedError(f"NVML knows no device {self.gpu.id}")
+        found = [r for r in nvml.read_once() or [] if self.gpu.id == r.id]
+        if not found or found[0].total_mb is None:
+            raise FailedError(f"NVML knows no device {self.gpu.id}, or no memory of it")
         return found[0]
 
 

@@ -85,11 +85,17 @@ def test_waiting_is_recorded_with_the_trial_that_starts(make_task: Callable[...,
     )
     books.on_change(snapshot(make_task(), [], 1, proposing=True))
     clock.sleep(3.0)
-    model.gpu_s, model.peak_mb = 2.0, 640.0
+    model.gpu_s, model.peak_mb, model.energy_j = 2.0, 640.0, 90.0
     books.on_event(event(0, "started", trial=0))
     books.on_change(snapshot(make_task(), [], 1))
     clock.sleep(5.0)
     books.on_event(event(0, "started", trial=1))
+    model.gpu_s, model.energy_j = 3.0, 100.0
     books.on_event(event(0, "ended"))
-    data = {"waited_s": {"model": 3.0}, "model_gpu_s": 2.0, "model_gpu_memory_mb": 640.0}
-    assert kept == [(0, data)]
+    data = {"model_gpu_memory_mb": 640.0, "model_energy_j": 90.0}
+    assert kept == [
+        (0, {**data, "waited_s": {"model": 3.0}, "model_gpu_s": 2.0}),
+        (None, {**data, "waited_s": {}, "model_gpu_s": 1.0, "model_energy_j": 10.0}),
+    ]
+    events = [event(i, "accounts", number, **told) for i, (number, told) in enumerate(kept)]
+    assert accounts([], events).model_energy_j == 100.0

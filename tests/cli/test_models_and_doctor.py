@@ -1,6 +1,8 @@
 import json
 import os
+import sys
 
+import nvml_stand_in
 import pytest
 
 from localhpo.cli import _checks, main
@@ -93,6 +95,22 @@ def test_doctor_as_json(capsys):
     assert {"python", "packages", "[local]", "machine", "gpus", "store", "disk", "prompts"} <= {
         "gpus" if name.startswith("gpu ") else name for name in names
     }
+
+
+def test_doctor_calls_devices_what_people_call_them(monkeypatch):
+    lost = nvml_stand_in.Device(fault=nvml_stand_in.NVMLError("GPU is lost"))
+    slices = [nvml_stand_in.Device("NVIDIA A 1g", "MIG-12345678-9abc", total_mb=9_000)]
+    devices = [lost, nvml_stand_in.Device("NVIDIA B"), nvml_stand_in.Device(slices=slices)]
+    monkeypatch.setitem(sys.modules, "pynvml", nvml_stand_in.stand_in(devices))
+    found = by_name([*_checks._devices(), *_checks._fit()])
+    assert found["gpu 1"].finding.startswith("NVIDIA B, ")
+    assert found["gpu 2/MIG-12345678"].finding.startswith("NVIDIA A 1g, ")
+    assert "0 at work" in found["gpu 1 now"].finding
+    assert "gpu 1 with" in found["fit"].finding
+    assert (found["gpus"].state, found["gpus"].finding) == (
+        "note",
+        "GPU 0 does not answer, and is left out: GPU is lost",
+    )
 
 
 def test_packages_have_versions():

@@ -273,6 +273,11 @@ import_libraries()
 from huggingface_hub import constants
 assert constants.HF_HUB_OFFLINE and constants.HF_HUB_DISABLE_TELEMETRY
 assert dict(os.environ) == before
+import torch
+asked = []
+torch.cuda.is_available = lambda: asked.append(os.environ["CUDA_DEVICE_ORDER"]) or False
+assert localhpo.llm.transformers.loading.default_device() == "cpu"
+assert (asked, dict(os.environ)) == (["PCI_BUS_ID"], before)
 backend = localhpo.llm.open_backend("transformers", model=sys.argv[1])
 assert backend.model.name == "tiny"
 """

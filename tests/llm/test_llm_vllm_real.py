@@ -21,7 +21,7 @@ import psutil
 import pytest
 from vllm_server import RealServer, running, skip_without_vllm
 
-from localhpo import grammar
+from localhpo import grammar, runtime
 from localhpo.errors import BackendError
 from localhpo.llm import Constraint, Message, cards, open_backend
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
@@ -198,7 +198,7 @@ def test_the_main_job_runs_on_a_server_of_its_own_and_ends_it(tmp_path: Path) ->
 
 def test_two_runs_share_a_server_that_outlives_the_first(tmp_path: Path) -> None:
     skip_without_vllm()
-    ledger = tmp_path / "run" / "localhpo" / "machine.json"
+    ledger = runtime.folder() / "machine.json"
 
     def start(home: str, trials: int) -> subprocess.Popen[str]:
         options = ["--trials", str(trials), "--backend", "vllm", "--creator", "agent", "--json"]

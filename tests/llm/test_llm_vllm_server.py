@@ -82,6 +82,7 @@ def test_the_environment_is_offline(make: Make) -> None:
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"):
         assert seen[name] == "1"
     assert seen["OMP_NUM_THREADS"] == "2"
+    assert seen["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # an index is what the placement takes it for
 
 
 def test_a_start_that_fails_says_why(make: Make) -> None:

@@ -8,10 +8,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from nvml_stand_in import Device, stand_in
+from nvml_stand_in import Device, NVMLError, NVMLError_NoPermission, stand_in
 
 from localhpo.errors import InputError
-from localhpo.scheduler.devices import count_cpus, find_gpus, find_inventory, total_memory_mb
+from localhpo.scheduler.devices import (
+    count_cpus,
+    find_gpus,
+    find_inventory,
+    find_part,
+    total_memory_mb,
+)
 from localhpo.scheduler.placement import Gpu, Inventory
 from localhpo.scheduler.simulated import load_inventory, parse_inventory
 
@@ -89,6 +95,41 @@ def test_a_memory_limit_counts(tmp_path: Path) -> None:
     assert total_memory_mb(tmp_path) == 512
 
 
+@pytest.mark.parametrize(
+    ("files", "cgroup", "limited"),
+    [
+        ({}, "", ""),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/memory.max": "max\n"}, "/a/b", ""),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/memory.max": "1000\n"}, "/a/b", "/a"),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/memory.max": "1000\n",
+                "sys/fs/cgroup/a/b/memory.max": "1000\n",  # what the job has, each step has
+            },
+            "/a/b",
+            "/a",
+        ),
+        (
+            {
+                "proc/self/cgroup": "1:name=systemd:/s\n2:memory:/job\n0::/s\n",
+                "sys/fs/cgroup/memory/job/memory.limit_in_bytes": "1000\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+            "/memory/job",
+            "/memory/job",
+        ),
+    ],
+)
+def test_whose_memory_it_is_is_known(
+    tmp_path: Path, files: dict[str, str], cgroup: str, limited: str
+) -> None:
+    part = find_part(write(tmp_path, files))
+    mount = f"{tmp_path}/sys/fs/cgroup"
+    assert part.processors == tuple(sorted(os.sched_getaffinity(0)))
+    assert (part.cgroup, part.limited) == (cgroup and mount + cgroup, limited and mount + limited)
+
+
 def driver(root: Path, count: int) -> Path:
     names = [f"0000:{i:02x}:00.0" for i in range(count)]
     return write(
@@ -144,7 +185,7 @@ def test_the_management_library_knows_names_and_memory(
 ) -> None:
     nvml(monkeypatch, Device(name="NVIDIA 0"), Device(name="NVIDIA 1", uuid="GPU-1"))
     assert find_gpus({"CUDA_VISIBLE_DEVICES": "1"}, root=tmp_path) == (
-        Gpu("1", "NVIDIA 1", 80 * 1024.0),
+        Gpu("GPU-1", "NVIDIA 1", 80 * 1024.0, label="1"),
     )
 
 
@@ -190,23 +231,25 @@ SLICED = Device(
     ],
 )
 LARGE, SMALL = (
-    Gpu("MIG-1", "NVIDIA A MIG 3g", 40_000.0),
-    Gpu("MIG-2", "NVIDIA A MIG 1g", 10_000.0, 500.0),
+    Gpu("MIG-1", "NVIDIA A MIG 3g", 40_000.0, label="0/MIG-1"),
+    Gpu("MIG-2", "NVIDIA A MIG 1g", 10_000.0, 500.0, label="0/MIG-2"),
 )
 WHOLE = Device(name="NVIDIA B", uuid="GPU-bb", total_mb=24_000)
+B = Gpu("GPU-bb", "NVIDIA B", 24_000.0, label="1")
 
 
 @pytest.mark.parametrize(
     ("visible", "expected"),
     [
-        (None, (LARGE, SMALL, Gpu("1", "NVIDIA B", 24_000.0))),
+        (None, (LARGE, SMALL, B)),
         ("MIG-2", (SMALL,)),
         ("MIG-2,MIG-1", (SMALL, LARGE)),
         ("0", (LARGE,)),  # CUDA takes the first slice
-        ("1,0", (Gpu("1", "NVIDIA B", 24_000.0), LARGE)),
-        ("GPU-bb", (Gpu("GPU-bb", "NVIDIA B", 24_000.0),)),
-        ("GPU-b", (Gpu("GPU-b", "NVIDIA B", 24_000.0),)),  # a beginning will do
+        ("1,0", (B, LARGE)),
+        ("GPU-bb", (B,)),
+        ("GPU-b", (B,)),  # a beginning will do
         ("MIG-", ()),  # of more than one
+        ("1,GPU-bb,0", (B,)),  # named twice
         ("MIG-2,MIG-9,MIG-1", (SMALL,)),
         ("", ()),
     ],
@@ -217,6 +260,35 @@ def test_slices_are_devices(
     nvml(monkeypatch, SLICED, WHOLE)
     environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     assert find_gpus(environ, root=tmp_path) == expected
+
+
+def test_jobs_that_each_see_one_device_as_0_have_devices_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = Device(fault=NVMLError_NoPermission("insufficient permissions"))
+    ids = []
+    for devices in ([Device(uuid="GPU-a"), theirs], [theirs, Device(uuid="GPU-b")]):
+        nvml(monkeypatch, *devices)
+        ids += [gpu.id for gpu in find_gpus({"CUDA_VISIBLE_DEVICES": "0"}, root=tmp_path)]
+    assert ids == ["GPU-a", "GPU-b"]
+
+
+def test_a_device_that_does_not_answer_is_told_of_and_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml(monkeypatch, Device(fault=NVMLError("GPU is lost")), WHOLE)
+    for visible in ({}, {"CUDA_VISIBLE_DEVICES": "0,1"}):
+        inventory = find_inventory(visible, root=tmp_path)
+        assert inventory.gpus == (B,)
+        assert inventory.warnings == ("GPU 0 does not answer, and is left out: GPU is lost",)
+
+
+def test_a_driver_that_stops_to_answer_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = nvml(monkeypatch, WHOLE)
+    monkeypatch.setattr(module, "nvmlDeviceGetCount", module.__dict__["library"].fail)
+    assert find_gpus({}, root=driver(tmp_path, 1)) == (Gpu("0", "NVIDIA A"),)
 
 
 def test_the_library_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

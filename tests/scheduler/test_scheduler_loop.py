@@ -152,6 +152,12 @@ def test_less_room_than_asked_for_is_said(make_stage: MakeStage) -> None:
     assert "this machine has room for 2 at once" in stage.recorder.said("note")[0]
 
 
+def test_a_device_that_is_left_out_is_said(make_stage: MakeStage) -> None:
+    stage = make_stage()
+    stage.run(inventory=Inventory(cpus=2, warnings=("GPU 0 does not answer",)))
+    assert stage.recorder.said("warning") == ["GPU 0 does not answer"]
+
+
 # What waits.
 
 

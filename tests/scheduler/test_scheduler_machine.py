@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -11,11 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from localhpo import runtime
+from localhpo.errors import LocalHPOError
 from localhpo.scheduler import placement
 from localhpo.scheduler.machine import Machine
-from localhpo.scheduler.placement import Assignment, Inventory
+from localhpo.scheduler.placement import Assignment, Inventory, Part
 from localhpo.task import Resources
 
 TWO = Inventory(cpus=2)
@@ -31,8 +35,8 @@ def times() -> list[float]:
 
 @pytest.fixture
 def make_machine(tmp_path: Path, times: list[float]) -> MakeMachine:
-    def make(study: str, **arguments: Any) -> Machine:
-        return Machine(study, TWO, folder=tmp_path / "m", now=lambda: times[0], **arguments)
+    def make(study: str, inventory: Inventory = TWO, **arguments: Any) -> Machine:
+        return Machine(study, inventory, folder=tmp_path / "m", now=lambda: times[0], **arguments)
 
     return make
 
@@ -143,6 +147,87 @@ def test_an_id_that_came_again_is_another_process(
     assert [entry.study for entry in make_machine("b").entries] == ["b"]
 
 
+def test_a_clock_that_is_set_ends_no_study(
+    make_machine: MakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = make_machine("a")
+    assert claim(a, 0)
+    create_time = psutil.Process.create_time  # derived from the clock that was set
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: create_time(self) + 3_600)
+    assert [other.cpus for other in make_machine("b").others] == [1.0]
+
+
+def test_a_ledger_that_vanishes_is_made_again(make_machine: MakeMachine, tmp_path: Path) -> None:
+    a, b = make_machine("a", priority=2.0), make_machine("b")
+    assert claim(a, 0)
+    shutil.rmtree(tmp_path / "m")
+    assert claim(b, 0)
+    assert claim(a, 1, held=1) is False
+    (entry,) = [entry for entry in b.entries if entry.study == "a"]
+    assert (entry.priority, list(entry.claims)) == (2.0, ["0"])  # it is told again
+
+
+def test_a_ledger_that_cannot_be_used_is_an_error_with_a_hint(
+    make_machine: MakeMachine, tmp_path: Path
+) -> None:
+    a = make_machine("a")
+    shutil.rmtree(tmp_path / "m")
+    (tmp_path / "m").write_text("")
+    with pytest.raises(LocalHPOError, match="cannot be used") as caught:
+        claim(a, 0)
+    assert "XDG_RUNTIME_DIR" in caught.value.hint
+
+
+# Jobs of one user on parts of one node.
+
+
+def part(processors: Sequence[int], cgroup: str, limited: str = "") -> Inventory:
+    return Inventory(len(processors), 1_000, part=Part(tuple(processors), cgroup, limited))
+
+
+LEFT, RIGHT = part((0, 1), "/job1/step", "/job1"), part((2, 3), "/job2/step", "/job2")
+FULL = Assignment(cpus=2.0, memory_mb=1_000)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "seen"),
+    [
+        (LEFT, RIGHT, (0.0, 0.0)),
+        (LEFT, part((1, 2), "/job1/other"), (2.0, 1_000)),
+        (LEFT, part((2, 3), "/job1"), (0.0, 1_000)),
+        (LEFT, part((0, 1), "/job10", "/job10"), (2.0, 0.0)),
+        (part((0, 1), "/user"), RIGHT, (0.0, 1_000)),  # of a machine without limits all take
+        (LEFT, TWO, (2.0, 1_000)),  # it does not say
+        (TWO, LEFT, (2.0, 1_000)),
+    ],
+)
+def test_others_count_where_they_share_a_part_of_the_machine(
+    make_machine: MakeMachine, mine: Inventory, theirs: Inventory, seen: tuple[float, float]
+) -> None:
+    a, b = make_machine("a", mine), make_machine("b", theirs)
+    b.claim("0", FULL, lambda others: FULL)
+    assert [(other.cpus, other.memory_mb) for other in a.others] == [seen]
+
+
+def test_jobs_that_share_nothing_take_no_turns(
+    make_machine: MakeMachine, times: list[float]
+) -> None:
+    a, b = make_machine("a", LEFT), make_machine("b", RIGHT)
+    assert a.claim("0", ONE_CPU, lambda others: ONE_CPU)
+    assert b.claim("0", ONE_CPU, lambda others: None) is None  # it waits, has used less...
+    times[0] += 5
+    assert a.claim("1", ONE_CPU, lambda others: ONE_CPU)  # ...and nothing of this would help it
+
+
+def test_an_entry_that_names_no_part_counts(make_machine: MakeMachine, tmp_path: Path) -> None:
+    a, b = make_machine("a", LEFT), make_machine("b", RIGHT)
+    b.claim("0", FULL, lambda others: FULL)
+    path = tmp_path / "m" / "machine.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([{k: v for k, v in row.items() if k != "part"} for row in rows]))
+    assert a.others == [FULL]
+
+
 # Two real runs.
 
 TASK = """
@@ -229,8 +314,8 @@ def test_a_killed_run_frees_its_claims(start_study: Any, tmp_path: Path) -> None
             assert first.poll() is None
             time.sleep(0.05)
         with start_study("b", trials=1, cpus=all_cpus(), seconds=0.0) as second:
-            home = tmp_path / "run" / "localhpo" / "machine.json"
-            while not any(row["wish"] for row in json.loads(home.read_text())):
+            ledger = runtime.folder() / "machine.json"
+            while not any(row["wish"] for row in json.loads(ledger.read_text())):
                 assert second.poll() is None
                 time.sleep(0.05)
             assert ("b", "+") not in log_of(tmp_path)

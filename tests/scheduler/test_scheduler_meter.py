@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from localhpo.executor.clock import SimulatedClock
 from localhpo.executor.protocol import Job
 from localhpo.executor.simulated import Replay, SimulatedExecutor
+from localhpo.scheduler.machine import SERVER, Machine
 from localhpo.scheduler.memory import again_alone
-from localhpo.scheduler.meter import Meter, Owner
+from localhpo.scheduler.meter import Meter, Owner, process_owner
 from localhpo.scheduler.nvml import Reading
-from localhpo.scheduler.placement import Gpu, Inventory
+from localhpo.scheduler.placement import Assignment, Gpu, Inventory
 from localhpo.scheduler.watched import WatchedExecutor
 from localhpo.task import Resources, Task
 from localhpo.trial import Cause, Failure, State, Usage
 
 A, B = Path("/trials/0"), Path("/trials/1")
-OWNERS: dict[int, Owner] = {1: A, 2: B, 3: "model", 4: None}
+OWNERS: dict[int, Owner] = {1: A, 2: B, 3: "model", 4: None, 5: "others"}
 
 
 @dataclass
@@ -37,7 +43,7 @@ class Card:
     def read(self) -> Sequence[Reading]:
         used_mb = max(self.used_mb, sum(mb or 0.0 for mb in self.processes.values()))
         told = (self.utilisation, self.power_w, self.energy_j)
-        return [Reading("0", "GPU-a", 0, "A", 80_000, used_mb, dict(self.processes), *told)]
+        return [Reading("GPU-a", 0, "A", 80_000, used_mb, dict(self.processes), *told)]
 
     def close(self) -> None:
         pass
@@ -46,7 +52,8 @@ class Card:
 class Bench:
     def __init__(self) -> None:
         self.card, self.clock = Card(), SimulatedClock()
-        self.meter = Meter(self.card, self.clock, lambda pid: OWNERS.get(pid))
+        self.owners = dict(OWNERS)
+        self.meter = Meter(self.card, self.clock, self.owners.get)
 
     def later(self, seconds: float = 1.0) -> None:
         self.clock.sleep(seconds)
@@ -97,6 +104,63 @@ def test_energy_of_a_shared_device_is_divided() -> None:
     assert (a.utilisation, b.utilisation) == (0.75, 1.0)
 
 
+def test_the_model_gets_its_part_of_the_energy() -> None:
+    bench = Bench()
+    bench.card.energy_j = 100.0
+    bench.meter.begin(A, ["0"])
+    bench.card.energy_j, bench.card.processes = 160.0, {1: 2000.0, 3: 5000.0}
+    bench.later()
+    bench.card.energy_j, bench.card.processes = 200.0, {1: 2000.0}
+    bench.later()
+    assert (bench.meter.end(A).energy_j, bench.meter.model.energy_j) == (70.0, 30.0)
+    bench.card.energy_j, bench.card.processes = 210.0, {3: 5000.0}
+    bench.later()
+    assert bench.meter.model.energy_j == 40.0
+
+
+def test_a_number_that_comes_again_is_another_process() -> None:
+    bench = Bench()
+    bench.meter.begin(A, ["0"])
+    bench.card.processes = {1: 3000.0}
+    bench.later()
+    bench.card.processes = {}
+    bench.later()
+    bench.owners[1] = "others"
+    bench.card.processes = {1: 9000.0}
+    bench.later()
+    assert bench.meter.end(A).peak_mb == 3000
+
+
+def test_a_server_is_the_model_s_as_soon_as_it_is_known_to_be() -> None:
+    bench = Bench()
+    bench.card.processes = {5: 6000.0}
+    bench.later()
+    assert bench.meter.model.peak_mb is None
+    bench.owners[5] = "model"
+    bench.later()
+    assert bench.meter.model.peak_mb == 6000
+
+
+def test_an_adopted_server_is_the_model(tmp_path: Path) -> None:
+    pipe = subprocess.PIPE
+    nested = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])"]
+    with subprocess.Popen([*nested, sys.executable, "-c", "input()"], stdin=pipe) as server:
+        while not (children := psutil.Process(server.pid).children()):
+            time.sleep(0.01)
+        # Another study has started it: this process does not descend from us.
+        family = [os.getppid(), os.getpid()]
+        assert process_owner(os.getpid()) == "model"
+        assert process_owner(family[0]) == "others"
+        study = Machine("a", Inventory(cpus=1), server=lambda: family[0])
+        study.hold(SERVER, Assignment(0.0))
+        assert process_owner(family[0]) == "model"
+        study.close()
+        assert process_owner(family[0]) == "others"
+        assert process_owner(children[0].pid) == "model"
+        server.communicate(b"\n")
+    assert process_owner(server.pid) is None
+
+
 def test_power_stands_in_for_a_counter() -> None:
     bench = Bench()
     bench.card.power_w = 250.0
@@ -130,6 +194,22 @@ def test_the_model_on_the_device_is_company() -> None:
     bench.card.processes = {1: 10.0, 3: 5000.0}
     bench.later()
     assert bench.meter.had_company(A)
+
+
+def test_others_that_came_are_company_though_the_trial_was_not_seen() -> None:
+    bench = Bench()
+    bench.meter.begin(A, ["0"])
+    bench.card.processes = {5: 70_000.0}  # and the trial found nothing left
+    assert bench.meter.had_company(A)
+    assert bench.meter.end(A).peak_mb is None  # what grew is theirs
+
+
+def test_a_process_that_nobody_can_look_up_may_be_the_trial() -> None:
+    bench = Bench()
+    bench.meter.begin(A, ["0"])
+    bench.card.processes = {4: 70_000.0}
+    assert not bench.meter.had_company(A)
+    assert bench.meter.end(A).peak_mb == 70_000
 
 
 # The second chance.

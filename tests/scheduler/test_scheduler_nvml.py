@@ -3,7 +3,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from nvml_stand_in import Device, stand_in
+from nvml_stand_in import Device, NVMLError, NVMLError_NoPermission, stand_in
 
 from localhpo.scheduler.nvml import connect, read_once
 
@@ -14,7 +14,8 @@ def test_a_device_tells_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setitem(sys.modules, "pynvml", stand_in([device]))
     (reading,) = read_once() or []
-    assert (reading.id, reading.uuid, reading.index, reading.name) == ("0", "GPU-a", 0, "NVIDIA A")
+    assert (reading.id, reading.index, reading.name) == ("GPU-a", 0, "NVIDIA A")
+    assert (reading.names, reading.label) == (("GPU-a", "0"), "0")
     assert (reading.total_mb, reading.used_mb) == (80_000, 3000)
     assert reading.processes == {7: 2000.0, 8: None}
     assert (reading.utilisation, reading.power_w, reading.energy_j) == (0.45, 250.0, 1e6)
@@ -28,14 +29,48 @@ def test_what_a_driver_does_not_tell_is_not_made_up(monkeypatch: pytest.MonkeyPa
 
 
 def test_slices_are_read_in_place_of_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    cut = Device(slices=[Device(uuid="MIG-1", used_mb=5), Device(uuid="MIG-2")])
+    cut = Device(slices=[Device(uuid="MIG-1", used_mb=5), Device(uuid="MIG-2345-67890-abc")])
     monkeypatch.setitem(sys.modules, "pynvml", stand_in([Device(), cut]))
     readings = read_once() or []
     assert [(r.id, r.index, r.used_mb) for r in readings] == [
-        ("0", 0, 0),
+        ("GPU-0", 0, 0),
         ("MIG-1", 1, 5),
-        ("MIG-2", 1, 0),
+        ("MIG-2345-67890-abc", 1, 0),
     ]
+    assert [reading.label for reading in readings] == ["0", "1/MIG-1", "1/MIG-2345-678"]
+    assert readings[1].names == ("MIG-1",)
+
+
+def test_what_the_driver_keeps_nobody_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(total_mb=81_920, used_mb=1_000, reserved_mb=550)
+    monkeypatch.setitem(sys.modules, "pynvml", stand_in([device]))
+    (reading,) = read_once() or []
+    assert (reading.total_mb, reading.used_mb) == (81_370, 1_000)
+
+
+def test_a_device_whose_memory_is_the_host_s_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(total_mb=None, processes={7: 2000.0})
+    monkeypatch.setitem(sys.modules, "pynvml", stand_in([device]))
+    (reading,) = read_once() or []
+    assert (reading.total_mb, reading.used_mb, reading.processes) == (None, None, {7: 2000.0})
+
+
+def test_a_device_that_does_not_answer_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = Device(fault=NVMLError("GPU is lost"))
+    monkeypatch.setitem(sys.modules, "pynvml", stand_in([lost, Device(uuid="GPU-1")]))
+    told: list[str] = []
+    readings = read_once(told.append) or []
+    assert [(reading.id, reading.index) for reading in readings] == [("GPU-1", 1)]
+    assert told == ["GPU 0 does not answer, and is left out: GPU is lost"]
+
+
+def test_devices_of_other_jobs_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = Device(fault=NVMLError_NoPermission("insufficient permissions"))
+    monkeypatch.setitem(sys.modules, "pynvml", stand_in([theirs, Device(uuid="GPU-1")]))
+    told: list[str] = []
+    readings = read_once(told.append) or []
+    assert [(reading.id, reading.index) for reading in readings] == [("GPU-1", 0)]
+    assert told == []
 
 
 def test_a_driver_that_goes_away_shows_no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +79,7 @@ def test_a_driver_that_goes_away_shows_no_devices(monkeypatch: pytest.MonkeyPatc
     nvml = connect()
     assert nvml is not None
     module.__dict__["library"].open = 0
-    assert nvml.read() == []
+    assert nvml.read() is None
     nvml.close()
     nvml.close()
     assert module.__dict__["library"].open == -1  # shut down once
@@ -59,7 +94,8 @@ def test_the_stand_in_has_the_names_of_the_real_library() -> None:
     real = pytest.importorskip("pynvml")
     names = [name for name in vars(stand_in([])) if name.startswith(("nvml", "NVML"))]
     assert len(names) > 10
-    assert [name for name in names if not callable(getattr(real, name, None))] == []
+    assert [name for name in names if not hasattr(real, name)] == []
+    assert stand_in([]).__dict__["nvmlMemory_v2"] == real.nvmlMemory_v2
 
 
 def test_the_real_library_without_a_driver_is_no_reading() -> None:

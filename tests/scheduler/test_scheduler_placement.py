@@ -120,8 +120,25 @@ def test_a_missing_gpu_is_explained() -> None:
 
 
 def test_a_trial_sees_the_devices_granted_alone() -> None:
-    assignment = Assignment(cpus=2.5, gpus=("1", "3"))
-    assert environment(assignment, {}) == {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "1,3"}
+    assignment = Assignment(cpus=2.5, gpus=("GPU-a", "GPU-b"))
+    expected = {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}
+    assert environment(assignment, {}) == expected
+
+
+@pytest.mark.parametrize(
+    ("ids", "user", "order"),
+    [
+        (("1",), {}, "PCI_BUS_ID"),
+        (("1",), {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, None),
+        (("GPU-a",), {}, None),  # which is the same in any order
+        (("abc/0",), {}, None),  # of a cluster, which tells its trials itself
+        ((), {}, None),
+    ],
+)
+def test_an_index_means_what_it_means_to_nvidia_s_tools(
+    ids: tuple[str, ...], user: dict[str, str], order: str | None
+) -> None:
+    assert environment(Assignment(1.0, gpus=ids), user).get("CUDA_DEVICE_ORDER") == order
 
 
 def test_threads_that_the_user_set_are_respected() -> None:

@@ -11,8 +11,9 @@ import pytest
 from nvml_stand_in import Device, stand_in
 from resting_server import RestingServer, running
 
+from localhpo import runtime
 from localhpo.executor.clock import RealClock
-from localhpo.scheduler import footprint, machine
+from localhpo.scheduler import footprint
 from localhpo.scheduler.devices import find_gpus
 from localhpo.scheduler.machine import SERVER, Machine
 from localhpo.scheduler.placement import Assignment, Inventory, Need
@@ -131,7 +132,7 @@ def test_what_studies_claim_of_a_device_is_not_foreign(
     other = os.getppid()
     device = Device(used_mb=6_900, processes={other: 6_000, 4_000_000: 900})
     monkeypatch.setitem(sys.modules, "pynvml", stand_in([device]))
-    monkeypatch.setattr(machine, "default_folder", lambda: tmp_path)
+    monkeypatch.setattr(runtime, "folder", lambda: tmp_path)
     (before,) = find_gpus({})
     (study,) = studies(tmp_path, {"a": other}).values()
     (after,) = find_gpus({})

@@ -6,10 +6,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from localhpo.scheduler import peaks
-from localhpo.scheduler.placement import Inventory
+from localhpo.scheduler.placement import Gpu, Inventory
 from localhpo.store import Store
 from localhpo.study import hardware
+from localhpo.task import Resources
 from localhpo.trial import Usage
 
 
@@ -23,6 +26,24 @@ def test_earlier_studies_are_read_by_a_connection_of_their_own(make_task, home, 
     assert ours.refusal({"learning_rate": 1e-3, "depth": 2}, []) is None
     assert [one.home for one in asked] == [home]
     assert asked[0]._database is not store._database
+
+
+def test_what_others_hold_is_waited_for_and_refuses_nothing(make_task, make_trial, home):
+    task = make_task(resources=Resources(gpus=0.5))
+    inventory = Inventory(cpus=1, gpus=(Gpu("GPU-a", "", 8_000.0, 7_000.0),))
+    ours = hardware.Hardware(task, "small/now", Store(home), inventory)
+    config = {"learning_rate": 1e-3, "depth": 2}
+    trials = [
+        make_trial(i, config, score=1.0, usage=Usage(peak_gpu_memory_mb=4_000.0 + i))
+        for i in range(6)
+    ]
+    assert ours.refusal(config, trials) is None
+    assert ours.estimate_mb(config, trials) == pytest.approx(4_000, rel=0.1)  # it waits for that
+    inventory.gpus = (Gpu("GPU-a", "", 8_000.0, 3_900.0),)
+    assert ours.estimate_mb(config, trials) is None  # it may fit: on a device to itself
+    inventory.gpus = (Gpu("GPU-a", "", 8_000.0),)
+    assert 4_000 < ours.estimate_mb(config, trials) < 5_000
+    ours.close()
 
 
 def test_two_threads_that_ask_at_once_have_the_model_fitted_once(

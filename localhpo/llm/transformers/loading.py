@@ -124,12 +124,14 @@ def default_device() -> str:
     """Return a GPU where there is one, as torch names it."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    with offline.environment(offline.cuda_order()):
+        return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _move(network: PreTrainedModel, device: str) -> PreTrainedModel:
     try:
-        return network.to(device)
+        with offline.environment(offline.cuda_order()):
+            return network.to(device)
     except (RuntimeError, AssertionError) as exc:  # no such device, or no room on it
         raise BackendError(
             f"the model cannot be put on device {device!r}: {exc}",

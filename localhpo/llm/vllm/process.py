@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from localhpo.errors import BackendError
+from localhpo.llm import offline
 from localhpo.llm.vllm import guard, lease
 
 LOG = "server.log"
@@ -86,7 +87,7 @@ class Process:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     cwd=folder,
-                    env={**os.environ, **environment},
+                    env={**os.environ, **offline.cuda_order(), **environment},
                     pass_fds=tuple(keep_open),
                     start_new_session=True,  # Ctrl-C in a terminal reaches LocalHPO alone
                 )

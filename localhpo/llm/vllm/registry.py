@@ -1,6 +1,6 @@
 """Which servers run on this machine, so that a second study finds the first one's.
 
-    $XDG_RUNTIME_DIR/localhpo-<uid>/    below the system's folder for temporary files by default
+    $XDG_RUNTIME_DIR/localhpo-<uid>/    or elsewhere, see `localhpo.runtime`
         <fingerprint>-<k>/              of a model and the settings that it is served with
             lock                        held by the server's supervisor, for as long as it runs
             users                       held by all who use it, see `localhpo.llm.vllm.lease`
@@ -16,12 +16,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from localhpo.errors import BackendError
+from localhpo import runtime
+from localhpo.errors import BackendError, LocalHPOError
 
 SLOTS = 4
 """For one fingerprint: a server that cannot be adopted does not keep a study from its own."""
@@ -36,7 +36,7 @@ class Record:
     pid: int
     """The process below which all of it hangs."""
     started: int
-    """When that began, in ticks of the kernel since the machine did: an id may come again."""
+    """When that began, as `runtime.start_of` says it."""
     port: int
     """On 127.0.0.1."""
     key: str
@@ -51,18 +51,7 @@ class Record:
     @property
     def alive(self) -> bool:
         """Whether its process runs."""
-        return self.started > 0 and start_of(self.pid) == self.started
-
-
-def start_of(pid: int) -> int:
-    """Return when a process began, as in `Record.started`; 0 where it has ended."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return 0
-    # pid (name, which may hold anything) state ppid ... starttime: see proc_pid_stat(5)
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+        return self.started > 0 and runtime.start_of(self.pid) == self.started
 
 
 class Slot:
@@ -128,33 +117,12 @@ def slots(fingerprint: str, place: Path | None = None) -> Iterator[Slot]:
     """Yield the places for servers of one fingerprint, in the order in which they are tried.
 
     Raises:
-        BackendError: `place` is somebody else's.
+        BackendError: `place` is somebody else's, or cannot be made.
     """
-    place = runtime_folder() if place is None else place
-    _make_private(place)
+    place = runtime.folder() if place is None else place
+    try:
+        runtime.make_private(place)
+    except LocalHPOError as error:
+        raise BackendError(str(error), hint=error.hint) from error
     for k in range(SLOTS):
         yield Slot(place / f"{fingerprint}-{k}")
-
-
-def runtime_folder() -> Path:
-    """Return where this user's running servers are noted."""
-    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    return Path(base) / f"localhpo-{os.getuid()}"
-
-
-def _make_private(folder: Path) -> None:
-    """Make a folder that nobody else can write; in /tmp anyone could have made it first.
-
-    Raises:
-        BackendError: somebody did, or it cannot be made.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
-    except OSError as exc:
-        raise BackendError(f"the folder of the model's server cannot be made: {exc}") from exc
-    if folder.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise BackendError(
-            f"{folder} must be a folder that belongs to you alone (mode 0700)",
-            hint="remove it, or set XDG_RUNTIME_DIR to a folder of your own",
-        )

@@ -30,6 +30,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from localhpo import runtime
 from localhpo.errors import BackendError, MissingExtraError
 from localhpo.llm import cards
 from localhpo.llm.folder import description
@@ -72,7 +73,7 @@ class ManagedServer:
         Args:
             folder: Of the model, in Hugging Face layout, weights as safetensors.
             settings: How it is served; the defaults suit a small model.
-            place: Where running servers are noted, `registry.runtime_folder()` by default.
+            place: Where running servers are noted, `runtime.folder()` by default.
             start_s: After which a start has failed.
             on_cpu: Whether the vLLM that is installed runs on CPUs; found out by default.
 
@@ -166,7 +167,7 @@ class ManagedServer:
                 return
         raise BackendError(
             f"{registry.SLOTS} servers of {self.name} hold their places, and none can be used",
-            hint=f"end them; they are noted in {self._place or registry.runtime_folder()}",
+            hint=f"end them; they are noted in {self._place or runtime.folder()}",
         )
 
     def stop(self) -> None:

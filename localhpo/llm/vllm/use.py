@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from localhpo import runtime
 from localhpo.errors import BackendError
 from localhpo.llm.server import Server
 from localhpo.llm.vllm.lease import Lease
 from localhpo.llm.vllm.process import GRACE_S, STUCK_S, Process, tail, why_ended
-from localhpo.llm.vllm.registry import Record, Slot, start_of
+from localhpo.llm.vllm.registry import Record, Slot
 
 POLL_S = 0.2
 REQUEST_S = 300.0
@@ -88,7 +89,7 @@ class Use:
             raise
         finally:
             os.close(held)  # the process has a copy
-        record = Record(process.pid, start_of(process.pid), port, key, name)
+        record = Record(process.pid, runtime.start_of(process.pid), port, key, name)
         use = cls(slot, lease, record, _asking(record), process)
         try:
             _await(process, record, deadline)
