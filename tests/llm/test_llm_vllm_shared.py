@@ -153,6 +153,16 @@ def test_a_stop_leaves_a_server_to_the_others(user: Callable[..., User]) -> None
     assert not any(map(lives, all_of_it))
 
 
+def test_a_server_that_its_starter_left_to_another_user_here_is_no_zombie(make: Make) -> None:
+    first, second = make(), make()
+    first.start()
+    second.start()
+    pid = first.pid
+    first.stop()
+    second.stop()
+    assert pid not in [child.pid for child in psutil.Process().children()]
+
+
 def test_one_killed_while_it_starts_a_server_leaves_nothing(
     program: Callable[[str], None], user: Callable[..., User], tmp_path: Path
 ) -> None:
