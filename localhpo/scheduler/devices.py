@@ -55,7 +55,7 @@ def count_cpus(root: Path = Path("/")) -> int:
 
 def total_memory_mb(root: Path = Path("/")) -> float:
     """Return the memory that this process and its children may use."""
-    limits = [_number(folder / name) for folder, name in _limit_files(root, "memory")]
+    limits = [_number(folder / name) for folder, name in limit_files(root, "memory")]
     return min([psutil.virtual_memory().total, *(x for x in limits if x is not None)]) / _MB
 
 
@@ -160,7 +160,7 @@ def _model(device: Path) -> str:
 
 def _cpu_quotas(root: Path) -> Iterator[float]:
     """Yield the CPUs that each cgroup above this process allows."""
-    for folder, name in _limit_files(root, "cpu"):
+    for folder, name in limit_files(root, "cpu"):
         if name == "cpu.max":
             quota, _, period = _text(folder / name).strip().partition(" ")
         else:
@@ -171,7 +171,7 @@ def _cpu_quotas(root: Path) -> Iterator[float]:
                 yield float(quota) / float(period)
 
 
-def _limit_files(root: Path, controller: str) -> Iterator[tuple[Path, str]]:
+def limit_files(root: Path, controller: str) -> Iterator[tuple[Path, str]]:
     """Yield (folder, file name) of one limit for each cgroup from this process's own upwards."""
     names = {
         "cpu": ("cpu.max", "cpu.cfs_quota_us"),

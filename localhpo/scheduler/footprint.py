@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+
 import psutil
 
 from localhpo.scheduler import nvml
+from localhpo.scheduler.devices import limit_files
 
 _MB = 2**20
+
+_USAGE = {
+    "memory.max": ("memory.current", "inactive_file"),
+    "memory.limit_in_bytes": ("memory.usage_in_bytes", "total_inactive_file"),
+}
+"""File of a cgroup's limit -> that of its usage, and the part of it that can be made free."""
 
 
 def host_mb(pid: int) -> float | None:
@@ -21,9 +31,22 @@ def host_mb(pid: int) -> float | None:
         return None
 
 
-def host_free_mb() -> float:
-    """Return the memory of the host that is free, or can be made free."""
-    return psutil.virtual_memory().available / _MB
+def host_free_mb(root: Path = Path("/")) -> float:
+    """Return the memory of the host that is free, or can be made free: here, by all limits.
+
+    What a cgroup holds of files that were read (the weights, for one) can be made free.
+
+    Args:
+        root: Where `proc` and `sys` are found.
+    """
+    free = [float(psutil.virtual_memory().available)]
+    for folder, name in limit_files(root, "memory"):
+        usage, cache = _USAGE[name]
+        with contextlib.suppress(OSError, ValueError):  # no such file, or no limit (`max`)
+            limit = float((folder / name).read_text())
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            free.append(limit - float((folder / usage).read_text()) + float(stat.get(cache, 0)))
+    return max(0.0, min(free)) / _MB
 
 
 def device_mb(pid: int, gpu: str) -> float | None:

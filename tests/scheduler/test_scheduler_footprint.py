@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import pytest
@@ -73,6 +74,39 @@ def test_memory_that_is_taken_is_seen() -> None:
 
 def test_free_memory_of_the_host_is_some_and_not_more_than_there_is() -> None:
     assert 0 < footprint.host_free_mb() <= psutil.virtual_memory().total / MB
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files"),
+    [
+        pytest.param(
+            "0::/job\n",
+            {"memory.max": 512 * MB, "memory.current": 400 * MB, "memory.stat": "inactive_file"},
+            id="v2",
+        ),
+        pytest.param(
+            "4:memory:/job\n",
+            {
+                "memory.limit_in_bytes": 512 * MB,
+                "memory.usage_in_bytes": 400 * MB,
+                "memory.stat": "total_inactive_file",
+            },
+            id="v1",
+        ),
+    ],
+)
+def test_free_memory_of_the_host_is_what_a_cgroup_leaves_of_its_limit(
+    cgroup: str, files: dict[str, int | str], tmp_path: Path
+) -> None:
+    job = tmp_path / "sys/fs/cgroup" / ("memory/job" if "4:" in cgroup else "job")
+    job.mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(cgroup)
+    for name, value in files.items():
+        (job / name).write_text(f"{value} {88 * MB}\n" if name == "memory.stat" else f"{value}\n")
+    assert footprint.host_free_mb(tmp_path) == pytest.approx(200)
+    (job / next(iter(files))).write_text("max\n")
+    assert footprint.host_free_mb(tmp_path) > 200
 
 
 @pytest.fixture
