@@ -40,7 +40,7 @@ class RestingServer:
         self.shared = False
         self.on_cpu = True
         self.can_sleep = True
-        self.weight_bytes = HELD_BYTES
+        self.weight_bytes = self.need_bytes = HELD_BYTES
         self.settings = Settings()
 
     @property

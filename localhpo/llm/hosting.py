@@ -1,4 +1,7 @@
-"""Who shares out the memory of this machine, as a model's server meets it: asked before it starts."""
+"""Who shares out the memory of this machine, and what a model takes of it.
+
+A server asks before it starts. A model in this process takes what it takes, and tells.
+"""
 
 from __future__ import annotations
 
@@ -21,3 +24,17 @@ class Host:
     find_room: FindRoom = lambda server: ()  # noqa: ARG005
     say: Callable[[str], None] = lambda message: None  # noqa: ARG005
     """Tells the user what is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnDevice:
+    """A model in this process that is on a device."""
+
+    uuid: str
+    """Of the device, as the driver spells it behind `GPU-`."""
+    index: int
+    """Of the device, among those that this process sees."""
+    reserved_bytes: int
+    """By torch, now; the driver counts more."""
+    room_bytes: int
+    """That it takes beyond what it holds when it was loaded: to read, to answer, to work."""

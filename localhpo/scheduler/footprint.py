@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 from localhpo.scheduler import nvml
 from localhpo.scheduler.devices import limit_files
+from localhpo.scheduler.nvml import Reading
 
 _MB = 2**20
 
@@ -52,24 +54,35 @@ def host_free_mb(root: Path = Path("/")) -> float:
 def device_mb(pid: int, gpu: str) -> float | None:
     """Return the memory of one device that a process and its descendants hold.
 
-    None where the driver does not tell how much each process holds.
+    None where the driver does not tell how much each process holds; and where it names none of
+    these on any device: in a container it names processes by the numbers of the host, or none.
 
     Args:
         pid: Of the process.
         gpu: Id of the device.
     """
     readings = nvml.read_once() or []
-    reading = next((one for one in readings if gpu in (one.id, one.uuid)), None)
-    if reading is None:
-        return None
+    reading = _of(gpu, readings)
     try:
         root = psutil.Process(pid)
         family = {root.pid, *(child.pid for child in root.children(recursive=True))}
     except psutil.Error:
         return None
+    if reading is None or all(family.isdisjoint(one.processes) for one in readings):
+        return None
     held = [mb for process, mb in reading.processes.items() if process in family]
     known = [mb for mb in held if mb is not None]
     return sum(known) if len(known) == len(held) else None
+
+
+def device_used_mb(gpu: str) -> float | None:
+    """Return the memory of one device that anybody holds; None where the driver does not tell."""
+    reading = _of(gpu, nvml.read_once() or [])
+    return None if reading is None else reading.used_mb
+
+
+def _of(gpu: str, readings: Sequence[Reading]) -> Reading | None:
+    return next((one for one in readings if gpu in (one.id, one.uuid)), None)
 
 
 def _resident(process: psutil.Process) -> int:

@@ -146,8 +146,20 @@ def test_device_memory_that_the_driver_does_not_tell_is_none(
 ) -> None:
     driver(monkeypatch, Device(processes={family.root: 300, family.child: None}))
     assert footprint.device_mb(family.root, "0") is None
-    assert footprint.device_mb(family.grandchild, "0") == 0.0
     assert footprint.device_mb(family.root, "7") is None  # no such device
+
+
+@pytest.mark.parametrize("processes", [{}, {4_000_000: 5_000.0}])
+def test_where_no_process_of_the_family_is_named_nobody_can_tell(
+    family: Family, monkeypatch: pytest.MonkeyPatch, processes: dict[int, float | None]
+) -> None:
+    first, second = Device(uuid="GPU-a", used_mb=5_300, processes=processes), Device(uuid="GPU-b")
+    driver(monkeypatch, first, second)
+    assert footprint.device_mb(family.root, "0") is None
+    second.processes = {family.child: 10}  # then the numbers are those of this machine
+    assert footprint.device_mb(family.root, "0") == 0.0
+    assert footprint.device_used_mb("GPU-a") == 5_300
+    assert footprint.device_used_mb("7") is None
 
 
 def test_without_a_driver_device_memory_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,6 @@ from localhpo.llm.vllm.settings import (
 )
 from localhpo.llm.vllm.use import POLL_S, Use, proves
 
-
 _KV_CACHE = "--kv-cache-memory-bytes"
 
 _ASLEEP = "another study lets it sleep"
