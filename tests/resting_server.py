@@ -42,6 +42,7 @@ class RestingServer:
         self.can_sleep = True
         self.weight_bytes = self.need_bytes = HELD_BYTES
         self.settings = Settings()
+        self.gpus: tuple[str, ...] = ()
 
     @property
     def pid(self) -> int | None:

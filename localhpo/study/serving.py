@@ -71,6 +71,8 @@ class Serving:
         if found is None:
             return None
         holds, measure = found
+        if len(holds.gpus) == 1:  # if it is started again, then where it is counted
+            server.gpus = holds.gpus
         return Managed(
             server,
             holds=holds,

@@ -121,6 +121,7 @@ def test_a_server_on_a_device_holds_what_the_driver_says(server: RestingServer) 
     assert (tenant.holds.gpus, tenant.holds.gpu_memory_mb) == (("1",), 6_000)
     assert tenant.holds.memory_mb == 0.0
     assert tenant.used_mb() == 6_000
+    assert server.gpus == ("1",)  # for another start
 
 
 def test_a_server_on_several_devices_holds_all_of_them(

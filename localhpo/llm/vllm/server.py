@@ -106,8 +106,8 @@ class ManagedServer:
         self._place = place
         self._start_s = start_s
         self._use: Use | None = None
-        self._gpus: tuple[str, ...] = ()
-        """Given by the host: no part of what the server is, for others may be given other ones."""
+        self.gpus: tuple[str, ...] = ()
+        """Where it is started, as its host says: no part of what it is, and others adopt it."""
         self._level: int | None = None
 
     @property
@@ -314,7 +314,7 @@ class ManagedServer:
         finally:
             if gpus is None:
                 os.close(held)
-        self._gpus = tuple(gpus or self._gpus)
+        self.gpus = tuple(gpus or self.gpus)
         return gpus is not None
 
     def _adopt(self, slot: Slot) -> str:
@@ -352,7 +352,7 @@ class ManagedServer:
     @property
     def _placed(self) -> Settings:
         """The settings, with the devices that the host gave."""
-        return dataclasses.replace(self.settings, gpus=self._gpus or self.settings.gpus)
+        return dataclasses.replace(self.settings, gpus=self.gpus or self.settings.gpus)
 
     @property
     def _used(self) -> Use:
