@@ -73,6 +73,8 @@ def unload(body: Mapping[str, Any]) -> str:
 def sleep(query: Mapping[str, list[str]]) -> dict[str, Any]:
     if os.environ["FAKE_VLLM"] != "sleepless":
         ASLEEP.update({"weights", "kv_cache"})
+    if os.environ["FAKE_VLLM"] == "dozes":
+        raise RuntimeError("it sleeps, and nobody is told")
     return {"status": "sleeping", "level": query["level"]}
 
 

@@ -40,8 +40,9 @@ class RestingServer:
         self.shared = False
         self.on_cpu = True
         self.can_sleep = True
-        self.weight_bytes = HELD_BYTES
+        self.weight_bytes = self.need_bytes = HELD_BYTES
         self.settings = Settings()
+        self.gpus: tuple[str, ...] = ()
 
     @property
     def pid(self) -> int | None:

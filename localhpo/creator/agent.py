@@ -150,6 +150,11 @@ class Agent:
         return getattr(self._backend, "server", None)
 
     @property
+    def on_device(self) -> Any:
+        """What a model in this process takes of a device; None where it is on none."""
+        return getattr(self._backend, "on_device", None)
+
+    @property
     def model(self) -> Model:
         """The model that is asked."""
         return self._backend.model
@@ -175,9 +180,7 @@ class Agent:
         try:
             return self._ask(history, guard, spent)
         except ModelError as error:
-            if self._on_model_error == "stop":
-                raise
-            return self._excused(history, error, spent)
+            return self.excused(history, error, spent)
 
     def thoughts(self, history: History, spent: Spent) -> Thoughts:
         """Return what the model would try before any trial; asked once, then remembered.
@@ -221,9 +224,6 @@ class Agent:
         """
         if self._on_model_error == "stop":
             raise error
-        return self._excused(history, error, spent)
-
-    def _excused(self, history: History, error: ModelError, spent: Spent) -> Proposal:
         proposal = self._stand_in(history)
         note = f"stands in for the model: {error}"
         return dataclasses.replace(

@@ -92,6 +92,11 @@ class Hybrid:
         """The server that this machine runs for the model; None where there is none."""
         return None if self._agent is None else self._agent.server
 
+    @property
+    def on_device(self) -> Any:
+        """What a model in this process takes of a device; None where it is on none."""
+        return None if self._agent is None else self._agent.on_device
+
     def propose(self, history: History, n: int) -> Sequence[Proposal]:
         """Return up to `n` new proposals.
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from localhpo.creator.protocol import Creator
     from localhpo.creator.teaching import Teacher
     from localhpo.experience import Memory
+    from localhpo.llm.hosting import Host
     from localhpo.llm.protocol import Backend
     from localhpo.task import Task
 
@@ -28,7 +29,11 @@ NAMES = (*REMEMBER, BO, *KINDS)
 
 
 def open_creator(
-    task: Task, *, backend: Backend | None = None, memories: Sequence[Memory] = ()
+    task: Task,
+    *,
+    backend: Backend | None = None,
+    memories: Sequence[Memory] = (),
+    host: Host | None = None,
 ) -> Creator:
     """Return the Creator named in the task's settings; a model is loaded where it needs one.
 
@@ -38,6 +43,7 @@ def open_creator(
             caller's to close.
         memories: what was good in past studies (`experience.recall`), for a Creator that
             remembers.
+        host: asked for room before a server of the model is started.
 
     Raises:
         InputError: no Creator has that name, or the one named cannot search the space or cannot
@@ -65,18 +71,20 @@ def open_creator(
             hint=did_you_mean(name, NAMES),
         )
     if name == "agent":
-        served = _backend(task) if backend is None else backend
+        served = _backend(task, host) if backend is None else backend
         return _agent(task, served, memories, owned=backend is None)
-    return _hybrid(task, backend, memories)
+    return _hybrid(task, backend, memories, host)
 
 
-def _hybrid(task: Task, backend: Backend | None, memories: Sequence[Memory]) -> Hybrid:
+def _hybrid(
+    task: Task, backend: Backend | None, memories: Sequence[Memory], host: Host | None
+) -> Hybrid:
     from localhpo.creator.hybrid import Hybrid
 
     note = ""
     owned = backend is None
     try:
-        backend = _backend(task) if owned else backend
+        backend = _backend(task, host) if owned else backend
     except MissingExtraError as error:
         if task.creator.on_model_error == "stop":
             raise
@@ -106,7 +114,7 @@ def _agent(
     )
 
 
-def _backend(task: Task) -> Backend:
+def _backend(task: Task, host: Host | None) -> Backend:
     """Return a backend that serves the model that the settings name."""
     from localhpo.llm import cards, open_backend, versions
     from localhpo.llm.opening import PLACED
@@ -122,4 +130,5 @@ def _backend(task: Task) -> Backend:
         url=settings.url,
         allow_remote=settings.allow_remote,
         device="cpu" if in_host_memory else None,
+        host=host,
     )

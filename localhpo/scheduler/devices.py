@@ -68,7 +68,7 @@ def total_memory_mb(root: Path = Path("/")) -> float:
 
 def find_part(root: Path = Path("/")) -> Part:
     """Return which CPUs these are, and whose memory."""
-    groups = [folder for folder, _ in _limit_files(root, "memory")]
+    groups = [folder for folder, _ in limit_files(root, "memory")]
     limits = _memory_limits(root)
     # Of equal ones the outermost: it holds for more.
     least = min(reversed(limits), key=lambda folder: limits[folder], default=None)
@@ -212,7 +212,7 @@ def _model(device: Path) -> str:
 
 def _cpu_quotas(root: Path) -> Iterator[float]:
     """Yield the CPUs that each cgroup above this process allows."""
-    for folder, name in _limit_files(root, "cpu"):
+    for folder, name in limit_files(root, "cpu"):
         if name == "cpu.max":
             quota, _, period = _text(folder / name).strip().partition(" ")
         else:
@@ -223,7 +223,7 @@ def _cpu_quotas(root: Path) -> Iterator[float]:
                 yield float(quota) / float(period)
 
 
-def _limit_files(root: Path, controller: str) -> Iterator[tuple[Path, str]]:
+def limit_files(root: Path, controller: str) -> Iterator[tuple[Path, str]]:
     """Yield (folder, file name) of one limit for each cgroup from this process's own upwards."""
     names = {
         "cpu": ("cpu.max", "cpu.cfs_quota_us"),
@@ -245,7 +245,7 @@ def _limit_files(root: Path, controller: str) -> Iterator[tuple[Path, str]]:
 
 def _memory_limits(root: Path) -> dict[Path, float]:
     """Return the bytes that each cgroup above this process allows, where it says how many."""
-    found = {folder: _number(folder / name) for folder, name in _limit_files(root, "memory")}
+    found = {folder: _number(folder / name) for folder, name in limit_files(root, "memory")}
     return {folder: limit for folder, limit in found.items() if limit is not None}
 
 

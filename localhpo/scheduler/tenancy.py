@@ -10,15 +10,14 @@ the other.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
 
 from localhpo.errors import InputError, ModelError
 from localhpo.executor.clock import Clock
 from localhpo.scheduler import forecast, placement, sharing
+from localhpo.scheduler.durations import Durations
+from localhpo.scheduler.news import News
 from localhpo.scheduler.placement import Assignment, Inventory, Need
 from localhpo.scheduler.room import Room, Rooms
 from localhpo.scheduler.sharing import RESTING, Decision, Mode, Numbers, Standing
@@ -36,15 +35,6 @@ _HOLDS: Mapping[Mode, str] = {
     "cpu": "awake",
 }
 """A mode -> what the server holds in it while trials run."""
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What the record should say of the server."""
-
-    kind: Literal["sharing", "warning"]
-    message: str
-    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Tenancy:
@@ -69,10 +59,13 @@ class Tenancy:
         self._inventory = inventory
         self._clock = clock
         self._standing: Standing = "awake"
+        self._in_vain = False
+        """Whether it was last woken in vain: it is asked all the same, see `awake`."""
         self._rested_at_s = 0.0  # a worker in simulated time is done before that time has come
         self._useless: set[Rest] = set()
-        self._seen_s: dict[str, list[float]] = {}
+        self._takes_s = Durations(clock, self._needs_mb)
         self._asleep_mb: float | None = None
+        self._keeps_mb = 0.0  # of the host, asleep
         self._decision = Decision("resident", "")
         self._decided = False
         self.due = False
@@ -98,15 +91,18 @@ class Tenancy:
 
     @property
     def awake(self) -> bool:
-        """Whether the server answers without being woken."""
-        return self._standing == "awake"
+        """Whether it is asked without being woken: what follows then is the Creator's business.
+
+        So too one that could not be woken, or every question would begin with that.
+        """
+        return self._standing == "awake" or self._in_vain
 
     @property
     def holding(self) -> Assignment:
         """What to count for the server now."""
-        if not self.awake and self._clock.monotonic() >= self._rested_at_s:
-            return self._resting("sleep" if self._standing == "asleep" else "stop")
-        return self._awake_by_mode
+        if self._standing == "awake" or self._clock.monotonic() < self._rested_at_s:
+            return self._awake_by_mode
+        return self._resting("sleep" if self._standing == "asleep" else "stop")
 
     @property
     def kept_free(self) -> Assignment:
@@ -184,6 +180,8 @@ class Tenancy:
             ages_s: The same for the others.
         """
         awake, ways = self._tenant.holds, self._ways_now
+        if self._standing == "awake":
+            self._keeps_mb = self._tenant.keeps_mb
         servers = {
             "awake": awake,
             "home": dataclasses.replace(awake, gpu_share=1.0),
@@ -199,8 +197,8 @@ class Tenancy:
             stopped=means["stop"] if "stop" in ways else None,
             most={mode: self._most(mode) for mode in _HOLDS},
             propose_s=propose_s,
-            rest_s={"sleep": self._takes_s("sleep"), "stop": self._takes_s("stop")},
-            back_s={"sleep": self._takes_s("wake"), "stop": self._takes_s("start")},
+            rest_s={"sleep": self._takes_s["sleep"], "stop": self._takes_s["stop"]},
+            back_s={"sleep": self._takes_s["wake"], "stop": self._takes_s["start"]},
             trial_s=trial_s,
             results=results,
             left=left,
@@ -292,7 +290,7 @@ class Tenancy:
         """
         may = self._resources.sharing in ("auto", "sleep", "stop") and "stop" in self._tenant.rests
         fits = self._rooms.count(need, (), self._tenant.holds)
-        return "stop" if may and self.awake and not fits else None
+        return "stop" if may and self._standing == "awake" and not fits else None
 
     def rest(self, way: Rest) -> None:
         """Make room; for the worker."""
@@ -301,9 +299,11 @@ class Tenancy:
                 self._sleep()
             else:
                 self._stop()
+            self._in_vain = False
         except ModelError as error:
             self._useless.add(way)
             self._warn(f"the server could not {way}: {error}")
+            self._look()
         self._rested_at_s = self._clock.monotonic()
 
     @property
@@ -343,7 +343,8 @@ class Tenancy:
             left_mb = min(2048.0, 0.1 * self._needs_mb)  # until it was measured
             left_mb = left_mb if self._asleep_mb is None else self._asleep_mb
         if holds.gpus:
-            return dataclasses.replace(holds, gpu_memory_mb=left_mb)
+            kept_mb = self._keeps_mb if way == "sleep" else 0.0
+            return dataclasses.replace(holds, gpu_memory_mb=left_mb, memory_mb=kept_mb)
         return dataclasses.replace(holds, memory_mb=left_mb)
 
     # The worker's part.
@@ -352,19 +353,30 @@ class Tenancy:
         if standing == "awake":
             return
         try:
-            with self._timed("wake" if standing == "asleep" else "start"):
+            with self._takes_s.timed("wake" if standing == "asleep" else "start"):
                 self._tenant.wake()
-        except ModelError as error:  # what follows from it is the Creator's business
+        except ModelError as error:
             self._warn(f"the server could not be woken: {error}")
+            self._look()
+            self._in_vain = self._standing != "awake"
+
+    def _look(self) -> None:
+        """Take its standing from the server itself: something went wrong half way."""
+        self._standing = self._tenant.standing
+        if self._standing == "asleep":
+            left_mb = self._tenant.used_mb()
+            self._asleep_mb = self._needs_mb if left_mb is None else left_mb
+            self._keeps_mb = self._tenant.keeps_mb
 
     def _sleep(self) -> None:
         before_mb = self._tenant.used_mb()
-        with self._timed("sleep"):
+        with self._takes_s.timed("sleep"):
             self._tenant.sleep()
         after_mb = self._tenant.used_mb()
         if before_mb is not None and after_mb is not None:
             if after_mb <= _MOST_ASLEEP * before_mb:
                 self._asleep_mb, self._standing = after_mb, "asleep"
+                self._keeps_mb = self._tenant.keeps_mb
                 return
             freed = f"freed {before_mb - after_mb:.0f} of {before_mb:.0f} MB"
         else:
@@ -378,25 +390,9 @@ class Tenancy:
             self._tenant.wake()
 
     def _stop(self) -> None:
-        with self._timed("stop"):
+        with self._takes_s.timed("stop"):
             self._tenant.stop()
         self._standing = "stopped"
 
     def _warn(self, message: str) -> None:
         self._news.append(News("warning", message))
-
-    @contextlib.contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
-        """Remember how long the block took; not where it failed."""
-        began = self._clock.monotonic()
-        yield
-        self._seen_s.setdefault(what, []).append(self._clock.monotonic() - began)
-
-    def _takes_s(self, what: str) -> float:
-        """Return how long it takes: the mean of what was seen, a guess before."""
-        seen = self._seen_s.get(what)
-        if seen:
-            return sum(seen) / len(seen)
-        # Over the bus at 10 GB a second, from a disk at 2, after half a minute for the process.
-        moved_s, read_s = self._needs_mb / 10_000, self._needs_mb / 2_000
-        return {"sleep": 1 + moved_s, "wake": 1 + moved_s, "stop": 5.0, "start": 30 + read_s}[what]

@@ -6,22 +6,31 @@ Laws, which `tests/contracts/test_tenant_contract.py` runs over every implementa
 - each way of `rests` works from the awake state, and `wake` undoes it; `wake` of one who is
   awake does nothing;
 - a way that is not in `rests` raises `ModelError`, and changes nothing;
-- `used_mb` measures; it is None where nobody can tell, never a guess.
+- `used_mb` measures; it is None where nobody can tell, never a guess;
+- `standing` is what the tenant says of itself, whatever it was told before.
 
 All of them may block for as long as a server takes to start.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from localhpo.errors import ModelError
 from localhpo.executor.clock import Clock
 from localhpo.scheduler.placement import Assignment
 
+if TYPE_CHECKING:
+    from localhpo.scheduler.sharing import Standing
+
 Rest = Literal["sleep", "stop"]
 """How a server makes room: it keeps its process, or it ends."""
+
+_MARGIN, _SPARE_MB = 1.1, 1024.0
+"""Host memory that must be free for level 1: so many times the weights, and so much for trials,
+which take more as they run."""
 
 
 class Tenant(Protocol):
@@ -40,6 +49,16 @@ class Tenant(Protocol):
     @property
     def shared(self) -> bool:
         """Whether another study uses it now: to stop it is then to leave it to the other."""
+        ...
+
+    @property
+    def keeps_mb(self) -> float:
+        """Memory of the host that its sleep takes, or would take if it went to sleep now."""
+        ...
+
+    @property
+    def standing(self) -> Standing:
+        """What it does now; awake where it does not say, for it may hold all of it."""
         ...
 
     def wake(self) -> None:
@@ -90,6 +109,16 @@ class InProcess:
     def shared(self) -> bool:
         """It is this process's own."""
         return False
+
+    @property
+    def keeps_mb(self) -> float:
+        """It does not sleep."""
+        return 0.0
+
+    @property
+    def standing(self) -> Standing:
+        """It is awake."""
+        return "awake"
 
     def wake(self) -> None:
         """It is awake."""
@@ -171,6 +200,7 @@ class Managed:
         self._can_sleep = can_sleep
         self._weights_mb = weights_mb
         self._host_free_mb = host_free_mb
+        self._asleep_at: int | None = None  # the level
 
     @property
     def rests(self) -> frozenset[Rest]:
@@ -184,10 +214,26 @@ class Managed:
 
     @property
     def level(self) -> int:
-        """The level of sleep: 1 while host memory can hold the weights, else 2."""
+        """The level of sleep: 1 while host memory can hold the weights, with a margin; else 2."""
+        if self._asleep_at is not None:
+            return self._asleep_at
         if self._host_free_mb is None:
             return 1
-        return 1 if self._host_free_mb() >= self._weights_mb else 2
+        return 1 if self._host_free_mb() >= self._weights_mb * _MARGIN + _SPARE_MB else 2
+
+    @property
+    def keeps_mb(self) -> float:
+        """The weights, at level 1."""
+        return self._weights_mb if self._can_sleep and self.level == 1 else 0.0
+
+    @property
+    def standing(self) -> Standing:
+        """As the server says."""
+        if self._server.pid is None:
+            return "stopped"
+        with contextlib.suppress(ModelError):
+            return "asleep" if self._server.sleeping else "awake"
+        return "awake"
 
     def wake(self) -> None:
         """Start it, or wake it; nothing where it is awake."""
@@ -195,16 +241,19 @@ class Managed:
             self._server.start()
         elif self._server.sleeping:
             self._server.wake()
+        self._asleep_at = None
 
     def sleep(self) -> None:
         """Put it to sleep."""
         if not self._can_sleep:
             raise ModelError("this server cannot sleep", hint='sharing = "stop"')
-        self._server.sleep(self.level)
+        self._asleep_at = self.level
+        self._server.sleep(self._asleep_at)
 
     def stop(self) -> None:
         """End it."""
         self._server.stop()
+        self._asleep_at = None
 
     def used_mb(self) -> float | None:
         """Return what it holds."""
@@ -223,6 +272,7 @@ class Simulated:
         wake_s: from asleep to awake.
         stop_s: from awake to stopped.
         start_s: from stopped to awake.
+        keeps_mb: of the host while it sleeps.
     """
 
     def __init__(
@@ -235,9 +285,11 @@ class Simulated:
         wake_s: float,
         stop_s: float,
         start_s: float,
+        keeps_mb: float = 0.0,
         can_sleep: bool = True,
     ) -> None:
         self.holds = holds
+        self.keeps_mb = keeps_mb
         self._clock = clock
         self._takes_s = {"sleep": sleep_s, "asleep": wake_s, "stop": stop_s, "stopped": start_s}
         self._holds_mb = {
@@ -246,7 +298,12 @@ class Simulated:
             "stopped": 0.0,
         }
         self._can_sleep = can_sleep
-        self._standing = "awake"
+        self._standing: Standing = "awake"
+
+    @property
+    def standing(self) -> Standing:
+        """As it was told."""
+        return self._standing
 
     @property
     def rests(self) -> frozenset[Rest]:

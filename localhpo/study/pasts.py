@@ -15,6 +15,7 @@ from localhpo.study.session import task_of
 from localhpo.trial import Trial
 
 if TYPE_CHECKING:
+    from localhpo.llm.hosting import Host
     from localhpo.task import Task
 
 PRIVACY = "privacy"
@@ -56,21 +57,23 @@ def past_studies(
     return found, unreadable
 
 
-def open_remembering(store: Store, key: str, task: Task) -> Creator:
+def open_remembering(store: Store, key: str, task: Task, *, host: Host | None = None) -> Creator:
     """Return the Creator of a study, with what it may remember where its task says so.
+
+    A server of its model asks the host for room before it starts.
 
     Raises:
         InputError, MissingExtraError, ModelError: as `open_creator`.
         StoreError: the store cannot be listed.
     """
     if task.creator.experience != "retrieve":
-        return open_creator(task)
+        return open_creator(task, host=host)
     try:
         before = store.study(key).created_at
     except StudyNotFoundError:
         before = None
     pasts, _ = past_studies(store, other_than=key, before=before)
-    return open_creator(task, memories=recall(task, pasts))
+    return open_creator(task, memories=recall(task, pasts), host=host)
 
 
 def set_private(store: Store, key: str, private: bool) -> None:

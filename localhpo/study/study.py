@@ -24,19 +24,19 @@ from typing import Any, Self
 from localhpo.creator import Creator, History
 from localhpo.errors import InputError, NoGoodTrialError, StudyLockedError, StudyNotFoundError
 from localhpo.executor import Executor
-from localhpo.scheduler.budget import Spent
-from localhpo.scheduler.budget import left as budget_left
+from localhpo.llm.hosting import Host
+from localhpo.scheduler import budget
 from localhpo.scheduler.loop import Loop
-from localhpo.scheduler.machine import Machine
 from localhpo.scheduler.observer import Observer
 from localhpo.store import Event, Store, default_home, study_name
 from localhpo.study.callbacks import Callbacks
 from localhpo.study.hardware import Hardware
 from localhpo.study.identity import check_same
 from localhpo.study.inbox import Inbox
+from localhpo.study.notes import Notes
 from localhpo.study.pasts import open_remembering
 from localhpo.study.place import check_ready, find_machine, find_place
-from localhpo.study.serving import find_tenant, server_pid
+from localhpo.study.serving import Serving, server_pid
 from localhpo.study.session import Session, check_task, naming_file, new_config, task_of
 from localhpo.study.signals import on_signal
 from localhpo.study.told import outcome
@@ -179,13 +179,17 @@ class Study:
                 return self._check_good(self.trials)
             if self._executor is None:
                 check_ready(self.task)
-            server = partial(server_pid, self._creator())
-            session = self._begin()
+            notes = Notes(observers)
+            server = lambda: server_pid(self._given_creator, self._opened_creator)  # noqa: E731
             machine = find_machine(self.task, self.key, inventory, server)
-            with contextlib.closing(machine) if machine else contextlib.nullcontext():
-                self._loop = self._make_loop(
-                    session, executor, hardware, machine, observers, callbacks
-                )
+            serving = Serving(self.task, inventory, machine, notes.say)
+            # A server ends before what it holds is given to others.
+            with contextlib.closing(serving), contextlib.closing(self):
+                self._creator(serving.host)
+                session = self._begin()
+                notes.record_by(session.writer)
+                told = (hardware.accountant(session.writer), *observers)
+                self._loop = self._make_loop(session, executor, hardware, serving, told, callbacks)
                 with on_signal(self._loop.interrupt):
                     trials = self._loop.run()
         finally:
@@ -349,8 +353,8 @@ class Study:
         return self._session
 
     def _is_used_up(self) -> bool:
-        spent = Spent.from_data([event.data for event in self.events])
-        return budget_left(self.task.budget, counted(self.trials), spent).used_up
+        spent = budget.Spent.from_data([event.data for event in self.events])
+        return budget.left(self.task.budget, counted(self.trials), spent).used_up
 
     def _check_good(self, trials: Sequence[Trial]) -> None:
         if counted(trials) and best_trial(trials, self.task.direction) is None:
@@ -361,40 +365,36 @@ class Study:
         session: Session,
         executor: Executor,
         hardware: Hardware,
-        machine: Machine | None,
+        serving: Serving,
         observers: Sequence[Observer],
         callbacks: Sequence[Callback],
     ) -> Loop:
         self._live = session.ledger.trials
-        creator = self._creator()
+        heard = Callbacks(self._see, [partial(one, self) for one in callbacks], self._live)
         return Loop(
             task=self.task,
-            creator=creator,
+            creator=self._creator(),
             executor=hardware.watched(executor),
             recorder=session.writer,
             trials=self._live,
             seed=self.task.seed,
             trial_folder=lambda number: self._store.trial_folder(self.key, number),
-            inventory=hardware.inventory,
+            tenant=serving.tenant(self._creator()),
+            inventory=serving.inventory,  # as it is found to be then
             check=lambda config: hardware.refusal(config, self._live),
             estimate=lambda config: hardware.estimate_mb(config, self._live),
-            observers=[
-                Callbacks(self._see, [partial(one, self) for one in callbacks], self._live),
-                hardware.accountant(session.writer),
-                *observers,
-            ],
-            spent=Spent.from_data([event.data for event in self.events]),
+            observers=[heard, *observers],
+            spent=budget.Spent.from_data([event.data for event in self.events]),
             inbox=lambda: session.letters(self._live),
-            tenant=find_tenant(creator, hardware.inventory, self.task),
-            machine=machine,
+            machine=serving.machine,
         )
 
     def _see(self, trials: tuple[Trial, ...]) -> None:
         self._live = trials
 
-    def _creator(self) -> Creator:
+    def _creator(self, host: Host | None = None) -> Creator:
         if self._given_creator is not None:
             return self._given_creator
         if self._opened_creator is None:
-            self._opened_creator = open_remembering(self._store, self.key, self.task)
+            self._opened_creator = open_remembering(self._store, self.key, self.task, host=host)
         return self._opened_creator

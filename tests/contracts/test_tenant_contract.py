@@ -14,6 +14,7 @@ from localhpo.errors import ModelError
 from localhpo.executor.clock import SimulatedClock
 from localhpo.scheduler import footprint
 from localhpo.scheduler.placement import Assignment
+from localhpo.scheduler.sharing import RESTING
 from localhpo.scheduler.tenant import InProcess, Managed, Rest, Simulated, Tenant
 
 WAYS: tuple[Rest, ...] = ("sleep", "stop")
@@ -139,6 +140,16 @@ def test_waking_one_who_is_awake_does_nothing(case: Case) -> None:
         case.tenant.wake()
         assert case.effort() == before
     assert used_mb(case) == pytest.approx(awake, abs=RAGGED_MB)
+
+
+def test_it_says_how_it_stands(case: Case) -> None:
+    assert case.tenant.standing == "awake"
+    for way, standing in RESTING.items():
+        if way in case.rests:
+            rest(case.tenant, way)
+            assert case.tenant.standing == standing
+            case.tenant.wake()
+            assert case.tenant.standing == "awake"
 
 
 def test_a_way_that_it_has_not_is_refused_and_changes_nothing(case: Case) -> None:

@@ -10,13 +10,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tiny_model import CONTEXT, END, add_card, edit_json
 
 from localhpo.errors import BackendError, CardError, InputError, MissingExtraError
 from localhpo.llm import Constraint, Message, cards, open_backend
-from localhpo.llm.transformers import TransformersBackend
+from localhpo.llm.hosting import OnDevice
+from localhpo.llm.memory import WORK_BYTES
+from localhpo.llm.transformers import TransformersBackend, loading
 
 ASKED = [Message("system", "You tune."), Message("user", "Propose.")]
 DIGIT = Constraint('start: "{\\"a\\":" /[1-9]/ "}"', {})
@@ -123,6 +127,21 @@ def test_a_model_whose_texts_never_end_is_refused(folder: Path) -> None:
 def test_a_device_that_is_not_there_is_told_so(folder: Path) -> None:
     with pytest.raises(BackendError, match="cannot be put on device 'cuda:7'"):
         TransformersBackend(folder, device="cuda:7")
+
+
+def test_a_model_tells_what_it_takes_of_a_device(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    backend = opened(folder)
+    assert backend.on_device is None
+    told = SimpleNamespace(uuid="7f00-1")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: told)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda index: 7_000)
+    network: Any = SimpleNamespace(device=torch.device("cuda", 3))
+    kv = 2 * 2 * 2 * 16 * 4 * CONTEXT  # keys and values, layers, heads, width, bytes
+    assert loading.place_of(network, folder) == OnDevice("7f00-1", 3, 7_000, 2 * kv + WORK_BYTES)
 
 
 def test_a_prompt_goes_through_the_chat_template(folder: Path) -> None:

@@ -6,6 +6,7 @@ What the real vLLM does is seen in test_llm_vllm_real.py and in the contract of 
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from localhpo.errors import (
     MissingExtraError,
 )
 from localhpo.llm import Constraint, Message, open_backend
+from localhpo.llm.served import WORK_BYTES
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 from localhpo.llm.vllm.process import reason
 from localhpo.llm.vllm.registry import Record, Slot
@@ -270,3 +272,28 @@ def test_what_is_asked_of_a_gpu(make: Make) -> None:
 )
 def test_a_reason_is_the_error_that_others_follow_from(log: str, said: str) -> None:
     assert reason(log, "it ended").startswith(said)
+
+
+# Memory
+
+
+def test_weights_that_lie_in_a_folder_in_two_layouts_count_once(
+    tiny_model: Path, program: Callable[[str], None], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "tiny"))
+    shutil.copyfile(folder / "model.safetensors", folder / "consolidated.safetensors")
+    server = ManagedServer(folder, on_cpu=True)
+    size = (folder / "model.safetensors").stat().st_size
+    assert 0.9 * size < server.weight_bytes <= size
+    (folder / "model.safetensors").unlink()
+    assert server.weight_bytes == size  # vLLM reads what it finds
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_a_server_asks_for_weights_cache_and_room_to_work(
+    tiny_model: Path, program: Callable[[str], None], on_cpu: bool
+) -> None:
+    server = ManagedServer(tiny_model, Settings(kv_cache_mb=700), on_cpu=on_cpu)
+    assert server.need_bytes == server.weight_bytes + 700 * 2**20 + WORK_BYTES
+    halved = ManagedServer(tiny_model, Settings(gpu_share=0.5), on_cpu=False)
+    assert halved.need_bytes == server.weight_bytes + WORK_BYTES

@@ -21,6 +21,7 @@ import pytest
 
 from localhpo.errors import BackendError
 from localhpo.llm import Constraint, Message
+from localhpo.llm.hosting import Host
 from localhpo.llm.vllm import ManagedServer, VllmBackend
 from localhpo.llm.vllm.lease import Lease
 
@@ -153,6 +154,16 @@ def test_a_stop_leaves_a_server_to_the_others(user: Callable[..., User]) -> None
     assert not any(map(lives, all_of_it))
 
 
+def test_a_server_that_its_starter_left_to_another_user_here_is_no_zombie(make: Make) -> None:
+    first, second = make(), make()
+    first.start()
+    second.start()
+    pid = first.pid
+    first.stop()
+    second.stop()
+    assert pid not in [child.pid for child in psutil.Process().children()]
+
+
 def test_one_killed_while_it_starts_a_server_leaves_nothing(
     program: Callable[[str], None], user: Callable[..., User], tmp_path: Path
 ) -> None:
@@ -235,16 +246,88 @@ def test_a_server_that_others_use_does_not_sleep(make: Make) -> None:
     assert first.sleeping
 
 
-def test_a_server_that_sleeps_is_not_adopted(make: Make) -> None:
-    first, second, third = (make(on_cpu=False) for _ in range(3))
+def test_a_server_that_sleeps_is_waited_for_and_adopted_once_it_wakes(make: Make) -> None:
+    first, second = make(on_cpu=False), make(on_cpu=False)
+    first.start()
+    first.sleep()
+    said: list[str] = []
+
+    def say(message: str) -> None:
+        said.append(message)
+        first.wake()
+
+    second.start(Host(say=say))
+    assert second.pid == first.pid
+    assert said == [f"waits for a server of {second.name}: another study lets it sleep"]
+
+
+def test_where_one_sleeps_for_long_another_is_started(make: Make) -> None:
+    first, second = make(on_cpu=False), make(on_cpu=False, start_s=5.0)
+    first.start()
+    first.sleep()
+    began = time.monotonic()
+    second.start(Host())
+    assert time.monotonic() - began > 5.0
+    assert second.pid != first.pid
+    assert first.sleeping
+
+
+def test_who_has_claimed_room_for_another_waits_for_none_that_sleeps(make: Make) -> None:
+    first, second = make(on_cpu=False), make(on_cpu=False)
     first.start()
     first.sleep()
     second.start()
     assert second.pid != first.pid
+
+
+def test_a_server_that_fell_asleep_without_saying_so_is_kept_alone(make: Make) -> None:
+    first, second = make("dozes", on_cpu=False), make("dozes", on_cpu=False)
+    first.start()
+    with pytest.raises(BackendError, match="broke"):
+        first.sleep()
     assert first.sleeping
-    first.wake()
-    third.start()
-    assert third.pid == first.pid
+    second.start(Host(say=lambda message: first.wake()))
+    assert second.pid == first.pid
+
+
+# Room
+
+
+def test_a_server_waits_until_its_host_has_room_and_gets_the_device_that_it_is_given(
+    make: Make, tmp_path: Path
+) -> None:
+    server, said = make(on_cpu=False), []
+    answers = iter([None, None, ("3",)])
+    server.start(Host(find_room=lambda asking: next(answers), say=said.append))
+    assert len(said) == 1 and "no room" in said[0]
+
+    def device() -> str:
+        assert server.pid is not None
+        return psutil.Process(server.pid).environ()["CUDA_VISIBLE_DEVICES"]
+
+    assert device() == "3"
+    server.stop()
+    server.start()  # by who has the room
+    assert device() == "3"
+
+
+def test_a_server_that_starts_elsewhere_while_room_is_waited_for_is_adopted(make: Make) -> None:
+    first, second = make(on_cpu=False), make(on_cpu=False)
+
+    second.start(Host(find_room=lambda asking: None, say=lambda message: first.start()))
+    assert second.pid == first.pid
+
+
+def test_a_host_that_fails_leaves_the_place_to_others(make: Make) -> None:
+    first, second = make(), make()
+
+    def find_room(asking: ManagedServer) -> None:
+        raise RuntimeError("no ledger")
+
+    with pytest.raises(RuntimeError, match="no ledger"):
+        first.start(Host(find_room=find_room))
+    second.start()
+    assert second.running
 
 
 def test_a_server_that_would_not_sleep_can_be_adopted(make: Make) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import pytest
@@ -75,6 +76,39 @@ def test_free_memory_of_the_host_is_some_and_not_more_than_there_is() -> None:
     assert 0 < footprint.host_free_mb() <= psutil.virtual_memory().total / MB
 
 
+@pytest.mark.parametrize(
+    ("cgroup", "files"),
+    [
+        pytest.param(
+            "0::/job\n",
+            {"memory.max": 512 * MB, "memory.current": 400 * MB, "memory.stat": "inactive_file"},
+            id="v2",
+        ),
+        pytest.param(
+            "4:memory:/job\n",
+            {
+                "memory.limit_in_bytes": 512 * MB,
+                "memory.usage_in_bytes": 400 * MB,
+                "memory.stat": "total_inactive_file",
+            },
+            id="v1",
+        ),
+    ],
+)
+def test_free_memory_of_the_host_is_what_a_cgroup_leaves_of_its_limit(
+    cgroup: str, files: dict[str, int | str], tmp_path: Path
+) -> None:
+    job = tmp_path / "sys/fs/cgroup" / ("memory/job" if "4:" in cgroup else "job")
+    job.mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(cgroup)
+    for name, value in files.items():
+        (job / name).write_text(f"{value} {88 * MB}\n" if name == "memory.stat" else f"{value}\n")
+    assert footprint.host_free_mb(tmp_path) == pytest.approx(200)
+    (job / next(iter(files))).write_text("max\n")
+    assert footprint.host_free_mb(tmp_path) > 200
+
+
 @pytest.fixture
 def gone() -> int:
     """The number of a process that has ended."""
@@ -112,8 +146,20 @@ def test_device_memory_that_the_driver_does_not_tell_is_none(
 ) -> None:
     driver(monkeypatch, Device(processes={family.root: 300, family.child: None}))
     assert footprint.device_mb(family.root, "0") is None
-    assert footprint.device_mb(family.grandchild, "0") == 0.0
     assert footprint.device_mb(family.root, "7") is None  # no such device
+
+
+@pytest.mark.parametrize("processes", [{}, {4_000_000: 5_000.0}])
+def test_where_no_process_of_the_family_is_named_nobody_can_tell(
+    family: Family, monkeypatch: pytest.MonkeyPatch, processes: dict[int, float | None]
+) -> None:
+    first, second = Device(uuid="GPU-a", used_mb=5_300, processes=processes), Device(uuid="GPU-b")
+    driver(monkeypatch, first, second)
+    assert footprint.device_mb(family.root, "0") is None
+    second.processes = {family.child: 10}  # then the numbers are those of this machine
+    assert footprint.device_mb(family.root, "0") == 0.0
+    assert footprint.device_used_mb("GPU-a") == 5_300
+    assert footprint.device_used_mb("7") is None
 
 
 def test_without_a_driver_device_memory_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -335,16 +335,6 @@ def test_what_a_sleep_freed_is_measured(kind: Literal["frees", "lies"], after: s
         server.stop()
 
 
-def test_level_two_where_host_memory_cannot_hold_the_weights() -> None:
-    def level(free_mb: float) -> int:
-        return Managed(
-            RestingServer(), holds=HOLDS, measure=resident_mb,
-            weights_mb=100, host_free_mb=lambda: free_mb,
-        ).level  # fmt: skip
-
-    assert (level(200), level(50)) == (1, 2)
-
-
 def test_a_model_in_this_process_makes_no_room() -> None:
     tenant = InProcess(HOLDS)
     assert tenant.rests == frozenset()

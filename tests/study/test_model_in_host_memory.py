@@ -85,7 +85,7 @@ def test_a_vllm_for_cpus_is_started_there(
     opened: list[Any] = []
 
     class Backend:
-        def __init__(self, server: Any) -> None:
+        def __init__(self, server: Any, host: Any) -> None:
             opened.append(server)
             raise BackendError("enough is seen")
 

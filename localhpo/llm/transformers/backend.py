@@ -24,6 +24,9 @@ class TransformersBackend:
 
     The model shares the machine with trials, so that it takes one thread by default. What was
     read of a prompt is kept: a prompt that begins like the one before is read faster.
+
+    Attributes:
+        on_device: What it takes of a device; None for a model on a CPU.
     """
 
     def __init__(self, folder: Path, *, device: str | None = None, threads: int = 1) -> None:
@@ -48,6 +51,7 @@ class TransformersBackend:
         self._threads = threads
         with self._working():
             loaded = loading.load(base, device, adapter=folder if base != folder else None)
+            self.on_device = loading.place_of(loaded.network, base)
             self._decoder: Decoder | None = Decoder(
                 Network(loaded.network), loaded.grammar_tokenizer
             )

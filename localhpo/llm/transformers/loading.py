@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 from localhpo.errors import BackendError, CardError, MissingExtraError
 from localhpo.llm import offline
+from localhpo.llm.folder import config
+from localhpo.llm.hosting import OnDevice
+from localhpo.llm.memory import PROPOSAL_TOKENS, WORK_BYTES
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -126,6 +129,26 @@ def default_device() -> str:
 
     with offline.environment(offline.cuda_order()):
         return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def place_of(network: PreTrainedModel, folder: Path) -> OnDevice | None:
+    """Return what a network that was loaded from a folder takes of a device; None on a CPU.
+
+    Its KV cache counts twice: what was read is copied where more is read behind it.
+    """
+    import torch
+
+    if network.device.type != "cuda":
+        return None
+    index = network.device.index or 0
+    shape = config.shape(config.read(folder))
+    kv = shape.cache.kv_bytes(min(PROPOSAL_TOKENS, shape.context_length))
+    return OnDevice(
+        uuid=str(torch.cuda.get_device_properties(index).uuid),
+        index=index,
+        reserved_bytes=torch.cuda.memory_reserved(index),
+        room_bytes=2 * kv + WORK_BYTES,
+    )
 
 
 def _move(network: PreTrainedModel, device: str) -> PreTrainedModel:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from localhpo.errors import BackendError, ConstraintError
 from localhpo.llm import probe
 from localhpo.llm.folder import description
+from localhpo.llm.hosting import Host
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
 from localhpo.llm.quoting import quoting
 from localhpo.llm.replies import Asked, completions
@@ -38,12 +39,15 @@ class VllmBackend:
         server: What it asks; to be put to sleep and woken by whoever shares the device out.
     """
 
-    def __init__(self, server: ManagedServer, *, owned: bool = True) -> None:
+    def __init__(
+        self, server: ManagedServer, *, owned: bool = True, host: Host | None = None
+    ) -> None:
         """Start the server where it does not run, and see that it holds constraints.
 
         Args:
             server: Of the model.
             owned: Whether `close` lets go of it: it ends then, unless others use it.
+            host: Asked for room before it is started; one that ended is started again without.
 
         Raises:
             BackendError: it does not start.
@@ -57,7 +61,7 @@ class VllmBackend:
         self._tokens: tuple[Sequence[Message], list[int]] | None = None
         self._as_data = quoting(description.control_tokens(server.folder))
         self._chats = description.has_chat_template(server.folder)
-        server.start()
+        server.start(host)
         try:
             self._check_constraints()
         except BaseException:

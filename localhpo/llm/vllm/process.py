@@ -72,7 +72,7 @@ class Process:
         from localhpo.executor.supervisor import __file__ as supervisor
 
         self.log = folder / LOG
-        _left[:] = [process for process in _left if process.poll() is None]
+        reap()
         try:
             if self.log.exists():  # it may say why the one before has crashed
                 self.log.replace(self.log.with_suffix(".previous.log"))
@@ -112,6 +112,11 @@ class Process:
         """Have no more to do with it; it runs on for others, or has ended."""
         if not self.ends_within(0.0):
             _left.append(self._supervisor)
+
+
+def reap() -> None:
+    """Look after those that were left to others: of one that has ended nothing stays."""
+    _left[:] = [process for process in _left if process.poll() is None]
 
 
 def _orders(argv: Sequence[str], folder: Path) -> Mapping[str, object]:

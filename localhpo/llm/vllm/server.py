@@ -7,8 +7,9 @@ What is covered:
 - a second process that wants the same model under the same settings uses it too (it is
   "adopted"), once it has shown that it knows the key and refuses others, and serves that model;
 - it ends with the last process that uses it, whoever started it and however sudden their ends;
-- one that others use too is not put to sleep, and stopping it is to let go of it; while it sleeps
-  it is not adopted;
+- one that others use too is not put to sleep, and stopping it is to let go of it; one that sleeps
+  is waited for, until whoever has it to himself wakes it, and then adopted;
+- it is started where its host has room for it, and waits for that as long as it takes;
 - a start is bounded, and a failed one says why, in the words of its log.
 
 What is not covered:
@@ -25,16 +26,19 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from localhpo import runtime
-from localhpo.errors import BackendError, MissingExtraError
+from localhpo.errors import BackendError, CardError, MissingExtraError
 from localhpo.llm import cards
-from localhpo.llm.folder import description
+from localhpo.llm.folder import description, weights
+from localhpo.llm.hosting import Host
 from localhpo.llm.protocol import Model
+from localhpo.llm.served import WORK_BYTES
 from localhpo.llm.server import Server
 from localhpo.llm.vllm import registry
 from localhpo.llm.vllm.lease import Lease
@@ -48,6 +52,13 @@ from localhpo.llm.vllm.settings import (
     environment,
 )
 from localhpo.llm.vllm.use import POLL_S, Use, proves
+
+_KV_CACHE = "--kv-cache-memory-bytes"
+
+_ASLEEP = "another study lets it sleep"
+_STARTS = "another study starts it"
+_ENDS = "it ends"
+"""Why a server that has a place cannot be used now."""
 
 
 class ManagedServer:
@@ -96,6 +107,8 @@ class ManagedServer:
         self._place = place
         self._start_s = start_s
         self._use: Use | None = None
+        self.gpus: tuple[str, ...] = ()
+        """Where it is started, as its host says: no part of what it is, and others adopt it."""
         self._level: int | None = None
 
     @property
@@ -117,8 +130,20 @@ class ManagedServer:
 
     @property
     def weight_bytes(self) -> int:
-        """Of the weights, as they lie in the folder."""
+        """Of the weights that it loads: a folder may hold the same ones in a second layout."""
+        with contextlib.suppress(CardError):  # vLLM reads files that no index lists, too
+            return sum(tensor.size_bytes for tensor in weights.read(self.folder).values())
         return sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+
+    @property
+    def need_bytes(self) -> int:
+        """What it asks for of each of its devices, or of the host: weights, KV cache, and to work.
+
+        With `Settings.gpu_share` and no KV cache declared it takes that share, whatever this says.
+        """
+        argv = self._command(port=0)
+        kv = int(argv[argv.index(_KV_CACHE) + 1]) if _KV_CACHE in argv else 0
+        return self.weight_bytes // max(1, len(self.settings.gpus)) + kv + WORK_BYTES
 
     @property
     def can_sleep(self) -> bool:
@@ -150,10 +175,15 @@ class ManagedServer:
         """A folder beside its log, for files that it is to read. There while it runs."""
         return self._used.slot.folder / "shelf"
 
-    def start(self) -> None:
+    def start(self, host: Host | None = None) -> None:
         """Start it, or adopt one that serves the same; return when it answers.
 
         Blocks for a minute with a small model, for several with a large one.
+
+        Args:
+            host: Asked for room before a start, for as long as it has none; until then one that
+                another study lets sleep is waited for too, and only when a start would have taken
+                too long is another started. None for who has claimed the room before.
 
         Raises:
             BackendError: it did not start, with the reason, or not in time.
@@ -162,9 +192,36 @@ class ManagedServer:
             return
         self._forget()
         deadline = time.monotonic() + self._start_s
+        passed_over = {_ASLEEP} if host is None else set()
+        host, said = host or Host(), ""
+        while why := self._settle(host, passed_over):
+            if why != said:
+                host.say(f"waits for a server of {self.name}: {why}")
+            said = why
+            time.sleep(POLL_S)
+            if time.monotonic() > deadline:
+                passed_over |= {_ASLEEP, _STARTS, _ENDS}
+
+    def _settle(self, host: Host, passed_over: Collection[str]) -> str:
+        """Adopt a server, or start one; return why neither can be now, nothing once it is done.
+
+        Args:
+            host: Asked for room.
+            passed_over: Servers that are so are not waited for.
+
+        Raises:
+            BackendError: it did not start, or there is no place left.
+        """
         for slot in registry.slots(self._fingerprint(), self._place):
-            if self._settle(slot, deadline):
-                return
+            held = slot.take()
+            if held is not None:
+                if not self._has_room(host, held):
+                    return "there is no room for it beside what others hold"
+                self._use = self._launch(slot, held)
+            elif (why := self._adopt(slot)) and why not in passed_over:
+                return why
+            if self._use is not None:
+                return ""
         raise BackendError(
             f"{registry.SLOTS} servers of {self.name} hold their places, and none can be used",
             hint=f"end them; they are noted in {self._place or runtime.folder()}",
@@ -198,7 +255,8 @@ class ManagedServer:
             if not self.sleeping:
                 raise BackendError("the model's server was put to sleep, and says that it is awake")
         except BackendError:
-            self._used.lease.share()
+            if not self._sleeps():  # else it was only slow: nobody could use it
+                self._used.lease.share()
             raise
 
     def wake(self) -> None:
@@ -243,46 +301,59 @@ class ManagedServer:
         """Say why it ended by itself, in the words of its log."""
         return why_ended(self._used.slot.folder)
 
-    def _settle(self, slot: Slot, deadline: float) -> bool:
-        """Start a server in a slot, or adopt the one that has it; False where that cannot be."""
-        while True:
-            held = slot.take()
-            if held is not None:
-                self._use = self._launch(slot, held, deadline)
-                return self._use is not None
-            record = slot.read()
-            lease = Lease.take(slot.folder)
-            if lease is None and record is not None and proves(record, self.name):
-                return False  # it is well, and somebody's alone: it sleeps
-            if lease is not None and record is not None:
-                self._use = Use.adopt(slot, lease, record, self.name)
-                if self._use or record.alive:
-                    return self._use is not None
-            elif lease is not None:  # it starts: whoever starts it has a lease
-                lease.close()
-            if time.monotonic() > deadline:  # its start, or its end, does not get done
-                return False
-            time.sleep(POLL_S)
+    def _sleeps(self) -> bool:
+        """Whether it sleeps, as far as it says so."""
+        with contextlib.suppress(BackendError):
+            return self.sleeping
+        return False
 
-    def _launch(self, slot: Slot, held: int, deadline: float) -> Use | None:
+    def _has_room(self, host: Host, held: int) -> bool:
+        """Ask the host for room; without, let go of the place that `held` holds."""
+        gpus = None
+        try:
+            gpus = host.find_room(self)
+        finally:
+            if gpus is None:
+                os.close(held)
+        self.gpus = tuple(gpus or self.gpus)
+        return gpus is not None
+
+    def _adopt(self, slot: Slot) -> str:
+        """Use the server that has a place; return what it is waited for, where that may help."""
+        record = slot.read()
+        lease = Lease.take(slot.folder)
+        if lease is None:
+            return _ASLEEP if record is not None and proves(record, self.name) else _ENDS
+        if record is None:
+            lease.close()
+            return _STARTS
+        self._use = Use.adopt(slot, lease, record, self.name)
+        return "" if self._use or record.alive else _ENDS
+
+    def _launch(self, slot: Slot, held: int) -> Use | None:
         return Use.start(
             slot,
             held,
             name=self.name,
             argv=self._command,
-            environment=lambda key: environment(self.settings, key=key, on_cpu=self.on_cpu),
-            deadline=deadline,
+            environment=lambda key: environment(self._placed, key=key, on_cpu=self.on_cpu),
+            deadline=time.monotonic() + self._start_s,
         )
 
     def _command(self, port: int) -> list[str]:
         return command(
-            self.settings,
+            self._placed,
             self.folder,
             context_tokens=self.model.context_length,
             name=self.name,
             port=port,
             on_cpu=self.on_cpu,
         )
+
+    @property
+    def _placed(self) -> Settings:
+        """The settings, with the devices that the host gave."""
+        return dataclasses.replace(self.settings, gpus=self.gpus or self.settings.gpus)
 
     @property
     def _used(self) -> Use:

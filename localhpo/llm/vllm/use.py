@@ -16,7 +16,7 @@ from localhpo import runtime
 from localhpo.errors import BackendError
 from localhpo.llm.server import Server
 from localhpo.llm.vllm.lease import Lease
-from localhpo.llm.vllm.process import GRACE_S, STUCK_S, Process, tail, why_ended
+from localhpo.llm.vllm.process import GRACE_S, STUCK_S, Process, reap, tail, why_ended
 from localhpo.llm.vllm.registry import Record, Slot
 
 POLL_S = 0.2
@@ -110,6 +110,7 @@ class Use:
             self.slot.forget(self.record)
         if self.process is not None:
             self.process.leave()
+        reap()  # another use of this process may have started it
         self.lease.close()
 
     def _await_end(self) -> None:

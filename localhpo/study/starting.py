@@ -1,0 +1,109 @@
+"""Room for the model's server, claimed in the ledger of the machine before it starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from localhpo.scheduler import placement
+from localhpo.scheduler.machine import SERVER, Machine
+from localhpo.scheduler.placement import Assignment, Gpu, Inventory
+from localhpo.task import Task
+
+if TYPE_CHECKING:
+    from localhpo.llm.vllm import ManagedServer
+
+_MB = 2**20
+
+
+class Room:
+    """Finds it for one run of a study.
+
+    Args:
+        task: What is tuned.
+        inventory: What there is.
+        machine: What studies of this machine hold; None where trials run elsewhere.
+    """
+
+    def __init__(self, task: Task, inventory: Inventory, machine: Machine | None) -> None:
+        # Where trials are to see other devices than this process, those of the server are not ours.
+        knows = task.resources.executor == "process" and "CUDA_VISIBLE_DEVICES" not in task.env
+        self._gpus = {gpu.id: gpu for gpu in inventory.gpus} if knows else {}
+        self._inventory = inventory
+        self._machine = machine
+        self.claim: Assignment | None = None
+        """For a server that was started in this run."""
+
+    def find(self, server: ManagedServer) -> Sequence[str] | None:
+        """Claim what a server needs, on the device with most room; return its devices.
+
+        None where it has to wait. Other studies give way meanwhile, but only where the end of
+        their trials would make the room: what their servers hold they cannot give.
+        """
+        places = self._places(server, ())
+        if self._machine is None or not places:
+            return ()
+        if self._free(server, held_by_servers(self._machine)) is None:
+            return None
+        self.claim = self._machine.claim(SERVER, places[0], partial(self._free, server))
+        return None if self.claim is None else self.claim.gpus
+
+    def _free(self, server: ManagedServer, others: Sequence[Assignment]) -> Assignment | None:
+        """Return the first place that has room beside what others hold."""
+        places = self._places(server, others)
+        free = (one for one in places if placement.has_room(self._inventory, others, one))
+        return next(free, None)
+
+    def _places(self, server: ManagedServer, others: Sequence[Assignment]) -> list[Assignment]:
+        """Return where a server could be, the device with most room first."""
+        if server.on_cpu:
+            most_mb = self._inventory.memory_mb or math.inf
+            return [on_host(min(server.need_bytes / _MB, most_mb))]
+        free_mb = {
+            id: usable_mb(gpu) - sum(held.gpu_memory_mb for held in others if id in held.gpus)
+            for id, gpu in self._gpus.items()
+        }
+        if chosen := server.settings.gpus:
+            groups = [chosen] if free_mb.keys() >= set(chosen) else []
+        else:
+            groups = [(id,) for id in sorted(free_mb, key=lambda id: -free_mb[id])]
+        return [on_devices(g, need_mb(server, [self._gpus[id] for id in g])) for g in groups]
+
+
+def need_mb(server: ManagedServer, gpus: Sequence[Gpu]) -> float:
+    """Return what a server asks for of each of its devices, or all that there is of one.
+
+    It is an estimate: where it is too much, the server itself will say so.
+    """
+    share_mb = (server.settings.gpu_share or 0.0) * max(gpu.memory_mb or 0.0 for gpu in gpus)
+    return min(max(server.need_bytes / _MB, share_mb), *map(usable_mb, gpus))
+
+
+def usable_mb(gpu: Gpu) -> float:
+    """Return what studies may use of a device; infinity where nobody knows."""
+    return math.inf if gpu.usable_mb is None else gpu.usable_mb
+
+
+def on_host(mb: float) -> Assignment:
+    """Return what a model in host memory holds."""
+    return Assignment(0.0, memory_mb=mb, gpu_share=0.0)
+
+
+def on_devices(gpus: tuple[str, ...], mb: float) -> Assignment:
+    """Return what a model on devices holds: as much of each."""
+    return Assignment(0.0, gpus=gpus, gpu_share=0.0, gpu_memory_mb=mb)
+
+
+def held_by_servers(machine: Machine) -> list[Assignment]:
+    """Return what the servers of all studies hold, each once."""
+    entries = [entry for entry in machine.entries if SERVER in entry.claims]
+    held = {entry.server or (entry.pid, entry.study): entry.claims[SERVER] for entry in entries}
+    return list(held.values())
+
+
+def held_by_server(machine: Machine, pid: int) -> Assignment | None:
+    """Return what a study counts that uses the server of that process; None where none does."""
+    claims = (e.claims[SERVER] for e in machine.entries if e.server == pid and SERVER in e.claims)
+    return next(claims, None)
