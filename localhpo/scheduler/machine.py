@@ -178,11 +178,22 @@ class Machine:
             wish = self._seen(entry, entry.wish)
             if not wish.cpus and not wish.memory_mb and ids.isdisjoint(wish.gpus):
                 continue  # nothing that this study could leave to it
+            if not wish.gpu_total and not self._is_left_by_trials(wish, entry, entries):
+                continue  # servers have its room: who gave way would wait for ever
             is_first = (self._use(entry), entry.waits_since, entry.pid) < before
             is_due = now - entry.waits_since > _PATIENCE_S
             if is_first and (is_due or self._fits(wish, held)):
                 return True
         return False
+
+    def _is_left_by_trials(self, wish: Assignment, whose: Entry, entries: Sequence[Entry]) -> bool:
+        """Return whether the memory of a wish is free once no trial runs, and servers hold on."""
+        servers = [
+            dataclasses.replace(one, claims={SERVER: one.claims[SERVER]})
+            for one in entries
+            if one is not whose and SERVER in one.claims
+        ]
+        return placement.has_room(self._inventory, self._held(servers), wish)
 
     def _use(self, entry: Entry) -> float:
         now = self._now()

@@ -18,8 +18,8 @@ import pytest
 from localhpo import runtime
 from localhpo.errors import LocalHPOError
 from localhpo.scheduler import placement
-from localhpo.scheduler.machine import Machine
-from localhpo.scheduler.placement import Assignment, Inventory, Part
+from localhpo.scheduler.machine import SERVER, Machine
+from localhpo.scheduler.placement import Assignment, Gpu, Inventory, Part
 from localhpo.task import Resources
 
 TWO = Inventory(cpus=2)
@@ -81,6 +81,24 @@ def test_priority_counts_use_for_less(make_machine: MakeMachine, times: list[flo
     assert not claim(a, 2, held=1)
     b.release("0")
     assert claim(a, 2, held=1)
+
+
+@pytest.mark.parametrize(("server_mb", "gives_way"), [(8_000, True), (16_000, False)])
+def test_nobody_gives_way_to_a_server_whose_room_another_server_has(
+    make_machine: MakeMachine, times: list[float], server_mb: float, gives_way: bool
+) -> None:
+    def server(mb: float) -> Assignment:
+        return Assignment(0.0, gpus=("0",), gpu_share=0.0, gpu_memory_mb=mb)
+
+    gpu = Inventory(cpus=2, gpus=(Gpu("0", memory_mb=24_000),))
+    a, b = make_machine("a", gpu), make_machine("b", gpu)
+    assert a.claim(SERVER, server(server_mb), lambda _: server(server_mb))
+    assert claim(a, 0)
+    assert b.claim(SERVER, server(16_000), lambda _: None) is None  # it waits from now on
+    times[0] += 20
+    a.release("0")
+    assert b.claim(SERVER, server(16_000), lambda _: None) is None
+    assert claim(a, 1) is not gives_way
 
 
 def test_a_newcomer_begins_level(make_machine: MakeMachine, times: list[float]) -> None:
