@@ -46,8 +46,8 @@ _CIRCUMSTANCES = 0.3
 _TAKEN_ON = re.compile(r"^(?:val|valid|validation|eval|test|dev|cv|mean|final)[ _/.-]+")
 _SAME_METRIC = {
     "acc": "accuracy", "bac": "balancedaccuracy", "rocauc": "auc", "auroc": "auc",
-    "f1score": "f1", "r2score": "r2", "crossentropy": "logloss", "nll": "logloss",
-    "mmce": "error", "errorrate": "error",
+    "f1score": "f1", "macrof1": "f1macro", "r2score": "r2", "crossentropy": "logloss",
+    "nll": "logloss", "mmce": "error", "errorrate": "error",
 }  # fmt: skip
 
 _SIZE = re.compile(

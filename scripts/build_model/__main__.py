@@ -2,7 +2,7 @@
 
     python -m scripts.build_model train-data   real trainings on generated data sets (2 h of CPU)
     python -m scripts.build_model generate     questions and answers from all sources (45 min)
-    python -m scripts.build_model lessons      what it takes along of them, case by case (15 min)
+    python -m scripts.build_model lessons      what it takes along of them, case by case (1 h)
     python -m scripts.build_model tokenizer    the vocabulary, from the questions
     python -m scripts.build_model train        the model (--budget-s; goes on where it was stopped)
     python -m scripts.build_model export       weights, tokenizer and card to models/sprout

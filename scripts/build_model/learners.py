@@ -51,7 +51,7 @@ def _xgboost(config: Mapping[str, Any], data: Split, seed: int) -> Array:
     kind = xgboost.XGBClassifier if data.classes else xgboost.XGBRegressor
     settings = dict(config)
     if data.classes != 2:
-        settings.pop("scale_pos_weight")
+        settings.pop("scale_pos_weight", None)
     model = kind(n_jobs=1, max_bin=64, random_state=seed, verbosity=0, **settings)
     model.fit(data.x, data.y)
     return model.predict_proba(data.x_valid) if data.classes else model.predict(data.x_valid)

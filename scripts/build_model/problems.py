@@ -35,7 +35,8 @@ PEERS = 9
 METRIC_NAMES: Mapping[str, tuple[str, ...]] = {
     "accuracy": ("accuracy", "val_accuracy", "acc", "val_acc", "valid_accuracy", "test_acc"),
     "balanced_accuracy": ("balanced_accuracy", "val_bac", "bac", "val_balanced_accuracy"),
-    "f1": ("f1", "val_f1", "f1_score", "macro_f1"),
+    "f1": ("f1", "val_f1", "f1_score"),
+    "f1_macro": ("f1_macro", "val_f1_macro", "macro_f1"),
     "auc": ("auc", "val_auc", "roc_auc"),
     "logloss": ("logloss", "val_logloss", "val_loss", "loss", "cross_entropy", "val_cross_entropy"),
     "error": ("error", "val_error", "error_rate", "mmce"),

@@ -51,6 +51,39 @@ def test_trainings_of_a_kind_become_a_lesson(tmp_path: Path) -> None:
         assert abs(np.log(float(found) / best)) < 0.6
 
 
+@pytest.mark.slow
+def test_a_lesson_may_be_of_real_trainings_of_its_design(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lessons, "BEST", 8)
+    monkeypatch.setattr(lessons, "ORDINARY", 6)
+    records = [record(3, 4.0), record(4, 9.0), record(5, 20.0)]
+    (before,) = made(tmp_path, records)
+    monkeypatch.setattr(lessons, "REAL", {("neighbors", "binary"): ("accuracy",)})
+    (after,) = made(tmp_path, records)
+    assert after.configs == before.configs
+    assert after.noise == lessons.REAL_NOISE
+    learner = next(item for item in LEARNERS if item.name == "neighbors")
+    for seed, row in zip((3, 4, 5), after.regrets, strict=True):
+        trained = trainings.run_design(learner, "binary", seed, after.configs)["scores"]
+        accuracy = np.array([one["accuracy"] for one in trained])
+        assert row[int(accuracy.argmax())] == 0.0
+        assert np.all(np.diff(np.array(row)[np.argsort(-accuracy)]) >= 0.0)
+    (path,) = tmp_path.glob("design-*.jsonl")  # what was trained is not trained again
+    rows = trainings.load(path)
+    rows[0]["scores"].reverse()
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (again,) = made(tmp_path, records)
+    assert again.regrets[0] != after.regrets[0]
+    assert again.regrets[1:] == after.regrets[1:]
+
+
+def test_the_class_that_f1_is_of_is_the_rarer_one() -> None:
+    for seed in range(12):
+        data, _ = trainings.make_data("binary", np.random.default_rng(seed))
+        assert np.mean(np.concatenate([data.y, data.y_valid])) <= 0.5
+
+
 def test_too_few_data_sets_teach_nothing(tmp_path: Path) -> None:
     assert made(tmp_path, [record(3, 4.0), record(4, 9.0)]) == ()
 
