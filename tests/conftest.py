@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,15 @@ from vllm_server import RealServer, real_server
 from localhpo.space import Float, Int, Space
 from localhpo.task import Budget, Task
 from localhpo.trial import Proposal, State, Trial
+
+
+@pytest.fixture(scope="session", autouse=True)
+def usual_signals() -> None:
+    """What a shell lets its background jobs ignore, and they their children, is heard here."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -7,19 +7,20 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-_ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ASKING = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def on_signal(interrupt: Callable[[], None]) -> Iterator[None]:
     """Call `interrupt` on SIGINT, SIGTERM and SIGHUP; in the main thread only, as Python has it.
 
-    One that is ignored stays so: `nohup` is to be had.
+    A SIGHUP that is ignored stays so: `nohup` is to be had.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    asking = [one for one in _ASKING if signal.getsignal(one) is not signal.SIG_IGN]
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    asking = _ASKING if ignored else (*_ASKING, signal.SIGHUP)
     before = {one: signal.signal(one, lambda *_: interrupt()) for one in asking}
     try:
         yield
