@@ -20,7 +20,7 @@ _LOOK_S = 1.0
 @click.command(
     "watch",
     cls=Command,
-    examples=("localhpo watch", "localhpo watch task.toml", "localhpo watch && notify-send done"),
+    examples=("localhpo watch", "localhpo watch task.toml"),
 )
 @click.argument("task_or_study", required=False)
 @click.option("--study", default="main", show_default=True, help="Name of the study of a task.")
