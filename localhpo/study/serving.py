@@ -145,7 +145,8 @@ class Serving:
         if not claim:
             if theirs:
                 held_mb, how = theirs.gpu_memory_mb, "as the other studies do that use it"
-            self.inventory = _less_foreign(self.inventory, devices, held_mb)
+            # In place, as `Runs.look` does: ledger, estimates and loop look at the same inventory.
+            self.inventory.gpus = _less_foreign(self.inventory.gpus, devices, held_mb)
         ids = tuple(gpu.id for gpu in devices)
         self._say(
             "warning",
@@ -207,7 +208,7 @@ def _nobody_can_tell(pid: int) -> None:
     """Measure nothing."""
 
 
-def _less_foreign(inventory: Inventory, devices: Sequence[Gpu], held_mb: float) -> Inventory:
+def _less_foreign(gpus: Sequence[Gpu], devices: Sequence[Gpu], held_mb: float) -> tuple[Gpu, ...]:
     """Count memory of some devices as the server's, as far as it was taken for somebody else's.
 
     That it was is clear where both together would be more than is used.
@@ -220,4 +221,4 @@ def _less_foreign(inventory: Inventory, devices: Sequence[Gpu], held_mb: float) 
         twice_mb = min(held_mb, max(0.0, gpu.foreign_mb + held_mb - used_mb))
         return dataclasses.replace(gpu, foreign_mb=max(0.0, gpu.foreign_mb - twice_mb))
 
-    return dataclasses.replace(inventory, gpus=tuple(map(corrected, inventory.gpus)))
+    return tuple(map(corrected, gpus))
