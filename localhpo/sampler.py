@@ -6,11 +6,12 @@
 The Creator needs to know the whole space before it proposes. Give it as `space` (Optuna
 distributions, or a `Space`); without it the first trial takes the centre of each range, and
 from then on the space is what all finished trials have in common. A parameter outside that
-space is sampled at random.
+space is sampled at random. A study ends when every configuration of its space was tried.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from localhpo.creator import Creator, History, open_creator
-from localhpo.errors import InputError, SpaceError
+from localhpo.errors import InputError, SpaceError, SpaceExhaustedError
 from localhpo.space import Space
 from localhpo.space.optuna import (
     NOTHING,
@@ -95,6 +96,7 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
         self._seed = seed
         self._common = IntersectionSearchSpace()
         self._random = RandomSampler(seed=seed)
+        self._in_flight: dict[int, Config] = {}
         self._creator: Creator | None = None
         self._creator_space: str | None = None
 
@@ -117,11 +119,17 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
             return {}
         space = self._space or from_distributions(search_space)
         task = self._task(study, space)
-        past = study.get_trials(deepcopy=False)
-        trials = [t for one in past if one.number != trial.number for t in _known(one, space)]
-        history = History(task, tuple(trials), seed=self._seed, next_number=trial.number)
         with _ONE_AT_A_TIME:
-            (proposal,) = self._creator_for(task).propose(history, 1)
+            past = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+            trials = [known for one in past for known in self._known(one, space)]
+            history = History(task, tuple(trials), seed=self._seed, next_number=trial.number)
+            try:
+                (proposal,) = self._creator_for(task).propose(history, 1)
+            except SpaceExhaustedError:
+                if any(set(search_space) < _varied(one) for one in past):
+                    return {}  # only what all trials have in common is used up
+                raise
+            self._in_flight[trial.number] = proposal.config
         storage, number = study._storage, trial._trial_id
         for key, piece in _pieces(proposal.engine_state).items():
             storage.set_trial_system_attr(number, key, piece)
@@ -146,6 +154,24 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
             return _choice(to_internal(alone, alone.default())[param_name], param_distribution)
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,  # noqa: ARG002 - Optuna's signature
+        values: Sequence[float] | None,  # noqa: ARG002 - Optuna's signature
+    ) -> None:
+        """End the study where nothing new is left."""
+        self._in_flight.pop(trial.number, None)
+        past = study.get_trials(deepcopy=False)
+        space = self._whole_space(past)
+        if space is None or len(past) < space.cardinality:
+            return
+        tried = {space.key(known.config) for one in past for known in self._known(one, space)}
+        if len(tried) >= space.cardinality:
+            with contextlib.suppress(RuntimeError):  # there is nothing to end: ask and tell
+                study.stop()
+
     def reseed_rng(self) -> None:
         """Leave the seed as it is: proposals depend on the trial's number, not on a state."""
         self._random.reseed_rng()
@@ -155,6 +181,25 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
         if self._creator is not None:
             self._creator.close()
             self._creator = None
+
+    def _known(self, trial: FrozenTrial, space: Space) -> Sequence[Trial]:
+        """Return the trial in our terms; nothing when it lacks a parameter of the space."""
+        proposed = self._in_flight.get(trial.number)  # which another thread is yet to suggest
+        try:
+            config = space.canonical(proposed or from_internal(space, trial.params))
+            return (_in_our_terms(trial, config),)
+        except (InputError, KeyError):
+            return ()
+
+    def _whole_space(self, trials: Sequence[FrozenTrial]) -> Space | None:
+        """Return the space of the study; None while a trial shows that there is more to it."""
+        if self._space is not None:
+            return self._space
+        first = trials[0].distributions
+        is_whole = all(one.distributions == first for one in trials)
+        if not is_whole or not first or not all(map(_has_counterpart, first.values())):
+            return None
+        return from_distributions(first)
 
     def _task(self, study: Study, space: Space) -> Task:
         if len(study.directions) != 1:
@@ -202,6 +247,11 @@ def _joined(attrs: Mapping[str, Any]) -> dict[str, Any]:
     return state
 
 
+def _varied(trial: FrozenTrial) -> set[str]:
+    """Return what may differ from trial to trial of what this one was given."""
+    return {name for name, one in trial.distributions.items() if not one.single()}
+
+
 def _has_counterpart(distribution: BaseDistribution) -> bool:
     """Return whether there is a hyperparameter of ours for it."""
     try:
@@ -217,28 +267,19 @@ def _choice(value: Any, distribution: BaseDistribution) -> Any:
     return None if value == NOTHING and None in choices else value
 
 
-def _known(trial: FrozenTrial, space: Space) -> Sequence[Trial]:
-    """Return the trial in our terms; nothing when it lacks a parameter of the space."""
-    try:
-        config = space.canonical(from_internal(space, trial.params))
-    except (InputError, KeyError):
-        return ()
+def _in_our_terms(trial: FrozenTrial, config: Config) -> Trial:
     attrs = trial.system_attrs
     state = _STATES[trial.state]
     steps = sorted(trial.intermediate_values.items())
     score = trial.value if state is State.COMPLETE else None
     if state is State.PRUNED and steps:
         score = steps[-1][1]
-    return (
-        Trial(
-            number=trial.number,
-            state=state,
-            proposal=Proposal(
-                config=config,
-                origin=attrs.get(_ORIGIN, "user"),
-                engine_state=_joined(attrs),
-            ),
-            score=score,
-            measurements=tuple(Measurement(s, _METRIC, v, 0.0) for s, v in steps),
+    return Trial(
+        number=trial.number,
+        state=state,
+        proposal=Proposal(
+            config=config, origin=attrs.get(_ORIGIN, "user"), engine_state=_joined(attrs)
         ),
+        score=score,
+        measurements=tuple(Measurement(s, _METRIC, v, 0.0) for s, v in steps),
     )

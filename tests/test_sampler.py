@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,3 +186,34 @@ def test_threads_share_one_creator(monkeypatch: pytest.MonkeyPatch) -> None:
     study.optimize(lambda trial: trial.suggest_float("x", -5.0, 5.0) ** 2, n_trials=8, n_jobs=4)
     assert len(opened) == 1
     assert len(study.trials) == 8
+
+
+def test_a_study_ends_where_its_space_does() -> None:
+    study = optuna.create_study(sampler=LocalHPOSampler(creator="random"))
+    study.optimize(lambda trial: trial.suggest_int("x", 0, 2) + trial.suggest_int("y", 1, 1), 9)
+    assert sorted(configs(study)) == [(0, 1), (1, 1), (2, 1)]
+
+
+def test_a_branch_goes_on_when_what_all_trials_share_is_used_up() -> None:
+    def branching(trial: optuna.Trial) -> float:
+        if trial.suggest_categorical("kind", ["a", "b"]) == "a":
+            return float(trial.suggest_float("x", 0.0, 1.0))
+        return float(trial.suggest_float("y", 0.0, 1.0))
+
+    study = optuna.create_study(sampler=LocalHPOSampler(creator="random"))
+    study.optimize(branching, n_trials=12)
+    assert {tuple(trial.params) for trial in study.trials} == {("kind", "x"), ("kind", "y")}
+    assert len(set(configs(study))) == 12
+
+
+def test_a_proposal_that_is_not_suggested_yet_is_known_to_the_next() -> None:
+    all_have_asked = threading.Barrier(4)
+
+    def waiting(trial: optuna.Trial) -> float:
+        all_have_asked.wait(60)
+        return int(trial.suggest_int("x", 0, 30))
+
+    space = {"x": optuna.distributions.IntDistribution(0, 30)}
+    study = optuna.create_study(sampler=LocalHPOSampler(space, creator="bo"))
+    study.optimize(waiting, n_trials=12, n_jobs=4)
+    assert len(set(configs(study))) == 12

@@ -67,7 +67,7 @@ def numbers(trials: Sequence[int], limit: int = 8) -> str:
 
 
 def values(space: Space, config: Config) -> dict[str, str]:
-    """Return each value of a configuration in its canonical spelling, strings without quotes.
+    """Return each value of a configuration as it is spelled, strings without quotes.
 
     A value that the space does not know (a study whose space has changed) is shown as it is.
     """
@@ -79,7 +79,7 @@ def _value(space: Space, name: str, config: Config) -> str:
     if isinstance(value, str):
         return plain(value)
     try:
-        return space[name].text(value)
+        return space[name].brief_text(value)
     except (KeyError, ConfigurationError):
         return str(value)
 

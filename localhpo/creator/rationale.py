@@ -79,11 +79,10 @@ def _changes(space: Space, old: Config, new: Config) -> list[str]:
         if name in old and name in new:
             if old[name] != new[name]:
                 size = _step(parameter, old, new)
-                steps.append(
-                    (size, f"{name} {parameter.text(old[name])} -> {parameter.text(new[name])}")
-                )
+                before, after = (parameter.brief_text(config[name]) for config in (old, new))
+                steps.append((size, f"{name} {before} -> {after}"))
         elif name in new:
-            steps.append((1.0, f"{name} {parameter.text(new[name])} (did not apply there)"))
+            steps.append((1.0, f"{name} {parameter.brief_text(new[name])} (did not apply there)"))
         elif name in old:
             steps.append((1.0, f"{name} no longer applies"))
     return [text for _, text in sorted(steps, key=lambda step: -step[0])]

@@ -21,12 +21,14 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGTERM
 from typing import Any, Literal
 
 from localhpo.errors import ExecutorError, TaskError
@@ -237,7 +239,7 @@ class ProcessRun:
             "parent": os.getpid(),
         }
         files.job.write_text(json.dumps(orders, indent=2) + "\n")
-        with files.stderr.open("ab") as stderr:  # a traceback of the supervisor's own
+        with files.stderr.open("ab") as stderr, _signals_held_back():  # its own traceback
             return subprocess.Popen(
                 [sys.executable, "-I", "-S", SUPERVISOR, str(files.job)],
                 stdin=subprocess.PIPE,
@@ -283,6 +285,16 @@ class ProcessRun:
             thinned=any(reader.thinned for reader in self._readers),
             log_error=result.get("log_error", ""),
         )
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Have a supervisor that starts meanwhile hear of its end as soon as it can act on it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {SIGTERM, SIGINT, SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_strays(folder: Path) -> None:

@@ -62,9 +62,9 @@ KILL_EVERY_S = 0.01
 GIVE_UP_S = 10.0  # after KILL: a process stuck in the kernel does not end
 OOM_SCORE = 500  # where the kernel runs out of memory it takes a trial before LocalHPO
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 NEVER = float("inf")
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -127,8 +127,7 @@ class Supervisor:
         self._started = time.monotonic()
         self._exited: float | None = None
         self._timeout_at = self._poll_at = self._term_at = self._kill_at = NEVER
-        self._peak_mb = 0.0
-        self._left_behind = 0
+        self._peak_mb, self._left_behind = 0.0, 0
         self._oom_kills = _oom_kills()
         self._take_over()
 
@@ -147,7 +146,6 @@ class Supervisor:
         return self._result()
 
     def _take_over(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
         _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         wake, woken = os.pipe()
         for end in (0, wake, woken):
@@ -155,8 +153,9 @@ class Supervisor:
         signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
         self._selector.register(wake, selectors.EVENT_READ, lambda: os.read(wake, 4096))
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in ENDING:
             signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # hears now what came since its start
 
     def _start(self) -> bool:
         job = self._job
@@ -202,8 +201,7 @@ class Supervisor:
 
     def _drain(self, stream: Any, log: Log) -> Any:
         def read() -> None:
-            data = stream.read(1 << 16)
-            if data:
+            if data := stream.read(1 << 16):
                 log.write(data)
             elif data is not None:
                 self._selector.unregister(stream)
@@ -287,6 +285,8 @@ class Supervisor:
         self._exit_code = exit_code
         self._exited = time.monotonic()
         self._timeout_at = NEVER
+        if -exit_code in ENDING:  # sent to all, as at a shutdown, it is on its way here as well
+            time.sleep(0.1)
         self._listen()  # asked to end just before it did: then that is why
         self._end("exited", term_in=0.0, kill_in=self._job["grace_s"])
 

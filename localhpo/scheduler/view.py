@@ -62,9 +62,9 @@ def how_it_ended(trial: Trial, trials: Sequence[Trial], task: Task) -> str:
 
 
 def spelled(task: Task, config: Config) -> str:
-    """Return a configuration for a person, numbers in their canonical spelling."""
+    """Return a configuration for a person."""
     texts = {
-        name: value if isinstance(value, str) else task.space[name].text(value)
+        name: value if isinstance(value, str) else task.space[name].brief_text(value)
         for name, value in config.items()
     }
     return ", ".join(f"{name}={text}" for name, text in texts.items())

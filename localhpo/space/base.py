@@ -14,10 +14,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, TypeAlias
 
 from localhpo.errors import ConfigurationError, SpaceError
+from localhpo.space.grid import scientific
 from localhpo.space.values import Value, encodable, shown
 
 When: TypeAlias = Mapping[str, tuple[Value, ...]]
 """Under which values of which parents a parameter is active."""
+
+_LONG = 24
+"""Characters; 15 digits, which a float keeps, and the zeros of a small number need no more."""
 
 
 class Base(ABC):
@@ -61,6 +65,13 @@ class Base(ABC):
     def text(self, value: object) -> str:
         """Return the one JSON spelling of a value, put on the grid."""
         return self.spell(self.canonical(value))
+
+    def brief_text(self, value: object) -> str:
+        """Return the spelling for a person: with an exponent where digits would fill lines."""
+        value = self.canonical(value)
+        text = self.spell(value)
+        is_long = isinstance(value, float) and len(text) > _LONG
+        return scientific(float(value)) if is_long else text
 
     @abstractmethod
     def spell(self, value: Value) -> str:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _RETRY_S = 0.02
 _TAKEN = ("Could not set lock on file", "already attached", "Unique file handle conflict")
 """What DuckDB says when another process, or another part of this one, has the file."""
+_CTRL_C = "Query interrupted"
+"""What DuckDB makes of a KeyboardInterrupt, which it swallows."""
 _HINTS: dict[tuple[str, ...], str] = {
     ("No space left", "disk full"): FREE_SPACE,
     ("Permission denied", "Read-only file system"): ACCESS,
@@ -137,6 +139,10 @@ class Database:
                 raise
         except duckdb.Error as error:
             raise self._as_store_error(error) from error
+        except RuntimeError as error:
+            if str(error) == _CTRL_C:
+                raise KeyboardInterrupt from error
+            raise
 
     def _attached(self, options: str, wait_s: float) -> DuckDBPyConnection:
         import duckdb

@@ -11,6 +11,9 @@ from localhpo.errors import StoreError
 
 FREE_SPACE = "free space on that disk, then run the same command again: the study continues"
 ACCESS = "make it readable and writable to you, or set LOCALHPO_HOME to another folder"
+_NO_FOLDER = (
+    "put back what was removed, or set LOCALHPO_HOME to a folder that can be made and stays"
+)
 _A_FILE = "move away the file that stands there, or set LOCALHPO_HOME to another folder"
 
 _HINTS = {
@@ -19,6 +22,7 @@ _HINTS = {
     errno.EACCES: ACCESS,
     errno.EPERM: ACCESS,
     errno.EROFS: ACCESS,
+    errno.ENOENT: _NO_FOLDER,
     errno.ENOTDIR: _A_FILE,
     errno.EEXIST: _A_FILE,
 }

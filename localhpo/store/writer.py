@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from localhpo.errors import StoreError
 from localhpo.store import codec, spool, tables
 from localhpo.store.database import Database, DatabaseBusyError
+from localhpo.store.failures import as_store_errors
 from localhpo.store.fold import Fold
 from localhpo.store.locking import StudyLock
 from localhpo.store.records import Event
@@ -140,7 +141,8 @@ class Writer:
         end = self._spool.end
         start = tables.position(connection, self._header, end)
         if start < end:
-            lines = (line for line, _ in spool.read_lines(self._spool.path, start, end))
+            with as_store_errors(self._spool.path, "read"):  # somebody may remove it
+                lines = [line for line, _ in spool.read_lines(self._spool.path, start, end)]
             tables.write(connection, self._header, self._fold.trials, lines, start, end)
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from localhpo.executor import check_command
 from localhpo.executor.clock import RealClock
 from localhpo.scheduler.ledger import Ledger
 from localhpo.space import Space
+from localhpo.space.values import shown
 from localhpo.store import Store, StudyRecord, Writer
 from localhpo.study.inbox import Inbox
 from localhpo.task import Task, parse, to_table
@@ -81,6 +82,8 @@ def new_config(space: Space, config: Mapping[str, Any], trials: Sequence[Trial])
     Raises:
         ConfigurationError: it is not in the space, or it is that of a trial.
     """
+    if not isinstance(config, Mapping):
+        raise ConfigurationError(f"a configuration must map names to values; got {shown(config)}")
     config = space.canonical(config)
     for trial in trials:
         if space.key(trial.config) == space.key(config):

@@ -39,7 +39,7 @@ from localhpo.study.place import check_ready, find_machine, find_place
 from localhpo.study.serving import Serving, server_pid
 from localhpo.study.session import Session, check_task, naming_file, new_config, task_of
 from localhpo.study.signals import on_signal
-from localhpo.study.told import outcome
+from localhpo.study.told import number_of, outcome
 from localhpo.task import Task
 from localhpo.trial import ADDED, Measurement, Proposal, State, Trial, best_trial, counted
 
@@ -244,7 +244,7 @@ class Study:
         """
         with self._writing() as session:
             running = {t.number: t for t in session.ledger.trials if t.state is State.RUNNING}
-            number = trial if isinstance(trial, int) else trial.number
+            number = number_of(trial)
             if number not in running:
                 raise InputError(
                     f"trial {number} must be running to be told of",
@@ -310,7 +310,7 @@ class Study:
             InputError: the trial has not ended.
         """
         with self._writing() as session:
-            number = trial if isinstance(trial, int) else trial.number
+            number = number_of(trial)
             known = {t.number: t for t in self.trials}
             if number not in known or known[number].finished_at is None:
                 raise InputError(f"trial {number} must have ended before attributes are set")

@@ -6,7 +6,8 @@ import math
 
 from localhpo.errors import InputError
 from localhpo.executor.protocol import Outcome
-from localhpo.trial import Cause, Failure, State, Usage
+from localhpo.space.values import as_int, shown
+from localhpo.trial import Cause, Failure, State, Trial, Usage
 
 
 def outcome(
@@ -31,9 +32,21 @@ def outcome(
         )
     try:
         score = float(score)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"the score must be a number; got {score!r}") from error
     if not math.isfinite(score):
         told = Failure(Cause.NOT_FINITE, f"{metric} was {score}")
         return Outcome(State.FAILED, None, told, usage, summary="")
     return Outcome(State.PRUNED if pruned else State.COMPLETE, score, None, usage, summary="")
+
+
+def number_of(trial: object) -> int:
+    """Return the number of a trial, which may be given by it.
+
+    Raises:
+        InputError: it is neither a trial nor a number.
+    """
+    number = as_int(trial.number if isinstance(trial, Trial) else trial)
+    if number is None:
+        raise InputError(f"a trial must be given as itself or by its number; got {shown(trial)}")
+    return number

@@ -1,6 +1,7 @@
 import pytest
 
 from localhpo.analysis import wording
+from localhpo.space import Float, Space
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,12 @@ def test_values_are_spelled_canonically(small_space):
     texts = wording.values(small_space, config)
     assert texts == {"learning_rate": "3.1e-4", "depth": "3", "gone": "x[2Jy"}
     assert wording.assignments(texts) == "learning_rate=3.1e-4 depth=3 gone=x[2Jy"
+
+
+def test_a_huge_or_tiny_value_does_not_fill_lines_with_digits():
+    space = Space([Float("huge", 0.0, 1e300), Float("tiny", -1e-250, 1e-250), Float("x", 0.0, 1e9)])
+    texts = wording.values(space, {"huge": 5e299, "tiny": -8.59e-251, "x": 123456000.0})
+    assert texts == {"huge": "5e299", "tiny": "-8.59e-251", "x": "123456000"}
 
 
 def test_a_value_that_the_space_does_not_know_is_shown_as_it_is(small_space):

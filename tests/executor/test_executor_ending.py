@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,25 @@ def test_closing_ends_all_groups(trials: Any, is_alive: Alive) -> None:
     trials.executor.close()
     assert not any(map(is_alive, pids))
     assert run.outcome is not None
+
+
+def test_a_supervisor_that_is_told_to_end_before_it_can_hear_interrupts(trials: Any) -> None:
+    run = trials.start(ENDLESS, grace_s=0.2)
+    os.kill(supervisor_of(run), signal.SIGTERM)
+    assert trials.finish(run).state is State.INTERRUPTED
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_all_interrupts_even_if_the_trial_has_it_first(
+    trials: Any, number: signal.Signals
+) -> None:
+    reset = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+    run = trials.start(reset + WITH_DAEMON + ENDLESS, grace_s=0.2)
+    trials.until_reported(run)
+    os.kill(trials.pids()[0], number)
+    time.sleep(0.02)
+    os.kill(supervisor_of(run), number)
+    assert trials.finish(run).state is State.INTERRUPTED
 
 
 # Holds a file locked for as long as it, or any process that it has forked, lives.

@@ -379,3 +379,20 @@ def test_a_home_that_is_a_file_is_an_error(
         with pytest.raises(StoreError, match=str(home)) as caught:
             act()
         assert "LOCALHPO_HOME" in caught.value.hint
+
+
+def test_a_study_that_is_removed_while_it_runs_is_an_error(
+    store: Store, full_trial: FullTrial
+) -> None:
+    writer = store.writer("water/main")
+    writer.trial(full_trial(0))
+    shutil.rmtree(store.home)
+    with pytest.raises(StoreError, match=r"spool\.jsonl: No such file") as caught:
+        writer.close()
+    assert "LOCALHPO_HOME" in caught.value.hint
+
+
+def test_a_home_that_cannot_be_made_says_what_to_do() -> None:
+    with pytest.raises(StoreError, match="/proc/nope") as caught:
+        Store(Path("/proc/nope")).create_study(StudyRecord("a/main", "a", {}, 1.0, "0.1.0"))
+    assert "LOCALHPO_HOME" in caught.value.hint

@@ -19,6 +19,7 @@ import pytest
 
 from localhpo.errors import StudyLockedError, StudyNotFoundError
 from localhpo.store import DatabaseBusyError, Store, StudyRecord
+from localhpo.store.database import Database
 from localhpo.trial import Measurement, Proposal, State, Trial
 
 NAME = "water/main"
@@ -259,3 +260,14 @@ def test_two_studies_write_at_once_and_readers_never_fail(
     store.flush()
     assert store.verify() == []
     assert in_tables(store, "SELECT count(*) FROM metrics") == 2 * count
+
+
+def test_ctrl_c_in_the_middle_of_a_query_is_a_keyboard_interrupt(tmp_path: Path) -> None:
+    database = Database(tmp_path / "store.duckdb")
+    long = "SELECT sum(a.range * b.range) FROM range(100000) a, range(100000) b"
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt), database.writing() as connection:
+        timer.start()
+        connection.execute(long)
+    with database.writing():
+        pass

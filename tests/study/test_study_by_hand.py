@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from localhpo.errors import (
@@ -80,6 +82,21 @@ def test_what_is_told_must_make_sense(task: Task, told: dict[str, object]) -> No
             study.tell(trial, 1.0)
         with pytest.raises(InputError, match="must be running"):
             study.tell(17, 1.0)
+
+
+def test_a_value_of_another_type_is_named(task: Task) -> None:
+    odd: Any = [1, 2]
+    with Study.open(task) as study:
+        number = study.ask().number
+        with pytest.raises(InputError, match=r"itself or by its number; got \[1, 2\]"):
+            study.tell(odd, 1.0)
+        with pytest.raises(InputError, match="the score must be a number"):
+            study.tell(number, 10**400)
+        with pytest.raises(ConfigurationError, match=r"names to values; got \[1, 2\]"):
+            study.enqueue(odd)
+        with pytest.raises(ConfigurationError, match=r"names to values; got \[1, 2\]"):
+            study.add_trial(odd, 1.0)
+        assert study.tell(np.int64(number), 1.0).state is State.COMPLETE
 
 
 def test_a_trial_that_was_never_told_is_asked_again(task: Task) -> None:
