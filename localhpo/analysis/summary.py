@@ -91,6 +91,12 @@ class Summary:
     cost: Cost
     accounts: Accounts
 
+    @property
+    def budget(self) -> int | None:
+        """Trials of the task's budget; None where there is none, or a command went beyond it."""
+        budget = self.task.budget.trials
+        return None if budget is None or budget < self.counted else budget
+
 
 def summarize(
     task: Task,

@@ -111,9 +111,7 @@ def summary_view(summary: Summary, report: Path | None = None) -> RenderableType
 
 
 def _headline(summary: Summary) -> Text:
-    budget = summary.task.budget.trials
-    # The budget may have been set below what was done.
-    of_budget = "" if budget is None or budget < summary.counted else f" of {budget}"
+    of_budget = "" if summary.budget is None else f" of {summary.budget}"
     states = ", ".join(f"{number} {state}" for state, number in summary.states.items())
     line = Text(summary.study, style="bold")
     return line.append(f"   {summary.counted}{of_budget} trials: {states or 'none yet'}", style="")

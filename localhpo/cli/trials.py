@@ -93,7 +93,8 @@ def _print_studies(records: list[StudyRecord], as_json: bool) -> None:
         return
     table = _views.plain_table("study", "trials", "metric", "best", "last change", right=("best",))
     for row in rows:
-        trials = f"{row['counted']} of {row['budget']}" if row["budget"] else str(row["counted"])
+        is_beyond = row["budget"] is None or row["budget"] < row["counted"]
+        trials = str(row["counted"]) if is_beyond else f"{row['counted']} of {row['budget']}"
         best = wording.score(row["best"])
         table.add_row(row["study"], trials, row["metric"], best, _when(row["changed_at"]))
     _output.show(table)

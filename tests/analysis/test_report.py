@@ -4,6 +4,7 @@ import pytest
 
 from localhpo.analysis.report import cell, fenced, render
 from localhpo.analysis.summary import summarize
+from localhpo.task import Budget
 from localhpo.trial import Cause, Failure, Proposal, State, Usage
 
 CONFIG = {"learning_rate": 0.01, "depth": 3}
@@ -42,6 +43,11 @@ def test_a_report_tells_everything(make_task, trials):
         "| 1 | complete | 0.25 | 61.0 | model | learning_rate=1e-2 depth=3 |",
     ):
         assert line in text.splitlines(), f"{line!r} is missing in\n{text}"
+
+
+def test_a_budget_that_was_exceeded_is_not_told(make_task, trials):
+    text = render(summarize(make_task(budget=Budget(trials=2)), "small/main", trials))
+    assert "3 trials: 2 complete, 1 failed.\n" in text
 
 
 def test_what_is_fixed_is_told(make_task, trials):
