@@ -9,6 +9,7 @@ import pytest
 
 from localhpo import tasks
 from localhpo.creator import History, open_creator
+from localhpo.creator.bayes.optimizer import EVEN
 from localhpo.creator.bayes.transfer import RANDOM, Transfer, agreement
 from localhpo.creator.hybrid import NOTHING_SIMILAR
 from localhpo.creator.remembering import joined
@@ -95,6 +96,11 @@ def test_it_opens_the_study_and_the_optimiser_leans_on_it(task, taught):
     assert len(taught.calls) == 1  # its thoughts are candidates, and poor ones
     leaning = next(t for t in trials if t.proposal.origin == "experience+bo")
     assert "the opinion of past data sets weighs" in leaning.proposal.rationale
+
+
+def test_an_opinion_that_explains_all_trials_leaves_half_of_the_later_ones(task, taught):
+    late = origins(run(open_creator(task, backend=taught), task, EVEN + 24))[-14:]
+    assert set(late) == {"experience+bo", "engine:bo"}
 
 
 def test_it_is_good_from_the_first_trial_and_soon_as_good_as_any(task, taught):
