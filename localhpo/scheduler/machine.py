@@ -178,8 +178,8 @@ class Machine:
             wish = self._seen(entry, entry.wish)
             if not wish.cpus and not wish.memory_mb and ids.isdisjoint(wish.gpus):
                 continue  # nothing that this study could leave to it
-            if not wish.gpu_total and not self._is_left_by_trials(wish, entry, entries):
-                continue  # servers have its room: who gave way would wait for ever
+            if not self._is_left_by_trials(wish, entry, entries):
+                continue  # servers have its room, and would hold on to it for ever
             is_first = (self._use(entry), entry.waits_since, entry.pid) < before
             is_due = now - entry.waits_since > _PATIENCE_S
             if is_first and (is_due or self._fits(wish, held)):
