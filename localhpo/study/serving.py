@@ -141,7 +141,7 @@ class Serving:
         held_mb, how = measure(pid), "by how much more is used of it"
         if not claim or held_mb is None or held_mb < server.weight_bytes / _MB:
             measure = _nobody_can_tell
-            held_mb, how = need_mb(server, devices), "as much as it asks for"
+            held_mb, how = need_mb(server.wanted, devices), "as much as it asks for"
         if not claim:
             if theirs:
                 held_mb, how = theirs.gpu_memory_mb, "as the other studies do that use it"

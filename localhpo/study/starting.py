@@ -1,19 +1,16 @@
-"""Room for the model's server, claimed in the ledger of the machine before it starts."""
+"""Room for the model, claimed in the ledger of the machine before it is loaded."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
+from localhpo.llm.hosting import Wanted
 from localhpo.scheduler import placement
 from localhpo.scheduler.machine import SERVER, Machine
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory
 from localhpo.task import Task
-
-if TYPE_CHECKING:
-    from localhpo.llm.vllm import ManagedServer
 
 _MB = 2**20
 
@@ -28,57 +25,56 @@ class Room:
     """
 
     def __init__(self, task: Task, inventory: Inventory, machine: Machine | None) -> None:
-        # Where trials are to see other devices than this process, those of the server are not ours.
+        # Where trials are to see other devices than this process, those of the model are not ours.
         knows = task.resources.executor == "process" and "CUDA_VISIBLE_DEVICES" not in task.env
         self._gpus = {gpu.id: gpu for gpu in inventory.gpus} if knows else {}
         self._inventory = inventory
         self._machine = machine
         self.claim: Assignment | None = None
-        """For a server that was started in this run."""
+        """For a model that was loaded in this run."""
 
-    def find(self, server: ManagedServer) -> Sequence[str] | None:
-        """Claim what a server needs, on the device with most room; return its devices.
+    def find(self, wanted: Wanted) -> Sequence[str] | None:
+        """Claim what a model asks for, on the device with most room; return its devices.
 
-        None where it has to wait. Other studies give way meanwhile, but only where the end of
-        their trials would make the room: what their servers hold they cannot give.
+        None where it has to wait. What is waited for is where the end of trials would make the
+        room: what the servers of other studies hold nobody can give.
         """
-        places = self._places(server, ())
+        places = self._places(wanted, ())
         if self._machine is None or not places:
             return ()
-        if self._free(server, held_by_servers(self._machine)) is None:
-            return None
-        self.claim = self._machine.claim(SERVER, places[0], partial(self._free, server))
+        wish = self._free(wanted, held_by_servers(self._machine)) or places[0]
+        self.claim = self._machine.claim(SERVER, wish, partial(self._free, wanted))
         return None if self.claim is None else self.claim.gpus
 
-    def _free(self, server: ManagedServer, others: Sequence[Assignment]) -> Assignment | None:
+    def _free(self, wanted: Wanted, others: Sequence[Assignment]) -> Assignment | None:
         """Return the first place that has room beside what others hold."""
-        places = self._places(server, others)
+        places = self._places(wanted, others)
         free = (one for one in places if placement.has_room(self._inventory, others, one))
         return next(free, None)
 
-    def _places(self, server: ManagedServer, others: Sequence[Assignment]) -> list[Assignment]:
-        """Return where a server could be, the device with most room first."""
-        if server.on_cpu:
+    def _places(self, wanted: Wanted, others: Sequence[Assignment]) -> list[Assignment]:
+        """Return where a model could be, the device with most room first."""
+        if wanted.on_cpu:
             most_mb = self._inventory.memory_mb or math.inf
-            return [on_host(min(server.need_bytes / _MB, most_mb))]
+            return [on_host(min(wanted.size_bytes / _MB, most_mb))]
         free_mb = {
             id: usable_mb(gpu) - sum(held.gpu_memory_mb for held in others if id in held.gpus)
             for id, gpu in self._gpus.items()
         }
-        if chosen := server.settings.gpus:
-            groups = [chosen] if free_mb.keys() >= set(chosen) else []
+        if wanted.gpus:
+            groups = [wanted.gpus] if free_mb.keys() >= set(wanted.gpus) else []
         else:
             groups = [(id,) for id in sorted(free_mb, key=lambda id: -free_mb[id])]
-        return [on_devices(g, need_mb(server, [self._gpus[id] for id in g])) for g in groups]
+        return [on_devices(g, need_mb(wanted, [self._gpus[id] for id in g])) for g in groups]
 
 
-def need_mb(server: ManagedServer, gpus: Sequence[Gpu]) -> float:
-    """Return what a server asks for of each of its devices, or all that there is of one.
+def need_mb(wanted: Wanted, gpus: Sequence[Gpu]) -> float:
+    """Return what a model asks for of each of its devices, or all that there is of one.
 
-    It is an estimate: where it is too much, the server itself will say so.
+    It is an estimate: where it is too much, loading the model will say so.
     """
-    share_mb = (server.settings.gpu_share or 0.0) * max(gpu.memory_mb or 0.0 for gpu in gpus)
-    return min(max(server.need_bytes / _MB, share_mb), *map(usable_mb, gpus))
+    share_mb = wanted.share * max(gpu.memory_mb or 0.0 for gpu in gpus)
+    return min(max(wanted.size_bytes / _MB, share_mb), *map(usable_mb, gpus))
 
 
 def usable_mb(gpu: Gpu) -> float:

@@ -48,15 +48,15 @@ def on(gpu: str, mb: float, share: float = 0.0) -> Assignment:
 def test_it_is_claimed_on_the_device_with_most_room(server: Any, machine: Make) -> None:
     one, other = machine("one"), machine("other")
     room = Room(TASK, GPUS, one)
-    assert room.find(server) == ("1",)
+    assert room.find(server.wanted) == ("1",)
     assert one.entries[1].claims == {SERVER: on("1", 10_000)}
     assert other.others == [on("1", 10_000)]
-    assert Room(TASK, GPUS, other).find(server) == ("0",)  # 20 GB are left there, 14 here
-    assert Room(TASK, GPUS, machine("third")).find(server) == ("1",)
-    assert Room(TASK, GPUS, machine("fourth")).find(server) == ("0",)
-    assert Room(TASK, GPUS, machine("fifth")).find(server) is None
+    assert Room(TASK, GPUS, other).find(server.wanted) == ("0",)  # 20 GB are left there, 14 here
+    assert Room(TASK, GPUS, machine("third")).find(server.wanted) == ("1",)
+    assert Room(TASK, GPUS, machine("fourth")).find(server.wanted) == ("0",)
+    assert Room(TASK, GPUS, machine("fifth")).find(server.wanted) is None
     one.close()
-    assert Room(TASK, GPUS, machine("sixth")).find(server) == ("1",)
+    assert Room(TASK, GPUS, machine("sixth")).find(server.wanted) == ("1",)
 
 
 def test_trials_give_way_to_a_server_that_waits_for_them(server: Any, machine: Make) -> None:
@@ -64,10 +64,10 @@ def test_trials_give_way_to_a_server_that_waits_for_them(server: Any, machine: M
     for number, gpu in enumerate(("0", "1")):
         busy.claim(str(number), on(gpu, 18_000, 1.0), lambda others, gpu=gpu: on(gpu, 18_000, 1.0))
     room = Room(TASK, GPUS, waiting)
-    assert room.find(server) is None
+    assert room.find(server.wanted) is None
     assert busy.claim("2", on("0", 1.0, 0.1), lambda others: on("0", 1.0, 0.1)) is None
     busy.release("1")
-    assert room.find(server) == ("1",)
+    assert room.find(server.wanted) == ("1",)
 
 
 def test_nobody_gives_way_where_servers_are_what_takes_the_room(server: Any, machine: Make) -> None:
@@ -77,11 +77,21 @@ def test_nobody_gives_way_where_servers_are_what_takes_the_room(server: Any, mac
     third = machine("third")
     third.hold(SERVER, on("1", 15_000))
     room = Room(TASK, GPUS, waiting)
-    assert room.find(server) is None
+    assert room.find(server.wanted) is None
     assert busy.claim("2", on("0", 1.0, 0.1), lambda others: on("0", 1.0, 0.1)) is not None
     third.hold(SERVER, on("1", 500))  # it sleeps: the end of the trial would make room
-    assert room.find(server) is None
+    assert room.find(server.wanted) is None
     assert busy.claim("3", on("0", 1.0, 0.1), lambda others: on("0", 1.0, 0.1)) is None
+
+
+def test_it_waits_for_the_device_that_trials_can_leave(server: Any, machine: Make) -> None:
+    busy, waiting, third = machine("busy"), machine("waiting"), machine("third")
+    busy.hold("0", on("0", 18_000, 1.0))
+    third.hold(SERVER, on("1", 15_000))  # of the device with most room
+    assert Room(TASK, GPUS, waiting).find(server.wanted) is None
+    (wish,) = [entry.wish for entry in busy.entries if entry.study == "waiting"]
+    assert wish == on("0", 10_000)
+    assert busy.claim("1", on("0", 1.0, 0.1), lambda others: on("0", 1.0, 0.1)) is None
 
 
 def test_a_server_that_asks_for_more_than_there_is_gets_a_device_for_itself(
@@ -89,34 +99,34 @@ def test_a_server_that_asks_for_more_than_there_is_gets_a_device_for_itself(
 ) -> None:
     server.need_bytes = 99_000 * MB
     one = machine("one")
-    assert Room(TASK, GPUS, one).find(server) == ("1",)
+    assert Room(TASK, GPUS, one).find(server.wanted) == ("1",)
     assert one.entries[0].claims[SERVER].gpu_memory_mb == 24_000
 
 
 def test_devices_and_share_that_were_chosen_are_claimed(server: Any, machine: Make) -> None:
     server.settings = Settings(gpus=("0", "1"), gpu_share=0.5)
     one = machine("one")
-    assert Room(TASK, GPUS, one).find(server) == ("0", "1")
+    assert Room(TASK, GPUS, one).find(server.wanted) == ("0", "1")
     assert one.entries[0].claims[SERVER].gpu_memory_mb == 12_000
     server.settings = Settings(gpus=("7",))
-    assert Room(TASK, GPUS, machine("two")).find(server) == ()
+    assert Room(TASK, GPUS, machine("two")).find(server.wanted) == ()
 
 
 def test_a_server_on_cpus_claims_memory_of_the_host(server: Any, machine: Make) -> None:
     server.on_cpu = True
     host = Inventory(cpus=2, memory_mb=16_000)
-    assert Room(TASK, host, machine("one", host)).find(server) == ()
-    assert Room(TASK, host, machine("two", host)).find(server) is None
+    assert Room(TASK, host, machine("one", host)).find(server.wanted) == ()
+    assert Room(TASK, host, machine("two", host)).find(server.wanted) is None
 
 
 def test_where_nobody_keeps_a_ledger_or_knows_the_devices_nothing_is_claimed(
     server: Any, machine: Make
 ) -> None:
-    assert Room(TASK, GPUS, None).find(server) == ()
+    assert Room(TASK, GPUS, None).find(server.wanted) == ()
     one = machine("one")
-    assert Room(TASK, Inventory(cpus=2), one).find(server) == ()
+    assert Room(TASK, Inventory(cpus=2), one).find(server.wanted) == ()
     elsewhere = replace(TASK, env={"CUDA_VISIBLE_DEVICES": "1"})  # for trials alone
-    assert Room(elsewhere, GPUS, one).find(server) == ()
+    assert Room(elsewhere, GPUS, one).find(server.wanted) == ()
     assert one.entries[0].claims == {}
 
 
@@ -150,10 +160,10 @@ def test_a_study_asks_the_ledger_before_its_server_starts_and_says_what_it_waits
 
     def open_with_server(store: Any, key: str, task: Task, *, host: Any) -> Any:
         made = opened(store, key, replace(task, creator=replace(task.creator, name="random")))
-        assert host.find_room(server) is None
+        assert host.find_room(server.wanted) is None
         host.say("waits for room")
         other.close()
-        assert host.find_room(server) == ()
+        assert host.find_room(server.wanted) == ()
         seen.extend(entry.claims[SERVER].memory_mb for entry in other.entries)
         server.start()
         made.server = server  # type: ignore[attr-defined]

@@ -36,7 +36,7 @@ from localhpo import runtime
 from localhpo.errors import BackendError, CardError, MissingExtraError
 from localhpo.llm import cards
 from localhpo.llm.folder import description, weights
-from localhpo.llm.hosting import Host
+from localhpo.llm.hosting import Host, Wanted
 from localhpo.llm.protocol import Model
 from localhpo.llm.served import WORK_BYTES
 from localhpo.llm.server import Server
@@ -144,6 +144,12 @@ class ManagedServer:
         argv = self._command(port=0)
         kv = int(argv[argv.index(_KV_CACHE) + 1]) if _KV_CACHE in argv else 0
         return self.weight_bytes // max(1, len(self.settings.gpus)) + kv + WORK_BYTES
+
+    @property
+    def wanted(self) -> Wanted:
+        """What it asks its host for."""
+        chosen = self.settings
+        return Wanted(self.need_bytes, self.on_cpu, chosen.gpu_share or 0.0, chosen.gpus)
 
     @property
     def can_sleep(self) -> bool:
@@ -311,7 +317,7 @@ class ManagedServer:
         """Ask the host for room; without, let go of the place that `held` holds."""
         gpus = None
         try:
-            gpus = host.find_room(self)
+            gpus = host.find_room(self.wanted)
         finally:
             if gpus is None:
                 os.close(held)
