@@ -6,8 +6,13 @@ before it is put on a device. What it then takes it tells.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+NO_ROOM = "there is no room for it beside what others hold"
+
+_POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,9 @@ class Wanted:
     """Of a device's memory, which it takes where that is more."""
     gpus: tuple[str, ...] = ()
     """That were chosen for it, and that it takes all; none: one that it is given."""
+    among: tuple[str, ...] = ()
+    """UUIDs of those that it can be given, as `OnDevice` has them, in the order in which its
+    process counts them; none: any one. It is told its own by the same name."""
 
 
 FindRoom = Callable[[Wanted], Sequence[str] | None]
@@ -36,6 +44,16 @@ class Host:
     find_room: FindRoom = lambda wanted: ()  # noqa: ARG005
     say: Callable[[str], None] = lambda message: None  # noqa: ARG005
     """Tells the user what is waited for."""
+
+    def wait_for_room(self, wanted: Wanted, name: str) -> Sequence[str]:
+        """Ask for room until there is some, as long as it takes; return the devices."""
+        said = False
+        while (gpus := self.find_room(wanted)) is None:
+            if not said:
+                self.say(f"waits to load {name}: {NO_ROOM}")
+            said = True
+            time.sleep(_POLL_S)
+        return gpus
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,15 @@ from localhpo.scheduler import footprint
 from localhpo.scheduler.machine import Machine
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory
 from localhpo.scheduler.tenant import InProcess, Managed, Tenant
-from localhpo.study.starting import Room, held_by_server, need_mb, on_devices, on_host, usable_mb
+from localhpo.study.starting import (
+    Room,
+    device_of,
+    held_by_server,
+    need_mb,
+    on_devices,
+    on_host,
+    usable_mb,
+)
 from localhpo.task import Task
 
 if TYPE_CHECKING:
@@ -30,7 +38,7 @@ _Found = tuple[Assignment, Callable[[int], float | None]]
 
 
 class Serving:
-    """The model of one run of a study: where its server starts, and what it holds.
+    """The model of one run of a study: where it is loaded, and what it holds.
 
     Attributes:
         inventory: What trials and the model may use.
@@ -52,7 +60,7 @@ class Serving:
 
     @property
     def host(self) -> Host:
-        """Whom a server asks before it starts."""
+        """Whom the model asks before it is loaded."""
         return Host(self._room.find, partial(self._say, "note"))
 
     def tenant(self, creator: Creator) -> Tenant | None:
@@ -95,20 +103,16 @@ class Serving:
 
     def _in_process(self, creator: Creator) -> InProcess | None:
         place: OnDevice | None = getattr(creator, "on_device", None)
-        gpu = None if place is None else self._device_of(place)
-        if place is None or gpu is None:
+        if place is None:
             return InProcess() if _is_kept_in_host_memory(creator, self._task) else None
+        gpu = device_of(list(self._gpus.values()), place.uuid, place.index)
+        if gpu is None:
+            return None
         held_mb = footprint.device_mb(os.getpid(), gpu.id)
         if held_mb is None:
             held_mb = place.reserved_bytes / _MB
         holds_mb = min(held_mb + place.room_bytes / _MB, usable_mb(gpu))
         return InProcess(on_devices((gpu.id,), holds_mb))
-
-    def _device_of(self, place: OnDevice) -> Gpu | None:
-        """Return the device that a model is on: by UUID, else by its place among the visible."""
-        gpus = list(self._gpus.values())
-        by_uuid = [gpu for gpu in gpus if gpu.id.endswith(place.uuid)]
-        return next(iter([*by_uuid, *gpus[place.index : place.index + 1]]), None)
 
     def _held_of_devices(self, server: ManagedServer, pid: int) -> _Found | None:
         held = {id: footprint.device_mb(pid, id) for id in self._gpus}

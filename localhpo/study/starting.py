@@ -39,12 +39,12 @@ class Room:
         None where it has to wait. What is waited for is where the end of trials would make the
         room: what the servers of other studies hold nobody can give.
         """
-        places = self._places(wanted, ())
+        places, names = self._places(wanted, ()), self._names(wanted)
         if self._machine is None or not places:
             return ()
         wish = self._free(wanted, held_by_servers(self._machine)) or places[0]
         self.claim = self._machine.claim(SERVER, wish, partial(self._free, wanted))
-        return None if self.claim is None else self.claim.gpus
+        return None if self.claim is None else tuple(names[id] for id in self.claim.gpus)
 
     def _free(self, wanted: Wanted, others: Sequence[Assignment]) -> Assignment | None:
         """Return the first place that has room beside what others hold."""
@@ -52,14 +52,23 @@ class Room:
         free = (one for one in places if placement.has_room(self._inventory, others, one))
         return next(free, None)
 
+    def _names(self, wanted: Wanted) -> dict[str, str]:
+        """Return the devices that a model may be given, and what it calls each of them."""
+        if not wanted.among:
+            return {id: id for id in self._gpus}
+        gpus = list(self._gpus.values())
+        found = {device_of(gpus, uuid, place): uuid for place, uuid in enumerate(wanted.among)}
+        return {gpu.id: uuid for gpu, uuid in found.items() if gpu is not None}
+
     def _places(self, wanted: Wanted, others: Sequence[Assignment]) -> list[Assignment]:
         """Return where a model could be, the device with most room first."""
         if wanted.on_cpu:
             most_mb = self._inventory.memory_mb or math.inf
             return [on_host(min(wanted.size_bytes / _MB, most_mb))]
         free_mb = {
-            id: usable_mb(gpu) - sum(held.gpu_memory_mb for held in others if id in held.gpus)
-            for id, gpu in self._gpus.items()
+            id: usable_mb(self._gpus[id])
+            - sum(held.gpu_memory_mb for held in others if id in held.gpus)
+            for id in self._names(wanted)
         }
         if wanted.gpus:
             groups = [wanted.gpus] if free_mb.keys() >= set(wanted.gpus) else []
@@ -75,6 +84,12 @@ def need_mb(wanted: Wanted, gpus: Sequence[Gpu]) -> float:
     """
     share_mb = wanted.share * max(gpu.memory_mb or 0.0 for gpu in gpus)
     return min(max(wanted.size_bytes / _MB, share_mb), *map(usable_mb, gpus))
+
+
+def device_of(gpus: Sequence[Gpu], uuid: str, place: int) -> Gpu | None:
+    """Return the device that a process sees: by UUID, else by its place among the visible."""
+    by_uuid = [gpu for gpu in gpus if gpu.id.endswith(uuid)]
+    return next(iter([*by_uuid, *gpus[place : place + 1]]), None)
 
 
 def usable_mb(gpu: Gpu) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from resting_server import RestingServer
 
+from localhpo.llm.hosting import Wanted
 from localhpo.llm.vllm import Settings
 from localhpo.scheduler.machine import SERVER, Machine
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory
@@ -110,6 +111,23 @@ def test_devices_and_share_that_were_chosen_are_claimed(server: Any, machine: Ma
     assert one.entries[0].claims[SERVER].gpu_memory_mb == 12_000
     server.settings = Settings(gpus=("7",))
     assert Room(TASK, GPUS, machine("two")).find(server.wanted) == ()
+
+
+@pytest.mark.parametrize("ids", [("GPU-7f00-0", "GPU-7f00-1"), ("0", "1")])
+def test_a_model_in_this_process_gets_one_of_the_devices_that_it_sees(
+    ids: Sequence[str], machine: Make
+) -> None:
+    gpus = Inventory(cpus=9, gpus=tuple(Gpu(id, memory_mb=24_000) for id in ids))
+    one, other = machine("one", gpus), machine("other", gpus)
+    wanted = Wanted(20_000 * MB, among=("7f00-0", "7f00-1"))
+    assert Room(TASK, gpus, one).find(wanted) == ("7f00-0",)
+    assert one.entries[-1].claims[SERVER] == on(ids[0], 20_000)
+    assert Room(TASK, gpus, other).find(wanted) == ("7f00-1",)
+    third = machine("third", gpus)
+    assert Room(TASK, gpus, third).find(wanted) is None
+    assert Room(TASK, gpus, third).find(Wanted(1_000 * MB, among=("7f00-0",))) == ("7f00-0",)
+    nowhere = Inventory(cpus=9)
+    assert Room(TASK, nowhere, third).find(wanted) == ()
 
 
 def test_a_server_on_cpus_claims_memory_of_the_host(server: Any, machine: Make) -> None:

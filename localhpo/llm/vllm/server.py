@@ -33,10 +33,10 @@ from pathlib import Path
 from typing import Any
 
 from localhpo import runtime
-from localhpo.errors import BackendError, CardError, MissingExtraError
+from localhpo.errors import BackendError, MissingExtraError
 from localhpo.llm import cards
 from localhpo.llm.folder import description, weights
-from localhpo.llm.hosting import Host, Wanted
+from localhpo.llm.hosting import NO_ROOM, Host, Wanted
 from localhpo.llm.protocol import Model
 from localhpo.llm.served import WORK_BYTES
 from localhpo.llm.server import Server
@@ -130,10 +130,8 @@ class ManagedServer:
 
     @property
     def weight_bytes(self) -> int:
-        """Of the weights that it loads: a folder may hold the same ones in a second layout."""
-        with contextlib.suppress(CardError):  # vLLM reads files that no index lists, too
-            return sum(tensor.size_bytes for tensor in weights.read(self.folder).values())
-        return sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+        """Of the weights that it loads."""
+        return weights.size_bytes(self.folder)
 
     @property
     def need_bytes(self) -> int:
@@ -222,7 +220,7 @@ class ManagedServer:
             held = slot.take()
             if held is not None:
                 if not self._has_room(host, held):
-                    return "there is no room for it beside what others hold"
+                    return NO_ROOM
                 self._use = self._launch(slot, held)
             elif (why := self._adopt(slot)) and why not in passed_over:
                 return why
