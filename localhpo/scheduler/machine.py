@@ -70,6 +70,8 @@ class Entry:
     """The process of the model's server that it uses."""
     part: Part = field(default_factory=Part)
     """Of the machine, that it may use: others count what it holds where they share that."""
+    by_hand: bool = False
+    """Whether its process may hold more than it claims: trials are run by hand there."""
 
 
 class Machine:
@@ -81,6 +83,7 @@ class Machine:
         priority: Twice as much is twice the turns.
         folder: Of the ledger.
         server: Tells the process of the model's server, which other studies may use too.
+        by_hand: Whether only the model's server is claimed for: trials are run by hand.
         now: Tells the time, in seconds since the epoch.
 
     Raises:
@@ -95,17 +98,19 @@ class Machine:
         priority: float = 1.0,
         folder: Path | None = None,
         server: Callable[[], int | None] = lambda: None,
+        by_hand: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._inventory = inventory
         self._now = now
         self._server = server
         self._folder = folder or runtime.folder()
-        self._me = Entry(
-            os.getpid(), runtime.start_of(os.getpid()), study, priority, part=inventory.part
-        )
+        pid = os.getpid()
+        start = runtime.start_of(pid)
+        self._me = Entry(pid, start, study, priority, part=inventory.part, by_hand=by_hand)
         with self._locked() as entries:
-            least = min((self._use(entry) for entry in entries), default=0.0)
+            uses = (self._use(entry) for entry in entries if not entry.by_hand)
+            least = min(uses, default=0.0)
             self._put(entries, dataclasses.replace(self._me, used_s=least * priority))
 
     @property
@@ -280,7 +285,8 @@ class Machine:
 def processes() -> frozenset[int]:
     """Return the processes of the running studies and of their servers, whose claims are noted."""
     entries = _read(runtime.folder() / _FILE)
-    return frozenset(pid for entry in entries for pid in (entry.pid, entry.server) if pid)
+    studies = {entry.pid for entry in entries if not entry.by_hand}
+    return frozenset(studies | {entry.server for entry in entries if entry.server})
 
 
 def servers_of(pid: int) -> frozenset[int]:

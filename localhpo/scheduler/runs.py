@@ -202,6 +202,8 @@ class Runs:
     def settle_server(self) -> None:
         """Let other studies know what the model's server holds now, where that has changed."""
         holding = self._tenancy.holding
+        if not self._tenancy.shares:  # what was claimed before it was loaded stays
+            return
         if self._machine is not None and holding != self._server_held:
             self._server_held = holding
             self._machine.hold(SERVER, holding)

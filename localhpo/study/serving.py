@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Literal
 from localhpo.creator import Creator
 from localhpo.llm.hosting import Host, OnDevice
 from localhpo.scheduler import footprint
-from localhpo.scheduler.machine import Machine
+from localhpo.scheduler.machine import SERVER, Machine
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory
 from localhpo.scheduler.tenant import InProcess, Managed, Tenant
 from localhpo.study.starting import (
     Room,
     device_of,
-    held_by_server,
     need_mb,
     on_devices,
     on_host,
@@ -47,16 +46,25 @@ class Serving:
     Args:
         task: Says where the model is to be.
         inventory: As it was found before the model was there.
-        machine: Closed with this.
+        machine: What studies of the model's machine hold; closed with this.
         say: Tells what is waited for, and what cannot be measured.
+        home: What the model's process may use, where that is not the same.
     """
 
-    def __init__(self, task: Task, inventory: Inventory, machine: Machine | None, say: Say) -> None:
+    def __init__(
+        self,
+        task: Task,
+        inventory: Inventory,
+        machine: Machine | None,
+        say: Say,
+        home: Inventory | None = None,
+    ) -> None:
         self.inventory = inventory
         self._task = task
-        self.machine = machine
+        self._at_home = machine
+        self.machine = machine if task.resources.executor == "process" else None
         self._say = say
-        self._room = Room(task, inventory, machine)
+        self._room = Room(home or inventory, machine)
 
     @property
     def host(self) -> Host:
@@ -75,6 +83,8 @@ class Serving:
             return self._in_process(creator)
         if (pid := server.pid) is None:
             return None
+        if self._at_home is not None and (claim := self._room.claimed(pid)):
+            self._at_home.hold(SERVER, claim)  # others may end before this study does
         found = _held_of_host(pid) if server.on_cpu else self._held_of_devices(server, pid)
         if found is None:
             return None
@@ -92,8 +102,8 @@ class Serving:
 
     def close(self) -> None:
         """Hold nothing any more."""
-        if self.machine is not None:
-            self.machine.close()
+        if self._at_home is not None:
+            self._at_home.close()
 
     @property
     def _gpus(self) -> dict[str, Gpu]:
@@ -136,7 +146,7 @@ class Serving:
             gpus: Its devices, where at least they are known.
         """
         claim = self._room.claim
-        theirs = None if self.machine is None else held_by_server(self.machine, pid)
+        theirs = None if claim else self._room.claimed(pid)
         known = gpus or (claim or theirs or self._unclaimed(server)).gpus
         devices = [self._gpus[id] for id in known if id in self._gpus]
         if not devices:
@@ -163,17 +173,6 @@ class Serving:
     def _unclaimed(self, server: ManagedServer) -> Assignment:
         """Return where a server is that nobody has claimed anything for: first, as far as known."""
         return on_devices(server.settings.gpus or tuple(self._gpus)[:1], 0.0)
-
-
-def server_pid(*creators: Creator | None) -> int | None:
-    """Return the process of the server that a model runs in now; None without one.
-
-    Args:
-        creators: The first that is there counts.
-    """
-    creator = next((one for one in creators if one is not None), None)
-    server: ManagedServer | None = getattr(creator, "server", None)
-    return None if server is None else server.pid
 
 
 def _is_kept_in_host_memory(creator: Creator, task: Task) -> bool:

@@ -10,24 +10,19 @@ from localhpo.llm.hosting import Wanted
 from localhpo.scheduler import placement
 from localhpo.scheduler.machine import SERVER, Machine
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory
-from localhpo.task import Task
 
 _MB = 2**20
 
 
 class Room:
-    """Finds it for one run of a study.
+    """Finds it for one study.
 
     Args:
-        task: What is tuned.
-        inventory: What there is.
-        machine: What studies of this machine hold; None where trials run elsewhere.
+        inventory: What the model's process may use.
+        machine: What studies of this machine hold; None where nobody asks.
     """
 
-    def __init__(self, task: Task, inventory: Inventory, machine: Machine | None) -> None:
-        # Where trials are to see other devices than this process, those of the model are not ours.
-        knows = task.resources.executor == "process" and "CUDA_VISIBLE_DEVICES" not in task.env
-        self._gpus = {gpu.id: gpu for gpu in inventory.gpus} if knows else {}
+    def __init__(self, inventory: Inventory, machine: Machine | None) -> None:
         self._inventory = inventory
         self._machine = machine
         self.claim: Assignment | None = None
@@ -46,17 +41,27 @@ class Room:
         self.claim = self._machine.claim(SERVER, wish, partial(self._free, wanted))
         return None if self.claim is None else tuple(names[id] for id in self.claim.gpus)
 
+    def claimed(self, pid: int) -> Assignment | None:
+        """Return what to count for a server that runs: as claimed here, or as other studies do."""
+        if self.claim or self._machine is None:
+            return self.claim
+        return held_by_server(self._machine, pid)
+
     def _free(self, wanted: Wanted, others: Sequence[Assignment]) -> Assignment | None:
         """Return the first place that has room beside what others hold."""
         places = self._places(wanted, others)
         free = (one for one in places if placement.has_room(self._inventory, others, one))
         return next(free, None)
 
+    @property
+    def _gpus(self) -> dict[str, Gpu]:
+        return {gpu.id: gpu for gpu in self._inventory.gpus}
+
     def _names(self, wanted: Wanted) -> dict[str, str]:
         """Return the devices that a model may be given, and what it calls each of them."""
         if not wanted.among:
             return {id: id for id in self._gpus}
-        gpus = list(self._gpus.values())
+        gpus = self._inventory.gpus
         found = {device_of(gpus, uuid, place): uuid for place, uuid in enumerate(wanted.among)}
         return {gpu.id: uuid for gpu, uuid in found.items() if gpu is not None}
 

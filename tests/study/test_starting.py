@@ -15,7 +15,7 @@ from localhpo.llm.vllm import Settings
 from localhpo.scheduler.machine import SERVER, Machine
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory
 from localhpo.space import Float, Space
-from localhpo.study import Study
+from localhpo.study import Study, proposing
 from localhpo.study import study as studies
 from localhpo.study.starting import Room
 from localhpo.task import Budget, Resources, Task
@@ -48,23 +48,23 @@ def on(gpu: str, mb: float, share: float = 0.0) -> Assignment:
 
 def test_it_is_claimed_on_the_device_with_most_room(server: Any, machine: Make) -> None:
     one, other = machine("one"), machine("other")
-    room = Room(TASK, GPUS, one)
+    room = Room(GPUS, one)
     assert room.find(server.wanted) == ("1",)
     assert one.entries[1].claims == {SERVER: on("1", 10_000)}
     assert other.others == [on("1", 10_000)]
-    assert Room(TASK, GPUS, other).find(server.wanted) == ("0",)  # 20 GB are left there, 14 here
-    assert Room(TASK, GPUS, machine("third")).find(server.wanted) == ("1",)
-    assert Room(TASK, GPUS, machine("fourth")).find(server.wanted) == ("0",)
-    assert Room(TASK, GPUS, machine("fifth")).find(server.wanted) is None
+    assert Room(GPUS, other).find(server.wanted) == ("0",)  # 20 GB are left there, 14 here
+    assert Room(GPUS, machine("third")).find(server.wanted) == ("1",)
+    assert Room(GPUS, machine("fourth")).find(server.wanted) == ("0",)
+    assert Room(GPUS, machine("fifth")).find(server.wanted) is None
     one.close()
-    assert Room(TASK, GPUS, machine("sixth")).find(server.wanted) == ("1",)
+    assert Room(GPUS, machine("sixth")).find(server.wanted) == ("1",)
 
 
 def test_trials_give_way_to_a_server_that_waits_for_them(server: Any, machine: Make) -> None:
     busy, waiting = machine("busy"), machine("waiting")
     for number, gpu in enumerate(("0", "1")):
         busy.claim(str(number), on(gpu, 18_000, 1.0), lambda others, gpu=gpu: on(gpu, 18_000, 1.0))
-    room = Room(TASK, GPUS, waiting)
+    room = Room(GPUS, waiting)
     assert room.find(server.wanted) is None
     assert busy.claim("2", on("0", 1.0, 0.1), lambda others: on("0", 1.0, 0.1)) is None
     busy.release("1")
@@ -77,7 +77,7 @@ def test_nobody_gives_way_where_servers_are_what_takes_the_room(server: Any, mac
     busy.hold("0", on("1", 20_000, 1.0))
     third = machine("third")
     third.hold(SERVER, on("1", 15_000))
-    room = Room(TASK, GPUS, waiting)
+    room = Room(GPUS, waiting)
     assert room.find(server.wanted) is None
     assert busy.claim("2", on("0", 1.0, 0.1), lambda others: on("0", 1.0, 0.1)) is not None
     third.hold(SERVER, on("1", 500))  # it sleeps: the end of the trial would make room
@@ -89,7 +89,7 @@ def test_it_waits_for_the_device_that_trials_can_leave(server: Any, machine: Mak
     busy, waiting, third = machine("busy"), machine("waiting"), machine("third")
     busy.hold("0", on("0", 18_000, 1.0))
     third.hold(SERVER, on("1", 15_000))  # of the device with most room
-    assert Room(TASK, GPUS, waiting).find(server.wanted) is None
+    assert Room(GPUS, waiting).find(server.wanted) is None
     (wish,) = [entry.wish for entry in busy.entries if entry.study == "waiting"]
     assert wish == on("0", 10_000)
     assert busy.claim("1", on("0", 1.0, 0.1), lambda others: on("0", 1.0, 0.1)) is None
@@ -100,17 +100,17 @@ def test_a_server_that_asks_for_more_than_there_is_gets_a_device_for_itself(
 ) -> None:
     server.need_bytes = 99_000 * MB
     one = machine("one")
-    assert Room(TASK, GPUS, one).find(server.wanted) == ("1",)
+    assert Room(GPUS, one).find(server.wanted) == ("1",)
     assert one.entries[0].claims[SERVER].gpu_memory_mb == 24_000
 
 
 def test_devices_and_share_that_were_chosen_are_claimed(server: Any, machine: Make) -> None:
     server.settings = Settings(gpus=("0", "1"), gpu_share=0.5)
     one = machine("one")
-    assert Room(TASK, GPUS, one).find(server.wanted) == ("0", "1")
+    assert Room(GPUS, one).find(server.wanted) == ("0", "1")
     assert one.entries[0].claims[SERVER].gpu_memory_mb == 12_000
     server.settings = Settings(gpus=("7",))
-    assert Room(TASK, GPUS, machine("two")).find(server.wanted) == ()
+    assert Room(GPUS, machine("two")).find(server.wanted) == ()
 
 
 @pytest.mark.parametrize("ids", [("GPU-7f00-0", "GPU-7f00-1"), ("0", "1")])
@@ -120,31 +120,29 @@ def test_a_model_in_this_process_gets_one_of_the_devices_that_it_sees(
     gpus = Inventory(cpus=9, gpus=tuple(Gpu(id, memory_mb=24_000) for id in ids))
     one, other = machine("one", gpus), machine("other", gpus)
     wanted = Wanted(20_000 * MB, among=("7f00-0", "7f00-1"))
-    assert Room(TASK, gpus, one).find(wanted) == ("7f00-0",)
+    assert Room(gpus, one).find(wanted) == ("7f00-0",)
     assert one.entries[-1].claims[SERVER] == on(ids[0], 20_000)
-    assert Room(TASK, gpus, other).find(wanted) == ("7f00-1",)
+    assert Room(gpus, other).find(wanted) == ("7f00-1",)
     third = machine("third", gpus)
-    assert Room(TASK, gpus, third).find(wanted) is None
-    assert Room(TASK, gpus, third).find(Wanted(1_000 * MB, among=("7f00-0",))) == ("7f00-0",)
+    assert Room(gpus, third).find(wanted) is None
+    assert Room(gpus, third).find(Wanted(1_000 * MB, among=("7f00-0",))) == ("7f00-0",)
     nowhere = Inventory(cpus=9)
-    assert Room(TASK, nowhere, third).find(wanted) == ()
+    assert Room(nowhere, third).find(wanted) == ()
 
 
 def test_a_server_on_cpus_claims_memory_of_the_host(server: Any, machine: Make) -> None:
     server.on_cpu = True
     host = Inventory(cpus=2, memory_mb=16_000)
-    assert Room(TASK, host, machine("one", host)).find(server.wanted) == ()
-    assert Room(TASK, host, machine("two", host)).find(server.wanted) is None
+    assert Room(host, machine("one", host)).find(server.wanted) == ()
+    assert Room(host, machine("two", host)).find(server.wanted) is None
 
 
 def test_where_nobody_keeps_a_ledger_or_knows_the_devices_nothing_is_claimed(
     server: Any, machine: Make
 ) -> None:
-    assert Room(TASK, GPUS, None).find(server.wanted) == ()
+    assert Room(GPUS, None).find(server.wanted) == ()
     one = machine("one")
-    assert Room(TASK, Inventory(cpus=2), one).find(server.wanted) == ()
-    elsewhere = replace(TASK, env={"CUDA_VISIBLE_DEVICES": "1"})  # for trials alone
-    assert Room(elsewhere, GPUS, one).find(server.wanted) == ()
+    assert Room(Inventory(cpus=2), one).find(server.wanted) == ()
     assert one.entries[0].claims == {}
 
 
@@ -188,8 +186,8 @@ def test_a_study_asks_the_ledger_before_its_server_starts_and_says_what_it_waits
         made.close = server.stop  # type: ignore[method-assign]
         return made
 
-    opened = studies.open_remembering
-    monkeypatch.setattr(studies, "open_remembering", open_with_server)
+    opened = proposing.open_remembering
+    monkeypatch.setattr(proposing, "open_remembering", open_with_server)
     watcher = Watcher()
     task = make_task(budget=Budget(trials=1), resources=Resources(sharing="resident"))
     with Study.open(task, home=home) as study:
