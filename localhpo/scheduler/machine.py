@@ -24,7 +24,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,11 @@ class Machine:
         return self._beside(_read(self._path))
 
     @property
+    def models(self) -> list[Assignment]:
+        """What the models of other studies hold, without the server that is this one's too."""
+        return self._beside(_of_models(_read(self._path)))
+
+    @property
     def entries(self) -> list[Entry]:
         """All running studies, for people."""
         return _read(self._path)
@@ -193,11 +198,7 @@ class Machine:
 
     def _is_left_by_trials(self, wish: Assignment, whose: Entry, entries: Sequence[Entry]) -> bool:
         """Return whether the memory of a wish is free once no trial runs, and servers hold on."""
-        servers = [
-            dataclasses.replace(one, claims={SERVER: one.claims[SERVER]})
-            for one in entries
-            if one is not whose and SERVER in one.claims
-        ]
+        servers = _of_models(entry for entry in entries if entry is not whose)
         return placement.has_room(self._inventory, self._held(servers), wish)
 
     def _use(self, entry: Entry) -> float:
@@ -280,6 +281,15 @@ class Machine:
     def _put(self, entries: list[Entry], me: Entry) -> None:
         entries[:] = [*self._others(entries), me]
         self._me = me
+
+
+def _of_models(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries that hold a model, as if they held nothing else."""
+    return [
+        dataclasses.replace(entry, claims={SERVER: entry.claims[SERVER]})
+        for entry in entries
+        if SERVER in entry.claims
+    ]
 
 
 def processes() -> frozenset[int]:

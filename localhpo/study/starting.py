@@ -37,7 +37,7 @@ class Room:
         places, names = self._places(wanted, ()), self._names(wanted)
         if self._machine is None or not places:
             return ()
-        wish = self._free(wanted, held_by_servers(self._machine)) or places[0]
+        wish = self._free(wanted, self._machine.models) or places[0]
         self.claim = self._machine.claim(SERVER, wish, partial(self._free, wanted))
         return None if self.claim is None else tuple(names[id] for id in self.claim.gpus)
 
@@ -110,13 +110,6 @@ def on_host(mb: float) -> Assignment:
 def on_devices(gpus: tuple[str, ...], mb: float) -> Assignment:
     """Return what a model on devices holds: as much of each."""
     return Assignment(0.0, gpus=gpus, gpu_share=0.0, gpu_memory_mb=mb)
-
-
-def held_by_servers(machine: Machine) -> list[Assignment]:
-    """Return what the servers of all studies hold, each once."""
-    entries = [entry for entry in machine.entries if SERVER in entry.claims]
-    held = {entry.server or (entry.pid, entry.study): entry.claims[SERVER] for entry in entries}
-    return list(held.values())
 
 
 def held_by_server(machine: Machine, pid: int) -> Assignment | None:
