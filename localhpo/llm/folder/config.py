@@ -23,6 +23,8 @@ Config = Mapping[str, Any]
 
 _FULL, _SLIDING, _LINEAR = "full_attention", "sliding_attention", "linear_attention"
 
+_ATTENTION = {"attention", _FULL, _SLIDING, "chunked_attention"}
+
 _NUMBER_BYTES = {"float32": 4, "float64": 8}
 """Of one number, where it is not two."""
 
@@ -133,6 +135,19 @@ def shape(config: Config) -> Shape:
         tied=bool(_first(text, config, "tie_word_embeddings")),
         cache=_cache(text, _NUMBER_BYTES.get(dtype, 2)),
     )
+
+
+def keeps_states(config: Config) -> bool:
+    """Return whether a model has layers that keep a state in place of keys and values.
+
+    As vLLM's `is_hybrid` has it, from what such models write: the kinds of their layers where they
+    list them, else the sizes of their states.
+    """
+    text = _text_part(config)
+    if listed := text.get("layer_types") or text.get("layers_block_type"):
+        return not _ATTENTION.issuperset(listed)
+    own = any("mamba" in key or "ssm" in key for key in text)
+    return own or str(text.get("model_type")) in _LINEAR_PATTERN
 
 
 def _text_part(config: Config) -> Config:
