@@ -51,6 +51,21 @@ def test_what_is_read_at_a_time_is_what_the_sum_counts(sprout: Path) -> None:
     assert value(flags(sprout, on_cpu=True, context_tokens=4096), step) == "4096"
 
 
+@pytest.mark.parametrize(("gpus", "heads"), [(("0", "1"), 1), (("0", "1", "2", "3"), 1)])
+def test_devices_that_share_a_model_are_asked_for_a_part_each(
+    tmp_path: Path, gpus: tuple[str, ...], heads: int
+) -> None:
+    folder = make_model(tmp_path / "Oak", num_hidden_layers=8)  # of two heads of keys
+    _, _, whole = adding.measure(folder)
+    _, _, part = adding.measure(folder, len(gpus))
+    assert part.token_bytes == whole.token_bytes * heads / 2
+    assert part.weights_bytes == whole.weights_bytes // len(gpus)
+    argv = flags(folder, on_cpu=False, gpus=gpus)
+    assert value(argv, "--tensor-parallel-size") == str(len(gpus))
+    needed = served.need(part, 2048, 2048, answers=Settings().answers)
+    assert value(argv, KV) == str(needed.kv_bytes)
+
+
 def test_a_cpu_is_told_no_share(sprout: Path) -> None:
     assert SHARE not in flags(sprout, on_cpu=True)
 

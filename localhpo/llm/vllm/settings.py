@@ -80,7 +80,8 @@ def command(
     Raises:
         CardError: the folder does not say what memory its model needs.
     """
-    _, _, memory = adding.measure(folder)
+    # What is asked for is of each device (`CacheConfig.kv_cache_memory_bytes`: "per GPU").
+    _, _, memory = adding.measure(folder, 1 if on_cpu else max(1, len(settings.gpus)))
     half = "bfloat16" if on_cpu else "auto"
     keeps_states = config.keeps_states(config.read(folder))
     # Layers with states compute in half precision alone there ("CPU GDN attention requires BF16").
