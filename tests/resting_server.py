@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from localhpo.llm.hosting import Wanted
 from localhpo.llm.vllm import Settings
 
 HELD_BYTES = 120_000_000
@@ -28,7 +29,7 @@ for line in sys.stdin:
 class RestingServer:
     """Holds 120 MB awake; answers every order, as a server does whose sleep may do nothing.
 
-    It has what `scheduler.tenant.Managed` and `study.serving` read of a server.
+    It has what `scheduler.tenant.Managed`, `study.starting` and `study.serving` read of a server.
     """
 
     def __init__(self, kind: Literal["frees", "lies"] = "frees") -> None:
@@ -43,6 +44,11 @@ class RestingServer:
         self.weight_bytes = self.need_bytes = HELD_BYTES
         self.settings = Settings()
         self.gpus: tuple[str, ...] = ()
+
+    @property
+    def wanted(self) -> Wanted:
+        chosen = self.settings
+        return Wanted(self.need_bytes, self.on_cpu, chosen.gpu_share or 0.0, chosen.gpus)
 
     @property
     def pid(self) -> int | None:

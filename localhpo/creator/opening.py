@@ -43,7 +43,7 @@ def open_creator(
             caller's to close.
         memories: what was good in past studies (`experience.recall`), for a Creator that
             remembers.
-        host: asked for room before a server of the model is started.
+        host: asked for room before the model is loaded.
 
     Raises:
         InputError: no Creator has that name, or the one named cannot search the space or cannot

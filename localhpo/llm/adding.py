@@ -101,18 +101,22 @@ def draft(folder: Path, name: str, on_file: OnFile | None = None) -> Card:
     )
 
 
-def measure(folder: Path) -> tuple[Shape, Weights, Memory]:
+def measure(folder: Path, devices: int = 1) -> tuple[Shape, Weights, Memory]:
     """Return what a folder's model is and needs, from config.json and the headers of its weights.
+
+    Args:
+        folder: Of the model.
+        devices: Over which it is spread: it needs that much of each.
 
     Raises:
         CardError: it is not complete, or its weights are another model's.
     """
     said = config.read(folder)
-    shape = config.shape(said)
+    shape = config.shape(said, devices)
     found = weights.describe(weights.read(folder), shape)
     if not shape.dtype:
-        shape = config.shape({**said, "dtype": found.dtype})
-    return shape, found, replace(shape.cache, weights_bytes=found.size_bytes)
+        shape = config.shape({**said, "dtype": found.dtype}, devices)
+    return shape, found, replace(shape.cache, weights_bytes=found.size_bytes // devices)
 
 
 def _check_name(name: str, folder: Path) -> None:

@@ -1,29 +1,59 @@
-"""Who shares out the memory of this machine, and what a model takes of it.
+"""Who shares out the memory of this machine, and what a model asks for and takes of it.
 
-A server asks before it starts. A model in this process takes what it takes, and tells.
+A model asks before it is loaded, wherever that is: a server before it starts, one in this process
+before it is put on a device. What it then takes it tells.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from localhpo.llm.vllm import ManagedServer
+NO_ROOM = "there is no room for it beside what others hold"
 
-FindRoom = Callable[["ManagedServer"], Sequence[str] | None]
-"""From a server that is about to start to the devices that it gets; none: those that it had, or
-its settings name. None while there is no room: it asks again."""
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a model asks for."""
+
+    size_bytes: int
+    """Of each of its devices, or of the host. An estimate."""
+    on_cpu: bool = False
+    """Whether it is to be in the memory of the host."""
+    share: float = 0.0
+    """Of a device's memory, which it takes where that is more."""
+    gpus: tuple[str, ...] = ()
+    """That were chosen for it, and that it takes all; none: one that it is given."""
+    among: tuple[str, ...] = ()
+    """UUIDs of those that it can be given, as `OnDevice` has them, in the order in which its
+    process counts them; none: any one. It is told its own by the same name."""
+
+
+FindRoom = Callable[[Wanted], Sequence[str] | None]
+"""From what a model asks for to the devices that it gets; none: those that it had, or would take.
+None while there is no room: it asks again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Lets a server start at once, and is told nothing, by default."""
+    """Lets a model be loaded at once, and is told nothing, by default."""
 
-    find_room: FindRoom = lambda server: ()  # noqa: ARG005
+    find_room: FindRoom = lambda wanted: ()  # noqa: ARG005
     say: Callable[[str], None] = lambda message: None  # noqa: ARG005
     """Tells the user what is waited for."""
+
+    def wait_for_room(self, wanted: Wanted, name: str) -> Sequence[str]:
+        """Ask for room until there is some, as long as it takes; return the devices."""
+        said = False
+        while (gpus := self.find_room(wanted)) is None:
+            if not said:
+                self.say(f"waits to load {name}: {NO_ROOM}")
+            said = True
+            time.sleep(_POLL_S)
+        return gpus
 
 
 @dataclass(frozen=True, slots=True)

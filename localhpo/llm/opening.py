@@ -53,7 +53,7 @@ def open_backend(
         device: transformers: as torch names it; a GPU where there is one by default. vllm: cpu
             alone, for host memory, which takes a vLLM that is built for it.
         threads: transformers, vllm: how many the model may use, of a CPU's.
-        host: asked for room before a server is started.
+        host: transformers, vllm: asked for room before the model is loaded.
 
     Raises:
         InputError: no backend has that name, or it has no use for what was given.
@@ -93,7 +93,9 @@ def _transformers(choice: Choice) -> Backend:
 
     folder = cards.find(choice.model or cards.DEFAULT)
     versions.check_in_use(folder)
-    return TransformersBackend(folder, device=choice.device, threads=choice.threads)
+    return TransformersBackend(
+        folder, device=choice.device, threads=choice.threads, host=choice.host
+    )
 
 
 def _vllm(choice: Choice) -> Backend:

@@ -24,7 +24,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,8 @@ class Entry:
     """The process of the model's server that it uses."""
     part: Part = field(default_factory=Part)
     """Of the machine, that it may use: others count what it holds where they share that."""
+    by_hand: bool = False
+    """Whether its process may hold more than it claims: trials are run by hand there."""
 
 
 class Machine:
@@ -81,6 +83,7 @@ class Machine:
         priority: Twice as much is twice the turns.
         folder: Of the ledger.
         server: Tells the process of the model's server, which other studies may use too.
+        by_hand: Whether only the model's server is claimed for: trials are run by hand.
         now: Tells the time, in seconds since the epoch.
 
     Raises:
@@ -95,23 +98,30 @@ class Machine:
         priority: float = 1.0,
         folder: Path | None = None,
         server: Callable[[], int | None] = lambda: None,
+        by_hand: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._inventory = inventory
         self._now = now
         self._server = server
         self._folder = folder or runtime.folder()
-        self._me = Entry(
-            os.getpid(), runtime.start_of(os.getpid()), study, priority, part=inventory.part
-        )
+        pid = os.getpid()
+        start = runtime.start_of(pid)
+        self._me = Entry(pid, start, study, priority, part=inventory.part, by_hand=by_hand)
         with self._locked() as entries:
-            least = min((self._use(entry) for entry in entries), default=0.0)
+            uses = (self._use(entry) for entry in entries if not entry.by_hand)
+            least = min(uses, default=0.0)
             self._put(entries, dataclasses.replace(self._me, used_s=least * priority))
 
     @property
     def others(self) -> list[Assignment]:
         """What other studies hold now, without the server that is this one's too."""
         return self._beside(_read(self._path))
+
+    @property
+    def models(self) -> list[Assignment]:
+        """What the models of other studies hold, without the server that is this one's too."""
+        return self._beside(_of_models(_read(self._path)))
 
     @property
     def entries(self) -> list[Entry]:
@@ -178,8 +188,8 @@ class Machine:
             wish = self._seen(entry, entry.wish)
             if not wish.cpus and not wish.memory_mb and ids.isdisjoint(wish.gpus):
                 continue  # nothing that this study could leave to it
-            if not wish.gpu_total and not self._is_left_by_trials(wish, entry, entries):
-                continue  # servers have its room: who gave way would wait for ever
+            if not self._is_left_by_trials(wish, entry, entries):
+                continue  # servers have its room, and would hold on to it for ever
             is_first = (self._use(entry), entry.waits_since, entry.pid) < before
             is_due = now - entry.waits_since > _PATIENCE_S
             if is_first and (is_due or self._fits(wish, held)):
@@ -188,11 +198,7 @@ class Machine:
 
     def _is_left_by_trials(self, wish: Assignment, whose: Entry, entries: Sequence[Entry]) -> bool:
         """Return whether the memory of a wish is free once no trial runs, and servers hold on."""
-        servers = [
-            dataclasses.replace(one, claims={SERVER: one.claims[SERVER]})
-            for one in entries
-            if one is not whose and SERVER in one.claims
-        ]
+        servers = _of_models(entry for entry in entries if entry is not whose)
         return placement.has_room(self._inventory, self._held(servers), wish)
 
     def _use(self, entry: Entry) -> float:
@@ -277,10 +283,20 @@ class Machine:
         self._me = me
 
 
+def _of_models(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries that hold a model, as if they held nothing else."""
+    return [
+        dataclasses.replace(entry, claims={SERVER: entry.claims[SERVER]})
+        for entry in entries
+        if SERVER in entry.claims
+    ]
+
+
 def processes() -> frozenset[int]:
     """Return the processes of the running studies and of their servers, whose claims are noted."""
     entries = _read(runtime.folder() / _FILE)
-    return frozenset(pid for entry in entries for pid in (entry.pid, entry.server) if pid)
+    studies = {entry.pid for entry in entries if not entry.by_hand}
+    return frozenset(studies | {entry.server for entry in entries if entry.server})
 
 
 def servers_of(pid: int) -> frozenset[int]:

@@ -3,7 +3,8 @@
 Rules: at most `parallel` trials at once; CPUs and memory are reserved per trial (memory only
 where the task limits it, or an estimate is at hand); whole GPUs belong to one trial; a fraction
 shares a device, and trials are spread over the devices with the most room. A task without `gpus`
-sees the devices that it would see without LocalHPO.
+sees the devices that it would see without LocalHPO. A trial that is to be alone gets a whole
+device, or all of the host, whatever its share: it has what models leave there, and nobody joins it.
 
 Memory has one ledger: the model's server and the trials of other studies are claims beside the
 study's own trials (`others`), and a device takes no more than it has. What other programs hold is
@@ -23,6 +24,10 @@ from localhpo.errors import TaskError
 from localhpo.task import Resources
 
 _ROUNDING = 1e-9  # three thirds of a device are one device
+
+_WHOLE = 0.5
+"""A device of which others leave less than this is not a whole one: a trial of which nobody knows
+how much it takes waits for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +134,11 @@ class Need:
     """Of the host."""
     gpu_memory_mb: Mapping[str, float] = field(default_factory=dict)
     """Of each device it may get, by id; a device that is not named is asked for none."""
+    alone: bool = False
+    """Whether no other trial is to be where it is."""
 
     def __hash__(self) -> int:
-        return hash((self.memory_mb, *self.gpu_memory_mb.items()))
+        return hash((self.memory_mb, self.alone, *self.gpu_memory_mb.items()))
 
 
 def need(
@@ -139,8 +146,7 @@ def need(
     inventory: Inventory,
     estimate_mb: float | None,
     server: Assignment | None = None,
-    *,
-    whole: bool = False,
+    models: Sequence[Assignment] = (),
 ) -> Need:
     """Return what a trial needs.
 
@@ -152,14 +158,24 @@ def need(
     Args:
         resources: What the task declares.
         inventory: What there is.
-        estimate_mb: Peak of this very trial; None where nobody knows.
+        estimate_mb: Peak of this very trial; None where nobody knows, infinity where it is to be
+            alone.
         server: What the server holds at the least.
-        whole: Whether a trial that nobody knows anything of gets a whole device to itself.
+        models: What those of other studies hold, beside which it may be alone.
     """
+    servers = [] if server is None else [server]
+    alone = estimate_mb == math.inf
     if resources.gpus == 0:
+        if alone:
+            return Need(_left_mb(inventory, [*servers, *models]), alone=True)
         return Need(memory_mb=resources.memory_mb or estimate_mb or 0.0)
-    share = 1.0 if whole else min(resources.gpus, 1.0)
-    free_mb = _free_mb(inventory, [] if server is None else [server])
+    free_mb = _free_mb(inventory, servers)
+    if alone:
+        most_mb = _free_mb(inventory.whole, servers)
+        left_mb = _free_mb(inventory, [*servers, *models])
+        by_gpu = {id: max(1.0, mb, _WHOLE * most_mb[id]) for id, mb in left_mb.items()}
+        return Need(resources.memory_mb or 0.0, by_gpu, alone=True)
+    share = min(resources.gpus, 1.0)
     known = resources.gpu_memory_mb if estimate_mb is None else estimate_mb
     by_gpu = {id: max(1.0, share * mb) if known is None else known for id, mb in free_mb.items()}
     return Need(resources.memory_mb or 0.0, by_gpu)
@@ -186,14 +202,15 @@ def place(
     if len(held) >= resources.parallel:
         return None
     held = [*held, *others]
-    if sum(a.cpus for a in held) + resources.cpus > inventory.cpus + _ROUNDING:
+    cpus = inventory.cpus if need.alone and not resources.gpus else resources.cpus
+    if sum(a.cpus for a in held) + cpus > inventory.cpus + _ROUNDING:
         return None
     if (
         inventory.memory_mb is not None
         and sum(a.memory_mb for a in held) + need.memory_mb > inventory.memory_mb
     ):
         return None
-    share = min(resources.gpus, 1.0)
+    share = 1.0 if need.alone else min(resources.gpus, 1.0)
     free, free_mb = _free(inventory, held), _free_mb(inventory, held)
     open_gpus = [
         id
@@ -207,7 +224,7 @@ def place(
         return None
     gpus = tuple(open_gpus[:count])
     gpu_memory_mb = max((need.gpu_memory_mb.get(id, 0.0) for id in gpus), default=0.0)
-    return Assignment(resources.cpus, need.memory_mb, gpus, share, gpu_memory_mb)
+    return Assignment(cpus, need.memory_mb, gpus, share, gpu_memory_mb)
 
 
 def slots(
@@ -267,7 +284,11 @@ def too_big(inventory: Inventory, need: Need, server: Assignment) -> str:
         where = "of the host"
     held = server.gpu_memory_mb or server.memory_mb
     beside = " beside the model" if held else ""
-    return f"it needs {wanted_mb:.0f} MB {where}, and at most {most_mb:.0f} can be free{beside}"
+    unknown = ", as nobody knows how much it takes (gpu_memory_mb would say)"
+    why = unknown if need.alone and need.gpu_memory_mb else ""
+    return (
+        f"it needs {wanted_mb:.0f} MB {where}{why}, and at most {most_mb:.0f} can be free{beside}"
+    )
 
 
 def has_room(inventory: Inventory, held: Sequence[Assignment], wanted: Assignment) -> bool:
@@ -340,6 +361,11 @@ def _free_mb(inventory: Inventory, held: Sequence[Assignment]) -> dict[str, floa
             if gpu in free:
                 free[gpu] -= assignment.gpu_memory_mb
     return free
+
+
+def _left_mb(inventory: Inventory, held: Sequence[Assignment]) -> float:
+    """Return the free memory of the host; 0 where it is not known."""
+    return max(0.0, (inventory.memory_mb or 0.0) - sum(a.memory_mb for a in held))
 
 
 def _remedy(key: str, there: float) -> str:

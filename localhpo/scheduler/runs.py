@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +30,7 @@ _SOME = 5
 
 Estimate = Callable[[Config], float | None]
 """From a configuration to the MB that its trial will take at its peak, of each device (of the
-host, where trials hold no device); None where nobody knows."""
+host, where trials hold no device); None where nobody knows, infinity where it is to be alone."""
 
 
 @dataclass(slots=True)
@@ -143,11 +144,11 @@ class Runs:
 
     def need(self, config: Config | None) -> Need:
         """Return the memory that a trial needs; None for a configuration not known yet."""
-        known = self._estimate is not None and config is not None
         estimate_mb = self._estimate(config) if self._estimate and config is not None else None
-        whole = self._task.resources.gpu_memory_mb is None and known and estimate_mb is None
+        is_alone = estimate_mb == math.inf
+        models = self._machine.models if self._machine is not None and is_alone else ()
         return placement.need(
-            self._task.resources, self._inventory, estimate_mb, self._tenancy.least, whole=whole
+            self._task.resources, self._inventory, estimate_mb, self._tenancy.least, models
         )
 
     def place(self, need: Need) -> Assignment | None:
@@ -202,6 +203,8 @@ class Runs:
     def settle_server(self) -> None:
         """Let other studies know what the model's server holds now, where that has changed."""
         holding = self._tenancy.holding
+        if not self._tenancy.shares:  # what was claimed before it was loaded stays
+            return
         if self._machine is not None and holding != self._server_held:
             self._server_held = holding
             self._machine.hold(SERVER, holding)
@@ -234,13 +237,15 @@ class Runs:
             ExecutorError: the machine does not let trials be supervised at all.
         """
         task = self._task
+        # Alone on the host it computes with as many threads as any other, or it would differ.
+        usual = dataclasses.replace(assignment, cpus=task.resources.cpus)
         job = Job(
             task=task,
             number=trial.number,
             config=trial.config,
             seed=trial.seed,
             folder=self._trial_folder(trial.number),
-            env=placement.environment(assignment, {**os.environ, **task.env}),
+            env=placement.environment(usual, {**os.environ, **task.env}),
             memory_mb=task.resources.memory_mb,
             timeout_s=task.budget.timeout_s,
             grace_s=task.budget.grace_s,

@@ -54,7 +54,8 @@ class Tenancy:
         self, tenant: Tenant | None, *, resources: Resources, inventory: Inventory, clock: Clock
     ) -> None:
         self._tenant = tenant or InProcess()
-        self._shares = tenant is not None
+        self.shares = tenant is not None
+        """Whether a model takes of what trials may use."""
         self._resources = resources
         self._inventory = inventory
         self._clock = clock
@@ -212,7 +213,7 @@ class Tenancy:
         decision = sharing.decide(self._resources.sharing, self._numbers, present, self._changes)
         if decision.mode == present:
             return
-        if self._shares:
+        if self.shares:
             data = {"mode": decision.mode, **dataclasses.asdict(self._numbers)}
             self._news.append(News("sharing", f"{decision.mode}: {decision.reason}", data))
         self._changes += results > 0  # before, it was decided from next to nothing

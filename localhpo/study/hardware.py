@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -20,7 +21,8 @@ from localhpo.task import Task
 from localhpo.trial import Config, Trial
 
 _ENOUGH = 5
-"""Trials to be measured before host memory is reserved by estimate: until then as declared."""
+"""Trials to be measured before host memory is reserved by estimate: until then as declared. One is
+enough for a device of which trials declare a part."""
 
 
 class Hardware:
@@ -71,21 +73,23 @@ class Hardware:
     def estimate_mb(self, config: Config, trials: Sequence[Trial]) -> float | None:
         """Return the memory to reserve for a configuration: of each device, else of the host.
 
-        None where nobody knows, or where it may need a whole device: it is then to be placed
-        alone. Arguments as for `refusal`.
+        Infinity where it is to be alone, since it may need a whole device, or ran out of memory
+        beside others. None where nobody knows, and the task says what is kept for it all the same.
+        Arguments as for `refusal`.
         """
-        kind: Kind = "device" if self._task.resources.gpus else "host"
-        if kind not in self._estimators or again_alone(config, trials):
-            return None
+        gpus = self._task.resources.gpus
+        kind: Kind = "device" if gpus else "host"
+        if again_alone(config, trials):
+            return math.inf
         with self._lock:
             evidence = self._evidence(kind, trials)
-            if kind == "host" and len(evidence) < _ENOUGH:
+            if len(evidence) < _ENOUGH if kind == "host" else not evidence and gpus < 1:
                 return None
             usable_mb = None
             if kind == "device":
                 usable_mb = _largest([gpu.usable_mb for gpu in self.inventory.gpus])
             estimate = self._estimators[kind].estimate(config, evidence, usable_mb)
-        return None if estimate.whole else estimate.mb
+        return math.inf if estimate.whole else estimate.mb
 
     def close(self) -> None:
         """Let go of the devices. May be called twice."""

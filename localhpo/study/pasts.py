@@ -60,7 +60,7 @@ def past_studies(
 def open_remembering(store: Store, key: str, task: Task, *, host: Host | None = None) -> Creator:
     """Return the Creator of a study, with what it may remember where its task says so.
 
-    A server of its model asks the host for room before it starts.
+    Its model asks the host for room before it is loaded.
 
     Raises:
         InputError, MissingExtraError, ModelError: as `open_creator`.

@@ -16,8 +16,10 @@ from localhpo.executor import (
 )
 from localhpo.executor.ray import Node
 from localhpo.scheduler.admission import admit
+from localhpo.scheduler.devices import find_inventory
 from localhpo.scheduler.machine import Machine
 from localhpo.scheduler.placement import Gpu, Inventory
+from localhpo.study.serving import Say, Serving
 from localhpo.study.session import naming_file
 from localhpo.task import Resources, Task, with_data
 
@@ -43,20 +45,25 @@ def find_place(task: Task, executor: Executor | None = None) -> tuple[Executor, 
         raise
 
 
-def find_machine(
-    task: Task, key: str, inventory: Inventory, server: Callable[[], int | None]
-) -> Machine | None:
-    """Return what keeps the studies of this machine apart; None where trials run elsewhere.
+def find_serving(
+    task: Task, key: str, inventory: Inventory, server: Callable[[], int | None], say: Say
+) -> Serving:
+    """Return what finds room for the model, on this machine, beside what its studies hold.
+
+    Ray has a ledger of its own for trials.
 
     Args:
         task: what is to be run.
         key: name of the study.
-        inventory: what there is.
+        inventory: what there is for trials.
         server: tells the process of the model's server.
+        say: tells what is waited for.
     """
-    if task.resources.executor == "ray":  # which has a ledger of its own
-        return None
-    return Machine(key, inventory, priority=task.resources.priority, server=server)
+    here = task.resources.executor == "process"
+    home = inventory if here and "CUDA_VISIBLE_DEVICES" not in task.env else find_inventory()
+    offers = inventory if here else home
+    machine = Machine(key, offers, priority=task.resources.priority, server=server)
+    return Serving(task, inventory, machine, say, home)
 
 
 def check_script(task: Task) -> None:

@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING, Literal
 from localhpo.creator import Creator
 from localhpo.llm.hosting import Host, OnDevice
 from localhpo.scheduler import footprint
-from localhpo.scheduler.machine import Machine
+from localhpo.scheduler.machine import SERVER, Machine
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory
 from localhpo.scheduler.tenant import InProcess, Managed, Tenant
-from localhpo.study.starting import Room, held_by_server, need_mb, on_devices, on_host, usable_mb
+from localhpo.study.starting import (
+    Room,
+    device_of,
+    need_mb,
+    on_devices,
+    on_host,
+    usable_mb,
+)
 from localhpo.task import Task
 
 if TYPE_CHECKING:
@@ -30,7 +37,7 @@ _Found = tuple[Assignment, Callable[[int], float | None]]
 
 
 class Serving:
-    """The model of one run of a study: where its server starts, and what it holds.
+    """The model of one run of a study: where it is loaded, and what it holds.
 
     Attributes:
         inventory: What trials and the model may use.
@@ -39,20 +46,29 @@ class Serving:
     Args:
         task: Says where the model is to be.
         inventory: As it was found before the model was there.
-        machine: Closed with this.
+        machine: What studies of the model's machine hold; closed with this.
         say: Tells what is waited for, and what cannot be measured.
+        home: What the model's process may use, where that is not the same.
     """
 
-    def __init__(self, task: Task, inventory: Inventory, machine: Machine | None, say: Say) -> None:
+    def __init__(
+        self,
+        task: Task,
+        inventory: Inventory,
+        machine: Machine | None,
+        say: Say,
+        home: Inventory | None = None,
+    ) -> None:
         self.inventory = inventory
         self._task = task
-        self.machine = machine
+        self._at_home = machine
+        self.machine = machine if task.resources.executor == "process" else None
         self._say = say
-        self._room = Room(task, inventory, machine)
+        self._room = Room(home or inventory, machine)
 
     @property
     def host(self) -> Host:
-        """Whom a server asks before it starts."""
+        """Whom the model asks before it is loaded."""
         return Host(self._room.find, partial(self._say, "note"))
 
     def tenant(self, creator: Creator) -> Tenant | None:
@@ -67,6 +83,8 @@ class Serving:
             return self._in_process(creator)
         if (pid := server.pid) is None:
             return None
+        if self._at_home is not None and (claim := self._room.claimed(pid)):
+            self._at_home.hold(SERVER, claim)  # others may end before this study does
         found = _held_of_host(pid) if server.on_cpu else self._held_of_devices(server, pid)
         if found is None:
             return None
@@ -84,8 +102,8 @@ class Serving:
 
     def close(self) -> None:
         """Hold nothing any more."""
-        if self.machine is not None:
-            self.machine.close()
+        if self._at_home is not None:
+            self._at_home.close()
 
     @property
     def _gpus(self) -> dict[str, Gpu]:
@@ -95,20 +113,16 @@ class Serving:
 
     def _in_process(self, creator: Creator) -> InProcess | None:
         place: OnDevice | None = getattr(creator, "on_device", None)
-        gpu = None if place is None else self._device_of(place)
-        if place is None or gpu is None:
+        if place is None:
             return InProcess() if _is_kept_in_host_memory(creator, self._task) else None
+        gpu = device_of(list(self._gpus.values()), place.uuid, place.index)
+        if gpu is None:
+            return None
         held_mb = footprint.device_mb(os.getpid(), gpu.id)
         if held_mb is None:
             held_mb = place.reserved_bytes / _MB
         holds_mb = min(held_mb + place.room_bytes / _MB, usable_mb(gpu))
         return InProcess(on_devices((gpu.id,), holds_mb))
-
-    def _device_of(self, place: OnDevice) -> Gpu | None:
-        """Return the device that a model is on: by UUID, else by its place among the visible."""
-        gpus = list(self._gpus.values())
-        by_uuid = [gpu for gpu in gpus if gpu.id.endswith(place.uuid)]
-        return next(iter([*by_uuid, *gpus[place.index : place.index + 1]]), None)
 
     def _held_of_devices(self, server: ManagedServer, pid: int) -> _Found | None:
         held = {id: footprint.device_mb(pid, id) for id in self._gpus}
@@ -132,7 +146,7 @@ class Serving:
             gpus: Its devices, where at least they are known.
         """
         claim = self._room.claim
-        theirs = None if self.machine is None else held_by_server(self.machine, pid)
+        theirs = None if claim else self._room.claimed(pid)
         known = gpus or (claim or theirs or self._unclaimed(server)).gpus
         devices = [self._gpus[id] for id in known if id in self._gpus]
         if not devices:
@@ -141,7 +155,7 @@ class Serving:
         held_mb, how = measure(pid), "by how much more is used of it"
         if not claim or held_mb is None or held_mb < server.weight_bytes / _MB:
             measure = _nobody_can_tell
-            held_mb, how = need_mb(server, devices), "as much as it asks for"
+            held_mb, how = need_mb(server.wanted, devices), "as much as it asks for"
         if not claim:
             if theirs:
                 held_mb, how = theirs.gpu_memory_mb, "as the other studies do that use it"
@@ -159,17 +173,6 @@ class Serving:
     def _unclaimed(self, server: ManagedServer) -> Assignment:
         """Return where a server is that nobody has claimed anything for: first, as far as known."""
         return on_devices(server.settings.gpus or tuple(self._gpus)[:1], 0.0)
-
-
-def server_pid(*creators: Creator | None) -> int | None:
-    """Return the process of the server that a model runs in now; None without one.
-
-    Args:
-        creators: The first that is there counts.
-    """
-    creator = next((one for one in creators if one is not None), None)
-    server: ManagedServer | None = getattr(creator, "server", None)
-    return None if server is None else server.pid
 
 
 def _is_kept_in_host_memory(creator: Creator, task: Task) -> bool:

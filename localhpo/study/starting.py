@@ -1,84 +1,100 @@
-"""Room for the model's server, claimed in the ledger of the machine before it starts."""
+"""Room for the model, claimed in the ledger of the machine before it is loaded."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
+from localhpo.llm.hosting import Wanted
 from localhpo.scheduler import placement
 from localhpo.scheduler.machine import SERVER, Machine
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory
-from localhpo.task import Task
-
-if TYPE_CHECKING:
-    from localhpo.llm.vllm import ManagedServer
 
 _MB = 2**20
 
 
 class Room:
-    """Finds it for one run of a study.
+    """Finds it for one study.
 
     Args:
-        task: What is tuned.
-        inventory: What there is.
-        machine: What studies of this machine hold; None where trials run elsewhere.
+        inventory: What the model's process may use.
+        machine: What studies of this machine hold; None where nobody asks.
     """
 
-    def __init__(self, task: Task, inventory: Inventory, machine: Machine | None) -> None:
-        # Where trials are to see other devices than this process, those of the server are not ours.
-        knows = task.resources.executor == "process" and "CUDA_VISIBLE_DEVICES" not in task.env
-        self._gpus = {gpu.id: gpu for gpu in inventory.gpus} if knows else {}
+    def __init__(self, inventory: Inventory, machine: Machine | None) -> None:
         self._inventory = inventory
         self._machine = machine
         self.claim: Assignment | None = None
-        """For a server that was started in this run."""
+        """For a model that was loaded in this run."""
 
-    def find(self, server: ManagedServer) -> Sequence[str] | None:
-        """Claim what a server needs, on the device with most room; return its devices.
+    def find(self, wanted: Wanted) -> Sequence[str] | None:
+        """Claim what a model asks for, on the device with most room; return its devices.
 
-        None where it has to wait. Other studies give way meanwhile, but only where the end of
-        their trials would make the room: what their servers hold they cannot give.
+        None where it has to wait. What is waited for is where the end of trials would make the
+        room: what the servers of other studies hold nobody can give.
         """
-        places = self._places(server, ())
+        places, names = self._places(wanted, ()), self._names(wanted)
         if self._machine is None or not places:
             return ()
-        if self._free(server, held_by_servers(self._machine)) is None:
-            return None
-        self.claim = self._machine.claim(SERVER, places[0], partial(self._free, server))
-        return None if self.claim is None else self.claim.gpus
+        wish = self._free(wanted, self._machine.models) or places[0]
+        self.claim = self._machine.claim(SERVER, wish, partial(self._free, wanted))
+        return None if self.claim is None else tuple(names[id] for id in self.claim.gpus)
 
-    def _free(self, server: ManagedServer, others: Sequence[Assignment]) -> Assignment | None:
+    def claimed(self, pid: int) -> Assignment | None:
+        """Return what to count for a server that runs: as claimed here, or as other studies do."""
+        if self.claim or self._machine is None:
+            return self.claim
+        return held_by_server(self._machine, pid)
+
+    def _free(self, wanted: Wanted, others: Sequence[Assignment]) -> Assignment | None:
         """Return the first place that has room beside what others hold."""
-        places = self._places(server, others)
+        places = self._places(wanted, others)
         free = (one for one in places if placement.has_room(self._inventory, others, one))
         return next(free, None)
 
-    def _places(self, server: ManagedServer, others: Sequence[Assignment]) -> list[Assignment]:
-        """Return where a server could be, the device with most room first."""
-        if server.on_cpu:
+    @property
+    def _gpus(self) -> dict[str, Gpu]:
+        return {gpu.id: gpu for gpu in self._inventory.gpus}
+
+    def _names(self, wanted: Wanted) -> dict[str, str]:
+        """Return the devices that a model may be given, and what it calls each of them."""
+        if not wanted.among:
+            return {id: id for id in self._gpus}
+        gpus = self._inventory.gpus
+        found = {device_of(gpus, uuid, place): uuid for place, uuid in enumerate(wanted.among)}
+        return {gpu.id: uuid for gpu, uuid in found.items() if gpu is not None}
+
+    def _places(self, wanted: Wanted, others: Sequence[Assignment]) -> list[Assignment]:
+        """Return where a model could be, the device with most room first."""
+        if wanted.on_cpu:
             most_mb = self._inventory.memory_mb or math.inf
-            return [on_host(min(server.need_bytes / _MB, most_mb))]
+            return [on_host(min(wanted.size_bytes / _MB, most_mb))]
         free_mb = {
-            id: usable_mb(gpu) - sum(held.gpu_memory_mb for held in others if id in held.gpus)
-            for id, gpu in self._gpus.items()
+            id: usable_mb(self._gpus[id])
+            - sum(held.gpu_memory_mb for held in others if id in held.gpus)
+            for id in self._names(wanted)
         }
-        if chosen := server.settings.gpus:
-            groups = [chosen] if free_mb.keys() >= set(chosen) else []
+        if wanted.gpus:
+            groups = [wanted.gpus] if free_mb.keys() >= set(wanted.gpus) else []
         else:
             groups = [(id,) for id in sorted(free_mb, key=lambda id: -free_mb[id])]
-        return [on_devices(g, need_mb(server, [self._gpus[id] for id in g])) for g in groups]
+        return [on_devices(g, need_mb(wanted, [self._gpus[id] for id in g])) for g in groups]
 
 
-def need_mb(server: ManagedServer, gpus: Sequence[Gpu]) -> float:
-    """Return what a server asks for of each of its devices, or all that there is of one.
+def need_mb(wanted: Wanted, gpus: Sequence[Gpu]) -> float:
+    """Return what a model asks for of each of its devices, or all that there is of one.
 
-    It is an estimate: where it is too much, the server itself will say so.
+    It is an estimate: where it is too much, loading the model will say so.
     """
-    share_mb = (server.settings.gpu_share or 0.0) * max(gpu.memory_mb or 0.0 for gpu in gpus)
-    return min(max(server.need_bytes / _MB, share_mb), *map(usable_mb, gpus))
+    share_mb = wanted.share * max(gpu.memory_mb or 0.0 for gpu in gpus)
+    return min(max(wanted.size_bytes / _MB, share_mb), *map(usable_mb, gpus))
+
+
+def device_of(gpus: Sequence[Gpu], uuid: str, place: int) -> Gpu | None:
+    """Return the device that a process sees: by UUID, else by its place among the visible."""
+    by_uuid = [gpu for gpu in gpus if gpu.id.endswith(uuid)]
+    return next(iter([*by_uuid, *gpus[place : place + 1]]), None)
 
 
 def usable_mb(gpu: Gpu) -> float:
@@ -94,13 +110,6 @@ def on_host(mb: float) -> Assignment:
 def on_devices(gpus: tuple[str, ...], mb: float) -> Assignment:
     """Return what a model on devices holds: as much of each."""
     return Assignment(0.0, gpus=gpus, gpu_share=0.0, gpu_memory_mb=mb)
-
-
-def held_by_servers(machine: Machine) -> list[Assignment]:
-    """Return what the servers of all studies hold, each once."""
-    entries = [entry for entry in machine.entries if SERVER in entry.claims]
-    held = {entry.server or (entry.pid, entry.study): entry.claims[SERVER] for entry in entries}
-    return list(held.values())
 
 
 def held_by_server(machine: Machine, pid: int) -> Assignment | None:

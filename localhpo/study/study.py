@@ -24,7 +24,6 @@ from typing import Any, Self
 from localhpo.creator import Creator, History
 from localhpo.errors import InputError, NoGoodTrialError, StudyLockedError, StudyNotFoundError
 from localhpo.executor import Executor
-from localhpo.llm.hosting import Host
 from localhpo.scheduler import budget
 from localhpo.scheduler.loop import Loop
 from localhpo.scheduler.observer import Observer
@@ -34,9 +33,9 @@ from localhpo.study.hardware import Hardware
 from localhpo.study.identity import check_same
 from localhpo.study.inbox import Inbox
 from localhpo.study.notes import Notes
-from localhpo.study.pasts import open_remembering
-from localhpo.study.place import check_ready, find_machine, find_place
-from localhpo.study.serving import Serving, server_pid
+from localhpo.study.place import check_ready, find_place, find_serving
+from localhpo.study.proposing import Proposing
+from localhpo.study.serving import Serving
 from localhpo.study.session import Session, check_task, naming_file, new_config, task_of
 from localhpo.study.signals import on_signal
 from localhpo.study.told import number_of, outcome
@@ -63,8 +62,7 @@ class Study:
         self.key = key
         """`<task>/<study>`, its name in the store."""
         self._store = store
-        self._given_creator = creator
-        self._opened_creator: Creator | None = None
+        self._proposing = Proposing(store, key, task, creator, self._note)
         self._executor = executor
         self._inbox = Inbox(store.study_folder(key) / "inbox")
         self._session: Session | None = None
@@ -180,12 +178,11 @@ class Study:
             if self._executor is None:
                 check_ready(self.task)
             notes = Notes(observers)
-            server = lambda: server_pid(self._given_creator, self._opened_creator)  # noqa: E731
-            machine = find_machine(self.task, self.key, inventory, server)
-            serving = Serving(self.task, inventory, machine, notes.say)
+            pid = self._proposing.server_pid
+            serving = find_serving(self.task, self.key, inventory, pid, notes.say)
             # A server ends before what it holds is given to others.
             with contextlib.closing(serving), contextlib.closing(self):
-                self._creator(serving.host)
+                self._proposing.creator(serving.host)
                 session = self._begin()
                 notes.record_by(session.writer)
                 told = (hardware.accountant(session.writer), *observers)
@@ -208,6 +205,8 @@ class Study:
     def ask(self) -> Trial:
         """Return a trial to be run by hand: an enqueued one, or a new proposal.
 
+        The first one waits for its model to have room on this machine, and to be loaded.
+
         Raises:
             SpaceExhaustedError: nothing new is left.
             StudyLockedError: another process writes this study.
@@ -217,7 +216,7 @@ class Study:
         ledger = session.ledger
         if not ledger.waiting:
             history = History(self.task, ledger.trials, self.task.seed, ledger.next_number)
-            for proposal in self._creator().propose(history, 1):
+            for proposal in self._proposing.creator().propose(history, 1):
                 ledger.queue(proposal)
         return ledger.start(ledger.waiting[0])
 
@@ -322,9 +321,7 @@ class Study:
         if self._session is not None:
             self._session.close()
             self._session = None
-        if self._opened_creator is not None:
-            self._opened_creator.close()
-            self._opened_creator = None
+        self._proposing.close()
 
     def __enter__(self) -> Self:
         return self
@@ -370,16 +367,17 @@ class Study:
         callbacks: Sequence[Callback],
     ) -> Loop:
         self._live = session.ledger.trials
+        creator = self._proposing.creator()
         heard = Callbacks(self._see, [partial(one, self) for one in callbacks], self._live)
         return Loop(
             task=self.task,
-            creator=self._creator(),
+            creator=creator,
             executor=hardware.watched(executor),
             recorder=session.writer,
             trials=self._live,
             seed=self.task.seed,
             trial_folder=lambda number: self._store.trial_folder(self.key, number),
-            tenant=serving.tenant(self._creator()),
+            tenant=serving.tenant(creator),
             inventory=serving.inventory,  # as it is found to be then
             check=lambda config: hardware.refusal(config, self._live),
             estimate=lambda config: hardware.estimate_mb(config, self._live),
@@ -392,9 +390,8 @@ class Study:
     def _see(self, trials: tuple[Trial, ...]) -> None:
         self._live = trials
 
-    def _creator(self, host: Host | None = None) -> Creator:
-        if self._given_creator is not None:
-            return self._given_creator
-        if self._opened_creator is None:
-            self._opened_creator = open_remembering(self._store, self.key, self.task, host=host)
-        return self._opened_creator
+    def _note(self, message: str) -> None:
+        """Record what is waited for while a trial is asked for."""
+        writer = self._begin().writer
+        writer.event("note", message)
+        writer.flush()

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,7 @@ from tiny_model import CONTEXT, END, add_card, edit_json
 
 from localhpo.errors import BackendError, CardError, InputError, MissingExtraError
 from localhpo.llm import Constraint, Message, cards, open_backend
-from localhpo.llm.hosting import OnDevice
+from localhpo.llm.hosting import NO_ROOM, Host, OnDevice, Wanted
 from localhpo.llm.memory import WORK_BYTES
 from localhpo.llm.transformers import TransformersBackend, loading
 
@@ -125,8 +125,49 @@ def test_a_model_whose_texts_never_end_is_refused(folder: Path) -> None:
 
 
 def test_a_device_that_is_not_there_is_told_so(folder: Path) -> None:
-    with pytest.raises(BackendError, match="cannot be put on device 'cuda:7'"):
+    with pytest.raises(BackendError, match="cannot be put on device 'cuda:7'") as caught:
         TransformersBackend(folder, device="cuda:7")
+    assert "GiB free for its weights" in str(caught.value)
+    assert 'sharing = "cpu"' in caught.value.hint
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Have torch see two GPUs; return where models are put."""
+    put: list[str] = []
+    monkeypatch.setattr(loading, "default_device", lambda: "cuda")
+    monkeypatch.setattr(loading, "_devices", lambda: ("7f00-0", "7f00-1"))
+    monkeypatch.setattr(loading, "_move", lambda network, device: put.append(device) or network)
+    return put
+
+
+def test_a_model_asks_for_room_on_a_gpu_before_it_is_loaded(
+    folder: Path, two_gpus: list[str]
+) -> None:
+    wanted: list[Wanted] = []
+    said: list[str] = []
+    answers = iter([None, None, ("7f00-1",)])
+
+    def find_room(one: Wanted) -> Sequence[str] | None:
+        assert not two_gpus
+        wanted.append(one)
+        return next(answers)
+
+    host = Host(find_room, said.append)
+    open_backend("transformers", model=str(folder), host=host).close()
+    assert two_gpus == ["cuda:1"]
+    weights_bytes = (folder / "model.safetensors").stat().st_size
+    assert {one.among for one in wanted} == {("7f00-0", "7f00-1")}
+    assert 2**30 < wanted[0].size_bytes - weights_bytes < 1.1 * 2**30
+    assert said == [f"waits to load the model in {folder}: {NO_ROOM}"]
+
+
+def test_a_model_that_no_room_is_kept_for_takes_the_first_gpu(
+    folder: Path, two_gpus: list[str]
+) -> None:
+    TransformersBackend(folder, host=Host()).close()
+    TransformersBackend(folder, device="cuda:1", host=Host(lambda wanted: 1 / 0)).close()
+    assert two_gpus == ["cuda", "cuda:1"]
 
 
 def test_a_model_tells_what_it_takes_of_a_device(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tiny_model import make_model
+from vllm_server import skip_without_vllm
 
 from localhpo.llm import adding, served
 from localhpo.llm.vllm.settings import Settings, command
@@ -50,6 +51,21 @@ def test_what_is_read_at_a_time_is_what_the_sum_counts(sprout: Path) -> None:
     assert value(flags(sprout, on_cpu=True, context_tokens=4096), step) == "4096"
 
 
+@pytest.mark.parametrize(("gpus", "heads"), [(("0", "1"), 1), (("0", "1", "2", "3"), 1)])
+def test_devices_that_share_a_model_are_asked_for_a_part_each(
+    tmp_path: Path, gpus: tuple[str, ...], heads: int
+) -> None:
+    folder = make_model(tmp_path / "Oak", num_hidden_layers=8)  # of two heads of keys
+    _, _, whole = adding.measure(folder)
+    _, _, part = adding.measure(folder, len(gpus))
+    assert part.token_bytes == whole.token_bytes * heads / 2
+    assert part.weights_bytes == whole.weights_bytes // len(gpus)
+    argv = flags(folder, on_cpu=False, gpus=gpus)
+    assert value(argv, "--tensor-parallel-size") == str(len(gpus))
+    needed = served.need(part, 2048, 2048, answers=Settings().answers)
+    assert value(argv, KV) == str(needed.kv_bytes)
+
+
 def test_a_cpu_is_told_no_share(sprout: Path) -> None:
     assert SHARE not in flags(sprout, on_cpu=True)
 
@@ -84,3 +100,67 @@ def test_weights_that_lie_there_twice_count_once(sprout: Path, tmp_path: Path) -
     with (folder / "consolidated.safetensors").open("wb") as file:
         file.truncate(10**9)
     assert value(flags(folder, on_cpu=True), "--dtype") == "float32"  # for it is small
+
+
+LAYERS = {"num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"]}
+STATES = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 32,
+    "head_dim": 32,
+}
+MODELS: dict[str, tuple[bool, dict[str, Any]]] = {
+    "llama": (False, {}),
+    "gemma3_text": (False, {"head_dim": 16}),
+    "qwen3_next": (
+        True,
+        {**LAYERS, **STATES, "num_experts": 2, "num_experts_per_tok": 1}
+        | {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 32},
+    ),
+    "qwen3_5_text": (True, {**LAYERS, **STATES}),
+    "olmo_hybrid": (True, {**LAYERS, **STATES}),
+    "lfm2": (True, {"layer_types": ["conv", "full_attention"]}),
+    "falcon_h1": (
+        True,
+        {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 16},
+    ),
+}
+"""Type of a model -> whether it keeps states, and sizes."""
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_model_that_keeps_states_remembers_no_prefixes_on_a_cpu(
+    kind: str, tmp_path: Path
+) -> None:
+    keeps_states, sizes = MODELS[kind]
+    folder = make_model(tmp_path / kind, kind, **sizes)
+    assert ("--no-enable-prefix-caching" in flags(folder, on_cpu=True)) is keeps_states
+    assert ("--enable-prefix-caching" in flags(folder, on_cpu=True)) is not keeps_states
+    assert "--enable-prefix-caching" in flags(folder, on_cpu=False)
+    assert value(flags(folder, on_cpu=True), "--dtype") == (
+        "bfloat16" if keeps_states else "float32"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of what vLLM and its torch import
+@pytest.mark.parametrize(
+    "kind", sorted(MODELS.keys() - {"qwen3_5_text"})
+)  # it needs torchvision there
+def test_vllm_takes_what_it_is_started_with(kind: str, tmp_path: Path) -> None:
+    """Its own check of a whole configuration, which loads no weights.
+
+    That of Qwen 3.5 imports torchvision, which is no part of the environment on a CPU.
+    """
+    skip_without_vllm()
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    folder = make_model(tmp_path / kind, kind, **MODELS[kind][1])
+    argv = flags(folder, on_cpu=True)[3:]
+    parsed = make_arg_parser(FlexibleArgumentParser()).parse_args(argv)
+    made = AsyncEngineArgs.from_cli_args(parsed).create_engine_config()
+    assert made.model_config.is_hybrid is MODELS[kind][0]
+    assert made.cache_config.enable_prefix_caching is not MODELS[kind][0]

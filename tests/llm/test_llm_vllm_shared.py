@@ -21,7 +21,7 @@ import pytest
 
 from localhpo.errors import BackendError
 from localhpo.llm import Constraint, Message
-from localhpo.llm.hosting import Host
+from localhpo.llm.hosting import Host, Wanted
 from localhpo.llm.vllm import ManagedServer, VllmBackend
 from localhpo.llm.vllm.lease import Lease
 
@@ -298,7 +298,7 @@ def test_a_server_waits_until_its_host_has_room_and_gets_the_device_that_it_is_g
 ) -> None:
     server, said = make(on_cpu=False), []
     answers = iter([None, None, ("3",)])
-    server.start(Host(find_room=lambda asking: next(answers), say=said.append))
+    server.start(Host(find_room=lambda wanted: next(answers), say=said.append))
     assert len(said) == 1 and "no room" in said[0]
 
     def device() -> str:
@@ -314,14 +314,14 @@ def test_a_server_waits_until_its_host_has_room_and_gets_the_device_that_it_is_g
 def test_a_server_that_starts_elsewhere_while_room_is_waited_for_is_adopted(make: Make) -> None:
     first, second = make(on_cpu=False), make(on_cpu=False)
 
-    second.start(Host(find_room=lambda asking: None, say=lambda message: first.start()))
+    second.start(Host(find_room=lambda wanted: None, say=lambda message: first.start()))
     assert second.pid == first.pid
 
 
 def test_a_host_that_fails_leaves_the_place_to_others(make: Make) -> None:
     first, second = make(), make()
 
-    def find_room(asking: ManagedServer) -> None:
+    def find_room(wanted: Wanted) -> None:
         raise RuntimeError("no ledger")
 
     with pytest.raises(RuntimeError, match="no ledger"):

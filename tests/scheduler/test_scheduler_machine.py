@@ -84,20 +84,24 @@ def test_priority_counts_use_for_less(make_machine: MakeMachine, times: list[flo
 
 
 @pytest.mark.parametrize(("server_mb", "gives_way"), [(8_000, True), (16_000, False)])
-def test_nobody_gives_way_to_a_server_whose_room_another_server_has(
-    make_machine: MakeMachine, times: list[float], server_mb: float, gives_way: bool
+@pytest.mark.parametrize("waits", [SERVER, "0"])
+def test_nobody_gives_way_where_a_server_has_the_room(
+    make_machine: MakeMachine, times: list[float], server_mb: float, gives_way: bool, waits: str
 ) -> None:
+    """Who did would wait for one that waits for him: his server holds on while he waits."""
+
     def server(mb: float) -> Assignment:
         return Assignment(0.0, gpus=("0",), gpu_share=0.0, gpu_memory_mb=mb)
 
+    wish = server(16_000) if waits == SERVER else Assignment(1.0, 0.0, ("0",), 1.0, 16_000)
     gpu = Inventory(cpus=2, gpus=(Gpu("0", memory_mb=24_000),))
     a, b = make_machine("a", gpu), make_machine("b", gpu)
     assert a.claim(SERVER, server(server_mb), lambda _: server(server_mb))
     assert claim(a, 0)
-    assert b.claim(SERVER, server(16_000), lambda _: None) is None  # it waits from now on
-    times[0] += 20
+    assert b.claim(waits, wish, lambda _: None) is None  # it waits from now on
+    times[0] += 70
     a.release("0")
-    assert b.claim(SERVER, server(16_000), lambda _: None) is None
+    assert b.claim(waits, wish, lambda _: None) is None
     assert claim(a, 1) is not gives_way
 
 

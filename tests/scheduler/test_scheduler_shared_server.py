@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nvml_stand_in import Device, stand_in
@@ -139,3 +140,12 @@ def test_what_studies_claim_of_a_device_is_not_foreign(
     assert before.foreign_mb - after.foreign_mb == 6_000
     study.close()
     assert find_gpus({}) == (before,)
+
+
+def test_what_a_model_holds_of_other_memory_than_trials_use_stays_as_it_was_claimed(
+    make_stage: Callable[..., Any], tmp_path: Path
+) -> None:
+    machine = Machine("a", HOST, folder=tmp_path)
+    machine.hold(SERVER, HOLDS)
+    make_stage(trials=2).run(inventory=HOST, machine=machine)  # no tenant
+    assert machine.entries[0].claims == {SERVER: HOLDS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from localhpo.scheduler.placement import Gpu, Inventory
 from localhpo.store import Store
 from localhpo.study import hardware
 from localhpo.task import Resources
-from localhpo.trial import Usage
+from localhpo.trial import Cause, Failure, State, Usage
 
 
 def test_earlier_studies_are_read_by_a_connection_of_their_own(make_task, home, monkeypatch):
@@ -40,7 +41,7 @@ def test_what_others_hold_is_waited_for_and_refuses_nothing(make_task, make_tria
     assert ours.refusal(config, trials) is None
     assert ours.estimate_mb(config, trials) == pytest.approx(4_000, rel=0.1)  # it waits for that
     inventory.gpus = (Gpu("GPU-a", "", 8_000.0, 3_900.0),)
-    assert ours.estimate_mb(config, trials) is None  # it may fit: on a device to itself
+    assert ours.estimate_mb(config, trials) == math.inf  # it may fit: on a device to itself
     inventory.gpus = (Gpu("GPU-a", "", 8_000.0),)
     assert 4_000 < ours.estimate_mb(config, trials) < 5_000
     ours.close()
@@ -74,3 +75,28 @@ def test_two_threads_that_ask_at_once_have_the_model_fitted_once(
     assert refusal is None
     assert 100 < estimate_mb < 1_000
     assert len(fits) == 1
+
+
+OUT = Failure(Cause.OUT_OF_MEMORY_DEVICE, "out of memory")
+
+
+@pytest.mark.parametrize(
+    ("declared", "failure", "expected_mb"),
+    [
+        pytest.param({"gpus": 1}, None, math.inf, id="nothing is known: a whole device"),
+        pytest.param({"gpus": 0.5}, None, None, id="the part that is declared"),
+        pytest.param({"gpus": 1, "gpu_memory_mb": 3_000}, None, 3_000, id="as declared"),
+        pytest.param({}, None, None, id="on the host, as declared"),
+        pytest.param({"gpus": 0.5}, OUT, math.inf, id="alone"),
+        pytest.param({"gpus": 0.5, "gpu_memory_mb": 3_000}, OUT, math.inf, id="alone, declared"),
+        pytest.param({}, OUT, math.inf, id="alone on the host"),
+    ],
+)
+def test_what_nobody_has_measured(make_task, make_trial, home, declared, failure, expected_mb):
+    task = make_task(resources=Resources(**declared))
+    inventory = Inventory(cpus=1, gpus=(Gpu("GPU-a", "", 8_000.0),))
+    ours = hardware.Hardware(task, "small/now", Store(home), inventory)
+    config = {"learning_rate": 1e-3, "depth": 2}
+    before = [] if failure is None else [make_trial(0, config, State.INTERRUPTED, failure=OUT)]
+    assert ours.estimate_mb(config, before) == expected_mb
+    ours.close()

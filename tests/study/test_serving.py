@@ -220,7 +220,7 @@ def test_a_server_that_was_started_in_this_run_holds_what_is_used_more_since(
     gpus[1] = replace(gpus[1], foreign_mb=2_000.0)  # so the first has most room
     server.need_bytes = 9_000 * MB
     run = Run(tmp_path, server, gpus)
-    assert run.serving.host.find_room(server) == ("1",)
+    assert run.serving.host.find_room(server.wanted) == ("1",)
     assert run.serving.machine is not None
     (entry,) = run.serving.machine.entries
     assert entry.claims[SERVER].gpu_memory_mb == 9_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from resting_server import RestingServer
 
+from localhpo.llm.hosting import Wanted
 from localhpo.llm.vllm import Settings
 from localhpo.scheduler.machine import SERVER, Machine
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory
 from localhpo.space import Float, Space
-from localhpo.study import Study
+from localhpo.study import Study, proposing
 from localhpo.study import study as studies
 from localhpo.study.starting import Room
 from localhpo.task import Budget, Resources, Task
@@ -47,27 +48,27 @@ def on(gpu: str, mb: float, share: float = 0.0) -> Assignment:
 
 def test_it_is_claimed_on_the_device_with_most_room(server: Any, machine: Make) -> None:
     one, other = machine("one"), machine("other")
-    room = Room(TASK, GPUS, one)
-    assert room.find(server) == ("1",)
+    room = Room(GPUS, one)
+    assert room.find(server.wanted) == ("1",)
     assert one.entries[1].claims == {SERVER: on("1", 10_000)}
     assert other.others == [on("1", 10_000)]
-    assert Room(TASK, GPUS, other).find(server) == ("0",)  # 20 GB are left there, 14 here
-    assert Room(TASK, GPUS, machine("third")).find(server) == ("1",)
-    assert Room(TASK, GPUS, machine("fourth")).find(server) == ("0",)
-    assert Room(TASK, GPUS, machine("fifth")).find(server) is None
+    assert Room(GPUS, other).find(server.wanted) == ("0",)  # 20 GB are left there, 14 here
+    assert Room(GPUS, machine("third")).find(server.wanted) == ("1",)
+    assert Room(GPUS, machine("fourth")).find(server.wanted) == ("0",)
+    assert Room(GPUS, machine("fifth")).find(server.wanted) is None
     one.close()
-    assert Room(TASK, GPUS, machine("sixth")).find(server) == ("1",)
+    assert Room(GPUS, machine("sixth")).find(server.wanted) == ("1",)
 
 
 def test_trials_give_way_to_a_server_that_waits_for_them(server: Any, machine: Make) -> None:
     busy, waiting = machine("busy"), machine("waiting")
     for number, gpu in enumerate(("0", "1")):
         busy.claim(str(number), on(gpu, 18_000, 1.0), lambda others, gpu=gpu: on(gpu, 18_000, 1.0))
-    room = Room(TASK, GPUS, waiting)
-    assert room.find(server) is None
+    room = Room(GPUS, waiting)
+    assert room.find(server.wanted) is None
     assert busy.claim("2", on("0", 1.0, 0.1), lambda others: on("0", 1.0, 0.1)) is None
     busy.release("1")
-    assert room.find(server) == ("1",)
+    assert room.find(server.wanted) == ("1",)
 
 
 def test_nobody_gives_way_where_servers_are_what_takes_the_room(server: Any, machine: Make) -> None:
@@ -76,12 +77,22 @@ def test_nobody_gives_way_where_servers_are_what_takes_the_room(server: Any, mac
     busy.hold("0", on("1", 20_000, 1.0))
     third = machine("third")
     third.hold(SERVER, on("1", 15_000))
-    room = Room(TASK, GPUS, waiting)
-    assert room.find(server) is None
+    room = Room(GPUS, waiting)
+    assert room.find(server.wanted) is None
     assert busy.claim("2", on("0", 1.0, 0.1), lambda others: on("0", 1.0, 0.1)) is not None
     third.hold(SERVER, on("1", 500))  # it sleeps: the end of the trial would make room
-    assert room.find(server) is None
+    assert room.find(server.wanted) is None
     assert busy.claim("3", on("0", 1.0, 0.1), lambda others: on("0", 1.0, 0.1)) is None
+
+
+def test_it_waits_for_the_device_that_trials_can_leave(server: Any, machine: Make) -> None:
+    busy, waiting, third = machine("busy"), machine("waiting"), machine("third")
+    busy.hold("0", on("0", 18_000, 1.0))
+    third.hold(SERVER, on("1", 15_000))  # of the device with most room
+    assert Room(GPUS, waiting).find(server.wanted) is None
+    (wish,) = [entry.wish for entry in busy.entries if entry.study == "waiting"]
+    assert wish == on("0", 10_000)
+    assert busy.claim("1", on("0", 1.0, 0.1), lambda others: on("0", 1.0, 0.1)) is None
 
 
 def test_a_server_that_asks_for_more_than_there_is_gets_a_device_for_itself(
@@ -89,34 +100,49 @@ def test_a_server_that_asks_for_more_than_there_is_gets_a_device_for_itself(
 ) -> None:
     server.need_bytes = 99_000 * MB
     one = machine("one")
-    assert Room(TASK, GPUS, one).find(server) == ("1",)
+    assert Room(GPUS, one).find(server.wanted) == ("1",)
     assert one.entries[0].claims[SERVER].gpu_memory_mb == 24_000
 
 
 def test_devices_and_share_that_were_chosen_are_claimed(server: Any, machine: Make) -> None:
     server.settings = Settings(gpus=("0", "1"), gpu_share=0.5)
     one = machine("one")
-    assert Room(TASK, GPUS, one).find(server) == ("0", "1")
+    assert Room(GPUS, one).find(server.wanted) == ("0", "1")
     assert one.entries[0].claims[SERVER].gpu_memory_mb == 12_000
     server.settings = Settings(gpus=("7",))
-    assert Room(TASK, GPUS, machine("two")).find(server) == ()
+    assert Room(GPUS, machine("two")).find(server.wanted) == ()
+
+
+@pytest.mark.parametrize("ids", [("GPU-7f00-0", "GPU-7f00-1"), ("0", "1")])
+def test_a_model_in_this_process_gets_one_of_the_devices_that_it_sees(
+    ids: Sequence[str], machine: Make
+) -> None:
+    gpus = Inventory(cpus=9, gpus=tuple(Gpu(id, memory_mb=24_000) for id in ids))
+    one, other = machine("one", gpus), machine("other", gpus)
+    wanted = Wanted(20_000 * MB, among=("7f00-0", "7f00-1"))
+    assert Room(gpus, one).find(wanted) == ("7f00-0",)
+    assert one.entries[-1].claims[SERVER] == on(ids[0], 20_000)
+    assert Room(gpus, other).find(wanted) == ("7f00-1",)
+    third = machine("third", gpus)
+    assert Room(gpus, third).find(wanted) is None
+    assert Room(gpus, third).find(Wanted(1_000 * MB, among=("7f00-0",))) == ("7f00-0",)
+    nowhere = Inventory(cpus=9)
+    assert Room(nowhere, third).find(wanted) == ()
 
 
 def test_a_server_on_cpus_claims_memory_of_the_host(server: Any, machine: Make) -> None:
     server.on_cpu = True
     host = Inventory(cpus=2, memory_mb=16_000)
-    assert Room(TASK, host, machine("one", host)).find(server) == ()
-    assert Room(TASK, host, machine("two", host)).find(server) is None
+    assert Room(host, machine("one", host)).find(server.wanted) == ()
+    assert Room(host, machine("two", host)).find(server.wanted) is None
 
 
 def test_where_nobody_keeps_a_ledger_or_knows_the_devices_nothing_is_claimed(
     server: Any, machine: Make
 ) -> None:
-    assert Room(TASK, GPUS, None).find(server) == ()
+    assert Room(GPUS, None).find(server.wanted) == ()
     one = machine("one")
-    assert Room(TASK, Inventory(cpus=2), one).find(server) == ()
-    elsewhere = replace(TASK, env={"CUDA_VISIBLE_DEVICES": "1"})  # for trials alone
-    assert Room(elsewhere, GPUS, one).find(server) == ()
+    assert Room(Inventory(cpus=2), one).find(server.wanted) == ()
     assert one.entries[0].claims == {}
 
 
@@ -150,18 +176,18 @@ def test_a_study_asks_the_ledger_before_its_server_starts_and_says_what_it_waits
 
     def open_with_server(store: Any, key: str, task: Task, *, host: Any) -> Any:
         made = opened(store, key, replace(task, creator=replace(task.creator, name="random")))
-        assert host.find_room(server) is None
+        assert host.find_room(server.wanted) is None
         host.say("waits for room")
         other.close()
-        assert host.find_room(server) == ()
+        assert host.find_room(server.wanted) == ()
         seen.extend(entry.claims[SERVER].memory_mb for entry in other.entries)
         server.start()
         made.server = server  # type: ignore[attr-defined]
         made.close = server.stop  # type: ignore[method-assign]
         return made
 
-    opened = studies.open_remembering
-    monkeypatch.setattr(studies, "open_remembering", open_with_server)
+    opened = proposing.open_remembering
+    monkeypatch.setattr(proposing, "open_remembering", open_with_server)
     watcher = Watcher()
     task = make_task(budget=Budget(trials=1), resources=Resources(sharing="resident"))
     with Study.open(task, home=home) as study:

@@ -23,6 +23,8 @@ Config = Mapping[str, Any]
 
 _FULL, _SLIDING, _LINEAR = "full_attention", "sliding_attention", "linear_attention"
 
+_ATTENTION = {"attention", _FULL, _SLIDING, "chunked_attention"}
+
 _NUMBER_BYTES = {"float32": 4, "float64": 8}
 """Of one number, where it is not two."""
 
@@ -112,8 +114,12 @@ def check_architecture(config: Config) -> None:
         )
 
 
-def shape(config: Config) -> Shape:
+def shape(config: Config, devices: int = 1) -> Shape:
     """Return what a config.json says of its model, of its part that handles text.
+
+    Args:
+        config: What it says.
+        devices: Over which the model is spread, as vLLM does it: the KV cache is then that of one.
 
     Raises:
         CardError: it does not say something that must be known.
@@ -131,8 +137,21 @@ def shape(config: Config) -> Shape:
         quantization=quantization,
         packed_bits=bits,
         tied=bool(_first(text, config, "tie_word_embeddings")),
-        cache=_cache(text, _NUMBER_BYTES.get(dtype, 2)),
+        cache=_cache(text, _NUMBER_BYTES.get(dtype, 2), devices),
     )
+
+
+def keeps_states(config: Config) -> bool:
+    """Return whether a model has layers that keep a state in place of keys and values.
+
+    As vLLM's `is_hybrid` has it, from what such models write: the kinds of their layers where they
+    list them, else the sizes of their states.
+    """
+    text = _text_part(config)
+    if listed := text.get("layer_types") or text.get("layers_block_type"):
+        return not _ATTENTION.issuperset(listed)
+    own = any("mamba" in key or "ssm" in key for key in text)
+    return own or str(text.get("model_type")) in _LINEAR_PATTERN
 
 
 def _text_part(config: Config) -> Config:
@@ -141,8 +160,8 @@ def _text_part(config: Config) -> Config:
     return {**_LEFT_OUT.get(str(text.get("model_type")), {}), **text}
 
 
-def _cache(text: Config, number_bytes: int) -> Memory:
-    """Sum over the layers that keep something of their own."""
+def _cache(text: Config, number_bytes: int, devices: int) -> Memory:
+    """Sum over the layers that keep something of their own, for one of so many devices."""
     shared = int(text.get("num_kv_shared_layers") or 0)
     kinds = _layer_kinds(text)
     kept = kinds[: len(kinds) - shared]
@@ -150,7 +169,7 @@ def _cache(text: Config, number_bytes: int) -> Memory:
     windowed: list[int] = []
     for i, kind in enumerate(kept):
         if kind != _LINEAR:
-            numbers = _numbers_per_token(text, i, kind)
+            numbers = _numbers_per_token(text, i, kind, devices)
             (windowed if kind == _SLIDING else full).append(numbers)
     linear = kept.count(_LINEAR)
     return Memory(
@@ -158,7 +177,7 @@ def _cache(text: Config, number_bytes: int) -> Memory:
         token_bytes=sum(full) * number_bytes,
         window_token_bytes=sum(windowed) * number_bytes,
         window=_window(text) if windowed else 0,
-        state_bytes=linear * _state(text, number_bytes) if linear else 0,
+        state_bytes=linear * (_state(text, number_bytes) // devices) if linear else 0,
         number_bytes=number_bytes,
         layers=len(full),
         window_layers=len(windowed),
@@ -186,8 +205,12 @@ def _layer_kinds(text: Config) -> Sequence[str]:
     return [_SLIDING if i >= first else _FULL for i in range(count)]
 
 
-def _numbers_per_token(text: Config, layer: int, kind: str) -> int:
-    """Return how many numbers one layer keeps of one token."""
+def _numbers_per_token(text: Config, layer: int, kind: str, devices: int = 1) -> int:
+    """Return how many numbers one layer keeps of one token, on one of so many devices.
+
+    Heads are shared out, and each device has one at least (vLLM's `get_num_kv_heads`); a latent
+    vector, which is for all heads, is on each.
+    """
     if latent := text.get("kv_lora_rank"):  # multi-head latent attention: one vector for all heads
         return int(latent) + int(text.get("qk_rope_head_dim") or 0)
     own = {**text, **_of_layer(text, layer), **(_of_full(text) if kind == _FULL else {})}
@@ -195,7 +218,7 @@ def _numbers_per_token(text: Config, layer: int, kind: str) -> int:
     width = own.get("head_dim") or _number(text, "hidden_size") // _number(
         text, "num_attention_heads"
     )
-    return 2 * int(heads) * int(width)
+    return 2 * max(1, int(heads) // devices) * int(width)
 
 
 def _of_layer(text: Config, layer: int) -> Config:

@@ -6,6 +6,7 @@ JSON: for each tensor its type, shape and place (https://github.com/huggingface/
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -88,6 +89,16 @@ def read(folder: Path) -> dict[str, Tensor]:
                 hint="copy the model folder again",
             )
     return tensors
+
+
+def size_bytes(folder: Path) -> int:
+    """Return what the weights of a folder that are loaded come to, as they are in its files.
+
+    A folder may hold the same ones in a second layout.
+    """
+    with contextlib.suppress(CardError):  # files that no index lists are loaded too
+        return sum(tensor.size_bytes for tensor in read(folder).values())
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def describe(tensors: Mapping[str, Tensor], shape: Shape) -> Weights:

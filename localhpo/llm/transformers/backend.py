@@ -16,6 +16,7 @@ from localhpo.llm.transformers import loading
 from localhpo.llm.transformers.rendering import Renderer
 
 if TYPE_CHECKING:
+    from localhpo.llm.hosting import Host
     from localhpo.llm.transformers.decoding import Decoder
 
 
@@ -29,13 +30,22 @@ class TransformersBackend:
         on_device: What it takes of a device; None for a model on a CPU.
     """
 
-    def __init__(self, folder: Path, *, device: str | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str | None = None,
+        threads: int = 1,
+        host: Host | None = None,
+    ) -> None:
         """Verify the folder against its card, where it has one, and load it.
 
         Args:
             folder: In Hugging Face layout, weights as safetensors; or an adapter of such a one.
             device: As torch names it; a GPU where there is one by default.
             threads: Of torch, while this backend works.
+            host: Asked for room on a GPU before the model is loaded, where no device is given:
+                it waits as long as there is none.
 
         Raises:
             CardError: the folder is not what its card says, or not a complete model.
@@ -49,6 +59,8 @@ class TransformersBackend:
         from localhpo.llm.transformers.network import Network
 
         self._threads = threads
+        if device is None and host is not None:
+            device = loading.find_device(base, host)
         with self._working():
             loaded = loading.load(base, device, adapter=folder if base != folder else None)
             self.on_device = loading.place_of(loaded.network, base)

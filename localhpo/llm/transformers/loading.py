@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from localhpo.errors import BackendError, CardError, MissingExtraError
 from localhpo.llm import offline
-from localhpo.llm.folder import config
-from localhpo.llm.hosting import OnDevice
+from localhpo.llm.folder import config, weights
+from localhpo.llm.hosting import Host, OnDevice, Wanted
 from localhpo.llm.memory import PROPOSAL_TOKENS, WORK_BYTES
 
 if TYPE_CHECKING:
@@ -131,23 +131,49 @@ def default_device() -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def place_of(network: PreTrainedModel, folder: Path) -> OnDevice | None:
-    """Return what a network that was loaded from a folder takes of a device; None on a CPU.
+def find_device(folder: Path, host: Host) -> str:
+    """Return where the model of a folder is to be, as torch names it: on a GPU once it has room.
+
+    Blocks until then; there is none to wait for where there is no GPU.
+    """
+    if (device := default_device()) != "cuda":
+        return device
+    among = _devices()
+    size_bytes = weights.size_bytes(folder) + _room_bytes(folder)
+    named = host.wait_for_room(Wanted(size_bytes, among=among), f"the model in {folder}")
+    return f"{device}:{among.index(named[0])}" if named else device
+
+
+def _devices() -> tuple[str, ...]:
+    """Return the UUID of each GPU that this process sees, as torch counts them."""
+    import torch
+
+    with offline.environment(offline.cuda_order()):
+        count = torch.cuda.device_count()
+        return tuple(str(torch.cuda.get_device_properties(i).uuid) for i in range(count))
+
+
+def _room_bytes(folder: Path) -> int:
+    """Return what a model takes beside its weights.
 
     Its KV cache counts twice: what was read is copied where more is read behind it.
     """
+    shape = config.shape(config.read(folder))
+    return 2 * shape.cache.kv_bytes(min(PROPOSAL_TOKENS, shape.context_length)) + WORK_BYTES
+
+
+def place_of(network: PreTrainedModel, folder: Path) -> OnDevice | None:
+    """Return what a network that was loaded from a folder takes of a device; None on a CPU."""
     import torch
 
     if network.device.type != "cuda":
         return None
     index = network.device.index or 0
-    shape = config.shape(config.read(folder))
-    kv = shape.cache.kv_bytes(min(PROPOSAL_TOKENS, shape.context_length))
     return OnDevice(
         uuid=str(torch.cuda.get_device_properties(index).uuid),
         index=index,
         reserved_bytes=torch.cuda.memory_reserved(index),
-        room_bytes=2 * kv + WORK_BYTES,
+        room_bytes=_room_bytes(folder),
     )
 
 
@@ -156,9 +182,12 @@ def _move(network: PreTrainedModel, device: str) -> PreTrainedModel:
         with offline.environment(offline.cuda_order()):
             return network.to(device)
     except (RuntimeError, AssertionError) as exc:  # no such device, or no room on it
+        size = network.get_memory_footprint() / 2**30
         raise BackendError(
-            f"the model cannot be put on device {device!r}: {exc}",
-            hint="free the device, or choose another, such as cpu",
+            f"the model cannot be put on device {device!r}, which must have {size:.2g} GiB free"
+            f" for its weights alone: {exc}",
+            hint="free the device, choose a smaller model, or keep this one in host memory"
+            ' (sharing = "cpu")',
         ) from exc
 
 

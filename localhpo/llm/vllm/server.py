@@ -33,10 +33,10 @@ from pathlib import Path
 from typing import Any
 
 from localhpo import runtime
-from localhpo.errors import BackendError, CardError, MissingExtraError
+from localhpo.errors import BackendError, MissingExtraError
 from localhpo.llm import cards
 from localhpo.llm.folder import description, weights
-from localhpo.llm.hosting import Host
+from localhpo.llm.hosting import NO_ROOM, Host, Wanted
 from localhpo.llm.protocol import Model
 from localhpo.llm.served import WORK_BYTES
 from localhpo.llm.server import Server
@@ -130,10 +130,8 @@ class ManagedServer:
 
     @property
     def weight_bytes(self) -> int:
-        """Of the weights that it loads: a folder may hold the same ones in a second layout."""
-        with contextlib.suppress(CardError):  # vLLM reads files that no index lists, too
-            return sum(tensor.size_bytes for tensor in weights.read(self.folder).values())
-        return sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+        """Of the weights that it loads."""
+        return weights.size_bytes(self.folder)
 
     @property
     def need_bytes(self) -> int:
@@ -144,6 +142,12 @@ class ManagedServer:
         argv = self._command(port=0)
         kv = int(argv[argv.index(_KV_CACHE) + 1]) if _KV_CACHE in argv else 0
         return self.weight_bytes // max(1, len(self.settings.gpus)) + kv + WORK_BYTES
+
+    @property
+    def wanted(self) -> Wanted:
+        """What it asks its host for."""
+        chosen = self.settings
+        return Wanted(self.need_bytes, self.on_cpu, chosen.gpu_share or 0.0, chosen.gpus)
 
     @property
     def can_sleep(self) -> bool:
@@ -216,7 +220,7 @@ class ManagedServer:
             held = slot.take()
             if held is not None:
                 if not self._has_room(host, held):
-                    return "there is no room for it beside what others hold"
+                    return NO_ROOM
                 self._use = self._launch(slot, held)
             elif (why := self._adopt(slot)) and why not in passed_over:
                 return why
@@ -311,7 +315,7 @@ class ManagedServer:
         """Ask the host for room; without, let go of the place that `held` holds."""
         gpus = None
         try:
-            gpus = host.find_room(self)
+            gpus = host.find_room(self.wanted)
         finally:
             if gpus is None:
                 os.close(held)

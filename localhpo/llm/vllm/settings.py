@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localhpo.llm import adding, offline, served
+from localhpo.llm.folder import config
 from localhpo.llm.memory import PROPOSAL_TOKENS, Memory
 from localhpo.llm.vllm import guard
 
@@ -79,9 +80,12 @@ def command(
     Raises:
         CardError: the folder does not say what memory its model needs.
     """
-    _, _, memory = adding.measure(folder)
+    # What is asked for is of each device (`CacheConfig.kv_cache_memory_bytes`: "per GPU").
+    _, _, memory = adding.measure(folder, 1 if on_cpu else max(1, len(settings.gpus)))
     half = "bfloat16" if on_cpu else "auto"
-    small = on_cpu and memory.weights_bytes < _SMALL_BYTES
+    keeps_states = config.keeps_states(config.read(folder))
+    # Layers with states compute in half precision alone there ("CPU GDN attention requires BF16").
+    small = on_cpu and memory.weights_bytes < _SMALL_BYTES and not keeps_states
     if small:
         memory = memory.in_single_precision(parameters=0)
     return [
@@ -98,7 +102,9 @@ def command(
         *("--structured-outputs-config", _STRUCTURED),
         # The model's own generation_config.json would change how answers are drawn (top_p, ...).
         *("--generation-config", "vllm"),
-        "--enable-prefix-caching",
+        # On a CPU vLLM refuses to start with it where layers keep states: those go with prompts
+        # that are read in pieces ("Chunked prefill is required for mamba cache mode 'align'").
+        "--no-enable-prefix-caching" if on_cpu and keeps_states else "--enable-prefix-caching",
         # Without, the parts that see pictures are loaded and tried out with as many as fit.
         "--language-model-only",
         *("--middleware", f"{guard.MODULE}.Guard"),
