@@ -2,15 +2,12 @@
 
 The weights hold what is usual; these hold the cases. For each kind of model a design of
 configurations is chosen, such as are best somewhere and ordinary ones, and each is evaluated on
-each data set of the training side: by a surrogate, or by trainings (`REAL`).
+each data set of the training side: by a surrogate, or by trainings (`REAL`, `designs`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,6 @@ import numpy as np
 
 from localhpo.bench.problems import yahpo
 from localhpo.bench.problems.surrogates import full_space
-from localhpo.creator.bayes import gp
 from localhpo.experience import lessons
 from localhpo.experience.lessons import Lesson
 from localhpo.finetune.coarse import coarse
@@ -26,8 +22,8 @@ from localhpo.space import Space
 from localhpo.task import Task
 from localhpo.trial import Config
 
-from . import corpus, problems, trainings
-from .learners import LEARNERS, Array, Learner
+from . import corpus, designs, problems, surfaces, trainings
+from .learners import LEARNERS, Array
 
 DATA_SETS = 24
 """Of a family, at most, spread evenly over those that may be trained on."""
@@ -44,17 +40,13 @@ BEST, ORDINARY = 100, 60
 APART = 0.05
 """Distance in the space from which two configurations are not alike."""
 
-FITTED, POINTS = 4, 80
-"""Data sets, and points of the design, whose processes say what the lengths are: their median."""
-
-REAL: Mapping[tuple[str, str], Collection[str]] = {("xgboost", "binary"): ("f1",)}
-"""Learner and kind of data -> metrics whose regrets are those of real trainings of the design on
-each data set. What surrogates of random configurations say is worse there, and no worse for other
-metrics that were tried (`models/sprout/README.md`)."""
-
-REAL_NOISE = 0.25
-"""Of the processes over those. Leaving out one configuration of the design, 0.2 to 0.3 predicts it
-best, for every metric."""
+REAL: Mapping[tuple[str, str], Sequence[str]] = {
+    ("xgboost", "binary"): ("f1",),
+    ("xgboost", "regression"): ("rmse", "mae", "r2"),
+}
+"""Learner and kind of data -> metrics that are taught by designs really trained, for surrogates
+say what is wrong there. Of the others that were tried, none gained for certain
+(`models/sprout/README.md`)."""
 
 Scores = Callable[[Sequence[Config]], Array]
 """Configurations to (metrics, data sets, configurations): higher is better, NaN where none is."""
@@ -105,7 +97,15 @@ def _of_trainings(sources: corpus.Sources, rng: np.random.Generator) -> Iterator
                 continue
             dims = problems.dims_of(learner, own[0])
             targets = list(next(s for s in own[0]["scores"] if s))
+            space, text = full_space(dims), f"{learner.title}, {kind} data."
             lower = [target in trainings.LOWER_IS_BETTER for target in targets]
+            tasks = [
+                _task(learner.name, target, low, space, text)
+                for target, low in zip(targets, lower, strict=True)
+            ]
+            seeds = [r["seed"] for r in own]
+            path = sources.records.with_name(f"design-{learner.name}-{kind}.json")
+            design = designs.Design(path, space, learner, kind, seeds)
             surrogates = [
                 [problems.surrogate(record, dims, target, low) for record in own]
                 for target, low in zip(targets, lower, strict=True)
@@ -117,44 +117,8 @@ def _of_trainings(sources: corpus.Sources, rng: np.random.Generator) -> Iterator
                 x = problems.encode(dims, configs)
                 return np.array([[one.predict(x) for one in row] for row in surrogates])
 
-            space, text = full_space(dims), f"{learner.title}, {kind} data."
-            tasks = [
-                _task(learner.name, target, low, space, text)
-                for target, low in zip(targets, lower, strict=True)
-            ]
-            seeds = [r["seed"] for r in own]
             wanted = REAL.get((learner.name, kind), ())
-            real = partial(_trained, sources, learner, kind, seeds, targets)
-            yield from _lessons(tasks, [str(seed) for seed in seeds], scores, rng, real, wanted)
-
-
-def _trained(
-    sources: corpus.Sources, learner: Learner, kind: str, seeds: Sequence[int],
-    targets: Sequence[str], configs: Sequence[Config],
-) -> Array:  # fmt: skip
-    """Return (targets, data sets, configurations): the scores of real trainings, as of `Scores`."""
-    records = _designs(sources, learner, kind, seeds, configs)
-    sign = {t: -1.0 if t in trainings.LOWER_IS_BETTER else 1.0 for t in targets}
-    return np.array([
-        [[sign[t] * one.get(t, np.nan) for one in record["scores"]] for record in records]
-        for t in targets
-    ])  # fmt: skip
-
-
-def _designs(
-    sources: corpus.Sources, learner: Learner, kind: str, seeds: Sequence[int],
-    configs: Sequence[Config],
-) -> list[Mapping[str, Any]]:  # fmt: skip
-    """Train a design on data sets, but for those that an earlier call has done."""
-    digest = hashlib.sha256(json.dumps(configs).encode()).hexdigest()[:12]
-    path = sources.records.with_name(f"design-{learner.name}-{kind}-{digest}.jsonl")
-    done = {r["seed"]: r for r in trainings.load(path)} if path.exists() else {}
-    for seed in seeds:
-        if seed not in done:
-            done[seed] = trainings.run_design(learner, kind, seed, configs)
-            with path.open("a") as out:
-                out.write(json.dumps(done[seed]) + "\n")
-    return [done[seed] for seed in seeds]
+            yield from _lessons(tasks, [str(s) for s in seeds], scores, rng, design, wanted)
 
 
 def _task(name: str, metric: str, lower: bool, space: Space, text: str) -> Task:
@@ -166,7 +130,7 @@ def _task(name: str, metric: str, lower: bool, space: Space, text: str) -> Task:
 
 def _lessons(
     tasks: Sequence[Task], data_sets: Sequence[str], scores: Scores, rng: np.random.Generator,
-    real: Scores | None = None, wanted: Collection[str] = (),
+    design: designs.Design | None = None, wanted: Sequence[str] = (),
 ) -> Iterator[Lesson]:  # fmt: skip
     """Yield what one kind of model teaches, by metric.
 
@@ -175,32 +139,43 @@ def _lessons(
         data_sets: their names.
         scores: of any configurations, cheap.
         rng: draws the design.
-        real: those of a design, dear.
-        wanted: metrics that are taught by these.
+        design: that is really trained, begun with what the scores choose.
+        wanted: metrics that are taught by this one.
     """
     space = tasks[0].space
     pool, known = _pool(space, scores, rng)
-    chosen = _design(space, pool, regrets(known), rng)
+    found = surfaces.regrets(known, DRAWS)
+    chosen = _design(space, pool, found, rng)
     configs = tuple(pool[i] for i in chosen)
-    x = np.array([space.encode(config) for config in configs])
-    taught = regrets(known)[:, :, chosen]
-    if real is not None and wanted:
-        # The random ones stand last in a design, and first where regrets are taken.
-        trained = regrets(real(configs)[..., ::-1], ORDINARY)[..., ::-1]
-        is_real = np.array([task.metric in wanted for task in tasks])
-        taught = np.where(is_real[:, None, None], trained, taught)
-    for task, one in zip(tasks, taught, strict=True):
-        told = one.std(axis=1) > 0.0  # a data set on which all are alike teaches nothing
-        if told.sum() < LEAST_DATA_SETS:
-            continue
-        lengths, noise = _process(space, x, one[told], rng)
-        noise = REAL_NOISE if task.metric in wanted else noise
-        yield Lesson(
-            task=task, configs=configs,
-            data_sets=tuple(d for d, t in zip(data_sets, told, strict=True) if t),
-            regrets=tuple(tuple(map(float, row)) for row in one[told]),
-            lengths=tuple(map(float, lengths)), noise=noise,
-        )  # fmt: skip
+    for task, one in zip(tasks, found[:, :, chosen], strict=True):
+        if task.metric not in wanted:
+            yield from _lesson(task, configs, data_sets, one, rng)
+    if design is None or not wanted:
+        return
+    design.grow(configs, wanted, int(rng.integers(2**31)))
+    trained, names = tuple(design.configs), [str(seed) for seed in design.seeds]
+    for task in tasks:
+        if task.metric in wanted:
+            known = design.regrets(task.metric)
+            yield from _lesson(task, trained, names, known, rng, designs.NOISE)
+
+
+def _lesson(
+    task: Task, configs: tuple[Config, ...], data_sets: Sequence[str], known: Array,
+    rng: np.random.Generator, noise: float | None = None,
+) -> Iterator[Lesson]:  # fmt: skip
+    """Yield the lesson of one metric, where there is one; `noise`: where it is known."""
+    told = known.std(axis=1) > 0.0  # a data set on which all are alike teaches nothing
+    if told.sum() < LEAST_DATA_SETS:
+        return
+    x = np.array([task.space.encode(config) for config in configs])
+    lengths, found = surfaces.fitted(task.space, x, known[told], rng)
+    yield Lesson(
+        task=task, configs=configs,
+        data_sets=tuple(d for d, t in zip(data_sets, told, strict=True) if t),
+        regrets=tuple(tuple(map(float, row)) for row in known[told]),
+        lengths=tuple(map(float, lengths)), noise=found if noise is None else noise,
+    )  # fmt: skip
 
 
 def _pool(space: Space, scores: Scores, rng: np.random.Generator) -> tuple[list[Config], Array]:
@@ -208,7 +183,7 @@ def _pool(space: Space, scores: Scores, rng: np.random.Generator) -> tuple[list[
     pool: list[Config] = [coarse(space, space.sample(rng)) for _ in range(DRAWS)]
     known = scores(pool)
     for spread in (0.1, 0.05):
-        flat = regrets(known).reshape(-1, len(pool))
+        flat = surfaces.regrets(known, DRAWS).reshape(-1, len(pool))
         bred = []
         for _ in range(CHILDREN):
             row = flat.mean(axis=0) if rng.uniform() < 0.5 else flat[rng.integers(len(flat))]
@@ -217,19 +192,6 @@ def _pool(space: Space, scores: Scores, rng: np.random.Generator) -> tuple[list[
         pool += bred
         known = np.concatenate([known, scores(bred)], axis=2)
     return pool, known
-
-
-def regrets(scores: Array, draws: int = DRAWS) -> Array:
-    """Return the regrets of scores (..., configurations), of which the first `draws` are random.
-
-    Cut at `corpus.WORST`, which failures have as well; 0 everywhere where all are alike.
-    """
-    scores = np.where(np.isfinite(scores), scores, -np.inf)
-    best = scores.max(axis=-1, keepdims=True)
-    scale = best - np.median(scores[..., :draws], axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = np.where(scale > 1e-9, (best - scores) / scale, 0.0)
-    return np.clip(np.nan_to_num(found, nan=corpus.WORST), 0.0, corpus.WORST)
 
 
 def _design(
@@ -254,15 +216,3 @@ def _design(
         if len(chosen) < size:
             chosen.setdefault(space.key(pool[i]), int(i))
     return list(chosen.values())
-
-
-def _process(space: Space, x: Array, known: Array, rng: np.random.Generator) -> tuple[Array, float]:
-    """Return the lengths and the noise of a process that suits most data sets."""
-    found = []
-    for row in known[rng.permutation(len(known))[:FITTED]]:
-        some = rng.permutation(len(x))[:POINTS]
-        y = (row.mean() - row[some]) / (row.std() or 1.0)
-        theta, _ = gp.fit(gp.Data(x[some], np.zeros(len(some)), y, space.slices, 0.0))
-        found.append(theta)
-    theta = np.median(found, axis=0)
-    return np.exp(theta[:-2]), float(np.exp(theta[-1]))

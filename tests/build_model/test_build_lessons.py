@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from localhpo.experience import lessons as file
-from scripts.build_model import corpus, lessons, trainings
+from localhpo.space import Float, Space
+from scripts.build_model import corpus, designs, lessons, surfaces, trainings
 from scripts.build_model.learners import LEARNERS
 
 
@@ -52,30 +53,46 @@ def test_trainings_of_a_kind_become_a_lesson(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_lesson_may_be_of_real_trainings_of_its_design(
+def test_a_lesson_may_be_of_a_design_that_is_really_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lessons, "BEST", 8)
     monkeypatch.setattr(lessons, "ORDINARY", 6)
+    monkeypatch.setattr(designs, "DRAWN", 6)
+    monkeypatch.setattr(designs, "EACH", 3)
     records = [record(3, 4.0), record(4, 9.0), record(5, 20.0)]
     (before,) = made(tmp_path, records)
     monkeypatch.setattr(lessons, "REAL", {("neighbors", "binary"): ("accuracy",)})
     (after,) = made(tmp_path, records)
-    assert after.configs == before.configs
-    assert after.noise == lessons.REAL_NOISE
+    assert after.data_sets == before.data_sets
+    assert after.configs[6 : 6 + len(before.configs)] == before.configs
+    assert len(after.configs) == 12 + len(before.configs) + 3 * designs.ROUNDS
     learner = next(item for item in LEARNERS if item.name == "neighbors")
     for seed, row in zip((3, 4, 5), after.regrets, strict=True):
         trained = trainings.run_design(learner, "binary", seed, after.configs)["scores"]
         accuracy = np.array([one["accuracy"] for one in trained])
         assert row[int(accuracy.argmax())] == 0.0
         assert np.all(np.diff(np.array(row)[np.argsort(-accuracy)]) >= 0.0)
-    (path,) = tmp_path.glob("design-*.jsonl")  # what was trained is not trained again
-    rows = trainings.load(path)
-    rows[0]["scores"].reverse()
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (path,) = tmp_path.glob("design-*.json")  # what was trained is not trained again
+    kept = json.loads(path.read_text())
+    kept["scores"]["3"].reverse()
+    path.write_text(json.dumps(kept))
     (again,) = made(tmp_path, records)
     assert again.regrets[0] != after.regrets[0]
     assert again.regrets[1:] == after.regrets[1:]
+
+
+def test_half_of_what_a_design_draws_has_small_penalties(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(designs, "DRAWN", 6)
+    monkeypatch.setattr(designs, "ROUNDS", 0)
+    space = Space([Float("rate", 1e-3, 1.0, log=True), Float("gamma", 0.0, 5.0)])
+    learner = next(item for item in LEARNERS if item.name == "xgboost")
+    design = designs.Design(tmp_path / "design.json", space, learner, "regression", [3])
+    design.grow([], ("r2",), seed=0)
+    gammas = [config["gamma"] for config in design.configs]
+    assert max(gammas[designs.DRAWN : 2 * designs.DRAWN]) <= 0.5 < max(gammas[: designs.DRAWN])
 
 
 def test_the_class_that_f1_is_of_is_the_rarer_one() -> None:
@@ -97,7 +114,7 @@ def test_a_data_set_on_which_all_are_alike_is_left_out(tmp_path: Path) -> None:
 
 def test_regrets_are_of_the_best_and_of_a_middling_random_one() -> None:
     scores = np.concatenate([np.linspace(0.0, 1.0, lessons.DRAWS), [1.5, np.nan]])
-    found = lessons.regrets(scores[None, None])[0, 0]
+    found = surfaces.regrets(scores[None, None], lessons.DRAWS)[0, 0]
     assert found[-2] == 0.0
     assert found[-1] == corpus.WORST
     assert found[lessons.DRAWS - 1] == pytest.approx(0.5)

@@ -1,0 +1,149 @@
+"""Designs of configurations that are really trained on every data set of a kind.
+
+Surrogates of random trainings are coarse where users look: penalties that may be zero are small
+there, which is a thin slice of the full space. So a design begins with what surrogates choose and
+random configurations, half of which lie in that slice. Then configurations are added, round by
+round, that processes over what was trained expect to do best on one of the data sets or on most.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from localhpo.space import Float, Space
+from localhpo.trial import Config
+
+from . import corpus, surfaces, trainings
+from .learners import Array, Learner
+
+DATA_SETS = 24
+"""At most, spread evenly over those of the kind: each trains the whole design, in folds."""
+
+DRAWN = 50
+"""Random configurations of the full space, and again as many with small penalties."""
+
+SMALL = 0.1
+"""Of the range of a penalty: where small ones are drawn."""
+
+ROUNDS, EACH = 3, 24
+"""Additions to a design, and configurations of each."""
+
+NOISE = 0.08
+"""Of the processes. With 0.25, which predicts a configuration best that is left out, the first
+trials were as good and the later ones no better."""
+
+_CANDIDATES = 1500
+"""Random ones, and again as many bred from the best."""
+
+_PARENTS, _SPREAD = 12, 0.08
+"""The best that are bred from, and how far a child moves."""
+
+_APART = 0.05
+"""Distance in the space from which two configurations are not alike."""
+
+
+class Design:
+    """A design, and its scores on data sets; what was trained is kept in a file.
+
+    Args:
+        path: of that file. What it holds is not trained again.
+        space: full space of the learner.
+        learner: that trains.
+        kind: of data.
+        seeds: of the data sets, at least one.
+
+    Attributes:
+        configs: canonical; the first `DRAWN` are random in the full space.
+    """
+
+    def __init__(
+        self, path: Path, space: Space, learner: Learner, kind: str, seeds: Sequence[int]
+    ) -> None:
+        self._path, self._space = path, space
+        self._learner, self._kind = learner, kind
+        count = min(len(seeds), DATA_SETS)
+        self.seeds = [seeds[i * len(seeds) // count] for i in range(count)]
+        self.configs: list[Config] = []
+        self._scores: dict[str, list[dict[str, float]]] = {}
+        if path.exists():
+            kept = json.loads(path.read_text())
+            self.configs, self._scores = kept["configs"], kept["scores"]
+
+    def grow(self, first: Sequence[Config], metrics: Sequence[str], seed: int) -> None:
+        """Train what is missing of the design: the first configurations, and what is added."""
+        if not self.configs:
+            rng = np.random.default_rng(seed)
+            drawn = [self._drawn(i >= DRAWN, rng) for i in range(2 * DRAWN)]
+            self.configs = [*drawn[:DRAWN], *first, *drawn[DRAWN:]]
+        self._train()
+        more: Sequence[Config] = self.configs
+        while more and len(self.configs) < 2 * DRAWN + len(first) + ROUNDS * EACH:
+            rng = np.random.default_rng((seed, len(self.configs)))
+            more = self._promising([self.regrets(m) for m in metrics], rng)
+            self.configs += more
+            self._train()
+
+    def regrets(self, metric: str) -> Array:
+        """Return (data sets, configurations): 0 is the best, 1 a middling one of the full space."""
+        sign = -1.0 if metric in trainings.LOWER_IS_BETTER else 1.0
+        rows = [
+            [sign * one.get(metric, np.nan) for one in self._scores[str(s)]] for s in self.seeds
+        ]
+        return surfaces.regrets(np.array(rows), DRAWN)
+
+    def _drawn(self, small: bool, rng: np.random.Generator) -> Config:
+        config = dict(self._space.sample(rng))
+        for parameter in self._space:
+            is_penalty = isinstance(parameter, Float) and parameter.low == 0.0
+            if small and is_penalty and parameter.name in config:
+                config[parameter.name] = SMALL * float(config[parameter.name])
+        return self._short(config)
+
+    def _short(self, config: Config) -> Config:
+        """Return the configuration with three digits for each number: the file stays small."""
+        short = {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in config.items()}
+        return self._space.canonical(short)
+
+    def _train(self) -> None:
+        for seed in self.seeds:
+            have = self._scores.setdefault(str(seed), [])
+            if len(have) < len(self.configs):
+                missing = self.configs[len(have) :]
+                have += trainings.run_design(self._learner, self._kind, seed, missing)["scores"]
+                self._keep()
+
+    def _keep(self) -> None:
+        text = json.dumps({"configs": self.configs, "scores": self._scores})
+        new = self._path.with_suffix(".new")
+        new.write_text(text)
+        new.replace(self._path)
+
+    def _promising(self, known: Sequence[Array], rng: np.random.Generator) -> list[Config]:
+        """Return new configurations: the best expected of each data set and of the mean in turn."""
+        every = np.concatenate(known)
+        found = [self._drawn(i % 2 == 1, rng) for i in range(_CANDIDATES)]
+        for _ in range(_CANDIDATES):
+            row = every.mean(axis=0) if rng.uniform() < 0.5 else every[rng.integers(len(every))]
+            best = np.argsort(row)[:_PARENTS]
+            found.append(self._short(corpus.child(self._space, self.configs, best, _SPREAD, rng)))
+        x, new = (np.array([self._space.encode(c) for c in some]) for some in (self.configs, found))
+        orders: list[Array] = []
+        for regrets in known:
+            lengths, _ = surfaces.fitted(self._space, x, regrets, rng)
+            expected = surfaces.expected(self._space, x, regrets, NOISE, lengths, new)
+            mean = np.argsort(expected.mean(axis=0))
+            orders += [*np.argsort(expected, axis=1), *[mean] * (len(expected) // 2)]
+        chosen: list[Config] = []
+        for i in rng.permutation(len(orders)):
+            near = [*self.configs, *chosen]
+            pick = next(
+                (c for c in (found[j] for j in orders[i])
+                 if all(self._space.distance(c, other) >= _APART for other in near)), None,
+            )  # fmt: skip
+            if pick is not None and len(chosen) < EACH:
+                chosen.append(pick)
+        return chosen
