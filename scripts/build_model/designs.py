@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from localhpo.creator.bayes.transfer import Surfaces
 from localhpo.space import Float, Space
 from localhpo.trial import Config
 
@@ -134,7 +135,7 @@ class Design:
         orders: list[Array] = []
         for regrets in known:
             lengths, _ = surfaces.fitted(self._space, x, regrets, rng)
-            expected = surfaces.expected(self._space, x, regrets, NOISE, lengths, new)
+            expected = Surfaces(x, regrets, self._space.slices, lengths, NOISE)(new)
             mean = np.argsort(expected.mean(axis=0))
             orders += [*np.argsort(expected, axis=1), *[mean] * (len(expected) // 2)]
         chosen: list[Config] = []

@@ -37,28 +37,3 @@ def fitted(space: Space, x: Array, known: Array, rng: np.random.Generator) -> tu
         found.append(theta)
     theta = np.median(found, axis=0)
     return np.exp(theta[:-2]), float(np.exp(theta[-1]))
-
-
-def expected(
-    space: Space, x: Array, known: Array, noise: float, lengths: Array, new: Array
-) -> Array:
-    """Return (data sets, m): what processes over (data sets, n) regrets expect at (m, columns).
-
-    Args:
-        space: of the points.
-        x: (n, columns), where the regrets are known.
-        known: (data sets, n).
-        noise: of the processes.
-        lengths: by parameter.
-        new: (m, columns).
-    """
-
-    def kernel(one: Array, other: Array) -> Array:
-        r2 = np.tensordot(lengths**-2, gp.squares(one, other, space.slices), 1)
-        return np.asarray(gp.matern(r2)[0] + gp.CONSTANT**2)
-
-    mean = known.mean(axis=1, keepdims=True)
-    square = kernel(x, x)
-    square[np.diag_indices(len(square))] += noise**2
-    alpha = gp.solve(gp.cholesky(square), (known - mean).T)
-    return np.asarray((kernel(new, x) @ alpha).T + mean)

@@ -47,29 +47,50 @@ _NOISE = 0.08
 """The same for two regrets on a data set."""
 
 
-class _Surfaces:
-    """Processes over the regrets of one lesson, at the points of a task."""
+class Surfaces:
+    """Processes over the merits of the same points on many data sets, with lengths that are given.
+
+    Args:
+        x: (n, columns), the points.
+        merits: (data sets, n).
+        groups: columns of each parameter.
+        lengths: by parameter.
+        noise: what the processes do not explain.
+    """
+
+    def __init__(
+        self, x: Array, merits: Array, groups: Sequence[slice], lengths: Array, noise: float
+    ) -> None:
+        self._x, self._groups, self._lengths = x, groups, lengths
+        kernel = self._kernel(x)
+        kernel[np.diag_indices(len(kernel))] += noise**2 + 1e-8
+        self._mean = merits.mean(axis=1, keepdims=True)
+        self._alpha = gp.solve(gp.cholesky(kernel), (merits - self._mean).T)
+
+    def __call__(self, x: Array) -> Array:
+        """Return (data sets, m): the merits that are expected of (m, columns) points."""
+        return np.asarray((self._kernel(x) @ self._alpha).T + self._mean)
+
+    def _kernel(self, x: Array) -> Array:
+        r2 = np.tensordot(self._lengths**-2, gp.squares(x, self._x, self._groups), 1)
+        return np.asarray(gp.matern(r2)[0] + gp.CONSTANT**2)
+
+
+class _Taught:
+    """The surfaces of one lesson, at the points of a task."""
 
     def __init__(self, task: Task, lesson: Lesson) -> None:
         space = lesson.task.space
-        self.groups = space.slices
-        self.x = np.array([space.encode(config) for config in lesson.configs])
+        x = np.array([space.encode(config) for config in lesson.configs])
         merits = -np.array(lesson.regrets)
+        lengths = np.array(lesson.lengths)
+        self._surfaces = Surfaces(x, merits, space.slices, lengths, lesson.noise)
         usual = lesson.configs[int(merits.mean(axis=0).argmax())]
         self._carrier = Carrier(task, lesson.task, usual)
-        self._lengths = np.array(lesson.lengths)
-        kernel = self._kernel(self.x)
-        kernel[np.diag_indices(len(kernel))] += lesson.noise**2 + 1e-8
-        self._mean = merits.mean(axis=1)
-        self._alpha = gp.solve(gp.cholesky(kernel), (merits - self._mean[:, None]).T)
 
     def __call__(self, x: Array) -> Array:
         """Return (data sets, m): the merits of (m, columns) points of the task."""
-        return np.asarray((self._kernel(self._carrier(x)) @ self._alpha + self._mean).T)
-
-    def _kernel(self, x: Array) -> Array:
-        r2 = np.tensordot(self._lengths**-2, gp.squares(x, self.x, self.groups), 1)
-        return np.asarray(gp.matern(r2)[0] + gp.CONSTANT**2)
+        return self._surfaces(self._carrier(x))
 
 
 class Transfer:
@@ -94,7 +115,7 @@ class Transfer:
         more: Sequence[Config] = (),
     ) -> None:
         self._task = task
-        self._surfaces = [_Surfaces(task, lesson) for lesson, _ in lessons]
+        self._taught = [_Taught(task, lesson) for lesson, _ in lessons]
         self._prior = np.concatenate(
             [np.full(len(lesson.data_sets), weight) for lesson, weight in lessons]
         )
@@ -129,7 +150,7 @@ class Transfer:
         return np.array([self._task.space.encode(config) for config in configs])
 
     def _merits(self, x: Array) -> Array:
-        return np.concatenate([surface(x) for surface in self._surfaces])
+        return np.concatenate([taught(x) for taught in self._taught])
 
     def regrets(self, x: Array) -> Array:
         """Return (data sets, m): 0 is the best candidate there, 1 a middling random one."""
