@@ -102,12 +102,14 @@ class Runs:
     def trial_s(self) -> float | None:
         """Mean length of the trials seen; None before the first is started.
 
-        Before one has ended, the one that runs longest is taken to be two thirds through. Until
-        some have ended, a mean below `SHORTEST_S` is not believed: the short ones end first.
+        Before one has ended, no longer than the one that runs longest: what takes long enough to
+        be worth a change will soon have shown it, and a change for trials that turn out to be
+        short is lost. Until some have ended, a mean below `SHORTEST_S` is not believed: the short
+        ones end first.
         """
         longest_s = max(self.elapsed_s.values(), default=0.0)
         if not self._ended_s:
-            return max(1.5 * longest_s, sharing.SHORTEST_S) if self._active else None
+            return max(longest_s, sharing.SHORTEST_S) if self._active else None
         mean_s = sum(self._ended_s) / len(self._ended_s)
         if len(self._ended_s) < max(_SOME, len(self._active)):
             mean_s = max(mean_s, sharing.SHORTEST_S)

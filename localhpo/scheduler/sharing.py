@@ -39,11 +39,15 @@ RESTING: Mapping[Rest, Standing] = {"sleep": "asleep", "stop": "stopped"}
 GAIN = 1.02
 """The present mode must take so many times as long as another: forecasts are not that good. Once
 more for every change so far, or two modes that are as good as each other would take turns, at the
-cost of changing.
+cost of changing. And once more before `FEW` trials have ended, where a way to rest and back takes
+longer than a trial: by then more will be known.
 
 What is gained beyond that is taken, for it is what `auto` may be worse than the best fixed way. At
 1.05, and half a trial at the least, one slot more of 16 or 24 was forgone, which is 3 %
 (`scripts.simulate_sharing`)."""
+
+FEW = 3
+"""The length of so many trials says how long the others will take; that of one does not."""
 
 SHORTEST_S = 10.0
 """A trial is believed to take this at the least until one has ended: to load a deep learning
@@ -140,12 +144,17 @@ def decide(
     if present in slots and numbers.left is not None and numbers.left <= numbers.in_hand:
         return Decision(present, "the server is not asked again")
     times_s = {mode: finish_s(mode, n, numbers) for mode, n in slots.items()}
-    best = min(times_s, key=lambda mode: times_s[mode])
     present = awake if present is None else present
-    if present in times_s:
-        least_s = times_s[best] * GAIN ** (1 + changes)
-        best = present if times_s[present] < least_s else best
+    hurdles = {mode: _hurdle(mode, numbers, changes) for mode in times_s if mode != present}
+    best = min(times_s, key=lambda mode: times_s[mode] * hurdles.get(mode, 1.0))
     return Decision(best, _compared(times_s, slots, numbers))
+
+
+def _hurdle(mode: Mode, numbers: Numbers, changes: int) -> float:
+    """Return how many times as long the present mode must take."""
+    away_s = numbers.rest_s[mode] + numbers.back_s[mode] if _is_rest(mode) else 0.0
+    is_rash = numbers.results < FEW and away_s > _trial_s(numbers)
+    return GAIN ** (1 + changes + is_rash)
 
 
 def why_in_vain(chosen: Sharing, server: Assignment | None) -> str | None:
@@ -246,9 +255,13 @@ _ENDLESS = 1_000
 """So many trials are planned for where there is no bound."""
 
 
+def _is_rest(mode: Mode) -> TypeGuard[Rest]:
+    return mode in RESTING
+
+
 def _rests(mode: Mode, slots: float, numbers: Numbers) -> TypeGuard[Rest]:
     """Return whether the server makes room for trials: that it may does not say that it must."""
-    return mode in RESTING and slots > numbers.beside * (1 + _ROUNDING)
+    return _is_rest(mode) and slots > numbers.beside * (1 + _ROUNDING)
 
 
 def _trial_s(numbers: Numbers) -> float:
