@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Protocol
 
@@ -127,9 +128,14 @@ def arguments(
 
 
 def spelled(value: Value) -> str:
-    """Return a value as a script reads it: Python's `repr`, true and false, text as it is."""
+    """Return a value as a script reads it: Python's `repr`, true and false, text as it is.
+
+    Negative numbers have no exponent, for argparse would take one with an exponent for a flag.
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and value < 0.0:
+        return f"{Decimal(repr(value)):f}"
     return value if isinstance(value, str) else repr(value)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Mapping
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from localhpo.errors import TaskError
 from localhpo.executor.command import arguments, check
@@ -68,7 +71,8 @@ def test_arguments(command: str, config: Mapping[str, Value], expected: str) -> 
         # argparse takes a plain negative number for a value, and all else for a flag
         (-3, ["--x", "-3"]),
         (-0.5, ["--x", "-0.5"]),
-        (-1e-05, ["--x=-1e-05"]),
+        (-1e-05, ["--x", "-0.00001"]),
+        (-2.5e22, ["--x", "-25000000000000000000000"]),
         ("-x", ["--x=-x"]),
     ],
 )
@@ -77,6 +81,14 @@ def test_values_are_spelled_as_a_script_reads_them(value: Value, expected: list[
     assert arguments(["train"], {"x": value}, space, KNOWN) == ["train", *expected]
     inserted = arguments(["train", "{x}"], {"x": value}, space, KNOWN)
     assert inserted == ["train", expected[-1].removeprefix("--x=")]
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_argparse_reads_each_number_behind_a_flag_of_the_users(value: float) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--x", type=float)
+    filled = arguments(["train", "--x", "{x}"], {"x": value}, Space([Float("x", -1, 1)]), KNOWN)
+    assert parser.parse_args(filled[1:]).x == value
 
 
 def test_a_leading_python_is_this_interpreter() -> None:
