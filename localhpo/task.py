@@ -75,6 +75,8 @@ class CreatorSettings:
     model: str | None = None
     """Name of a model (`localhpo models`), a folder, or what the server calls it.
     None: the built-in one."""
+    model_gpus: int | None = None
+    """GPUs that the model is split over, for `vllm`; one by default."""
     url: str | None = None
     """Of the server, for `openai`."""
     allow_remote: tuple[str, ...] = ()
@@ -148,7 +150,7 @@ _TASK_KEYS = (
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _POSITIVE = (
     "trials", "minutes", "gpu_minutes", "timeout_s", "parallel", "cpus", "memory_mb",
-    "gpu_memory_mb", "priority",
+    "gpu_memory_mb", "priority", "model_gpus",
 )  # fmt: skip
 _AT_LEAST = {"grace_s": 0, "gpus": 0, "warmup_steps": 0, "reduction_factor": 2}
 
@@ -274,11 +276,11 @@ def with_overrides(
     parallel: int | None = None,
     seed: int | None = None,
     sharing: str | None = None,
-    **creator: str | None,
+    **creator: str | int | None,
 ) -> Task:
     """Return the task with what a command line said instead; None leaves the file's word.
 
-    `creator` takes the fields of `CreatorSettings` (`name`, `backend`, `model`, `url`).
+    `creator` takes the fields of `CreatorSettings` (`name`, `backend`, `model`, ...).
 
     Raises:
         TaskError: a value is out of its range.
@@ -294,7 +296,7 @@ def with_overrides(
         given = {key: value for key, value in values.items() if value is not None}
         for key, value in given.items():
             if key in _POSITIVE and value <= 0:
-                raise TaskError(f"--{key}: must be greater than 0; got {value}")
+                raise TaskError(f"--{key.replace('_', '-')}: must be greater than 0; got {value}")
         table[section].update(given)
     again = parse(table, folder=task.folder, where="command line", source=task.source)
     return dataclasses.replace(again, space=task.space)

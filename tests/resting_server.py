@@ -48,7 +48,8 @@ class RestingServer:
     @property
     def wanted(self) -> Wanted:
         chosen = self.settings
-        return Wanted(self.need_bytes, self.on_cpu, chosen.gpu_share or 0.0, chosen.gpus)
+        share = chosen.gpu_share or 0.0
+        return Wanted(self.need_bytes, self.on_cpu, share, chosen.gpus, chosen.split)
 
     @property
     def pid(self) -> int | None:

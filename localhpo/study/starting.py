@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from itertools import combinations
 
 from localhpo.llm.hosting import Wanted
 from localhpo.scheduler import placement
@@ -29,7 +30,7 @@ class Room:
         """For a model that was loaded in this run."""
 
     def find(self, wanted: Wanted) -> Sequence[str] | None:
-        """Claim what a model asks for, on the device with most room; return its devices.
+        """Claim what a model asks for, on the devices with most room; return its devices.
 
         None where it has to wait. What is waited for is where the end of trials would make the
         room: what the servers of other studies hold nobody can give.
@@ -66,7 +67,7 @@ class Room:
         return {gpu.id: uuid for gpu, uuid in found.items() if gpu is not None}
 
     def _places(self, wanted: Wanted, others: Sequence[Assignment]) -> list[Assignment]:
-        """Return where a model could be, the device with most room first."""
+        """Return where a model could be, the devices with most room first."""
         if wanted.on_cpu:
             most_mb = self._inventory.memory_mb or math.inf
             return [on_host(min(wanted.size_bytes / _MB, most_mb))]
@@ -78,7 +79,7 @@ class Room:
         if wanted.gpus:
             groups = [wanted.gpus] if free_mb.keys() >= set(wanted.gpus) else []
         else:
-            groups = [(id,) for id in sorted(free_mb, key=lambda id: -free_mb[id])]
+            groups = list(combinations(sorted(free_mb, key=lambda id: -free_mb[id]), wanted.split))
         return [on_devices(g, need_mb(wanted, [self._gpus[id] for id in g])) for g in groups]
 
 

@@ -134,6 +134,17 @@ def test_models_and_profiles_are_held_against_the_largest_gpu(folder, capsys):
     assert told["profile qwen3-14b"].finding.startswith("too large: weights 28.2 GB")
 
 
+def test_a_model_too_large_for_one_gpu_may_fit_several():
+    gpus = tuple(Gpu(str(number), memory_mb=24_564.0) for number in range(3))
+    told = told_by(Inventory(cpus=4, memory_mb=64_000, gpus=(*gpus, Gpu("3", memory_mb=8_192.0))))
+    fourteen = told["profile qwen3-14b"].finding
+    assert fourteen.startswith("fits 2 GPUs (model_gpus = 2): weights 14.1 GB")
+    assert fourteen.endswith(" of 24.6 GB each")
+    assert told["profile qwen3-8b"].finding.startswith("fits: weights 15.6 GB")
+    # Four of that size would do.
+    assert told["profile qwen3-30b-a3b"].finding.startswith("too large: weights 58.2 GB")
+
+
 def test_without_a_gpu_the_ram_counts_and_weights_are_unpacked():
     told = told_by(Inventory(cpus=4, memory_mb=24_000, gpus=()))
     assert "the RAM" in told["fit"].finding

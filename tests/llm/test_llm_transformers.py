@@ -369,6 +369,8 @@ def test_options_of_another_backend_are_refused() -> None:
         open_backend("openai", url="http://127.0.0.1:8000/v1", device="cuda")
     with pytest.raises(InputError, match="transformers takes no script"):
         open_backend("transformers", script=["{}"])
+    with pytest.raises(InputError, match="transformers takes no model_gpus, got 2"):
+        open_backend("transformers", model_gpus=2)
     with pytest.raises(InputError, match="needs the url"):
         open_backend("openai")
     with pytest.raises(InputError, match="needs a script"):

@@ -20,6 +20,7 @@ from fake_vllm import calls
 
 from localhpo.errors import (
     BackendError,
+    InputError,
     MissingExtraError,
 )
 from localhpo.llm import Constraint, Message, open_backend
@@ -297,3 +298,15 @@ def test_a_server_asks_for_weights_cache_and_room_to_work(
     assert server.need_bytes == server.weight_bytes + 700 * 2**20 + WORK_BYTES
     halved = ManagedServer(tiny_model, Settings(gpu_share=0.5), on_cpu=False)
     assert halved.need_bytes == server.weight_bytes + WORK_BYTES
+    split = ManagedServer(tiny_model, Settings(kv_cache_mb=700, split=2), on_cpu=False)
+    assert split.need_bytes == server.need_bytes - server.weight_bytes // 2  # of each
+    assert split.wanted.split == 2
+
+
+def test_nothing_is_split_over_gpus_by_a_vllm_for_cpus(
+    tiny_model: Path, program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("localhpo.llm.vllm.server._is_for_cpus", lambda: True)
+    with pytest.raises(InputError, match="built for CPUs; got 2 GPUs") as caught:
+        open_backend("vllm", model=str(tiny_model), model_gpus=2)
+    assert "model_gpus" in caught.value.hint

@@ -62,6 +62,7 @@ def test_devices_that_share_a_model_are_asked_for_a_part_each(
     assert part.weights_bytes == whole.weights_bytes // len(gpus)
     argv = flags(folder, on_cpu=False, gpus=gpus)
     assert value(argv, "--tensor-parallel-size") == str(len(gpus))
+    assert flags(folder, on_cpu=False, split=len(gpus)) == argv  # whichever devices it is given
     needed = served.need(part, 2048, 2048, answers=Settings().answers)
     assert value(argv, KV) == str(needed.kv_bytes)
 

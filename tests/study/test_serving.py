@@ -15,6 +15,7 @@ from nvml_stand_in import Device, stand_in
 from resting_server import RestingServer, running
 
 from localhpo.llm.hosting import OnDevice
+from localhpo.llm.vllm import Settings
 from localhpo.scheduler import placement
 from localhpo.scheduler.machine import SERVER, Machine
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory, Need
@@ -128,9 +129,11 @@ def test_a_server_on_several_devices_holds_all_of_them(
     server: RestingServer, devices: list[Device]
 ) -> None:
     devices[2].processes = {server.pid or 0: 7_000}
+    server.settings = Settings(split=2)
     tenant = tenant_of(server, THREE_GPUS)
     assert tenant is not None
     assert (tenant.holds.gpus, tenant.holds.gpu_memory_mb) == (("1", "2"), 7_000)
+    assert server.gpus == ("1", "2")  # for another start
     assert tenant.used_mb() == 7_000
     devices[2].processes = {server.pid or 0: 500}  # it sleeps: what is left of most
     devices[1].processes = {server.pid or 0: 700}

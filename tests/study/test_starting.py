@@ -113,6 +113,20 @@ def test_devices_and_share_that_were_chosen_are_claimed(server: Any, machine: Ma
     assert Room(GPUS, machine("two")).find(server.wanted) == ()
 
 
+def test_a_model_that_is_split_gets_the_devices_with_most_room(server: Any, machine: Make) -> None:
+    gpus = Inventory(cpus=9, gpus=(*GPUS.gpus, Gpu("2", memory_mb=24_000)))
+    server.settings = Settings(split=2)
+    one, other = machine("one", gpus), machine("other", gpus)
+    assert Room(gpus, one).find(server.wanted) == ("1", "2")
+    claim = one.entries[-1].claims[SERVER]
+    assert (claim.gpus, claim.gpu_memory_mb) == (("1", "2"), 10_000)  # of each
+    busy = machine("busy", gpus)
+    busy.hold("0", on("1", 12_000, 1.0))
+    assert Room(gpus, other).find(server.wanted) == ("0", "2")
+    server.settings = Settings(split=4)
+    assert Room(gpus, machine("third", gpus)).find(server.wanted) == ()  # vLLM will say why not
+
+
 @pytest.mark.parametrize("ids", [("GPU-7f00-0", "GPU-7f00-1"), ("0", "1")])
 def test_a_model_in_this_process_gets_one_of_the_devices_that_it_sees(
     ids: Sequence[str], machine: Make

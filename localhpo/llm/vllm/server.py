@@ -141,13 +141,15 @@ class ManagedServer:
         """
         argv = self._command(port=0)
         kv = int(argv[argv.index(_KV_CACHE) + 1]) if _KV_CACHE in argv else 0
-        return self.weight_bytes // max(1, len(self.settings.gpus)) + kv + WORK_BYTES
+        return self.weight_bytes // self.settings.devices + kv + WORK_BYTES
 
     @property
     def wanted(self) -> Wanted:
         """What it asks its host for."""
         chosen = self.settings
-        return Wanted(self.need_bytes, self.on_cpu, chosen.gpu_share or 0.0, chosen.gpus)
+        return Wanted(
+            self.need_bytes, self.on_cpu, chosen.gpu_share or 0.0, chosen.gpus, chosen.split
+        )
 
     @property
     def can_sleep(self) -> bool:

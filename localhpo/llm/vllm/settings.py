@@ -52,8 +52,10 @@ class Settings:
     gpu_share: float | None = None
     """Of each GPU's memory, weights and all, from 0 to 1; None: what the model needs."""
     gpus: tuple[str, ...] = ()
-    """Which it may use, as CUDA_VISIBLE_DEVICES names them; none: what the environment says, and
-    one of them."""
+    """Which it may use, as CUDA_VISIBLE_DEVICES names them, and is split over; none: what the
+    environment says, and `split` of them."""
+    split: int = 1
+    """How many GPUs the model is split over, where they are not named."""
     can_sleep: bool = True
     """Whether it is started so that it can sleep, where that is possible: not on a CPU."""
     adapter_rank: int = 0
@@ -62,6 +64,11 @@ class Settings:
     arguments: tuple[str, ...] = ()
     """Of vLLM, behind those that follow from the rest: for what is not foreseen here, such as a
     kind of quantisation."""
+
+    @property
+    def devices(self) -> int:
+        """How many GPUs the model is split over."""
+        return len(self.gpus) or self.split
 
 
 def command(
@@ -81,7 +88,7 @@ def command(
         CardError: the folder does not say what memory its model needs.
     """
     # What is asked for is of each device (`CacheConfig.kv_cache_memory_bytes`: "per GPU").
-    _, _, memory = adding.measure(folder, 1 if on_cpu else max(1, len(settings.gpus)))
+    _, _, memory = adding.measure(folder, 1 if on_cpu else settings.devices)
     half = "bfloat16" if on_cpu else "auto"
     keeps_states = config.keeps_states(config.read(folder))
     # Layers with states compute in half precision alone there ("CPU GDN attention requires BF16").
@@ -172,8 +179,8 @@ def _on_gpu(settings: Settings, memory: Memory, context_tokens: int) -> Sequence
         # Left alone it takes 0.92 of the device, whatever the model: trials want the rest.
         needed = served.need(memory, context_tokens, context_tokens, answers=settings.answers)
         flags += ["--kv-cache-memory-bytes", str(_kv_bytes(settings, needed.kv_bytes))]
-    if len(settings.gpus) > 1:
-        flags += ["--tensor-parallel-size", str(len(settings.gpus))]
+    if settings.devices > 1:
+        flags += ["--tensor-parallel-size", str(settings.devices)]
     return flags
 
 
