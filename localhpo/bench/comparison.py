@@ -155,12 +155,10 @@ def compare(selection: Selection, results: Results) -> Comparison:
             selection.keys[c, p, s] for c in selection.creators for p in problems for s in seeds
         )
     }
-    extremes = results.best_found(selection.problems[p].problem_digest for p in problems)
     shape = (len(selection.creators), len(problems), len(seeds), selection.trials)
     raw, regrets = np.empty(shape), np.empty(shape)
     for p, problem in enumerate(problems):
         known = selection.problems[problem]
-        best = _best(known, extremes.get(known.problem_digest))
         for c, creator in enumerate(selection.creators):
             for s, seed in enumerate(seeds):
                 unit = rows[selection.keys[creator, problem, seed]]
@@ -169,7 +167,7 @@ def compare(selection: Selection, results: Results) -> Comparison:
                     "maximize" if known.direction == "maximize" else "minimize",
                     selection.trials,
                 )
-        regrets[:, p] = statistics.regret(raw[:, p], best, known.median)
+        regrets[:, p] = statistics.regret(raw[:, p], _best(known, raw[:, p]), known.median)
     return Comparison(
         suite=selection.suite,
         creators=selection.creators,
@@ -188,10 +186,13 @@ def compare(selection: Selection, results: Results) -> Comparison:
     )
 
 
-def _best(known: ProblemRow, extremes: tuple[float, float] | None) -> float:
-    """Return the best score known of a problem, whoever found it."""
-    low, high = extremes or (known.best, known.best)
-    return max(known.best, high) if known.direction == "maximize" else min(known.best, low)
+def _best(known: ProblemRow, found: Array) -> float:
+    """Return the best score known of a problem, the scores of those that are compared among them.
+
+    Of theirs alone: the same comparison gives the same figures, whatever else was run.
+    """
+    best = np.nanmax if known.direction == "maximize" else np.nanmin
+    return float(best([known.best, *found.flat]))
 
 
 def _complete(selection: Selection) -> tuple[tuple[str, ...], tuple[int, ...]]:

@@ -2,7 +2,7 @@
 
 Regret is 0 at the best and 1 at the median of random configurations. The best known score is
 that of random configurations and of crosses of their best (in ten dimensions random draws do
-not come near the top), or better: what any Creator found in the results counts as well.
+not come near the top), or better: what the Creators that are compared found counts as well.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ processes hold the problems and models that they have opened.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,6 @@ from localhpo.bench.problems import opening
 from localhpo.bench.problems.opening import Places
 from localhpo.bench.problems.problem import Problem
 from localhpo.bench.suites import Suite
-from localhpo.store import DatabaseBusyError
 from localhpo.store.results import ProblemRow, Results, UnitKey, UnitRow
 
 _WRITE_EVERY_S = 1.0
@@ -119,7 +117,7 @@ def _work_off(
     try:
         return pool.work_off(calls, jobs=plan.jobs, take=take, tell=progress)
     finally:
-        results.add(work.done, work.references)
+        _save(work, results)
 
 
 def _calls(work: _Work, plan: Plan) -> Iterator[Call]:
@@ -131,11 +129,9 @@ def _calls(work: _Work, plan: Plan) -> Iterator[Call]:
 
 
 def _save(work: _Work, results: Results) -> None:
-    """Write what has come; where a shell has the file, it is kept for the next time."""
-    with contextlib.suppress(DatabaseBusyError):
-        results.add(work.done, work.references)
-        work.done.clear()
-        work.references.clear()
+    results.add(work.done, work.references)
+    work.done.clear()
+    work.references.clear()
 
 
 # In the processes.

@@ -46,7 +46,8 @@ def _headlines(comparison: Comparison) -> Iterator[Text]:
 def _footnotes(comparison: Comparison, roomy: bool) -> Iterator[Text]:
     last, first = comparison.columns[-1], comparison.creators[0]
     error = "; ± standard error over seeds" if roomy and len(comparison.seeds) > 1 else ""
-    yield Text(f"regret: 0 is the best known, 1 a middling random configuration{error}", "dim")
+    best = "the best known, theirs included" if roomy else "the best known"
+    yield Text(f"regret: 0 is {best}, 1 a middling random configuration{error}", "dim")
     if last.critical_difference is not None:
         yield Text(
             f"rank @{last.trial}: closer than {last.critical_difference:.2f} do not differ "

@@ -4,12 +4,19 @@ One row per study that a Creator ran on a problem (a unit), one per trial of it,
 problem with the scores that regret is measured by. Each unit says by hashes which problem and
 which Creator it is about: what was measured on another problem of that name, or with another
 model, stays in the file and is not read.
+
+Where another process has the file for long, as a shell does that somebody left open, rows are set
+aside in files of their own beside it (`unsaved-*.json`) and added before the next reading or
+writing that finds it free.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import json
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localhpo import __version__
-from localhpo.store.database import Database
+from localhpo.store.database import Database, DatabaseBusyError
+from localhpo.store.failures import as_store_errors
 from localhpo.store.paths import default_home
 from localhpo.store.tables import insert
 
@@ -25,9 +33,13 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 FILE = "results.duckdb"
+_ASIDE = "unsaved-"
 
 _WAIT_S = 10.0
-"""How long to wait for another process that has the file; a shell left open is an error."""
+"""How long to wait for another process that has the file; then a shell was left open."""
+
+_ASIDE_S = 1.0
+"""The same where rows can be set aside."""
 
 _TABLES = """
 CREATE TABLE units (
@@ -146,15 +158,25 @@ class Results:
     def add(self, units: Sequence[UnitRow] = (), problems: Sequence[ProblemRow] = ()) -> None:
         """Add rows, each in place of an earlier one of the same key; all or none.
 
+        They are set aside where another process has the file.
+
         Raises:
-            DatabaseBusyError: another process has the file for long.
-            StoreError: it cannot be written.
+            StoreError: nothing can be written.
         """
         if not units and not problems:
             return
+        try:
+            self._add_what_is_aside(_ASIDE_S)
+            self._write(units, problems, _ASIDE_S)
+        except DatabaseBusyError:
+            self._set_aside(units, problems)
+
+    def _write(
+        self, units: Sequence[UnitRow], problems: Sequence[ProblemRow], wait_s: float
+    ) -> None:
         names = [row.key.unit for row in units]
         digests = [row.problem_digest for row in problems]
-        with self._database.writing(wait_s=_WAIT_S) as connection:
+        with self._database.writing(wait_s=wait_s) as connection:
             for table, key, gone in (
                 ("units", "unit", names),
                 ("trials", "unit", names),
@@ -217,27 +239,40 @@ class Results:
         }
         return [found[unit] for unit in wanted if unit in found]
 
-    def best_found(self, digests: Iterable[str]) -> Mapping[str, tuple[float, float]]:
-        """Return the least and the greatest score that any Creator ever had, by problem digest.
-
-        Raises:
-            StoreError: the file cannot be read.
-        """
-        rows = self._read(
-            "SELECT problem_digest, min(score), max(score) FROM trials JOIN units USING (unit) "
-            "WHERE problem_digest IN (SELECT unnest(?)) AND score IS NOT NULL GROUP BY ALL",
-            list(digests),
-        )
-        return {digest: (low, high) for digest, low, high in rows}
-
     def _read(self, query: str, names: list[str]) -> list[tuple[Any, ...]]:
+        self._add_what_is_aside(_WAIT_S)
         with self._database.reading(wait_s=_WAIT_S) as connection:
             return [] if connection is None else connection.execute(query, [names]).fetchall()
+
+    def _set_aside(self, units: Sequence[UnitRow], problems: Sequence[ProblemRow]) -> None:
+        rows = {
+            "units": [dataclasses.asdict(row) for row in units],
+            "problems": [dataclasses.asdict(row) for row in problems],
+        }
+        path = self.folder / f"{_ASIDE}{uuid.uuid4().hex}.json"
+        draft = path.with_suffix(".new")
+        with as_store_errors(path, "write"):
+            draft.write_text(json.dumps(rows), encoding="utf-8")
+            draft.replace(path)
+
+    def _add_what_is_aside(self, wait_s: float) -> None:
+        """Add it. Where two processes do, the second one's rows replace the same rows."""
+        for path in sorted(self.folder.glob(f"{_ASIDE}*.json")):
+            with contextlib.suppress(FileNotFoundError):
+                rows = json.loads(path.read_text(encoding="utf-8"))
+                units = [_unit(row) for row in rows["units"]]
+                self._write(units, [ProblemRow(**row) for row in rows["problems"]], wait_s)
+                path.unlink()
 
 
 def bench_folder() -> Path:
     """Return where comparisons keep their results: `bench/` in the home of the studies."""
     return default_home() / "bench"
+
+
+def _unit(row: Mapping[str, Any]) -> UnitRow:
+    trials = tuple(TrialRow(**trial) for trial in row["trials"])
+    return UnitRow(**{**row, "key": UnitKey(**row["key"]), "trials": trials})
 
 
 def _unit_columns(row: UnitRow) -> dict[str, Any]:

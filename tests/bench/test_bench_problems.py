@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -150,6 +151,12 @@ def test_a_table_scores_as_its_nearest_row(table, places):
     assert open_problem(f"table/{table}", places).digest != digest
 
 
+def test_a_table_may_come_from_a_spreadsheet(table, places):
+    """Such files begin with a byte order mark."""
+    table.write_text(ROWS, encoding="utf-8-sig")
+    assert open_problem(f"table/{table}", places).evaluate({"lr": 1e-3, "layers": 2}) == 0.8
+
+
 @pytest.mark.parametrize(
     ("task", "rows", "says"),
     [
@@ -158,6 +165,9 @@ def test_a_table_scores_as_its_nearest_row(table, places):
         (TASK, ROWS.replace("acc", "loss"), "must have a column 'acc'"),
         (TASK, ROWS.replace("1e-3,2", "5,2"), r"trials.csv:2: lr must be"),
         (TASK, ROWS.replace("1e-3,2", "1e-3,two"), r"trials.csv:2: layers"),
+        (TASK, ROWS.replace(",0.7,4", ",0.7"), r"trials.csv:3 must have as many cells"),
+        (TASK, ROWS.replace(",0.7,4", ",0.7,4,1"), r"trials.csv:3 must have as many cells"),
+        (TASK, re.sub(r"0\.[678]", "1e400", ROWS), r"a number under 'acc'"),
         (TASK.replace("[task]", "[tusk]"), ROWS, "unknown key 'tusk'"),
         ("[task", ROWS, "task.toml cannot be read"),
     ],

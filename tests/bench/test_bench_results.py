@@ -39,7 +39,6 @@ def test_nothing_is_there_before_something_is_added(results):
     assert results.keys([KEY.problem]) == []
     assert results.units([KEY]) == []
     assert results.problems([KEY.problem]) == []
-    assert results.best_found([KEY.problem_digest]) == {}
     assert not results.folder.exists()
 
 
@@ -82,15 +81,25 @@ def test_the_latest_definition_of_a_problem_comes_last(results):
     assert results.problems(["p"]) == [new, again]
 
 
-def test_the_best_that_anybody_found(results):
-    scores = [
-        dataclasses.replace(TRIAL, number=i, score=s) for i, s in enumerate((3.0, None, -1.0))
-    ]
-    results.add(
-        [unit(scores), unit(creator="other", trials=[dataclasses.replace(TRIAL, score=7.0)])]
+def test_rows_are_set_aside_while_a_shell_has_the_file(results):
+    results.add([unit(seed=0)])
+    reading = f"import duckdb; c = duckdb.connect({str(results.folder / FILE)!r}, read_only=True)"
+    shell = subprocess.Popen(
+        [sys.executable, "-c", f"{reading}; print('open', flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    results.add([unit(problem_digest="e" * 64)])
-    assert results.best_found([KEY.problem_digest]) == {KEY.problem_digest: (-1.0, 7.0)}
+    assert shell.stdout.readline() == "open\n"
+    problem = ProblemRow("p", "a" * 64, "minimize", 0.0, 1.0)
+    results.add([unit(seed=1)])
+    results.add([unit(seed=2)], [problem])
+    shell.communicate("\n")
+    assert results.units([dataclasses.replace(KEY, seed=s) for s in (0, 1, 2)]) == [
+        unit(seed=s) for s in (0, 1, 2)
+    ]
+    assert results.problems(["p"]) == [problem]
+    assert not list(results.folder.glob("unsaved*"))
 
 
 def test_the_tables_explain_themselves(results):

@@ -17,7 +17,6 @@ from localhpo.bench import comparison, creators, runner, suites
 from localhpo.bench.pool import Progress
 from localhpo.bench.problems.opening import Places
 from localhpo.bench.runner import Plan
-from localhpo.store import DatabaseBusyError
 from localhpo.store.results import Results
 
 PROBLEM = "function/branin/1"
@@ -164,20 +163,3 @@ def test_ctrl_c_ends_a_run_in_order(home):
     assert "Traceback" not in told
     wait_until(lambda: not any(child.is_running() for child in children), 20)
     assert len(results.keys([PROBLEM])) > 0
-
-
-def test_a_shell_that_has_the_file_for_a_while_costs_nothing(plan, results, monkeypatch):
-    real, refused = results.add, []
-
-    def add(units=(), problems=()):
-        if len(refused) < 2:
-            refused.append(len(units))
-            raise DatabaseBusyError("in use")
-        real(units, problems)
-
-    monkeypatch.setattr(results, "add", add)
-    monkeypatch.setattr(runner, "_WRITE_EVERY_S", 0.0)
-    selection, _, failed = work(plan(), results)
-    assert len(refused) == 2
-    assert not failed
-    assert len(selection.keys) == 4

@@ -68,7 +68,7 @@ def own(path: Path) -> Problem:
     """
     task = _task_of(path)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
@@ -79,8 +79,13 @@ def own(path: Path) -> Problem:
             f"{path} must have a column {task.metric!r}, the metric of its task; "
             f"got {', '.join(map(str, rows[0]))}"
         )
+    for line, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise InputError(f"{path}:{line} must have as many cells as the first line")
     configs = [_config(task.space, row, f"{path}:{i}") for i, row in enumerate(rows, start=2)]
     scores = np.array([_number(row[task.metric]) for row in rows])
+    if not np.isfinite(scores).any():
+        raise InputError(f"{path} must have a number under {task.metric!r} in one line at least")
     return _problem(f"table/{path}", task, configs, scores, path)
 
 
@@ -154,8 +159,9 @@ def _value(parameter: Parameter, cell: str) -> Any:
 
 
 def _number(cell: str | None) -> float:
-    """Return the number in a cell; NaN, a failed trial, where there is none."""
+    """Return the number in a cell; NaN, a failed trial, where there is none that is finite."""
     try:
-        return float(cell or "nan")
+        number = float(cell or "nan")
     except ValueError:
         return math.nan
+    return number if math.isfinite(number) else math.nan
