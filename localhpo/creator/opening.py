@@ -11,6 +11,7 @@ from localhpo.creator.bayes import Bayes
 from localhpo.creator.bayes.optimizer import NAME as BO
 from localhpo.creator.engines import KINDS, Engine, check
 from localhpo.errors import InputError, MissingExtraError, did_you_mean
+from localhpo.task import CreatorSettings, Task
 
 if TYPE_CHECKING:
     from localhpo.creator.agent import Agent
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from localhpo.experience import Memory
     from localhpo.llm.hosting import Host
     from localhpo.llm.protocol import Backend
-    from localhpo.task import Task
 
 REMEMBER = ("hybrid", "agent")
 """Those that make use of past studies."""
@@ -49,7 +49,8 @@ def open_creator(
         InputError: no Creator has that name, or the one named cannot search the space or cannot
             remember what it is to.
         MissingExtraError: it needs a package that is not installed. (A hybrid whose
-            `on_model_error` is `engine` does without the model, and says so each time.)
+            `on_model_error` is `engine` does without the model where neither a backend nor a
+            model was named, and says so each time.)
         ModelError: the model, or its server, cannot be used.
     """
     name = task.creator.name
@@ -86,7 +87,9 @@ def _hybrid(
     try:
         backend = _backend(task, host) if owned else backend
     except MissingExtraError as error:
-        if task.creator.on_model_error == "stop":
+        settings, usual = task.creator, CreatorSettings()
+        is_named = (settings.backend, settings.model) != (usual.backend, usual.model)
+        if is_named or settings.on_model_error == "stop":
             raise
         note = f"no language model: {error} ({error.hint})"
     teacher = teaching.open_teacher(task, None if backend is None else backend.model)

@@ -358,7 +358,12 @@ def missing(*args, **kwargs):
 
 def test_a_missing_extra_stops_the_agent_and_a_strict_hybrid(make_task, monkeypatch):
     monkeypatch.setattr("localhpo.llm.open_backend", missing, raising=False)
-    for chosen in (settings("agent"), settings("hybrid", on_model_error="stop")):
+    for chosen in (
+        settings("agent"),
+        settings("hybrid", on_model_error="stop"),
+        settings("hybrid", backend="vllm"),  # which was asked for
+        settings("hybrid", model="Qwen3-8B"),
+    ):
         with pytest.raises(MissingExtraError):
             open_creator(make_task(creator=chosen))
     task = make_task(space=SPACE)
