@@ -279,41 +279,49 @@ def _left_out_comments(plan: Plan) -> Iterator[str]:
 
 
 def _budget() -> str:
-    return "\n".join(
-        [
-            "[budget]",
-            "trials = 20          # in total: running again continues, and does not start over",
-            "# minutes = 60       # of wall clock, in total",
-            "# timeout_s = 600    # per trial",
-            "",
-        ]
+    return _section(
+        "[budget]",
+        ("trials = 20", "in total: running again continues, and does not start over"),
+        ("# minutes = 60", "of wall clock, in total"),
+        ("# timeout_s = 600", "per trial"),
     )
 
 
 def _resources() -> str:
-    return "\n".join(
-        [
-            "[resources]",
-            "parallel = 1         # trials at a time",
-            "# cpus = 1           # per trial",
-            "# gpus = 1           # per trial; 0.5: two share one",
-            "# memory_mb = 8000   # per trial; more ends it",
-            "",
-        ]
+    return _section(
+        "[resources]",
+        ("parallel = 1", "trials at a time"),
+        ("# cpus = 1", "per trial"),
+        ("# gpus = 1", "per trial; 0.5: two share one"),
+        ("# memory_mb = 8000", "per trial; more ends it"),
+        ("# gpu_memory_mb = 20000", "per trial; learned where it is not said"),
+        ('# sharing = "auto"', "of memory with vLLM: resident, sleep, device, stop, cpu"),
+        ("# priority = 1.0", "of this study beside others on the machine"),
+        ('# executor = "ray"', 'trials on a Ray cluster; ray_address = "host:port"'),
     )
 
 
 def _others() -> str:
-    return "\n".join(
-        [
-            "# [creator]",
-            '# name = "hybrid"    # hybrid, agent, bo, random, tpe, gp, cmaes',
-            "",
-            "# [pruner]",
-            '# name = "median"    # none, median, asha: ends trials that fall behind',
-            "",
-        ]
+    creator = _section(
+        "# [creator]",
+        ('# name = "hybrid"', "hybrid, agent, bo, random, tpe, gp, cmaes"),
+        ('# model = "Qwen3-8B"', "of `localhpo models`, or a folder; built in by default"),
+        ('# backend = "vllm"', "transformers (in process), vllm, openai (with url)"),
+        ("# model_gpus = 2", "that vLLM splits the model over"),
+        ('# on_model_error = "stop"', "or engine: go on without the model, and say so"),
+        ('# experience = "retrieve"', "from past studies; or finetuned, off"),
     )
+    pruner = _section(
+        "# [pruner]", ('# name = "median"', "none, median, asha: ends trials that fall behind")
+    )
+    return f"{creator}\n{pruner}"
+
+
+def _section(head: str, *options: tuple[str, str]) -> str:
+    """Return a table with each option and its meaning."""
+    width = max(len(option) for option, _ in options)
+    lines = [f"{option:<{width}}  # {meaning}" for option, meaning in options]
+    return "\n".join([head, *lines, ""])
 
 
 def toml(value: Any) -> str:

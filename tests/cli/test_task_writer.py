@@ -1,3 +1,4 @@
+import re
 import textwrap
 import tomllib
 
@@ -48,6 +49,20 @@ def get_args():
     ap.add_argument("--compile", action="store_true")
     return ap.parse_args()
 """
+
+
+def test_the_options_that_are_shown_are_options(tmp_path):
+    head, settings = written(SKLEARN_STYLE).split("[budget]")
+    shown = re.sub(r"^# (?=\[|\w+ =)", "", f"[budget]{settings}", flags=re.MULTILINE)
+    task = loaded(head + shown, tmp_path)
+    assert (task.resources.gpus, task.resources.gpu_memory_mb) == (1.0, 20_000.0)
+    assert (task.resources.executor, task.resources.priority) == ("ray", 1.0)
+    assert (task.creator.model, task.creator.backend, task.creator.model_gpus) == (
+        "Qwen3-8B",
+        "vllm",
+        2,
+    )
+    assert (task.creator.experience, task.pruner.name) == ("retrieve", "median")
 
 
 def test_a_whole_file_loads_and_holds_what_was_read(tmp_path):
