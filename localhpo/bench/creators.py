@@ -44,7 +44,8 @@ ASKING = ("hybrid", "agent")
 
 BASES = (*ASKING, LESSONS, NO_MODEL, "bo", *KINDS, *(f"{CENTRE}{kind}" for kind in KINDS))
 RETRIEVE = "retrieve"
-MODIFIERS = ("anonymous", "no-history", RETRIEVE)
+CONTROLS = ("anonymous", "no-history")
+MODIFIERS = (*CONTROLS, RETRIEVE)
 
 DEFAULT = ("hybrid", NO_MODEL, "centre+gp", "gp", "tpe", "random")
 """The controls of DESIGN section 7 that tell most, for a first look."""
@@ -80,7 +81,7 @@ def parse(name: str) -> Choice:
     if base not in BASES or (at and not model):
         raise InputError(
             f"a creator must be one of {', '.join(BASES)}, where {' and '.join(ASKING)} may be "
-            f"followed by @MODEL, :{' or :'.join(MODIFIERS)}; got {name!r}",
+            f"followed by @MODEL, :{' or :'.join(CONTROLS)}; got {name!r}",
             hint=did_you_mean(base, BASES),
         )
     retrieves = base == NO_MODEL and not at and set(modifiers) == {RETRIEVE}
