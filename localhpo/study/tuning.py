@@ -11,7 +11,7 @@ from localhpo.errors import InputError
 from localhpo.executor import FunctionExecutor, check_function
 from localhpo.space import Space
 from localhpo.study.study import Callback, Study
-from localhpo.task import CreatorSettings, Task, load
+from localhpo.task import CreatorSettings, Resources, Task, load
 from localhpo.trial import Config, Direction
 
 Target = Callable[..., Any] | Task | Path | str
@@ -31,6 +31,7 @@ def tune(
     parallel: int | None = None,
     seed: int | None = None,
     creator: CreatorSettings | str | None = None,
+    resources: Resources | None = None,
     study: str = "main",
     home: Path | str | None = None,
     callbacks: Sequence[Callback] = (),
@@ -66,9 +67,10 @@ def tune(
         background: what is tuned, in plain words, for the model.
         trials: total of the study (10 by default).
         timeout_s: per trial.
-        parallel: trials at once.
+        parallel: trials at once, whatever `resources` says.
         seed: of every random choice.
         creator: who proposes: a name, or the settings.
+        resources: what each trial may use, and how it shares the machine with the model.
         study: name of the study, among those of the task.
         home: folder of the store; `$LOCALHPO_HOME`, else `./.localhpo`.
         callbacks: called with the study and each trial that has ended.
@@ -79,6 +81,13 @@ def tune(
     """
     function = None if isinstance(target, Task | Path | str) else target
     task = _task(target, space, fixed, metric, direction, name, background)
+    if resources is not None:
+        task = dataclasses.replace(task, resources=resources)
+    if function is not None and task.resources.executor != "process":
+        raise InputError(
+            f"a function runs on this machine; got executor = {task.resources.executor!r}",
+            hint="make it a script and a task: localhpo init SCRIPT",
+        )
     task = _with(task, trials=trials, timeout_s=timeout_s, parallel=parallel, seed=seed)
     if creator is not None:
         settings = CreatorSettings(name=creator) if isinstance(creator, str) else creator

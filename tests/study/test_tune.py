@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,19 @@ def test_a_function_is_tuned() -> None:
     again = localhpo.tune(bowl, SPACE, creator="tpe", trials=8, parallel=2)
     assert len(again.trials) == 8
     assert again.trials[:6] == before
+
+
+def threads(x: float, y: int) -> float:
+    return float(os.environ["OMP_NUM_THREADS"])
+
+
+def test_a_function_has_the_resources_that_are_asked_for() -> None:
+    asked = localhpo.Resources(cpus=2, priority=2.0)
+    study = localhpo.tune(threads, SPACE, creator="tpe", trials=1, resources=asked)
+    assert [trial.score for trial in study.trials] == [2.0]
+    assert study.task.resources == asked
+    with pytest.raises(InputError, match="a function runs on this machine; got executor = 'ray'"):
+        localhpo.tune(bowl, SPACE, resources=localhpo.Resources(executor="ray"))
 
 
 def test_a_function_gets_what_is_fixed_and_the_study_keeps_it() -> None:
