@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+from localhpo.analysis import refusals
 from localhpo.analysis.summary import Summary
 from localhpo.trial import Trial
 
@@ -28,7 +29,7 @@ def trial_record(trial: Trial, *, full: bool = False) -> dict[str, Any]:
         "score": trial.score,
         "config": jsonable(trial.config),
         "origin": trial.proposal.origin,
-        "cause": None if trial.failure is None else str(trial.failure.cause),
+        "cause": refusals.cause(trial),
         "seconds": trial.usage.wall_s,
     }
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from localhpo.analysis import refusals
 from localhpo.analysis.accounting import Accounts, accounts
 from localhpo.analysis.progress import incumbent
 from localhpo.store.records import Event
@@ -32,12 +33,12 @@ class OriginShare:
 
 @dataclass(frozen=True, slots=True)
 class FailureGroup:
-    """The trials that failed of one cause."""
+    """The trials that failed of one cause, or were refused before they ran."""
 
     cause: str
     trials: tuple[int, ...]
     message: str
-    """What the first of them said."""
+    """What the first of them said, or why it was refused."""
     stderr_tail: str
     """Last lines of its standard error."""
 
@@ -149,12 +150,12 @@ def _origin_share(
 def failures(trials: Sequence[Trial]) -> list[FailureGroup]:
     """Return the causes of failure, the most frequent first.
 
-    A trial that was refused before it ran (infeasible) is listed by its cause as well.
+    Trials that were refused before they ran are listed as well: their cause is `infeasible`.
     """
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        if trial.failure is not None:
-            groups.setdefault(str(trial.failure.cause), []).append(trial)
+        if cause := refusals.cause(trial):
+            groups.setdefault(cause, []).append(trial)
     return [
         _failure_group(cause, own)
         for cause, own in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
@@ -162,12 +163,11 @@ def failures(trials: Sequence[Trial]) -> list[FailureGroup]:
 
 
 def _failure_group(cause: str, own: Sequence[Trial]) -> FailureGroup:
-    first = own[0].failure
     return FailureGroup(
         cause=cause,
         trials=tuple(t.number for t in own),
-        message=first.message if first else "",
-        stderr_tail=first.stderr_tail if first else "",
+        message=refusals.message(own[0]),
+        stderr_tail=refusals.last_lines(own[0]),
     )
 
 

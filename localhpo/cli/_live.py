@@ -18,7 +18,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from localhpo.analysis import wording
+from localhpo.analysis import refusals, wording
 from localhpo.cli._views import STATE_STYLES, add_progress_row, progress_grid
 from localhpo.scheduler.accountant import waits_for
 from localhpo.scheduler.observer import STOPPED_BY_USER
@@ -126,8 +126,9 @@ class LiveDisplay:
             wording.assignments(wording.values(snapshot.task.space, trial.config)),
         )
         self._console.print(grid)
-        if trial.failure is not None:
-            self._say(wording.said(trial.failure.message, trial.failure.stderr_tail), "red")
+        if refusals.cause(trial):
+            said = wording.said(refusals.message(trial), refusals.last_lines(trial))
+            self._say(said, STATE_STYLES[trial.state])
 
     def _say(self, text: str, style: str) -> None:
         self._console.print(Padding(Text(text, style=style), (0, 0, 0, _INDENT)))

@@ -84,6 +84,13 @@ def test_a_study_without_a_good_trial(make_task, trials):
     assert "No trial is complete: there is no best configuration." in text
 
 
+def test_a_trial_that_was_refused_says_why(make_task, make_trial):
+    refused = make_trial(0, {"depth": 3}, State.INFEASIBLE, summary="at most 24000 can be free")
+    text = render(summarize(make_task(), "small/main", [refused]))
+    assert "| infeasible | 1 | 0 | at most 24000 can be free |" in text
+    assert "No trial failed." not in text
+
+
 def test_an_empty_study(make_task):
     text = render(summarize(make_task(), "small/main", []))
     assert "There are no trials yet." in text
