@@ -1,26 +1,25 @@
 """Keeps the books of a run: what it waited for, and what the model took of the devices.
 
 A free slot waits for the model while the Creator thinks; a trial that is ready waits for a
-device while all slots are busy, and for memory while there is a slot and no room. (How long a
-study waited for its user is between its runs: `analysis.accounting` sees it in the events.)
+device while all slots are busy, and for what is short while there is a slot and no room: memory,
+or what another study holds, or its turn. (How long a study waited for its user is between its
+runs: `analysis.accounting` sees it in the events.)
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from localhpo.executor.clock import Clock
 from localhpo.scheduler.meter import DeviceUse
-from localhpo.scheduler.observer import Snapshot
+from localhpo.scheduler.observer import WAITS, Snapshot, Wait
 from localhpo.store.records import Event
 from localhpo.trial import State
 
 ACCOUNTS = "accounts"
 """Kind of the events; their data add up."""
-
-Wait = Literal["device", "memory", "model"]
 
 _LEAST_S = 0.01
 
@@ -41,7 +40,7 @@ def waits_for(snapshot: Snapshot) -> Wait | None:
         return None
     running = len(snapshot.running)
     if any(trial.state in (State.QUEUED, State.INTERRUPTED) for trial in snapshot.trials):
-        return "device" if running >= snapshot.slots else "memory"
+        return "device" if running >= snapshot.slots else snapshot.held_up
     return "model" if snapshot.proposing and running < snapshot.slots else None
 
 
@@ -88,10 +87,6 @@ class Accountant:
             data |= {"model_gpu_s": round(gpu_s, 3), "model_gpu_memory_mb": model.peak_mb}
         if model.energy_j is not None:
             data["model_energy_j"] = round(model.energy_j - (before.energy_j or 0.0), 3)
-        waits = ", ".join(f"{s:.1f} s for {_words(cause)}" for cause, s in waited_s.items())
+        waits = ", ".join(f"{s:.1f} s for {WAITS[cause]}" for cause, s in waited_s.items())
         self._record(ACCOUNTS, f"waited {waits}" if waits else "nothing waited", trial, data)
         self._waited_s, self._before = {}, model
-
-
-def _words(cause: str) -> str:
-    return {"device": "a device", "model": "a proposal"}.get(cause, cause)

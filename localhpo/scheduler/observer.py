@@ -6,6 +6,7 @@ quick. One that raises is noted in the record, once, and does not harm the study
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -31,6 +32,19 @@ EventKind = Literal[
 ]
 """What the `Event`s of the loop are about."""
 
+
+Wait = Literal["device", "memory", "cpus", "gpus", "turn", "model"]
+"""What a free slot, or a trial that is ready, waits for."""
+
+WAITS: Mapping[Wait, str] = {
+    "device": "a device",
+    "memory": "memory",
+    "cpus": "CPUs that another study holds",
+    "gpus": "GPUs that another study holds",
+    "turn": "another study, whose turn it is",
+    "model": "a proposal",
+}
+"""The same, in words."""
 
 STOPPED_BY_USER = "the user stopped it"
 """`Snapshot.closing` after an interrupt: the only end that one more interrupt hastens."""
@@ -75,6 +89,8 @@ class Snapshot:
     """Until the end, from the durations of finished trials; None while there is none."""
     slots: int = 1
     """Trials that run at once, at most."""
+    held_up: Wait | None = None
+    """What the next trial waits for where a slot is free; None where that is not known."""
 
 
 class Observer(Protocol):

@@ -127,6 +127,12 @@ def test_nothing_is_wider_than_the_terminal(make_snapshot, make_trial, draw, wid
     assert len(draw(shown, width).splitlines()) == 2
 
 
+def test_what_a_trial_waits_for_is_said(make_snapshot, make_trial, draw):
+    shown, _ = display()
+    shown.on_change(make_snapshot([make_trial(0, A, State.QUEUED)], held_up="cpus"))
+    assert "a trial waits for CPUs that another study holds" in draw(shown)
+
+
 def test_before_the_first_snapshot_it_says_what_it_waits_for(draw):
     shown, _ = display()
     assert draw(shown).endswith("opening small/main")
