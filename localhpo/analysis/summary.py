@@ -56,7 +56,7 @@ class Cost:
     """What a study took."""
 
     elapsed_s: float | None
-    """Wall clock of tuning, over all runs, where it is known."""
+    """Wall clock over all runs, where it is known: of tuning, and of loading the model."""
     trial_s: float
     """Wall clock of all trials, added up: parallel trials count each."""
     proposal_s: float
@@ -107,8 +107,11 @@ def summarize(
     elapsed_s: float | None = None,
     events: Iterable[Event] = (),
 ) -> Summary:
-    """Return the facts of a study called `study` (`task/name`) that took `elapsed_s` so far."""
+    """Return the facts of a study called `study` (`task/name`) that was tuned for `elapsed_s`."""
     ordered = tuple(sorted(trials, key=lambda t: t.number))
+    books = accounts(ordered, events)
+    if elapsed_s is not None:
+        elapsed_s += books.waited_s.get("loading", 0.0)
     return Summary(
         study=study,
         task=task,
@@ -121,7 +124,7 @@ def summarize(
         failures=tuple(failures(ordered)),
         notes=tuple(notes(ordered)),
         cost=cost(ordered, elapsed_s),
-        accounts=accounts(ordered, events),
+        accounts=books,
     )
 
 

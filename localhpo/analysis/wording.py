@@ -51,6 +51,7 @@ def waits(waited_s: Mapping[str, float]) -> str:
         "gpus": "GPUs that another study holds",
         "turn": "another study, whose turn it is",
         "model": "a proposal",
+        "loading": "the model to be loaded",
         "user": "the user",
     }
     return ", ".join(f"{duration(s)} for {names.get(c, c)}" for c, s in waited_s.items())

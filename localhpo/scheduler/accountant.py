@@ -2,8 +2,9 @@
 
 A free slot waits for the model while the Creator thinks; a trial that is ready waits for a
 device while all slots are busy, and for what is short while there is a slot and no room: memory,
-or what another study holds, or its turn. (How long a study waited for its user is between its
-runs: `analysis.accounting` sees it in the events.)
+or what another study holds, or its turn. Before all that, the run waits for the model to be
+loaded. (How long a study waited for its user is between its runs: `analysis.accounting` sees it
+in the events.)
 """
 
 from __future__ import annotations
@@ -47,14 +48,27 @@ def waits_for(snapshot: Snapshot) -> Wait | None:
 class Accountant:
     """An observer that records what was waited for, with each trial that starts and at the end."""
 
-    def __init__(self, record: Record, clock: Clock, model: Callable[[], DeviceUse]) -> None:
-        """Record there; `model` says what the model has taken of the devices so far."""
+    def __init__(
+        self,
+        record: Record,
+        clock: Clock,
+        model: Callable[[], DeviceUse],
+        loading_s: float = 0.0,
+    ) -> None:
+        """Begin the books of a run.
+
+        Args:
+            record: Keeps them.
+            clock: Measures what is waited for.
+            model: Says what the model has taken of the devices so far.
+            loading_s: Waited before the run, for the model to be loaded.
+        """
         self._record = record
         self._clock = clock
         self._model = model
         self._waiting: Wait | None = None
         self._since = clock.monotonic()
-        self._waited_s: dict[Wait, float] = {}
+        self._waited_s: dict[Wait, float] = {"loading": loading_s}
         self._before = DeviceUse()
 
     def on_event(self, event: Event) -> None:

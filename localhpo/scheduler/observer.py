@@ -33,7 +33,7 @@ EventKind = Literal[
 """What the `Event`s of the loop are about."""
 
 
-Wait = Literal["device", "memory", "cpus", "gpus", "turn", "model"]
+Wait = Literal["device", "memory", "cpus", "gpus", "turn", "model", "loading"]
 """What a free slot, or a trial that is ready, waits for."""
 
 WAITS: Mapping[Wait, str] = {
@@ -43,6 +43,7 @@ WAITS: Mapping[Wait, str] = {
     "gpus": "GPUs that another study holds",
     "turn": "another study, whose turn it is",
     "model": "a proposal",
+    "loading": "the model to be loaded",
 }
 """The same, in words."""
 
