@@ -51,6 +51,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "notes": jsonable([dataclasses.asdict(note) for note in summary.notes]),
         "cost": jsonable(dataclasses.asdict(summary.cost)),
         "accounts": jsonable(dataclasses.asdict(summary.accounts)),
+        "sharing": summary.sharing and jsonable(dataclasses.asdict(summary.sharing)),
         "trials": [trial_record(trial) for trial in summary.trials],
     }
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from localhpo.analysis import refusals
 from localhpo.analysis.accounting import Accounts, accounts
 from localhpo.analysis.progress import incumbent
+from localhpo.analysis.sharing import Sharing, sharing
 from localhpo.store.records import Event
 from localhpo.task import Task
 from localhpo.trial import Direction, State, Trial, best_trial, counted
@@ -91,6 +92,8 @@ class Summary:
     notes: tuple[Note, ...]
     cost: Cost
     accounts: Accounts
+    sharing: Sharing | None
+    """None where trials and the model had no memory to share."""
 
     @property
     def budget(self) -> int | None:
@@ -108,7 +111,7 @@ def summarize(
     events: Iterable[Event] = (),
 ) -> Summary:
     """Return the facts of a study called `study` (`task/name`) that was tuned for `elapsed_s`."""
-    ordered = tuple(sorted(trials, key=lambda t: t.number))
+    ordered, events = tuple(sorted(trials, key=lambda t: t.number)), tuple(events)
     books = accounts(ordered, events)
     if elapsed_s is not None:
         elapsed_s += books.waited_s.get("loading", 0.0)
@@ -125,6 +128,7 @@ def summarize(
         notes=tuple(notes(ordered)),
         cost=cost(ordered, elapsed_s),
         accounts=books,
+        sharing=sharing(events),
     )
 
 

@@ -25,7 +25,7 @@ EventKind = Literal[
     "infeasible",  # refused before it ran
     "interrupted",
     "dropped",  # a proposal drawn ahead was not worth a trial any more
-    "sharing",  # how trials and the model's server share memory from now on, and why
+    "sharing",  # how trials and the model's server share memory, and why; its rests and returns
     "note",  # good to know
     "warning",  # something is not as it should be; the study goes on
     "ended",  # no trial runs any more, and why
