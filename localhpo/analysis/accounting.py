@@ -9,7 +9,7 @@ from localhpo.store.records import Event
 from localhpo.trial import Trial
 
 _STOPPED = "the user stopped it"
-_CAUSES = ("device", "memory", "model", "user")
+_CAUSES = ("device", "memory", "cpus", "gpus", "turn", "model", "loading", "user")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class Accounts:
     model_energy_j: float | None = None
     """Its part of the energy of its devices."""
     waited_s: Mapping[str, float] = field(default_factory=dict)
-    """Cause -> seconds in which a slot or a trial waited: device, memory, model, user."""
+    """Cause -> seconds in which a slot or a trial waited: device, memory, what another study holds
+    (cpus, gpus), another study's turn, model, its loading, user."""
     waited_by_trial: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     """Number -> the same, before the trial started."""
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+from localhpo.analysis import refusals
 from localhpo.analysis.summary import Summary
 from localhpo.trial import Trial
 
@@ -28,7 +29,7 @@ def trial_record(trial: Trial, *, full: bool = False) -> dict[str, Any]:
         "score": trial.score,
         "config": jsonable(trial.config),
         "origin": trial.proposal.origin,
-        "cause": None if trial.failure is None else str(trial.failure.cause),
+        "cause": refusals.cause(trial),
         "seconds": trial.usage.wall_s,
     }
 
@@ -50,6 +51,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "notes": jsonable([dataclasses.asdict(note) for note in summary.notes]),
         "cost": jsonable(dataclasses.asdict(summary.cost)),
         "accounts": jsonable(dataclasses.asdict(summary.accounts)),
+        "sharing": summary.sharing and jsonable(dataclasses.asdict(summary.sharing)),
         "trials": [trial_record(trial) for trial in summary.trials],
     }
 

@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from localhpo.analysis import refusals
 from localhpo.analysis.accounting import Accounts, accounts
 from localhpo.analysis.progress import incumbent
+from localhpo.analysis.sharing import Sharing, sharing
 from localhpo.store.records import Event
 from localhpo.task import Task
 from localhpo.trial import Direction, State, Trial, best_trial, counted
@@ -32,12 +34,12 @@ class OriginShare:
 
 @dataclass(frozen=True, slots=True)
 class FailureGroup:
-    """The trials that failed of one cause."""
+    """The trials that failed of one cause, or were refused before they ran."""
 
     cause: str
     trials: tuple[int, ...]
     message: str
-    """What the first of them said."""
+    """What the first of them said, or why it was refused."""
     stderr_tail: str
     """Last lines of its standard error."""
 
@@ -55,7 +57,7 @@ class Cost:
     """What a study took."""
 
     elapsed_s: float | None
-    """Wall clock of tuning, over all runs, where it is known."""
+    """Wall clock over all runs, where it is known: of tuning, and of loading the model."""
     trial_s: float
     """Wall clock of all trials, added up: parallel trials count each."""
     proposal_s: float
@@ -90,6 +92,8 @@ class Summary:
     notes: tuple[Note, ...]
     cost: Cost
     accounts: Accounts
+    sharing: Sharing | None
+    """None where trials and the model had no memory to share."""
 
     @property
     def budget(self) -> int | None:
@@ -106,8 +110,11 @@ def summarize(
     elapsed_s: float | None = None,
     events: Iterable[Event] = (),
 ) -> Summary:
-    """Return the facts of a study called `study` (`task/name`) that took `elapsed_s` so far."""
-    ordered = tuple(sorted(trials, key=lambda t: t.number))
+    """Return the facts of a study called `study` (`task/name`) that was tuned for `elapsed_s`."""
+    ordered, events = tuple(sorted(trials, key=lambda t: t.number)), tuple(events)
+    books = accounts(ordered, events)
+    if elapsed_s is not None:
+        elapsed_s += books.waited_s.get("loading", 0.0)
     return Summary(
         study=study,
         task=task,
@@ -120,7 +127,8 @@ def summarize(
         failures=tuple(failures(ordered)),
         notes=tuple(notes(ordered)),
         cost=cost(ordered, elapsed_s),
-        accounts=accounts(ordered, events),
+        accounts=books,
+        sharing=sharing(events),
     )
 
 
@@ -149,12 +157,12 @@ def _origin_share(
 def failures(trials: Sequence[Trial]) -> list[FailureGroup]:
     """Return the causes of failure, the most frequent first.
 
-    A trial that was refused before it ran (infeasible) is listed by its cause as well.
+    Trials that were refused before they ran are listed as well: their cause is `infeasible`.
     """
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        if trial.failure is not None:
-            groups.setdefault(str(trial.failure.cause), []).append(trial)
+        if cause := refusals.cause(trial):
+            groups.setdefault(cause, []).append(trial)
     return [
         _failure_group(cause, own)
         for cause, own in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
@@ -162,12 +170,11 @@ def failures(trials: Sequence[Trial]) -> list[FailureGroup]:
 
 
 def _failure_group(cause: str, own: Sequence[Trial]) -> FailureGroup:
-    first = own[0].failure
     return FailureGroup(
         cause=cause,
         trials=tuple(t.number for t in own),
-        message=first.message if first else "",
-        stderr_tail=first.stderr_tail if first else "",
+        message=refusals.message(own[0]),
+        stderr_tail=refusals.last_lines(own[0]),
     )
 
 

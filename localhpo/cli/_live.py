@@ -18,10 +18,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from localhpo.analysis import wording
+from localhpo.analysis import refusals, wording
 from localhpo.cli._views import STATE_STYLES, add_progress_row, progress_grid
 from localhpo.scheduler.accountant import waits_for
-from localhpo.scheduler.observer import STOPPED_BY_USER
+from localhpo.scheduler.observer import STOPPED_BY_USER, WAITS
 from localhpo.trial import State, Trial
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ class LiveDisplay:
             lines.append(grid)
         if snapshot.proposing:
             lines.append(_spinning(self._spinner, "proposing what to try next"))
-        if waits_for(snapshot) == "memory":
-            lines.append(Text("     a trial waits for memory", style="dim"))
+        if (cause := waits_for(snapshot)) not in (None, "device", "model"):
+            lines.append(Text(f"     a trial waits for {WAITS[cause]}", style="dim"))
         status = _status(snapshot, self._console.width)
         lines.append(Padding(status, (0, _ROOM_FOR_ECHO, 0, 0)))
         return Group(*lines)
@@ -126,8 +126,9 @@ class LiveDisplay:
             wording.assignments(wording.values(snapshot.task.space, trial.config)),
         )
         self._console.print(grid)
-        if trial.failure is not None:
-            self._say(wording.said(trial.failure.message, trial.failure.stderr_tail), "red")
+        if refusals.cause(trial):
+            said = wording.said(refusals.message(trial), refusals.last_lines(trial))
+            self._say(said, STATE_STYLES[trial.state])
 
     def _say(self, text: str, style: str) -> None:
         self._console.print(Padding(Text(text, style=style), (0, 0, 0, _INDENT)))

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from localhpo.analysis import wording
+from localhpo.analysis import refusals, wording
 from localhpo.analysis.accounting import Accounts
 from localhpo.analysis.progress import improvements
 from localhpo.analysis.summary import Cost, Summary
@@ -59,12 +59,12 @@ def trials_table(task: Task, trials: Iterable[Trial], best: Trial | None, width:
 
 
 def failures_table(trials: Iterable[Trial]) -> Table:
-    """Return the listing of trials that failed, and what they said."""
+    """Return the listing of trials that failed or were refused, and what is said of that."""
     table = plain_table("trial", "cause", "what it said", right=("trial",))
     for trial in trials:
-        if (failure := trial.failure) is not None:
-            said = wording.said(failure.message, failure.stderr_tail)
-            table.add_row(str(trial.number), str(failure.cause), said)
+        if cause := refusals.cause(trial):
+            said = wording.said(refusals.message(trial), refusals.last_lines(trial))
+            table.add_row(str(trial.number), cause, said)
     return table
 
 

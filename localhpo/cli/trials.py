@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 )
 @click.argument("task_or_study", required=False)
 @click.option("--study", default="main", show_default=True, help="Name of the study of a task.")
-@click.option("--failed", is_flag=True, help="Only those that failed, and what they said.")
+@click.option("--failed", is_flag=True, help="Only those that failed or could not run, and why.")
 @click.option(
     "--sort", type=click.Choice(["number", "score"]), default="number", show_default=True,
     help="In which order.",
@@ -55,9 +55,10 @@ def _studies() -> list[StudyRecord]:
 
 
 def _selected(study: Study, failed: bool, sort: str) -> list[Trial]:
+    from localhpo.analysis import refusals
     from localhpo.analysis.progress import by_score
 
-    trials = [trial for trial in study.trials if not failed or trial.failure is not None]
+    trials = [trial for trial in study.trials if not failed or refusals.cause(trial)]
     return by_score(trials, study.task.direction) if sort == "score" else trials
 
 

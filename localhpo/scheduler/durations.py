@@ -21,13 +21,16 @@ class Durations:
         self._clock = clock
         self._moved_mb = moved_mb
         self._seen_s: dict[str, list[float]] = {}
+        self.last_s = 0.0
+        """How long the last block took."""
 
     @contextlib.contextmanager
     def timed(self, what: str) -> Iterator[None]:
         """Remember how long the block took; not where it failed."""
         began = self._clock.monotonic()
         yield
-        self._seen_s.setdefault(what, []).append(self._clock.monotonic() - began)
+        self.last_s = self._clock.monotonic() - began
+        self._seen_s.setdefault(what, []).append(self.last_s)
 
     def __getitem__(self, what: str) -> float:
         """Return how long it takes: the mean of what was seen, a guess before."""

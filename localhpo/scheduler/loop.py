@@ -391,4 +391,5 @@ class Loop:
             left=self._left,
             proposing=self._supply.thinking,
             closing=self._closing.reason if self._closing else "",
+            held_up=self._runs.held_up,
         )

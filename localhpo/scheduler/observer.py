@@ -6,6 +6,7 @@ quick. One that raises is noted in the record, once, and does not harm the study
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -24,13 +25,27 @@ EventKind = Literal[
     "infeasible",  # refused before it ran
     "interrupted",
     "dropped",  # a proposal drawn ahead was not worth a trial any more
-    "sharing",  # how trials and the model's server share memory from now on, and why
+    "sharing",  # how trials and the model's server share memory, and why; its rests and returns
     "note",  # good to know
     "warning",  # something is not as it should be; the study goes on
     "ended",  # no trial runs any more, and why
 ]
 """What the `Event`s of the loop are about."""
 
+
+Wait = Literal["device", "memory", "cpus", "gpus", "turn", "model", "loading"]
+"""What a free slot, or a trial that is ready, waits for."""
+
+WAITS: Mapping[Wait, str] = {
+    "device": "a device",
+    "memory": "memory",
+    "cpus": "CPUs that another study holds",
+    "gpus": "GPUs that another study holds",
+    "turn": "another study, whose turn it is",
+    "model": "a proposal",
+    "loading": "the model to be loaded",
+}
+"""The same, in words."""
 
 STOPPED_BY_USER = "the user stopped it"
 """`Snapshot.closing` after an interrupt: the only end that one more interrupt hastens."""
@@ -75,6 +90,8 @@ class Snapshot:
     """Until the end, from the durations of finished trials; None while there is none."""
     slots: int = 1
     """Trials that run at once, at most."""
+    held_up: Wait | None = None
+    """What the next trial waits for where a slot is free; None where that is not known."""
 
 
 class Observer(Protocol):

@@ -314,6 +314,8 @@ def check(resources: Resources, inventory: Inventory) -> None:
         ("gpus", resources.gpus, len(inventory.gpus)),
         ("cpus", resources.cpus, inventory.cpus),
     ]
+    if resources.gpus and (largest_mb := _largest_mb(resources, inventory)) is not None:
+        wants.append(("gpu_memory_mb", resources.gpu_memory_mb or 0.0, math.floor(largest_mb)))
     if inventory.memory_mb is not None:
         wants.append(("memory_mb", resources.memory_mb or 0.0, math.floor(inventory.memory_mb)))
     for key, wanted, there in wants:
@@ -361,6 +363,16 @@ def _free_mb(inventory: Inventory, held: Sequence[Assignment]) -> dict[str, floa
             if gpu in free:
                 free[gpu] -= assignment.gpu_memory_mb
     return free
+
+
+def _largest_mb(resources: Resources, inventory: Inventory) -> float | None:
+    """Return the most that each device of a trial can have; None where it is not known.
+
+    What other programs hold does not count: they may leave.
+    """
+    sizes = [math.inf if gpu.memory_mb is None else gpu.memory_mb for gpu in inventory.gpus]
+    largest = sorted(sizes, reverse=True)[: math.ceil(resources.gpus)]
+    return min(largest) if largest and math.isfinite(largest[-1]) else None
 
 
 def _left_mb(inventory: Inventory, held: Sequence[Assignment]) -> float:

@@ -14,6 +14,7 @@ from localhpo.executor.clock import Clock
 from localhpo.executor.protocol import Executor, Job, Outcome, Run
 from localhpo.scheduler import placement, sharing
 from localhpo.scheduler.machine import SERVER, Machine
+from localhpo.scheduler.observer import WAITS, Wait
 from localhpo.scheduler.placement import Assignment, Inventory, Need
 from localhpo.scheduler.tenancy import Tenancy
 from localhpo.task import Task
@@ -82,6 +83,9 @@ class Runs:
         self._server_held: Assignment | None = None
         self._looked_at = -math.inf
         self._waits_for_others = False
+        self._told: set[Wait] = set()
+        self.held_up: Wait | None = None
+        """What the trial waits for that is next, as far as that was seen."""
 
     def __len__(self) -> int:
         return len(self._active)
@@ -167,6 +171,7 @@ class Runs:
         """Take a place for a trial; None while there is none, or while it is another's turn."""
         if self._machine is None:
             return self.place(need)
+        self.held_up = "turn"
         resources, server = self._task.resources, self._tenancy.kept_free
         wish = placement.place(
             resources, self._inventory, [], need=need, others=[self._tenancy.least_ever]
@@ -181,14 +186,17 @@ class Runs:
 
     def await_turn(self, need: Need) -> None:
         """Let other studies know that this one would start a trial, were it not for them."""
-        room = [self._tenancy.kept_free]
+        room, held_up = [self._tenancy.kept_free], self.held_up
         place = placement.place(
             self._task.resources, self._inventory, self.held, need=need, others=room
         )
-        if place is None or self._machine is None:
-            return
-        if self.claim(-1, need) is not None:  # freed since: it is taken at the next turn
+        if (
+            place is not None
+            and self._machine is not None
+            and self.claim(-1, need) is not None  # freed since: it is taken at the next turn
+        ):
             self._machine.release("-1")
+        self.held_up = held_up
 
     def claim_server(self) -> bool:
         """Take the memory that the model's server needs to be awake; False while it is not free."""
@@ -220,11 +228,34 @@ class Runs:
         return self._too_big(need, self._inventory.whole)
 
     def waits_for_others(self, need: Need) -> str | None:
-        """Return a sentence on a trial that only others keep from running; once per wait."""
-        if self._waits_for_others or (why := self._too_big(need, self._inventory)) is None:
+        """Return a sentence on a trial that only others keep from running.
+
+        Once per wait for other programs; of other studies, whose trials come and go, once a run.
+        """
+        self.held_up = self._what_is_short(need)
+        if not self._waits_for_others and (why := self._too_big(need, self._inventory)):
+            self._waits_for_others = True
+            return f"a trial waits until other programs leave a device: {why}"
+        if self.held_up == "memory" or self.held_up in self._told:
             return None
-        self._waits_for_others = True
-        return f"a trial waits until other programs leave a device: {why}"
+        self._told.add(self.held_up)
+        return f"a trial waits for {WAITS[self.held_up]}"
+
+    def _what_is_short(self, need: Need) -> Wait:
+        """Return what a trial waits for that has no place: CPUs or GPUs, where others have them."""
+        if not (others := self.others):
+            return "memory"
+
+        def has_place(others: Sequence[Assignment]) -> bool:
+            room = [*others, self._tenancy.kept_free]
+            where = self._task.resources, self._inventory, self.held
+            return placement.place(*where, need=need, others=room) is not None
+
+        without_cpus = [dataclasses.replace(held, cpus=0.0) for held in others]
+        if has_place(without_cpus):
+            return "cpus"
+        without_both = [dataclasses.replace(held, gpu_share=0.0) for held in without_cpus]
+        return "gpus" if has_place(without_both) else "memory"
 
     def _too_big(self, need: Need, inventory: Inventory) -> str | None:
         least = self._tenancy.least_ever
@@ -254,6 +285,7 @@ class Runs:
         )
         run = self._executor.start(job)
         self._waits_for_others = False
+        self.held_up = None
         self._active[trial.number] = _Active(run, assignment, self._clock.monotonic())
 
     def poll(self) -> Iterator[Progress]:

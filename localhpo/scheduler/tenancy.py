@@ -17,7 +17,7 @@ from localhpo.errors import InputError, ModelError
 from localhpo.executor.clock import Clock
 from localhpo.scheduler import forecast, placement, sharing
 from localhpo.scheduler.durations import Durations
-from localhpo.scheduler.news import News
+from localhpo.scheduler.news import Act, Bulletin, News
 from localhpo.scheduler.placement import Assignment, Inventory, Need
 from localhpo.scheduler.room import Room, Rooms
 from localhpo.scheduler.sharing import RESTING, Decision, Mode, Numbers, Standing
@@ -73,12 +73,12 @@ class Tenancy:
         """Whether it is to be woken as soon as its device has room."""
         self._changes = 0
         self._numbers = Numbers(0, 0, None, None)
-        self._news: list[News] = []
+        self._news = Bulletin()
         self._rooms = Rooms(resources, inventory)
         self._room: Mapping[str, Room] = {}
         holds = None if tenant is None else tenant.holds
         if why := sharing.why_in_vain(resources.sharing, holds):
-            self._warn(f'sharing = "{resources.sharing}" has no effect: {why}')
+            self._news.warn(f'sharing = "{resources.sharing}" has no effect: {why}')
         if not placement.has_room(inventory, [], self._tenant.holds):
             raise InputError(
                 f"the model's server needs {self._needs_mb:.0f} MB, more than its device has",
@@ -151,8 +151,7 @@ class Tenancy:
 
     def take_news(self) -> list[News]:
         """Return what happened since the last call."""
-        news, self._news = self._news, []
-        return news
+        return self._news.take()
 
     def consider(
         self,
@@ -214,8 +213,7 @@ class Tenancy:
         if decision.mode == present:
             return
         if self.shares:
-            data = {"mode": decision.mode, **dataclasses.asdict(self._numbers)}
-            self._news.append(News("sharing", f"{decision.mode}: {decision.reason}", data))
+            self._news.decided(decision, self._numbers)
         self._changes += results > 0  # before, it was decided from next to nothing
         self._decision, self._decided = decision, True
 
@@ -303,7 +301,7 @@ class Tenancy:
             self._in_vain = False
         except ModelError as error:
             self._useless.add(way)
-            self._warn(f"the server could not {way}: {error}")
+            self._news.warn(f"the server could not {way}: {error}")
             self._look()
         self._rested_at_s = self._clock.monotonic()
 
@@ -354,10 +352,12 @@ class Tenancy:
         if standing == "awake":
             return
         try:
-            with self._takes_s.timed("wake" if standing == "asleep" else "start"):
+            way: Act = "wake" if standing == "asleep" else "start"
+            with self._takes_s.timed(way):
                 self._tenant.wake()
+            self._news.did(way, self._takes_s.last_s, None, self._tenant.used_mb())
         except ModelError as error:
-            self._warn(f"the server could not be woken: {error}")
+            self._news.warn(f"the server could not be woken: {error}")
             self._look()
             self._in_vain = self._standing != "awake"
 
@@ -378,22 +378,23 @@ class Tenancy:
             if after_mb <= _MOST_ASLEEP * before_mb:
                 self._asleep_mb, self._standing = after_mb, "asleep"
                 self._keeps_mb = self._tenant.keeps_mb
+                self._news.did("sleep", self._takes_s.last_s, before_mb, after_mb)
                 return
             freed = f"freed {before_mb - after_mb:.0f} of {before_mb:.0f} MB"
         else:
             freed = "freed nobody can tell how much"
         self._useless.add("sleep")
         if "stop" in self._tenant.rests:
-            self._warn(f"sleep {freed}: the server is stopped instead, now and later")
+            self._news.warn(f"sleep {freed}: the server is stopped instead, now and later")
             self._stop()
         else:
-            self._warn(f"sleep {freed}: the server stays awake")
+            self._news.warn(f"sleep {freed}: the server stays awake")
             self._tenant.wake()
 
     def _stop(self) -> None:
+        way: Act = "leave" if self._tenant.shared else "stop"
+        before_mb = self._tenant.used_mb()
         with self._takes_s.timed("stop"):
             self._tenant.stop()
         self._standing = "stopped"
-
-    def _warn(self, message: str) -> None:
-        self._news.append(News("warning", message))
+        self._news.did(way, self._takes_s.last_s, before_mb, self._tenant.used_mb())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from localhpo.scheduler.budget import Left, Spent, estimate_s
-from localhpo.scheduler.observer import Running, Snapshot
+from localhpo.scheduler.observer import Running, Snapshot, Wait
 from localhpo.task import Task
 from localhpo.trial import Config, State, Trial, best_trial
 
@@ -20,6 +20,7 @@ def snapshot(
     left: Left,
     proposing: bool,
     closing: str,
+    held_up: Wait | None = None,
 ) -> Snapshot:
     """Return the study as it stands.
 
@@ -32,6 +33,7 @@ def snapshot(
         left: What is left of the budget.
         proposing: Whether the Creator is thinking.
         closing: Why no further trial is started.
+        held_up: What the next one waits for.
     """
     by_number = {trial.number: trial for trial in trials}
     return Snapshot(
@@ -47,6 +49,7 @@ def snapshot(
         gpu_seconds_left=left.gpu_s,
         estimated_s=estimate_s(trials, list(elapsed_s.values()), left, slots),
         slots=slots,
+        held_up=held_up,
     )
 
 

@@ -72,16 +72,38 @@ def is_held(path: Path) -> bool:
             os.close(fd)
 
 
+def check_free(path: Path, name: str) -> None:
+    """Refuse a study that somebody has; it is not taken.
+
+    Raises:
+        StudyLockedError: another process, or another writer of this one, holds its lock.
+        StoreError: the file cannot be read.
+    """
+    with as_store_errors(path, "read"):
+        try:
+            fd = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        try:
+            _wait(fd, fcntl.LOCK_SH, name)
+        finally:
+            os.close(fd)
+
+
 def _take(fd: int, name: str) -> None:
-    for attempt in range(_TRIES):
-        if _locks(fd, fcntl.LOCK_EX):
-            break
-        if attempt == _TRIES - 1:
-            raise StudyLockedError(f"study {name} is being run by {_read_holder(fd)}")
-        time.sleep(_PAUSE_S)
+    _wait(fd, fcntl.LOCK_EX, name)
     holder = {"pid": os.getpid(), "host": os.uname().nodename, "since": time.time()}
     os.ftruncate(fd, 0)
     os.pwrite(fd, codec.dumps(holder), 0)
+
+
+def _wait(fd: int, kind: int, name: str) -> None:
+    for attempt in range(_TRIES):
+        if _locks(fd, kind):
+            return
+        if attempt < _TRIES - 1:
+            time.sleep(_PAUSE_S)
+    raise StudyLockedError(f"study {name} is being run by {_read_holder(fd)}")
 
 
 def _locks(fd: int, kind: int) -> bool:

@@ -29,7 +29,7 @@ from localhpo.store import paths, spool, tables
 from localhpo.store.database import Database, DatabaseBusyError
 from localhpo.store.failures import as_store_errors
 from localhpo.store.fold import Fold, differences
-from localhpo.store.locking import StudyLock, is_held
+from localhpo.store.locking import StudyLock, check_free, is_held
 from localhpo.store.records import Event, StudyRecord
 from localhpo.store.spool import SpoolWriter
 from localhpo.store.writer import Writer
@@ -176,6 +176,15 @@ class Store:
             StoreError: its lock cannot be read.
         """
         return is_held(self.study_folder(name) / paths.LOCK)
+
+    def check_free(self, name: str) -> None:
+        """Refuse a study that another process has, before anything is done for it.
+
+        Raises:
+            StudyLockedError: another process, or another writer of this one, runs it.
+            StoreError: its lock cannot be read.
+        """
+        check_free(self.study_folder(name) / paths.LOCK, name)
 
     def flush(self, *, wait_s: float = 0.0) -> bool:
         """Bring the tables up to every spool; False where another process has them.

@@ -52,9 +52,9 @@ class Hardware:
         """Return an Executor that measures what the trials of another one take."""
         return WatchedExecutor(executor, self._meter)
 
-    def accountant(self, writer: Writer) -> Accountant:
-        """Return an observer that keeps the books."""
-        return Accountant(writer.event, self._clock, lambda: self._meter.model)
+    def accountant(self, writer: Writer, loading_s: float) -> Accountant:
+        """Return an observer that keeps the books, and begins with how long the model took."""
+        return Accountant(writer.event, self._clock, lambda: self._meter.model, loading_s)
 
     def refusal(self, config: Config, trials: Sequence[Trial]) -> str | None:
         """Return why a configuration cannot fit this machine; None where it may.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ class Proposing:
         self._say = say
         self._opened: Creator | None = None
         self._part: tuple[Machine, Room] | None = None
+        self.took_s = 0.0
+        """How long its model was waited for when it was opened: for room, and to be loaded."""
 
     def creator(self, host: Host | None = None) -> Creator:
         """Return it, opened.
@@ -54,12 +57,14 @@ class Proposing:
         if self._given is not None:
             return self._given
         if self._opened is None:
-            asked = host or Host(self._find_room, self._say)
+            asked, began = host or Host(self._find_room, self._say), time.monotonic()
             try:
                 self._opened = open_remembering(self._store, self._key, self._task, host=asked)
             finally:
                 if host is None:
                     self._settle()
+            has_model = hasattr(self._opened, "server")
+            self.took_s = time.monotonic() - began if has_model else 0.0
         return self._opened
 
     def server_pid(self) -> int | None:

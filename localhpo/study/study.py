@@ -175,6 +175,7 @@ class Study:
         try:
             if self._is_used_up():  # no model is loaded for nothing
                 return self._check_good(self.trials)
+            self._store.check_free(self.key)
             if self._executor is None:
                 check_ready(self.task)
             notes = Notes(observers)
@@ -185,7 +186,7 @@ class Study:
                 self._proposing.creator(serving.host)
                 session = self._begin()
                 notes.record_by(session.writer)
-                told = (hardware.accountant(session.writer), *observers)
+                told = (hardware.accountant(session.writer, self._proposing.took_s), *observers)
                 self._loop = self._make_loop(session, executor, hardware, serving, told, callbacks)
                 with on_signal(self._loop.interrupt):
                     trials = self._loop.run()

@@ -95,7 +95,7 @@ def judge_beside(trials: Sequence[Trial], events: Sequence[Event], task: Task) -
 def _busy(trials: Sequence[Trial], events: Sequence[Event]) -> str:
     """Hold the share of time in which the device computed against the least."""
     books = accounts(trials, events)
-    modes = [str(event.data.get("mode")) for event in events if event.kind == "sharing"]
+    modes = [str(event.data["mode"]) for event in events if "mode" in event.data]
     if books.gpu_utilisation is None:
         raise SkippedError("trials ran beside the model, but how busy the device was is not told")
     return must(

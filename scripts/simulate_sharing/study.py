@@ -255,7 +255,7 @@ class Events:
         data: Mapping[str, Any] | None = None,
     ) -> None:
         """Keep the mode."""
-        if kind == "sharing" and data:
+        if kind == "sharing" and data and "mode" in data:
             self.modes.append(str(data["mode"]))
         if kind == "warning":
             raise AssertionError(message)

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
+
+import pytest
 
 from localhpo.analysis import wording
 from localhpo.analysis.accounting import accounts
 from localhpo.executor.clock import SimulatedClock
 from localhpo.scheduler.accountant import Accountant, waits_for
 from localhpo.scheduler.meter import DeviceUse
-from localhpo.scheduler.observer import Running, Snapshot
+from localhpo.scheduler.observer import WAITS, Running, Snapshot, Wait
 from localhpo.store.records import Event
 from localhpo.task import Task
 from localhpo.trial import State, Trial, Usage
@@ -71,10 +73,18 @@ def test_what_is_waited_for(
     task = make_task()
     running, queued = make_trial(0, {}, State.RUNNING), make_trial(1, {}, State.QUEUED)
     assert waits_for(snapshot(task, [running, queued], 1)) == "device"
-    assert waits_for(snapshot(task, [running, queued], 2)) == "memory"
+    assert waits_for(snapshot(task, [running, queued], 2, held_up="memory")) == "memory"
+    assert waits_for(snapshot(task, [running, queued], 2, held_up="cpus")) == "cpus"
+    assert waits_for(snapshot(task, [running, queued], 2)) is None
     assert waits_for(snapshot(task, [running], 2, proposing=True)) == "model"
     assert waits_for(snapshot(task, [running], 1, proposing=True)) is None
     assert waits_for(snapshot(task, [running, queued], 2, closing="time is up")) is None
+
+
+@pytest.mark.parametrize("cause", get_args(Wait))
+def test_every_wait_is_shown_in_the_same_words(cause: Wait) -> None:
+    found = accounts([], [event(0, "accounts", waited_s={cause: 12.0})])
+    assert wording.waits(found.waited_s) == f"12 s for {WAITS[cause]}"
 
 
 def test_waiting_is_recorded_with_the_trial_that_starts(make_task: Callable[..., Task]) -> None:

@@ -2,8 +2,10 @@ import re
 
 import pytest
 
+from localhpo.analysis.records import summary_record
 from localhpo.analysis.report import cell, fenced, render
 from localhpo.analysis.summary import summarize
+from localhpo.store import Event
 from localhpo.task import Budget
 from localhpo.trial import Cause, Failure, Proposal, State, Usage
 
@@ -82,6 +84,43 @@ def test_layout_has_no_runs_of_blank_lines(make_task, trials):
 def test_a_study_without_a_good_trial(make_task, trials):
     text = render(summarize(make_task(), "small/main", trials[2:]))
     assert "No trial is complete: there is no best configuration." in text
+
+
+def test_a_trial_that_was_refused_says_why(make_task, make_trial):
+    refused = make_trial(0, {"depth": 3}, State.INFEASIBLE, summary="at most 24000 can be free")
+    text = render(summarize(make_task(), "small/main", [refused]))
+    assert "| infeasible | 1 | 0 | at most 24000 can be free |" in text
+    assert "No trial failed." not in text
+
+
+def test_how_memory_was_shared_is_told_where_it_was(make_task):
+    def shared(message, **data):
+        return Event(0.0, "sharing", message, None, data)
+
+    events = [
+        shared("resident: it fits", mode="resident"),
+        shared("sleep: a trial needs | more", mode="sleep"),
+        shared("it went to sleep", act="sleep", seconds=2.0, freed_mb=14_000.0, held_mb=1_500.0),
+        shared("it was woken", act="wake", seconds=3.0, held_mb=16_000.0),
+        shared("it went to sleep", act="sleep", seconds=2.5, freed_mb=14_500.0, held_mb=1_500.0),
+    ]
+    summary = summarize(make_task(), "small/main", [], events=events)
+    text = render(summary)
+    section = text.partition("## Memory shared with the model")[2].partition("##")[0]
+    assert [line for line in section.splitlines() if line][2:] == [
+        "| decisions | 2 |",
+        r"| the last | sleep: a trial needs \| more |",
+        "| rests of its server, to make room | 2, 4.5 s |",
+        "| freed by the last, as measured | 14.5 GB |",
+        "| returns, to be asked | 1, 3.0 s |",
+    ]
+    assert "\n\n\n" not in text
+    record = summary_record(summary)["sharing"]
+    assert (record["decisions"], record["last"]) == (2, "sleep: a trial needs | more")
+    assert (record["rests"], record["freed_mb"], record["wakes"]) == (2, 14_500.0, 1)
+    alone = summarize(make_task(), "small/main", [])
+    assert "Memory shared" not in render(alone)
+    assert summary_record(alone)["sharing"] is None
 
 
 def test_an_empty_study(make_task):

@@ -79,6 +79,21 @@ def test_failures_are_grouped_by_cause(make_trial):
     assert groups[0].stderr_tail == "Traceback\nboom"
 
 
+def test_a_trial_that_was_refused_is_listed_with_its_reason(make_task, make_trial):
+    reason = "it needs 30000 MB of a device, and at most 24000 can be free"
+    trials = [make_trial(n, CONFIG, State.INFEASIBLE, summary=reason) for n in range(2)]
+    trials.append(failed(make_trial, 2, Cause.TIMEOUT, "too slow"))
+    groups = failures(trials)
+    assert [(g.cause, g.trials, g.message) for g in groups] == [
+        ("infeasible", (0, 1), reason),
+        ("timeout", (2,), "too slow"),
+    ]
+    assert groups[0].stderr_tail == ""
+    record = summary_record(summarize(make_task(), "small/main", trials))
+    assert [t["cause"] for t in record["trials"]] == ["infeasible", "infeasible", "timeout"]
+    assert record["failures"][0]["message"] == reason
+
+
 def test_notes_are_said_once_with_their_trials(make_trial):
     def noted(number, note):
         trial = make_trial(number, CONFIG, score=1.0)

@@ -15,6 +15,7 @@ from localhpo.cli import main
 from localhpo.cli._task_views import record, task_view
 from localhpo.study import Study
 from localhpo.task import load
+from localhpo.trial import Proposal
 
 TRAIN = """
 import argparse, sys, time
@@ -181,6 +182,17 @@ def test_trials_by_score_and_failed_ones(studied, localhpo):
     failed = localhpo("trials", "--failed").splitlines()[2:]
     assert len(failed) == 1
     assert failed[0].endswith("depth 7 | is too deep")
+
+
+def test_trials_that_were_refused_are_listed_as_failed_with_the_reason(project, localhpo):
+    study = Study.open(load(project / "task.toml"))
+    with study._writing() as session:
+        trial = session.ledger.queue(Proposal({"lr": 0.1, "depth": 2}, origin="user"))
+        session.ledger.refuse(trial, "it needs 500 MB, and 300 MB is all there is")
+    listed = localhpo("trials", "--failed")
+    assert re.search(r"0 +infeasible +it needs 500 MB, and 300 MB is all there is", listed)
+    assert "300 MB is all there is" in localhpo("trials", "--failed", "--json")
+    assert "300 MB is all there is" in localhpo("report", "--json")
 
 
 def test_trials_as_json_are_full_records(studied, localhpo):

@@ -86,6 +86,13 @@ def test_a_failed_trial_says_why_below_its_row(make_snapshot, make_trial):
     assert printed(file)[-1] == "     it took[31m longer than 5 s"
 
 
+def test_a_refused_trial_says_why_below_its_row(make_snapshot, make_trial):
+    shown, file = display()
+    refused = make_trial(0, A, State.INFEASIBLE, summary="300 MB is all there is")
+    shown.on_change(make_snapshot([refused]))
+    assert printed(file)[-1] == "     300 MB is all there is"
+
+
 def test_a_resumed_study_shows_the_last_of_its_trials(make_snapshot, make_trial):
     shown, file = display()
     shown.on_change(make_snapshot([make_trial(n, A, score=1.0) for n in range(9)]))
@@ -118,6 +125,12 @@ def test_nothing_is_wider_than_the_terminal(make_snapshot, make_trial, draw, wid
     shown.on_change(make_snapshot(trials, running=(running(trials[1]),)))
     assert all(len(line) <= width for line in printed(file))
     assert len(draw(shown, width).splitlines()) == 2
+
+
+def test_what_a_trial_waits_for_is_said(make_snapshot, make_trial, draw):
+    shown, _ = display()
+    shown.on_change(make_snapshot([make_trial(0, A, State.QUEUED)], held_up="cpus"))
+    assert "a trial waits for CPUs that another study holds" in draw(shown)
 
 
 def test_before_the_first_snapshot_it_says_what_it_waits_for(draw):

@@ -112,6 +112,30 @@ def test_a_task_that_never_fits_is_refused(resources: Resources, said: str) -> N
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("resources", "offers"),
+    [
+        (Resources(gpus=1, gpu_memory_mb=30_000), 24_000),
+        (Resources(gpus=0.25, gpu_memory_mb=30_000), 24_000),
+        (Resources(gpus=2, gpu_memory_mb=10_000), 8_000),
+    ],
+)
+def test_memory_that_no_device_can_have_is_refused(resources: Resources, offers: int) -> None:
+    gpus = (Gpu("0", memory_mb=8_000), Gpu("1", memory_mb=24_000, foreign_mb=20_000))
+    with pytest.raises(TaskError) as error:
+        check(resources, Inventory(cpus=8, gpus=gpus))
+    assert f"gpu_memory_mb = {resources.gpu_memory_mb:g} per trial" in str(error.value)
+    assert f"this machine offers {offers}" in str(error.value)
+    assert error.value.hint == f"set [resources] gpu_memory_mb to {offers} or less"
+
+
+def test_memory_that_some_device_can_have_or_that_is_not_known_is_none_to_refuse() -> None:
+    gpus = (Gpu("0", memory_mb=8_000), Gpu("1", memory_mb=24_000, foreign_mb=20_000))
+    check(Resources(gpus=1, gpu_memory_mb=24_000), Inventory(cpus=8, gpus=gpus))
+    check(Resources(gpus=0, gpu_memory_mb=99_000), Inventory(cpus=8, gpus=gpus))
+    check(Resources(gpus=1, gpu_memory_mb=99_000), TWO_GPUS)
+
+
 def test_a_missing_gpu_is_explained() -> None:
     with pytest.raises(TaskError) as error:
         check(Resources(gpus=1), Inventory(cpus=2))

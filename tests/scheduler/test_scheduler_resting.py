@@ -85,6 +85,16 @@ def test_a_server_makes_room_for_a_trial_and_never_for_none(study: Study) -> Non
     assert all(HOME in rest.split("wake")[0] for rest in rests)
 
 
+def test_each_rest_and_each_return_is_one_event(study: Study) -> None:
+    stage = study("stop")
+    told = [e.data for e in stage.recorder.events if e.kind == "sharing" and "act" in e.data]
+    did = [{"stop": "stop", "start": "wake"}[data["act"]] for data in told]
+    assert did == [word for word in stage.server.log if word in ("stop", "wake")]
+    assert {data["seconds"] for data in told if data["act"] == "stop"} == {3.0}
+    assert {data["freed_mb"] for data in told if data["act"] == "stop"} == {16_000.0}
+    assert {data["seconds"] for data in told if data["act"] == "start"} == {40.0}
+
+
 def test_a_question_takes_account_of_what_ended_while_the_server_started(study: Study) -> None:
     stage = study("stop")
     ends = [trial.finished_at for trial in stage.recorder.trials.values()]

@@ -75,6 +75,7 @@ def test_a_trial_that_does_not_fit_beside_it_has_the_server_left_to_the_others(
     assert one.least_ever.memory_mb < HOLDS.memory_mb  # so the trial is not refused for good
     assert one.rest_for(LARGE, [], [], is_last=False) == "stop"
     one.rest("stop")
+    assert one.take_news()[-1].data["act"] == "leave"  # so nothing was freed
     assert not one.awake
     assert one.rest_for(LARGE, [], [HOLDS], is_last=False) is None  # it waits for the others
 

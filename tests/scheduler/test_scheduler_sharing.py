@@ -199,9 +199,17 @@ def test_a_trial_that_does_not_fit_beside_the_server_makes_it_sleep(
     stage = gpu_stage(make_stage, make_task, "auto", trials=3)
     trials = run_beside_server(stage)
     assert [trial.state for trial in trials] == ["complete"] * 3
-    assert stage.recorder.said("sharing")[-1].startswith("sleep: ")
-    (event, *_) = [e for e in stage.recorder.events if e.kind == "sharing"]
-    assert event.data["mode"] == "resident"
+    events = [e for e in stage.recorder.events if e.kind == "sharing"]
+    decisions = [e for e in events if "mode" in e.data]
+    assert [e.data["mode"] for e in decisions] == ["resident", "sleep"]
+    assert decisions[-1].message.startswith("sleep: ")
+    slept = next(e for e in events if "act" in e.data)
+    assert slept.message == (
+        "the server went to sleep, to make room for a trial: it took 2.0 s, and freed 14500 of"
+        " 16000 MB"
+    )
+    told = {key: slept.data[key] for key in ("act", "seconds", "freed_mb", "held_mb")}
+    assert told == {"act": "sleep", "seconds": 2.0, "freed_mb": 14_500, "held_mb": 1_500}
     assert stage.executor.most_at_once == 1
 
 
@@ -334,9 +342,15 @@ def test_what_a_sleep_freed_is_measured(kind: Literal["frees", "lies"], after: s
         assert not tenancy.awake
         assert (server.pid is None) == (after == "stopped")
         assert tenancy.holding.memory_mb < 50
-        warned = [news.message for news in tenancy.take_news() if news.kind == "warning"]
+        heard = tenancy.take_news()
+        warned = [news.message for news in heard if news.kind == "warning"]
         assert len(warned) == (after == "stopped")
+        assert heard[-1].data["act"] == ("stop" if after == "stopped" else "sleep")
+        assert heard[-1].data["freed_mb"] > 100
         tenancy.call()()
+        (woken,) = tenancy.take_news()
+        assert woken.data["act"] == ("start" if after == "stopped" else "wake")
+        assert woken.data["held_mb"] > 120
         assert tenancy.awake
         assert (tenant.used_mb() or 0) > 120
         assert server.starts == (2 if after == "stopped" else 1)

@@ -71,6 +71,21 @@ def test_whether_a_study_is_taken_can_be_asked_at_any_time(store: Store) -> None
     assert not store.is_taken("nobody/main")
 
 
+def test_a_study_that_another_process_runs_is_refused_without_being_taken(
+    store: Store, start: Start
+) -> None:
+    store.check_free(NAME)
+    store.check_free("nobody/main")
+    with start(hold(store.home)) as other:
+        with pytest.raises(StudyLockedError, match=rf"{NAME} .* process {other.pid} .* UTC") as e:
+            store.check_free(NAME)
+        assert "--study NEW" in e.value.hint
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        store.check_free(NAME)
+        assert not store.is_taken(NAME)
+
+
 def test_who_asks_keeps_nobody_from_taking_it(store: Store) -> None:
     asking = threading.Event()
 

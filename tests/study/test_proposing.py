@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import Any
 import pytest
 from resting_server import RestingServer
 
+from localhpo.analysis import wording
+from localhpo.analysis.summary import summarize
+from localhpo.errors import StudyLockedError
 from localhpo.llm.hosting import Wanted
 from localhpo.scheduler import machine as machines
 from localhpo.scheduler.machine import SERVER, Entry, Machine
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory
 from localhpo.study import Study, place, proposing
 from localhpo.study.place import find_serving
-from localhpo.task import CreatorSettings, Resources, Task
+from localhpo.task import Budget, CreatorSettings, Resources, Task
 
 MB = 2**20
 HOST = Inventory(cpus=2, memory_mb=4_000)
@@ -125,6 +129,35 @@ def test_a_server_that_another_study_started_is_counted_by_hand_too(
         study.ask()
         assert entry_of(first, study.key).claims == {SERVER: HELD}
         assert first.others == []  # it counts once
+
+
+def test_no_model_is_loaded_for_a_study_that_another_process_runs(
+    task: Task, opens: Callable[..., None], home: Path, tmp_path: Path
+) -> None:
+    loaded: list[Any] = []
+    opens(RestingServer(), loaded.append)
+    (tmp_path / "train.py").touch()
+    runnable = replace(task, command=("python", "train.py"))
+    said = pytest.raises(StudyLockedError, match="is being run by process")
+    with Study.open(runnable, home=home) as study, study._writing(), said:
+        Study.open(runnable, home=home).run()
+    assert loaded == []
+
+
+def test_how_long_a_model_is_loaded_is_in_the_accounts(
+    task: Task, opens: Callable[..., None], home: Path, tmp_path: Path
+) -> None:
+    opens(None, lambda host: time.sleep(0.5))
+    report = "from localhpo.reporter import report\nreport(step=0, loss=0.5)\n"
+    (tmp_path / "train.py").write_text(report)
+    task = replace(task, command=("python", "train.py"), budget=Budget(trials=1))
+    study = Study.open(task, home=home)
+    study.run()
+    summary = summarize(task, study.key, study.trials, elapsed_s=1.0, events=study.events)
+    loading_s = summary.accounts.waited_s["loading"]
+    assert 0.5 <= loading_s < 5
+    assert summary.cost.elapsed_s == pytest.approx(1 + loading_s)
+    assert "for the model to be loaded" in wording.waits(summary.accounts.waited_s)
 
 
 @pytest.mark.parametrize(

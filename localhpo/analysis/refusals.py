@@ -1,0 +1,24 @@
+"""Why a trial brought no score: how it failed, or why it was refused before it ran. Pure."""
+
+from __future__ import annotations
+
+from localhpo.trial import State, Trial
+
+
+def cause(trial: Trial) -> str | None:
+    """Return the cause in a word or two; None for a trial that neither failed nor was refused."""
+    if trial.failure is not None:
+        return trial.failure.cause.value
+    return trial.state.value if trial.state is State.INFEASIBLE else None
+
+
+def message(trial: Trial) -> str:
+    """Return the sentence on it: of a trial that never ran, the reason for that."""
+    if trial.failure is not None:
+        return trial.failure.message
+    return trial.summary if trial.state is State.INFEASIBLE else ""
+
+
+def last_lines(trial: Trial) -> str:
+    """Return the last lines of its standard error; of one that never ran there are none."""
+    return "" if trial.failure is None else trial.failure.stderr_tail
