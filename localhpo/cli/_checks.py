@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from localhpo.analysis import wording
 from localhpo.errors import LocalHPOError
+
+if TYPE_CHECKING:
+    from localhpo.llm.cards import Entry
 
 _REQUIREMENT = re.compile(r"^(?P<name>[\w.-]+)(?:.*extra\s*==\s*['\"](?P<extra>[\w-]+)['\"])?")
 _EXTRAS_OF_USERS = ("local", "vllm", "finetune", "gpu", "ray", "figures", "tasks")
@@ -184,15 +187,24 @@ def _models() -> Iterator[Check]:
     from localhpo.llm.cards import DEFAULT, entries
 
     found = entries()
-    for entry in found:
-        if entry.state == "broken":
-            yield Check(f"model {entry.name}", "bad", entry.error, "copy the model folder again")
-        else:
-            size = wording.memory(entry.size_bytes / 2**20)
-            yield Check(f"model {entry.name}", "ok", f"{entry.state}, {size}")
+    yield from map(_of_model, found)
     if DEFAULT not in {entry.name for entry in found}:
         hint = "install LocalHPO again, or choose engines with --creator tpe"
         yield Check("models", "note", f"the built-in model {DEFAULT} is not there", hint)
+
+
+def _of_model(entry: Entry) -> Check:
+    """Return what is found of a model; a run needs the built-in one, or the one that it names."""
+    from localhpo.llm.cards import DEFAULT
+
+    name = f"model {entry.name}"
+    if entry.state == "broken":
+        hint = entry.hint or "copy the model folder again"
+        return Check(name, "bad" if entry.name == DEFAULT else "note", entry.error, hint)
+    finding = f"{entry.state}, {wording.memory(entry.size_bytes / 2**20)}"
+    if entry.card is None:
+        return Check(name, "note", finding, f"add it: localhpo models add {entry.path}")
+    return Check(name, "ok", finding)
 
 
 def _fit() -> Iterator[Check]:

@@ -161,7 +161,7 @@ def _changes(name: str) -> list[str]:
         card = cards.load(folder)
         cards.refuse_code(folder)
     except CardError as exc:
-        return [str(exc)]
+        return [f"{exc} ({exc.hint})" if exc.hint else str(exc)]
     return [str(change) for change in cards.differences(folder, card, again=True)]
 
 

@@ -134,6 +134,12 @@ def test_models_and_profiles_are_held_against_the_largest_gpu(folder, capsys):
     assert told["profile qwen3-14b"].finding.startswith("too large: weights 28.2 GB")
 
 
+def test_a_folder_without_a_card_is_held_against_the_machine_too(folder, monkeypatch):
+    monkeypatch.setenv("LOCALHPO_MODELS", str(folder.parent))
+    told = told_by(Inventory(cpus=1, memory_mb=24_000, gpus=()))
+    assert told["fit Oak"].finding.startswith("fits: weights ")
+
+
 def test_a_model_too_large_for_one_gpu_may_fit_several():
     gpus = tuple(Gpu(str(number), memory_mb=24_564.0) for number in range(3))
     told = told_by(Inventory(cpus=4, memory_mb=64_000, gpus=(*gpus, Gpu("3", memory_mb=8_192.0))))

@@ -76,11 +76,28 @@ def test_an_unknown_model_is_2(models, capsys):
 
 
 def test_doctor_finds_a_broken_model_and_says_what_to_do(models, capsys):
-    assert main(["doctor"]) == 1
+    assert main(["doctor"]) == 0
     told = capsys.readouterr().out
-    assert "bad" in told
     assert "copy the model folder again" in told
-    assert told.endswith("LocalHPO is not usable as it is.\n")
+    assert told.endswith("LocalHPO is usable.\n")
+
+
+def test_a_broken_model_is_a_note_unless_it_is_the_built_in_one(models, monkeypatch):
+    (models / "bare/pytorch_model.bin").touch()
+    found = by_name(_checks._models())
+    assert (found["model bad"].state, found["model bare"].state) == ("note", "note")
+    assert found["model bare"].hint.startswith("keep only *.safetensors")
+    monkeypatch.setattr(cards, "DEFAULT", "bad")
+    assert by_name(_checks._models())["model bad"].state == "bad"
+
+
+def test_a_folder_without_a_card_is_told_how_to_get_one(models, capsys):
+    found = by_name([*_checks._models(), *_checks._fit()])
+    hint = f"add it: localhpo models add {models / 'bare'}"
+    for name in ("model bare", "fit bare"):
+        assert (found[name].state, found[name].hint) == ("note", hint)
+    assert main(["models", "verify", "bare"]) == 1
+    assert f"(make one: localhpo models add {models / 'bare'})" in capsys.readouterr().out
 
 
 def by_name(checks):
