@@ -50,6 +50,22 @@ def test_a_model_that_is_refused_leaves_2_or_1_and_a_hint(folder, tmp_path, caps
     assert main(["models", "add", str(tmp_path / "nowhere")]) == 2
 
 
+def test_no_path_is_not_the_current_folder(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert main(["models", "add", ""]) == 2
+    assert "PATH must be a model folder" in capsys.readouterr().err
+    assert main(["models", "add", "."]) == 0
+
+
+def test_what_transformers_does_not_know_is_noted(folder, capsys):
+    assert main(["models", "add", str(folder)]) == 0
+    assert "does not know" not in shown(capsys)
+    edit_json(folder / "config.json", model_type="oak", architectures=["OakForCausalLM"])
+    assert main(["models", "add", str(folder)]) == 0
+    told = "does not know model_type oak, architecture OakForCausalLM"
+    assert told in shown(capsys)
+
+
 def test_verify_says_what_changed(folder, capsys):
     main(["models", "add", str(folder)])
     capsys.readouterr()
