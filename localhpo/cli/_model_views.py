@@ -135,8 +135,8 @@ def arithmetic(needed: Need) -> str:
 
 def amount(number: int) -> str:
     """Return a number of parameters: `8.19B`, `1.17M`."""
-    for limit, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= limit:
+    for limit, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= 0.9995 * limit:  # three digits would round it up to the next unit
             return f"{number / limit:.3g}{unit}"
     return str(number)
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from tiny_model import edit_json, make_model
 
-from localhpo.cli import _checks, _fitting, main
+from localhpo.cli import _checks, _fitting, _model_views, main
 from localhpo.llm import cards
 from localhpo.llm.vllm.settings import Settings, command
 from localhpo.scheduler.placement import Gpu, Inventory
@@ -64,6 +64,20 @@ def test_what_transformers_does_not_know_is_noted(folder, capsys):
     assert main(["models", "add", str(folder)]) == 0
     told = "does not know model_type oak, architecture OakForCausalLM"
     assert told in shown(capsys)
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (999, "999"),
+        (999_400, "999k"),
+        (999_885_952, "1B"),
+        (8_190_735_360, "8.19B"),
+        (1_040_000_000_000, "1.04T"),
+    ],
+)
+def test_parameters_are_told_in_three_digits(number, told):
+    assert _model_views.amount(number) == told
 
 
 def test_verify_says_what_changed(folder, capsys):
