@@ -68,14 +68,19 @@ def _packages() -> Iterator[Check]:
 
 def _extras() -> Iterator[Check]:
     """The packages of each extra: a missing one is no fault, unless it is asked for."""
+    from localhpo.llm.vllm import builds
+
     known = metadata.metadata("localhpo").get_all("Provides-Extra") or []
-    for extra in (name for name in _EXTRAS_OF_USERS if name in known):
+    vllm = builds.extra()
+    wanted = [vllm if name == "vllm" else name for name in _EXTRAS_OF_USERS]
+    for extra in (name for name in wanted if name in known):
         found, missing = _installed(extra)
         if not missing:
             yield Check(f"[{extra}]", "ok", ", ".join(found))
             continue
         finding = f"missing: {', '.join(missing)}"
-        yield Check(f"[{extra}]", "note", finding, f"pip install 'localhpo[{extra}]'")
+        hint = builds.hint() if extra == vllm else f"pip install 'localhpo[{extra}]'"
+        yield Check(f"[{extra}]", "note", finding, hint)
 
 
 def _installed(extra: str | None) -> tuple[list[str], list[str]]:

