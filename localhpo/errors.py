@@ -90,14 +90,17 @@ class StudyChangedError(InputError):
 class MissingExtraError(LocalHPOError):
     """An optional dependency is absent.
 
-    Args of the constructor: what is missing, who needs it, and the extra that brings it.
+    Args of the constructor: what is missing, who needs it, the extra that brings it, and how that
+    is installed, where pip alone does not do.
     """
 
-    def __init__(self, package: str, needed_by: str, extra: str) -> None:
+    def __init__(
+        self, package: str, needed_by: str, extra: str, *, hint: str | None = None
+    ) -> None:
         """Name the package, what needs it, and the extra to install."""
         super().__init__(
             f"{needed_by} needs {package}, which is not installed",
-            hint=f"pip install 'localhpo[{extra}]'",
+            hint=f"pip install 'localhpo[{extra}]'" if hint is None else hint,
         )
 
 

@@ -110,7 +110,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.refused():
             return
         parts = urlsplit(self.path)
-        if parts.path in POSTS_BY_QUERY:
+        if body and body.get("model", MODELS[0]) not in MODELS:
+            self.answer({"error": f"The model {body['model']} does not exist."}, 404)
+        elif parts.path in POSTS_BY_QUERY:
             self.answer(POSTS_BY_QUERY[parts.path](parse_qs(parts.query)))
         else:
             self.answer(POSTS[parts.path](body))

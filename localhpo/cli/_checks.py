@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from localhpo.analysis import wording
 from localhpo.errors import LocalHPOError
+
+if TYPE_CHECKING:
+    from localhpo.llm.cards import Entry
 
 _REQUIREMENT = re.compile(r"^(?P<name>[\w.-]+)(?:.*extra\s*==\s*['\"](?P<extra>[\w-]+)['\"])?")
 _EXTRAS_OF_USERS = ("local", "vllm", "finetune", "gpu", "ray", "figures", "tasks")
@@ -65,14 +68,19 @@ def _packages() -> Iterator[Check]:
 
 def _extras() -> Iterator[Check]:
     """The packages of each extra: a missing one is no fault, unless it is asked for."""
+    from localhpo.llm.vllm import builds
+
     known = metadata.metadata("localhpo").get_all("Provides-Extra") or []
-    for extra in (name for name in _EXTRAS_OF_USERS if name in known):
+    vllm = builds.extra()
+    wanted = [vllm if name == "vllm" else name for name in _EXTRAS_OF_USERS]
+    for extra in (name for name in wanted if name in known):
         found, missing = _installed(extra)
         if not missing:
             yield Check(f"[{extra}]", "ok", ", ".join(found))
             continue
         finding = f"missing: {', '.join(missing)}"
-        yield Check(f"[{extra}]", "note", finding, f"pip install 'localhpo[{extra}]'")
+        hint = builds.hint() if extra == vllm else f"pip install 'localhpo[{extra}]'"
+        yield Check(f"[{extra}]", "note", finding, hint)
 
 
 def _installed(extra: str | None) -> tuple[list[str], list[str]]:
@@ -184,15 +192,24 @@ def _models() -> Iterator[Check]:
     from localhpo.llm.cards import DEFAULT, entries
 
     found = entries()
-    for entry in found:
-        if entry.state == "broken":
-            yield Check(f"model {entry.name}", "bad", entry.error, "copy the model folder again")
-        else:
-            size = wording.memory(entry.size_bytes / 2**20)
-            yield Check(f"model {entry.name}", "ok", f"{entry.state}, {size}")
+    yield from map(_of_model, found)
     if DEFAULT not in {entry.name for entry in found}:
         hint = "install LocalHPO again, or choose engines with --creator tpe"
         yield Check("models", "note", f"the built-in model {DEFAULT} is not there", hint)
+
+
+def _of_model(entry: Entry) -> Check:
+    """Return what is found of a model; a run needs the built-in one, or the one that it names."""
+    from localhpo.llm.cards import DEFAULT
+
+    name = f"model {entry.name}"
+    if entry.state == "broken":
+        hint = entry.hint or "copy the model folder again"
+        return Check(name, "bad" if entry.name == DEFAULT else "note", entry.error, hint)
+    finding = f"{entry.state}, {wording.memory(entry.size_bytes / 2**20)}"
+    if entry.card is None:
+        return Check(name, "note", finding, f"add it: localhpo models add {entry.path}")
+    return Check(name, "ok", finding)
 
 
 def _fit() -> Iterator[Check]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from localhpo.cli._checks import Check
 from localhpo.cli._model_views import arithmetic, size
 from localhpo.llm import cards, profiles, served
-from localhpo.llm.card import Card
+from localhpo.llm.cards import Entry
 from localhpo.llm.memory import PROPOSAL_TOKENS, Memory, need
 from localhpo.scheduler.placement import Inventory
 
@@ -48,8 +48,9 @@ def checks(inventory: Inventory) -> Iterator[Check]:
         f"models are held against {room.name} with {size(room.memory_bytes)}, {way}, for"
         f" proposals of {PROPOSAL_TOKENS:,} tokens; trials need room beside them",
     )
-    for folder, card in cards.available():
-        yield _of_model(folder, card, room)
+    for entry in cards.entries():
+        if entry.card or entry.state != "broken":
+            yield _of_model(entry, room)
     for profile in profiles.profiles().values():
         length = profile.shape.context_length
         _, told = told_fit(profile.memory, profile.parameters, length, room)
@@ -90,21 +91,26 @@ def told_fit(memory: Memory, parameters: int, context_length: int, room: Room) -
     return split > 0, f"{verdict}: {arithmetic(sums[split or 1])} of {there}"
 
 
-def _of_model(folder: Path, card: Card, room: Room) -> Check:
-    name = f"fit {card.name}"
-    memory = card.memory or _worked_out(folder)
-    if memory is None:
-        return Check(name, "note", "what it needs is not known", "add it: localhpo models add")
-    fits, told = told_fit(memory, card.parameters, card.context_length, room)
+def _of_model(entry: Entry, room: Room) -> Check:
+    name, card = f"fit {entry.name}", entry.card
+    if card and card.memory:
+        known = card.memory, card.parameters, card.context_length
+    elif worked_out := _worked_out(entry.path):
+        known = worked_out
+    else:
+        told = "what it needs is not known"
+        return Check(name, "note", told, f"add it: localhpo models add {entry.path}")
+    fits, told = told_fit(*known, room)
     return Check(name, "ok", told) if fits else Check(name, "note", told, _SMALLER)
 
 
-def _worked_out(folder: Path) -> Memory | None:
-    """Return what a model needs whose card does not say it."""
+def _worked_out(folder: Path) -> tuple[Memory, int, int] | None:
+    """Return memory, parameters and context of a model whose card does not say what it needs."""
     from localhpo.errors import CardError
     from localhpo.llm import adding
 
     try:
-        return adding.measure(folder)[2]
+        shape, found, memory = adding.measure(folder)
     except CardError:
         return None
+    return memory, found.parameters, shape.context_length

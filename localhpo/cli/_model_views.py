@@ -100,6 +100,8 @@ def notes(card: Card, folder: Path) -> Iterator[str]:
         card: As it was made.
         folder: From which.
     """
+    from localhpo.llm.transformers import known
+
     if card.license == licence.UNKNOWN:
         yield "the folder does not say under which licence the model comes"
     if not thinking.template_of(folder):
@@ -107,6 +109,9 @@ def notes(card: Card, folder: Path) -> Iterator[str]:
     if card.quantization:
         yield f"its weights are packed ({card.quantization}): vLLM runs them, or transformers with"
         yield "  the package that its documentation names for this kind"
+    if unknown := known.unknown(config.read(folder)):
+        yield f"transformers, as installed here, does not know {', '.join(unknown)}: the model does"
+        yield "  not run in process, and in a server only where that one knows it"
     profile = profiles.named(folder.name)
     if profile and profile.name == card.profile:
         yield f"it agrees with the profile {profile.name}"
@@ -130,8 +135,8 @@ def arithmetic(needed: Need) -> str:
 
 def amount(number: int) -> str:
     """Return a number of parameters: `8.19B`, `1.17M`."""
-    for limit, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= limit:
+    for limit, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= 0.9995 * limit:  # three digits would round it up to the next unit
             return f"{number / limit:.3g}{unit}"
     return str(number)
 

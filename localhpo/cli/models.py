@@ -95,11 +95,11 @@ def show(name: str, tokens: int | None, as_json: bool) -> None:
         "localhpo models add my-model --name own --copy",
     ),
 )
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path())
 @click.option("--name", default="", help="What to call it; the folder's name by default.")
 @click.option("--copy", is_flag=True, help="Copy its files to the shelf, however large they are.")
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
-def add(path: Path, name: str, copy: bool, as_json: bool) -> None:
+def add(path: str, name: str, copy: bool, as_json: bool) -> None:
     """Make the card of a model of yours, so that `run --model NAME` finds it.
 
     PATH is a folder in Hugging Face layout with safetensors weights. Its files are checked and
@@ -107,15 +107,18 @@ def add(path: Path, name: str, copy: bool, as_json: bool) -> None:
     missing files, and weights of another architecture than config.json says.
     """
     from localhpo.cli import _model_views, _output
+    from localhpo.errors import InputError
     from localhpo.llm import adding, cards
 
-    card = adding.add(path, name, copy=copy, on_file=_tell)
+    if not path:  # as a Path it would be the current folder
+        raise InputError("PATH must be a model folder, but is empty", hint="'.' is this folder")
+    card = adding.add(Path(path), name, copy=copy, on_file=_tell)
     entry = cards.entry(cards.find(card.name), name=card.name)
     if as_json:
         _output.print_json(_model_views.record(entry, full=True))
         return
     _output.show(_model_views.facts(_model_views.record(entry, full=False)))
-    for note in _model_views.notes(card, path.resolve()):
+    for note in _model_views.notes(card, Path(path).resolve()):
         click.echo(f"note: {note}")
     click.echo(f"Use it: localhpo run TASK --model {card.name}")
 
@@ -161,7 +164,7 @@ def _changes(name: str) -> list[str]:
         card = cards.load(folder)
         cards.refuse_code(folder)
     except CardError as exc:
-        return [str(exc)]
+        return [f"{exc} ({exc.hint})" if exc.hint else str(exc)]
     return [str(change) for change in cards.differences(folder, card, again=True)]
 
 

@@ -8,6 +8,7 @@ asked for: models have tens of gigabytes.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -24,7 +25,14 @@ from localhpo.llm.hashing import file_sha256
 from localhpo.llm.memory import Memory
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
+_FAST = "tokenizer.json"
+_TOKENIZERS = (_FAST, "tokenizer.model", "vocab.json", "tekken.json")
+_COPY_AGAIN = "copy the model folder again; a download may have been cut off"
+_LAYOUT = " in Hugging Face layout, with safetensors weights"
+_GGUF = (
+    "a GGUF file can be served by llama.cpp: llama-server -m FILE, then localhpo run TASK"
+    " --backend openai --url http://127.0.0.1:8080/v1"
+)
 
 OnFile = Callable[[Path], None]
 """Is told of each file before it is read: that can take minutes."""
@@ -44,8 +52,7 @@ def add(path: Path, name: str = "", *, copy: bool = False, on_file: OnFile | Non
         CardError: the folder is unsafe, incomplete, or no model that can be used; or the shelf
             cannot be written.
     """
-    if not path.is_dir():
-        raise InputError(f"there is no model folder {path}")
+    _check_folder(path)
     folder = path.resolve()
     name = name or folder.name
     _check_name(name, folder)
@@ -76,11 +83,7 @@ def draft(folder: Path, name: str, on_file: OnFile | None = None) -> Card:
     said = config.read(folder)
     config.check_architecture(said)
     shape, found, memory = measure(folder)
-    if not any((folder / file).is_file() for file in _TOKENIZERS):
-        raise CardError(
-            f"{folder} holds no tokenizer: none of {', '.join(_TOKENIZERS)}",
-            hint="copy the model folder again",
-        )
+    _check_tokenizer(folder)
     switch = thinking.switch(thinking.template_of(folder))
     return Card(
         name=name,
@@ -117,6 +120,42 @@ def measure(folder: Path, devices: int = 1) -> tuple[Shape, Weights, Memory]:
     if not shape.dtype:
         shape = config.shape({**said, "dtype": found.dtype}, devices)
     return shape, found, replace(shape.cache, weights_bytes=found.size_bytes // devices)
+
+
+def _check_folder(path: Path) -> None:
+    if path.is_file():
+        hint = _GGUF if path.suffix.lower() == ".gguf" else "give the folder that holds it"
+        raise InputError(f"a model must be a folder{_LAYOUT}, but {path} is a file", hint=hint)
+    if not path.is_dir():
+        raise InputError(f"there is no model folder {path}")
+    if not (path / "config.json").is_file() and (found := sorted(path.glob("*.gguf"))):
+        raise InputError(
+            f"a model must be a folder{_LAYOUT}, but {path} holds {found[0].name}", hint=_GGUF
+        )
+
+
+def _check_tokenizer(folder: Path) -> None:
+    there = [folder / name for name in _TOKENIZERS if (folder / name).is_file()]
+    if not there:
+        raise CardError(
+            f"{folder} holds no tokenizer: none of {', '.join(_TOKENIZERS)}", hint=_COPY_AGAIN
+        )
+    for path in there:
+        if not path.stat().st_size:
+            raise CardError(f"{path} is empty", hint=_COPY_AGAIN)
+        if path.suffix == ".json":
+            _check_table(path, "model" if path.name == _FAST else "")
+
+
+def _check_table(path: Path, key: str) -> None:
+    """Refuse a file that holds no JSON object, or one without that key."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise CardError(f"{path} cannot be read: {exc}", hint=_COPY_AGAIN) from exc
+    if not isinstance(table, dict) or (key and not isinstance(table.get(key), dict)):
+        what = f"an object with {key}" if key else "an object"
+        raise CardError(f"{path} is no tokenizer: it must hold {what}", hint=_COPY_AGAIN)
 
 
 def _check_name(name: str, folder: Path) -> None:

@@ -72,6 +72,8 @@ class Entry:
     state: Literal["verified", "no card", "broken"]
     error: str = ""
     """Why it is broken."""
+    hint: str = ""
+    """What to do then."""
 
 
 def load(folder: Path) -> Card:
@@ -82,7 +84,7 @@ def load(folder: Path) -> Card:
     """
     place = _place_of(folder)
     if place is None:
-        raise CardError(f"{folder} holds no {CARD}")
+        raise CardError(f"{folder} holds no {CARD}", hint=f"make one: localhpo models add {folder}")
     return _read(place / CARD)
 
 
@@ -254,7 +256,7 @@ def entry(folder: Path, *, name: str = "") -> Entry:
         card = load(folder)
         verify(folder, card)
     except CardError as exc:
-        return Entry(name, folder, card, size, "broken", str(exc))
+        return Entry(name, folder, card, size, "broken", str(exc), exc.hint)
     return Entry(name, folder, card, size, "verified")
 
 

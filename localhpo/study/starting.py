@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
 
+from localhpo.errors import InputError
 from localhpo.llm.hosting import Wanted
 from localhpo.scheduler import placement
 from localhpo.scheduler.machine import SERVER, Machine
@@ -34,8 +35,19 @@ class Room:
 
         None where it has to wait. What is waited for is where the end of trials would make the
         room: what the servers of other studies hold nobody can give.
+
+        Raises:
+            InputError: it is to be split over more devices than there are. Where none are known
+                there may be enough.
         """
         places, names = self._places(wanted, ()), self._names(wanted)
+        if not (wanted.on_cpu or wanted.gpus) and 0 < len(names) < wanted.split:
+            raise InputError(
+                f"model_gpus must be at most the number of GPUs that the model may use here,"
+                f" {len(names)}; got {wanted.split}",
+                hint="set model_gpus lower; `localhpo doctor` says which GPUs it sees, and how many"
+                " a model takes",
+            )
         if self._machine is None or not places:
             return ()
         wish = self._free(wanted, self._machine.models) or places[0]

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from tiny_model import edit_json, make_model
 
-from localhpo.cli import _checks, _fitting, main
+from localhpo.cli import _checks, _fitting, _model_views, main
 from localhpo.llm import cards
 from localhpo.llm.vllm.settings import Settings, command
 from localhpo.scheduler.placement import Gpu, Inventory
@@ -48,6 +48,36 @@ def test_a_model_that_is_refused_leaves_2_or_1_and_a_hint(folder, tmp_path, caps
     assert main(["models", "add", str(folder)]) == 1
     assert "hint:" in capsys.readouterr().err
     assert main(["models", "add", str(tmp_path / "nowhere")]) == 2
+
+
+def test_no_path_is_not_the_current_folder(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert main(["models", "add", ""]) == 2
+    assert "PATH must be a model folder" in capsys.readouterr().err
+    assert main(["models", "add", "."]) == 0
+
+
+def test_what_transformers_does_not_know_is_noted(folder, capsys):
+    assert main(["models", "add", str(folder)]) == 0
+    assert "does not know" not in shown(capsys)
+    edit_json(folder / "config.json", model_type="oak", architectures=["OakForCausalLM"])
+    assert main(["models", "add", str(folder)]) == 0
+    told = "does not know model_type oak, architecture OakForCausalLM"
+    assert told in shown(capsys)
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (999, "999"),
+        (999_400, "999k"),
+        (999_885_952, "1B"),
+        (8_190_735_360, "8.19B"),
+        (1_040_000_000_000, "1.04T"),
+    ],
+)
+def test_parameters_are_told_in_three_digits(number, told):
+    assert _model_views.amount(number) == told
 
 
 def test_verify_says_what_changed(folder, capsys):
@@ -132,6 +162,12 @@ def test_models_and_profiles_are_held_against_the_largest_gpu(folder, capsys):
         " of 24.6 GB"
     )
     assert told["profile qwen3-14b"].finding.startswith("too large: weights 28.2 GB")
+
+
+def test_a_folder_without_a_card_is_held_against_the_machine_too(folder, monkeypatch):
+    monkeypatch.setenv("LOCALHPO_MODELS", str(folder.parent))
+    told = told_by(Inventory(cpus=1, memory_mb=24_000, gpus=()))
+    assert told["fit Oak"].finding.startswith("fits: weights ")
 
 
 def test_a_model_too_large_for_one_gpu_may_fit_several():

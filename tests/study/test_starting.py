@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from resting_server import RestingServer
 
+from localhpo.errors import InputError
+from localhpo.executor.process import ProcessExecutor
 from localhpo.llm.hosting import Wanted
 from localhpo.llm.vllm import Settings
 from localhpo.scheduler.machine import SERVER, Machine
@@ -123,8 +125,44 @@ def test_a_model_that_is_split_gets_the_devices_with_most_room(server: Any, mach
     busy = machine("busy", gpus)
     busy.hold("0", on("1", 12_000, 1.0))
     assert Room(gpus, other).find(server.wanted) == ("0", "2")
-    server.settings = Settings(split=4)
-    assert Room(gpus, machine("third", gpus)).find(server.wanted) == ()  # vLLM will say why not
+
+
+def test_a_model_is_not_split_over_more_devices_than_there_are(server: Any, machine: Make) -> None:
+    server.settings = Settings(split=64)
+    one = machine("one")
+    for ledger in (one, None):
+        with pytest.raises(InputError, match="GPUs that the model may use here, 2; got 64"):
+            Room(GPUS, ledger).find(server.wanted)
+    assert not one.entries[0].claims
+    nowhere = Inventory(cpus=2)  # as far as is known
+    assert Room(nowhere, machine("two", nowhere)).find(server.wanted) == ()
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_study_whose_model_takes_more_devices_than_there_are_ends_with_an_input_error(
+    by_hand: bool,
+    make_task: Any,
+    tmp_path: Path,
+    home: Path,
+    server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    (tmp_path / "run").mkdir(mode=0o700)
+    monkeypatch.setattr(proposing, "find_inventory", lambda: GPUS)
+    monkeypatch.setattr(studies, "find_place", lambda task, executor: (ProcessExecutor(), GPUS))
+    server.settings = Settings(split=64)
+    (tmp_path / "train.py").touch()
+
+    def open_with_server(*given: Any, host: Any) -> Any:
+        assert host.find_room(server.wanted) is not None
+        raise AssertionError("it was let go ahead")
+
+    monkeypatch.setattr(proposing, "open_remembering", open_with_server)
+    study = Study.open(make_task(budget=Budget(trials=1)), home=home)
+    with study, pytest.raises(InputError, match="got 64"):
+        study.ask() if by_hand else study.run()
+    assert server.pid is None
 
 
 @pytest.mark.parametrize("ids", [("GPU-7f00-0", "GPU-7f00-1"), ("0", "1")])

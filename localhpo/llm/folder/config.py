@@ -28,6 +28,12 @@ _ATTENTION = {"attention", _FULL, _SLIDING, "chunked_attention"}
 _NUMBER_BYTES = {"float32": 4, "float64": 8}
 """Of one number, where it is not two."""
 
+_MOST, _MOST_LAYERS = 10**9, 10**5
+"""Far above any model: what is more is no number of heads, tokens or layers."""
+_TOLD = 60
+"""Characters of a value that are told."""
+_AGAIN = "save the model again with a newer transformers, which writes it"
+
 _SLIDING_PATTERN = {
     "cohere2": 4,
     "gemma2": 2,
@@ -100,8 +106,8 @@ def check_architecture(config: Config) -> None:
     Raises:
         CardError: it is an encoder, an encoder with a decoder, or says nothing of what it is.
     """
-    named = config.get("architectures") or ["(none)"]
-    name = str(named[0])
+    named = config.get("architectures")
+    name = str(named[0]) if isinstance(named, list) and named else "(none)"
     has_text = isinstance(config.get("text_config"), dict)
     continues = name.endswith(("ForCausalLM", "LMHeadModel")) or (
         name.endswith("ForConditionalGeneration") and has_text
@@ -122,15 +128,24 @@ def shape(config: Config, devices: int = 1) -> Shape:
         devices: Over which the model is spread, as vLLM does it: the KV cache is then that of one.
 
     Raises:
-        CardError: it does not say something that must be known.
+        CardError: it does not say something that must be known, or says it in no known way.
     """
+    try:
+        return _shape(config, devices)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
+        raise CardError(
+            f"config.json is not as transformers writes it: {exc}", hint=_AGAIN
+        ) from exc
+
+
+def _shape(config: Config, devices: int) -> Shape:
     text = _text_part(config)
     dtype = str(_first(config, text, "dtype", "torch_dtype") or "")
     quantization, bits = _quantization(config)
     return Shape(
         architecture=str(config.get("model_type") or "unknown"),
         context_length=_number(text, "max_position_embeddings"),
-        layers=_number(text, "num_hidden_layers"),
+        layers=_layer_count(text),
         hidden_size=_number(text, "hidden_size"),
         vocab_size=_number(text, "vocab_size"),
         dtype=dtype,
@@ -162,7 +177,7 @@ def _text_part(config: Config) -> Config:
 
 def _cache(text: Config, number_bytes: int, devices: int) -> Memory:
     """Sum over the layers that keep something of their own, for one of so many devices."""
-    shared = int(text.get("num_kv_shared_layers") or 0)
+    shared = _whole(text, "num_kv_shared_layers")
     kinds = _layer_kinds(text)
     kept = kinds[: len(kinds) - shared]
     full: list[int] = []
@@ -186,13 +201,13 @@ def _cache(text: Config, number_bytes: int, devices: int) -> Memory:
 
 
 def _layer_kinds(text: Config) -> Sequence[str]:
-    count, kind = _number(text, "num_hidden_layers"), str(text.get("model_type"))
+    count, kind = _layer_count(text), str(text.get("model_type"))
     if listed := text.get("layer_types"):
         return [str(name) for name in listed]
     if kind in _LINEAR_PATTERN:
-        every = int(text.get("full_attention_interval") or _LINEAR_PATTERN[kind])
+        every = _whole(text, "full_attention_interval") or _LINEAR_PATTERN[kind]
         return [_LINEAR if (i + 1) % every else _FULL for i in range(count)]
-    window = text.get("sliding_window")
+    window = _whole(text, "sliding_window")
     if not window or text.get("use_sliding_window") is False:
         return [_FULL] * count
     if window >= _number(text, "max_position_embeddings"):
@@ -201,7 +216,7 @@ def _layer_kinds(text: Config) -> Sequence[str]:
         every = len(pattern) if isinstance(pattern, str) else int(pattern)  # "LLLG" is 4
         kinds = [_SLIDING if (i + 1) % every else _FULL for i in range(count)]
         return [*kinds[:-1], _FULL] if kind.startswith("gemma4") else kinds
-    first = int(text.get("max_window_layers") or 0) if text.get("use_sliding_window") else 0
+    first = _whole(text, "max_window_layers") if text.get("use_sliding_window") else 0
     return [_SLIDING if i >= first else _FULL for i in range(count)]
 
 
@@ -211,14 +226,16 @@ def _numbers_per_token(text: Config, layer: int, kind: str, devices: int = 1) ->
     Heads are shared out, and each device has one at least (vLLM's `get_num_kv_heads`); a latent
     vector, which is for all heads, is on each.
     """
-    if latent := text.get("kv_lora_rank"):  # multi-head latent attention: one vector for all heads
-        return int(latent) + int(text.get("qk_rope_head_dim") or 0)
+    if latent := _whole(
+        text, "kv_lora_rank"
+    ):  # multi-head latent attention: one vector for all heads
+        return latent + _whole(text, "qk_rope_head_dim")
     own = {**text, **_of_layer(text, layer), **(_of_full(text) if kind == _FULL else {})}
-    heads = own.get("num_key_value_heads") or _number(text, "num_attention_heads")
-    width = own.get("head_dim") or _number(text, "hidden_size") // _number(
+    heads = _whole(own, "num_key_value_heads") or _number(text, "num_attention_heads")
+    width = _whole(own, "head_dim") or _number(text, "hidden_size") // _number(
         text, "num_attention_heads"
     )
-    return 2 * max(1, int(heads) // devices) * int(width)
+    return 2 * max(1, heads // devices) * width
 
 
 def _of_layer(text: Config, layer: int) -> Config:
@@ -247,13 +264,12 @@ def _state(text: Config, number_bytes: int) -> int:
         return _numbers_per_token(text, 0, _FULL) * number_bytes
     keys = _number(text, "linear_num_key_heads") * _number(text, "linear_key_head_dim")
     values = _number(text, "linear_num_value_heads") * _number(text, "linear_value_head_dim")
-    convolved = (2 * keys + values) * int(text.get("linear_conv_kernel_dim") or 4)
+    convolved = (2 * keys + values) * (_whole(text, "linear_conv_kernel_dim") or 4)
     return values * _number(text, "linear_key_head_dim") * 4 + convolved * number_bytes
 
 
 def _window(text: Config) -> int:
-    window = text.get("sliding_window")
-    return int(window) if window else _number(text, "max_position_embeddings")
+    return _whole(text, "sliding_window") or _number(text, "max_position_embeddings")
 
 
 def _quantization(config: Config) -> tuple[str, int]:
@@ -284,11 +300,37 @@ def _first(a: Config, b: Config, *keys: str) -> Any:
     return next((part[key] for part in (a, b) for key in keys if part.get(key) is not None), None)
 
 
-def _number(text: Config, key: str) -> int:
+def _layer_count(text: Config) -> int:
+    return _number(text, "num_hidden_layers", most=_MOST_LAYERS)
+
+
+def _number(text: Config, key: str, most: int = _MOST) -> int:
     value = text.get(key)
-    if type(value) is not int or value < 1:
+    if type(value) is not int or not 1 <= value <= most:
         raise CardError(
-            f"config.json must say {key}, a positive integer, but says {value!r}",
-            hint="save the model again with a newer transformers, which writes it",
+            f"config.json must say {key}, a positive integer up to {most:,}, but says"
+            f" {_short(value)}",
+            hint=_AGAIN,
         )
     return value
+
+
+def _whole(text: Config, key: str) -> int:
+    """Return a number that may be left out: 0 then."""
+    value = text.get(key) or 0
+    try:
+        number = int(value)
+    except (OverflowError, TypeError, ValueError):
+        number = -1
+    if not 0 <= number <= _MOST:
+        raise CardError(
+            f"config.json must say {key} as an integer from 0 to {_MOST:,}, or leave it out, but"
+            f" says {_short(value)}",
+            hint=_AGAIN,
+        )
+    return number
+
+
+def _short(value: object) -> str:
+    told = repr(value)
+    return told if len(told) <= _TOLD else f"{told[:_TOLD]}..."

@@ -58,6 +58,8 @@ class VllmBackend:
         self._closed = False
         self._restarts = 0
         self._adapter: adapters.Adapter | None = None
+        self._loaded_in: int | None = None
+        """The process that has the adapter; who shares the device out may start another."""
         self._tokens: tuple[Sequence[Message], list[int]] | None = None
         self._as_data = quoting(description.control_tokens(server.folder))
         self._chats = description.has_chat_template(server.folder)
@@ -159,8 +161,6 @@ class VllmBackend:
             ) from error
         self._restarts += 1
         self.server.start()
-        if self._adapter is not None:
-            self._load(self._adapter)
 
     def _ask(self, messages: Sequence[Message], fields: Mapping[str, Any]) -> list[Completion]:
         if self.server.sleeping:
@@ -168,6 +168,8 @@ class VllmBackend:
         started = time.perf_counter()
         prompt = self._render(messages)
         self._check_room(len(prompt), fields["max_tokens"])
+        if self._adapter is not None and self._loaded_in != self.server.pid:
+            self._load(self._adapter)
         body = {"model": self._name, "prompt": prompt, "return_token_ids": True, **fields}
         try:
             reply = self.server.http.post("completions", body)
@@ -233,9 +235,11 @@ class VllmBackend:
             )
 
     def _load(self, adapter: adapters.Adapter) -> None:
+        pid = self.server.pid
         if not self._has_loaded(adapter):
             body = {"lora_name": adapter.name, "lora_path": str(adapter.folder)}
             self.server.http.tell("load_lora_adapter", body)
+        self._loaded_in = pid
 
     def _unload(self, adapter: adapters.Adapter) -> None:
         if self._has_loaded(adapter):

