@@ -69,7 +69,7 @@ def step_generate(options: argparse.Namespace) -> None:
 
 def step_lessons(options: argparse.Namespace) -> None:
     target = options.work / LESSONS
-    if not target.exists():
+    if not lessons.is_whole(target):
         print(f"{lessons.write(sources(options), target, options.seed)} lessons")
 
 
@@ -80,7 +80,7 @@ def step_leave_out(options: argparse.Namespace) -> None:
 
 
 def step_tokenizer(options: argparse.Namespace) -> None:
-    if (options.work / "model" / "tokenizer.json").exists():
+    if tokenizer.is_whole(options.work / "model"):
         return  # a vocabulary belongs to the checkpoint that was trained with it
     paths = sorted((options.work / "questions").glob("shard-*.jsonl"))[:5]
     questions = [q for path in paths for q in corpus.load(path)]

@@ -30,7 +30,7 @@ from localhpo.space import Space
 from localhpo.task import Task
 from localhpo.trial import Cause, Config, Failure, Proposal, State, Trial
 
-from . import problems, published, trainings
+from . import problems, published, trainings, whole
 from .learners import Array
 from .problems import Problem
 
@@ -83,9 +83,7 @@ def _write(target: Path, sources: Sources, number: int, problems_each: int, seed
     maker = Maker(sources, np.random.default_rng([seed, number]))
     lines = [json.dumps(asdict(q)) for q in maker.questions(problems_each)]
     path = _shard(target, number)
-    temporary = path.with_suffix(".part")
-    temporary.write_text("\n".join(lines) + "\n")
-    temporary.rename(path)
+    whole.write(path, "\n".join(lines) + "\n")
     return f"{path.name}: {len(lines)} questions"
 
 
@@ -108,7 +106,7 @@ def leave_out(source: Path, target: Path, families: Collection[str]) -> int:
     for path in sorted(source.glob("shard-*.jsonl")):
         lines = path.read_text().splitlines()
         kept = [line for line in lines if json.loads(line)["source"].split("/")[0] not in families]
-        (target / path.name).write_text("".join(f"{line}\n" for line in kept))
+        whole.write(target / path.name, "".join(f"{line}\n" for line in kept))
         left += len(kept)
     return left
 
