@@ -32,6 +32,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from localhpo.bench.problems import yahpo
+from localhpo.errors import InputError, LocalHPOError
 from localhpo.llm.folder.description import LESSONS
 
 from . import corpus, evaluate, export, lessons, tokenizer, train, trainings
@@ -83,6 +84,10 @@ def step_tokenizer(options: argparse.Namespace) -> None:
     if tokenizer.is_whole(options.work / "model"):
         return  # a vocabulary belongs to the checkpoint that was trained with it
     paths = sorted((options.work / "questions").glob("shard-*.jsonl"))[:5]
+    if not paths:
+        raise InputError(
+            f"{options.work / 'questions'}: no questions", hint="run the step generate first"
+        )
     questions = [q for path in paths for q in corpus.load(path)]
     texts = [text for q in questions for text in (q.prompt, *q.answers[:2])]
     made = tokenizer.train(texts, options.work / "model")
@@ -158,8 +163,12 @@ def main(arguments: list[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=8, help="of the suites to evaluate on")
     options = parser.parse_args(arguments)
-    for name in STEPS if options.step == "all" else [options.step]:
-        (STEPS | APART)[name](options)
+    try:
+        for name in STEPS if options.step == "all" else [options.step]:
+            (STEPS | APART)[name](options)
+    except LocalHPOError as error:
+        hint = f"\nhint: {error.hint}" if error.hint else ""
+        parser.exit(error.exit_code, f"error: {error}{hint}\n")
 
 
 if __name__ == "__main__":

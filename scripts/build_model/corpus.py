@@ -25,6 +25,7 @@ import numpy as np
 from localhpo.bench.problems import yahpo
 from localhpo.creator import context, prompt
 from localhpo.creator.protocol import History
+from localhpo.errors import InputError, did_you_mean
 from localhpo.finetune.coarse import coarse
 from localhpo.space import Space
 from localhpo.task import Task
@@ -65,9 +66,15 @@ class Question:
 def shards(
     target: Path, sources: Sources, *, shards: int, problems_each: int, seed: int, jobs: int = 1
 ) -> None:
-    """Write shards of questions; shards that exist are kept, so that it can be stopped."""
-    target.mkdir(parents=True, exist_ok=True)
+    """Write shards of questions; shards that exist are kept, so that it can be stopped.
+
+    Raises:
+        InputError: a source is unknown, or what it is made of is not there.
+    """
     missing = [n for n in range(shards) if not _shard(target, n).exists()]
+    if missing:
+        check(sources)
+    target.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         made = [pool.submit(_write, target, sources, n, problems_each, seed) for n in missing]
         for one in as_completed(made):
@@ -127,6 +134,40 @@ SHARES: Mapping[str, float] = {
     "yahpo": 0.45, "training": 0.28, "function": 0.17, "published": 0.06, "taskset": 0.04,
 }  # fmt: skip
 """Problems of each source."""
+
+_NEEDS: Mapping[str, Sequence[str]] = {
+    "yahpo": ("yahpo/columns.json",),
+    "published": ("tabdl_tuning", "flaml_default"),
+    "taskset": ("taskset_adam8p",),
+}
+"""What each source reads in the folder of public data."""
+
+
+def check(sources: Sources) -> None:
+    """Check that what the sources are made of is there, before any process is started.
+
+    Raises:
+        InputError: it is not, or a source is unknown.
+    """
+    for name in sources.names:
+        if name not in SHARES:
+            raise InputError(
+                f"a source must be one of {', '.join(SHARES)}; got {name!r}",
+                hint=did_you_mean(name, SHARES),
+            )
+        for part in _NEEDS.get(name, ()):
+            if not (sources.data / part).exists():
+                raise InputError(
+                    f"{sources.data / part}: not found, and the source {name} is made of it",
+                    hint="--data FOLDER says where public data are; --sources training,function"
+                    " needs none",
+                )
+        if name == "training" and not sources.records.exists():
+            raise InputError(
+                f"{sources.records}: not found, and the source {name} is made of it",
+                hint="run the step train-data first",
+            )
+
 
 MIN_EVALUATIONS = 15
 """Fewer of them on a generated data set are too few for a surrogate."""

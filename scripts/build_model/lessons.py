@@ -54,7 +54,12 @@ Scores = Callable[[Sequence[Config]], Array]
 
 
 def write(sources: corpus.Sources, target: Path, seed: int) -> int:
-    """Write the lessons of all sources to a file; return how many."""
+    """Write the lessons of all sources to a file; return how many.
+
+    Raises:
+        InputError: a source is unknown, or what it is made of is not there.
+    """
+    corpus.check(sources)
     rng = np.random.default_rng(seed)
     made = [*_of_yahpo(sources, rng), *_of_trainings(sources, rng)]
     part = target.with_name(f"{target.name}.part")
