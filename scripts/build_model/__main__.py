@@ -27,7 +27,6 @@ Set OMP_NUM_THREADS=1 where the machine is shared.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,17 +100,19 @@ def step_train(options: argparse.Namespace) -> None:
 def step_export(options: argparse.Namespace) -> None:
     options.target.mkdir(parents=True, exist_ok=True)
     count = export.weights(options.work, options.target, settings(options), options.average)
-    export.card(options.work, options.target, count, settings(options), options.name)
+    export.card(
+        options.work, options.target, count, settings(options), options.name, options.version
+    )
     print(f"{count} parameters in {options.target}")
 
 
 def step_evaluate(options: argparse.Namespace) -> None:
     losses = evaluate.history_loss(options.work, options.target)
-    (options.work / "history.json").write_text(json.dumps(losses) + "\n")
+    evaluate.keep(options.work / "history.json", evaluate.digest(options.target), losses)
     print(losses)
     evaluate.run(
         options.target, options.data, options.work / "bench.json",
-        seeds=options.seeds, jobs=options.jobs,
+        seeds=options.seeds, jobs=options.jobs, names=options.suites, by=options.creators,
     )  # fmt: skip
     step_export(options)
 
@@ -131,6 +132,10 @@ APART: dict[str, Callable[[argparse.Namespace], None]] = {"leave-out": step_leav
 """Steps that are no part of `all`."""
 
 
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run one step, or all."""
     parser = argparse.ArgumentParser(
@@ -143,6 +148,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--from", dest="source", type=Path, default=Path(".data/sprout"))
     parser.add_argument("--target", type=Path, default=TARGET)
     parser.add_argument("--name", default=export.NAME, help="of the model, in its card")
+    parser.add_argument(
+        "--version", help="of the model, in its card (default: one above that of the card there)"
+    )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--data-sets", type=int, default=303, help="generated, to train on")
     parser.add_argument("--evaluations", type=int, default=160, help="trainings per data set")
@@ -162,6 +170,14 @@ def main(arguments: list[str] | None = None) -> None:
         " training",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=8, help="of the suites to evaluate on")
+    parser.add_argument(
+        "--suites", type=_listed, metavar="NAME,...",
+        help=f"to evaluate on (default: those of {','.join(evaluate.SUITES)} whose data are there)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--creators", type=_listed, metavar="NAME,...",
+        help=f"to compare there (default: {','.join(evaluate.CREATORS)})",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     try:
         for name in STEPS if options.step == "all" else [options.step]:
