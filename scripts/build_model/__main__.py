@@ -27,11 +27,11 @@ Set OMP_NUM_THREADS=1 where the machine is shared.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from localhpo.bench.problems import yahpo
+from localhpo.errors import InputError, LocalHPOError
 from localhpo.llm.folder.description import LESSONS
 
 from . import corpus, evaluate, export, lessons, tokenizer, train, trainings
@@ -69,7 +69,7 @@ def step_generate(options: argparse.Namespace) -> None:
 
 def step_lessons(options: argparse.Namespace) -> None:
     target = options.work / LESSONS
-    if not target.exists():
+    if not lessons.is_whole(target):
         print(f"{lessons.write(sources(options), target, options.seed)} lessons")
 
 
@@ -80,9 +80,13 @@ def step_leave_out(options: argparse.Namespace) -> None:
 
 
 def step_tokenizer(options: argparse.Namespace) -> None:
-    if (options.work / "model" / "tokenizer.json").exists():
+    if tokenizer.is_whole(options.work / "model"):
         return  # a vocabulary belongs to the checkpoint that was trained with it
     paths = sorted((options.work / "questions").glob("shard-*.jsonl"))[:5]
+    if not paths:
+        raise InputError(
+            f"{options.work / 'questions'}: no questions", hint="run the step generate first"
+        )
     questions = [q for path in paths for q in corpus.load(path)]
     texts = [text for q in questions for text in (q.prompt, *q.answers[:2])]
     made = tokenizer.train(texts, options.work / "model")
@@ -96,17 +100,19 @@ def step_train(options: argparse.Namespace) -> None:
 def step_export(options: argparse.Namespace) -> None:
     options.target.mkdir(parents=True, exist_ok=True)
     count = export.weights(options.work, options.target, settings(options), options.average)
-    export.card(options.work, options.target, count, settings(options), options.name)
+    export.card(
+        options.work, options.target, count, settings(options), options.name, options.version
+    )
     print(f"{count} parameters in {options.target}")
 
 
 def step_evaluate(options: argparse.Namespace) -> None:
     losses = evaluate.history_loss(options.work, options.target)
-    (options.work / "history.json").write_text(json.dumps(losses) + "\n")
+    evaluate.keep(options.work / "history.json", evaluate.digest(options.target), losses)
     print(losses)
     evaluate.run(
         options.target, options.data, options.work / "bench.json",
-        seeds=options.seeds, jobs=options.jobs,
+        seeds=options.seeds, jobs=options.jobs, names=options.suites, by=options.creators,
     )  # fmt: skip
     step_export(options)
 
@@ -126,6 +132,10 @@ APART: dict[str, Callable[[argparse.Namespace], None]] = {"leave-out": step_leav
 """Steps that are no part of `all`."""
 
 
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run one step, or all."""
     parser = argparse.ArgumentParser(
@@ -138,6 +148,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--from", dest="source", type=Path, default=Path(".data/sprout"))
     parser.add_argument("--target", type=Path, default=TARGET)
     parser.add_argument("--name", default=export.NAME, help="of the model, in its card")
+    parser.add_argument(
+        "--version", help="of the model, in its card (default: one above that of the card there)"
+    )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--data-sets", type=int, default=303, help="generated, to train on")
     parser.add_argument("--evaluations", type=int, default=160, help="trainings per data set")
@@ -157,9 +170,21 @@ def main(arguments: list[str] | None = None) -> None:
         " training",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=8, help="of the suites to evaluate on")
+    parser.add_argument(
+        "--suites", type=_listed, metavar="NAME,...",
+        help=f"to evaluate on (default: those of {','.join(evaluate.SUITES)} whose data are there)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--creators", type=_listed, metavar="NAME,...",
+        help=f"to compare there (default: {','.join(evaluate.CREATORS)})",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
-    for name in STEPS if options.step == "all" else [options.step]:
-        (STEPS | APART)[name](options)
+    try:
+        for name in STEPS if options.step == "all" else [options.step]:
+            (STEPS | APART)[name](options)
+    except LocalHPOError as error:
+        hint = f"\nhint: {error.hint}" if error.hint else ""
+        parser.exit(error.exit_code, f"error: {error}{hint}\n")
 
 
 if __name__ == "__main__":

@@ -25,12 +25,13 @@ import numpy as np
 from localhpo.bench.problems import yahpo
 from localhpo.creator import context, prompt
 from localhpo.creator.protocol import History
+from localhpo.errors import InputError, did_you_mean
 from localhpo.finetune.coarse import coarse
 from localhpo.space import Space
 from localhpo.task import Task
 from localhpo.trial import Cause, Config, Failure, Proposal, State, Trial
 
-from . import problems, published, trainings
+from . import problems, published, trainings, whole
 from .learners import Array
 from .problems import Problem
 
@@ -65,9 +66,15 @@ class Question:
 def shards(
     target: Path, sources: Sources, *, shards: int, problems_each: int, seed: int, jobs: int = 1
 ) -> None:
-    """Write shards of questions; shards that exist are kept, so that it can be stopped."""
-    target.mkdir(parents=True, exist_ok=True)
+    """Write shards of questions; shards that exist are kept, so that it can be stopped.
+
+    Raises:
+        InputError: a source is unknown, or what it is made of is not there.
+    """
     missing = [n for n in range(shards) if not _shard(target, n).exists()]
+    if missing:
+        check(sources)
+    target.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         made = [pool.submit(_write, target, sources, n, problems_each, seed) for n in missing]
         for one in as_completed(made):
@@ -83,9 +90,7 @@ def _write(target: Path, sources: Sources, number: int, problems_each: int, seed
     maker = Maker(sources, np.random.default_rng([seed, number]))
     lines = [json.dumps(asdict(q)) for q in maker.questions(problems_each)]
     path = _shard(target, number)
-    temporary = path.with_suffix(".part")
-    temporary.write_text("\n".join(lines) + "\n")
-    temporary.rename(path)
+    whole.write(path, "\n".join(lines) + "\n")
     return f"{path.name}: {len(lines)} questions"
 
 
@@ -108,7 +113,7 @@ def leave_out(source: Path, target: Path, families: Collection[str]) -> int:
     for path in sorted(source.glob("shard-*.jsonl")):
         lines = path.read_text().splitlines()
         kept = [line for line in lines if json.loads(line)["source"].split("/")[0] not in families]
-        (target / path.name).write_text("".join(f"{line}\n" for line in kept))
+        whole.write(target / path.name, "".join(f"{line}\n" for line in kept))
         left += len(kept)
     return left
 
@@ -129,6 +134,40 @@ SHARES: Mapping[str, float] = {
     "yahpo": 0.45, "training": 0.28, "function": 0.17, "published": 0.06, "taskset": 0.04,
 }  # fmt: skip
 """Problems of each source."""
+
+_NEEDS: Mapping[str, Sequence[str]] = {
+    "yahpo": ("yahpo/columns.json",),
+    "published": ("tabdl_tuning", "flaml_default"),
+    "taskset": ("taskset_adam8p",),
+}
+"""What each source reads in the folder of public data."""
+
+
+def check(sources: Sources) -> None:
+    """Check that what the sources are made of is there, before any process is started.
+
+    Raises:
+        InputError: it is not, or a source is unknown.
+    """
+    for name in sources.names:
+        if name not in SHARES:
+            raise InputError(
+                f"a source must be one of {', '.join(SHARES)}; got {name!r}",
+                hint=did_you_mean(name, SHARES),
+            )
+        for part in _NEEDS.get(name, ()):
+            if not (sources.data / part).exists():
+                raise InputError(
+                    f"{sources.data / part}: not found, and the source {name} is made of it",
+                    hint="--data FOLDER says where public data are; --sources training,function"
+                    " needs none",
+                )
+        if name == "training" and not sources.records.exists():
+            raise InputError(
+                f"{sources.records}: not found, and the source {name} is made of it",
+                hint="run the step train-data first",
+            )
+
 
 MIN_EVALUATIONS = 15
 """Fewer of them on a generated data set are too few for a surrogate."""

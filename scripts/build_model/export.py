@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections import Counter
@@ -10,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from localhpo.errors import InputError
 from localhpo.experience import lessons
+from localhpo.llm import cards
+from localhpo.llm.card import digest_of
 from localhpo.llm.folder.description import LESSONS
 
-from . import corpus, evaluate, functions, train
+from . import corpus, evaluate, functions, train, whole
 
-NAME, VERSION = "sprout", "5"
+NAME = "sprout"
 
 NOT_GOOD_AT = (
     "kinds of models that it never saw: where it knows fewer than half of the names, it is not"
@@ -52,11 +54,25 @@ def _mean(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def card(
-    work: Path, target: Path, parameters: int, settings: train.Settings, name: str = NAME
-) -> None:
-    """Write `card.toml` with what is known: hashes, recipe, and the numbers measured so far."""
-    from localhpo.llm import cards
+    work: Path, target: Path, parameters: int, settings: train.Settings,
+    name: str = NAME, version: str | None = None,
+) -> None:  # fmt: skip
+    """Write `card.toml` with what is known: hashes, recipe, and the numbers measured so far.
 
+    Args:
+        work: folder of the checkpoint.
+        target: folder of the model.
+        parameters: how many it has.
+        settings: it was trained with.
+        name: of the model.
+        version: by default what `next_version` returns.
+
+    Raises:
+        InputError: no version was given, and that of the card there is no number.
+        CardError: the card there cannot be understood.
+    """
+    files = cards.hash_files(target)
+    there = cards.load(target) if (target / cards.CARD).exists() else None
     progress = train.load_checkpoint(work)["progress"]
     made: dict[str, Any] = {
         "script": "python -m scripts.build_model",
@@ -65,21 +81,42 @@ def card(
         " rtdl (Apache-2.0, MIT) and FLAML (MIT); split: localhpo/bench/splits.toml",
         "questions": progress["questions"], "tokens": progress["tokens"],
         "steps": progress["steps"], "seconds": round(progress["seconds"]),
-        "device": "one shared CPU thread",
+        "device": ", then ".join(progress.get("devices", ())) or train.UNKNOWN_DEVICE,
         "shape": f"{settings.layers} layers, width {settings.hidden}, {settings.heads} heads",
     }  # fmt: skip
     if (target / LESSONS).exists():
         made["lessons"] = len(lessons.read(target / LESSONS))
+    if there and dict(there.files) == files:
+        made = {**there.made, **made}  # what somebody wrote there is true of the same files
     text = cards.render(
         cards.Card(
-            name=name, version=VERSION, license="MIT", architecture="llama",
+            name=name, version=version or next_version(there, name, files),
+            license="MIT", architecture="llama",
             summary="built in: first trials from what is usual in the field; small, and no talker",
             parameters=parameters, context_length=settings.context, prompt="compact",
-            files=cards.hash_files(target), made=made, measured=measured(work),
+            files=files, made=made, measured=measured(work, digest_of(files)),
             not_good_at=NOT_GOOD_AT, knows=known_names(work),
         )
     )  # fmt: skip
-    (target / cards.CARD).write_text(text)
+    whole.write(target / cards.CARD, text)
+
+
+def next_version(there: cards.Card | None, name: str, files: Mapping[str, str]) -> str:
+    """Return the version of the card there where it is of the same files, else one above it.
+
+    Raises:
+        InputError: it is no number.
+    """
+    if there is None or there.name != name:
+        return "1"
+    if dict(there.files) == dict(files):
+        return there.version
+    if not there.version.isdecimal():
+        raise InputError(
+            f"no version is one above that of the card there, {there.version!r}",
+            hint="say it with --version",
+        )
+    return str(int(there.version) + 1)
 
 
 SEEN = 30
@@ -101,16 +138,11 @@ def known_names(work: Path) -> tuple[str, ...]:
     return tuple(sorted(name for name, count in seen.items() if count >= SEEN))
 
 
-def measured(work: Path) -> dict[str, float]:
-    """Return the numbers for the card; empty before `evaluate` has run."""
+def measured(work: Path, digest: str) -> dict[str, float]:
+    """Return the numbers for the card of the model with a digest; empty before `evaluate`."""
     out: dict[str, float] = {}
-    path = work / "bench.json"
-    if path.exists():
-        results: Mapping[str, Any] = json.loads(path.read_text())
-        for suite, record in results.items():
-            group = suite.replace("-", "_")
-            out |= {f"{group}_{k}": value for k, value in evaluate.summary(record).items()}
-    path = work / "history.json"
-    if path.exists():
-        out |= {f"value_loss_{k}": v for k, v in json.loads(path.read_text()).items()}
-    return out
+    for suite, record in evaluate.kept(work / "bench.json", digest).items():
+        group = suite.replace("-", "_")
+        out |= {f"{group}_{k}": value for k, value in evaluate.summary(record).items()}
+    losses = evaluate.kept(work / "history.json", digest)
+    return out | {f"value_loss_{k}": v for k, v in losses.items()}

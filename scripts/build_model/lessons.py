@@ -15,6 +15,7 @@ import numpy as np
 
 from localhpo.bench.problems import yahpo
 from localhpo.bench.problems.surrogates import full_space
+from localhpo.errors import InputError
 from localhpo.experience import lessons
 from localhpo.experience.lessons import Lesson
 from localhpo.finetune.coarse import coarse
@@ -53,11 +54,27 @@ Scores = Callable[[Sequence[Config]], Array]
 
 
 def write(sources: corpus.Sources, target: Path, seed: int) -> int:
-    """Write the lessons of all sources to a file; return how many."""
+    """Write the lessons of all sources to a file; return how many.
+
+    Raises:
+        InputError: a source is unknown, or what it is made of is not there.
+    """
+    corpus.check(sources)
     rng = np.random.default_rng(seed)
     made = [*_of_yahpo(sources, rng), *_of_trainings(sources, rng)]
-    lessons.write(target, made)
+    part = target.with_name(f"{target.name}.part")
+    lessons.write(part, made)
+    part.replace(target)
     return len(made)
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether a file of lessons is there and can be read to its end."""
+    try:
+        lessons.read(path, lambda _: False)
+    except InputError:
+        return False
+    return True
 
 
 def _of_yahpo(sources: corpus.Sources, rng: np.random.Generator) -> Iterator[Lesson]:

@@ -3,7 +3,7 @@
 tabdl_tuning: winners of tuning runs of tabular networks, with their spaces. flaml_default:
 portfolios of gradient boosting and forests, whose spaces are made here around what is listed.
 Winners of one space on several data sets become the answers to one question. Data sets that
-tests or peers use are left out.
+are held out, or that tests or peers use, are left out (`held_out`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from localhpo.errors import LocalHPOError
 from localhpo.space import Float, Int, Parameter, Space
 from localhpo.trial import Config
 
-LEFT_OUT = ("california", "breast", "wine", "digits", "iris", "diabetes", "house", "housing")
-"""Parts of names of data sets that are never trained on."""
+from . import held_out
 
 _FLAML_RANGES: Mapping[str, tuple[float, float, bool, bool]] = {
     # name: low, high, log, integer
@@ -49,6 +48,8 @@ class Winners:
     space: Space
     title: str
     configs: tuple[Config, ...]
+    data_sets: tuple[str, ...]
+    """On which each of them won, as the source names it."""
 
 
 def load(data: Path) -> list[Winners]:
@@ -57,20 +58,20 @@ def load(data: Path) -> list[Winners]:
 
 
 def _tabdl(data: Path) -> Iterator[Winners]:
-    groups: dict[str, tuple[Space, str, list[Config]]] = {}
+    groups: dict[str, tuple[Space, str, list[tuple[Config, str]]]] = {}
     for path in sorted((data / "tabdl_tuning").glob("*.jsonl.gz")):
         for line in gzip.decompress(path.read_bytes()).decode().splitlines():
             study = json.loads(line)
-            if any(part in study["dataset"].lower() for part in LEFT_OUT):
-                continue
-            pair = _tabdl_study(study)
+            pair = None if held_out.is_held_out(study["dataset"]) else _tabdl_study(study)
             if pair is None:
                 continue
             space, config = pair
             key = study["model"] + space.signature()
-            groups.setdefault(key, (space, study["model"], []))[2].append(config)
-    for space, model, configs in groups.values():
-        yield Winners(space, f"{model} on a table", tuple(configs))
+            group = groups.setdefault(key, (space, study["model"], []))
+            group[2].append((config, study["dataset"]))
+    for space, model, found in groups.values():
+        configs, names = zip(*found, strict=True)
+        yield Winners(space, f"{model} on a table", configs, names)
 
 
 def _tabdl_study(study: Mapping[str, Any]) -> tuple[Space, Config] | None:
@@ -119,23 +120,31 @@ def _tabdl_parameter(name: str, rule: list[Any]) -> Parameter | None:
 
 
 def _flaml(data: Path) -> Iterator[Winners]:
-    groups: dict[tuple[str, ...], tuple[str, list[Mapping[str, Any]]]] = {}
+    groups: dict[tuple[str, ...], list[tuple[Mapping[str, Any], str]]] = {}
     for path in sorted((data / "flaml_default").glob("*/*.json")):
-        for item in json.loads(path.read_text())["portfolio"]:
+        for item, name in _portfolio(path):
             values = {k: v for k, v in item["hyperparameters"].items() if k in _FLAML_RANGES}
             if values:
-                key = (item["class"], *sorted(values))
-                groups.setdefault(key, (item["class"], []))[1].append(values)
-    for (_, *names), (title, rows) in groups.items():
-        parameters: list[Parameter] = []
-        for name in names:
-            low, high, log, integer = _FLAML_RANGES[name]
-            if integer:
-                parameters.append(Int(name, low=int(low), high=int(high), log=log))
-            else:
-                parameters.append(Float(name, low=low, high=high, log=log))
-        space = Space(parameters)
-        yield Winners(space, title, tuple(_inside(space, row) for row in rows))
+                groups.setdefault((item["class"], *sorted(values)), []).append((values, name))
+    for (title, *keys), found in groups.items():
+        space = Space(map(_flaml_parameter, keys))
+        rows, names = zip(*found, strict=True)
+        yield Winners(space, title, tuple(_inside(space, row) for row in rows), names)
+
+
+def _portfolio(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Yield each entry of a portfolio, and the data set that it was found on."""
+    table = json.loads(path.read_text())
+    for item, name in zip(table["portfolio"], table["configsource"], strict=True):
+        if not held_out.is_held_out(name):
+            yield item, name
+
+
+def _flaml_parameter(name: str) -> Parameter:
+    low, high, log, integer = _FLAML_RANGES[name]
+    if integer:
+        return Int(name, low=int(low), high=int(high), log=log)
+    return Float(name, low=low, high=high, log=log)
 
 
 def _inside(space: Space, values: Mapping[str, Any]) -> Config:

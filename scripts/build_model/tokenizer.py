@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from . import whole
+
 VOCABULARY = 1280
 SPECIAL = ("<pad>", "<bos>", "<eos>")
 """In the order of their ids."""
@@ -60,15 +62,32 @@ def train(texts: Iterable[str], target: Path) -> Any:
     numbers = list(number_texts())
     tokenizer.train_from_iterator([*texts, *(numbers * 2000)], trainer)
     target.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(target / "tokenizer.json"))
+    whole.write(target / "tokenizer.json", tokenizer.to_str(pretty=True))
+    _write_config(target)
+    return tokenizer
+
+
+def _write_config(target: Path) -> None:
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>",
         "model_max_length": 4096, "clean_up_tokenization_spaces": False,
         "add_bos_token": False, "add_eos_token": False, "chat_template": CHAT_TEMPLATE,
     }  # fmt: skip
-    (target / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    return tokenizer
+    whole.write(target / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
+
+
+def is_whole(folder: Path) -> bool:
+    """Return whether a folder holds a vocabulary; write again what else belongs to it.
+
+    A vocabulary that can be read is never made anew: a checkpoint may have been trained with it.
+    """
+    try:
+        json.loads((folder / "tokenizer.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    _write_config(folder)
+    return True
 
 
 def load(folder: Path) -> Any:

@@ -12,7 +12,7 @@ import math
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,12 @@ class Progress:
     tokens: int = 0
     questions: int = 0
     seconds: float = 0.0
+    devices: list[str] = field(default_factory=list)
+    """What it was trained on, in turn."""
+
+
+UNKNOWN_DEVICE = "not recorded"
+"""Of trainings that were begun before devices were."""
 
 
 def build(settings: Settings, folder: Path) -> Any:
@@ -171,6 +177,8 @@ def run(folder: Path, settings: Settings, *, max_steps: int | None = None) -> Pr
     )  # fmt: skip
     progress = _restore(folder, model, optimizer)
     source = batches(folder, settings, progress.questions, settings.seed + progress.steps)
+    if device_name(device) not in progress.devices:
+        progress.devices.append(device_name(device))
     first, saved, shown = progress.steps, time.monotonic(), _Mean()
     while progress.seconds < settings.budget_s:
         if max_steps is not None and progress.steps - first >= max_steps:
@@ -192,6 +200,16 @@ def run(folder: Path, settings: Settings, *, max_steps: int | None = None) -> Pr
             saved = time.monotonic()
     _save(folder, model, optimizer, progress)
     return progress
+
+
+def device_name(device: str) -> str:
+    """Return the name of a device of torch, for the card."""
+    import torch
+
+    if device != "cpu":
+        return str(torch.cuda.get_device_name(device))
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _step(model: Any, batch: packing.Batch, optimizer: Any, device: str) -> tuple[float, float]:
@@ -278,4 +296,4 @@ def _restore(folder: Path, model: Any, optimizer: Any) -> Progress:
     state = load_checkpoint(folder)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    return Progress(**state["progress"])
+    return Progress(**{"devices": [UNKNOWN_DEVICE], **state["progress"]})

@@ -245,12 +245,18 @@ def main(
         for ended in as_completed(runs):
             record = ended.result()
             with target.open("a") as out:
-                out.write(json.dumps(record) + "\n")
+                # A line break before as well as after: what a kill cut short stays alone.
+                out.write(f"\n{json.dumps(record)}\n")
             print(record["seed"], record["learner"], record["kind"], len(record["configs"]),
                   flush=True)  # fmt: skip
 
 
 def load(path: Path) -> list[dict[str, Any]]:
-    """Return the records of `path`; a torn last line is dropped."""
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    """Return the records of `path`; lines that a kill cut short are dropped."""
+    records = []
+    for line in path.read_text().split("\n"):
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue  # empty, or cut short
+    return records

@@ -10,6 +10,7 @@ from localhpo.llm import cards
 from localhpo.llm.protocol import Constraint, Message
 from localhpo.space import Float, Int, Space
 from scripts.build_model import __main__ as build
+from scripts.build_model import train
 
 TINY = ["--hidden", "32", "--layers", "1", "--heads", "2", "--budget-s", "600"]
 
@@ -69,3 +70,47 @@ def test_the_folder_is_a_model_that_answers(built: Path) -> None:
         backend.close()
     for answer in answers:
         space.validate(grammar.parse(answer.text, space).config)
+
+
+def test_the_card_says_what_was_used_and_its_version_rises_with_new_weights(built: Path) -> None:
+    import torch
+
+    target = built / "again"
+    export = ["export", "--work", str(built / "work"), "--target", str(target), *TINY]
+    for _ in range(2):  # the second time nothing is new
+        build.main(export)
+        card = cards.load(target)
+        assert (card.name, card.version) == ("sprout", "1")
+    assert card.made["device"] == train.device_name("cuda" if torch.cuda.is_available() else "cpu")
+    text = (target / "card.toml").read_text()
+    sha = card.files["model.safetensors"]
+    of_others = text.replace(sha, "0" * 64).replace('version = "1"', 'version = "7"')
+    (target / "card.toml").write_text(of_others)
+    build.main(export)
+    assert cards.load(target).version == "8"
+    build.main([*export, "--version", "2026a"])
+    assert cards.load(target).version == "2026a"
+
+
+def test_what_was_written_about_the_same_weights_stays_in_their_card(built: Path) -> None:
+    card = built / "tiny" / "card.toml"
+    card.write_text(card.read_text().replace("[made]", '[made]\nnot_as_split = "said"'))
+    common = ["--work", str(built / "work"), "--target", str(built / "tiny")]
+    build.main(["export", *common, *TINY])
+    assert cards.load(built / "tiny").made["not_as_split"] == "said"
+
+
+def test_a_training_that_began_before_devices_were_recorded_says_so(
+    built: Path, tmp_path: Path
+) -> None:
+    state = train.load_checkpoint(built / "work")
+    del state["progress"]["devices"]
+    model = train.build(train.Settings(hidden=32, layers=1, heads=2), built / "work" / "model")
+    torch = pytest.importorskip("torch")
+    torch.save({**state, "optimizer": {}}, tmp_path / "checkpoint.pt")
+
+    class Optimizer:
+        def load_state_dict(self, _: object) -> None: ...
+
+    progress = train._restore(tmp_path, model, Optimizer())
+    assert progress.devices == [train.UNKNOWN_DEVICE] and progress.steps == 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +47,23 @@ def test_the_card_is_true() -> None:
     cards.verify(FOLDER, card)
     assert card.name == "sprout" and card.prompt == "compact" and card.license
     assert card.not_good_at and card.made["script"]
+
+
+def test_its_readme_says_what_the_card_says() -> None:
+    measured = cards.load(FOLDER).measured
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for row, key in [("none", "0"), ("1 to 5", "1_to_5"), ("6 to 20", "6_to_20")]:
+        shown = measured[f"value_loss_trials_{key}"]
+        hidden = measured.get(f"value_loss_trials_{key}_hidden", "-")
+        assert f"| {row} | {shown} | {hidden} |" in text
+
+
+def test_the_files_that_the_readme_of_the_models_names_are_there() -> None:
+    text = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    root = Path(__file__).resolve().parents[2]
+    named = re.findall(r"`((?:localhpo|scripts|models)/[\w./]+)`", text)
+    assert len(named) >= 2
+    assert [name for name in named if not (root / name).exists()] == []
 
 
 def test_it_is_small_enough_for_a_wheel_and_readable() -> None:
