@@ -50,7 +50,8 @@ def task(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> Task:
         raise MissingExtraError("torch", "the built-in model", "local")
 
     monkeypatch.setattr("localhpo.llm.open_backend", none)
-    return make_task(name="new", creator=RETRIEVE)
+    # One that is named and missing would be an error.
+    return make_task(name="new", creator=dataclasses.replace(RETRIEVE, backend="transformers"))
 
 
 def test_the_best_of_another_study_comes_first(task: Task, old: Study, home: Path) -> None:
@@ -61,7 +62,7 @@ def test_the_best_of_another_study_comes_first(task: Task, old: Study, home: Pat
 
 
 def test_off_is_off(task: Task, old: Study, home: Path) -> None:
-    off = dataclasses.replace(task, creator=dataclasses.replace(RETRIEVE, experience="off"))
+    off = dataclasses.replace(task, creator=dataclasses.replace(task.creator, experience="off"))
     assert old.trials
     assert first(off, home).origin == "default"
 
@@ -116,6 +117,6 @@ def test_a_study_that_cannot_be_read_is_named_and_costs_no_other(
 
 def test_experience_is_one_of_the_settings_that_hold_for_a_study(task: Task, home: Path) -> None:
     Study.open(task, home=home).add_trial({"learning_rate": 1e-3, "depth": 1}, 1.0)
-    off = dataclasses.replace(task, creator=dataclasses.replace(RETRIEVE, experience="off"))
+    off = dataclasses.replace(task, creator=dataclasses.replace(task.creator, experience="off"))
     with pytest.raises(StudyChangedError, match="experience was 'retrieve', is 'off'"):
         Study.open(off, home=home)
