@@ -13,7 +13,7 @@ from localhpo.bench import splits
 from localhpo.bench.problems import yahpo
 from scripts.build_model import held_out, published
 
-DATA = Path(os.environ.get("LOCALHPO_DATA", "shared/data"))
+DATA = Path(os.environ.get("LOCALHPO_DATA") or Path(__file__).parents[2].parent / "shared/data")
 
 
 def table_of(folder: Path, data_sets: list[str]) -> None:

@@ -45,7 +45,9 @@ def work(tmp_path: Path) -> Path:
     row = {"prompt": "a\n9:", "answers": ['{"lr":1e-1}'], "qualities": [9], "trials": 0}
     lines = [json.dumps({**row, "source": f"{s}/1"}) for s in ("rbv2_ranger", "lcbench")]
     (tmp_path / "questions" / "shard-000.jsonl").write_text("".join(f"{one}\n" for one in lines))
-    records = [json.dumps(record(seed)) for seed in (3, 9, 20)]
+    records = [
+        json.dumps(record(seed)) for seed in (30, 40, 50)
+    ]  # others than elsewhere: fits are kept
     (tmp_path / "trainings.jsonl").write_text("".join(f"{one}\n" for one in records))
     return tmp_path
 
