@@ -58,7 +58,7 @@ def test_values_reach_the_script_unharmed(trials: Any) -> None:
     outcome = trials.run(textwrap.dedent(source), config=config, space=space_of(config))
     assert outcome.state is State.COMPLETE, outcome
     parsed, read = json.loads(trials.read("seen.json"))
-    assert parsed == {**NASTY, "tiny": "-1e-05", "count": "3", "flag": "true"}
+    assert parsed == {**NASTY, "tiny": "-0.00001", "count": "3", "flag": "true"}
     assert list(read.items()) == list(config.items())
 
 

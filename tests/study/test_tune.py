@@ -60,7 +60,8 @@ def threads(x: float, y: int) -> float:
     return float(os.environ["OMP_NUM_THREADS"])
 
 
-def test_a_function_has_the_resources_that_are_asked_for() -> None:
+def test_a_function_has_the_resources_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # it would stand
     asked = localhpo.Resources(cpus=2, priority=2.0)
     study = localhpo.tune(threads, SPACE, creator="tpe", trials=1, resources=asked)
     assert [trial.score for trial in study.trials] == [2.0]
