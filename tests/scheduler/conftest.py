@@ -17,6 +17,7 @@ from localhpo.executor.clock import SimulatedClock
 from localhpo.executor.protocol import Job, Outcome, Run
 from localhpo.executor.simulated import Replay, SimulatedExecutor
 from localhpo.scheduler.loop import Loop, LoopSettings
+from localhpo.scheduler.machine import Machine
 from localhpo.scheduler.placement import Inventory
 from localhpo.store.records import Event
 from localhpo.task import Task
@@ -29,6 +30,25 @@ from localhpo.trial import (
     State,
     Trial,
 )
+
+
+_TWO = Inventory(cpus=2)
+
+
+@pytest.fixture
+def times() -> list[float]:
+    """What the clock says; a test puts it forward."""
+    return [1_000.0]
+
+
+@pytest.fixture
+def make_machine(tmp_path: Path, times: list[float]) -> Callable[..., Machine]:
+    """Return a study's part in a ledger of its own folder."""
+
+    def make(study: str, inventory: Inventory = _TWO, **arguments: Any) -> Machine:
+        return Machine(study, inventory, folder=tmp_path / "m", now=lambda: times[0], **arguments)
+
+    return make
 
 
 class DeadError(BaseException):

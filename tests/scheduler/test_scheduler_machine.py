@@ -27,20 +27,6 @@ ONE_CPU = Assignment(cpus=1.0)
 MakeMachine = Callable[..., Machine]
 
 
-@pytest.fixture
-def times() -> list[float]:
-    """What the clock says; a test puts it forward."""
-    return [1_000.0]
-
-
-@pytest.fixture
-def make_machine(tmp_path: Path, times: list[float]) -> MakeMachine:
-    def make(study: str, inventory: Inventory = TWO, **arguments: Any) -> Machine:
-        return Machine(study, inventory, folder=tmp_path / "m", now=lambda: times[0], **arguments)
-
-    return make
-
-
 def claim(machine: Machine, number: int, held: int = 0) -> bool:
     """Claim one CPU, `held` of this study's own beside the others'."""
 

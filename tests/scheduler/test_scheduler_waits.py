@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,20 +16,6 @@ from localhpo.task import Resources
 TWO = Inventory(cpus=2)
 ONE_CPU = Assignment(cpus=1.0)
 MakeMachine = Callable[..., Machine]
-
-
-@pytest.fixture
-def times() -> list[float]:
-    """What the clock says; a test puts it forward."""
-    return [1_000.0]
-
-
-@pytest.fixture
-def make_machine(tmp_path: Path, times: list[float]) -> MakeMachine:
-    def make(study: str, inventory: Inventory = TWO) -> Machine:
-        return Machine(study, inventory, folder=tmp_path / "m", now=lambda: times[0])
-
-    return make
 
 
 class Waits:
