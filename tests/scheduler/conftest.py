@@ -31,7 +31,6 @@ from localhpo.trial import (
     Trial,
 )
 
-
 _TWO = Inventory(cpus=2)
 
 
