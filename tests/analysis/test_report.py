@@ -52,6 +52,24 @@ def test_a_budget_that_was_exceeded_is_not_told(make_task, trials):
     assert "3 trials: 2 complete, 1 failed.\n" in text
 
 
+def test_what_trials_and_the_model_took_of_gpus_is_told(make_task, make_trial, trials):
+    full = Usage(gpu_s=30.0, peak_gpu_memory_mb=900.0, gpu_utilisation=0.9, energy_j=7_200.0)
+    on_gpus = [
+        make_trial(3, CONFIG, usage=full),
+        make_trial(4, CONFIG, usage=Usage(gpu_s=1.5)),
+    ]
+    account = {"model_gpu_s": 5.0, "model_gpu_memory_mb": 800.0, "model_energy_j": 3_600.0}
+    events = [Event(1.0, "accounts", "", data={"waited_s": {}, **account})]
+    text = render(summarize(make_task(), "small/main", [*trials, *on_gpus], events=events))
+    for line in (
+        "| 3 | 30.0 | 900 MB | 90 % | 7200 J |",
+        "| 4 | 1.5 | - | - | - |",
+        "| energy of the model's part of its GPUs | 3600 J |",
+    ):
+        assert line in text.splitlines(), f"{line!r} is missing in\n{text}"
+    assert "seconds x GPUs" not in render(summarize(make_task(), "small/main", trials))
+
+
 def test_what_is_fixed_is_told(make_task, trials):
     task = make_task(fixed={"trees": 300, "method": "hi|st", "dart": False, "gamma": 1e-4})
     text = render(summarize(task, "small/main", trials))
