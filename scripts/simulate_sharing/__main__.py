@@ -4,6 +4,7 @@
     python -m scripts.simulate_sharing --quick     # the part of it that a test runs
     python -m scripts.simulate_sharing --sample 50 # so many settings of the grid, by chance
     python -m scripts.simulate_sharing --seeds 5   # each with so many studies: the law is of means
+    python -m scripts.simulate_sharing --inventory machine.toml --all    # the grid on that machine
 
 Everything is drawn under a seed: the same table every time.
 """
@@ -14,7 +15,10 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from localhpo.errors import InputError
+from localhpo.scheduler.simulated import load_inventory
 from scripts.simulate_sharing import grid
 from scripts.simulate_sharing.study import Setting
 
@@ -26,14 +30,20 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="a small part of the grid")
     parser.add_argument("--sample", type=int, help="so many settings of the grid")
+    parser.add_argument("--inventory", type=Path, help="the machine: a file of simulated devices")
     parser.add_argument("--seed", type=int, default=0, help="the first one")
     parser.add_argument("--seeds", type=int, default=1, help="so many studies for each setting")
     parser.add_argument("--all", action="store_true", help="print every row, not the summary alone")
     parser.add_argument("--json", action="store_true", help="print every study as JSON instead")
     options = parser.parse_args()
     settings = grid.QUICK if options.quick else grid.FULL
+    if options.inventory:
+        try:
+            settings = grid.on(load_inventory(options.inventory))
+        except InputError as error:
+            parser.error(str(error))
     if options.sample:
-        settings = grid.sample(options.sample, options.seed)
+        settings = grid.sample(options.sample, options.seed, settings)
     seeds = range(options.seed, options.seed + options.seeds)
     rows = list(_compared(settings, seeds))
     if options.json:

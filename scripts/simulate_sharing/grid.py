@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from localhpo.errors import InputError
+from localhpo.scheduler.placement import Inventory
 from localhpo.task import Sharing
-from scripts.simulate_sharing.study import ASLEEP_GB, Result, Setting, run
+from scripts.simulate_sharing.study import ASLEEP_GB, GB, Result, Setting, run
 
 FIXED: Mapping[str, Sharing] = {
     "fixed share": "resident",
@@ -138,9 +140,33 @@ ONCE_BROKEN = (  # short trials and large ones: `auto` was up to 82 % worse ther
 )
 
 
-def sample(count: int, seed: int) -> list[Setting]:
-    """Return so many settings of the grid, drawn by chance."""
-    return random.Random(seed).sample(FULL, count)
+def on(inventory: Inventory) -> list[Setting]:
+    """Return the settings of the grid on a machine.
+
+    Raises:
+        InputError: its devices are not alike, or none of the models fits one.
+    """
+    sizes_mb = {gpu.usable_mb for gpu in inventory.gpus}
+    size_mb = sizes_mb.pop() if len(sizes_mb) == 1 else None
+    if size_mb is None:
+        raise InputError(
+            f"the GPUs of the inventory must be of one size, which it says; got {len(sizes_mb)}"
+            f" sizes of {len(inventory.gpus)} GPUs"
+        )
+    machine = (len(inventory.gpus), size_mb / GB)
+    found = settings([machine], MODELS_GB, (*TRIALS_GB, (5.0, 20.0)), TRIALS_S)
+    if not found:
+        raise InputError(
+            f"a GPU must hold the smallest model of the grid, of {MODELS_GB[0]:g} GB; got"
+            f" {size_mb:.0f} MB"
+        )
+    return found
+
+
+def sample(count: int, seed: int, among: Sequence[Setting] | None = None) -> list[Setting]:
+    """Return so many settings, by default of the whole grid, drawn by chance."""
+    among = FULL if among is None else among
+    return random.Random(seed).sample(among, min(count, len(among)))
 
 
 QUICK = (*SMALL, *ONCE_BROKEN, *sample(8, seed=0))
