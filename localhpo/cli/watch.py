@@ -20,11 +20,12 @@ _LOOK_S = 1.0
 @click.command(
     "watch",
     cls=Command,
-    examples=("localhpo watch", "localhpo watch task.toml"),
+    examples=("localhpo watch", "localhpo watch task.toml", "localhpo watch task.toml --json"),
 )
 @click.argument("task_or_study", required=False)
 @click.option("--study", default="main", show_default=True, help="Name of the study of a task.")
-def command(task_or_study: str | None, study: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def command(task_or_study: str | None, study: str, as_json: bool) -> None:
     """Follow a study that another process runs, until that ends.
 
     Shows what `run` shows, and at the end the summary: with what trials and model took of the
@@ -41,7 +42,11 @@ def command(task_or_study: str | None, study: str) -> None:
             _follow(found, observers)
     except KeyboardInterrupt:
         click.echo(f"{found.key} goes on", err=True)
-    _output.show(summary_view(_conclusion.summary_of(found)))
+    summary = _conclusion.summary_of(found)
+    if as_json:
+        _output.print_json(_conclusion.record_of(found, summary))
+        return
+    _output.show(summary_view(summary))
 
 
 def _follow(study: Study, observers: list[Observer]) -> None:

@@ -1,5 +1,6 @@
 """A study that one process runs, and another one watches: real processes."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -87,6 +88,16 @@ def test_an_interrupt_ends_the_watching_and_nothing_else(start, run, tmp_path):
     assert "tiny/main goes on" in err
     assert out.startswith("tiny/main   0 of 2 trials")
     (tmp_path / "go").touch()
+    assert run.wait(timeout=60) == 0
+
+
+def test_its_summary_may_be_json(start, run, tmp_path):
+    watch = start("watch", "--json")
+    (tmp_path / "go").touch()
+    out, err = watch.communicate(timeout=60)
+    assert watch.returncode == 0, err
+    record = json.loads(out)
+    assert (record["study"], len(record["trials"])) == ("tiny/main", 2)
     assert run.wait(timeout=60) == 0
 
 
