@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from localhpo.store.records import Event
+from localhpo.store.records import WAITS, Event
 from localhpo.trial import Trial
 
 _STOPPED = "the user stopped it"
-_CAUSES = ("device", "memory", "cpus", "gpus", "turn", "model", "loading", "user")
+_CAUSES = (*WAITS, "user")
 
 
 @dataclass(frozen=True, slots=True)

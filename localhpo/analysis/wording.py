@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from localhpo.errors import ConfigurationError
 from localhpo.space import Space
 from localhpo.space.values import spelled
+from localhpo.store.records import WAITS
 from localhpo.trial import Config
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -45,15 +46,7 @@ def energy(joules: float) -> str:
 
 def waits(waited_s: Mapping[str, float]) -> str:
     """Return what was waited for: `12 s for a proposal, 3.0 s for a device`."""
-    names = {
-        "device": "a device",
-        "cpus": "CPUs that another study holds",
-        "gpus": "GPUs that another study holds",
-        "turn": "another study, whose turn it is",
-        "model": "a proposal",
-        "loading": "the model to be loaded",
-        "user": "the user",
-    }
+    names = {**WAITS, "user": "the user"}
     return ", ".join(f"{duration(s)} for {names.get(c, c)}" for c, s in waited_s.items())
 
 

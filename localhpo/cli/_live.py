@@ -21,7 +21,8 @@ from rich.text import Text
 from localhpo.analysis import refusals, wording
 from localhpo.cli._views import STATE_STYLES, add_progress_row, progress_grid
 from localhpo.scheduler.accountant import waits_for
-from localhpo.scheduler.observer import STOPPED_BY_USER, WAITS
+from localhpo.scheduler.observer import STOPPED_BY_USER
+from localhpo.store.records import WAITS
 from localhpo.trial import State, Trial
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from localhpo.executor.clock import Clock
 from localhpo.scheduler.meter import DeviceUse
-from localhpo.scheduler.observer import WAITS, Snapshot, Wait
-from localhpo.store.records import Event
+from localhpo.scheduler.observer import Snapshot
+from localhpo.store.records import WAITS, Event, Wait
 from localhpo.trial import State
 
 ACCOUNTS = "accounts"

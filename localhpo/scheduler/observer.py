@@ -6,11 +6,10 @@ quick. One that raises is noted in the record, once, and does not harm the study
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from localhpo.store.records import Event
+from localhpo.store.records import Event, Wait
 from localhpo.task import Task
 from localhpo.trial import Measurement, Trial
 
@@ -32,20 +31,6 @@ EventKind = Literal[
 ]
 """What the `Event`s of the loop are about."""
 
-
-Wait = Literal["device", "memory", "cpus", "gpus", "turn", "model", "loading"]
-"""What a free slot, or a trial that is ready, waits for."""
-
-WAITS: Mapping[Wait, str] = {
-    "device": "a device",
-    "memory": "memory",
-    "cpus": "CPUs that another study holds",
-    "gpus": "GPUs that another study holds",
-    "turn": "another study, whose turn it is",
-    "model": "a proposal",
-    "loading": "the model to be loaded",
-}
-"""The same, in words."""
 
 STOPPED_BY_USER = "the user stopped it"
 """`Snapshot.closing` after an interrupt: the only end that one more interrupt hastens."""

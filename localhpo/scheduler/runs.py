@@ -14,9 +14,9 @@ from localhpo.executor.clock import Clock
 from localhpo.executor.protocol import Executor, Job, Outcome, Run
 from localhpo.scheduler import placement, sharing
 from localhpo.scheduler.machine import SERVER, Machine
-from localhpo.scheduler.observer import WAITS, Wait
 from localhpo.scheduler.placement import Assignment, Inventory, Need
 from localhpo.scheduler.tenancy import Tenancy
+from localhpo.store.records import WAITS, Wait
 from localhpo.task import Task
 from localhpo.trial import Config, Measurement, State, Trial
 

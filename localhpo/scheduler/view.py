@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from localhpo.scheduler.budget import Left, Spent, estimate_s
-from localhpo.scheduler.observer import Running, Snapshot, Wait
+from localhpo.scheduler.observer import Running, Snapshot
+from localhpo.store.records import Wait
 from localhpo.task import Task
 from localhpo.trial import Config, State, Trial, best_trial
 

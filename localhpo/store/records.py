@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+Wait = Literal["device", "memory", "cpus", "gpus", "turn", "model", "loading"]
+"""What a free slot, or a trial that is ready, waits for: a cause in events of kind `accounts`."""
+
+WAITS: Mapping[str, str] = {
+    "device": "a device",
+    "memory": "memory",
+    "cpus": "CPUs that another study holds",
+    "gpus": "GPUs that another study holds",
+    "turn": "another study, whose turn it is",
+    "model": "a proposal",
+    "loading": "the model to be loaded",
+}
+"""The same, in words."""
 
 
 @dataclass(frozen=True, slots=True)

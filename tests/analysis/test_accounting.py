@@ -10,8 +10,8 @@ from localhpo.analysis.accounting import accounts
 from localhpo.executor.clock import SimulatedClock
 from localhpo.scheduler.accountant import Accountant, waits_for
 from localhpo.scheduler.meter import DeviceUse
-from localhpo.scheduler.observer import WAITS, Running, Snapshot, Wait
-from localhpo.store.records import Event
+from localhpo.scheduler.observer import Running, Snapshot
+from localhpo.store.records import WAITS, Event, Wait
 from localhpo.task import Task
 from localhpo.trial import State, Trial, Usage
 

@@ -9,8 +9,8 @@ import pytest
 
 from localhpo.scheduler.accountant import waits_for
 from localhpo.scheduler.machine import Machine
-from localhpo.scheduler.observer import Wait
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory
+from localhpo.store.records import Wait
 from localhpo.task import Resources
 
 TWO = Inventory(cpus=2)
