@@ -226,9 +226,8 @@ def _numbers_per_token(text: Config, layer: int, kind: str, devices: int = 1) ->
     Heads are shared out, and each device has one at least (vLLM's `get_num_kv_heads`); a latent
     vector, which is for all heads, is on each.
     """
-    if latent := _whole(
-        text, "kv_lora_rank"
-    ):  # multi-head latent attention: one vector for all heads
+    # Multi-head latent attention: one vector for all heads.
+    if latent := _whole(text, "kv_lora_rank"):
         return latent + _whole(text, "qk_rope_head_dim")
     own = {**text, **_of_layer(text, layer), **(_of_full(text) if kind == _FULL else {})}
     heads = _whole(own, "num_key_value_heads") or _number(text, "num_attention_heads")

@@ -16,12 +16,8 @@ def unknown(config: Mapping[str, Any]) -> list[str]:
     try:
         with offline.switched_off():
             import transformers
-    except (
-        ImportError,
-        OSError,
-        RuntimeError,
-    ):  # compiled code of one build beside that of another
-        return []
+    except (ImportError, OSError, RuntimeError):
+        return []  # compiled code of one build beside that of another ends so too
     kind, classes = str(config.get("model_type")), dir(transformers)
     found = [] if kind in transformers.CONFIG_MAPPING else [f"model_type {kind}"]
     named = config.get("architectures") or ()
