@@ -1,6 +1,6 @@
 """Makes the built-in language model, step by step.
 
-    python -m scripts.build_model train-data   real trainings on generated data sets (2 h of CPU)
+    python -m scripts.build_model train-data   real trainings on generated data (3 h of CPU)
     python -m scripts.build_model generate     questions and answers from all sources (45 min)
     python -m scripts.build_model lessons      what it takes along of them, case by case (1 h)
     python -m scripts.build_model tokenizer    the vocabulary, from the questions
@@ -19,7 +19,7 @@ repository) and can be run again alone; what exists is kept. `train` may start a
 first questions and the vocabulary are there. `--data` is a folder of public data (default
 `.data/public`): yahpo, taskset_adam8p, tabdl_tuning, flaml_default.
 
-Needs the extras `local` and `bench`. One CPU thread suffices
+Needs the extras `local` and `bench`, and torch-geometric. One CPU thread suffices
 for the default size; on a GPU (found by itself) use more: --hidden 256 --layers 8 --heads 4.
 Set OMP_NUM_THREADS=1 where the machine is shared.
 """
@@ -34,7 +34,7 @@ from localhpo.bench.problems import yahpo
 from localhpo.errors import InputError, LocalHPOError
 from localhpo.llm.folder.description import LESSONS
 
-from . import corpus, evaluate, export, lessons, tokenizer, train, trainings
+from . import corpus, designs, evaluate, export, lessons, tokenizer, train, trainings
 
 TARGET = Path("models/sprout")
 
@@ -51,6 +51,7 @@ def step_train_data(options: argparse.Namespace) -> None:
     trainings.main(
         options.work / "trainings.jsonl", options.data_sets, options.evaluations, jobs=options.jobs
     )
+    designs.train_networks(options.work, options.network_data_sets, jobs=options.jobs)
 
 
 def sources(options: argparse.Namespace) -> corpus.Sources:
@@ -153,6 +154,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--data-sets", type=int, default=303, help="generated, to train on")
+    parser.add_argument(
+        "--network-data-sets", type=int, default=6, help="generated, to train each network on"
+    )
     parser.add_argument("--evaluations", type=int, default=160, help="trainings per data set")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once (not for training)")
     parser.add_argument("--sources", default=",".join(corpus.SHARES), help="of questions")

@@ -123,15 +123,16 @@ class Sources:
     """Where problems come from."""
 
     data: Path
-    """Folder of public data; not read where only `training` and `function` are drawn from."""
+    """Folder of public data; not read where only what is made here is drawn from."""
     records: Path
-    """What `trainings.py` wrote."""
+    """What `trainings.py` wrote; the designs of networks lie beside it."""
     names: tuple[str, ...]
     """Those of `SHARES` that are drawn from."""
 
 
 SHARES: Mapping[str, float] = {
-    "yahpo": 0.45, "training": 0.28, "function": 0.17, "published": 0.06, "taskset": 0.04,
+    "yahpo": 0.42, "training": 0.25, "function": 0.15, "network": 0.10, "published": 0.05,
+    "taskset": 0.03,
 }  # fmt: skip
 """Problems of each source."""
 
@@ -167,6 +168,12 @@ def check(sources: Sources) -> None:
                 f"{sources.records}: not found, and the source {name} is made of it",
                 hint="run the step train-data first",
             )
+        if name == "network" and not usable(trainings.of_networks(sources.records.parent)):
+            raise InputError(
+                f"{sources.records.parent}/design-*.json: no network was trained, and the source"
+                f" {name} is made of it",
+                hint="run the step train-data first",
+            )
 
 
 MIN_EVALUATIONS = 15
@@ -191,6 +198,8 @@ class Maker:
                 self._yahpo.append((scenario, [i for s, i in pairs if s is scenario]))
         records = trainings.load(sources.records) if "training" in sources.names else []
         self._records = usable(records)
+        nets = trainings.of_networks(sources.records.parent) if "network" in sources.names else []
+        self._networks = usable(nets)
         self._winners = published.load(sources.data) if "published" in sources.names else []
         tables = yahpo.splits()["taskset"]["train"]
         self._tables = [sources.data / "taskset_adam8p" / f"{name}.npz" for name in tables]
@@ -213,8 +222,9 @@ class Maker:
             weight = np.sqrt([len(instances) for _, instances in self._yahpo])
             scenario, instances = self._yahpo[rng.choice(len(weight), p=weight / weight.sum())]
             return problems.from_yahpo(scenario, instances, rng)
-        if kind == "training":
-            return problems.from_training(self._records, int(rng.integers(len(self._records))), rng)
+        if kind in ("training", "network"):
+            records = self._records if kind == "training" else self._networks
+            return problems.from_training(records, int(rng.integers(len(records))), rng)
         if kind == "taskset":
             return problems.from_taskset(self._tables, int(rng.integers(len(self._tables))), rng)
         return problems.from_function(rng)

@@ -4,22 +4,27 @@ Surrogates of random trainings are coarse where users look: penalties that may b
 there, which is a thin slice of the full space. So a design begins with what surrogates choose and
 random configurations, half of which lie in that slice. Then configurations are added, round by
 round, that processes over what was trained expect to do best on one of the data sets or on most.
+Where a training is dear (`networks`), there is nothing but the design, and it is smaller.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
 
+from localhpo.bench.problems.surrogates import full_space
 from localhpo.creator.bayes.transfer import Surfaces
 from localhpo.space import Float, Space
 from localhpo.trial import Config
 
 from . import corpus, surfaces, trainings
 from .learners import Array, Learner
+from .networks import NETWORKS
 
 DATA_SETS = 24
 """At most, spread evenly over those of the kind: each trains the whole design, in folds."""
@@ -32,6 +37,12 @@ SMALL = 0.1
 
 ROUNDS, EACH = 3, 24
 """Additions to a design, and configurations of each."""
+
+NETWORK_DRAWN, NETWORK_EACH = 32, 16
+"""The same of a network; small penalties are not drawn apart: theirs have no zero."""
+
+NETWORK_SEEDS = 20_000
+"""The first seed of the data sets of networks; each learner has a thousand of its own."""
 
 NOISE = 0.08
 """Of the processes. With 0.25, which predicts a configuration best that is left out, the first
@@ -58,7 +69,7 @@ class Design:
         seeds: of the data sets, at least one.
 
     Attributes:
-        configs: canonical; the first `DRAWN` are random in the full space.
+        configs: canonical; the first of them are random in the full space.
     """
 
     def __init__(
@@ -66,6 +77,9 @@ class Design:
     ) -> None:
         self._path, self._space = path, space
         self._learner, self._kind = learner, kind
+        self._drawn, self._each = (
+            (DRAWN, EACH) if learner.make is None else (NETWORK_DRAWN, NETWORK_EACH)
+        )
         count = min(len(seeds), DATA_SETS)
         self.seeds = [seeds[i * len(seeds) // count] for i in range(count)]
         self.configs: list[Config] = []
@@ -74,19 +88,32 @@ class Design:
             kept = json.loads(path.read_text())
             self.configs, self._scores = kept["configs"], kept["scores"]
 
-    def grow(self, first: Sequence[Config], metrics: Sequence[str], seed: int) -> None:
-        """Train what is missing of the design: the first configurations, and what is added."""
+    def grow(self, first: Sequence[Config], metrics: Sequence[str] | None, seed: int) -> None:
+        """Train what is missing of the design: the first configurations, and what is added.
+
+        Args:
+            first: configurations beside the random ones.
+            metrics: by which more are added; by default all that are measured.
+            seed: of what is drawn.
+        """
+        small = self._drawn if self._learner.make is None else 0
         if not self.configs:
             rng = np.random.default_rng(seed)
-            drawn = [self._drawn(i >= DRAWN, rng) for i in range(2 * DRAWN)]
-            self.configs = [*drawn[:DRAWN], *first, *drawn[DRAWN:]]
+            drawn = [self._draw(i >= self._drawn, rng) for i in range(self._drawn + small)]
+            self.configs = [*drawn[: self._drawn], *first, *drawn[self._drawn :]]
         self._train()
         more: Sequence[Config] = self.configs
-        while more and len(self.configs) < 2 * DRAWN + len(first) + ROUNDS * EACH:
+        whole = self._drawn + len(first) + small + ROUNDS * self._each
+        while more and len(self.configs) < whole:
             rng = np.random.default_rng((seed, len(self.configs)))
-            more = self._promising([self.regrets(m) for m in metrics], rng)
+            more = self._promising([self.regrets(m) for m in metrics or self.metrics()], rng)
             self.configs += more
             self._train()
+
+    def metrics(self) -> list[str]:
+        """Return what is measured in each training that did not fail."""
+        rows = (row for scores in self._scores.values() for row in scores)
+        return list(next((row for row in rows if row), {}))
 
     def regrets(self, metric: str) -> Array:
         """Return (data sets, configurations): 0 is the best, 1 a middling one of the full space."""
@@ -94,9 +121,9 @@ class Design:
         rows = [
             [sign * one.get(metric, np.nan) for one in self._scores[str(s)]] for s in self.seeds
         ]
-        return surfaces.regrets(np.array(rows), DRAWN)
+        return surfaces.regrets(np.array(rows), self._drawn)
 
-    def _drawn(self, small: bool, rng: np.random.Generator) -> Config:
+    def _draw(self, small: bool, rng: np.random.Generator) -> Config:
         config = dict(self._space.sample(rng))
         for parameter in self._space:
             is_penalty = isinstance(parameter, Float) and parameter.low == 0.0
@@ -126,7 +153,7 @@ class Design:
     def _promising(self, known: Sequence[Array], rng: np.random.Generator) -> list[Config]:
         """Return new configurations: the best expected of each data set and of the mean in turn."""
         every = np.concatenate(known)
-        found = [self._drawn(i % 2 == 1, rng) for i in range(_CANDIDATES)]
+        found = [self._draw(i % 2 == 1, rng) for i in range(_CANDIDATES)]
         for _ in range(_CANDIDATES):
             row = every.mean(axis=0) if rng.uniform() < 0.5 else every[rng.integers(len(every))]
             best = np.argsort(row)[:_PARENTS]
@@ -145,6 +172,41 @@ class Design:
                 (c for c in (found[j] for j in orders[i])
                  if all(self._space.distance(c, other) >= _APART for other in near)), None,
             )  # fmt: skip
-            if pick is not None and len(chosen) < EACH:
+            if pick is not None and len(chosen) < self._each:
                 chosen.append(pick)
         return chosen
+
+
+def of_network(learner: Learner, folder: Path, data_sets: int = 0) -> Design:
+    """Return the design of a network; what is missing of it is trained.
+
+    Args:
+        learner: one of `NETWORKS`.
+        folder: of the files of designs.
+        data_sets: to train on, beside those that it was begun with; with none, none is trained.
+    """
+    (kind,) = learner.tasks
+    path = trainings.design_path(folder, learner, kind)
+    kept = len(json.loads(path.read_text())["scores"]) if path.exists() else 0
+    number = NETWORKS.index(learner)
+    first = NETWORK_SEEDS + 1000 * number
+    seeds = range(first, first + max(data_sets, kept))
+    design = Design(path, full_space(learner.dims), learner, kind, seeds)
+    if seeds:
+        design.grow((), None, NETWORK_SEEDS + number)
+    return design
+
+
+def train_networks(folder: Path, data_sets: int, *, jobs: int = 1) -> None:
+    """Train the design of each network; go on where an earlier run stopped."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        runs = [pool.submit(_train_network, n, folder, data_sets) for n in range(len(NETWORKS))]
+        for ended in as_completed(runs):
+            print(ended.result(), flush=True)
+
+
+def _train_network(number: int, folder: Path, data_sets: int) -> str:
+    design = of_network(NETWORKS[number], folder, data_sets)
+    count = len(design.seeds)
+    return f"{NETWORKS[number].name}: {len(design.configs)} configurations on {count} data sets"

@@ -15,6 +15,8 @@ import numpy as np
 
 from localhpo.bench.problems.dims import Array, Dim
 
+from .optimizers import optimizer
+
 
 @dataclass(frozen=True)
 class Split:
@@ -28,8 +30,14 @@ class Split:
     """0 for a regression."""
 
 
-Fit = Callable[[Mapping[str, Any], Split, int], Array]
+Fit = Callable[[Mapping[str, Any], Any, int], Array]
 """Configuration, data and seed to predictions: class shares (n, classes), or values (n,)."""
+
+Make = Callable[[str, np.random.Generator], tuple[Any, str]]
+"""A kind of data to a random data set and its description."""
+
+Measure = Callable[[Array, Any], dict[str, float]]
+"""Predictions and data to every metric."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,10 @@ class Learner:
     tasks: tuple[str, ...] = ("binary", "multiclass", "regression")
     share: float = 1.0
     """How many data sets it gets, relative to the others."""
+    make: Make | None = None
+    """By default a table (`trainings.make_data`)."""
+    measure: Measure | None = None
+    """By default that of a table (`trainings.measure`)."""
 
 
 def _xgboost(config: Mapping[str, Any], data: Split, seed: int) -> Array:
@@ -118,28 +130,18 @@ def _network(config: Mapping[str, Any], data: Split, seed: int) -> Array:
     x = torch.as_tensor(data.x, dtype=torch.float32)
     y = torch.as_tensor(data.y, dtype=torch.long if data.classes else torch.float32)
     loss_of = torch.nn.CrossEntropyLoss() if data.classes else torch.nn.MSELoss()
-    optimizer = _optimizer(config, model)
+    steps = optimizer(config, model)
     for _ in range(config["epochs"]):
         order = torch.randperm(len(x))
         for batch in order.split(config["batch_size"]):
-            optimizer.zero_grad()
+            steps.zero_grad()
             out = model(x[batch])
             loss_of(out if data.classes else out[:, 0], y[batch]).backward()
-            optimizer.step()
+            steps.step()
     model.eval()
     with torch.no_grad():
         out = model(torch.as_tensor(data.x_valid, dtype=torch.float32))
     return np.asarray(out.softmax(-1) if data.classes else out[:, 0])
-
-
-def _optimizer(config: Mapping[str, Any], model: Any) -> Any:
-    import torch
-
-    common = {"lr": config["learning_rate"], "weight_decay": config["weight_decay"]}
-    if config["optimizer"] == "sgd":
-        return torch.optim.SGD(model.parameters(), momentum=config["momentum"], **common)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config["optimizer"]]
-    return kind(model.parameters(), **common)
 
 
 LEARNERS = (

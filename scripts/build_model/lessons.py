@@ -25,6 +25,7 @@ from localhpo.trial import Config
 
 from . import corpus, designs, problems, surfaces, trainings
 from .learners import LEARNERS, Array
+from .networks import NETWORKS
 
 DATA_SETS = 24
 """Of a family, at most, spread evenly over those that may be trained on."""
@@ -61,7 +62,9 @@ def write(sources: corpus.Sources, target: Path, seed: int) -> int:
     """
     corpus.check(sources)
     rng = np.random.default_rng(seed)
-    made = [*_of_yahpo(sources, rng), *_of_trainings(sources, rng)]
+    made = [
+        *_of_yahpo(sources, rng), *_of_trainings(sources, rng), *_of_networks(sources, rng)
+    ]  # fmt: skip
     part = target.with_name(f"{target.name}.part")
     lessons.write(part, made)
     part.replace(target)
@@ -121,7 +124,7 @@ def _of_trainings(sources: corpus.Sources, rng: np.random.Generator) -> Iterator
                 for target, low in zip(targets, lower, strict=True)
             ]
             seeds = [r["seed"] for r in own]
-            path = sources.records.with_name(f"design-{learner.name}-{kind}.json")
+            path = trainings.design_path(sources.records.parent, learner, kind)
             design = designs.Design(path, space, learner, kind, seeds)
             surrogates = [
                 [problems.surrogate(record, dims, target, low) for record in own]
@@ -136,6 +139,19 @@ def _of_trainings(sources: corpus.Sources, rng: np.random.Generator) -> Iterator
 
             wanted = REAL.get((learner.name, kind), ())
             yield from _lessons(tasks, [str(s) for s in seeds], scores, rng, design, wanted)
+
+
+def _of_networks(sources: corpus.Sources, rng: np.random.Generator) -> Iterator[Lesson]:
+    if "network" not in sources.names:
+        return
+    for learner in NETWORKS:
+        design = designs.of_network(learner, sources.records.parent)
+        configs, names = tuple(design.configs), [str(seed) for seed in design.seeds]
+        for target in design.metrics():
+            lower = target in trainings.LOWER_IS_BETTER
+            text = f"{learner.title}, generated {learner.tasks[0]}."
+            task = _task(learner.name, target, lower, full_space(learner.dims), text)
+            yield from _lesson(task, configs, names, design.regrets(target), rng)
 
 
 def _task(name: str, metric: str, lower: bool, space: Space, text: str) -> Task:

@@ -3,7 +3,7 @@
 A problem knows more than its own data set: the same space on others of the same kind. What is
 best before anything is known is what does well on all of them, not what is best on one.
 
-Four sources: YAHPO's surrogates, surrogates of the real trainings of `trainings.py`, tables of
+Four sources: YAHPO's surrogates, surrogates of real trainings (`trainings`, `designs`), tables of
 TaskSet, and functions made up over known names (`functions.py`). The best known configurations
 that others published have no function behind them: `published.py`.
 """
@@ -23,6 +23,7 @@ from localhpo.trial import Direction
 
 from . import functions, spaces, trainings
 from .learners import LEARNERS, Array, Dim, Learner
+from .networks import NETWORKS
 
 Merits = Callable[[Sequence[Mapping[str, Any]]], Array]
 """Configurations to (data sets, configurations): higher is better, NaN where there is none.
@@ -44,6 +45,9 @@ METRIC_NAMES: Mapping[str, tuple[str, ...]] = {
     "rmse": ("rmse", "val_rmse", "test_rmse", "loss", "val_loss"),
     "mae": ("mae", "val_mae"),
     "r2": ("r2", "val_r2", "r2_score"),
+    "average_precision": ("average_precision", "val_ap", "ap", "val_average_precision"),
+    "ndcg10": ("ndcg10", "val_ndcg10", "ndcg", "val_ndcg", "ndcg_at_10"),
+    "recall10": ("recall10", "val_recall10", "recall", "val_recall", "recall_at_10"),
     "loss": ("loss", "val_loss", "valid_loss", "objective", "score"),
 }
 _YAHPO_NAMES = {
@@ -185,7 +189,7 @@ def from_training(
 ) -> Problem | None:
     """Return a problem on one of the generated data sets; its peers are those of its kind."""
     own = records[number]
-    learner = next(item for item in LEARNERS if item.name == own["learner"])
+    learner = next(item for item in (*LEARNERS, *NETWORKS) if item.name == own["learner"])
     target = str(rng.choice(list(next(s for s in own["scores"] if s))))
     lower = target in trainings.LOWER_IS_BETTER
     dims = dims_of(learner, own)

@@ -64,6 +64,15 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "weight_decay": ("weight_decay", "weight_decay", "wd", "l2"),
     "momentum": ("momentum", "momentum", "sgd_momentum"),
     "optimizer": ("optimizer", "optimizer", "opt"),
+    "hidden_channels": ("hidden_channels", "hidden_dim", "hidden_size"),
+    "out_channels": ("out_channels", "latent_dim", "out_dim"),
+    "embedding_size": ("embedding_size", "embedding_dim", "embed_dim"),
+    "reg_weight": ("reg_weight", "weight_decay", "l2"),
+    "dropout_prob": ("dropout_prob", "dropout", "dropout_rate"),
+    "mlp_hidden_size": ("mlp_hidden_size", "hidden_size", "hidden_dim"),
+    "num_mlp_layers": ("num_mlp_layers", "num_layers", "n_layers"),
+    "d_model": ("d_model", "hidden_size", "embed_dim"),
+    "warmup_ratio": ("warmup_ratio", "warmup"),
     "beta1": ("beta1", "adam_beta1", "beta_1"),
     "beta2": ("beta2", "adam_beta2", "beta_2"),
     "epsilon": ("epsilon", "eps", "adam_epsilon"),
@@ -98,7 +107,7 @@ ALL_TOLD, NONE_TOLD = 0.65, 0.2
 
 CAN_BE_OFF = frozenset(
     {"lambda", "alpha", "reg_alpha", "reg_lambda", "gamma", "l2_regularization", "cp",
-     "weight_decay", "s", "l1", "l2"}
+     "weight_decay", "reg_weight", "s", "l1", "l2"}
 )  # fmt: skip
 """Dimensions where a log range is often written as a linear one from 0."""
 

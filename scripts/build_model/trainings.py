@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from .learners import LEARNERS, Array, Learner, Split
+from .networks import NETWORKS
 
 FOLDS = 3
 """In which a design is trained: one split of a small table hides small differences."""
@@ -180,7 +181,8 @@ def evaluate(learner: Learner, config: dict[str, Any], data: Split, seed: int) -
             predicted = learner.fit(config, data, seed)
         except ValueError:
             return {}
-    return measure(predicted, data) if np.all(np.isfinite(predicted)) else {}
+        measured = learner.measure or measure
+        return measured(predicted, data) if np.all(np.isfinite(predicted)) else {}
 
 
 def run(learner: Learner, kind: str, seed: int, evaluations: int, limit_s: float) -> dict[str, Any]:
@@ -201,20 +203,53 @@ def run(learner: Learner, kind: str, seed: int, evaluations: int, limit_s: float
 def run_design(
     learner: Learner, kind: str, seed: int, configs: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Train each of some configurations on the data set of a seed: the means over `FOLDS` folds."""
-    whole, _ = make_data(kind, np.random.default_rng(seed))
-    x = np.concatenate([whole.x, whole.x_valid])
-    y = np.concatenate([whole.y, whole.y_valid])
-    fold = np.random.default_rng(seed).permutation(len(y)) % FOLDS
-    parts = [
-        Split(x[fold != k], y[fold != k], x[fold == k], y[fold == k], whole.classes)
-        for k in range(FOLDS)
-    ]
+    """Train each of some configurations on the data set of a seed: the means over its splits.
+
+    A table is split in `FOLDS` folds, anything else as it was made.
+    """
+    data, _ = data_set(learner, kind, seed)
+    parts = [data] if learner.make else _folds(data, seed)
     scores = []
     for config in configs:
         rows = [evaluate(learner, dict(config), part, seed) for part in parts]
         scores.append({m: fmean(row[m] for row in rows) for m in rows[0]} if all(rows) else {})
     return {"learner": learner.name, "kind": kind, "seed": seed, "scores": scores}
+
+
+def data_set(learner: Learner, kind: str, seed: int) -> tuple[Any, str]:
+    """Return the data set of a seed, and its description."""
+    return (learner.make or make_data)(kind, np.random.default_rng(seed))
+
+
+def design_path(folder: Path, learner: Learner, kind: str) -> Path:
+    """Return the file of what was trained of a design (`designs.Design`)."""
+    return folder / f"design-{learner.name}-{kind}.json"
+
+
+def of_networks(folder: Path) -> list[dict[str, Any]]:
+    """Return what was trained of the designs of networks, as `run` returns it."""
+    records = []
+    for learner in NETWORKS:
+        (kind,) = learner.tasks
+        path = design_path(folder, learner, kind)
+        kept = json.loads(path.read_text()) if path.exists() else {"scores": {}}
+        for seed, scores in kept["scores"].items():
+            _, text = data_set(learner, kind, int(seed))
+            records.append({
+                "learner": learner.name, "kind": kind, "seed": int(seed), "text": text,
+                "configs": kept["configs"][: len(scores)], "scores": scores,
+            })  # fmt: skip
+    return records
+
+
+def _folds(whole: Split, seed: int) -> list[Split]:
+    x = np.concatenate([whole.x, whole.x_valid])
+    y = np.concatenate([whole.y, whole.y_valid])
+    fold = np.random.default_rng(seed).permutation(len(y)) % FOLDS
+    return [
+        Split(x[fold != k], y[fold != k], x[fold == k], y[fold == k], whole.classes)
+        for k in range(FOLDS)
+    ]
 
 
 def plan(data_sets: int) -> Iterator[tuple[Learner, str, int]]:

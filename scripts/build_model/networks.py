@@ -1,0 +1,124 @@
+"""What is trained on data of other forms than tables: graphs, ratings, pictures, sequences.
+
+Each trains one design (`designs`) on a few generated data sets: so much is too dear to be drawn
+anew for each. No pre-trained weights: what is best in fine-tuning them, these cannot tell.
+"""
+
+from __future__ import annotations
+
+from localhpo.bench.problems.dims import Dim
+
+from . import graphs, pictures, ratings, sequences
+from .learners import Learner
+
+_LEARNING_RATE = Dim("learning_rate", 1e-6, 1.0, log=True)
+_WEIGHT_DECAY = Dim("weight_decay", 1e-7, 1e-1, log=True)
+_GRAPH_OPTIMIZER = Dim("optimizer", values=("adam", "sgd"))
+_GRAPH_ACTIVATION = Dim("activation", values=graphs.ACTIVATIONS)
+
+NETWORKS = (
+    Learner(
+        "gcn",
+        "A graph convolutional network",
+        (
+            Dim("num_layers", 1, 6, integer=True),
+            _LEARNING_RATE,
+            _GRAPH_OPTIMIZER,
+            Dim("epochs", 1, 400, log=True, integer=True),
+            Dim("hidden_size", 4, 256, log=True, integer=True),
+            _GRAPH_ACTIVATION,
+            _WEIGHT_DECAY,
+            Dim("dropout", 0.0, 0.9),
+        ),
+        graphs.fit_classes,
+        tasks=("nodes",),
+        make=graphs.make,
+    ),
+    Learner(
+        "vgae",
+        "A variational graph auto-encoder",
+        (
+            Dim("num_layers", 1, 5, integer=True),
+            _LEARNING_RATE,
+            _GRAPH_OPTIMIZER,
+            Dim("epochs", 1, 300, log=True, integer=True),
+            Dim("hidden_channels", 8, 256, log=True, integer=True),
+            Dim("out_channels", 4, 256, log=True, integer=True),
+            _GRAPH_ACTIVATION,
+            _WEIGHT_DECAY,
+            Dim("dropout", 0.0, 0.7),
+        ),
+        graphs.fit_links,
+        tasks=("links",),
+        make=graphs.make_links,
+        measure=graphs.measure_links,
+    ),
+    Learner(
+        "deepfm",
+        "A factorisation machine with a perceptron",
+        (
+            Dim("embedding_size", 4, 64, log=True, integer=True),
+            Dim("learning_rate", 1e-5, 1.0, log=True),
+            _GRAPH_OPTIMIZER,
+            Dim("reg_weight", 1e-8, 1e-1, log=True),
+            Dim("dropout_prob", 0.0, 0.7),
+            Dim("batch_size", 128, 4096, log=True, integer=True),
+            Dim("mlp_hidden_size", 16, 512, log=True, integer=True),
+            Dim("num_mlp_layers", 1, 4, integer=True),
+        ),
+        ratings.fit_clicks,
+        tasks=("clicks",),
+        make=ratings.make_clicks,
+    ),
+    Learner(
+        "lightgcn",
+        "A recommender that spreads embeddings over a graph",
+        (
+            Dim("embedding_size", 8, 256, log=True, integer=True),
+            Dim("learning_rate", 1e-5, 1.0, log=True),
+            _GRAPH_OPTIMIZER,
+            Dim("reg_weight", 1e-8, 1e-1, log=True),
+            Dim("batch_size", 512, 4096, log=True, integer=True),
+            Dim("epochs", 10, 200, log=True, integer=True),
+            Dim("num_layers", 1, 5, integer=True),
+        ),
+        ratings.fit_likes,
+        tasks=("likes",),
+        make=ratings.make_likes,
+        measure=ratings.measure_likes,
+    ),
+    Learner(
+        "cnn",
+        "A convolutional network",
+        (
+            Dim("optimizer", values=("adam", "adamw", "sgd")),
+            Dim("learning_rate", 1e-5, 1.0, log=True),
+            Dim("momentum", 0.0, 0.99, when=("optimizer", ("sgd",))),
+            _WEIGHT_DECAY,
+            Dim("dropout", 0.0, 0.7),
+            Dim("batch_size", 16, 512, log=True, integer=True),
+            Dim("epochs", 2, 40, log=True, integer=True),
+        ),
+        pictures.fit,
+        tasks=("pictures",),
+        make=pictures.make,
+    ),
+    Learner(
+        "transformer",
+        "A small transformer, from random weights",
+        (
+            Dim("learning_rate", 1e-5, 1e-1, log=True),
+            Dim("num_layers", 1, 3, integer=True),
+            Dim("d_model", 8, 64, log=True, integer=True),
+            Dim("dropout", 0.0, 0.6),
+            Dim("batch_size", 16, 256, log=True, integer=True),
+            Dim("epochs", 2, 30, log=True, integer=True),
+            Dim("warmup_ratio", 0.0, 0.4),
+            Dim("activation", values=("relu", "gelu")),
+            _WEIGHT_DECAY,
+        ),
+        sequences.fit,
+        tasks=("sequences",),
+        make=sequences.make,
+    ),
+)

@@ -1,0 +1,154 @@
+"""Networks on graphs, ratings, pictures and sequences: their data, and what learns on them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from localhpo.errors import InputError
+from localhpo.experience import lessons as file
+from scripts.build_model import corpus, designs, graphs, lessons, networks, ratings, trainings
+from scripts.build_model.learners import Learner
+
+GOOD: dict[str, dict[str, Any]] = {
+    "gcn": {
+        "num_layers": 2, "learning_rate": 1e-2, "optimizer": "adam", "epochs": 60,
+        "hidden_size": 32, "activation": "relu", "weight_decay": 1e-4, "dropout": 0.3,
+    },
+    "vgae": {
+        "num_layers": 2, "learning_rate": 1e-2, "optimizer": "adam", "epochs": 60,
+        "hidden_channels": 32, "out_channels": 16, "activation": "relu", "weight_decay": 1e-7,
+        "dropout": 0.0,
+    },
+    "deepfm": {
+        "embedding_size": 8, "learning_rate": 3e-3, "optimizer": "adam", "reg_weight": 1e-5,
+        "dropout_prob": 0.1, "batch_size": 256, "mlp_hidden_size": 32, "num_mlp_layers": 1,
+    },
+    "lightgcn": {
+        "embedding_size": 16, "learning_rate": 1e-2, "optimizer": "adam", "reg_weight": 1e-5,
+        "batch_size": 1024, "epochs": 60, "num_layers": 2,
+    },
+    "cnn": {
+        "optimizer": "adam", "learning_rate": 1e-2, "weight_decay": 1e-6, "dropout": 0.1,
+        "batch_size": 64, "epochs": 8,
+    },
+    "transformer": {
+        "learning_rate": 5e-3, "num_layers": 1, "d_model": 32, "dropout": 0.1, "batch_size": 32,
+        "epochs": 8, "warmup_ratio": 0.1, "activation": "gelu", "weight_decay": 1e-4,
+    },
+}  # fmt: skip
+"""A configuration that learns, for each."""
+
+MAIN = {"vgae": "auc", "deepfm": "auc", "lightgcn": "ndcg10"}
+"""By what it is judged; by default accuracy."""
+
+
+def named(name: str) -> Learner:
+    return next(learner for learner in networks.NETWORKS if learner.name == name)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_configuration_learns_and_an_idle_one_does_not(name: str) -> None:
+    learner = named(name)
+    data, text = trainings.data_set(learner, learner.tasks[0], 5)
+    assert text
+    good = trainings.evaluate(learner, GOOD[name], data, 1)
+    assert good == pytest.approx(trainings.evaluate(learner, GOOD[name], data, 1), abs=1e-4)
+    idle = trainings.evaluate(
+        learner, {**GOOD[name], "learning_rate": 1e-9, "weight_decay": 0.0}, data, 1
+    )
+    metric = MAIN.get(name, "accuracy")
+    assert good[metric] > idle[metric] + 0.05
+    assert all(0.0 <= value <= 1.0 for key, value in good.items() if key != "logloss")
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_the_full_space_is_what_is_trained(name: str) -> None:
+    learner = named(name)
+    drawn = set(trainings.draw(learner, np.random.default_rng(0)))
+    assert drawn - {"momentum"} == set(GOOD[name])
+
+
+def test_a_training_that_diverges_has_no_score() -> None:
+    learner = named("cnn")
+    data, _ = trainings.data_set(learner, "pictures", 5)
+    config = {**GOOD["cnn"], "optimizer": "sgd", "momentum": 0.99, "learning_rate": 1e30}
+    assert trainings.evaluate(learner, config, data, 1) == {}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nodes_that_are_asked_for_are_not_told(seed: int) -> None:
+    graph, _ = graphs.make("nodes", np.random.default_rng(seed))
+    assert not set(graph.train) & set(graph.valid)
+    assert set(graph.labels[graph.train]) == set(range(graph.classes))
+    assert len(graph.valid) >= 150
+    ways = {tuple(edge) for edge in graph.edges.T}
+    assert ways == {(b, a) for a, b in ways}
+    assert all(a != b for a, b in ways)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_links_that_are_asked_for_are_hidden(seed: int) -> None:
+    links, _ = graphs.make_links("links", np.random.default_rng(seed))
+    known = {tuple(edge) for edge in links.edges.T}
+    asked = [tuple(pair) for pair in links.pairs.T]
+    assert not known & set(asked)
+    assert len(set(asked)) == len(asked)
+    assert np.mean(links.y_valid) == 0.5
+
+
+def test_a_list_of_what_was_liked_is_perfect() -> None:
+    likes, _ = ratings.make_likes("likes", np.random.default_rng(1))
+    train, valid = ({(int(u), int(t)) for u, t in part.T} for part in (likes.train, likes.valid))
+    assert not train & valid
+    scores = np.zeros((likes.users, likes.things))
+    scores[likes.train[0], likes.train[1]] = 2.0  # what is known already does not count
+    scores[likes.valid[0], likes.valid[1]] = 1.0
+    found = ratings.measure_likes(scores, likes)
+    assert found["ndcg10"] == pytest.approx(1.0)
+    assert found["recall10"] == pytest.approx(1.0, abs=0.02)
+    assert ratings.measure_likes(-scores, likes)["ndcg10"] < 0.2
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a small design of one network, trained on three data sets."""
+    monkeypatch.setattr(designs, "NETWORK_DRAWN", 16)
+    monkeypatch.setattr(designs, "NETWORK_EACH", 2)
+    monkeypatch.setattr(ratings, "PASSES", 1)
+    designs.of_network(named("deepfm"), tmp_path, 3)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_design_of_a_network_becomes_lessons_and_questions(folder: Path) -> None:
+    path = folder / "design-deepfm-clicks.json"
+    kept = json.loads(path.read_text())
+    assert len(kept["configs"]) == 16 + 2 * designs.ROUNDS
+    assert {len(scores) for scores in kept["scores"].values()} == {len(kept["configs"])}
+    before = path.stat().st_mtime_ns
+    designs.of_network(named("deepfm"), folder, 3)  # nothing is trained twice
+    assert path.stat().st_mtime_ns == before
+    sources = corpus.Sources(folder, folder / "trainings.jsonl", ("network",))
+    count = lessons.write(sources, folder / "lessons.json.gz", seed=1)
+    found = file.read(folder / "lessons.json.gz")
+    assert len(found) == count > 2
+    auc = next(lesson for lesson in found if lesson.task.metric == "auc")
+    assert auc.task.name == "deepfm" and auc.task.direction == "maximize"
+    assert len(auc.configs) == len(kept["configs"])
+    for seed, regrets in zip(auc.data_sets, auc.regrets, strict=True):
+        scores = [row.get("auc", -1.0) for row in kept["scores"][seed]]
+        assert regrets[int(np.argmax(scores))] == 0.0
+    questions = list(corpus.Maker(sources, np.random.default_rng(0)).questions(6))
+    assert questions and all(q.source.startswith("deepfm/") for q in questions)
+
+
+def test_networks_that_were_not_trained_are_no_source(tmp_path: Path) -> None:
+    sources = corpus.Sources(tmp_path, tmp_path / "trainings.jsonl", ("network",))
+    with pytest.raises(InputError, match="no network was trained") as error:
+        corpus.check(sources)
+    assert "train-data" in str(error.value.hint)
