@@ -105,6 +105,16 @@ STRANGE = 0.1
 ALL_TOLD, NONE_TOLD = 0.65, 0.2
 """Shares of cuts where all that is fixed is told, and where none of it is."""
 
+IDLE: Sequence[Parameter] = (
+    Int("num_workers", 0, 8), Int("seed", 0, 99), Int("log_every", 10, 200), Int("n_jobs", 1, 8),
+    Int("eval_every", 1, 20), Int("prefetch", 1, 8), Categorical("pin_memory", (True, False)),
+    Categorical("verbose", (0, 1, 2)),
+)  # fmt: skip
+"""What users put into a space though it has no effect."""
+
+WITH_IDLE = 0.08
+"""Share of cuts, of those that do not keep the bounds of the source, that have one of these."""
+
 CAN_BE_OFF = frozenset(
     {"lambda", "alpha", "reg_alpha", "reg_lambda", "gamma", "l2_regularization", "cp",
      "weight_decay", "reg_weight", "s", "l1", "l2"}
@@ -118,7 +128,7 @@ class Cut:
 
     space: Space
     sources: Mapping[str, str]
-    """The user's name of a parameter to the name of its dimension."""
+    """The user's name of a parameter to the name of its dimension; one without effect has none."""
     fixed: Mapping[str, Any]
     """Values of the dimensions that the user does not tune."""
     spellings: Mapping[str, Mapping[Any, str]]
@@ -134,7 +144,9 @@ class Cut:
         """Return a configuration of the full space; it lacks what is inactive."""
         out = dict(self.fixed)
         for name, value in config.items():
-            source = self.sources[name]
+            source = self.sources.get(name)
+            if source is None:
+                continue  # without effect
             value = self.spellings.get(name, {}).get(value, value)
             floor = self.floors.get(source)
             out[source] = value if floor is None else max(floor, value)
@@ -162,17 +174,8 @@ def cut(dims: Sequence[Dim], fixed: Mapping[str, Any], rng: np.random.Generator)
     parameters: list[Parameter] = []
     spellings: dict[str, dict[Any, str]] = {}
     for dim in kept:
-        when = {}
-        if dim.when is not None and dim.when[0] in names:
-            parent = names[dim.when[0]]
-            back = {v: k for k, v in spellings.get(parent, {}).items()}
-            values = next(p for p in parameters if p.name == parent).values
-            active = tuple(back.get(v, v) for v in dim.when[1] if back.get(v, v) in values)
-            if not active:
-                continue
-            if len(active) < len(values):
-                when = {parent: active}
-        elif dim.when is not None and fixed.get(dim.when[0]) not in dim.when[1]:
+        when = _when(dim, names, parameters, spellings, fixed)
+        if when is None:
             continue
         if whole or (own_words and dim.values):
             parameter, spelling = dim.parameter(when), {}
@@ -187,11 +190,33 @@ def cut(dims: Sequence[Dim], fixed: Mapping[str, Any], rng: np.random.Generator)
     floors = {dim.name: dim.low for dim in dims if not dim.values}
     if not parameters:
         return None
+    if not whole and rng.uniform() < WITH_IDLE:
+        idle = IDLE[rng.integers(len(IDLE))]
+        if all(p.name != idle.name for p in parameters):
+            parameters.append(idle)
     told = {
         every_name[name]: value if own_words else _usual(value) for name, value in rest.items()
         if any(dim.name == name and _can_matter(dim, tuned.values(), rest) for dim in dims)
     }  # fmt: skip
     return Cut(Space(parameters), tuned, rest, spellings, floors, _some(told, rng), strange)
+
+
+def _when(
+    dim: Dim, names: Mapping[str, str], parameters: Sequence[Parameter],
+    spellings: Mapping[str, Mapping[Any, str]], fixed: Mapping[str, Any],
+) -> dict[str, tuple[Any, ...]] | None:  # fmt: skip
+    """Return the condition of a dimension in the user's space; None where it never holds."""
+    if dim.when is None:
+        return {}
+    if dim.when[0] not in names:
+        return {} if fixed.get(dim.when[0]) in dim.when[1] else None
+    parent = names[dim.when[0]]
+    back = {v: k for k, v in spellings.get(parent, {}).items()}
+    values = next(p for p in parameters if p.name == parent).values
+    active = tuple(back.get(v, v) for v in dim.when[1] if back.get(v, v) in values)
+    if not active:
+        return None
+    return {parent: active} if len(active) < len(values) else {}
 
 
 def _usual(value: Any) -> Any:

@@ -7,13 +7,14 @@ from localhpo.bench import splits
 from localhpo.bench.problems import yahpo
 from scripts.build_model import corpus, functions, problems, spaces, trainings
 from scripts.build_model.learners import LEARNERS, Learner
+from scripts.build_model.networks import NETWORKS
 
 
 def active(learner: Learner, values: dict) -> dict:
     return problems.active(learner.dims, values)
 
 
-@pytest.mark.parametrize("learner", LEARNERS, ids=lambda item: item.name)
+@pytest.mark.parametrize("learner", (*LEARNERS, *NETWORKS), ids=lambda item: item.name)
 def test_a_cut_leads_back_into_the_full_space(learner: Learner) -> None:
     rng = np.random.default_rng(0)
     for _ in range(40):
@@ -36,10 +37,28 @@ def test_cuts_hold_what_users_write() -> None:
     learner = LEARNERS[0]
     cuts = [spaces.cut(learner.dims, trainings.draw(learner, rng), rng) for _ in range(150)]
     parameters = [p for piece in cuts if piece is not None for p in piece.space.parameters]
-    assert {p.kind for p in parameters} == {"float", "int", "ordinal"}
+    told = [p for p in parameters if p not in spaces.IDLE]
+    assert {p.kind for p in told} == {"float", "int", "ordinal"}
     assert any(getattr(p, "low", 1) == 0 for p in parameters)
     assert any(getattr(p, "log", False) for p in parameters)
     assert any(p.name == "lr" for p in parameters) and any(p.name == "eta" for p in parameters)
+
+
+def test_some_cuts_hold_a_parameter_without_effect() -> None:
+    rng = np.random.default_rng(2)
+    learner = LEARNERS[0]
+    count = 0
+    for _ in range(200):
+        fixed = trainings.draw(learner, rng)
+        piece = spaces.cut(learner.dims, fixed, rng)
+        if piece is None:
+            continue
+        idle = set(piece.space.names) & {p.name for p in spaces.IDLE}
+        count += bool(idle)
+        assert len(idle) <= 1
+        full = piece.full(piece.space.sample(rng))
+        assert full.keys() <= fixed.keys()  # nothing of it is left
+    assert 5 <= count <= 40
 
 
 def test_what_a_cut_holds_is_told_under_the_names_of_its_user() -> None:
