@@ -76,9 +76,10 @@ def card(
     progress = train.load_checkpoint(work)["progress"]
     made: dict[str, Any] = {
         "script": "python -m scripts.build_model",
-        "data": "YAHPO Gym surrogates (Apache-2.0), trainings on generated data sets, functions"
-        " over known names, TaskSet tables (Apache-2.0), winners published by tabm, tabr, tabred,"
-        " rtdl (Apache-2.0, MIT) and FLAML (MIT); split: localhpo/bench/splits.toml",
+        "data": "YAHPO Gym surrogates (Apache-2.0), trainings on generated tables, graphs, ratings,"
+        " pictures and sequences, functions over known names, TaskSet tables (Apache-2.0), winners"
+        " published by tabm, tabr, tabred, rtdl (Apache-2.0, MIT) and FLAML (MIT); split:"
+        " localhpo/bench/splits.toml",
         "questions": progress["questions"], "tokens": progress["tokens"],
         "steps": progress["steps"], "seconds": round(progress["seconds"]),
         "device": ", then ".join(progress.get("devices", ())) or train.UNKNOWN_DEVICE,

@@ -97,7 +97,7 @@ NETWORKS = (
             _WEIGHT_DECAY,
             Dim("dropout", 0.0, 0.7),
             Dim("batch_size", 16, 512, log=True, integer=True),
-            Dim("epochs", 2, 40, log=True, integer=True),
+            Dim("epochs", 5, 40, log=True, integer=True),
         ),
         pictures.fit,
         tasks=("pictures",),

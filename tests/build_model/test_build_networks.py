@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from localhpo import tasks
+from localhpo.bench.problems.surrogates import full_space
+from localhpo.creator import teaching
 from localhpo.errors import InputError
 from localhpo.experience import lessons as file
+from localhpo.experience import similarity
+from localhpo.task import load
 from scripts.build_model import corpus, designs, graphs, lessons, networks, ratings, trainings
 from scripts.build_model.learners import Learner
 
@@ -71,6 +77,31 @@ def test_the_full_space_is_what_is_trained(name: str) -> None:
     learner = named(name)
     drawn = set(trainings.draw(learner, np.random.default_rng(0)))
     assert drawn - {"momentum"} == set(GOOD[name])
+
+
+def kinship(task_name: str, learner: Learner) -> float:
+    """How similar the spaces of a ready task and of a network are."""
+    task = load(tasks.find(task_name))
+    other = dataclasses.replace(task, space=full_space(learner.dims), fixed={})
+    return similarity(task, other).value
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("cora-gcn", "gcn"), ("pubmed-vgae", "vgae"), ("movielens-deepfm", "deepfm"),
+        ("movielens-lightgcn", "lightgcn"), ("cifar10-resnet", "cnn"), ("cityscapes-enet", "cnn"),
+    ],
+)  # fmt: skip
+def test_what_is_trained_is_nearest_to_the_tasks_of_its_kind(task: str, name: str) -> None:
+    nearest = max(networks.NETWORKS, key=lambda learner: kinship(task, learner))
+    assert nearest.name == name
+    assert kinship(task, nearest) >= teaching.KIN
+
+
+@pytest.mark.parametrize("task", ["sst2-distilbert", "ecommerce-distilbert", "opus-t5"])
+def test_networks_from_random_weights_teach_nothing_of_fine_tuning(task: str) -> None:
+    assert max(kinship(task, learner) for learner in networks.NETWORKS) < teaching.KIN
 
 
 def test_a_training_that_diverges_has_no_score() -> None:
