@@ -108,7 +108,9 @@ def make(
         InputError: the Creator cannot search the space, or has nothing to remember.
         MissingExtraError: it needs a package that is not installed.
     """
-    memories = _memories(choice, task, pasts)
+    check_pasts(choice, pasts)
+    known = pasts if RETRIEVE in choice.modifiers else ()
+    memories = recall(task, known)
     if choice.base in (LESSONS, NO_MODEL):
         teacher = open_teacher(task, None) if choice.base == LESSONS else None
         return Hybrid(None, memories=memories, teacher=teacher)
@@ -124,8 +126,8 @@ def make(
         )
     if "no-history" in choice.modifiers and backend is not None:
         blind = BlindBackend(backend)
-        return Blind(_open(choice.base, task, blind, memories), blind, choice.name)
-    return _open(choice.base, task, backend, memories)
+        return Blind(_open(choice.base, task, blind, memories, known), blind, choice.name)
+    return _open(choice.base, task, backend, memories, known)
 
 
 def check_pasts(choice: Choice, pasts: Sequence[Past]) -> None:
@@ -141,21 +143,17 @@ def check_pasts(choice: Choice, pasts: Sequence[Past]) -> None:
         )
 
 
-def _memories(choice: Choice, task: Task, pasts: Sequence[Past]) -> tuple[Memory, ...]:
-    check_pasts(choice, pasts)
-    return recall(task, pasts) if RETRIEVE in choice.modifiers else ()
-
-
 def _without(choice: Choice, modifier: str) -> Choice:
     left = tuple(one for one in choice.modifiers if one != modifier)
     return dataclasses.replace(choice, modifiers=left)
 
 
 def _open(
-    name: str, task: Task, backend: Backend | None, memories: Sequence[Memory] = ()
-) -> Creator:
+    name: str, task: Task, backend: Backend | None, memories: Sequence[Memory] = (),
+    pasts: Sequence[Past] = (),
+) -> Creator:  # fmt: skip
     task = dataclasses.replace(task, creator=CreatorSettings(name=name))
-    return open_creator(task, backend=backend, memories=memories)
+    return open_creator(task, backend=backend, memories=memories, pasts=pasts)
 
 
 class CentreFirst:

@@ -11,8 +11,9 @@ of the space opens the study. One that does not know most of the hyperparameters
 asked at all.
 
 A model that talks reads the history and gives its reasons, so it proposes itself, by turns with
-the optimiser. Whose turn it is is computed from the trials' origins and outcomes (`policy`) and
-drawn under a seed of the trial's number, so a resumed study goes on alike.
+the optimiser. Whose turn it is is computed from the trials' origins and outcomes, and those of the
+past studies that are remembered (`policy`), and drawn under a seed of the trial's number, so a
+resumed study goes on alike.
 
 What was good in the owner's past studies opens the study together with the model's thoughts, and
 joins the opinion; where there is no model, it is the opinion (`remembering`).
@@ -39,7 +40,7 @@ from localhpo.creator.batch import one_by_one
 from localhpo.creator.bayes import Bayes, Opinion
 from localhpo.creator.choosing import representative
 from localhpo.creator.guard import Guard, Verdict
-from localhpo.creator.policy import SURE, TRUST, is_strange, model_share, strangers
+from localhpo.creator.policy import SURE, TRUST, is_strange, model_share, standing, strangers
 from localhpo.creator.protocol import History
 from localhpo.creator.seeds import derive
 from localhpo.errors import ModelError
@@ -47,8 +48,9 @@ from localhpo.trial import Proposal
 
 if TYPE_CHECKING:
     from localhpo.creator.agent import Agent, Thoughts
+    from localhpo.creator.policy import Standing
     from localhpo.creator.teaching import Teacher
-    from localhpo.experience import Memory
+    from localhpo.experience import Memory, Past
     from localhpo.trial import Config
 
 CENTRE = "the centre of the space"
@@ -67,6 +69,7 @@ class Hybrid:
         note: with each of them then: why.
         memories: what was good in past studies, in this task's space.
         teacher: has what was taught of the task's kind, where there is something.
+        pasts: studies whose record tells a model that talks from the optimiser.
     """
 
     def __init__(
@@ -76,11 +79,14 @@ class Hybrid:
         note: str = "",
         memories: Sequence[Memory] = (),
         teacher: Teacher | None = None,
+        pasts: Sequence[Past] = (),
     ) -> None:
         self._agent = agent
         self._note = note
         self._memories = memories
         self._teacher = teacher
+        self._pasts = pasts
+        self._standing: Standing | None = None
 
     @property
     def name(self) -> str:
@@ -148,8 +154,13 @@ class Hybrid:
     def _by_turns(self, history: History, agent: Agent) -> Proposal:
         """Return the proposal of a model that talks, or of the optimiser."""
         turn = np.random.default_rng(derive(history, "turn")).random()
-        taught = self._teacher is not None
-        if turn < model_share(history.trials, history.task.direction, taught=taught):
+        if self._standing is None:
+            self._standing = standing(history.task, self._pasts, agent.model.digest)
+        share = model_share(
+            history.trials, history.task.direction,
+            taught=self._teacher is not None, earlier=self._standing,
+        )  # fmt: skip
+        if turn < share:
             return agent.propose_one(history)
         return stand_in(history, self._memories, self._teacher)
 

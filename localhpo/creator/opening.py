@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from localhpo.creator.hybrid import Hybrid
     from localhpo.creator.protocol import Creator
     from localhpo.creator.teaching import Teacher
-    from localhpo.experience import Memory
+    from localhpo.experience import Memory, Past
     from localhpo.llm.hosting import Host
     from localhpo.llm.protocol import Backend
 
@@ -33,6 +33,7 @@ def open_creator(
     *,
     backend: Backend | None = None,
     memories: Sequence[Memory] = (),
+    pasts: Sequence[Past] = (),
     host: Host | None = None,
 ) -> Creator:
     """Return the Creator named in the task's settings; a model is loaded where it needs one.
@@ -43,6 +44,7 @@ def open_creator(
             caller's to close.
         memories: what was good in past studies (`experience.recall`), for a Creator that
             remembers.
+        pasts: the studies themselves: how a model that talks did in them, beside the optimiser.
         host: asked for room before the model is loaded.
 
     Raises:
@@ -74,12 +76,13 @@ def open_creator(
     if name == "agent":
         served = _backend(task, host) if backend is None else backend
         return _agent(task, served, memories, owned=backend is None)
-    return _hybrid(task, backend, memories, host)
+    return _hybrid(task, backend, memories, pasts, host)
 
 
 def _hybrid(
-    task: Task, backend: Backend | None, memories: Sequence[Memory], host: Host | None
-) -> Hybrid:
+    task: Task, backend: Backend | None, memories: Sequence[Memory], pasts: Sequence[Past],
+    host: Host | None,
+) -> Hybrid:  # fmt: skip
     from localhpo.creator.hybrid import Hybrid
 
     note = ""
@@ -94,7 +97,7 @@ def _hybrid(
         note = f"no language model: {error} ({error.hint})"
     teacher = teaching.open_teacher(task, None if backend is None else backend.model)
     agent = None if backend is None else _agent(task, backend, memories, teacher, owned=owned)
-    return Hybrid(agent, note=note, memories=memories, teacher=teacher)
+    return Hybrid(agent, note=note, memories=memories, teacher=teacher, pasts=pasts)
 
 
 def _agent(

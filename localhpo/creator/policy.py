@@ -6,9 +6,12 @@ The one place to change when measurements say otherwise.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
+from localhpo.experience import LEAST_SIMILAR, Past, similarity, usable
 from localhpo.space import Space
+from localhpo.task import Task
 from localhpo.trial import Direction, State, Trial, is_better
 
 TRUST = 1.0
@@ -36,6 +39,49 @@ _ENGINES = ("engine:", "experience")
 
 _PRIOR_TRIALS = 3.0
 """Trials of middling success that each side is credited with beforehand."""
+
+MOST_EARLIER = 6.0
+"""Trials that the record of each side in past studies counts as, at most: they are of another task,
+and twelve of this one are to outweigh them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What one side has done: trials, and of how many of the others each was better."""
+
+    trials: float = 0.0
+    credit: float = 0.0
+    """The sum of the shares that they beat: as many as the trials, if each was the best."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The record of the model and of the engine in past studies on this kind of space."""
+
+    model: Tally = Tally()
+    engine: Tally = Tally()
+
+
+def standing(task: Task, pasts: Iterable[Past], model_digest: str) -> Standing:
+    """Return how both sides did in past studies, each of them weighed by its similarity.
+
+    Args:
+        task: at hand.
+        pasts: other studies; those that do not count, or are not similar, are passed over.
+        model_digest: of the model at hand: what another one did is not its record.
+    """
+    model = engine = Tally()
+    for past in usable(pasts)[0]:
+        weight = similarity(task, past.task).value
+        if weight < LEAST_SIMILAR:
+            continue
+        models, engines = _sides(past.trials)
+        own = [trial for trial in models if trial.proposal.model_digest == model_digest]
+        scored = [trial for trial in past.trials if trial.score is not None]
+        direction = past.task.direction
+        model = _added(model, _tally(own, scored, direction), weight)
+        engine = _added(engine, _tally(engines, scored, direction), weight)
+    return Standing(_capped(model), _capped(engine))
 
 
 def strangers(space: Space, known: Collection[str]) -> list[str]:
@@ -67,7 +113,10 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def model_share(trials: Sequence[Trial], direction: Direction, *, taught: bool = False) -> float:
+def model_share(
+    trials: Sequence[Trial], direction: Direction, *, taught: bool = False,
+    earlier: Standing | None = None,
+) -> float:  # fmt: skip
     """Return the probability with which a model that talks makes the next proposal.
 
     Until there are `STARTUP` complete trials, the engine knows next to nothing and the model's
@@ -77,7 +126,9 @@ def model_share(trials: Sequence[Trial], direction: Direction, *, taught: bool =
     measured to be the better proposer nearly always. So the model is weighed as one trial's worth
     of knowledge against the t trials of evidence, 1/t, times its record over the engine's. The
     record of a side is the mean share of the other scored trials that its trials beat, a failure
-    beating none, drawn towards 1/2 by `_PRIOR_TRIALS`. The engine keeps at least `ENGINE_FLOOR`.
+    beating none, drawn towards 1/2 by `_PRIOR_TRIALS`, and towards its record in past studies on
+    this kind of space (`earlier`), where they are remembered. The engine keeps at least
+    `ENGINE_FLOOR`.
 
     At even records that makes the model's share 1/4 for the fourth trial, 1/10 for the tenth
     and 1/30 for the thirtieth. What the engine proposes from past studies, or from what was
@@ -88,19 +139,43 @@ def model_share(trials: Sequence[Trial], direction: Direction, *, taught: bool =
     complete = sum(trial.state is State.COMPLETE for trial in ran)
     if complete < STARTUP and len(ran) < 2 * STARTUP and not taught:
         return 1.0
+    before = earlier or Standing()
     scored = [trial for trial in ran if trial.score is not None]
-    models = [trial for trial in ran if trial.proposal.origin == "model"]
-    engines = [trial for trial in ran if trial.proposal.origin.startswith(_ENGINES)]
-    model = record(models, scored, direction) / max(1, len(ran))
-    engine = record(engines, scored, direction)
+    models, engines = _sides(ran)
+    model = record(models, scored, direction, before.model) / max(1, len(ran))
+    engine = record(engines, scored, direction, before.engine)
     return min(1.0 - ENGINE_FLOOR, model / (model + engine))
 
 
-def record(trials: Sequence[Trial], scored: Sequence[Trial], direction: Direction) -> float:
+def record(
+    trials: Sequence[Trial], scored: Sequence[Trial], direction: Direction,
+    earlier: Tally = Tally(),
+) -> float:  # fmt: skip
     """Return the mean share of the scored trials that these trials beat, drawn towards 1/2."""
+    own = _added(_tally(trials, scored, direction), earlier, 1.0)
+    return (_PRIOR_TRIALS / 2.0 + own.credit) / (_PRIOR_TRIALS + own.trials)
+
+
+def _sides(trials: Iterable[Trial]) -> tuple[list[Trial], list[Trial]]:
+    """Return the trials that the model proposed, and those that the engine did."""
+    every = list(trials)
+    models = [trial for trial in every if trial.proposal.origin == "model"]
+    return models, [trial for trial in every if trial.proposal.origin.startswith(_ENGINES)]
+
+
+def _tally(trials: Sequence[Trial], scored: Sequence[Trial], direction: Direction) -> Tally:
     ended = [trial for trial in trials if trial.score is not None or trial.state is State.FAILED]
-    credit = sum(_beaten(trial, scored, direction) for trial in ended)
-    return (_PRIOR_TRIALS / 2.0 + credit) / (_PRIOR_TRIALS + len(ended))
+    return Tally(len(ended), sum(_beaten(trial, scored, direction) for trial in ended))
+
+
+def _added(one: Tally, other: Tally, weight: float) -> Tally:
+    return Tally(one.trials + weight * other.trials, one.credit + weight * other.credit)
+
+
+def _capped(tally: Tally) -> Tally:
+    """Return the same record as of no more than `MOST_EARLIER` trials."""
+    scale = min(1.0, MOST_EARLIER / tally.trials) if tally.trials else 1.0
+    return Tally(scale * tally.trials, scale * tally.credit)
 
 
 def _beaten(trial: Trial, scored: Sequence[Trial], direction: Direction) -> float:

@@ -73,7 +73,7 @@ def open_remembering(store: Store, key: str, task: Task, *, host: Host | None = 
     except StudyNotFoundError:
         before = None
     pasts, _ = past_studies(store, other_than=key, before=before)
-    return open_creator(task, memories=recall(task, pasts), host=host)
+    return open_creator(task, memories=recall(task, pasts), pasts=pasts, host=host)
 
 
 def set_private(store: Store, key: str, private: bool) -> None:

@@ -15,9 +15,10 @@ from localhpo.errors import (
     ModelError,
     SpaceExhaustedError,
 )
+from localhpo.experience import Past
 from localhpo.space import Float, Int, Space
 from localhpo.task import CreatorSettings
-from localhpo.trial import State, Trial
+from localhpo.trial import Proposal, State, Trial
 
 SPACE = Space([Float("rate", 1e-4, 1.0, log=True), Int("depth", 1, 10)])
 NAMED = Space([Float("rate", 1e-4, 1.0, log=True, default=0.1), Int("depth", 1, 10)])
@@ -266,6 +267,33 @@ def test_a_model_that_talks_takes_turns_as_the_history_says(make_task, make_tria
             assert (proposal.origin == "model") == bool(backend.calls)
     assert turns[0] == turns[1]
     assert set(turns[0]) == {"model", "engine:bo"}
+
+
+def test_a_model_that_did_well_in_past_studies_takes_more_turns(make_task, make_trial, talking):
+    task = make_task(space=SPACE)
+    digest = talking(SPACE).model.digest
+    configs = [SPACE.sample(np.random.default_rng(n)) for n in range(12)]
+    trials = tuple(make_trial(n, config, score=0.0) for n, config in enumerate(configs[:4]))
+
+    def turns(better):
+        rows = [("model" if n % 2 else "engine:bo", configs[n]) for n in range(12)]
+        past = Past(
+            "old/1", task,
+            tuple(
+                Trial(
+                    n, State.COMPLETE, Proposal(config, who, model_digest=digest),
+                    score=n + (0.0 if who == better else 100.0),
+                )
+                for n, (who, config) in enumerate(rows)
+            ),
+        )  # fmt: skip
+        found = []
+        for seed in range(60):
+            creator = open_creator(task, backend=talking(SPACE), pasts=[past])
+            found += [p.origin for p in creator.propose(History(task, trials, seed, 4), 1)]
+        return found.count("model")
+
+    assert turns("model") > turns("engine:bo")
 
 
 def test_a_model_that_talks_opens_and_reads_the_history(make_task, talking):

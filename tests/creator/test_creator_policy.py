@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from localhpo.creator.policy import (
     ENGINE_FLOOR,
+    MOST_EARLIER,
     STARTUP,
+    Standing,
+    Tally,
     is_strange,
     model_share,
     record,
+    standing,
     strangers,
 )
+from localhpo.experience import Past
 from localhpo.space import Categorical, Float, Int, Space
 from localhpo.trial import State
 
@@ -46,6 +53,49 @@ def test_an_engine_that_was_taught_opens_as_often(trials_of):
     assert model_share([], "minimize", taught=True) == 0.5
     one_each = trials_of(("model", 0.5), ("experience", 0.5))
     assert 0.2 < model_share(one_each, "minimize", taught=True) < 0.5
+
+
+def past_of(task, trials, digest="a"):
+    """A past study on a task, whose model had this digest."""
+    own = [dataclasses.replace(t.proposal, model_digest=digest) for t in trials]
+    return Past(
+        "old/1", task,
+        tuple(dataclasses.replace(t, proposal=p) for t, p in zip(trials, own, strict=True)),
+    )  # fmt: skip
+
+
+GOOD_MODEL = [("model", 0.1), ("engine:bo", 0.8), ("model", 0.2), ("engine:bo", 0.9)] * 2
+
+
+def test_the_record_in_past_studies_counts(trials_of, make_task):
+    task = make_task()
+    even = trials_of(*[("model", 0.5), ("engine:bo", 0.5)] * 3)
+    good = standing(task, [past_of(task, trials_of(*GOOD_MODEL))], "a")
+    turned = [("engine:bo" if who == "model" else "model", score) for who, score in GOOD_MODEL]
+    poor = standing(task, [past_of(task, trials_of(*turned))], "a")
+    shares = [model_share(even, "minimize", earlier=before) for before in (poor, None, good)]
+    assert shares == sorted(shares) and len(set(shares)) == 3
+    assert model_share([], "minimize", earlier=good, taught=True) <= 1.0 - ENGINE_FLOOR
+
+
+def test_only_the_models_own_record_on_what_is_similar_counts(trials_of, make_task):
+    task = make_task()
+    past = past_of(task, trials_of(*GOOD_MODEL))
+    assert standing(task, [past], "another").model == Tally()
+    assert standing(task, [past], "another").engine.trials == 4
+    private = dataclasses.replace(past, private=True)
+    other = dataclasses.replace(task, space=Space([Float("omega", -3.0, -1.0)]))
+    assert standing(other, [past], "a") == standing(task, [private], "a") == Standing()
+
+
+def test_much_of_the_past_counts_no_more_than_a_little(trials_of, make_task):
+    task = make_task()
+    past = past_of(task, trials_of(*GOOD_MODEL))
+    found = standing(task, [past] * 50, "a")
+    assert found.model.trials == pytest.approx(MOST_EARLIER)
+    ratio = found.model.credit / found.model.trials
+    once = standing(task, [past], "a").model
+    assert ratio == pytest.approx(once.credit / once.trials)
 
 
 def test_what_was_learned_elsewhere_is_to_the_engines_record(trials_of):
