@@ -38,7 +38,7 @@ SMALL = 0.1
 ROUNDS, EACH = 3, 24
 """Additions to a design, and configurations of each."""
 
-NETWORK_DRAWN, NETWORK_EACH = 32, 16
+NETWORK_DRAWN, NETWORK_ROUNDS, NETWORK_EACH = 32, 2, 16
 """The same of a network; small penalties are not drawn apart: theirs have no zero."""
 
 NETWORK_SEEDS = 20_000
@@ -77,9 +77,10 @@ class Design:
     ) -> None:
         self._path, self._space = path, space
         self._learner, self._kind = learner, kind
-        self._drawn, self._each = (
-            (DRAWN, EACH) if learner.make is None else (NETWORK_DRAWN, NETWORK_EACH)
-        )
+        self._drawn, self._rounds, self._each = DRAWN, ROUNDS, EACH
+        if learner.make is not None:
+            self._drawn, self._rounds = NETWORK_DRAWN, NETWORK_ROUNDS
+            self._each = NETWORK_EACH
         count = min(len(seeds), DATA_SETS)
         self.seeds = [seeds[i * len(seeds) // count] for i in range(count)]
         self.configs: list[Config] = []
@@ -103,7 +104,7 @@ class Design:
             self.configs = [*drawn[: self._drawn], *first, *drawn[self._drawn :]]
         self._train()
         more: Sequence[Config] = self.configs
-        whole = self._drawn + len(first) + small + ROUNDS * self._each
+        whole = self._drawn + len(first) + small + self._rounds * self._each
         while more and len(self.configs) < whole:
             rng = np.random.default_rng((seed, len(self.configs)))
             more = self._promising([self.regrets(m) for m in metrics or self.metrics()], rng)

@@ -99,6 +99,10 @@ def _drawn(rng: np.random.Generator, closed: float = 0.0) -> tuple[Array, Array,
     """
     nodes = round(float(np.exp(rng.uniform(np.log(500), np.log(1600)))))
     words = round(float(np.exp(rng.uniform(np.log(100), np.log(600)))))
+    if closed:
+        # An auto-encoder learns from links alone. With many words that say little it is best not
+        # trained at all, which is not so on graphs from life: here they are few and say more.
+        words = words // 3 + 30
     classes = int(rng.integers(3, 9))
     # Fields of their own within each class, whose nodes know each other.
     fields = max(2 * classes, round(nodes / rng.uniform(10.0, 40.0)))
@@ -109,13 +113,16 @@ def _drawn(rng: np.random.Generator, closed: float = 0.0) -> tuple[Array, Array,
     common = rng.dirichlet([0.3] * words)
     own = 0.5 * rng.dirichlet([0.1] * words, classes)[class_of]
     own += 0.5 * rng.dirichlet([0.1] * words, fields)
-    share, length = rng.uniform(0.05, 0.5 if closed else 0.25), rng.uniform(8.0, 40.0)
+    share, length = rng.uniform(0.05, 0.25), rng.uniform(8.0, 40.0)
+    if closed:
+        share += 0.3
     expected = length * (share * own[field] + (1.0 - share) * common)
     x = (rng.uniform(size=expected.shape) < 1.0 - np.exp(-expected)).astype(np.float32)
     if rng.uniform() < 0.75:  # as is usual; the others are left as counts are
         x /= np.maximum(x.sum(axis=1, keepdims=True), 1.0)
     weight = rng.pareto(rng.uniform(1.5, 4.0), nodes) + 0.5
-    count, near = round(nodes * rng.uniform(1.2, 3.0)), rng.uniform(0.5, 0.9)
+    count = round(nodes * rng.uniform(1.2, 3.0))
+    near = rng.uniform(0.75, 0.95) if closed else rng.uniform(0.5, 0.9)
     first = rng.choice(nodes, count, p=weight / weight.sum())
     second = rng.choice(nodes, count, p=weight / weight.sum())
     manner = rng.uniform(size=count)

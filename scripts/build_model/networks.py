@@ -41,7 +41,7 @@ NETWORKS = (
             Dim("num_layers", 1, 5, integer=True),
             _LEARNING_RATE,
             _GRAPH_OPTIMIZER,
-            Dim("epochs", 1, 300, log=True, integer=True),
+            Dim("epochs", 1, 200, log=True, integer=True),
             Dim("hidden_channels", 8, 256, log=True, integer=True),
             Dim("out_channels", 4, 256, log=True, integer=True),
             _GRAPH_ACTIVATION,

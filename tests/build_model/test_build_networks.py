@@ -159,7 +159,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_design_of_a_network_becomes_lessons_and_questions(folder: Path) -> None:
     path = folder / "design-deepfm-clicks.json"
     kept = json.loads(path.read_text())
-    assert len(kept["configs"]) == 16 + 2 * designs.ROUNDS
+    assert len(kept["configs"]) == 16 + 2 * designs.NETWORK_ROUNDS
     assert {len(scores) for scores in kept["scores"].values()} == {len(kept["configs"])}
     before = path.stat().st_mtime_ns
     designs.of_network(named("deepfm"), folder, 3)  # nothing is trained twice
