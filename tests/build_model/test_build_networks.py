@@ -26,8 +26,8 @@ GOOD: dict[str, dict[str, Any]] = {
         "hidden_size": 32, "activation": "relu", "weight_decay": 1e-4, "dropout": 0.3,
     },
     "vgae": {
-        "num_layers": 2, "learning_rate": 1e-2, "optimizer": "adam", "epochs": 60,
-        "hidden_channels": 32, "out_channels": 16, "activation": "relu", "weight_decay": 1e-7,
+        "num_layers": 2, "learning_rate": 1e-2, "optimizer": "adam", "epochs": 150,
+        "hidden_channels": 64, "out_channels": 64, "activation": "relu", "weight_decay": 1e-7,
         "dropout": 0.0,
     },
     "deepfm": {
