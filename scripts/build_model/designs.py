@@ -41,9 +41,6 @@ ROUNDS, EACH = 3, 24
 NETWORK_DRAWN, NETWORK_ROUNDS, NETWORK_EACH = 32, 2, 16
 """The same of a network; small penalties are not drawn apart: theirs have no zero."""
 
-NETWORK_SEEDS = 20_000
-"""The first seed of the data sets of networks; each learner has a thousand of its own."""
-
 NOISE = 0.08
 """Of the processes. With 0.25, which predicts a configuration best that is left out, the first
 trials were as good and the later ones no better."""
@@ -189,12 +186,11 @@ def of_network(learner: Learner, folder: Path, data_sets: int = 0) -> Design:
     (kind,) = learner.tasks
     path = trainings.design_path(folder, learner, kind)
     kept = len(json.loads(path.read_text())["scores"]) if path.exists() else 0
-    number = NETWORKS.index(learner)
-    first = NETWORK_SEEDS + 1000 * number
+    first = learner.first_seed
     seeds = range(first, first + max(data_sets, kept))
     design = Design(path, full_space(learner.dims), learner, kind, seeds)
     if seeds:
-        design.grow((), None, NETWORK_SEEDS + number)
+        design.grow((), None, first)
     return design
 
 

@@ -55,6 +55,8 @@ class Learner:
     """By default a table (`trainings.make_data`)."""
     measure: Measure | None = None
     """By default that of a table (`trainings.measure`)."""
+    first_seed: int = 10_000
+    """Of its data sets: a thousand for each network, the same one for all that read tables."""
 
 
 def _xgboost(config: Mapping[str, Any], data: Split, seed: int) -> Array:

@@ -2,6 +2,8 @@
 
 Each trains one design (`designs`) on a few generated data sets: so much is too dear to be drawn
 anew for each. No pre-trained weights: what is best in fine-tuning them, these cannot tell.
+Variational graph auto-encoders are not among them: on graphs of four kinds that were generated, one
+that is hardly trained predicted links best, which is not so on graphs from life.
 """
 
 from __future__ import annotations
@@ -11,10 +13,8 @@ from localhpo.bench.problems.dims import Dim
 from . import graphs, pictures, ratings, sequences
 from .learners import Learner
 
-_LEARNING_RATE = Dim("learning_rate", 1e-6, 1.0, log=True)
 _WEIGHT_DECAY = Dim("weight_decay", 1e-7, 1e-1, log=True)
-_GRAPH_OPTIMIZER = Dim("optimizer", values=("adam", "sgd"))
-_GRAPH_ACTIVATION = Dim("activation", values=graphs.ACTIVATIONS)
+_ADAM_OR_SGD = Dim("optimizer", values=("adam", "sgd"))
 
 NETWORKS = (
     Learner(
@@ -22,36 +22,18 @@ NETWORKS = (
         "A graph convolutional network",
         (
             Dim("num_layers", 1, 6, integer=True),
-            _LEARNING_RATE,
-            _GRAPH_OPTIMIZER,
+            Dim("learning_rate", 1e-6, 1.0, log=True),
+            _ADAM_OR_SGD,
             Dim("epochs", 1, 400, log=True, integer=True),
             Dim("hidden_size", 4, 256, log=True, integer=True),
-            _GRAPH_ACTIVATION,
+            Dim("activation", values=graphs.ACTIVATIONS),
             _WEIGHT_DECAY,
             Dim("dropout", 0.0, 0.9),
         ),
-        graphs.fit_classes,
+        graphs.fit,
         tasks=("nodes",),
         make=graphs.make,
-    ),
-    Learner(
-        "vgae",
-        "A variational graph auto-encoder",
-        (
-            Dim("num_layers", 1, 5, integer=True),
-            _LEARNING_RATE,
-            _GRAPH_OPTIMIZER,
-            Dim("epochs", 1, 200, log=True, integer=True),
-            Dim("hidden_channels", 8, 256, log=True, integer=True),
-            Dim("out_channels", 4, 256, log=True, integer=True),
-            _GRAPH_ACTIVATION,
-            _WEIGHT_DECAY,
-            Dim("dropout", 0.0, 0.7),
-        ),
-        graphs.fit_links,
-        tasks=("links",),
-        make=graphs.make_links,
-        measure=graphs.measure_links,
+        first_seed=20_000,
     ),
     Learner(
         "deepfm",
@@ -59,7 +41,7 @@ NETWORKS = (
         (
             Dim("embedding_size", 4, 64, log=True, integer=True),
             Dim("learning_rate", 1e-5, 1.0, log=True),
-            _GRAPH_OPTIMIZER,
+            _ADAM_OR_SGD,
             Dim("reg_weight", 1e-8, 1e-1, log=True),
             Dim("dropout_prob", 0.0, 0.7),
             Dim("batch_size", 128, 4096, log=True, integer=True),
@@ -69,6 +51,7 @@ NETWORKS = (
         ratings.fit_clicks,
         tasks=("clicks",),
         make=ratings.make_clicks,
+        first_seed=22_000,
     ),
     Learner(
         "lightgcn",
@@ -76,7 +59,7 @@ NETWORKS = (
         (
             Dim("embedding_size", 8, 256, log=True, integer=True),
             Dim("learning_rate", 1e-5, 1.0, log=True),
-            _GRAPH_OPTIMIZER,
+            _ADAM_OR_SGD,
             Dim("reg_weight", 1e-8, 1e-1, log=True),
             Dim("batch_size", 512, 4096, log=True, integer=True),
             Dim("epochs", 10, 200, log=True, integer=True),
@@ -85,6 +68,7 @@ NETWORKS = (
         ratings.fit_likes,
         tasks=("likes",),
         make=ratings.make_likes,
+        first_seed=23_000,
         measure=ratings.measure_likes,
     ),
     Learner(
@@ -102,6 +86,7 @@ NETWORKS = (
         pictures.fit,
         tasks=("pictures",),
         make=pictures.make,
+        first_seed=24_000,
     ),
     Learner(
         "transformer",
@@ -120,5 +105,6 @@ NETWORKS = (
         sequences.fit,
         tasks=("sequences",),
         make=sequences.make,
+        first_seed=25_000,
     ),
 )

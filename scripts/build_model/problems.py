@@ -45,7 +45,6 @@ METRIC_NAMES: Mapping[str, tuple[str, ...]] = {
     "rmse": ("rmse", "val_rmse", "test_rmse", "loss", "val_loss"),
     "mae": ("mae", "val_mae"),
     "r2": ("r2", "val_r2", "r2_score"),
-    "average_precision": ("average_precision", "val_ap", "ap", "val_average_precision"),
     "ndcg10": ("ndcg10", "val_ndcg10", "ndcg", "val_ndcg", "ndcg_at_10"),
     "recall10": ("recall10", "val_recall10", "recall", "val_recall", "recall_at_10"),
     "loss": ("loss", "val_loss", "valid_loss", "objective", "score"),

@@ -261,7 +261,8 @@ def plan(data_sets: int) -> Iterator[tuple[Learner, str, int]]:
             due[learner.name] += learner.share
             while due[learner.name] >= 1.0 and count < data_sets:
                 due[learner.name] -= 1.0
-                yield learner, learner.tasks[count % len(learner.tasks)], 10_000 + count
+                kind = learner.tasks[count % len(learner.tasks)]
+                yield learner, kind, learner.first_seed + count
                 count += 1
 
 
