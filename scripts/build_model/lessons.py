@@ -151,7 +151,8 @@ def _of_networks(sources: corpus.Sources, rng: np.random.Generator) -> Iterator[
             lower = target in trainings.LOWER_IS_BETTER
             text = f"{learner.title}, generated {learner.tasks[0]}."
             task = _task(learner.name, target, lower, full_space(learner.dims), text)
-            yield from _lesson(task, configs, names, design.regrets(target), rng)
+            known = design.regrets(target)
+            yield from _lesson(task, configs, names, known, rng, designs.NOISE)
 
 
 def _task(name: str, metric: str, lower: bool, space: Space, text: str) -> Task:

@@ -21,8 +21,8 @@ def regrets(scores: Array, draws: int) -> Array:
     """
     scores = np.where(np.isfinite(scores), scores, -np.inf)
     best = scores.max(axis=-1, keepdims=True)
-    scale = best - np.median(scores[..., :draws], axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):  # where no configuration has a score
+        scale = best - np.median(scores[..., :draws], axis=-1, keepdims=True)
         found = np.where(scale > 1e-9, (best - scores) / scale, 0.0)
     return np.clip(np.nan_to_num(found, nan=corpus.WORST), 0.0, corpus.WORST)
 
