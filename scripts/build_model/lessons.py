@@ -50,6 +50,11 @@ REAL: Mapping[tuple[str, str], Sequence[str]] = {
 say what is wrong there. Of the others that were tried, none gained for certain
 (`models/sprout/README.md`)."""
 
+TAUGHT_NETWORKS = frozenset({"gcn", "deepfm", "lightgcn"})
+"""Networks that lessons are made of. Of the others questions alone: the smaller a convolutional
+network or a transformer is, the larger is its best learning rate, and these are far smaller than
+what people train."""
+
 Scores = Callable[[Sequence[Config]], Array]
 """Configurations to (metrics, data sets, configurations): higher is better, NaN where none is."""
 
@@ -145,6 +150,8 @@ def _of_networks(sources: corpus.Sources, rng: np.random.Generator) -> Iterator[
     if "network" not in sources.names:
         return
     for learner in NETWORKS:
+        if learner.name not in TAUGHT_NETWORKS:
+            continue
         design = designs.of_network(learner, sources.records.parent)
         configs, names = tuple(design.configs), [str(seed) for seed in design.seeds]
         for target in design.metrics():
