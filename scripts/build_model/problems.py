@@ -192,7 +192,12 @@ def from_training(
     target = str(rng.choice(list(next(s for s in own["scores"] if s))))
     lower = target in trainings.LOWER_IS_BETTER
     dims = dims_of(learner, own)
-    alike = [r for r in records if (r["learner"], r["kind"]) == (own["learner"], own["kind"])]
+    alike = [
+        r
+        for r in records
+        if (r["learner"], r["kind"]) == (own["learner"], own["kind"])
+        and any(target in scores for scores in r["scores"])  # F1 is of two classes alone
+    ]
     fitted = [surrogate(record, dims, target, lower) for record in some(alike, own, rng)]
 
     def merits(configs: Sequence[Mapping[str, Any]]) -> Array:

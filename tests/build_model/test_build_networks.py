@@ -17,7 +17,16 @@ from localhpo.errors import InputError
 from localhpo.experience import lessons as file
 from localhpo.experience import similarity
 from localhpo.task import load
-from scripts.build_model import corpus, designs, graphs, lessons, networks, ratings, trainings
+from scripts.build_model import (
+    corpus,
+    designs,
+    graphs,
+    lessons,
+    networks,
+    problems,
+    ratings,
+    trainings,
+)
 from scripts.build_model.learners import Learner
 
 GOOD: dict[str, dict[str, Any]] = {
@@ -161,6 +170,24 @@ def test_the_design_of_a_network_becomes_lessons_and_questions(folder: Path) -> 
         assert regrets[int(np.argmax(scores))] == 0.0
     questions = list(corpus.Maker(sources, np.random.default_rng(0)).questions(6))
     assert questions and all(q.source.startswith("deepfm/") for q in questions)
+
+
+def test_peers_are_those_that_have_the_metric() -> None:
+    learner = named("cnn")
+    rng = np.random.default_rng(0)
+
+    def record(seed: int, *metrics: str) -> dict[str, Any]:
+        configs = [trainings.draw(learner, rng) for _ in range(20)]
+        scores = [{metric: float(c["learning_rate"]) for metric in metrics} for c in configs]
+        return {
+            "learner": "cnn", "kind": "pictures", "seed": seed, "text": "", "configs": configs,
+            "scores": scores,
+        }  # fmt: skip
+
+    records = [record(900_001, "f1"), record(900_002, "f1_macro"), record(900_003, "f1")]
+    problem = problems.from_training(records, 0, rng)
+    assert problem is not None
+    assert problem.merits([problem.space.sample(rng)]).shape == (2, 1)
 
 
 def test_networks_that_were_not_trained_are_no_source(tmp_path: Path) -> None:
