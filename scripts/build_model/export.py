@@ -24,7 +24,7 @@ NOT_GOOD_AT = (
     " asked",
     "learning from the history: its loss hardly falls with the trials shown (value_loss_*), so"
     " later trials are left to Bayesian optimisation",
-    "more than its lessons give: with these alone the hybrid is as good on yahpo_seen",
+    "much more than its lessons give: see yahpo_seen_hybrid_lessons",
     "first trials where the score is F1: on water quality random search begins better",
     "fine-tuning pre-trained networks, and auto-encoders on graphs: it was shown no such trainings",
     "giving reasons: it answers with a configuration and no word",
