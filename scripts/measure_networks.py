@@ -163,11 +163,14 @@ def main() -> None:
     parser.add_argument("--data-sets", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
+    chosen = options.networks.split(",")
+    if unknown := [name for name in chosen if name not in cases()]:
+        parser.error(f"networks are {', '.join(cases())}; got {', '.join(unknown)}")
     options.work.mkdir(parents=True, exist_ok=True)
     names = options.creators.split(",")
     found: dict[str, list[Any]] = {name: [] for name in names}
     print(f"{'':22}" + "".join(f"{'@' + str(column):>8}" for column in COLUMNS))
-    for wanted in options.networks.split(","):
+    for wanted in chosen:
         learner = next(one for one in networks.NETWORKS if one.name == wanted)
         own: dict[str, list[Any]] = {name: [] for name in names}
         for number in range(options.data_sets):

@@ -19,6 +19,7 @@ import numpy as np
 
 from localhpo.bench.problems.surrogates import full_space
 from localhpo.creator.bayes.transfer import Surfaces
+from localhpo.errors import InputError
 from localhpo.space import Float, Space
 from localhpo.trial import Config
 
@@ -110,8 +111,14 @@ class Design:
 
     def metrics(self) -> list[str]:
         """Return what is measured in each training that did not fail."""
-        rows = (row for scores in self._scores.values() for row in scores)
-        return list(next((row for row in rows if row), {}))
+        rows = [row for scores in self._scores.values() for row in scores if row]
+        return [m for m in (rows[0] if rows else ()) if all(m in row for row in rows)]
+
+    def is_whole(self) -> bool:
+        """Return whether all of it is trained, where it has no configurations from elsewhere."""
+        count = len(self.configs)
+        trained = all(len(self._scores.get(str(seed), ())) == count for seed in self.seeds)
+        return trained and count >= self._drawn + self._rounds * self._each
 
     def regrets(self, metric: str) -> Array:
         """Return (data sets, configurations): 0 is the best, 1 a middling one of the full space."""
@@ -175,22 +182,28 @@ class Design:
         return chosen
 
 
-def of_network(learner: Learner, folder: Path, data_sets: int = 0) -> Design:
-    """Return the design of a network; what is missing of it is trained.
+def of_network(learner: Learner, folder: Path, seeds: Sequence[int] | None = None) -> Design:
+    """Return the design of a network, as far as it is trained.
 
     Args:
         learner: one of `NETWORKS`.
         folder: of the files of designs.
-        data_sets: to train on, beside those that it was begun with; with none, none is trained.
+        seeds: of the data sets; by default of those that it was trained on.
+
+    Raises:
+        InputError: no seeds were given, and it was not trained to its end.
     """
     (kind,) = learner.tasks
     path = trainings.design_path(folder, learner, kind)
-    kept = len(json.loads(path.read_text())["scores"]) if path.exists() else 0
-    first = learner.first_seed
-    seeds = range(first, first + max(data_sets, kept))
-    design = Design(path, full_space(learner.dims), learner, kind, seeds)
-    if seeds:
-        design.grow((), None, first)
+    if seeds is not None:
+        return Design(path, full_space(learner.dims), learner, kind, seeds)
+    found = [int(seed) for seed in json.loads(path.read_text())["scores"]] if path.exists() else []
+    design = Design(path, full_space(learner.dims), learner, kind, found) if found else None
+    if design is None or not design.is_whole():
+        raise InputError(
+            f"{path}: {learner.name} was not trained to its end",
+            hint="run the step train-data first; it goes on where it was stopped",
+        )
     return design
 
 
@@ -204,6 +217,9 @@ def train_networks(folder: Path, data_sets: int, *, jobs: int = 1) -> None:
 
 
 def _train_network(number: int, folder: Path, data_sets: int) -> str:
-    design = of_network(NETWORKS[number], folder, data_sets)
+    learner = NETWORKS[number]
+    first = learner.first_seed
+    design = of_network(learner, folder, range(first, first + data_sets))
+    design.grow((), None, first)
     count = len(design.seeds)
-    return f"{NETWORKS[number].name}: {len(design.configs)} configurations on {count} data sets"
+    return f"{learner.name}: {len(design.configs)} configurations on {count} data sets"

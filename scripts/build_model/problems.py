@@ -129,7 +129,10 @@ def user_problem(
     own = merits([active(dims, c) for c in drawn])[0]
     order = np.argsort(np.nan_to_num(own, nan=-np.inf))
     piece = spaces.cut(dims, drawn[order[-1 - int(rng.integers(4))]], rng)
-    if piece is None or piece.space.cardinality < 8:
+    if piece is None:
+        return None
+    matters = Space([p for p in piece.space.parameters if p.name in piece.sources])
+    if matters.cardinality < 8:
         return None
 
     if piece.strange:

@@ -126,7 +126,7 @@ def fit_clicks(config: Mapping[str, Any], data: Split, seed: int) -> Array:
     values = int(max(data.x.max(), data.x_valid.max())) + 1
     model = DeepFM(values, data.x.shape[1])
     steps, loss_of = optimizer(config, model), torch.nn.BCEWithLogitsLoss()
-    best, share, since = -np.inf, np.zeros(len(data.y_valid)), 0
+    best, share, since = -np.inf, np.full(len(data.y_valid), np.nan), 0
     for _ in range(PASSES):
         model.train()
         for batch in torch.randperm(len(x)).split(config["batch_size"]):

@@ -71,6 +71,18 @@ def test_past_studies_are_remembered(tmp_path):
         creators.make(choice, new.task, None)
 
 
+def test_the_record_of_past_studies_counts_where_they_are_remembered(tmp_path, monkeypatch):
+    problem = open_problem("function/branin/11", Places(None, tmp_path))
+    alone = creators.make(creators.parse("hybrid-no-model"), problem.task, None)
+    past = past_of(problem, alone, seed=0, trials=4)
+    given = []
+    monkeypatch.setattr(creators, "open_creator", lambda task, **more: given.append(more["pasts"]))
+    backend = Watched(problem.space, "chat")
+    for name in ("hybrid:retrieve", "hybrid"):
+        creators.make(creators.parse(name), problem.task, backend, [past])
+    assert [list(one) for one in given] == [[past], []]
+
+
 class Watched(Sampling):
     """A model that keeps what it is shown."""
 

@@ -108,10 +108,11 @@ def test_networks_from_random_weights_teach_nothing_of_fine_tuning(task: str) ->
     assert max(kinship(task, learner) for learner in networks.NETWORKS) < teaching.KIN
 
 
-def test_a_training_that_diverges_has_no_score() -> None:
-    learner = named("cnn")
-    data, _ = trainings.data_set(learner, "pictures", 5)
-    config = {**GOOD["cnn"], "optimizer": "sgd", "momentum": 0.99, "learning_rate": 1e30}
+@pytest.mark.parametrize("name", ["cnn", "deepfm", "lightgcn", "gcn"])
+def test_a_training_that_diverges_has_no_score(name: str) -> None:
+    learner = named(name)
+    data, _ = trainings.data_set(learner, learner.tasks[0], 5)
+    config = {**GOOD[name], "optimizer": "sgd", "momentum": 0.99, "learning_rate": 1e38}
     assert trainings.evaluate(learner, config, data, 1) == {}
 
 
@@ -145,7 +146,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(designs, "NETWORK_DRAWN", 16)
     monkeypatch.setattr(designs, "NETWORK_EACH", 2)
     monkeypatch.setattr(ratings, "PASSES", 1)
-    designs.of_network(named("deepfm"), tmp_path, 3)
+    monkeypatch.setattr(lessons, "TAUGHT_NETWORKS", {"deepfm"})
+    designs.of_network(named("deepfm"), tmp_path, range(3)).grow((), None, 0)
     return tmp_path
 
 
@@ -156,7 +158,9 @@ def test_the_design_of_a_network_becomes_lessons_and_questions(folder: Path) -> 
     assert len(kept["configs"]) == 16 + 2 * designs.NETWORK_ROUNDS
     assert {len(scores) for scores in kept["scores"].values()} == {len(kept["configs"])}
     before = path.stat().st_mtime_ns
-    designs.of_network(named("deepfm"), folder, 3)  # nothing is trained twice
+    designs.of_network(named("deepfm"), folder, range(3)).grow(
+        (), None, 0
+    )  # nothing is trained twice
     assert path.stat().st_mtime_ns == before
     sources = corpus.Sources(folder, folder / "trainings.jsonl", ("network",))
     count = lessons.write(sources, folder / "lessons.json.gz", seed=1)
@@ -168,8 +172,27 @@ def test_the_design_of_a_network_becomes_lessons_and_questions(folder: Path) -> 
     for seed, regrets in zip(auc.data_sets, auc.regrets, strict=True):
         scores = [row.get("auc", -1.0) for row in kept["scores"][seed]]
         assert regrets[int(np.argmax(scores))] == 0.0
+    kept["scores"].popitem()
+    kept["scores"]["1"].pop()
+    path.write_text(json.dumps(kept))
+    with pytest.raises(InputError, match="not trained to its end"):
+        lessons.write(sources, folder / "others.json.gz", seed=1)
     questions = list(corpus.Maker(sources, np.random.default_rng(0)).questions(6))
     assert questions and all(q.source.startswith("deepfm/") for q in questions)
+
+
+def test_a_design_is_of_the_metrics_that_all_data_sets_have(tmp_path: Path) -> None:
+    learner = named("transformer")
+    scores = {
+        "1": [{"accuracy": 0.5, "f1": 0.1}, {}],
+        "2": [{"accuracy": 0.4, "f1_macro": 0.2}] * 2,
+    }
+    path = trainings.design_path(tmp_path, learner, "sequences")
+    rng = np.random.default_rng(0)
+    configs = [trainings.draw(learner, rng) for _ in range(2)]
+    path.write_text(json.dumps({"configs": configs, "scores": scores}))
+    design = designs.of_network(learner, tmp_path, [1, 2])
+    assert design.metrics() == ["accuracy"] and not design.is_whole()
 
 
 def test_peers_are_those_that_have_the_metric() -> None:

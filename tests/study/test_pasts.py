@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,24 @@ def test_a_study_does_not_remember_itself_nor_what_came_later(
     created = Store(home).study(study.key).created_at
     (past,), unreadable = past_studies(Store(home), other_than=study.key, before=created)
     assert (past.study, len(past.trials), unreadable) == (old.key, 8, [])
+
+
+def test_the_record_of_past_studies_is_what_was_known_at_the_start(
+    task: Task, old: Study, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def opened(_: Task, **more: Any) -> None:
+        given.append(more["pasts"])
+
+    monkeypatch.setattr("localhpo.study.pasts.open_creator", opened)
+    study = Study.open(task, home=home)
+    study.add_trial({"learning_rate": 1e-3, "depth": 1}, 1.0)
+    for depth in (2, 4):  # a resumed study takes the turns that it took, whatever came since
+        open_remembering(Store(home), study.key, task)
+        old.add_trial({"learning_rate": 1e-3, "depth": depth}, 0.0)
+    for pasts in given:
+        assert [(past.study, len(past.trials)) for past in pasts] == [(old.key, 8)]
 
 
 def test_a_study_that_cannot_be_read_is_named_and_costs_no_other(
