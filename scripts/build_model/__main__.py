@@ -34,7 +34,7 @@ from localhpo.bench.problems import yahpo
 from localhpo.errors import InputError, LocalHPOError
 from localhpo.llm.folder.description import LESSONS
 
-from . import corpus, designs, evaluate, export, lessons, tokenizer, train, trainings
+from . import corpus, designs, evaluate, export, leaving, lessons, tokenizer, train, trainings
 
 TARGET = Path("models/sprout")
 
@@ -76,7 +76,7 @@ def step_lessons(options: argparse.Namespace) -> None:
 
 def step_leave_out(options: argparse.Namespace) -> None:
     families = yahpo.splits()["learning"]["base_without"]
-    left = corpus.leave_out(options.source / "questions", options.work / "questions", families)
+    left = leaving.leave_out(options.source / "questions", options.work / "questions", families)
     print(f"{left} questions left without {', '.join(families)}")
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,21 +101,6 @@ def load(path: Path) -> list[Question]:
         Question(**{**r, "answers": tuple(r["answers"]), "qualities": tuple(r["qualities"])})
         for r in rows
     ]
-
-
-def leave_out(source: Path, target: Path, families: Collection[str]) -> int:
-    """Copy the shards of one folder to another without some families; return what is left.
-
-    A model that never saw these families is then made as ever, from `target`.
-    """
-    target.mkdir(parents=True, exist_ok=True)
-    left = 0
-    for path in sorted(source.glob("shard-*.jsonl")):
-        lines = path.read_text().splitlines()
-        kept = [line for line in lines if json.loads(line)["source"].split("/")[0] not in families]
-        whole.write(target / path.name, "".join(f"{line}\n" for line in kept))
-        left += len(kept)
-    return left
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 from localhpo.experience import lessons as file
 from localhpo.llm.folder.description import LESSONS
 from scripts.build_model import __main__ as build
-from scripts.build_model import corpus, lessons, tokenizer, trainings, whole
+from scripts.build_model import leaving, lessons, tokenizer, trainings, whole
 from scripts.build_model.learners import LEARNERS
 
 NEIGHBORS = next(item for item in LEARNERS if item.name == "neighbors")
@@ -129,11 +129,11 @@ def test_what_is_left_of_a_shard_comes_in_one_move(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = work / "other"
-    assert corpus.leave_out(work / "questions", target, ["lcbench"]) == 1
+    assert leaving.leave_out(work / "questions", target, ["lcbench"]) == 1
     before = (target / "shard-000.jsonl").read_text()
     monkeypatch.setattr(Path, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        corpus.leave_out(work / "questions", target, ["rbv2_ranger"])
+        leaving.leave_out(work / "questions", target, ["rbv2_ranger"])
     assert (target / "shard-000.jsonl").read_text() == before
 
 
