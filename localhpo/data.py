@@ -3,7 +3,7 @@
     [data]
     folder = "water_potability"     # or a list: each name that the folder may have
     source = "https://www.kaggle.com/datasets/adityakadiwal/water-potability"
-    licence = "CC0 1.0"
+    license = "CC0 1.0"
     files = { "water_potability.csv" = "3,276 rows" }
 
 `[data.weights]` has the same keys, for a model that the script starts from, and so has each
@@ -41,7 +41,7 @@ class Data:
     """File or folder, relative to that folder -> what it is, in a few words."""
     source: str
     """Page from which a machine with a network gets it."""
-    licence: str
+    license: str
     weights: Data | None = None
     """The pre-trained model that the script starts from."""
     instead: Mapping[str, Data] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Data:
             "folder": list(self.folder),
             "files": dict(self.files),
             "source": self.source,
-            "licence": self.licence,
+            "license": self.license,
         }
         if self.weights is not None:
             table["weights"] = self.weights.to_table()
@@ -81,9 +81,9 @@ def parse(table: Mapping[str, Any], where: str) -> Data | None:
     """
     if not table:
         return None
-    refuse_unknown(table, ("folder", "files", "source", "licence", "weights", "instead"), where)
+    refuse_unknown(table, ("folder", "files", "source", "license", "weights", "instead"), where)
     weights = table_of(table, "weights", where)
-    refuse_unknown(weights, ("folder", "files", "source", "licence"), f"{where} weights")
+    refuse_unknown(weights, ("folder", "files", "source", "license"), f"{where} weights")
     return Data(
         folder=_names(table.get("folder"), f"{where} folder"),
         files={
@@ -91,7 +91,7 @@ def parse(table: Mapping[str, Any], where: str) -> Data | None:
             for name, what in table_of(table, "files", where, required=True).items()
         },
         source=_text(table.get("source"), f"{where} source"),
-        licence=_text(table.get("licence"), f"{where} licence"),
+        license=_text(table.get("license"), f"{where} license"),
         weights=parse(weights, f"{where} weights"),
         instead=dict(_others(table_of(table, "instead", where), f"{where} instead")),
     )
@@ -136,14 +136,14 @@ def _what_is_wanted(data: Data, looked: list[Path]) -> str:
     lines = ["the data of this task are not there"]
     lines += [f"  wanted:  {name} ({data.files[name]})" for name in missing]
     lines += [f"  missing: in {folder.absolute()}"] if folder is not None else []
-    lines += [f"  source:  {data.source}", f"  licence: {data.licence}"]
+    lines += [f"  source:  {data.source}", f"  license: {data.license}"]
     return "\n".join(lines)
 
 
 def _others(table: Mapping[str, Any], where: str) -> Iterator[tuple[str, Data]]:
     for name in table:
         one = table_of(table, name, where, required=True)
-        refuse_unknown(one, ("folder", "files", "source", "licence"), f"{where} {name}")
+        refuse_unknown(one, ("folder", "files", "source", "license"), f"{where} {name}")
         if (data := parse(one, f"{where} {name}")) is not None:
             yield name, data
 

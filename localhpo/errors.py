@@ -34,7 +34,7 @@ from typing import ClassVar
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return the question that a misspelt word raises; empty where no known one is near."""
+    """Return the question that a misspelled word raises; empty where no known one is near."""
     import difflib  # needed when something went wrong, not by everyone who imports this
 
     near = difflib.get_close_matches(word, list(known), n=1)

@@ -4,7 +4,7 @@
     study.optimize(objective, n_trials=10)
 
 The Creator needs to know the whole space before it proposes. Give it as `space` (Optuna
-distributions, or a `Space`); without it the first trial takes the centre of each range, and
+distributions, or a `Space`); without it the first trial takes the center of each range, and
 from then on the space is what all finished trials have in common. A parameter outside that
 space is sampled at random. A study ends when every configuration of its space was tried.
 """
@@ -145,7 +145,7 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Return the centre of the range in the first trial, a random value later.
+        """Return the center of the range in the first trial, a random value later.
 
         It is random from the start where a choice is neither a number, a text nor None.
         """

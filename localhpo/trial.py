@@ -108,7 +108,7 @@ class Usage:
     """Of the device where it took most."""
     gpu_s: float | None = None
     """Wall clock times the GPUs held; None for a trial that holds none."""
-    gpu_utilisation: float | None = None
+    gpu_utilization: float | None = None
     """Mean share of time in which its devices computed, 0 to 1."""
     energy_j: float | None = None
     """Of its devices; shared ones in equal parts."""

@@ -159,7 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path(".data/networks"))
     parser.add_argument("--networks", default=",".join(cases()))
-    parser.add_argument("--creators", default="hybrid,centre+gp,tpe,random")
+    parser.add_argument("--creators", default="hybrid,center+gp,tpe,random")
     parser.add_argument("--data-sets", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()

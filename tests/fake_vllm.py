@@ -43,14 +43,14 @@ ASLEEP: set[str] = set()
 
 
 def complete(body: Mapping[str, Any]) -> dict[str, Any]:
-    behaviour = os.environ["FAKE_VLLM"]
+    behavior = os.environ["FAKE_VLLM"]
     is_probe = "41[7-9]" in body["structured_outputs"]["grammar"]
-    if behaviour.startswith("dies") and not is_probe:
+    if behavior.startswith("dies") and not is_probe:
         marker = Path("has-died")
-        if behaviour == "dies always" or not marker.exists():
+        if behavior == "dies always" or not marker.exists():
             marker.touch()
             os._exit(1)
-    text = '{"side":"left","count":420}' if is_probe and behaviour != "ignores" else '{"a":3}'
+    text = '{"side":"left","count":420}' if is_probe and behavior != "ignores" else '{"a":3}'
     choice = {"text": text, "finish_reason": "stop", "token_ids": [1, 2, 3]}
     return {"choices": [choice] * body["n"], "usage": {"prompt_tokens": len(body["prompt"])}}
 
@@ -137,16 +137,16 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    behaviour = os.environ["FAKE_VLLM"]
-    if behaviour == "crashes":
+    behavior = os.environ["FAKE_VLLM"]
+    if behavior == "crashes":
         sys.stderr.write(CRASH)
         sys.exit(1)
-    if behaviour == "hangs":
+    if behavior == "hangs":
         sys.stderr.write("INFO loading weights\n")
         time.sleep(600)
     module, _, name = argument("--middleware").rpartition(".")
     getattr(importlib.import_module(module), name)  # ends it where there is none
     MODELS.append(argument("--served-model-name"))
-    if behaviour == "other":
+    if behavior == "other":
         MODELS[:] = ["another-model"]
     ThreadingHTTPServer((argument("--host"), int(argument("--port"))), Handler).serve_forever()

@@ -23,7 +23,7 @@ class Device:
     """None where its memory is the host's."""
     used_mb: float = 0.0
     processes: dict[int, float | None] = field(default_factory=dict)
-    utilisation: int | None = 0
+    utilization: int | None = 0
     """In percent."""
     power_w: float | None = 100.0
     energy_j: float | None = 0.0
@@ -93,7 +93,7 @@ class Library:
         return SimpleNamespace(total=total, used=used, reserved=reserved)
 
     def nvmlDeviceGetUtilizationRates(self, device: Device) -> Any:
-        return SimpleNamespace(gpu=told(device.utilisation))
+        return SimpleNamespace(gpu=told(device.utilization))
 
     def nvmlDeviceGetPowerUsage(self, device: Device) -> int:
         return int(told(device.power_w) * 1000)

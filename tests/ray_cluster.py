@@ -28,7 +28,7 @@ class RayCluster:
                 "include_dashboard": False,
                 # A lost node is noticed after two seconds and not after twenty.
                 "_system_config": {
-                    # Else (Ray's default is 15) one beside a busy neighbour takes 20 s to begin.
+                    # Else (Ray's default is 15) one beside a busy neighbor takes 20 s to begin.
                     "worker_niceness": 0,
                     "health_check_initial_delay_ms": 0,
                     "health_check_period_ms": 500,

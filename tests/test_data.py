@@ -15,7 +15,7 @@ WATER = {
     "folder": ["water-potability", "water"],
     "files": {"water.csv": "3,276 rows"},
     "source": "https://example.org/water",
-    "licence": "CC0",
+    "license": "CC0",
 }
 
 
@@ -41,7 +41,7 @@ def test_a_table_becomes_data_and_a_table_again() -> None:
     ("changes", "message"),
     [
         ({"licnece": "MIT"}, "unknown key 'licnece'"),
-        ({"licence": ""}, "licence: must be given"),
+        ({"license": ""}, "license: must be given"),
         ({"source": None}, "source: must be given"),
         ({"folder": []}, "folder: must name at least one folder"),
         ({"folder": 3}, "folder: must be given, as a string"),

@@ -75,7 +75,7 @@ def change(old: str, new: str) -> str:
         ("[task]\nname = 'a'\n", "metric"),
         (change('metric = "val_f1"', ""), "metric"),
         (change('direction = "maximize"', ""), "direction"),
-        (change('"maximize"', '"maximise"'), "must be one of 'minimize', 'maximize'"),
+        (change('"maximize"', '"maximize"'), "must be one of 'minimize', 'maximize'"),
         (change('"water-xgboost"', '"../evil"'), "letters, digits"),
         (change('["python", "train.py", "--data", "water.csv"]', '"python train.py"'), "list of"),
         (change('command = ["python", "train.py", "--data", "water.csv"]', ""), "command"),

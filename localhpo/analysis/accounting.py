@@ -18,7 +18,7 @@ class Accounts:
 
     gpu_s: float | None = None
     """Seconds of trials, times the GPUs they held."""
-    gpu_utilisation: float | None = None
+    gpu_utilization: float | None = None
     """Mean over those seconds, 0 to 1."""
     energy_j: float | None = None
     """Of the trials' devices, without the model's part of them."""
@@ -44,14 +44,14 @@ def accounts(trials: Sequence[Trial], events: Iterable[Event]) -> Accounts:
         waited["user"] = user_s
     peaks = [event.data.get("model_gpu_memory_mb") for event in books]
     shares = [
-        (t.usage.gpu_utilisation, t.usage.gpu_s)
+        (t.usage.gpu_utilization, t.usage.gpu_s)
         for t in trials
-        if t.usage.gpu_utilisation is not None and t.usage.gpu_s
+        if t.usage.gpu_utilization is not None and t.usage.gpu_s
     ]
     weight = sum(seconds for _, seconds in shares)
     return Accounts(
         gpu_s=_total([t.usage.gpu_s for t in trials]),
-        gpu_utilisation=sum(u * s for u, s in shares) / weight if weight else None,
+        gpu_utilization=sum(u * s for u, s in shares) / weight if weight else None,
         energy_j=_total([t.usage.energy_j for t in trials]),
         model_gpu_s=_total([event.data.get("model_gpu_s") for event in books]),
         model_gpu_memory_mb=max((p for p in peaks if p is not None), default=None),

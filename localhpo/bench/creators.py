@@ -1,7 +1,7 @@
 """Creators by the names under which they are compared.
 
     hybrid, agent, random, tpe, gp, cmaes      as a user selects them
-    centre+gp, centre+tpe, ...                 the task's default, or the centre, comes first
+    center+gp, center+tpe, ...                 the task's default, or the center, comes first
     hybrid-lessons                             the hybrid without a model: what a core install runs
     hybrid-no-model                            the same without what the model was taught
     hybrid@PATH, agent@PATH                    with another model: a folder, or a name
@@ -36,18 +36,18 @@ from localhpo.llm import Backend, cards, open_backend
 from localhpo.task import CreatorSettings, Task
 from localhpo.trial import Proposal
 
-CENTRE = "centre+"
+CENTER = "center+"
 LESSONS = "hybrid-lessons"
 NO_MODEL = "hybrid-no-model"
 ASKING = ("hybrid", "agent")
 """Those that ask a model."""
 
-BASES = (*ASKING, LESSONS, NO_MODEL, "bo", *KINDS, *(f"{CENTRE}{kind}" for kind in KINDS))
+BASES = (*ASKING, LESSONS, NO_MODEL, "bo", *KINDS, *(f"{CENTER}{kind}" for kind in KINDS))
 RETRIEVE = "retrieve"
 CONTROLS = ("anonymous", "no-history")
 MODIFIERS = (*CONTROLS, RETRIEVE)
 
-DEFAULT = ("hybrid", NO_MODEL, "centre+gp", "gp", "tpe", "random")
+DEFAULT = ("hybrid", NO_MODEL, "center+gp", "gp", "tpe", "random")
 """The controls of DESIGN section 7 that tell most, for a first look."""
 
 
@@ -114,8 +114,8 @@ def make(
     if choice.base in (LESSONS, NO_MODEL):
         teacher = open_teacher(task, None) if choice.base == LESSONS else None
         return Hybrid(None, memories=memories, teacher=teacher)
-    if choice.base.startswith(CENTRE):
-        return CentreFirst(choice.base, _open(choice.base.removeprefix(CENTRE), task, None))
+    if choice.base.startswith(CENTER):
+        return CenterFirst(choice.base, _open(choice.base.removeprefix(CENTER), task, None))
     if choice.asks_a_model and backend is None:
         raise ValueError(f"{choice.name} asks a model, and was given no backend")
     if "anonymous" in choice.modifiers:
@@ -156,8 +156,8 @@ def _open(
     return open_creator(task, backend=backend, memories=memories, pasts=pasts)
 
 
-class CentreFirst:
-    """The task's default, or the centre of the space, before an engine's own proposals."""
+class CenterFirst:
+    """The task's default, or the center of the space, before an engine's own proposals."""
 
     def __init__(self, name: str, engine: Creator) -> None:
         self.name = name
@@ -174,7 +174,7 @@ class CentreFirst:
     def _one(self, history: History) -> Proposal:
         if history.trials:
             return self._engine.propose(history, 1)[0]
-        return default(history, "the default or the centre of the space")
+        return default(history, "the default or the center of the space")
 
 
 class Backends:
@@ -236,7 +236,7 @@ def digest(choice: Choice) -> str:
 
 def _home(choice: Choice) -> str:
     """Return the module that a Creator lives in."""
-    if choice.base.removeprefix(CENTRE) in KINDS:
+    if choice.base.removeprefix(CENTER) in KINDS:
         return "localhpo.creator.engines.engine"
     return "localhpo.creator.opening"
 

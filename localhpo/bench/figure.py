@@ -1,7 +1,7 @@
 """The figure of a comparison: one SVG that needs nothing else, the same for the same results.
 
 Left, regret by trial: means over problems and seeds, with a band of one standard error over
-seeds. Right, mean ranks after the last trial: the grey bar is the critical difference from the
+seeds. Right, mean ranks after the last trial: the gray bar is the critical difference from the
 best, and upright bars join Creators that do not differ.
 """
 
@@ -48,7 +48,7 @@ def _heading(comparison: Comparison) -> Iterator[str]:
     )
     band = ". Band: one standard error over seeds." if len(comparison.seeds) > 1 else "."
     yield svg.text(_LEFT, 26, f"{suite.name}: {suite.title}", size=16, weight="bold")
-    yield svg.text(_LEFT, 46, size + band, colour=svg.PALE)
+    yield svg.text(_LEFT, 46, size + band, color=svg.PALE)
 
 
 # Regret by trial.
@@ -79,15 +79,15 @@ def _frame(x: Axis, y: Axis, trials: int) -> Iterator[str]:
     for value in svg.ticks(y):
         place = y(value)
         yield svg.line(_LEFT, place, _LEFT + _PLOT_WIDTH, place, svg.GRID)
-        yield svg.text(_LEFT - 8, place + 4, f"{value:g}", anchor="end", colour=svg.PALE)
+        yield svg.text(_LEFT - 8, place + 4, f"{value:g}", anchor="end", color=svg.PALE)
     shown = range(1, trials + 1) if trials <= 12 else statistics.columns_of(trials)
     for trial in shown:
         yield svg.line(x(trial), y.start, x(trial), y.start + 5, svg.PALE)
-        yield svg.text(x(trial), y.start + 20, str(trial), anchor="middle", colour=svg.PALE)
+        yield svg.text(x(trial), y.start + 20, str(trial), anchor="middle", color=svg.PALE)
     yield svg.line(_LEFT, y.start, _LEFT + _PLOT_WIDTH, y.start, svg.INK)
     yield svg.text(_LEFT + _PLOT_WIDTH / 2, y.start + 42, "trials", anchor="middle")
     middle = (y.start + y.end) / 2
-    label = "normalised regret of the best so far"
+    label = "normalized regret of the best so far"
     yield (
         f'<text transform="translate(18 {middle:.1f}) rotate(-90)" text-anchor="middle">'
         f"{label}</text>"
@@ -118,11 +118,11 @@ def _ranks(comparison: Comparison, styles: Sequence[Style]) -> Iterator[str]:
     yield svg.line(x.start, bottom + 4, x.end, bottom + 4, svg.INK)
     for rank in range(1, max(2, len(ranks)) + 1):
         yield svg.line(x(rank), bottom + 4, x(rank), bottom + 9, svg.PALE)
-        yield svg.text(x(rank), bottom + 24, str(rank), anchor="middle", colour=svg.PALE)
+        yield svg.text(x(rank), bottom + 24, str(rank), anchor="middle", color=svg.PALE)
     yield from _joined(last, ranks, row_of, x.end + 12)
     if last.critical_difference is not None:
-        words = f"grey: critical difference {last.critical_difference:.2f} (Nemenyi, 5 %)"
-        yield svg.text(left, bottom + 46, words, colour=svg.PALE, size=12)
+        words = f"gray: critical difference {last.critical_difference:.2f} (Nemenyi, 5 %)"
+        yield svg.text(left, bottom + 46, words, color=svg.PALE, size=12)
 
 
 def _rank_row(
@@ -130,10 +130,10 @@ def _rank_row(
 ) -> Iterator[str]:
     yield (
         f'<line x1="{left:.1f}" y1="{y:.1f}" x2="{left + 26:.1f}" y2="{y:.1f}" '
-        f'stroke="{style.colour}" stroke-width="3" stroke-dasharray="{style.dashes or "none"}"/>'
+        f'stroke="{style.color}" stroke-width="3" stroke-dasharray="{style.dashes or "none"}"/>'
     )
     yield svg.text(left + 34, y + 4, svg.shortened(name))
-    yield f'<circle cx="{x(rank):.1f}" cy="{y:.1f}" r="5" fill="{style.colour}"/>'
+    yield f'<circle cx="{x(rank):.1f}" cy="{y:.1f}" r="5" fill="{style.color}"/>'
 
 
 def _joined(

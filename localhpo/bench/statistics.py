@@ -85,7 +85,7 @@ def best_so_far(scores: Sequence[float | None], direction: Direction, trials: in
 
 
 def regret(best_scores: Array, best: float, median: float) -> Array:
-    """Return normalised regret of best scores so far, of any shape; the direction is in the sign.
+    """Return normalized regret of best scores so far, of any shape; the direction is in the sign.
 
     Where best and median are the same, whatever reaches them has none.
     """

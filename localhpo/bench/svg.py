@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-COLOURS = (
+COLORS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a3d9a", "#4d4d4d",
 )  # fmt: skip
-"""Of Okabe and Ito, told apart by those who see fewer colours; then in dashes."""
+"""Of Okabe and Ito, told apart by those who see fewer colors; then in dashes."""
 
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
 
@@ -21,15 +21,14 @@ INK, PALE, GRID = "#222222", "#666666", "#e4e4e4"
 class Style:
     """How a Creator is drawn."""
 
-    colour: str
+    color: str
     dashes: str
 
 
 def styles(count: int) -> list[Style]:
     """Return as many styles, the first ones the easiest to tell apart."""
     return [
-        Style(COLOURS[c % len(COLOURS)], DASHES[c // len(COLOURS) % len(DASHES)])
-        for c in range(count)
+        Style(COLORS[c % len(COLORS)], DASHES[c // len(COLORS) % len(DASHES)]) for c in range(count)
     ]
 
 
@@ -80,7 +79,7 @@ def curve(
     """Return a line through points."""
     places = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
     return (
-        f'<polyline points="{places}" fill="none" stroke="{style.colour}" '
+        f'<polyline points="{places}" fill="none" stroke="{style.color}" '
         f'stroke-width="{thick}" stroke-dasharray="{style.dashes or "none"}"/>'
     )
 
@@ -93,7 +92,7 @@ def band(
     upper = [f"{x(a):.1f},{y(b + e):.1f}" for (a, b), e in there]
     lower = [f"{x(a):.1f},{y(b - e):.1f}" for (a, b), e in reversed(there)]
     places = " ".join(upper + lower)
-    return f'<polygon points="{places}" fill="{style.colour}" opacity="0.13"/>'
+    return f'<polygon points="{places}" fill="{style.color}" opacity="0.13"/>'
 
 
 def shortened(name: str, limit: int = 24) -> str:
@@ -101,9 +100,9 @@ def shortened(name: str, limit: int = 24) -> str:
     return name if len(name) <= limit else f"{name[:8]}…{name[-(limit - 9) :]}"
 
 
-def line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
+def line(x1: float, y1: float, x2: float, y2: float, color: str) -> str:
     """Return a straight line."""
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"/>'
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{color}"/>'
 
 
 def text(
@@ -112,12 +111,12 @@ def text(
     words: str,
     *,
     anchor: str = "start",
-    colour: str = INK,
+    color: str = INK,
     size: int = 13,
     weight: str = "normal",
 ) -> str:
     """Return words; `anchor` says which of their ends lies at the place."""
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}" '
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}" '
         f'font-size="{size}" font-weight="{weight}">{escape(words)}</text>'
     )

@@ -3,7 +3,7 @@
 What is covered: calls of `add_argument` with constant names, on parsers and their groups;
 types `int`, `float`, `str`, readers of booleans; constant defaults and choices.
 What is not: options that are made in a loop or in another module, those of subcommands,
-and other libraries (click, fire, ...), which are only recognised. Whatever is left out
+and other libraries (click, fire, ...), which are only recognized. Whatever is left out
 says why, with its line.
 """
 

@@ -142,8 +142,8 @@ def _at_work() -> Iterator[Check]:
 
     for reading in read_once() or ():
         told = [f"{len(reading.processes)} at work"]
-        if reading.utilisation is not None:
-            told.insert(0, f"{wording.percent(reading.utilisation)} busy")
+        if reading.utilization is not None:
+            told.insert(0, f"{wording.percent(reading.utilization)} busy")
         if reading.power_w is not None:
             told.append(f"{reading.power_w:.0f} W")
         yield Check(f"gpu {reading.label} now", "ok", ", ".join(told))

@@ -16,7 +16,7 @@ from localhpo.cli import _views
 from localhpo.llm import profiles, served
 from localhpo.llm.card import Card
 from localhpo.llm.cards import Entry
-from localhpo.llm.folder import config, licence, thinking
+from localhpo.llm.folder import config, license, thinking
 from localhpo.llm.memory import PROPOSAL_TOKENS, Memory, Need
 from localhpo.llm.profiles import Profile
 
@@ -28,7 +28,7 @@ _MB = 2**20
 def models_table(entries: Sequence[Entry]) -> Table:
     """Return the listing of the models on this machine."""
     table = _views.plain_table(
-        "model", "parameters", "size", "context", "prompt", "licence", "files",
+        "model", "parameters", "size", "context", "prompt", "license", "files",
         right=("parameters", "size", "context"),
     )  # fmt: skip
     for entry in entries:
@@ -39,7 +39,7 @@ def models_table(entries: Sequence[Entry]) -> Table:
 def profiles_table(found: Sequence[Profile]) -> Table:
     """Return the listing of models that are not here."""
     kv = f"KV at {PROPOSAL_TOKENS:,}"
-    headers = ("profile", "parameters", "weights", kv, "context", "licence", "published as")
+    headers = ("profile", "parameters", "weights", kv, "context", "license", "published as")
     table = _views.plain_table(*headers, right=("parameters", "weights", kv, "context"))
     for profile in found:
         table.add_row(
@@ -102,8 +102,8 @@ def notes(card: Card, folder: Path) -> Iterator[str]:
     """
     from localhpo.llm.transformers import known
 
-    if card.license == licence.UNKNOWN:
-        yield "the folder does not say under which licence the model comes"
+    if card.license == license.UNKNOWN:
+        yield "the folder does not say under which license the model comes"
     if not thinking.template_of(folder):
         yield "it has no chat template: a base model, which continues the prompt as plain text"
     if card.quantization:
@@ -153,11 +153,11 @@ def _cells(entry: Entry) -> tuple[Any, ...]:
         if card is None
         else (f"{card.context_length:,}", card.prompt, card.license, amount(card.parameters))
     )
-    context, prompt, licence_, parameters = known
+    context, prompt, license_, parameters = known
     state = Text(entry.state, style=_STATE_STYLES[entry.state])
     if entry.error:
         state.append(f": {entry.error}", style="")
-    return entry.name, parameters, size(entry.size_bytes), context, prompt, licence_, state
+    return entry.name, parameters, size(entry.size_bytes), context, prompt, license_, state
 
 
 def _profile_record(profile: Profile, tokens: int) -> dict[str, Any]:

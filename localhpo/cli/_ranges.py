@@ -143,9 +143,9 @@ def log_around(usual: float, factor: float = 30, highest: float = math.inf) -> H
     """Orders of magnitude around the default; the ends are 1 or 3 times a power of ten."""
 
     def habit(option: Option) -> Table:
-        centre = _positive(option, usual)
-        high = max(centre, min(_rounded_up(centre * factor), highest))
-        low = _rounded_down(centre / factor)
+        center = _positive(option, usual)
+        high = max(center, min(_rounded_up(center * factor), highest))
+        low = _rounded_down(center / factor)
         return _table(option, "float", low=low, high=high, log=True)
 
     return habit
@@ -165,8 +165,8 @@ def whole_around(usual: int) -> Habit:
     """From half the default to twice the default."""
 
     def habit(option: Option) -> Table:
-        centre = int(_positive(option, usual))
-        return _table(option, "int", low=max(1, centre // 2), high=centre * 2)
+        center = int(_positive(option, usual))
+        return _table(option, "int", low=max(1, center // 2), high=center * 2)
 
     return habit
 
@@ -175,9 +175,9 @@ def whole_log(factor: int, usual: int = 100) -> Habit:
     """Whole numbers by orders of magnitude around the default."""
 
     def habit(option: Option) -> Table:
-        centre = int(_positive(option, usual))
-        low = max(1, centre // factor)
-        return _table(option, "int", low=low, high=centre * factor, log=True)
+        center = int(_positive(option, usual))
+        low = max(1, center // factor)
+        return _table(option, "int", low=low, high=center * factor, log=True)
 
     return habit
 
@@ -186,9 +186,9 @@ def doubling(usual: int) -> Habit:
     """The default, halved and doubled: sizes that hardware and people like."""
 
     def habit(option: Option) -> Table:
-        centre = int(_positive(option, usual))
-        halves = [centre // 2**k for k in (2, 1) if centre % 2**k == 0]
-        values = [*halves, centre, centre * 2, centre * 4]
+        center = int(_positive(option, usual))
+        halves = [center // 2**k for k in (2, 1) if center % 2**k == 0]
+        values = [*halves, center, center * 2, center * 4]
         return _table(option, "ordinal", values=values)
 
     return habit

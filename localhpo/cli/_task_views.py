@@ -83,7 +83,7 @@ def _data_rows(title: str, data: Data) -> Iterator[tuple[str, str]]:
     for name, what in data.files.items():
         yield "", f"{name} ({what})"
     yield "", f"from {data.source}"
-    yield "", f"licence: {data.licence}"
+    yield "", f"license: {data.license}"
     if data.weights is not None:
         yield from _data_rows("weights", data.weights)
     for name, other in data.instead.items():

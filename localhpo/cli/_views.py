@@ -75,7 +75,7 @@ def state_text(trial: Trial) -> Text:
 
 
 def score_text(trial: Trial, *, is_best: bool) -> Text:
-    """Return the score; that of the best trial stands out, without colour too."""
+    """Return the score; that of the best trial stands out, without color too."""
     text = wording.score(trial.score)
     return Text(f"* {text}", style="bold green") if is_best else Text(text)
 
@@ -179,8 +179,8 @@ def _devices(accounts: Accounts) -> str:
     parts = []
     if accounts.gpu_s is not None:
         parts.append(f"trials {wording.duration(accounts.gpu_s)} of GPU")
-    if accounts.gpu_utilisation is not None:
-        parts.append(f"{wording.percent(accounts.gpu_utilisation)} utilised")
+    if accounts.gpu_utilization is not None:
+        parts.append(f"{wording.percent(accounts.gpu_utilization)} utilized")
     if accounts.energy_j is not None:
         parts.append(wording.energy(accounts.energy_j))
     if accounts.model_gpu_s is not None:

@@ -72,7 +72,7 @@ def list_(suite: str | None, as_json: bool) -> None:
     cls=Command,
     examples=(
         "localhpo bench run quadratics --creators random,tpe --seeds 2",
-        "localhpo bench run function/branin/1 --creators centre+cmaes,random --seeds 2 --json",
+        "localhpo bench run function/branin/1 --creators center+cmaes,random --seeds 2 --json",
     ),
 )
 @click.argument("suite")
@@ -106,7 +106,7 @@ def run(
 
     SUITE is a name of `localhpo bench list`, the name of a problem, or a CSV file of evaluated
     configurations with its task file beside it. Creators: hybrid, agent, random, tpe, gp,
-    cmaes; centre+gp and the like (the default or the centre first); hybrid-lessons (no model),
+    cmaes; center+gp and the like (the default or the center first); hybrid-lessons (no model),
     hybrid-no-model (no lessons either); hybrid@PATH (another model), hybrid:anonymous (no
     names), hybrid:no-history. Ctrl-C stops it; the same command goes on.
     """

@@ -120,5 +120,5 @@ def _completed(given: dict[str, Any], space: Space) -> dict[str, Any]:
     for parameter in space:  # parents come before those that depend on them
         if parameter.name not in given and space.is_active(parameter.name, config):
             default = parameter.default
-            config[parameter.name] = parameter.centre if default is None else default
+            config[parameter.name] = parameter.center if default is None else default
     return space.canonical(config)

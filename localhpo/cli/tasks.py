@@ -29,7 +29,7 @@ def command(context: click.Context, as_json: bool) -> None:
 
     They are real training scripts that come with LocalHPO; `localhpo run NAME` tunes one. Their
     data do not come with it: `localhpo tasks show NAME` says which files are wanted, whence they
-    can be had, and under which licence. LOCALHPO_DATA, or `run --data`, names their folder.
+    can be had, and under which license. LOCALHPO_DATA, or `run --data`, names their folder.
     """
     if context.invoked_subcommand is None:
         _list(as_json)

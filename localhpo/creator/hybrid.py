@@ -1,4 +1,4 @@
-"""The language model and Bayesian optimisation, together: the default Creator.
+"""The language model and Bayesian optimization, together: the default Creator.
 
 A small model that answers with bare configurations is asked once, before any trial, for many
 of them. The most representative one opens the study, unless the task names a default, and all
@@ -6,12 +6,12 @@ of them together are an opinion on every point of the space. From then on each p
 of the largest expected improvement under a process whose mean leans on the opinion (`bayes`).
 How much it leans is inferred from the trials: agreement strengthens the opinion, and what
 contradicts it wears it down. And a process without the opinion proposes in its place as often as
-it explains the trials better. A model that is unsure has no opinion to speak of, and the centre
+it explains the trials better. A model that is unsure has no opinion to speak of, and the center
 of the space opens the study. One that does not know most of the hyperparameters by name is not
 asked at all.
 
 A model that talks reads the history and gives its reasons, so it proposes itself, by turns with
-the optimiser. Whose turn it is is computed from the trials' origins and outcomes, and those of the
+the optimizer. Whose turn it is is computed from the trials' origins and outcomes, and those of the
 past studies that are remembered (`policy`), and drawn under a seed of the trial's number, so a
 resumed study goes on alike.
 
@@ -53,23 +53,23 @@ if TYPE_CHECKING:
     from localhpo.experience import Memory, Past
     from localhpo.trial import Config
 
-CENTRE = "the centre of the space"
+CENTER = "the center of the space"
 
 NOTHING_SIMILAR = "no past study that counts is similar enough to be remembered"
 
 LEANING = "model+bo"
-"""Origin of a proposal of the optimiser that leans on the model's opinion."""
+"""Origin of a proposal of the optimizer that leans on the model's opinion."""
 
 
 class Hybrid:
-    """Model and optimiser together; the task's default first.
+    """Model and optimizer together; the task's default first.
 
     Args:
-        agent: asks the model. None: there is no model, and the optimiser makes all proposals.
+        agent: asks the model. None: there is no model, and the optimizer makes all proposals.
         note: with each of them then: why.
         memories: what was good in past studies, in this task's space.
         teacher: has what was taught of the task's kind, where there is something.
-        pasts: studies whose record tells a model that talks from the optimiser.
+        pasts: studies whose record tells a model that talks from the optimizer.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Hybrid:
         return dataclasses.replace(proposal, seconds=time.perf_counter() - started)
 
     def _by_turns(self, history: History, agent: Agent) -> Proposal:
-        """Return the proposal of a model that talks, or of the optimiser."""
+        """Return the proposal of a model that talks, or of the optimizer."""
         turn = np.random.default_rng(derive(history, "turn")).random()
         if self._standing is None:
             self._standing = standing(history.task, self._pasts, agent.model.digest)
@@ -168,7 +168,7 @@ class Hybrid:
 def stand_in(
     history: History, memories: Sequence[Memory] = (), teacher: Teacher | None = None
 ) -> Proposal:
-    """Return the optimiser's proposal, with what it remembers of past studies, or was taught."""
+    """Return the optimizer's proposal, with what it remembers of past studies, or was taught."""
     memories, teacher = _in_one(history, memories, teacher)
     if teacher is not None:
         return teacher.propose(history)
@@ -201,12 +201,12 @@ def _without_model(history: History, memories: Sequence[Memory]) -> Proposal:
     if opened is not None:
         return opened
     if not history.trials:
-        return default(history, CENTRE)
+        return default(history, CENTER)
     return stand_in(history, memories)
 
 
 def _unasked(history: History, agent: Agent, memories: Sequence[Memory]) -> Proposal:
-    """Return the optimiser's proposal; the study's first one says why the model is not asked."""
+    """Return the optimizer's proposal; the study's first one says why the model is not asked."""
     proposal = _without_model(history, memories)
     unknown = ", ".join(strangers(history.task.space, agent.model.knows))
     note = f"the model is not asked here: it does not know {unknown}"
@@ -254,8 +254,8 @@ def _leaning(history: History, thoughts: Thoughts, memories: Sequence[Memory]) -
             return dataclasses.replace(opened, **asked)
         opinion = remembering.opinion(space, memories, thoughts.configs if sure else ())
     elif not sure and not history.trials:
-        note = "the model is unsure here, so the centre opens the study"
-        return dataclasses.replace(default(history, CENTRE, note), **asked)
+        note = "the model is unsure here, so the center opens the study"
+        return dataclasses.replace(default(history, CENTER, note), **asked)
     elif sure and (said := _said(history, thoughts)) is not None:
         return said
     origin = _origin(bool(memories), sure or not memories)

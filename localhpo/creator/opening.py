@@ -44,7 +44,7 @@ def open_creator(
             caller's to close.
         memories: what was good in past studies (`experience.recall`), for a Creator that
             remembers.
-        pasts: the studies themselves: how a model that talks did in them, beside the optimiser.
+        pasts: the studies themselves: how a model that talks did in them, beside the optimizer.
         host: asked for room before the model is loaded.
 
     Raises:

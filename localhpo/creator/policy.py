@@ -29,7 +29,7 @@ kinds of spaces that it never saw its opinion was worse than none, and its sampl
 they are as close together as where it knows."""
 
 STARTUP = 3
-"""Complete trials from which the optimiser knows enough to take turns with a model that talks."""
+"""Complete trials from which the optimizer knows enough to take turns with a model that talks."""
 
 ENGINE_FLOOR = 0.5
 """Least share of the engine once it knows enough to start."""

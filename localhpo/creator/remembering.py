@@ -1,9 +1,9 @@
-"""Experience in the hands of the optimiser: what was good elsewhere opens a study, then guides it.
+"""Experience in the hands of the optimizer: what was good elsewhere opens a study, then guides it.
 
 The remembered configurations (`experience.recall`) are samples of what is good, as a small
 model's are, only fewer, better founded and of unequal weight. So they are used the same way:
 the one that represents them best opens the study, and all of them together are an opinion that
-the optimiser leans on for as long as the trials agree with it.
+the optimizer leans on for as long as the trials agree with it.
 
 Where a small model has an opinion too, the two are mixed by `EXPERIENCE_SHARE`, and what
 represents both best opens the study. (On the problems for choosing settings that lowered the
@@ -40,7 +40,7 @@ SAID = "model"
 """Of a configuration that a small model drew, and that is taken as it was."""
 
 LEANING = "experience+bo"
-"""Of a proposal of the optimiser that leans on what was good elsewhere."""
+"""Of a proposal of the optimizer that leans on what was good elsewhere."""
 
 WITH_MODEL = "model+experience+bo"
 """Of one that leans on that and on the model's opinion."""
@@ -139,5 +139,5 @@ def opinion(space: Space, memories: Sequence[Memory], thoughts: Sequence[Config]
 
 
 def suggested(history: History, opinion: Belief, leaning: str) -> Proposal:
-    """Return the optimiser's proposal; its origin is `leaning` where the opinion took part."""
+    """Return the optimizer's proposal; its origin is `leaning` where the opinion took part."""
     return optimizer.proposed(history, optimizer.suggest(history, opinion), leaning)

@@ -1,10 +1,10 @@
-"""What a model was taught, in the hands of the optimiser: it opens a study, then guides it.
+"""What a model was taught, in the hands of the optimizer: it opens a study, then guides it.
 
 Lessons (`experience.lessons`) say how configurations of one kind of model did on many data sets.
 A small model brings its own, or none; those of the built-in model serve every model that talks, and
 where there is no model.
 The first trials are those that gain most over all of them; what is expected after each trial is
-an opinion that the optimiser leans on, for as long as the trials agree (`bayes.transfer`). One of
+an opinion that the optimizer leans on, for as long as the trials agree (`bayes.transfer`). One of
 the first trials goes elsewhere: the others are alike, and would never tell that all of what was
 taught is wrong here.
 

@@ -31,7 +31,7 @@ _LAST_STEP = 2**63 - 1
 _NUMBER = re.compile(
     r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|(?:nan|inf(?:inity)?)\b)", re.IGNORECASE
 )
-# What a terminal would act on and a reader must not see: colours, cursor moves, bells.
+# What a terminal would act on and a reader must not see: colors, cursor moves, bells.
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
 

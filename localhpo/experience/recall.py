@@ -142,7 +142,7 @@ def carry(task: Task, source: Task, config: Config) -> tuple[Config, Config, flo
         if as_it_was:
             exact.add(parameter.name)
     whole = space.build(
-        lambda _, p: given.get(p.name, p.centre if p.default is None else p.canonical(p.default))
+        lambda _, p: given.get(p.name, p.center if p.default is None else p.canonical(p.default))
     )
     chosen = [name for name in whole if space[name].cardinality > 1]
     carried = {name: value for name, value in whole.items() if name in given}

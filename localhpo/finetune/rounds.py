@@ -129,18 +129,18 @@ def _train(
     trainee = Trainee(
         base.folder, settings.method, rank=settings.rank, seed=settings.seed, device=device
     )
-    learnt = _encoded(what.split.train, base, trainee, settings)
+    learned = _encoded(what.split.train, base, trainee, settings)
     tested = _encoded(what.split.held_out, base, trainee, settings)
-    _check_memory(base, settings, max(map(_longest, learnt), default=0), device)
+    _check_memory(base, settings, max(map(_longest, learned), default=0), device)
     before = train.mean_losses(trainee, tested, settings)
-    key = train.identity(learnt, settings, base.card.digest)
-    progress = train.run(trainee, learnt, settings, work, key, watch=watch, pause=pause)
+    key = train.identity(learned, settings, base.card.digest)
+    progress = train.run(trainee, learned, settings, work, key, watch=watch, pause=pause)
     after = train.mean_losses(trainee, tested, settings)
     trainee.write(draft, base.name)
     made = {
         **{k: v for k, v in dataclasses.asdict(settings).items() if v is not None},
         "steps": progress.step, "of_steps": progress.steps, "seconds": round(progress.seconds, 1),
-        "examples": len(learnt), "answers": sum(len(e.answers) for e in learnt),
+        "examples": len(learned), "answers": sum(len(e.answers) for e in learned),
     }  # fmt: skip
     return _Trained(made, _by_study(tested, before), _by_study(tested, after))
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from localhpo.errors import CardError, InputError
 from localhpo.llm import cards, profiles
 from localhpo.llm.card import CARD, Card, render
-from localhpo.llm.folder import config, licence, safety, thinking, weights
+from localhpo.llm.folder import config, license, safety, thinking, weights
 from localhpo.llm.folder.config import Shape
 from localhpo.llm.folder.weights import Weights
 from localhpo.llm.hashing import file_sha256
@@ -89,7 +89,7 @@ def draft(folder: Path, name: str, on_file: OnFile | None = None) -> Card:
         name=name,
         version="1",
         summary=f"{shape.architecture}, added from {folder.name}",
-        license=licence.read(folder),
+        license=license.read(folder),
         architecture=shape.architecture,
         parameters=found.parameters,
         context_length=shape.context_length,

@@ -20,7 +20,7 @@ SWITCHES: Mapping[str, str] = {
 }
 WAITING: Mapping[str, str] = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Threads of the model sleep between passes. While they spin, as they do by default, a busy
-neighbour makes them 13 times slower; and there is always one, a trial."""
+neighbor makes them 13 times slower; and there is always one, a trial."""
 
 
 def cuda_order() -> Mapping[str, str]:

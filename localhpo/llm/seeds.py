@@ -9,7 +9,7 @@ def spread(seed: int, n: int) -> list[int]:
     """Return the seeds of `n` answers, the first of which is `seed` itself.
 
     So an answer can be drawn again alone, with its own seed. The others are hashed, so that
-    calls with neighbouring seeds share none. They fit 31 bits: servers take no more.
+    calls with neighboring seeds share none. They fit 31 bits: servers take no more.
     """
     return [seed, *(_hash(seed, index) for index in range(1, n))]
 

@@ -7,7 +7,7 @@ that sees the numbers of the host) a trial that has its devices to itself is tak
 not used before it began; one that shares them is not measured.
 
 What is not covered: memory that comes and goes between two looks (half a second); energy and
-utilisation of a shared device are not told apart by the driver, and each trial on it, and the
+utilization of a shared device are not told apart by the driver, and each trial on it, and the
 model, gets an equal part of the energy.
 """
 
@@ -55,14 +55,14 @@ class DeviceUse:
     gpu_s: float = 0.0
     """Seconds in which it held memory, times the devices."""
     energy_j: float | None = None
-    utilisation_s: float = 0.0
-    """Utilisation, integrated over `looked_s`."""
+    utilization_s: float = 0.0
+    """Utilization, integrated over `looked_s`."""
     looked_s: float = 0.0
 
     @property
-    def utilisation(self) -> float | None:
+    def utilization(self) -> float | None:
         """Mean share of time in which its devices computed, 0 to 1."""
-        return self.utilisation_s / self.looked_s if self.looked_s else None
+        return self.utilization_s / self.looked_s if self.looked_s else None
 
     def add_energy(self, energy_j: float | None) -> None:
         """Add what was measured; nothing where it was not."""
@@ -188,8 +188,8 @@ class Meter:
     @staticmethod
     def _add(track: _Track, reading: Reading, passed_s: float) -> None:
         track.use.gpu_s += passed_s
-        if reading.utilisation is not None:
-            track.use.utilisation_s += reading.utilisation * passed_s
+        if reading.utilization is not None:
+            track.use.utilization_s += reading.utilization * passed_s
             track.use.looked_s += passed_s
 
     def _energy(self, reading: Reading, passed_s: float) -> float | None:

@@ -1,7 +1,7 @@
 """What NVIDIA's management library says of this machine's devices, now.
 
 Nothing is made up: what a driver does not tell (energy before Volta, memory by process under
-WSL, utilisation of a MIG slice, memory that is the host's own) is None. A GPU that is cut into MIG
+WSL, utilization of a MIG slice, memory that is the host's own) is None. A GPU that is cut into MIG
 slices is no device any more; each slice is one. In a container the library may name processes by
 the numbers of the host, which nobody inside can look up: `Reading.processes` is then of no use
 and only the totals are.
@@ -38,7 +38,7 @@ class Reading:
     """By anybody."""
     processes: Mapping[int, float | None] = field(default_factory=dict)
     """Process number -> MB; None where the driver does not tell how much."""
-    utilisation: float | None = None
+    utilization: float | None = None
     """Share of the last moment (up to a second) in which it computed, 0 to 1."""
     power_w: float | None = None
     energy_j: float | None = None
@@ -125,7 +125,7 @@ class Nvml:
             total_mb=total_mb,
             used_mb=used_mb,
             processes=self._processes(handle),
-            utilisation=None if rates is None else rates.gpu / 100,
+            utilization=None if rates is None else rates.gpu / 100,
             power_w=None if power_mw is None else power_mw / 1000,
             energy_j=None if energy_mj is None else energy_mj / 1000,
         )

@@ -7,7 +7,7 @@ close to quadratic.
 
 Notation (n observations, d columns, k terms of an average):
 
-    u(x)    (d,)   coordinates of a configuration: log x in nats, centred, for a positive number;
+    u(x)    (d,)   coordinates of a configuration: log x in nats, centered, for a positive number;
                    the number on [-1, 1] where it may be 0 or negative; one column per choice
     m       (n,)   peaks in MB
     S              the parameters on which memory depends: few, and not known
@@ -154,12 +154,12 @@ class PeakModel:
 
     def quantile(self, config: Config, probability: float) -> float:
         """Return the MB that the peak stays below with this probability."""
-        centres, weights = self._spread(self._columns.matrix([config])[0])
+        centers, weights = self._spread(self._columns.matrix([config])[0])
         noise = self._fits.noise[:, None]
-        low, high = float(centres.min()) - 2.0, float(centres.max()) + 2.0
+        low, high = float(centers.min()) - 2.0, float(centers.max()) + 2.0
         for _ in range(24):
             middle = (low + high) / 2
-            below = float((weights * _normal_cdf((middle - centres) / noise)).sum())
+            below = float((weights * _normal_cdf((middle - centers) / noise)).sum())
             low, high = (low, middle) if below > probability else (middle, high)
         return math.exp(min(high, 700.0))
 
@@ -170,8 +170,8 @@ class PeakModel:
         """
         means, sds = self._predict(u)
         grown = np.exp(np.minimum(means[:, None] + sds[:, None] * _NODES, 700.0))
-        centres = np.log(self._fits.base[:, None] + grown)
-        return centres, self._fits.weights[:, None] * _NODE_WEIGHTS
+        centers = np.log(self._fits.base[:, None] + grown)
+        return centers, self._fits.weights[:, None] * _NODE_WEIGHTS
 
     def _fit(self, peaks: NDArray[np.float64], doubt: NDArray[np.float64]) -> _Fits:
         """Return the average over sets; they are grown by one parameter from the best ones.
@@ -254,11 +254,11 @@ class PeakModel:
         """
         out = np.full(len(bounds), np.nan)
         for i, (here, bound) in enumerate(zip(u, np.log(bounds), strict=True)):
-            centres, weights = self._spread(here)
-            weights = weights * (centres > bound)
+            centers, weights = self._spread(here)
+            weights = weights * (centers > bound)
             if weights.sum() > EXPECTED:
                 continue
-            excess = float((weights * (centres - bound)).sum() / max(weights.sum(), 1e-12))
+            excess = float((weights * (centers - bound)).sum() / max(weights.sum(), 1e-12))
             out[i] = math.exp(bound + min(excess, MOST_ABOVE))
         return out
 

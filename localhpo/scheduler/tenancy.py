@@ -82,7 +82,7 @@ class Tenancy:
         if not placement.has_room(inventory, [], self._tenant.holds):
             raise InputError(
                 f"the model's server needs {self._needs_mb:.0f} MB, more than its device has",
-                hint="choose a smaller model, or a quantised one",
+                hint="choose a smaller model, or a quantized one",
             )
 
     @property

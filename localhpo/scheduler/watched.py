@@ -2,7 +2,7 @@
 
 It stands between the loop and any other Executor, and adds two things to an outcome:
 
-- what the trial took of its devices (`Usage.peak_gpu_memory_mb`, `gpu_s`, `gpu_utilisation`,
+- what the trial took of its devices (`Usage.peak_gpu_memory_mb`, `gpu_s`, `gpu_utilization`,
   `energy_j`), where the Executor itself did not say;
 - a trial that ran out of memory beside others ends as interrupted instead of failed: it runs
   again, once, under its own number, and does not count twice. Its failure stays with it until
@@ -97,7 +97,7 @@ def _with_devices(usage: Usage, use: DeviceUse, gpus: float) -> Usage:
         usage,
         gpu_s=usage.wall_s * gpus if usage.gpu_s is None else usage.gpu_s,
         peak_gpu_memory_mb=use.peak_mb if peak_mb is None else peak_mb,
-        gpu_utilisation=use.utilisation if usage.gpu_utilisation is None else usage.gpu_utilisation,
+        gpu_utilization=use.utilization if usage.gpu_utilization is None else usage.gpu_utilization,
         energy_j=use.energy_j if usage.energy_j is None else usage.energy_j,
     )
 

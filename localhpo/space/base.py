@@ -46,7 +46,7 @@ class Base(ABC):
         """Number of values."""
 
     @property
-    def centre(self) -> Value:
+    def center(self) -> Value:
         """The middle of the range: geometric with `log`."""
         return self.from_unit(0.5)
 

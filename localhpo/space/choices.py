@@ -129,7 +129,7 @@ class Ordinal(_Choice):
     kind: ClassVar[str] = "ordinal"
 
     @property
-    def centre(self) -> Value:
+    def center(self) -> Value:
         """The value in the middle; of two, the former."""
         return self.values[(len(self.values) - 1) // 2]
 
@@ -141,6 +141,6 @@ class Categorical(_Choice):
     kind: ClassVar[str] = "categorical"
 
     @property
-    def centre(self) -> Value:
+    def center(self) -> Value:
         """The first value, for there is no middle."""
         return self.values[0]

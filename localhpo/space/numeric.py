@@ -20,7 +20,7 @@ from localhpo.space.grid import (
 from localhpo.space.values import Value, as_float, as_int, shown
 
 LARGEST_INT = 10**12
-"""Of an int parameter: far beyond it the unit interval does not tell neighbours apart."""
+"""Of an int parameter: far beyond it the unit interval does not tell neighbors apart."""
 
 LARGEST_FLOAT = 1e300
 """Of a float parameter; the smallest number that is not zero is its inverse."""
@@ -172,7 +172,7 @@ class Float(Base):
         if not self.log:
             return self.low, self.top - self.low
         start = math.log(self.low)
-        # Two bounds may be neighbours among the floats, and their logarithms equal.
+        # Two bounds may be neighbors among the floats, and their logarithms equal.
         return start, math.log(self.top) - start or 1.0
 
     def draw(self, uniform: float) -> float:

@@ -4,7 +4,7 @@ Floats and ints keep their bounds, `log` and `step`, but a step that cuts a floa
 very many is left out: Optuna computes with floats, and refuses some of its multiples. A
 categorical stays one. An ordinal
 becomes an int, the index in its list: Optuna's categorical has no order, and a sampler that
-sees the order learns from neighbours. A choice that is None, which no value here is, has a name
+sees the order learns from neighbors. A choice that is None, which no value here is, has a name
 (`NOTHING`). Conditions have no place in a distribution; `suggest`
 follows them, define-by-run.
 

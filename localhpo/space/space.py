@@ -217,10 +217,10 @@ class Space:
         return self.build(lambda position, parameter: parameter.draw(uniform[position]))
 
     def default(self) -> dict[str, Value]:
-        """Return the configuration of the defaults; the centre where there is none."""
+        """Return the configuration of the defaults; the center where there is none."""
         return self.build(
             lambda _, parameter: (
-                parameter.centre
+                parameter.center
                 if parameter.default is None
                 else parameter.canonical(parameter.default)
             )

@@ -5,7 +5,7 @@ configurations that a statistician with all data sets of that kind before her wo
 Before any trial that is what does well on most of them (the least mean regret): a robust point,
 not the optimum of one. After some trials each data set counts as far as it ranks those trials
 as they came out, and the answers are those of the largest expected improvement under these
-weights: Bayesian optimisation whose prior is the collection of data sets (cf. amortised
+weights: Bayesian optimization whose prior is the collection of data sets (cf. amortised
 acquisition, https://arxiv.org/abs/2205.13320 and https://arxiv.org/abs/2410.15320).
 """
 

@@ -29,7 +29,7 @@ from . import corpus, packing, tokenizer, train, whole
 
 SUITES = ("yahpo-seen", "yahpo-unseen", "xgboost", "mlp", "functions", "quadratics", "taskset")
 CREATORS = (
-    "hybrid", creators.LESSONS, creators.NO_MODEL, "centre+gp", "gp", "tpe", "cmaes", "random",
+    "hybrid", creators.LESSONS, creators.NO_MODEL, "center+gp", "gp", "tpe", "cmaes", "random",
 )  # fmt: skip
 
 _HISTORY = re.compile(r"^[0-9!?]:\{.*\n", re.MULTILINE)

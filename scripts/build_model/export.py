@@ -23,7 +23,7 @@ NOT_GOOD_AT = (
     "kinds of models that it never saw: where it knows fewer than half of the names, it is not"
     " asked",
     "learning from the history: its loss does not fall with the trials shown (value_loss_*), so"
-    " later trials are left to Bayesian optimisation",
+    " later trials are left to Bayesian optimization",
     "much more than its lessons give: see yahpo_seen_hybrid_lessons",
     "first trials where the score is F1: on water quality random search begins better",
     "fine-tuning pre-trained networks, and auto-encoders on graphs: it was shown no such trainings",
@@ -125,7 +125,7 @@ def next_version(there: cards.Card | None, name: str, files: Mapping[str, str]) 
 
 SEEN = 10
 """Problems of the training that a name must have come up in to be known. With 30 instead version 8
-was not asked about 40 functions over the names of LoRA and of policy optimisation: regret
+was not asked about 40 functions over the names of LoRA and of policy optimization: regret
 .61/.45/.32/.16 after 1, 3, 5 and 10 trials instead of .18/.17/.12/.04."""
 
 _PARAMETER = re.compile(r"^(\S+) (?:float|int|ordinal|categorical|bool) ", re.MULTILINE)

@@ -1,7 +1,7 @@
 """Functions made up over names that users use: their optimum lies where practice puts it.
 
-A catalogue of hyperparameters states for each the usual names and ranges, and where good
-values lie (centre and spread; on a log scale for log ones): what a textbook says, no more. Each
+A catalog of hyperparameters states for each the usual names and ranges, and where good
+values lie (center and spread; on a log scale for log ones): what a textbook says, no more. Each
 function draws its own optimum around that, weights (most parameters matter little),
 interactions and noise. Nameless parameters have their optimum anywhere.
 """
@@ -23,12 +23,12 @@ Configs = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Entry:
-    """One hyperparameter of the catalogue."""
+    """One hyperparameter of the catalog."""
 
     names: tuple[str, ...]
     lows: tuple[float, ...]
     highs: tuple[float, ...]
-    centre: float
+    center: float
     spread: float
     """Standard deviation of the optimum: in decades for log, else in units of the value."""
     log: bool = False
@@ -38,7 +38,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Choice:
-    """One categorical or ordinal hyperparameter of the catalogue."""
+    """One categorical or ordinal hyperparameter of the catalog."""
 
     names: tuple[str, ...]
     values: tuple[Any, ...]
@@ -215,7 +215,7 @@ def _peak(
     """Return where in its unit interval a parameter's optimum lies, and how sharp it is."""
     if isinstance(entry, Choice) or not isinstance(parameter, Float | Int):
         return 0.0, 1.0
-    drawn = rng.normal(entry.centre, entry.spread)
+    drawn = rng.normal(entry.center, entry.spread)
     best = 10.0**drawn if entry.log else drawn
     best = min(max(best, parameter.low), parameter.high)
     best = parameter.canonical(round(best) if entry.integer else best)

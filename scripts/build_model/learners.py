@@ -20,7 +20,7 @@ from .optimizers import optimizer
 
 @dataclass(frozen=True)
 class Split:
-    """A data set in two parts, standardised."""
+    """A data set in two parts, standardized."""
 
     x: Array
     y: Array
@@ -217,7 +217,7 @@ LEARNERS = (
     ),
     Learner(
         "neighbors",
-        "Nearest neighbours",
+        "Nearest neighbors",
         (
             Dim("n_neighbors", 1, 60, log=True, integer=True),
             Dim("weights", values=("uniform", "distance")),

@@ -37,7 +37,7 @@ NETWORKS = (
     ),
     Learner(
         "deepfm",
-        "A factorisation machine with a perceptron",
+        "A factorization machine with a perceptron",
         (
             Dim("embedding_size", 4, 64, log=True, integer=True),
             Dim("learning_rate", 1e-5, 1.0, log=True),

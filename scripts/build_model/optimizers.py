@@ -1,4 +1,4 @@
-"""The optimiser that a configuration names."""
+"""The optimizer that a configuration names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def optimizer(config: Mapping[str, Any], model: Any) -> Any:
-    """Return the optimiser of a model; `reg_weight` is another name of `weight_decay`."""
+    """Return the optimizer of a model; `reg_weight` is another name of `weight_decay`."""
     import torch
 
     decay = config["weight_decay"] if "weight_decay" in config else config["reg_weight"]

@@ -1,6 +1,6 @@
 """Pictures that this file generates, and a convolutional network trained on them.
 
-A class is a few strokes: gratings and spots of its own place, size, direction and colour. Each
+A class is a few strokes: gratings and spots of its own place, size, direction and color. Each
 picture moves, turns and dims them, mixes in another class's, and adds noise.
 """
 
@@ -17,11 +17,11 @@ from localhpo.bench.problems.dims import Array
 from .learners import Split
 from .optimizers import optimizer
 
-SIDE, COLOURS = 12, 3
+SIDE, COLORS = 12, 3
 
 
 def make(kind: str, rng: np.random.Generator) -> tuple[Split, str]:
-    """Return pictures (rows, COLOURS, SIDE, SIDE) of a few classes, and their description."""
+    """Return pictures (rows, COLORS, SIDE, SIDE) of a few classes, and their description."""
     del kind
     classes, strokes = int(rng.integers(4, 11)), int(rng.integers(1, 4))
     rows = round(float(np.exp(rng.uniform(np.log(500), np.log(1500)))))
@@ -41,20 +41,20 @@ def make(kind: str, rng: np.random.Generator) -> tuple[Split, str]:
 
 
 def _pictures(drawn: Array, move: float, turn: float, rng: np.random.Generator) -> Array:
-    """Return (rows, COLOURS, SIDE, SIDE) from what is drawn in each, (rows, strokes, 7)."""
+    """Return (rows, COLORS, SIDE, SIDE) from what is drawn in each, (rows, strokes, 7)."""
     rows, strokes, _ = drawn.shape
     line = np.linspace(-1.0, 1.0, SIDE)
     across, down = np.meshgrid(line, line)
-    out = np.zeros((rows, COLOURS, SIDE, SIDE))
+    out = np.zeros((rows, COLORS, SIDE, SIDE))
     for stroke in range(strokes):
-        left, top, angle, pitch, *colour = drawn[:, stroke].T
+        left, top, angle, pitch, *color = drawn[:, stroke].T
         left, top = (0.6 * at + move * rng.normal(size=rows) for at in (left, top))
         angle = math.pi * angle + turn * rng.normal(size=rows)
         u, v = across - left[:, None, None], down - top[:, None, None]
         wave = np.cos(angle)[:, None, None] * u + np.sin(angle)[:, None, None] * v
         grating = np.cos((6.0 + 3.0 * pitch)[:, None, None] * wave)
         spot = np.exp(-(u**2 + v**2) / 0.3) * rng.uniform(0.5, 1.5, (rows, 1, 1))
-        out += np.array(colour).T[:, :, None, None] * (grating * spot)[:, None]
+        out += np.array(color).T[:, :, None, None] * (grating * spot)[:, None]
     return out
 
 
@@ -64,7 +64,7 @@ def fit(config: Mapping[str, Any], data: Split, seed: int) -> Array:
 
     torch.manual_seed(seed)
     layers: list[torch.nn.Module] = []
-    inputs = COLOURS
+    inputs = COLORS
     for width in (16, 32):
         layers += [torch.nn.Conv2d(inputs, width, 3, padding=1), torch.nn.BatchNorm2d(width)]
         layers += [torch.nn.ReLU(), torch.nn.MaxPool2d(2)]

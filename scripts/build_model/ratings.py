@@ -178,7 +178,7 @@ def fit_likes(config: Mapping[str, Any], data: Likes, seed: int) -> Array:
 def _spread(data: Likes, layers: int) -> Array:
     """Return what spreads embeddings over all layers at once (nodes, nodes).
 
-    It is the mean of the powers of the normalised graph (He et al. 2020,
+    It is the mean of the powers of the normalized graph (He et al. 2020,
     https://arxiv.org/abs/2002.02126), which is small enough here.
     """
     graph = np.zeros((data.users + data.things,) * 2)

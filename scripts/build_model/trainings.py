@@ -1,4 +1,4 @@
-"""Real trainings on data sets that this file generates: the answers are true, not modelled.
+"""Real trainings on data sets that this file generates: the answers are true, not modeled.
 
 Each data set is trained on with random configurations of a learner's full space, and every
 metric is kept; a surrogate fitted on them (`problems.Surrogate`) then answers for any space that
@@ -61,7 +61,7 @@ def _grown(rows: int, features: int, rng: np.random.Generator) -> tuple[Array, A
 
     The value mixes a linear part, steps (a few random trees) and a smooth part (a random
     network) over a few of the features, as tables from life do. Its noise leaves between 15 and
-    99 per cent to be explained: where little can be, strong regularisation wins.
+    99 per cent to be explained: where little can be, strong regularization wins.
     """
     mixing = rng.normal(size=(features, features)) * rng.uniform(0.0, 0.8) + np.eye(features)
     x = rng.normal(size=(rows, features)) @ mixing

@@ -96,11 +96,11 @@ def _busy(trials: Sequence[Trial], events: Sequence[Event]) -> str:
     """Hold the share of time in which the device computed against the least."""
     books = accounts(trials, events)
     modes = [str(event.data["mode"]) for event in events if "mode" in event.data]
-    if books.gpu_utilisation is None:
+    if books.gpu_utilization is None:
         raise SkippedError("trials ran beside the model, but how busy the device was is not told")
     return must(
-        books.gpu_utilisation >= BUSY,
-        f"busy {books.gpu_utilisation:.0%} of the time that trials held it;"
+        books.gpu_utilization >= BUSY,
+        f"busy {books.gpu_utilization:.0%} of the time that trials held it;"
         f" sharing: {', '.join(modes) or 'resident, in this process'};"
         f" the model took {books.model_gpu_memory_mb or 0.0:.0f} MB",
     )

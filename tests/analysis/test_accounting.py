@@ -24,8 +24,8 @@ def event(
 
 def test_books_add_up(make_trial: Callable[..., Trial]) -> None:
     trials = [
-        make_trial(0, {}, usage=Usage(gpu_s=30.0, gpu_utilisation=0.9, energy_j=100.0)),
-        make_trial(1, {}, usage=Usage(gpu_s=10.0, gpu_utilisation=0.5)),
+        make_trial(0, {}, usage=Usage(gpu_s=30.0, gpu_utilization=0.9, energy_j=100.0)),
+        make_trial(1, {}, usage=Usage(gpu_s=10.0, gpu_utilization=0.5)),
         make_trial(2, {}),
     ]
     events = [
@@ -43,7 +43,7 @@ def test_books_add_up(make_trial: Callable[..., Trial]) -> None:
     found = accounts(trials, events)
     assert found.waited_s == {"memory": 4.0, "model": 3.5, "user": 60.0}
     assert found.waited_by_trial == {0: {"model": 2.0}, 1: {"memory": 4.0, "model": 1.0}}
-    assert (found.gpu_s, found.gpu_utilisation, found.energy_j) == (40.0, 0.8, 100.0)
+    assert (found.gpu_s, found.gpu_utilization, found.energy_j) == (40.0, 0.8, 100.0)
     assert (found.model_gpu_s, found.model_gpu_memory_mb) == (7.0, 900.0)
     assert (
         wording.waits(found.waited_s)

@@ -53,7 +53,7 @@ def test_a_budget_that_was_exceeded_is_not_told(make_task, trials):
 
 
 def test_what_trials_and_the_model_took_of_gpus_is_told(make_task, make_trial, trials):
-    full = Usage(gpu_s=30.0, peak_gpu_memory_mb=900.0, gpu_utilisation=0.9, energy_j=7_200.0)
+    full = Usage(gpu_s=30.0, peak_gpu_memory_mb=900.0, gpu_utilization=0.9, energy_j=7_200.0)
     on_gpus = [
         make_trial(3, CONFIG, usage=full),
         make_trial(4, CONFIG, usage=Usage(gpu_s=1.5)),

@@ -22,7 +22,7 @@ x = {{ type = "float", low = 0.0, high = {high} }}
 folder = "sheets"
 files = {{ "x.csv" = "numbers" }}
 source = "https://example.org"
-licence = "CC0"
+license = "CC0"
 [budget]
 trials = {trials}
 [resources]

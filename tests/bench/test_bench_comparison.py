@@ -170,9 +170,9 @@ def test_a_figure_is_one_svg_and_always_the_same(made):
     words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "small: Two <made> problems" in words
     assert "trials" in words
-    assert "normalised regret of the best so far" in words
+    assert "normalized regret of the best so far" in words
     assert "gp" in words
-    assert any(word and word.startswith("grey: critical difference") for word in words)
+    assert any(word and word.startswith("gray: critical difference") for word in words)
     assert len(list(root.iter("{http://www.w3.org/2000/svg}polyline"))) == len(made.creators)
     assert "nan" not in drawn
     assert "http" not in drawn.replace("http://www.w3.org/2000/svg", "")

@@ -37,7 +37,7 @@ def case_of(name: str, origins: set[str]) -> Case:
 
 
 CASES = {
-    **{f"centre+{e}": {"default", f"engine:{e}"} for e in ("random", "tpe", "gp", "cmaes")},
+    **{f"center+{e}": {"default", f"engine:{e}"} for e in ("random", "tpe", "gp", "cmaes")},
     "hybrid-no-model": STAND_INS,
     "hybrid-lessons": STAND_INS,  # none of them is of these spaces
     **{

@@ -22,7 +22,7 @@ from localhpo.trial import Cause, Failure, Proposal, State, Trial
     ("name", "base", "model", "modifiers"),
     [
         ("hybrid", "hybrid", None, ()),
-        ("centre+gp", "centre+gp", None, ()),
+        ("center+gp", "center+gp", None, ()),
         ("hybrid-no-model", "hybrid-no-model", None, ()),
         ("hybrid-lessons", "hybrid-lessons", None, ()),
         ("agent:anonymous", "agent", None, ("anonymous",)),
@@ -42,12 +42,12 @@ def test_a_name_is_taken_apart(name, base, model, modifiers):
     ("name", "hint"),
     [
         ("hybird", "did you mean 'hybrid'?"),
-        ("centre+tpee", "did you mean 'centre+tpe'?"),
+        ("center+tpee", "did you mean 'center+tpe'?"),
         ("hybrid:anonymus", "did you mean 'hybrid"),
         ("hybrid@", ""),
         ("", ""),
         ("tpe:anonymous", "leave it at tpe"),
-        ("centre+gp@models/x", "leave it at centre+gp"),
+        ("center+gp@models/x", "leave it at center+gp"),
         ("hybrid-no-model:no-history", "leave it at hybrid-no-model"),
     ],
 )
@@ -179,9 +179,9 @@ def test_both_at_once(history):
     assert "secret" not in backend.shown[0]
 
 
-def test_the_centre_comes_first_and_then_the_engine(make_task):
+def test_the_center_comes_first_and_then_the_engine(make_task):
     task = make_task()
-    creator = creators.make(creators.parse("centre+random"), task, None)
+    creator = creators.make(creators.parse("center+random"), task, None)
     first, second = creator.propose(History(task, (), 0, 0), 2)
     assert first.config == task.space.default()
     assert first.origin == "default"
@@ -218,7 +218,7 @@ def test_digests_follow_the_model(tmp_path):
     assert creators.model_digest(creators.parse("tpe")) == ""
     names = (
         "tpe", "hybrid", "agent", "hybrid-lessons", "hybrid-no-model", "hybrid:anonymous",
-        "centre+tpe",
+        "center+tpe",
     )  # fmt: skip
     assert len({creators.digest(creators.parse(name)) for name in names}) == len(names)
 

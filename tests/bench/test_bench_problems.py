@@ -56,12 +56,12 @@ def test_the_optimum_is_reached_by_descent(name):
 
 
 @pytest.mark.parametrize("name", ["branin", "hartmann6", "ackley5", "mixed-log4"])
-def test_the_centre_is_not_the_optimum(name):
+def test_the_center_is_not_the_optimum(name):
     for variant in (1, 2, 11, 12):
         problem = functions.make(name, variant)
         known = reference(problem)
-        centre = problem.evaluate(problem.space.default())
-        assert (centre - known.best) / (known.median - known.best) > 0.01
+        center = problem.evaluate(problem.space.default())
+        assert (center - known.best) / (known.median - known.best) > 0.01
 
 
 def test_variants_differ_and_stay_the_same():

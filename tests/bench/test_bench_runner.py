@@ -29,7 +29,7 @@ def results(tmp_path: Path) -> Results:
 
 @pytest.fixture
 def plan(places: Places) -> Callable[..., Plan]:
-    def make(names: str = "random,centre+random", target: str = PROBLEM, **changes: object) -> Plan:
+    def make(names: str = "random,center+random", target: str = PROBLEM, **changes: object) -> Plan:
         settings = {"seeds": 2, "trials": 3, "jobs": 1, **changes}
         chosen = tuple(map(creators.parse, names.split(",")))
         return Plan(suites.find(target), chosen, places=places, **settings)
@@ -53,7 +53,7 @@ def test_only_what_is_missing_is_run(plan, results):
     assert told == []
     assert len(selection.keys) == 4
 
-    selection, told, _ = work(plan("random,centre+random,cmaes", seeds=3, jobs=2), results)
+    selection, told, _ = work(plan("random,center+random,cmaes", seeds=3, jobs=2), results)
     assert told[-1].total == 9 - 4
     assert len(selection.keys) == 9
 

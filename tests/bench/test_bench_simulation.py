@@ -33,7 +33,7 @@ class Repeating:
 
 def test_a_study_is_recorded_trial_by_trial(make_problem):
     problem = make_problem()
-    rows = run(problem, "centre+tpe", trials=8)
+    rows = run(problem, "center+tpe", trials=8)
     assert [row.number for row in rows] == list(range(8))
     assert {row.state for row in rows} == {"complete"}
     assert [row.origin for row in rows] == ["default", *["engine:tpe"] * 7]

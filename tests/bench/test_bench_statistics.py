@@ -31,7 +31,7 @@ def test_the_best_so_far(scores, direction, best):
         (0.7, 0.9, 0.5, 0.5),
         (0.5, 0.9, 0.5, 1.0),
         (0.1, 0.9, 0.5, 1.0),  # worse than a middling one is no worse
-        (2.0, 1.0, 5.0, 0.25),  # minimised: the best is the smaller
+        (2.0, 1.0, 5.0, 0.25),  # minimized: the best is the smaller
         (0.95, 0.9, 0.5, 0.0),  # better than the best known
         (math.nan, 0.9, 0.5, 1.0),  # no score yet
         (0.4, 0.4, 0.4, 0.0),  # every configuration is the same

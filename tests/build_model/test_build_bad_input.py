@@ -1,4 +1,4 @@
-"""What is missing or misspelt is named, and nothing is made of the rest."""
+"""What is missing or misspelled is named, and nothing is made of the rest."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from scripts.build_model.learners import LEARNERS
 
 
 def record(seed: int, best: float) -> dict[str, object]:
-    """Return trainings of nearest neighbours, which are best with so many of them."""
+    """Return trainings of nearest neighbors, which are best with so many of them."""
     learner = next(item for item in LEARNERS if item.name == "neighbors")
     rng = np.random.default_rng(seed)
     configs = [trainings.draw(learner, rng) for _ in range(60)]

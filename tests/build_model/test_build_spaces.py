@@ -122,7 +122,7 @@ def test_a_real_training_improves_with_its_configuration() -> None:
 
 
 def test_a_range_of_one_value_has_an_optimum() -> None:
-    entry = functions.Entry(("clip",), lows=(1.0,), highs=(1.0,), centre=0.0, spread=0.5, log=True)
+    entry = functions.Entry(("clip",), lows=(1.0,), highs=(1.0,), center=0.0, spread=0.5, log=True)
     rng = np.random.default_rng(0)
     parameter = functions._parameter(entry, rng)
     peak, _ = functions._peak(parameter, entry, rng)

@@ -174,7 +174,7 @@ def test_an_option_added_twice_counts_once():
 
 
 @pytest.mark.parametrize("library", ["click", "fire", "typer", "hydra", "absl"])
-def test_other_libraries_are_recognised_and_not_read(library):
+def test_other_libraries_are_recognized_and_not_read(library):
     read_script = script(f"from {library} import something\nimport numpy\n")
     assert (read_script.options, read_script.read_by) == ((), library)
 

@@ -17,7 +17,7 @@ B = {"learning_rate": 0.00031, "depth": 8}
 
 @pytest.fixture
 def draw():
-    """Return a function that draws something on a terminal of some width, without colours."""
+    """Return a function that draws something on a terminal of some width, without colors."""
 
     def drawn(renderable, width=100):
         console = Console(file=io.StringIO(), width=width, color_system=None, markup=False)

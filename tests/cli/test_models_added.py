@@ -32,7 +32,7 @@ def shown(capsys):
 def test_a_model_is_added_and_shown(folder, capsys):
     assert main(["models", "add", str(folder), "--name", "oak"]) == 0
     told = shown(capsys)
-    assert "licence" in told and "Use it: localhpo run TASK --model oak" in told
+    assert "license" in told and "Use it: localhpo run TASK --model oak" in told
     assert "KV cache 16,384 x 512 B = 8 MB" in told
     assert main(["models", "show", "oak", "--tokens", "100", "--json"]) == 0
     record = json.loads(shown(capsys))

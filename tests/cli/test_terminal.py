@@ -90,7 +90,7 @@ def start(tmp_path):
 
 
 @pytest.mark.parametrize("width", [60, 110])
-def test_rows_scroll_by_and_no_colour_is_used(start, width):
+def test_rows_scroll_by_and_no_color_is_used(start, width):
     terminal = start(QUICK, width)
     out, _ = terminal.process.communicate(timeout=60)
     terminal.read_until("never shown")

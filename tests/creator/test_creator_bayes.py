@@ -1,4 +1,4 @@
-"""Bayesian optimisation of our own: what it finds, and what it must not break on."""
+"""Bayesian optimization of our own: what it finds, and what it must not break on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MILLION = Space([Int("rows", 1, 1_000_000), Int("units", 1, 4096, log=True)])
 
 
 def bowl(config):
-    """A quadratic with its minimum off the centre."""
+    """A quadratic with its minimum off the center."""
     return sum((value - 0.3 * (-1) ** n) ** 2 for n, value in enumerate(config.values()))
 
 
@@ -104,7 +104,7 @@ def test_it_finds_the_optimum_where_random_search_does_not(
     assert np.mean(found) < np.mean(random) / 2
 
 
-def test_the_default_comes_first_or_the_centre(make_task):
+def test_the_default_comes_first_or_the_center(make_task):
     named = Space([Float("x", -1.0, 1.0, default=0.25), Float("y", -1.0, 1.0)])
     for space in (named, SQUARE):
         (proposal,) = Bayes().propose(History(make_task(space=space), (), 0, 0), 1)
@@ -266,9 +266,9 @@ def test_a_diverged_run_does_not_hide_differences_between_good_ones(make_task):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10])
-def test_standardised_merits_keep_their_order(count):
+def test_standardized_merits_keep_their_order(count):
     merits = np.random.default_rng(count).normal(size=count) ** 3
-    drawn_in = optimizer.standardised(merits)
+    drawn_in = optimizer.standardized(merits)
     assert (np.argsort(drawn_in) == np.argsort(merits)).all()
     assert abs(drawn_in.mean()) < 1e-9
     assert drawn_in.std() == pytest.approx(1.0 if count > 1 else 0.0)

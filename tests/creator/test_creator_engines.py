@@ -48,7 +48,7 @@ HUGE = Space([Int("rows", 1, 10**12)])
 
 
 def bowl(config: Mapping[str, Any]) -> float:
-    """A quadratic with its minimum off the centre."""
+    """A quadratic with its minimum off the center."""
     return sum((value - 0.3 * (-1) ** n) ** 2 for n, value in enumerate(config.values()))
 
 
@@ -85,7 +85,7 @@ def configs(trials: list[Trial]) -> list[dict[str, Any]]:
 
 
 def generations(trials: list[Trial]) -> list[int | None]:
-    """What CMA-ES must remember; its pickles hold uninitialised memory, and differ."""
+    """What CMA-ES must remember; its pickles hold uninitialized memory, and differ."""
     return [trial.proposal.engine_state.get("cma:generation") for trial in trials]
 
 

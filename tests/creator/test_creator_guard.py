@@ -88,7 +88,7 @@ def test_near_is_less_than_a_hundredth_of_one_range(guard_of, config, verdict):
     assert guard_of(ROOMY, [{"rate": 1e-2, "drop": 0.1}]).judge(config) is verdict
 
 
-def test_neighbours_on_a_coarse_grid_are_new(guard_of):
+def test_neighbors_on_a_coarse_grid_are_new(guard_of):
     space = Space([Int("depth", 1, 9), *(Float(f"x{n}", 0.0, 1.0) for n in range(12))])
     rest = {f"x{n}": 0.5 for n in range(12)}
     guard = guard_of(space, [{"depth": 4, **rest}])
@@ -136,7 +136,7 @@ def test_what_is_left_is_close_to_the_wish(guard_of):
     ROOMY.validate(found)
 
 
-def test_a_large_space_is_searched_even_where_the_neighbourhood_is_full(guard_of):
+def test_a_large_space_is_searched_even_where_the_neighborhood_is_full(guard_of):
     # Decoding rounds every perturbation to one of few configurations, all of them taken.
     space = Space([Categorical("a", tuple(range(70))), Categorical("b", tuple(range(70)))])
     configs = list(space.configurations())

@@ -71,7 +71,7 @@ def origins(trials):
     return [trial.proposal.origin for trial in trials]
 
 
-def test_default_first_then_the_model_then_the_optimiser_that_leans_on_it(make_task, knowing):
+def test_default_first_then_the_model_then_the_optimizer_that_leans_on_it(make_task, knowing):
     task, backend = make_task(space=NAMED), knowing(NAMED)
     creator = open_creator(task, backend=backend)
     trials = run(lambda: creator, task, 8)
@@ -114,14 +114,14 @@ def test_the_chance_of_the_opinion_is_told_as_it_is_inferred(make_task, knowing)
     assert chance(loss) > chance(lambda config: -loss(config))
 
 
-def test_an_unsure_model_leaves_the_opening_to_the_centre(make_task, unsure):
+def test_an_unsure_model_leaves_the_opening_to_the_center(make_task, unsure):
     task = make_task(space=SPACE)
     trials = run(lambda: open_creator(task, backend=unsure()), task, 3)
     assert origins(trials)[0] == "default"
     assert set(origins(trials)[1:]) <= {"model+bo", "engine:bo"}
     first = trials[0].proposal
     assert first.config == SPACE.default()
-    assert first.rationale.startswith("the centre of the space")
+    assert first.rationale.startswith("the center of the space")
     assert "unsure" in first.note
     assert "unsure" not in trials[1].proposal.note
 
@@ -188,7 +188,7 @@ def test_a_resumed_study_proposes_the_same(make_task, knowing):
     assert [t.proposal.note for t in lived] == [t.proposal.note for t in resumed]
 
 
-@pytest.mark.parametrize("space", [SPACE, NAMED], ids=["centre", "default"])
+@pytest.mark.parametrize("space", [SPACE, NAMED], ids=["center", "default"])
 def test_parallel_proposals_at_the_start_differ_and_tell_their_origins(make_task, knowing, space):
     task = make_task(space=space)
     creator = open_creator(task, backend=knowing(space))
@@ -317,7 +317,7 @@ def test_a_full_space_is_no_fault_of_a_small_models(make_task, make_trial, fake_
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["plain", "conditions"])
-def test_without_a_model_the_centre_opens_and_the_optimiser_goes_on(make_task, nested):
+def test_without_a_model_the_center_opens_and_the_optimizer_goes_on(make_task, nested):
     space = SPACE
     if nested:
         space = Space([Int("depth", 1, 3), Float("rate", 1e-4, 1.0, when={"depth": (2, 3)})])
@@ -329,7 +329,7 @@ def test_without_a_model_the_centre_opens_and_the_optimiser_goes_on(make_task, n
         trials.append(Trial(number, State.COMPLETE, proposal, score=float(number)))
     assert origins(trials) == ["default", *["engine:bo"] * 5]
     assert trials[0].config == space.default()
-    assert trials[0].proposal.rationale.startswith("the centre of the space")
+    assert trials[0].proposal.rationale.startswith("the center of the space")
     assert all("no language model" in trial.proposal.note for trial in trials)
 
 

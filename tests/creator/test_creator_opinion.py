@@ -178,5 +178,5 @@ def test_in_any_space_it_is_finite_and_bounded(space, count, seed):
 def test_what_was_said_again_and_again_is_liked_best(space, seed):
     config = space.sample(np.random.default_rng(seed))
     others = drawn(space, 12, seed + 1)
-    favourite, *rest = opinion(space, [config] * 24)(encoded(space, [config, *others]))
-    assert favourite >= max(rest) - 1e-4  # a density is tabulated: its peak may lie beside it
+    favorite, *rest = opinion(space, [config] * 24)(encoded(space, [config, *others]))
+    assert favorite >= max(rest) - 1e-4  # a density is tabulated: its peak may lie beside it

@@ -51,7 +51,7 @@ def origins(trials):
     return [trial.proposal.origin for trial in trials]
 
 
-def test_what_was_good_opens_the_study_and_the_optimiser_leans_on_it(task, memories):
+def test_what_was_good_opens_the_study_and_the_optimizer_leans_on_it(task, memories):
     trials = run(Hybrid(None, memories=memories), task, OPENERS + 5)
     assert origins(trials)[:OPENERS] == ["experience"] * OPENERS
     assert set(origins(trials)[OPENERS:]) <= {"experience+bo", "engine:bo"}

@@ -82,7 +82,7 @@ def transfer(task, lesson):
     return Transfer(task, [(lesson, 1.0)], np.random.default_rng(0))
 
 
-def test_it_opens_the_study_and_the_optimiser_leans_on_it(task, taught):
+def test_it_opens_the_study_and_the_optimizer_leans_on_it(task, taught):
     trials = run(open_creator(task, backend=taught), task, OPENERS + 6)
     opening, later = trials[: OPENERS + 1], trials[OPENERS + 1 :]
     elsewhere = opening.pop(BELIEVED)

@@ -1,4 +1,4 @@
-"""Whose turn it is: a model that talks, or the optimiser."""
+"""Whose turn it is: a model that talks, or the optimizer."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_equal_configurations_are_one_with_the_larger_weight(
 
 
 def test_a_strange_task_is_left_alone(make_past: Callable[..., Past], make_task: MakeTask) -> None:
-    task = make_task(space=Space([Float("alpha", 0.0, 1.0), Int("neighbours", 1, 50)]))
+    task = make_task(space=Space([Float("alpha", 0.0, 1.0), Int("neighbors", 1, 50)]))
     assert recall(task, [make_past([1.0, 2.0, 3.0])]) == ()
 
 
@@ -152,7 +152,7 @@ def test_the_nearer_to_what_is_fixed_here_the_more_is_kept(
 
 
 @st.composite
-def neighbours(draw: st.DrawFn) -> tuple[Space, Space, dict[str, Value]]:
+def neighbors(draw: st.DrawFn) -> tuple[Space, Space, dict[str, Value]]:
     """A space, another one of the same names, and a configuration of that."""
     source, config = draw(spaces_with_configs(max_size=3))
     drawn = draw(spaces(max_size=3, conditional=False))
@@ -160,7 +160,7 @@ def neighbours(draw: st.DrawFn) -> tuple[Space, Space, dict[str, Value]]:
     return Space(named), source, config
 
 
-@given(neighbours())
+@given(neighbors())
 @settings(suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_carried_is_canonical(there: tuple[Space, Space, dict[str, Value]]) -> None:
     space = there[0]

@@ -21,7 +21,7 @@ from localhpo.trial import State
 
 
 class Asked(ScriptedBackend):
-    """Answers with the centre of the space, and keeps what it was asked."""
+    """Answers with the center of the space, and keeps what it was asked."""
 
     def __init__(self, style, context_length=4096):
         self.questions = []

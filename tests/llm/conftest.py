@@ -30,14 +30,14 @@ def sprout() -> Path:
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Put a `vllm` in the way of the real one, and return what sets its behaviour."""
+    """Put a `vllm` in the way of the real one, and return what sets its behavior."""
     package = tmp_path / "path" / "vllm" / "entrypoints" / "openai"
     package.mkdir(parents=True)
     (package / "api_server.py").write_text("import fake_vllm\nfake_vllm.main()\n")
     (package.parents[1] / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path / "path")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'path'}:{TESTS}")
-    return lambda behaviour: monkeypatch.setenv("FAKE_VLLM", behaviour)
+    return lambda behavior: monkeypatch.setenv("FAKE_VLLM", behavior)
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def make(
     """Return a maker of servers that are stopped after the test."""
     made: list[ManagedServer] = []
 
-    def make(behaviour: str = "works", **options: Any) -> ManagedServer:
-        program(behaviour)
+    def make(behavior: str = "works", **options: Any) -> ManagedServer:
+        program(behavior)
         changes: dict[str, Any] = {"on_cpu": True, "place": tmp_path / "run"}
         settings = options.pop("settings", Settings())
         made.append(ManagedServer(sprout, settings, **{**changes, **options}))

@@ -11,7 +11,7 @@ import pytest
 from tiny_model import edit_json, make_model
 
 from localhpo.errors import CardError
-from localhpo.llm.folder import config, licence, thinking, weights
+from localhpo.llm.folder import config, license, thinking, weights
 
 MOE = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
 LAYERS = 12
@@ -266,7 +266,7 @@ def test_what_does_not_continue_texts_is_refused(said: dict[str, Any]) -> None:
         config.check_architecture(said)
 
 
-# Licences
+# Licenses
 
 
 @pytest.mark.parametrize(
@@ -282,12 +282,12 @@ def test_what_does_not_continue_texts_is_refused(said: dict[str, Any]) -> None:
         ("", "All rights reserved.", "unknown"),
     ],
 )
-def test_a_licence_is_found(readme: str, text: str, found: str, tmp_path: Path) -> None:
+def test_a_license_is_found(readme: str, text: str, found: str, tmp_path: Path) -> None:
     if readme:
         (tmp_path / "README.md").write_text(readme)
     if text:
         (tmp_path / "LICENSE.txt").write_text(text)
-    assert licence.read(tmp_path) == found
+    assert license.read(tmp_path) == found
 
 
 # Thinking

@@ -29,7 +29,7 @@ class LiveDevice(nvml_stand_in.Device):
 
     def __init__(self, notes: Path) -> None:
         self._notes = notes
-        super().__init__(total_mb=TOTAL_MB, utilisation=70)
+        super().__init__(total_mb=TOTAL_MB, utilization=70)
 
     def __getattribute__(self, name: str) -> object:
         if name == "processes":

@@ -36,13 +36,13 @@ class Card:
 
     used_mb: float = 0.0
     processes: dict[int, float | None] = field(default_factory=dict)
-    utilisation: float | None = None
+    utilization: float | None = None
     power_w: float | None = None
     energy_j: float | None = None
 
     def read(self) -> Sequence[Reading]:
         used_mb = max(self.used_mb, sum(mb or 0.0 for mb in self.processes.values()))
-        told = (self.utilisation, self.power_w, self.energy_j)
+        told = (self.utilization, self.power_w, self.energy_j)
         return [Reading("GPU-a", 0, "A", 80_000, used_mb, dict(self.processes), *told)]
 
     def close(self) -> None:
@@ -92,16 +92,16 @@ def test_two_trials_whose_processes_are_not_known_are_not_measured() -> None:
 
 def test_energy_of_a_shared_device_is_divided() -> None:
     bench = Bench()
-    bench.card.energy_j, bench.card.utilisation = 100.0, 0.5
+    bench.card.energy_j, bench.card.utilization = 100.0, 0.5
     bench.meter.begin(A, ["0"])
     bench.card.energy_j = 160.0
     bench.later()
     bench.meter.begin(B, ["0"])
-    bench.card.energy_j, bench.card.utilisation = 200.0, 1.0
+    bench.card.energy_j, bench.card.utilization = 200.0, 1.0
     bench.later()
     a, b = bench.meter.end(A), bench.meter.end(B)
     assert (a.energy_j, b.energy_j) == (80.0, 20.0)
-    assert (a.utilisation, b.utilisation) == (0.75, 1.0)
+    assert (a.utilization, b.utilization) == (0.75, 1.0)
 
 
 def test_the_model_gets_its_part_of_the_energy() -> None:
@@ -173,7 +173,7 @@ def test_without_devices_there_is_nothing_to_tell() -> None:
     meter = Meter(None, SimulatedClock())
     meter.begin(A, ["0"])
     use = meter.end(A)
-    assert (use.peak_mb, use.energy_j, use.utilisation) == (None, None, None)
+    assert (use.peak_mb, use.energy_j, use.utilization) == (None, None, None)
 
 
 @pytest.mark.parametrize(

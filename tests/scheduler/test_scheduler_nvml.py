@@ -18,14 +18,14 @@ def test_a_device_tells_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (reading.names, reading.label) == (("GPU-a", "0"), "0")
     assert (reading.total_mb, reading.used_mb) == (80_000, 3000)
     assert reading.processes == {7: 2000.0, 8: None}
-    assert (reading.utilisation, reading.power_w, reading.energy_j) == (0.45, 250.0, 1e6)
+    assert (reading.utilization, reading.power_w, reading.energy_j) == (0.45, 250.0, 1e6)
 
 
 def test_what_a_driver_does_not_tell_is_not_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = Device(utilisation=None, power_w=None, energy_j=None)
+    device = Device(utilization=None, power_w=None, energy_j=None)
     monkeypatch.setitem(sys.modules, "pynvml", stand_in([device]))
     (reading,) = read_once() or []
-    assert (reading.utilisation, reading.power_w, reading.energy_j) == (None, None, None)
+    assert (reading.utilization, reading.power_w, reading.energy_j) == (None, None, None)
 
 
 def test_slices_are_read_in_place_of_their_device(monkeypatch: pytest.MonkeyPatch) -> None:

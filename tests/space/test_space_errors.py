@@ -217,7 +217,7 @@ def test_a_bad_configuration_says_what(change: dict[str, Any], message: str, hin
         (dict(reversed(GOOD.items())), "the keys must be in the order learning_rate, depth"),
     ],
 )
-def test_what_is_not_canonical_is_canonicalised_but_not_valid(
+def test_what_is_not_canonical_is_canonicalized_but_not_valid(
     config: dict[str, Any], message: str
 ) -> None:
     SPACE.validate(SPACE.canonical(config))

@@ -109,7 +109,7 @@ def test_sampling_a_log_int_is_uniform_in_orders_of_magnitude() -> None:
     assert min(drawn) == 1
 
 
-def test_the_default_is_the_centre_where_none_is_named() -> None:
+def test_the_default_is_the_center_where_none_is_named() -> None:
     space = Space(
         [
             Float("log", 1e-4, 1.0, log=True),

@@ -67,7 +67,7 @@ def make_full_trial(number: int = 0) -> Trial:
             peak_memory_mb=512.5,
             peak_gpu_memory_mb=1024.0,
             gpu_s=0.75,
-            gpu_utilisation=0.5,
+            gpu_utilization=0.5,
             energy_j=300.0,
         ),
         summary="rose, then fell",

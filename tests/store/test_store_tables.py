@@ -186,7 +186,7 @@ def test_a_store_of_the_first_schema_opens_and_goes_on(
     store: Store, full_trial: Callable[..., Trial]
 ) -> None:
     """Made as the first version made it: fewer columns, and fewer fields in the spool."""
-    new = ("gpu_s", "gpu_utilisation", "energy_j")
+    new = ("gpu_s", "gpu_utilization", "energy_j")
     with store.writer(NAME) as writer:
         writer.trial(full_trial(0))
     spool = store.study_folder(NAME) / "spool.jsonl"

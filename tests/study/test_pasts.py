@@ -31,7 +31,7 @@ def old(make_task: MakeTask, home: Path) -> Study:
 
 
 def first(task: Task, home: Path, name: str = "main") -> Proposal:
-    """Return the first proposal of a study, by the optimiser alone."""
+    """Return the first proposal of a study, by the optimizer alone."""
     store, key = Store(home), f"{task.name}/{name}"
     from localhpo.creator import History
 

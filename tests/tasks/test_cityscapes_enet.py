@@ -46,7 +46,7 @@ def write_city(root: Path, split: str, city: str, count: int) -> None:
         write_image(root / f"leftImg8bit/{split}/{city}/{name}_leftImg8bit.png", number, (64, 128))
         labels = np.full((64, 128), 7, np.uint8)  # road
         labels[:20] = 23  # sky
-        labels[20:24] = 0  # unlabelled
+        labels[20:24] = 0  # unlabeled
         path = root / f"gtFine/{split}/{city}/{name}_gtFine_labelIds.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(labels).save(path)

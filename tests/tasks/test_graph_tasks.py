@@ -22,7 +22,7 @@ pytest.importorskip("sklearn")
 pytestmark = pytest.mark.slow
 
 NODES, CLASSES, WORDS = 900, 3, 24
-LABELLED, TESTED = 30, 100
+LABELED, TESTED = 30, 100
 GCN = {"learning_rate": 0.05, "epochs": 60, "num_layers": 2, "dropout": 0.2}
 
 
@@ -39,7 +39,7 @@ def make_graph(folder: Path, name: str) -> Path:
     x, y = sparse.csr_matrix(words.astype(np.float32)), np.eye(CLASSES)[classes]
     rest = NODES - TESTED
     parts = {
-        "x": x[:LABELLED], "y": y[:LABELLED], "tx": x[rest:], "ty": y[rest:],
+        "x": x[:LABELED], "y": y[:LABELED], "tx": x[rest:], "ty": y[rest:],
         "allx": x[:rest], "ally": y[:rest], "graph": graph,
     }  # fmt: skip
     folder.mkdir(parents=True)

@@ -59,7 +59,7 @@ def check(outcome: Outcome, reported: list[Measurement]) -> None:
 
 
 def write_binary(path: Path, per_class: int) -> None:
-    """Write images that give their class away: each is a colour of its own."""
+    """Write images that give their class away: each is a color of its own."""
     labels = np.repeat(np.arange(10, dtype=np.uint8), per_class)
     pixels = np.repeat(labels[:, None] * 25, 3072, axis=1)
     path.write_bytes(np.concatenate([labels[:, None], pixels], axis=1).tobytes())

@@ -14,7 +14,7 @@ from localhpo.task import Task, load, parse, to_table
 
 TASKS = [load(tasks.find(name)) for name in tasks.available()]
 WITH_DATA = [task for task in TASKS if task.data is not None]
-SECTIONS_OF_DATA = ("folder", "files", "source", "licence")
+SECTIONS_OF_DATA = ("folder", "files", "source", "license")
 
 
 @pytest.fixture(params=TASKS, ids=lambda task: task.name)
@@ -64,6 +64,6 @@ def test_it_says_what_it_wants_before_the_first_trial(
     for name, what in wanting.data.files.items():
         assert f"{name} ({what})" in said
     assert wanting.data.source in said
-    assert wanting.data.licence in said
+    assert wanting.data.license in said
     assert f"DIR/{wanting.data.folder[0]}" in said
     assert not home.exists(), "no study was begun"

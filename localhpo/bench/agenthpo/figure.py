@@ -74,7 +74,7 @@ def _corner(place: int) -> tuple[float, float]:
 
 def _key(title: str, words: str, names: Sequence[str], styles: Sequence[Style]) -> Iterator[str]:
     yield svg.text(_LEFT - 40, 24, title, size=16, weight="bold")
-    yield svg.text(_LEFT - 40, 42, words, colour=svg.PALE, size=12)
+    yield svg.text(_LEFT - 40, 42, words, color=svg.PALE, size=12)
     at = _LEFT - 40.0
     for name, style in zip(names, styles, strict=False):
         x = Axis(0, 1, at, at + 24)
@@ -128,12 +128,12 @@ def _frame(x: Axis, y: Axis, columns: Sequence[float]) -> Iterator[str]:
     for value in svg.ticks(y):
         yield svg.line(x.start, y(value), x.end, y(value), svg.GRID)
         yield svg.text(
-            x.start - 6, y(value) + 4, f"{value:g}", anchor="end", colour=svg.PALE, size=11
+            x.start - 6, y(value) + 4, f"{value:g}", anchor="end", color=svg.PALE, size=11
         )
     for value in columns:
         yield svg.line(x(value), y.start, x(value), y.start + 4, svg.PALE)
         yield svg.text(
-            x(value), y.start + 18, f"{value:g}", anchor="middle", colour=svg.PALE, size=11
+            x(value), y.start + 18, f"{value:g}", anchor="middle", color=svg.PALE, size=11
         )
     yield svg.line(x.start, y.start, x.end, y.start, svg.INK)
 
@@ -160,9 +160,9 @@ def _contour(
         points = [_point(trial.config, first.name, second.name) for trial in trials]
         yield svg.curve(x, y, points, style, thick=1.4)
         for number, (a, b) in enumerate(points, start=1):
-            yield f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill="{style.colour}"/>'
+            yield f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill="{style.color}"/>'
             if number in (1, len(points)):
-                yield svg.text(x(a) + 5, y(b) - 4, str(number), colour=style.colour, size=11)
+                yield svg.text(x(a) + 5, y(b) - 4, str(number), color=style.color, size=11)
     a, b = (float(value) for value in function.at)
     yield svg.line(x(a) - 5, y(b) - 5, x(a) + 5, y(b) + 5, svg.INK)
     yield svg.line(x(a) - 5, y(b) + 5, x(a) + 5, y(b) - 5, svg.INK)

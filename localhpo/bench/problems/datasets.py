@@ -27,7 +27,7 @@ _MOST_TRAINING_ROWS = 600
 
 @dataclass(frozen=True)
 class DataSet:
-    """Features standardised, split; targets of a regression standardised too."""
+    """Features standardized, split; targets of a regression standardized too."""
 
     name: str
     kind: Kind
@@ -60,9 +60,9 @@ def _split(name: str, x: Array, y: Array, kind: Kind) -> DataSet:
     )  # fmt: skip
     text = _text(x, y, kind, rows=len(x) + len(x_val))
     x, y = x[:_MOST_TRAINING_ROWS], y[:_MOST_TRAINING_ROWS]
-    centre, scale = x.mean(axis=0), x.std(axis=0)
+    center, scale = x.mean(axis=0), x.std(axis=0)
     scale[scale < 1e-9] = 1.0  # a pixel that is always white among the training rows
-    x, x_val = (x - centre) / scale, (x_val - centre) / scale
+    x, x_val = (x - center) / scale, (x_val - center) / scale
     if kind == "regression":
         middle, spread = y.mean(), y.std()
         y, y_val = (y - middle) / spread, (y_val - middle) / spread

@@ -1,7 +1,7 @@
 """Known functions: the two quadratics of the AgentHPO paper, classics, and some of mixed type.
 
 Each but the quadratics comes in numbered variants, in which the whole function is moved, so
-that neither the centre nor a corner of the space is where the optimum lies; number 0 is the
+that neither the center nor a corner of the space is where the optimum lies; number 0 is the
 function as it stands in textbooks (https://www.sfu.ca/~ssurjano/optimization.html).
 """
 

@@ -26,7 +26,7 @@ TITLES: Mapping[str, str] = {
     "iaml_glmnet": "An elastic net", "rbv2_glmnet": "An elastic net",
     "rbv2_ranger": "A random forest", "iaml_ranger": "A random forest",
     "fair_ranger": "A random forest under fairness constraints",
-    "rbv2_aknn": "Approximate nearest neighbours",
+    "rbv2_aknn": "Approximate nearest neighbors",
     "rbv2_svm": "A support vector machine",
     "iaml_super": "A choice of learners",
 }  # fmt: skip

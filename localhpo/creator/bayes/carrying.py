@@ -36,9 +36,9 @@ class Carrier:
                 table = _table(task.space[own], parameter)
                 if table is not None:
                     self._tables[place] = task.space.names.index(own), table
-            value = held.get(parameter.name, usual.get(parameter.name, parameter.centre))
+            value = held.get(parameter.name, usual.get(parameter.name, parameter.center))
             near = moved(parameter, value)
-            point.append(_columns(parameter, parameter.centre if near is None else near[0]))
+            point.append(_columns(parameter, parameter.center if near is None else near[0]))
         self._point = np.concatenate(point)
 
     def __call__(self, x: Array) -> Array:

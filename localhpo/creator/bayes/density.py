@@ -1,7 +1,7 @@
 """What a model has in mind, as a density over the space: from samples to an opinion.
 
 The samples' density relative to a uniform draw, parameter by parameter: a Gaussian kernel for
-numbers (each kernel cut at the bounds and renormalised), counts for categories, both mixed with
+numbers (each kernel cut at the bounds and renormalized), counts for categories, both mixed with
 a uniform share, so that no value is ruled out. Its logarithm, summed over parameters, is the
 opinion `phi`. Interactions are left to the trials: a few dozen samples in ten dimensions do not
 show them.
@@ -31,7 +31,7 @@ _GRID = 101
 
 
 class Opinion:
-    """The log density of samples, centred, with a spread of at most 1 over the space, and bent.
+    """The log density of samples, centered, with a spread of at most 1 over the space, and bent.
 
     Bent by a hyperbolic tangent: between points that are all likely (and between points that
     are all unlikely) the trials shall decide. Without it the optimum of the process clung to

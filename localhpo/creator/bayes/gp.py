@@ -52,7 +52,7 @@ class Data:
     phi: Array
     """(n,)"""
     y: Array
-    """(n,), standardised"""
+    """(n,), standardized"""
     groups: Sequence[slice]
     """Columns of each parameter."""
     trust: float

@@ -85,7 +85,7 @@ class Suggestion:
 
 
 class Bayes:
-    """Bayesian optimisation as a Creator: the default or the centre first."""
+    """Bayesian optimization as a Creator: the default or the center first."""
 
     @property
     def name(self) -> str:
@@ -123,7 +123,7 @@ def proposed(history: History, made: Suggestion, leaning: str = ORIGIN) -> Propo
 def suggest(history: History, opinion: Belief | None) -> Suggestion:
     """Return what to try next.
 
-    Before any trial has a score that is the default, or the centre of the space, then whatever
+    Before any trial has a score that is the default, or the center of the space, then whatever
     the opinion ranks high; without an opinion, points spread over the space until there are
     `STARTUP` trials.
 
@@ -233,7 +233,7 @@ class Surface:
             history,
         )
         x = self._encode([trial.config for trial in scored])
-        y = standardised(_merits(scored, history))
+        y = standardized(_merits(scored, history))
         trust = 0.0 if opinion is None else opinion.trust
         data = gp.Data(x, self._phi(x), y, space.slices, trust)
         theta, self.evidence = gp.fit(data)
@@ -262,7 +262,7 @@ class Surface:
         if space.cardinality <= _LISTED:
             configs = self._new(space.configurations(), _LISTED)
         else:
-            points = search.maximise(self.value, self._start(rng), space.slices, self._snap, rng)
+            points = search.maximize(self.value, self._start(rng), space.slices, self._snap, rng)
             configs = self._new(map(space.decode, points), _LOOKED_AT)
         if not configs:
             return [space.sample(rng) for _ in range(_LOOKED_AT)]
@@ -335,7 +335,7 @@ class _Runs:
         return np.asarray(log_ndtr((mean + self._HOPE) / np.hypot(deviation, self._DOUBT)))
 
 
-def standardised(merits: Array) -> Array:
+def standardized(merits: Array) -> Array:
     """Return merits with mean 0 and deviation 1, the bad half drawn in.
 
     What is worse than the median enters with the logarithm of its distance: a diverged run must

@@ -63,7 +63,7 @@ def around(x: Array, groups: Sequence[slice], width: float, rng: np.random.Gener
     return out
 
 
-def maximise(
+def maximize(
     value: Callable[[Array], Array],
     start: Array,
     groups: Sequence[slice],

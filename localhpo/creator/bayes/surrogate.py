@@ -12,7 +12,7 @@ import numpy as np
 
 from localhpo.creator.bayes import gp
 from localhpo.creator.bayes.gp import Array
-from localhpo.creator.bayes.optimizer import standardised
+from localhpo.creator.bayes.optimizer import standardized
 from localhpo.errors import ConfigurationError
 from localhpo.space import Space
 from localhpo.trial import Config, Direction, State, Trial, Value
@@ -57,7 +57,7 @@ class _Fitted:
     x: Array
     """(n, columns)"""
     y: Array
-    """(n,), standardised merits."""
+    """(n,), standardized merits."""
     posterior: gp.Posterior
 
     def merit(self, points: Array) -> Array:
@@ -73,7 +73,7 @@ def _fitted(space: Space, direction: Direction, trials: Sequence[Trial]) -> _Fit
     if len(scored) < 2:
         return None
     sign = 1.0 if direction == "maximize" else -1.0
-    y = standardised(np.array([sign * (t.score or 0.0) for _, t in scored]))
+    y = standardized(np.array([sign * (t.score or 0.0) for _, t in scored]))
     x = np.array([space.encode(config) for config, _ in scored])
     data = gp.Data(x, np.zeros(len(x)), y, space.slices, 0.0)
     return _Fitted(space, x, y, gp.Posterior(data, gp.fit(data)[0]))

@@ -32,7 +32,7 @@ RANDOM = 512
 """Random configurations among the candidates, beside those of the designs."""
 
 SAMPLES = 32
-"""Candidates from which the search of the optimiser starts."""
+"""Candidates from which the search of the optimizer starts."""
 
 GREED = 0.1
 """Of a candidate's own regret in what it gains: it parts those that gain alike."""
@@ -202,7 +202,7 @@ def agreement(regrets: Array, y: Array) -> Array:
 
 
 class Expectation:
-    """An opinion for the optimiser: minus the expected regret, in units of its spread.
+    """An opinion for the optimizer: minus the expected regret, in units of its spread.
 
     Attributes:
         samples: (samples, columns), the best candidates.

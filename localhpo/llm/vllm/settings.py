@@ -63,7 +63,7 @@ class Settings:
     as fast."""
     arguments: tuple[str, ...] = ()
     """Of vLLM, behind those that follow from the rest: for what is not foreseen here, such as a
-    kind of quantisation."""
+    kind of quantization."""
 
     @property
     def devices(self) -> int:

@@ -24,7 +24,7 @@ except ImportError as exc:
 
 REPORT_EVERY = 25
 NUMBERS = ("SquareFeet", "Bedrooms", "Bathrooms", "YearBuilt")
-NEIGHBOURHOODS = ("Rural", "Suburb", "Urban")
+NEIGHBORHOODS = ("Rural", "Suburb", "Urban")
 SMALL_ROWS, SMALL_ROUNDS = 500, 30
 
 
@@ -51,7 +51,7 @@ def load_table(arguments):
     with data.open_text(folder, "housing_price_dataset.csv") as file:
         rows = list(csv.DictReader(file))[: SMALL_ROWS if arguments.small else None]
     x = [
-        [float(row[name]) for name in NUMBERS] + [row["Neighborhood"] == n for n in NEIGHBOURHOODS]
+        [float(row[name]) for name in NUMBERS] + [row["Neighborhood"] == n for n in NEIGHBORHOODS]
         for row in rows
     ]
     return np.array(x, dtype=np.float32), np.array([float(row["Price"]) for row in rows])

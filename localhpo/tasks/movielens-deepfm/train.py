@@ -34,7 +34,7 @@ ROWS_AT_ONCE = 8192  # where nothing is trained
 
 
 class DeepFM(torch.nn.Module):
-    """A factorisation machine and a perceptron on the same embeddings.
+    """A factorization machine and a perceptron on the same embeddings.
 
     Every rating has F features with one value each, and the genres of its movie, of which the
     embeddings are averaged.

@@ -1,4 +1,4 @@
-"""Under which licence a model folder comes: from its README's front matter, or its licence file."""
+"""Under which license a model folder comes: from its README's front matter, or its license file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 UNKNOWN = "unknown"
 
 _SPDX = {"apache-2.0": "Apache-2.0", "mit": "MIT", "cc-by-nc-4.0": "CC-BY-NC-4.0"}
-"""Hugging Face's names of licences that SPDX spells otherwise; the rest is kept as it is."""
+"""Hugging Face's names of licenses that SPDX spells otherwise; the rest is kept as it is."""
 
 _TEXTS = (
     (re.compile(r"Apache License\s+Version 2\.0"), "Apache-2.0"),
@@ -16,7 +16,7 @@ _TEXTS = (
     (re.compile(r"LLAMA ([\d.]+) COMMUNITY LICENSE"), r"llama\1"),
     (re.compile(r"Gemma Terms of Use", re.IGNORECASE), "gemma"),
 )
-"""What a licence's text is known by."""
+"""What a license's text is known by."""
 
 _KEY = re.compile(r"^(license|license_name):[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
 
@@ -25,7 +25,7 @@ _MOST = 20_000
 
 
 def read(folder: Path) -> str:
-    """Return the licence of a model folder; `UNKNOWN` where it does not say."""
+    """Return the license of a model folder; `UNKNOWN` where it does not say."""
     return _from_readme(folder) or _from_text(folder) or UNKNOWN
 
 
@@ -34,15 +34,15 @@ def _from_readme(folder: Path) -> str:
     if head is None:
         return ""
     said: dict[str, str] = dict(_KEY.findall(head[1]))
-    licence = said.get("license", "")
-    if licence == "other":
+    license = said.get("license", "")
+    if license == "other":
         return said.get("license_name", "")
-    return _SPDX.get(licence, licence)
+    return _SPDX.get(license, license)
 
 
 def _from_text(folder: Path) -> str:
     for path in sorted(folder.glob("*")):
-        if path.stem.upper() in ("LICENSE", "LICENCE", "COPYING") and path.is_file():
+        if path.stem.upper() in ("LICENSE", "LICENSE", "COPYING") and path.is_file():
             text = _head(path)
             for pattern, name in _TEXTS:
                 if found := pattern.search(text):
