@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_ALIKE = (
+_SYNONYMS = (
     # boosted trees, and what they share with other models
     ("learning_rate", "lr", "eta", "base_lr", "lr0", "learning_rate_init", "shrinkage"),
     ("n_estimators", "nrounds", "num_boost_round", "n_rounds", "num_trees", "n_trees", "ntree",
@@ -40,24 +40,24 @@ _ALIKE = (
     # the rest
     ("n_neighbors", "k"),
 )  # fmt: skip
-"""One name may stand for two things: what else is tuned tells which."""
+"""Groups of synonyms. A name in two groups means one of two things, depending on the others."""
 
 
-def meanings(plain: str) -> frozenset[int]:
-    """Return what a name may mean, by number: names that share one may mean the same.
+def synonym_groups(plain: str) -> frozenset[int]:
+    """Return the indices of the groups that a name is in; names that share one may be synonyms.
 
     Args:
-        plain: without case and punctuation, as by `similarity.plain_name`.
+        plain: name without case and punctuation, as by `similarity.plain_name`.
     """
-    return _MEANINGS.get(plain, frozenset())
+    return _GROUPS_OF.get(plain, frozenset())
 
 
-def _by_name() -> dict[str, frozenset[int]]:
+def _groups_by_name() -> dict[str, frozenset[int]]:
     found: dict[str, set[int]] = {}
-    for number, names in enumerate(_ALIKE):
+    for number, names in enumerate(_SYNONYMS):
         for name in names:
             found.setdefault(name.replace("_", ""), set()).add(number)
     return {name: frozenset(numbers) for name, numbers in found.items()}
 
 
-_MEANINGS = _by_name()
+_GROUPS_OF = _groups_by_name()

@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import spaces
 
-from localhpo.experience import plain_name, similarity
-from localhpo.experience.similarity import data_size, metric_name
+from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 from localhpo.task import Task
+from localhpo.transfer import plain_name, similarity
+from localhpo.transfer.similarity import data_size, same_metric
 from localhpo.trial import Value
 
 MakeTask = Callable[..., Task]
@@ -27,8 +28,12 @@ def tasks(draw: st.DrawFn) -> Task:
     return Task(
         name=draw(st.sampled_from(["forest-1", "forest-2", "net"])),
         command=(),
-        metric=draw(st.sampled_from(["auc", "AUC", "loss"])),
-        direction=draw(st.sampled_from(["minimize", "maximize"])),
+        objectives=(
+            Objective(
+                draw(st.sampled_from(["auc", "AUC", "loss"])),
+                draw(st.sampled_from(["minimize", "maximize"])),
+            ),
+        ),
         space=Space([replace(p, name=n) for p, n in zip(drawn, "abc", strict=False)]),
         background=draw(st.sampled_from(["", "a forest", "3,276 rows", "a net on 50000 images"])),
         fixed=draw(
@@ -43,15 +48,15 @@ def tasks(draw: st.DrawFn) -> Task:
 @given(tasks(), tasks())
 @settings(suppress_health_check=[HealthCheck.too_slow])
 def test_similarity_is_symmetric_and_bounded(a: Task, b: Task) -> None:
-    there, back = similarity(a, b), similarity(b, a)
-    assert there.value == pytest.approx(back.value, abs=1e-12)
-    assert 0.0 <= there.value <= 1.0
-    assert there.reasons
+    forward, backward = similarity(a, b), similarity(b, a)
+    assert forward.value == pytest.approx(backward.value, abs=1e-12)
+    assert 0.0 <= forward.value <= 1.0
+    assert forward.reasons
 
 
 @given(tasks())
 @settings(suppress_health_check=[HealthCheck.too_slow])
-def test_a_task_is_like_itself(task: Task) -> None:
+def test_a_task_is_fully_similar_to_itself(task: Task) -> None:
     assert similarity(task, task).value == pytest.approx(1.0)
 
 
@@ -61,8 +66,8 @@ def test_other_ranges_and_other_names_are_less_similar(make_task: MakeTask) -> N
 
     rate = Float("learning_rate", low=1e-4, high=1e-1, log=True)
     wide = value(Space([rate, Int("depth", low=1, high=40)]))
-    strange = value(Space([rate, Int("clusters", low=1, high=8)]))
-    assert 1.0 > wide > strange > value(Space([Float("alpha", 0, 1), Int("k", 1, 9)])) == 0.0
+    unknown = value(Space([rate, Int("clusters", low=1, high=8)]))
+    assert 1.0 > wide > unknown > value(Space([Float("alpha", 0, 1), Int("k", 1, 9)])) == 0.0
 
 
 def test_names_are_compared_without_prefix_case_and_punctuation(make_task: MakeTask) -> None:
@@ -71,25 +76,25 @@ def test_names_are_compared_without_prefix_case_and_punctuation(make_task: MakeT
     assert plain_name("clf__max_depth") == plain_name("model.MAX-depth") == "maxdepth"
 
 
-def test_a_plain_name_that_two_share_pairs_nothing(make_task: MakeTask) -> None:
+def test_an_ambiguous_plain_name_matches_nothing(make_task: MakeTask) -> None:
     twice = make_task(space=Space([Int("a.depth", 1, 8), Int("b.depth", 1, 8)]))
     assert similarity(make_task(space=Space([Int("depth", 1, 8)])), twice).value == 0.0
 
 
 def test_other_fixed_values_are_less_similar(make_task: MakeTask) -> None:
-    def value(here: dict[str, Value], there: dict[str, Value]) -> float:
-        return similarity(make_task(fixed=here), make_task(fixed=there)).value
+    def value(a: dict[str, Value], b: dict[str, Value]) -> float:
+        return similarity(make_task(fixed=a), make_task(fixed=b)).value
 
-    here: dict[str, Value] = {"trees": 300, "method": "hist"}
-    assert value(here, {"clf__Trees": 300.0, "method": "HIST"}) == pytest.approx(1.0)
-    one, both = value(here, {**here, "trees": 50}), value(here, {"trees": 50, "method": "exact"})
+    fixed: dict[str, Value] = {"trees": 300, "method": "hist"}
+    assert value(fixed, {"clf__Trees": 300.0, "method": "HIST"}) == pytest.approx(1.0)
+    one, both = value(fixed, {**fixed, "trees": 50}), value(fixed, {"trees": 50, "method": "exact"})
     assert 1.0 > one > both > 0.5
-    assert value(here, {"subsample": 0.5}) == value(here, {}) == pytest.approx(1.0)
-    near = similarity(make_task(fixed=here), make_task(fixed={"method": "exact"}))
-    assert "fixed at other values: method" in near.reasons
+    assert value(fixed, {"subsample": 0.5}) == value(fixed, {}) == pytest.approx(1.0)
+    found = similarity(make_task(fixed=fixed), make_task(fixed={"method": "exact"}))
+    assert "fixed at different values: method" in found.reasons
 
 
-def test_what_one_tunes_and_the_other_fixes_is_common_where_the_range_holds_it(
+def test_tuned_and_fixed_parameters_match_where_the_range_contains_the_value(
     make_task: MakeTask,
 ) -> None:
     narrow = Space([Float("learning_rate", 1e-4, 1e-1, log=True)])
@@ -99,25 +104,27 @@ def test_what_one_tunes_and_the_other_fixes_is_common_where_the_range_holds_it(
 
     assert 1.0 > value(depth=3) > value() > value(depth=30) > 0.4
     assert value(depth="3") == value(depth=30)  # a text is no number
-    said = similarity(make_task(), make_task(space=narrow, fixed={"depth": 3})).reasons[0]
-    assert "1 of 2 hyperparameters in common" in said
-    assert "1 tuned in one and fixed in the other" in said
+    reason = similarity(make_task(), make_task(space=narrow, fixed={"depth": 3})).reasons[0]
+    assert "1 of 2 hyperparameters in common" in reason
+    assert "1 tuned in one task and fixed in the other" in reason
 
 
 def test_metric_and_direction_count(make_task: MakeTask) -> None:
-    task = make_task(metric="auc", direction="maximize")
-    other = similarity(task, replace(task, metric="log_loss", direction="minimize"))
+    task = make_task(objectives=(Objective("auc", "maximize"),))
+    other = similarity(task, replace(task, objectives=(Objective("log_loss", "minimize"),)))
     assert 0.0 < other.value < 1.0
-    assert "another metric (auc, log_loss)" in other.reasons
-    assert similarity(task, replace(task, direction="minimize")).value == 0.0
+    assert "different metrics (auc, log_loss)" in other.reasons
+    opposite = similarity(task, replace(task, objectives=(Objective("auc", "minimize"),)))
+    assert opposite.value == 0.0
+    assert "auc is minimized in one task and maximized in the other" in opposite.reasons
 
 
 def test_words_and_size_count_a_little(make_task: MakeTask) -> None:
     task = make_task(background="A forest on 3,276 rows.")
-    near = similarity(task, replace(task, background="A forest on 4,000 rows."))
-    far = similarity(task, replace(task, background="A network on 50,000,000 rows."))
-    assert 1.0 > near.value > far.value > 0.5
-    assert "data of 3,276 and 4,000 rows" in near.reasons
+    similar = similarity(task, replace(task, background="A forest on 4,000 rows."))
+    dissimilar = similarity(task, replace(task, background="A network on 50,000,000 rows."))
+    assert 1.0 > similar.value > dissimilar.value > 0.5
+    assert "data of 3,276 and 4,000 rows" in similar.reasons
 
 
 @pytest.mark.parametrize(
@@ -129,11 +136,11 @@ def test_words_and_size_count_a_little(make_task: MakeTask) -> None:
         ("", None),
     ],
 )
-def test_size_of_data_is_read_where_it_is_told(background: str, size: int | None) -> None:
+def test_data_size_is_read_from_the_description(background: str, size: int | None) -> None:
     assert data_size(background) == size
 
 
-def test_choices_are_compared_by_what_they_say(make_task: MakeTask) -> None:
+def test_choices_are_compared_by_normalized_text(make_task: MakeTask) -> None:
     def over(*values: object) -> Task:
         return make_task(space=Space([Categorical("flag", values), Ordinal("b", (1, 2))]))
 
@@ -152,5 +159,5 @@ def test_choices_are_compared_by_what_they_say(make_task: MakeTask) -> None:
         ("test", "test", True),
     ],
 )
-def test_a_metric_is_the_same_wherever_it_is_taken(one, other, same):
-    assert (metric_name(one) == metric_name(other)) is same
+def test_a_metric_is_the_same_on_every_split(one, other, same):
+    assert same_metric(one, other) is same
