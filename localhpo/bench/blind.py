@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 from localhpo.creator import Creator, History, context, prompt
 from localhpo.llm import Backend, Completion, Constraint, Message, Model
+from localhpo.llm.placement import DeviceFootprint
+from localhpo.llm.protocol import ModelServer
 from localhpo.trial import Proposal
 
 
@@ -27,6 +29,16 @@ class BlindBackend:
     def model(self) -> Model:
         """What is served."""
         return self._backend.model
+
+    @property
+    def server(self) -> ModelServer | None:
+        """The server of the real backend."""
+        return self._backend.server
+
+    @property
+    def on_device(self) -> DeviceFootprint | None:
+        """Device memory of the real backend's model."""
+        return self._backend.on_device
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return the tokens of the prompt as given, which is no shorter."""

@@ -74,6 +74,16 @@ class OpenAIBackend:
         """What is served."""
         return self._model
 
+    @property
+    def server(self) -> None:
+        """LocalHPO does not run the server: the user does."""
+        return None
+
+    @property
+    def on_device(self) -> None:
+        """The model is not in this process."""
+        return None
+
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return an upper estimate of the tokens of the prompt: the tokenizer is not here."""
         return tokens.estimate_prompt(messages)

@@ -12,7 +12,7 @@ from localhpo.llm.protocol import Backend
 from localhpo.llm.tuned import ADAPTER_RANK
 
 if TYPE_CHECKING:
-    from localhpo.llm.hosting import Host
+    from localhpo.llm.placement import ModelPlacer
     from localhpo.llm.scripted import Script
 
 
@@ -27,7 +27,7 @@ class Choice:
     script: Sequence[str] | Script | None
     device: str | None
     threads: int
-    host: Host | None
+    placer: ModelPlacer | None
 
 
 def open_backend(
@@ -40,7 +40,7 @@ def open_backend(
     script: Sequence[str] | Script | None = None,
     device: str | None = None,
     threads: int = 1,
-    host: Host | None = None,
+    placer: ModelPlacer | None = None,
 ) -> Backend:
     """Return an open backend; the caller closes it.
 
@@ -56,7 +56,7 @@ def open_backend(
         device: transformers: as torch names it; a GPU where there is one by default. vllm: cpu
             alone, for host memory, which takes a vLLM that is built for it.
         threads: transformers, vllm: how many the model may use, of a CPU's.
-        host: transformers, vllm: asked for room before the model is loaded.
+        placer: transformers, vllm: asked for memory before the model is loaded.
 
     Raises:
         InputError: no backend has that name, or it has no use for what was given.
@@ -68,7 +68,7 @@ def open_backend(
             f"a backend must be one of {', '.join(BACKENDS)}; got {name!r}",
             hint=did_you_mean(name, BACKENDS),
         )
-    choice = Choice(model, model_gpus, url, allow_remote, script, device, threads, host)
+    choice = Choice(model, model_gpus, url, allow_remote, script, device, threads, placer)
     for option, owners in _TAKEN_BY.items():
         if (value := getattr(choice, option)) and name not in owners:
             raise InputError(
@@ -98,7 +98,7 @@ def _transformers(choice: Choice) -> Backend:
     folder = cards.find(choice.model or cards.DEFAULT)
     versions.check_in_use(folder)
     return TransformersBackend(
-        folder, device=choice.device, threads=choice.threads, host=choice.host
+        folder, device=choice.device, threads=choice.threads, placer=choice.placer
     )
 
 
@@ -133,7 +133,7 @@ def _vllm(choice: Choice) -> Backend:
             f" got {choice.model_gpus} GPUs",
             hint="leave model_gpus out",
         )
-    backend = VllmBackend(server, host=choice.host)
+    backend = VllmBackend(server, placer=choice.placer)
     if not tuned:
         return backend
     try:

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from localhpo.llm.placement import DeviceFootprint, MemoryRequest
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -78,12 +80,80 @@ class Completion:
     """Sum of log-probabilities of the tokens that were not forced, where known."""
 
 
+class ModelServer(Protocol):
+    """A server of one model, which this process may start, stop and offload."""
+
+    gpus: tuple[str, ...]
+    """Devices on which it is started; set it to have a restart use the same ones."""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server; None while it does not run."""
+        ...
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it serves from host memory."""
+        ...
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of the weights that it loads."""
+        ...
+
+    @property
+    def memory_request(self) -> MemoryRequest:
+        """What it asks for before it starts."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether others use it too."""
+        ...
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether it can free device memory without ending."""
+        ...
+
+    @property
+    def sleeping(self) -> bool:
+        """Whether it sleeps; it answers nothing then."""
+        ...
+
+    def start(self) -> None:
+        """Start it; return when it answers."""
+        ...
+
+    def stop(self) -> None:
+        """Stop using it; it ends unless others use it. May be called twice."""
+        ...
+
+    def sleep(self, level: int) -> None:
+        """Free device memory; level 1 keeps the weights in host memory, 2 drops them."""
+        ...
+
+    def wake(self) -> None:
+        """Have it answer again."""
+        ...
+
+
 class Backend(Protocol):
     """Produces text under a constraint. See the module for the laws."""
 
     @property
     def model(self) -> Model:
         """What is served."""
+        ...
+
+    @property
+    def server(self) -> ModelServer | None:
+        """Server process that LocalHPO runs for the model; None where there is none."""
+        ...
+
+    @property
+    def on_device(self) -> DeviceFootprint | None:
+        """Device memory of a model in this process; None for every other."""
         ...
 
     def count_tokens(self, messages: Sequence[Message]) -> int:

@@ -57,6 +57,16 @@ class ScriptedBackend:
         """What is served."""
         return self._model
 
+    @property
+    def server(self) -> None:
+        """No server is needed."""
+        return None
+
+    @property
+    def on_device(self) -> None:
+        """No model is loaded."""
+        return None
+
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return an upper estimate of the tokens of the prompt."""
         return tokens.estimate_prompt(messages)

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 
 from localhpo.creator import Creator, History, open_creator
-from localhpo.creator.batch import following
+from localhpo.creator.batch import with_queued
 from localhpo.creator.hybrid import Hybrid
 from localhpo.creator.prompt import Style
-from localhpo.creator.teaching import Teacher
+from localhpo.creator.meta_proposer import MetaDataProposer
 from localhpo.errors import BackendError, SpaceExhaustedError
-from localhpo.experience import Memory, Past, recall
-from localhpo.experience.lessons import Lesson
 from localhpo.llm import Backend, open_backend
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
 from localhpo.llm.scripted import ScriptedBackend
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 from localhpo.task import CreatorSettings, Task
-from localhpo.trial import Cause, Failure, Proposal, State, Trial
+from localhpo.transfer import PastStudy, RetrievedConfig, retrieve
+from localhpo.transfer.source_tasks import SourceTask
+from localhpo.trial import Cause, Failure, Origin, Proposal, State, Trial
 
 SPACES = {
     "plain": Space([Float("rate", 1e-4, 1.0, log=True), Int("depth", 1, 10)]),
@@ -62,6 +62,8 @@ class Sampling:
         self._space = space
         self._chat = style == "chat"
         self.model = Model("sampling", "0" * 64, 100_000, style)
+        self.server = None
+        self.on_device = None
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return sum(len(message.content) for message in messages)
@@ -132,19 +134,24 @@ def real(name: str, origins: set[str]) -> Case:
     return Case(lambda task: open_creator(_set(task, name), backend=built_in()), frozenset(origins))
 
 
-def memories(task: Task) -> tuple[Memory, ...]:
+def retrieved(task: Task) -> tuple[RetrievedConfig, ...]:
     """Return what a study of random trials, of the same task, leaves to remember."""
     rng = np.random.default_rng(11)
     trials = tuple(
-        Trial(n, State.COMPLETE, Proposal(task.space.sample(rng), "engine:random"), score=float(n))
+        Trial(
+            n,
+            State.COMPLETE,
+            Proposal(task.space.sample(rng), Origin.parse("random")),
+            values=(float(n),),
+        )
         for n in range(20)
     )
-    return recall(task, [Past("small/old", task, trials)])
+    return retrieve(task, [PastStudy("small/old", task, trials)])
 
 
 def remembering(task: Task) -> Creator:
     backend = Sampling(task.space, "compact")
-    return open_creator(_set(task, "hybrid"), backend=backend, memories=memories(task))
+    return open_creator(_set(task, "hybrid"), backend=backend, retrieved=retrieved(task))
 
 
 def taught(task: Task) -> Creator:
@@ -152,12 +159,12 @@ def taught(task: Task) -> Creator:
     rng = np.random.default_rng(12)
     configs = {task.space.key(c): c for c in (task.space.sample(rng) for _ in range(40))}
     regrets = rng.uniform(0.0, 1.5, (4, len(configs)))
-    lesson = Lesson(
+    lesson = SourceTask(
         task=task, configs=tuple(configs.values()), data_sets=("a", "b", "c", "d"),
         regrets=tuple(tuple(map(float, row)) for row in regrets),
         lengths=(1.0,) * len(task.space), noise=0.1,
     )  # fmt: skip
-    return Hybrid(None, teacher=Teacher("small", [(lesson, 1.0)]))
+    return Hybrid(None, teacher=MetaDataProposer("small", [(lesson, 1.0)]))
 
 
 def _set(task: Task, name: str) -> Task:
@@ -187,7 +194,7 @@ CASES = {
     "hybrid, remembering": Case(remembering, frozenset(REMEMBERING)),
     "hybrid, taught": Case(taught, frozenset(REMEMBERING)),
     "hybrid, no model, remembering": Case(
-        lambda task: Hybrid(None, memories=memories(task)), frozenset(REMEMBERING)
+        lambda task: Hybrid(None, retrieved=retrieved(task)), frozenset(REMEMBERING)
     ),
 }
 
@@ -227,7 +234,7 @@ def past(task: Task, make_trial: Callable[..., Trial], states: Sequence[State]) 
                 number,
                 config,
                 state,
-                score=float(rng.random()) if state in (State.COMPLETE, State.PRUNED) else None,
+                values=(float(rng.random()),) if state in (State.COMPLETE, State.PRUNED) else (),
                 failure=Failure(Cause.TIMEOUT, "too slow") if state is State.FAILED else None,
                 origin=("model", "engine:tpe", "user")[number % 3],
             )
@@ -276,7 +283,7 @@ def test_the_same_history_gives_the_same_proposals(creator, case, task, make_tri
 def test_asking_for_two_is_asking_twice(creator, task, make_trial):
     history = past(task, make_trial, HISTORIES["few"])
     (first,) = creator.propose(history, 1)
-    (second,) = creator.propose(following(history, first), 1)
+    (second,) = creator.propose(with_queued(history, first), 1)
     both = creator.propose(history, 2)
     assert [p.config for p in both] == [first.config, second.config]
 
@@ -289,7 +296,7 @@ def test_a_tiny_space_is_emptied_and_then_exhausted(case, make_task, name):
     trials: list[Trial] = []
     while len(trials) < space.cardinality:
         (proposal,) = creator.propose(History(task, tuple(trials), 2, len(trials)), 1)
-        trials.append(Trial(len(trials), State.COMPLETE, proposal, score=float(len(trials))))
+        trials.append(Trial(len(trials), State.COMPLETE, proposal, values=(float(len(trials)),)))
     assert len({space.key(trial.config) for trial in trials}) == space.cardinality
     with pytest.raises(SpaceExhaustedError):
         creator.propose(History(task, tuple(trials), 2, len(trials)), 1)

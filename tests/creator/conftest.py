@@ -30,6 +30,8 @@ class FakeBackend:
         self.model = Model("fake", "digest-of-fake", context_length, style, knows=knows)
         self.calls: list[dict[str, Any]] = []
         self.closed = False
+        self.server = None
+        self.on_device = None
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return sum(len(message.content) for message in messages) // 4

@@ -18,8 +18,8 @@ from tiny_model import CONTEXT, END, add_card, edit_json
 
 from localhpo.errors import BackendError, CardError, InputError, MissingExtraError
 from localhpo.llm import Constraint, Message, cards, open_backend
-from localhpo.llm.hosting import NO_ROOM, Host, OnDevice, Wanted
 from localhpo.llm.memory import WORK_BYTES
+from localhpo.llm.placement import NO_MEMORY, DeviceFootprint, MemoryRequest, ModelPlacer
 from localhpo.llm.transformers import TransformersBackend, loading
 
 ASKED = [Message("system", "You tune."), Message("user", "Propose.")]
@@ -144,29 +144,29 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_model_asks_for_room_on_a_gpu_before_it_is_loaded(
     folder: Path, two_gpus: list[str]
 ) -> None:
-    wanted: list[Wanted] = []
+    wanted: list[MemoryRequest] = []
     said: list[str] = []
     answers = iter([None, None, ("7f00-1",)])
 
-    def find_room(one: Wanted) -> Sequence[str] | None:
+    def reserve(one: MemoryRequest) -> Sequence[str] | None:
         assert not two_gpus
         wanted.append(one)
         return next(answers)
 
-    host = Host(find_room, said.append)
-    open_backend("transformers", model=str(folder), host=host).close()
+    placer = ModelPlacer(reserve, said.append)
+    open_backend("transformers", model=str(folder), placer=placer).close()
     assert two_gpus == ["cuda:1"]
     weights_bytes = (folder / "model.safetensors").stat().st_size
-    assert {one.among for one in wanted} == {("7f00-0", "7f00-1")}
+    assert {one.candidates for one in wanted} == {("7f00-0", "7f00-1")}
     assert 2**30 < wanted[0].size_bytes - weights_bytes < 1.1 * 2**30
-    assert said == [f"waits to load the model in {folder}: {NO_ROOM}"]
+    assert said == [f"waiting to load the model in {folder}: {NO_MEMORY}"]
 
 
 def test_a_model_that_no_room_is_kept_for_takes_the_first_gpu(
     folder: Path, two_gpus: list[str]
 ) -> None:
-    TransformersBackend(folder, host=Host()).close()
-    TransformersBackend(folder, device="cuda:1", host=Host(lambda wanted: 1 / 0)).close()
+    TransformersBackend(folder, placer=ModelPlacer()).close()
+    TransformersBackend(folder, device="cuda:1", placer=ModelPlacer(lambda wanted: 1 / 0)).close()
     assert two_gpus == ["cuda", "cuda:1"]
 
 
@@ -182,7 +182,9 @@ def test_a_model_tells_what_it_takes_of_a_device(
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda index: 7_000)
     network: Any = SimpleNamespace(device=torch.device("cuda", 3))
     kv = 2 * 2 * 2 * 16 * 4 * CONTEXT  # keys and values, layers, heads, width, bytes
-    assert loading.place_of(network, folder) == OnDevice("7f00-1", 3, 7_000, 2 * kv + WORK_BYTES)
+    assert loading.device_footprint(network, folder) == DeviceFootprint(
+        "7f00-1", 3, 7_000, 2 * kv + WORK_BYTES
+    )
 
 
 def test_a_prompt_goes_through_the_chat_template(folder: Path) -> None:

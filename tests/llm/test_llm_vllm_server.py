@@ -311,7 +311,7 @@ def test_a_server_asks_for_weights_cache_and_room_to_work(
     assert halved.need_bytes == server.weight_bytes + WORK_BYTES
     split = ManagedServer(tiny_model, Settings(kv_cache_mb=700, split=2), on_cpu=False)
     assert split.need_bytes == server.need_bytes - server.weight_bytes // 2  # of each
-    assert split.wanted.split == 2
+    assert split.memory_request.gpu_count == 2
 
 
 def test_nothing_is_split_over_gpus_by_a_vllm_for_cpus(

@@ -21,7 +21,7 @@ import pytest
 
 from localhpo.errors import BackendError
 from localhpo.llm import Constraint, Message
-from localhpo.llm.hosting import Host, Wanted
+from localhpo.llm.placement import MemoryRequest, ModelPlacer
 from localhpo.llm.vllm import ManagedServer, VllmBackend
 from localhpo.llm.vllm.lease import Lease
 
@@ -256,9 +256,9 @@ def test_a_server_that_sleeps_is_waited_for_and_adopted_once_it_wakes(make: Make
         said.append(message)
         first.wake()
 
-    second.start(Host(say=say))
+    second.start(ModelPlacer(say=say))
     assert second.pid == first.pid
-    assert said == [f"waits for a server of {second.name}: another study lets it sleep"]
+    assert said == [f"waiting for the server of {second.name}: another study lets it sleep"]
 
 
 def test_where_one_sleeps_for_long_another_is_started(make: Make) -> None:
@@ -266,7 +266,7 @@ def test_where_one_sleeps_for_long_another_is_started(make: Make) -> None:
     first.start()
     first.sleep()
     began = time.monotonic()
-    second.start(Host())
+    second.start(ModelPlacer())
     assert time.monotonic() - began > 5.0
     assert second.pid != first.pid
     assert first.sleeping
@@ -286,7 +286,7 @@ def test_a_server_that_fell_asleep_without_saying_so_is_kept_alone(make: Make) -
     with pytest.raises(BackendError, match="broke"):
         first.sleep()
     assert first.sleeping
-    second.start(Host(say=lambda message: first.wake()))
+    second.start(ModelPlacer(say=lambda message: first.wake()))
     assert second.pid == first.pid
 
 
@@ -298,7 +298,7 @@ def test_a_server_waits_until_its_host_has_room_and_gets_the_device_that_it_is_g
 ) -> None:
     server, said = make(on_cpu=False), []
     answers = iter([None, None, ("3",)])
-    server.start(Host(find_room=lambda wanted: next(answers), say=said.append))
+    server.start(ModelPlacer(reserve=lambda wanted: next(answers), say=said.append))
     assert len(said) == 1 and "no room" in said[0]
 
     def device() -> str:
@@ -314,18 +314,18 @@ def test_a_server_waits_until_its_host_has_room_and_gets_the_device_that_it_is_g
 def test_a_server_that_starts_elsewhere_while_room_is_waited_for_is_adopted(make: Make) -> None:
     first, second = make(on_cpu=False), make(on_cpu=False)
 
-    second.start(Host(find_room=lambda wanted: None, say=lambda message: first.start()))
+    second.start(ModelPlacer(reserve=lambda wanted: None, say=lambda message: first.start()))
     assert second.pid == first.pid
 
 
 def test_a_host_that_fails_leaves_the_place_to_others(make: Make) -> None:
     first, second = make(), make()
 
-    def find_room(wanted: Wanted) -> None:
+    def reserve(request: MemoryRequest) -> None:
         raise RuntimeError("no ledger")
 
     with pytest.raises(RuntimeError, match="no ledger"):
-        first.start(Host(find_room=find_room))
+        first.start(ModelPlacer(reserve=reserve))
     second.start()
     assert second.running
 

@@ -15,7 +15,7 @@ from localhpo.llm.folder.thinking import Switch
 from localhpo.llm.protocol import Model
 
 LESSONS = "lessons.json.gz"
-"""Name of the file of lessons (`localhpo.experience.lessons`) in a model's folder."""
+"""Name of the file of lessons (`localhpo.transfer.source_tasks`) in a model's folder."""
 
 
 def describe(folder: Path, card: Card | None, context_length: int, deterministic: bool) -> Model:

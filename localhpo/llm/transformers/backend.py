@@ -16,7 +16,7 @@ from localhpo.llm.transformers import loading
 from localhpo.llm.transformers.rendering import Renderer
 
 if TYPE_CHECKING:
-    from localhpo.llm.hosting import Host
+    from localhpo.llm.placement import ModelPlacer
     from localhpo.llm.transformers.decoding import Decoder
 
 
@@ -36,7 +36,7 @@ class TransformersBackend:
         *,
         device: str | None = None,
         threads: int = 1,
-        host: Host | None = None,
+        placer: ModelPlacer | None = None,
     ) -> None:
         """Verify the folder against its card, where it has one, and load it.
 
@@ -44,8 +44,8 @@ class TransformersBackend:
             folder: In Hugging Face layout, weights as safetensors; or an adapter of such a one.
             device: As torch names it; a GPU where there is one by default.
             threads: Of torch, while this backend works.
-            host: Asked for room on a GPU before the model is loaded, where no device is given:
-                it waits as long as there is none.
+            placer: Asked for memory on a GPU before the model is loaded, where no device is
+                given: loading waits until there is enough.
 
         Raises:
             CardError: the folder is not what its card says, or not a complete model.
@@ -59,11 +59,11 @@ class TransformersBackend:
         from localhpo.llm.transformers.network import Network
 
         self._threads = threads
-        if device is None and host is not None:
-            device = loading.find_device(base, host)
+        if device is None and placer is not None:
+            device = loading.find_device(base, placer)
         with self._working():
             loaded = loading.load(base, device, adapter=folder if base != folder else None)
-            self.on_device = loading.place_of(loaded.network, base)
+            self.on_device = loading.device_footprint(loaded.network, base)
             self._decoder: Decoder | None = Decoder(
                 Network(loaded.network), loaded.grammar_tokenizer
             )
@@ -79,6 +79,11 @@ class TransformersBackend:
     def model(self) -> Model:
         """What is served."""
         return self._model
+
+    @property
+    def server(self) -> None:
+        """There is none: the model runs in this process."""
+        return None
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return the tokens of the rendered prompt."""

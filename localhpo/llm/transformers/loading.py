@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from localhpo.errors import BackendError, CardError, MissingExtraError
 from localhpo.llm import offline
 from localhpo.llm.folder import config, weights
-from localhpo.llm.hosting import Host, OnDevice, Wanted
 from localhpo.llm.memory import PROPOSAL_TOKENS, WORK_BYTES
+from localhpo.llm.placement import DeviceFootprint, MemoryRequest, ModelPlacer
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -131,17 +131,18 @@ def default_device() -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def find_device(folder: Path, host: Host) -> str:
-    """Return where the model of a folder is to be, as torch names it: on a GPU once it has room.
+def find_device(folder: Path, placer: ModelPlacer) -> str:
+    """Return the device for the model of a folder, as torch names it.
 
-    Blocks until then; there is none to wait for where there is no GPU.
+    Where there is a GPU, blocks until one has enough free memory.
     """
     if (device := default_device()) != "cuda":
         return device
-    among = _devices()
-    size_bytes = weights.size_bytes(folder) + _room_bytes(folder)
-    named = host.wait_for_room(Wanted(size_bytes, among=among), f"the model in {folder}")
-    return f"{device}:{among.index(named[0])}" if named else device
+    candidates = _devices()
+    size_bytes = weights.size_bytes(folder) + _working_bytes(folder)
+    request = MemoryRequest(size_bytes, candidates=candidates)
+    named = placer.wait_for_memory(request, f"the model in {folder}")
+    return f"{device}:{candidates.index(named[0])}" if named else device
 
 
 def _devices() -> tuple[str, ...]:
@@ -153,8 +154,8 @@ def _devices() -> tuple[str, ...]:
         return tuple(str(torch.cuda.get_device_properties(i).uuid) for i in range(count))
 
 
-def _room_bytes(folder: Path) -> int:
-    """Return what a model takes beside its weights.
+def _working_bytes(folder: Path) -> int:
+    """Return the memory that a model needs beside its weights.
 
     Its KV cache counts twice: what was read is copied where more is read behind it.
     """
@@ -162,18 +163,18 @@ def _room_bytes(folder: Path) -> int:
     return 2 * shape.cache.kv_bytes(min(PROPOSAL_TOKENS, shape.context_length)) + WORK_BYTES
 
 
-def place_of(network: PreTrainedModel, folder: Path) -> OnDevice | None:
-    """Return what a network that was loaded from a folder takes of a device; None on a CPU."""
+def device_footprint(network: PreTrainedModel, folder: Path) -> DeviceFootprint | None:
+    """Return the device memory of a network that was loaded from a folder; None on a CPU."""
     import torch
 
     if network.device.type != "cuda":
         return None
     index = network.device.index or 0
-    return OnDevice(
+    return DeviceFootprint(
         uuid=str(torch.cuda.get_device_properties(index).uuid),
         index=index,
         reserved_bytes=torch.cuda.memory_reserved(index),
-        room_bytes=_room_bytes(folder),
+        working_bytes=_working_bytes(folder),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from localhpo.errors import BackendError, ConstraintError
 from localhpo.llm import probe
 from localhpo.llm.folder import description
-from localhpo.llm.hosting import Host
+from localhpo.llm.placement import ModelPlacer
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
 from localhpo.llm.quoting import quoting
 from localhpo.llm.replies import Asked, completions
@@ -40,14 +40,14 @@ class VllmBackend:
     """
 
     def __init__(
-        self, server: ManagedServer, *, owned: bool = True, host: Host | None = None
+        self, server: ManagedServer, *, owned: bool = True, placer: ModelPlacer | None = None
     ) -> None:
         """Start the server where it does not run, and see that it holds constraints.
 
         Args:
             server: Of the model.
             owned: Whether `close` lets go of it: it ends then, unless others use it.
-            host: Asked for room before it is started; one that ended is started again without.
+            placer: Asked for memory before the first start; a restart does not ask again.
 
         Raises:
             BackendError: it does not start.
@@ -63,7 +63,7 @@ class VllmBackend:
         self._tokens: tuple[Sequence[Message], list[int]] | None = None
         self._as_data = quoting(description.control_tokens(server.folder))
         self._chats = description.has_chat_template(server.folder)
-        server.start(host)
+        server.start(placer)
         try:
             self._check_constraints()
         except BaseException:
@@ -78,6 +78,11 @@ class VllmBackend:
             return model
         knows = model.knows | self._adapter.knows
         return replace(model, digest=f"{model.digest}+{self._adapter.digest}", knows=knows)
+
+    @property
+    def on_device(self) -> None:
+        """The model is in the server's process, not in this one."""
+        return None
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return the tokens of the rendered prompt."""

@@ -9,7 +9,7 @@ What is covered:
 - it ends with the last process that uses it, whoever started it and however sudden their ends;
 - one that others use too is not put to sleep, and stopping it is to let go of it; one that sleeps
   is waited for, until whoever has it to himself wakes it, and then adopted;
-- it is started where its host has room for it, and waits for that as long as it takes;
+- it is started where the placer has memory for it, and waits for that as long as it takes;
 - a start is bounded, and a failed one says why, in the words of its log.
 
 What is not covered:
@@ -35,7 +35,7 @@ from localhpo import runtime
 from localhpo.errors import BackendError, MissingExtraError
 from localhpo.llm import cards
 from localhpo.llm.folder import description, weights
-from localhpo.llm.hosting import NO_ROOM, Host, Wanted
+from localhpo.llm.placement import NO_MEMORY, MemoryRequest, ModelPlacer
 from localhpo.llm.protocol import Model
 from localhpo.llm.served import WORK_BYTES
 from localhpo.llm.server import Server
@@ -107,7 +107,7 @@ class ManagedServer:
         self._start_s = start_s
         self._use: Use | None = None
         self.gpus: tuple[str, ...] = ()
-        """Where it is started, as its host says: no part of what it is, and others adopt it."""
+        """Devices that the placer gave it: not part of its identity, so that others adopt it."""
         self._level: int | None = None
 
     @property
@@ -143,10 +143,10 @@ class ManagedServer:
         return self.weight_bytes // self.settings.devices + kv + WORK_BYTES
 
     @property
-    def wanted(self) -> Wanted:
-        """What it asks its host for."""
+    def memory_request(self) -> MemoryRequest:
+        """What it asks the placer for."""
         chosen = self.settings
-        return Wanted(
+        return MemoryRequest(
             self.need_bytes, self.on_cpu, chosen.gpu_share or 0.0, chosen.gpus, chosen.split
         )
 
@@ -180,13 +180,13 @@ class ManagedServer:
         """A folder beside its log, for files that it is to read. There while it runs."""
         return self._used.slot.folder / "shelf"
 
-    def start(self, host: Host | None = None) -> None:
+    def start(self, placer: ModelPlacer | None = None) -> None:
         """Start it, or adopt one that serves the same; return when it answers.
 
         Blocks for a minute with a small model, for several with a large one.
 
         Args:
-            host: Asked for room before a start, for as long as it has none; until then one that
+            placer: Asked for memory before a start, until it has enough; until then one that
                 another study lets sleep is waited for too, and only when a start would have taken
                 too long is another started. None for who has claimed the room before.
 
@@ -197,21 +197,21 @@ class ManagedServer:
             return
         self._forget()
         deadline = time.monotonic() + self._start_s
-        passed_over = {_ASLEEP} if host is None else set()
-        host, said = host or Host(), ""
-        while why := self._settle(host, passed_over):
+        passed_over = {_ASLEEP} if placer is None else set()
+        placer, said = placer or ModelPlacer(), ""
+        while why := self._settle(placer, passed_over):
             if why != said:
-                host.say(f"waits for a server of {self.name}: {why}")
+                placer.notify(f"waiting for the server of {self.name}: {why}")
             said = why
             time.sleep(POLL_S)
             if time.monotonic() > deadline:
                 passed_over |= {_ASLEEP, _STARTS, _ENDS}
 
-    def _settle(self, host: Host, passed_over: Collection[str]) -> str:
+    def _settle(self, placer: ModelPlacer, passed_over: Collection[str]) -> str:
         """Adopt a server, or start one; return why neither can be now, nothing once it is done.
 
         Args:
-            host: Asked for room.
+            placer: Asked for memory.
             passed_over: Servers that are so are not waited for.
 
         Raises:
@@ -220,8 +220,8 @@ class ManagedServer:
         for slot in registry.slots(self._fingerprint(), self._place):
             held = slot.take()
             if held is not None:
-                if not self._has_room(host, held):
-                    return NO_ROOM
+                if not self._has_memory(placer, held):
+                    return NO_MEMORY
                 self._use = self._launch(slot, held)
             elif (why := self._adopt(slot)) and why not in passed_over:
                 return why
@@ -312,11 +312,11 @@ class ManagedServer:
             return self.sleeping
         return False
 
-    def _has_room(self, host: Host, held: int) -> bool:
-        """Ask the host for room; without, let go of the place that `held` holds."""
+    def _has_memory(self, placer: ModelPlacer, held: int) -> bool:
+        """Ask the placer for memory; without, let go of the place that `held` holds."""
         gpus = None
         try:
-            gpus = host.find_room(self.wanted)
+            gpus = placer.reserve(self.memory_request)
         finally:
             if gpus is None:
                 os.close(held)
@@ -357,7 +357,7 @@ class ManagedServer:
 
     @property
     def _placed(self) -> Settings:
-        """The settings, with the devices that the host gave."""
+        """The settings, with the devices that the placer gave."""
         return dataclasses.replace(self.settings, gpus=self.gpus or self.settings.gpus)
 
     @property
