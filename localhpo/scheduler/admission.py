@@ -1,4 +1,4 @@
-"""Whether a task can be run on this machine at all: asked before anything is written."""
+"""Checks whether a task can run on this machine at all, before anything is written."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from localhpo.task import Task
 
 
 def admit(task: Task, inventory: Inventory | None = None) -> Inventory:
-    """Return what the trials of a task may use; this machine by default.
+    """Return what the trials of a task may use; by default of this machine.
 
     Raises:
-        TaskError: a trial of this task can never run here, or its budget cannot bound it.
+        TaskError: a trial of this task can never run here, or the budget has no effect.
     """
     inventory = inventory or find_inventory({**os.environ, **task.env})
-    budget.check(task.budget, task.resources)
-    placement.check(task.resources, inventory)
+    budget.check_budget(task.budget, task.resources)
+    placement.check_resources(task.resources, inventory)
     return inventory

@@ -1,25 +1,25 @@
-"""The loop that runs a study: it fills free slots, watches what runs, and records everything.
+"""The loop that runs a study: it fills free slots, polls running trials, and records everything.
 
-It is asynchronous (a trial that ends makes room at once, whatever the others do), lives in
-one thread (only the Creator thinks in another, see `proposer`), and takes time from its
-clock, so that a simulated study runs this very loop. Each turn looks at everything once:
+It is asynchronous: a trial that ends makes room at once, whatever the others do. It lives in one
+thread (only the Creator has another, see `proposer`), and takes time from its clock, so that a
+simulated study runs this very loop. Each turn goes once through everything:
 
-    watch the running trials -> heed limits -> read the inbox -> decide how to share memory
-    -> ask the Creator -> take its proposals -> start what waits, or let the model's server
-    make room for it -> tell the store and the observers
+    poll the running trials -> check limits -> read enqueued trials -> decide how to share memory
+    -> ask the Creator -> collect its proposals -> start waiting trials, or offload the model's
+    server to make room for one -> update the store and the observers
 
 Trials run in this order: those the user enqueued, those that were interrupted, those the
-Creator proposed. What is recorded when is said in `ledger`.
+Creator proposed. `trial_table` says what is recorded when.
 
-How a run ends:
+A run ends in one of these ways:
 
-- the budget of trials is used up, or the space: as soon as the last trial has ended;
+- the budget of trials or the space is used up: as soon as the last trial has ended;
 - time is up: running trials are interrupted, and go on if the budget grows;
-- the Creator fails, or the first trials all fail in the same way: running trials, which are
-  paid for, end by themselves; then the error is raised;
+- the Creator fails, or the first trials all fail in the same way: running trials go on to their
+  end, since they are paid for; then the error is raised;
 - `interrupt`, as on Ctrl-C: running trials are interrupted; at a second one, killed;
-- an error of the store or the machine: nothing is left running, and what could not be
-  recorded runs again next time.
+- an error of the store or the machine: nothing is left running, and what could not be recorded
+  runs again next time.
 """
 
 from __future__ import annotations
@@ -37,26 +37,27 @@ from localhpo.errors import (
 )
 from localhpo.executor.clock import Clock, RealClock
 from localhpo.executor.protocol import Executor, Outcome
-from localhpo.scheduler import budget, view
+from localhpo.scheduler import budget
 from localhpo.scheduler.admission import admit
-from localhpo.scheduler.audience import Audience
-from localhpo.scheduler.budget import Left, Spent
-from localhpo.scheduler.ledger import Ledger, Recorder
-from localhpo.scheduler.machine import Machine
+from localhpo.scheduler.budget import RemainingBudget, SpentTime
+from localhpo.scheduler.event_bus import EventBus
+from localhpo.scheduler.loaded_model import LoadedModel
+from localhpo.scheduler.model_residency import ModelResidency
 from localhpo.scheduler.observer import STOPPED_BY_USER, EventKind, Observer, Snapshot
 from localhpo.scheduler.placement import Inventory
+from localhpo.scheduler.proposal_queue import ProposalQueue
 from localhpo.scheduler.proposer import Proposer
-from localhpo.scheduler.pruning import pruner_for
-from localhpo.scheduler.runs import Estimate, Runs
-from localhpo.scheduler.settings import Closing, LoopSettings
-from localhpo.scheduler.supply import Supply
-from localhpo.scheduler.tenancy import Tenancy
-from localhpo.scheduler.tenant import Tenant
-from localhpo.scheduler.worker import worker
+from localhpo.scheduler.pruning import make_pruner
+from localhpo.scheduler.resource_broker import ResourceBroker
+from localhpo.scheduler.running_trials import MemoryEstimate, RunningTrials
+from localhpo.scheduler.settings import LoopSettings, StopRequest
+from localhpo.scheduler.snapshot import describe_end, format_config, make_snapshot
+from localhpo.scheduler.trial_table import Recorder, TrialTable
+from localhpo.scheduler.worker import make_worker
 from localhpo.task import Task
 from localhpo.trial import COUNTED, Config, Proposal, State, Trial
 
-_ENDED_AS: dict[State, EventKind] = {
+_END_EVENTS: dict[State, EventKind] = {
     State.COMPLETE: "finished",
     State.PRUNED: "pruned",
     State.FAILED: "failed",
@@ -65,31 +66,32 @@ _ENDED_AS: dict[State, EventKind] = {
 
 
 class Loop:
-    """One run of a study; made for a single call of `run`.
+    """One run of a study; `run` is called once.
 
-    Whoever opened the Creator, the Executor and the recorder closes them.
+    The Creator, the Executor and the recorder are closed by whoever opened them.
 
     Args:
-        task: What to tune.
+        task: The task.
         creator: Makes the proposals.
         executor: Runs the trials.
-        recorder: Keeps what happens.
-        trials: The study's trials so far, of all earlier runs.
-        seed: Of the study.
-        trial_folder: The folder of a trial, by number.
+        recorder: Stores what happens.
+        trials: The study's trials of all earlier runs.
+        seed: The study's seed.
+        trial_folder: Returns the folder of a trial, by number.
         inventory: What trials may use; this machine by default.
         clock: The real one by default.
-        observers: Told what happens.
+        observers: Receive events and snapshots.
         spent: Time that earlier runs used.
-        check: Says why a configuration must not run, or None; by default all may.
-        inbox: Returns proposals that came from outside since it was last called.
-        settings: How to go about it.
-        tenant: The model's server, where it shares memory with trials.
-        estimate: From a configuration to the memory that it will take.
-        machine: The ledger that studies of this machine share; none for a study by itself.
+        check_config: Returns why a configuration must not run, or None; by default all may.
+        read_enqueued: Returns proposals that were enqueued from outside since the last call.
+        settings: How often the loop does what, and when it gives up.
+        loaded_model: The model, where it shares memory with trials.
+        estimate_mb: Estimates the memory of a configuration's trial.
+        broker: Shares the machine with other studies; None for a study by itself.
 
     Raises:
-        TaskError: a trial of this task can never run on this machine, or its budget never ends.
+        TaskError: A trial of this task can never run on this machine, or part of its budget has no
+            effect.
     """
 
     def __init__(
@@ -105,56 +107,56 @@ class Loop:
         inventory: Inventory | None = None,
         clock: Clock | None = None,
         observers: Sequence[Observer] = (),
-        spent: Spent | None = None,
-        check: Callable[[Config], str | None] | None = None,
-        inbox: Callable[[], Sequence[Proposal]] = tuple,
+        spent: SpentTime | None = None,
+        check_config: Callable[[Config], str | None] | None = None,
+        read_enqueued: Callable[[], Sequence[Proposal]] = tuple,
         settings: LoopSettings | None = None,
-        tenant: Tenant | None = None,
-        estimate: Estimate | None = None,
-        machine: Machine | None = None,
+        loaded_model: LoadedModel | None = None,
+        estimate_mb: MemoryEstimate | None = None,
+        broker: ResourceBroker | None = None,
     ) -> None:
         self._inventory = inventory = admit(task, inventory)
         self._task = task
         self._clock = clock or RealClock()
-        self._spent_before = spent or Spent()
-        self._check = check
-        self._inbox = inbox
+        self._spent_before = spent or SpentTime()
+        self._check_config = check_config
+        self._read_enqueued = read_enqueued
         self._settings = settings or LoopSettings()
-        self._prune = pruner_for(task)
-        self._tenancy = Tenancy(
-            tenant, resources=task.resources, inventory=inventory, clock=self._clock
+        self._prune = make_pruner(task)
+        self._residency = ModelResidency(
+            loaded_model, resources=task.resources, inventory=inventory, clock=self._clock
         )
-        self._runs = Runs(
+        self._running = RunningTrials(
             task=task,
             executor=executor,
             inventory=inventory,
             clock=self._clock,
             trial_folder=trial_folder,
-            tenancy=self._tenancy,
-            estimate=estimate,
-            machine=machine,
+            residency=self._residency,
+            estimate_mb=estimate_mb,
+            broker=broker,
         )
-        self._ledger = Ledger(trials, recorder=recorder, clock=self._clock, seed=seed)
-        self._worker = worker(self._clock, concurrent=self._settings.concurrent_proposals)
-        self._supply = Supply(
+        self._table = TrialTable(trials, recorder=recorder, clock=self._clock, seed=seed)
+        self._worker = make_worker(self._clock, concurrent=self._settings.concurrent_proposals)
+        self._queue = ProposalQueue(
             task=task,
-            ledger=self._ledger,
-            runs=self._runs,
-            tenancy=self._tenancy,
-            proposer=self._proposer(creator, seed),
+            table=self._table,
+            running=self._running,
+            residency=self._residency,
+            proposer=self._make_proposer(creator, seed),
             worker=self._worker,
-            say=self._say,
+            publish=self._publish,
         )
-        self._audience = Audience(recorder, observers, self._clock, idle_s=self._settings.idle_s)
+        self._events = EventBus(recorder, observers, self._clock, idle_s=self._settings.idle_s)
 
-        self._began = self._inbox_due = self._clock.monotonic()
+        self._began = self._enqueued_due = self._clock.monotonic()
         self._interrupts, self._killed = 0, False
         self._ended: list[Trial] = []  # in this run, in the order of their ends
         self._refused_in_a_row = 0
-        self._closing: Closing | None = None
+        self._stop: StopRequest | None = None
 
-    def _proposer(self, creator: Creator, seed: int) -> Proposer:
-        history = History(self._task, (), seed, 0, self._check)
+    def _make_proposer(self, creator: Creator, seed: int) -> Proposer:
+        history = History(self._task, (), seed, 0, self._check_config)
         return Proposer(creator, self._worker, self._clock, history)
 
     def run(self) -> tuple[Trial, ...]:
@@ -177,219 +179,230 @@ class Loop:
             raise
         finally:
             self._worker.close()
-        if self._closing is not None and self._closing.error is not None:
-            raise self._closing.error
-        return self._ledger.trials
+        if self._stop is not None and self._stop.error is not None:
+            raise self._stop.error
+        return self._table.trials
 
     def interrupt(self) -> None:
-        """Stop the study; may be called by a signal handler. A second call kills what runs."""
+        """Stop the study; safe in a signal handler. A second call kills what still runs."""
         self._interrupts += 1
 
-    def annotate(self, number: int, user_attrs: Mapping[str, Any]) -> Trial:
-        """Attach a user's own values to a trial; may be called by an observer."""
-        return self._ledger.annotate(number, user_attrs)
+    def set_user_attrs(self, number: int, user_attrs: Mapping[str, Any]) -> Trial:
+        """Replace the user's own attributes of a trial; may be called by an observer."""
+        return self._table.set_user_attrs(number, user_attrs)
 
     @property
-    def spent(self) -> Spent:
+    def spent(self) -> SpentTime:
         """Time used, over all runs of the study."""
-        return Spent(
+        return SpentTime(
             wall_s=self._spent_before.wall_s + self._clock.monotonic() - self._began,
-            gpu_s=self._spent_before.gpu_s + self._runs.gpu_s,
+            gpu_s=self._spent_before.gpu_s + self._running.gpu_s,
         )
 
-    # The course of a run.
+    # Start, turns, end.
 
     def _begin(self) -> None:
-        done, total = self._ledger.counted, self._task.budget.trials
-        self._say("begun", f"{done} trials are done" + (f" of {total}" if total else ""))
+        done, total = self._table.counted, self._task.budget.trials
+        self._publish(
+            "begun", f"{done} of {total} trials are done" if total else f"{done} trials are done"
+        )
         for warning in self._inventory.warnings:
-            self._say("warning", warning)
-        for trial in self._ledger.take_up():
-            self._say("interrupted", "cut off with an earlier run; it runs again", trial)
-        self._share()
+            self._publish("warning", warning)
+        for trial in self._table.recover():
+            self._publish(
+                "interrupted", "it was running when an earlier run ended; it runs again", trial
+            )
+        self._share_memory()
         wanted = self._task.resources.parallel
-        if self._tenancy.slots < wanted:
-            self._say(
+        if self._residency.slots < wanted:
+            self._publish(
                 "note",
                 f"[resources] parallel = {wanted}, but this machine has room for "
-                f"{self._tenancy.slots} at once; let a trial ask for less to run more of them",
+                f"{self._residency.slots} at once; let a trial ask for less to run more of them",
             )
 
     def _turn(self) -> None:
-        self._watch()
-        self._heed_limits()
-        self._read_inbox()
-        self._share()
+        self._poll_trials()
+        self._check_limits()
+        self._enqueue()
+        self._share_memory()
         self._ask_creator()
-        self._take_proposals()
+        self._collect_proposals()
         self._start_waiting()
-        self._audience.refresh(self._snapshot)
+        self._events.update(self._make_snapshot)
 
     def _goes_on(self) -> bool:
         if self._killed:
             return False
-        if self._runs or self._has_more_to_run():
+        if self._running or self._has_more_to_run():
             return True
-        return self._supply.thinking and not self._is_late()
+        return self._queue.proposing and not self._is_late()
 
     def _has_more_to_run(self) -> bool:
-        if self._closing or self._left.trials == 0:
+        if self._stop or self._left.trials == 0:
             return False
-        return not self._supply.exhausted or self._supply.in_hand > 0
+        return not self._queue.exhausted or self._queue.size > 0
 
     def _is_late(self) -> bool:
-        late_s = self._clock.monotonic() - self._closing.since if self._closing else 0.0
-        return late_s > self._settings.farewell_s
+        late_s = self._clock.monotonic() - self._stop.since if self._stop else 0.0
+        return late_s > self._settings.shutdown_timeout_s
 
-    def _close(self, reason: str, error: Exception | None = None) -> None:
+    def _request_stop(self, reason: str, error: Exception | None = None) -> None:
         """Start no further trial in this run; the first reason counts."""
-        if self._closing is None:
-            self._closing = Closing(reason, self._clock.monotonic(), error)
-            self._say("note", f"no further trial is started: {reason}")
+        if self._stop is None:
+            self._stop = StopRequest(reason, self._clock.monotonic(), error)
+            self._publish("note", f"no further trial is started: {reason}")
 
     def _end(self) -> None:
-        reason = "the space is used up" if self._supply.exhausted else "the budget is used up"
-        waiting = len(self._ledger.waiting)
-        left_over = f"; {waiting} wait for the next run" if waiting else ""
-        self._say("ended", (self._closing.reason if self._closing else reason) + left_over)
-        self._audience.refresh(self._snapshot)
+        reason = "the space is used up" if self._queue.exhausted else "the budget is used up"
+        waiting = len(self._table.waiting)
+        left_over = f"; {waiting} trial(s) wait for the next run" if waiting else ""
+        self._publish("ended", (self._stop.reason if self._stop else reason) + left_over)
+        self._events.update(self._make_snapshot)
 
     def _abandon(self) -> None:
-        """Leave nothing running behind an error, and record what still can be."""
+        """After an error, leave nothing running, and record what still can be."""
         with contextlib.suppress(Exception):
-            self._runs.kill()
-            self._watch()
-            self._ledger.take_up()
-            self._audience.flush()
+            self._running.kill_all()
+            self._poll_trials()
+            self._table.recover()
+            self._events.flush()
 
-    # What a turn does.
+    # The steps of a turn.
 
-    def _watch(self) -> None:
-        for news in self._runs.poll():
-            if news.measurements:
-                self._ledger.measure(news.number, news.measurements)
-                self._audience.stir()
-            if news.outcome is not None:
-                self._finish(news.number, news.outcome)
-            elif news.measurements:
-                self._consider_pruning(news.number)
+    def _poll_trials(self) -> None:
+        for progress in self._running.poll():
+            if progress.measurements:
+                self._table.add_measurements(progress.number, progress.measurements)
+                self._events.mark_dirty()
+            if progress.outcome is not None:
+                self._finish(progress.number, progress.outcome)
+            elif progress.measurements:
+                self._consider_pruning(progress.number)
 
     def _finish(self, number: int, outcome: Outcome) -> None:
-        trial = self._ledger.end(number, outcome)
-        self._inbox_due = self._clock.monotonic()
-        sentence = view.how_it_ended(trial, self._ledger.trials, self._task)
-        self._say(_ENDED_AS[trial.state], sentence, trial)
+        trial = self._table.end(number, outcome)
+        self._enqueued_due = self._clock.monotonic()
+        sentence = describe_end(trial, self._table.trials, self._task)
+        self._publish(_END_EVENTS[trial.state], sentence, trial)
         if trial.state in COUNTED:
             self._ended.append(trial)
-        why = budget.hopeless(self._ended, self._settings.hopeless_after)
+        why = budget.repeated_failure(self._ended, self._settings.max_initial_failures)
         if why is not None:
-            self._close(why, NoGoodTrialError(why))
+            self._request_stop(why, NoGoodTrialError(why))
 
     def _consider_pruning(self, number: int) -> None:
         if self._prune is None:
             return
-        trial = self._ledger[number]
-        reason = self._prune(trial, self._ledger.trials)
-        if reason is not None and self._runs.stop(number, State.PRUNED):
-            self._say("pruning", reason, trial)
+        trial = self._table[number]
+        reason = self._prune(trial, self._table.trials)
+        if reason is not None and self._running.stop(number, State.PRUNED):
+            self._publish("pruning", reason, trial)
 
-    def _heed_limits(self) -> None:
+    def _check_limits(self) -> None:
         if self._interrupts:
-            done = f"the study was interrupted after {self._ledger.counted} trials"
-            self._close(STOPPED_BY_USER, StudyInterruptedError(done))
+            done = f"the study was interrupted after {self._table.counted} trials"
+            self._request_stop(STOPPED_BY_USER, StudyInterruptedError(done))
         elif time_is_up := self._left.time_is_up:
-            self._close(time_is_up)
+            self._request_stop(time_is_up)
         else:
             return
-        self._runs.interrupt()
+        self._running.interrupt_all()
         if self._interrupts > 1:
             self._killed = True
-            self._runs.kill()
-            self._watch()
+            self._running.kill_all()
+            self._poll_trials()
 
-    def _read_inbox(self) -> None:
+    def _enqueue(self) -> None:
         now = self._clock.monotonic()
-        if self._closing is None and now >= self._inbox_due:
-            self._inbox_due = now + self._settings.idle_s
-            self._supply.enqueue(self._inbox())
+        if self._stop is None and now >= self._enqueued_due:
+            self._enqueued_due = now + self._settings.idle_s
+            self._queue.enqueue(self._read_enqueued())
 
-    def _share(self) -> None:
-        """Decide how trials and the model's server share memory from here on."""
-        self._supply.consider_sharing(self._left.trials)
-        self._runs.settle_server()
-        for news in self._tenancy.take_news():
-            self._audience.say(news.kind, news.message, data={**news.data, **self.spent.to_data()})
+    def _share_memory(self) -> None:
+        """Decide how trials and the model's server share memory from now on."""
+        self._queue.choose_mode(self._left.trials)
+        self._running.update_model_claim()
+        for event in self._residency.take_events():
+            data = {**event.data, **self.spent.to_data()}
+            self._events.publish(event.kind, event.message, data=data)
 
     def _ask_creator(self) -> None:
-        if self._closing is None:
-            self._supply.ask(self._left.trials)
+        if self._stop is None:
+            self._queue.ask(self._left.trials)
 
-    def _take_proposals(self) -> None:
+    def _collect_proposals(self) -> None:
         try:
-            self._supply.collect(self._left.trials)
+            self._queue.collect(self._left.trials)
         except Exception as error:  # noqa: BLE001 - raised after the running trials have ended
-            self._close(f"the Creator failed ({type(error).__name__}: {error})", error)
+            self._request_stop(f"the Creator failed ({type(error).__name__}: {error})", error)
 
     def _start_waiting(self) -> None:
-        running = len(self._runs)
-        if self._ledger.waiting and self._runs.look():
-            self._supply.reckon()
-        for trial in self._ledger.waiting:
+        """Start waiting trials in their order, as long as each has a place."""
+        running = len(self._running)
+        if self._table.waiting and self._running.refresh_inventory():
+            self._queue.recompute_needs()
+        for trial in self._table.waiting:
             if not self._may_start():
                 return
-            need = self._runs.need(trial.config)
-            reason = self._runs.never(need)
-            place = self._runs.place(need)
+            need = self._running.memory_need(trial.config)
+            reason = self._running.why_impossible(need)
+            place = self._running.find_place(need)
             if place is None and reason is None:
-                if (why := self._runs.waits_for_others(need)) is not None:
-                    self._say("note", why)
-                self._runs.await_turn(need)
-                if len(self._runs) == running:  # else what has started may call for a question
-                    self._supply.make_room(need, self._left.trials)
+                # The trials after it wait too: their order is kept.
+                if (why := self._running.update_blocked_by(need)) is not None:
+                    self._publish("note", why)
+                self._running.request_turn(need)
+                # Where trials were started in this turn, more proposals may be wanted first.
+                if len(self._running) == running:
+                    self._queue.offload_model(need, self._left.trials)
                 return
-            if reason is None and self._check:
-                reason = self._check(trial.config)
+            if reason is None and self._check_config:
+                reason = self._check_config(trial.config)
+            # An interrupted trial was accepted before, and is not refused now.
             if reason is not None and trial.state is State.QUEUED:
                 self._refuse(trial, reason)
                 continue
-            place = None if place is None else self._runs.claim(trial.number, need)
+            place = None if place is None else self._running.claim_place(trial.number, need)
             if place is None:  # it is the turn of another study
                 return
             self._refused_in_a_row = 0
-            self._runs.start(self._ledger.start(trial), place)
-            self._say("started", view.spelled(self._task, trial.config), trial)
+            self._running.start(self._table.start(trial), place)
+            self._publish("started", format_config(self._task, trial.config), trial)
 
     def _may_start(self) -> bool:
         left = self._left.trials
-        return self._closing is None and (left is None or left > len(self._runs))
+        return self._stop is None and (left is None or left > len(self._running))
 
     def _refuse(self, trial: Trial, reason: str) -> None:
-        self._say("infeasible", reason, self._ledger.refuse(trial, reason))
+        self._publish("infeasible", reason, self._table.mark_infeasible(trial, reason))
         self._refused_in_a_row += 1
-        if self._refused_in_a_row == self._settings.refusals:
+        if self._refused_in_a_row == self._settings.max_refusals:
             why = f"{self._refused_in_a_row} infeasible proposals in a row; the last: {reason}"
-            self._close(why, CreatorError(why, hint="narrow the space to what fits this machine"))
+            self._request_stop(
+                why, CreatorError(why, hint="narrow the space to what fits this machine")
+            )
 
-    # What others are told.
+    # State and events.
 
     @property
-    def _left(self) -> Left:
-        return budget.left(self._task.budget, self._ledger.counted, self.spent)
+    def _left(self) -> RemainingBudget:
+        return budget.remaining_budget(self._task.budget, self._table.counted, self.spent)
 
-    def _say(self, kind: EventKind, message: str, trial: Trial | None = None) -> None:
-        # Each event carries the time used, which a later run of the study goes on from.
+    def _publish(self, kind: EventKind, message: str, trial: Trial | None = None) -> None:
+        # Each event carries the time used, from which a later run of the study goes on.
         number = None if trial is None else trial.number
-        self._audience.say(kind, message, number, self.spent.to_data())
+        self._events.publish(kind, message, number, self.spent.to_data())
 
-    def _snapshot(self) -> Snapshot:
-        return view.snapshot(
+    def _make_snapshot(self) -> Snapshot:
+        return make_snapshot(
             self._task,
-            self._ledger.trials,
-            elapsed_s=self._runs.elapsed_s,
-            slots=self._tenancy.slots,
+            self._table.trials,
+            elapsed_s=self._running.elapsed_s,
+            slots=self._residency.slots,
             spent=self.spent,
-            left=self._left,
-            proposing=self._supply.thinking,
-            closing=self._closing.reason if self._closing else "",
-            held_up=self._runs.held_up,
+            remaining=self._left,
+            proposing=self._queue.proposing,
+            stop_reason=self._stop.reason if self._stop else "",
+            blocked_by=self._running.blocked_by,
         )

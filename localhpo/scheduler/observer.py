@@ -1,7 +1,7 @@
-"""What watches a study while it runs: a live display, a log, the callbacks of a user.
+"""Observers of a running study, such as a live display, a log, or a user's callbacks.
 
-The loop calls its observers in its own thread, between two polls, so an observer must be
-quick. One that raises is noted in the record, once, and does not harm the study.
+The loop calls its observers in its own thread, between two polls, so an observer must be quick.
+One that raises is recorded once, and does not harm the study.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from localhpo.store.records import Event, Wait
+from localhpo.store.records import Event, WaitCause
 from localhpo.task import Task
 from localhpo.trial import Measurement, Trial
 
 EventKind = Literal[
-    "begun",  # the study begins, or goes on
+    "begun",  # the study starts or goes on
     "proposed",  # a trial was queued
     "started",
     "pruning",  # a running trial is asked to stop, and why
@@ -23,27 +23,27 @@ EventKind = Literal[
     "failed",
     "infeasible",  # refused before it ran
     "interrupted",
-    "dropped",  # a proposal drawn ahead was not worth a trial any more
-    "sharing",  # how trials and the model's server share memory, and why; its rests and returns
+    "dropped",  # a prefetched proposal was discarded
+    "sharing",  # how trials and the model's server share memory, and why; its stops and starts
     "note",  # good to know
-    "warning",  # something is not as it should be; the study goes on
+    "warning",  # something is wrong; the study goes on
     "ended",  # no trial runs any more, and why
 ]
-"""What the `Event`s of the loop are about."""
+"""Kinds of the loop's events."""
 
 
 STOPPED_BY_USER = "the user stopped it"
-"""`Snapshot.closing` after an interrupt: the only end that one more interrupt hastens."""
+"""`Snapshot.stop_reason` after an interrupt; a second interrupt kills what still runs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningTrial:
     """A trial that runs now."""
 
     trial: Trial
     """With every measurement so far."""
     elapsed_s: float
-    """Since it was started."""
+    """Since its start."""
     latest: Measurement | None
     """The last value of the task's metric; None before the first."""
 
@@ -55,16 +55,16 @@ class Snapshot:
     task: Task
     trials: tuple[Trial, ...]
     """All trials of the study, by number; running ones with their measurements so far."""
-    best: Trial | None
-    """The complete trial with the best score."""
-    running: tuple[Running, ...]
+    best_trials: tuple[Trial, ...]
+    """As `objective.best_trials`: with one objective the best trial alone."""
+    running: tuple[RunningTrial, ...]
     """By number."""
     proposing: bool
-    """Whether the Creator is thinking."""
-    closing: str
+    """Whether the Creator is making a proposal."""
+    stop_reason: str
     """Why no further trial is started; empty while the study goes on."""
     elapsed_s: float
-    """Of tuning, over all runs of the study."""
+    """Over all runs of the study."""
     trials_left: int | None
     """Until the budget is used up, running ones included; None where trials do not bound it."""
     seconds_left: float | None
@@ -72,20 +72,27 @@ class Snapshot:
     gpu_seconds_left: float | None
     """None where GPU minutes do not bound it."""
     estimated_s: float | None
-    """Until the end, from the durations of finished trials; None while there is none."""
+    """Expected time to the end, from the durations of finished trials; None while unknown."""
     slots: int = 1
-    """Trials that run at once, at most."""
-    held_up: Wait | None = None
-    """What the next trial waits for where a slot is free; None where that is not known."""
+    """The most trials that run at once."""
+    blocked_by: WaitCause | None = None
+    """What the next trial waits for while a slot is free; None where that is unknown."""
+
+    @property
+    def best_trial(self) -> Trial | None:
+        """The best trial by a single objective; None where there are several, or no trial."""
+        if len(self.task.objectives) != 1 or not self.best_trials:
+            return None
+        return self.best_trials[0]
 
 
 class Observer(Protocol):
     """Watches a study."""
 
     def on_event(self, event: Event) -> None:
-        """Hear what happened, at once and in order."""
+        """Receive an event, at once and in order."""
         ...
 
     def on_change(self, snapshot: Snapshot) -> None:
-        """See the study as it stands: after each change, and about once a second."""
+        """Receive the state of the study: after each change, and about once a second."""
         ...

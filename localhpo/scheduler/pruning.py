@@ -1,12 +1,13 @@
-"""Which running trials are not worth finishing: rules on what was reported.
+"""Rules that stop trials early, from the values they have reported.
 
-A pruner looks at one running trial among all trials of its study and returns why it should
-stop, or None. The same records give the same answer, whenever and however often it is asked;
-what it keeps in between (`Curves`) only spares it reading them again.
+A pruner compares one running trial with all trials of its study, and returns the reason to stop it,
+or None. Equal records give equal answers, at any time and however often it is called; its cache
+(`LearningCurves`) only saves reading the measurements again.
 
-A trial's progress is counted in reports of the metric, one per step (the first value that
-came for it): steps need not begin at 0, nor be consecutive, nor mean the same as another
-task's. A value that is not finite counts as worse than any other.
+Progress is counted in reports of the metric, one per step (the first value of that step). So steps
+need not start at 0, be consecutive, or mean the same in two tasks. A value that is not finite
+counts as worse than any other. The task has one objective: with several, task files refuse a
+pruner.
 """
 
 from __future__ import annotations
@@ -22,46 +23,46 @@ from localhpo.task import Task
 from localhpo.trial import State, Trial
 
 Pruner = Callable[[Trial, Sequence[Trial]], str | None]
-"""(running trial, all trials of the study) -> the reason to stop it, or None."""
+"""Takes a running trial and all trials of the study; returns the reason to stop it, or None."""
 
 MIN_PEERS = 4
-"""Trials that must have come as far before the median says anything."""
+"""The median is used only where so many other trials have come as far."""
 
 
-def pruner_for(task: Task) -> Pruner | None:
-    """Return the pruner that the task names; None where it names none."""
+def make_pruner(task: Task) -> Pruner | None:
+    """Return the pruner that the task names; None for `none`."""
     rules = {"median": median_stop, "asha": successive_halving}
     rule = rules.get(task.pruner.name)
-    return None if rule is None else partial(rule, curves=Curves(task))
+    return None if rule is None else partial(rule, curves=LearningCurves(task))
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class CurvePoint:
     """The first value that a trial reported for a step."""
 
     step: int
     cost: float
-    """The value, turned so that lower is better; infinite where it is not finite."""
+    """The value with a sign such that lower is better; infinite where it is not finite."""
     time: float
 
 
 @dataclass(slots=True)
-class Curve:
-    """What one run of a trial reported of the metric."""
+class LearningCurve:
+    """The values of the metric that one run of a trial reported."""
 
     restarts: int
     read: int = 0
-    """Measurements of the trial, of any metric, that went into it."""
-    points: list[Point] = field(default_factory=list)
-    """In the order of report."""
+    """Number of the trial's measurements, of any metric, that have been read."""
+    points: list[CurvePoint] = field(default_factory=list)
+    """In the order of the reports."""
     costs: dict[int, float] = field(default_factory=dict)
     """By step."""
     steps: list[int] = field(default_factory=list)
     """In ascending order."""
     best: float = math.inf
 
-    def add(self, point: Point) -> None:
-        """Add a point, unless its step has one."""
+    def add(self, point: CurvePoint) -> None:
+        """Add a point, unless its step already has one."""
         if point.step not in self.costs:
             self.points.append(point)
             self.costs[point.step] = point.cost
@@ -69,56 +70,58 @@ class Curve:
             self.best = min(self.best, point.cost)
 
     def cost_by(self, step: int) -> float | None:
-        """Return the last cost up to a step; None where the curve begins later or ends before."""
+        """Return the last cost up to a step; None where the curve starts later or ends earlier."""
         index = bisect.bisect_right(self.steps, step)
         if index == 0 or self.steps[-1] < step:
             return None
         return self.costs[self.steps[index - 1]]
 
 
-class Curves:
+class LearningCurves:
     """The curves of a study's trials; each measurement is read once."""
 
     def __init__(self, task: Task) -> None:
-        """Read the metric of this task."""
+        """Read the metric of a task."""
         self.task = task
         self._sign = 1.0 if task.direction == "minimize" else -1.0
-        self._curves: dict[int, Curve] = {}
+        self._curves: dict[int, LearningCurve] = {}
 
-    def of(self, trial: Trial) -> Curve:
-        """Return the curve of a trial as it stands."""
+    def read(self, trial: Trial) -> LearningCurve:
+        """Return the curve of a trial, up to its last measurement."""
         curve = self._curves.get(trial.number)
         if curve is None or curve.restarts != trial.restarts:
-            curve = self._curves[trial.number] = Curve(trial.restarts)
+            curve = self._curves[trial.number] = LearningCurve(trial.restarts)
         for m in trial.measurements[curve.read :]:
             if m.name == self.task.metric:
                 cost = self._sign * m.value if math.isfinite(m.value) else math.inf
-                curve.add(Point(m.step, cost, m.time))
+                curve.add(CurvePoint(m.step, cost, m.time))
         curve.read = len(trial.measurements)
         return curve
 
-    def of_others(self, trial: Trial, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Curve]]:
+    def read_others(
+        self, trial: Trial, trials: Sequence[Trial]
+    ) -> Iterator[tuple[Trial, LearningCurve]]:
         """Yield the other trials with their curves."""
-        return ((t, self.of(t)) for t in trials if t.number != trial.number)
+        return ((t, self.read(t)) for t in trials if t.number != trial.number)
 
-    def shown(self, cost: float) -> str:
-        """Spell a cost as the value that was reported."""
+    def format_value(self, cost: float) -> str:
+        """Return the reported value of a cost as text."""
         return f"{self._sign * cost:.4g}" if math.isfinite(cost) else "not finite"
 
 
-def median_stop(trial: Trial, trials: Sequence[Trial], curves: Curves) -> str | None:
-    """Stop a trial whose best value so far is worse than the median of the others by then.
+def median_stop(trial: Trial, trials: Sequence[Trial], curves: LearningCurves) -> str | None:
+    """Stop a trial whose best value so far is worse than the median of other trials at its step.
 
-    The others are complete trials that reported this step or a later one, each with its last
+    The other trials are complete and reported this step or a later one; each counts with its last
     value up to the step. The rule is that of Google Vizier (Golovin et al. 2017, section 3.2.2,
     https://doi.org/10.1145/3097983.3098043), with the values at the step in place of their
     running averages, as Optuna's `MedianPruner` has it.
     """
-    task, curve = curves.task, curves.of(trial)
+    task, curve = curves.task, curves.read(trial)
     if len(curve.points) <= task.pruner.warmup_steps:
         return None
     step = curve.points[-1].step
-    others = [c for t, c in curves.of_others(trial, trials) if t.state is State.COMPLETE]
+    others = [c for t, c in curves.read_others(trial, trials) if t.state is State.COMPLETE]
     peers = [cost for c in others if (cost := c.cost_by(step)) is not None]
     if len(peers) < MIN_PEERS:
         return None
@@ -126,23 +129,23 @@ def median_stop(trial: Trial, trials: Sequence[Trial], curves: Curves) -> str | 
     if curve.best <= median:
         return None
     return (
-        f"its best {task.metric} by step {step}, {curves.shown(curve.best)}, is worse than the "
-        f"median of {len(peers)} other trials by then, {curves.shown(median)}"
+        f"its best {task.metric} by step {step}, {curves.format_value(curve.best)}, is worse than "
+        f"the median of {len(peers)} other trials by then, {curves.format_value(median)}"
     )
 
 
-def successive_halving(trial: Trial, trials: Sequence[Trial], curves: Curves) -> str | None:
-    """Stop a trial that reaches a rung outside the best 1/factor of those that came before it.
+def successive_halving(trial: Trial, trials: Sequence[Trial], curves: LearningCurves) -> str | None:
+    """Stop a trial that reaches a rung and is not among the best 1/factor of the trials there.
 
     Asynchronous successive halving (Li et al. 2020, https://arxiv.org/abs/1810.05934) in its
     stopping form, which lets trials go on instead of resuming them, as Optuna's
     `SuccessiveHalvingPruner` does. Rung k is the report number `first * factor**k`, where
-    `first` is the first report after the warm-up. While fewer than `factor` trials have come
-    to a rung, the best of them goes on. A trial meets only those that came before it, so that
-    a decision does not change afterwards.
+    `first` is the first report after the warm-up. While fewer than `factor` trials have reached
+    a rung, the best of them goes on. A trial is compared only with those that reached the rung
+    before it, so that a decision never changes afterwards.
     """
-    task, points = curves.task, curves.of(trial).points
-    others = [c.points for _, c in curves.of_others(trial, trials)]
+    task, points = curves.task, curves.read(trial).points
+    others = [c.points for _, c in curves.read_others(trial, trials)]
     factor = task.pruner.reduction_factor
     for reports in _rungs(task.pruner.warmup_steps + 1, factor, len(points)):
         own = points[reports - 1]
@@ -152,14 +155,14 @@ def successive_halving(trial: Trial, trials: Sequence[Trial], curves: Curves) ->
         if len(rivals) >= go_on and own.cost > rivals[go_on - 1]:
             return (
                 f"its {task.metric} at report {reports} (step {own.step}), "
-                f"{curves.shown(own.cost)}, is not among the best {go_on} of the "
+                f"{curves.format_value(own.cost)}, is not among the best {go_on} of the "
                 f"{len(rivals) + 1} trials so far"
             )
     return None
 
 
 def _rungs(first: int, factor: int, reports: int) -> Iterator[int]:
-    """Yield the rungs that a trial with so many reports has come to."""
+    """Yield the rungs that a trial with so many reports has reached."""
     rung = first
     while rung <= reports:
         yield rung

@@ -1,4 +1,4 @@
-"""How the loop goes about it, and what makes it end."""
+"""Settings of the loop, and the request to stop it."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
-    """How the loop goes about it."""
+    """How often the loop does what, and when it gives up."""
 
     poll_s: float = 0.05
     """Between two turns."""
     idle_s: float = 1.0
-    """Between two looks at the inbox, flushes and snapshots while nothing happens."""
-    farewell_s: float = 10.0
-    """How long a run that is over waits for a proposal still being made; after that the
-    Creator is left to itself, in its thread."""
+    """Between two looks for enqueued trials, flushes and snapshots while nothing happens."""
+    shutdown_timeout_s: float = 10.0
+    """How long a run that is over waits for a proposal that is still being made; after that it
+    leaves the Creator alone in its thread."""
     concurrent_proposals: bool = True
-    """Whether the Creator thinks in a thread of its own; False for simulations."""
-    refusals: int = 20
-    """So many infeasible proposals, one after another, are an error."""
-    hopeless_after: int = 3
-    """So many first trials that fail in the same way end the run; 0 for never."""
+    """Whether the Creator has a thread of its own; False for simulations."""
+    max_refusals: int = 20
+    """Number of infeasible proposals in a row that ends the run with an error."""
+    max_initial_failures: int = 3
+    """Number of first trials that, failing all in the same way, end the run; 0 for never."""
 
 
 @dataclass(frozen=True, slots=True)
-class Closing:
-    """No further trial is started."""
+class StopRequest:
+    """Why and since when no further trial is started."""
 
     reason: str
     since: float

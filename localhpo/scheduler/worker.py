@@ -1,6 +1,6 @@
-"""What goes on beside the loop: one job at a time, on a thread or in simulated time.
+"""Runs one job at a time beside the loop: in a thread, or in simulated time.
 
-A large model may think for a minute and take another one to wake up; polling goes on.
+A large model may take a minute to propose, and another one to start; the loop goes on polling.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Protocol
 
 from localhpo.executor.clock import Clock, SimulatedClock
 
-Job = Callable[[], None]
-"""Keeps its result, and its errors, to itself."""
+WorkerJob = Callable[[], None]
+"""Stores its result by itself, and does not raise."""
 
 
 class Worker(Protocol):
-    """Does one job at a time, in the order in which it is given them."""
+    """Runs one job at a time, in the order in which they are given."""
 
     @property
     def busy(self) -> bool:
-        """Whether the last job is not done."""
+        """Whether the last job still runs."""
         ...
 
-    def start(self, job: Job, *, patience_s: float = 0.0) -> None:
-        """Begin a job, and wait for its end no longer than that; only when not busy."""
+    def start(self, job: WorkerJob, *, wait_s: float = 0.0) -> None:
+        """Start a job, and wait at most `wait_s` for its end; only when not busy."""
         ...
 
     def close(self) -> None:
@@ -33,55 +33,55 @@ class Worker(Protocol):
         ...
 
 
-def worker(clock: Clock, *, concurrent: bool) -> Worker:
-    """Return a worker: a thread, or one in the time of the clock."""
-    return ThreadWorker() if concurrent else ClockWorker(clock)
+def make_worker(clock: Clock, *, concurrent: bool) -> Worker:
+    """Return a worker with a thread of its own, or one that runs its jobs in the caller's."""
+    return ThreadWorker() if concurrent else SimulatedWorker(clock)
 
 
 class ThreadWorker:
-    """Works in a thread.
+    """Runs jobs in a thread.
 
-    The thread is always the same, for libraries that keep state per thread. It does not keep
-    the process alive: a user who will not wait for a model can leave.
+    It is always the same thread, for libraries that keep state per thread. The thread does not
+    keep the process alive: a user who will not wait for a model can leave.
     """
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[tuple[Job, Event] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[WorkerJob, Event] | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._done = Event()
         self._done.set()
 
     @property
     def busy(self) -> bool:
-        """Whether the last job is not done."""
+        """Whether the last job still runs."""
         return not self._done.is_set()
 
-    def start(self, job: Job, *, patience_s: float = 0.0) -> None:
-        """Begin a job."""
+    def start(self, job: WorkerJob, *, wait_s: float = 0.0) -> None:
+        """Start a job."""
         self._done = Event()
         if self._thread is None:
             self._thread = Thread(target=self._work, name="localhpo-creator", daemon=True)
             self._thread.start()
         self._jobs.put((job, self._done))
-        self._done.wait(patience_s)
+        self._done.wait(wait_s)
 
     def close(self) -> None:
-        """Let the thread end, after the job it is at."""
+        """Let the thread end after its current job."""
         self._jobs.put(None)
 
     def _work(self) -> None:
-        while (order := self._jobs.get()) is not None:
-            job, done = order
+        while (item := self._jobs.get()) is not None:
+            job, done = item
             try:
                 job()
             finally:
                 done.set()
 
 
-class ClockWorker:
-    """Works at once, and says to be busy for as long as it took by a simulated clock.
+class SimulatedWorker:
+    """Runs a job at once, and reports to be busy for as long as it took by a simulated clock.
 
-    By a real clock the loop waits for it.
+    With a real clock, the loop waits for the job.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -90,20 +90,15 @@ class ClockWorker:
 
     @property
     def busy(self) -> bool:
-        """Whether the last job is not done."""
+        """Whether the last job still runs."""
         return self._clock.monotonic() < self._busy_until_s
 
-    @property
-    def busy_until_s(self) -> float:
-        """When the last job is done, on the monotonic clock."""
-        return self._busy_until_s
-
-    def start(self, job: Job, *, patience_s: float = 0.0) -> None:  # noqa: ARG002 - of threads
-        """Do a job."""
+    def start(self, job: WorkerJob, *, wait_s: float = 0.0) -> None:  # noqa: ARG002 - of threads
+        """Run a job."""
         if isinstance(self._clock, SimulatedClock):
             self._busy_until_s = self._clock.aside(job)
         else:
             job()
 
     def close(self) -> None:
-        """Nothing goes on."""
+        """Do nothing: no job runs between calls."""

@@ -1,4 +1,4 @@
-"""A stage for the loop: trials that are played, a Creator that counts, a record that can die.
+"""A bench for the loop: scripted trials, a counting Creator, a recorder that can die.
 
 Time is simulated, so that a study of hours takes milliseconds and is the same every time.
 """
@@ -17,35 +17,40 @@ from localhpo.executor.clock import SimulatedClock
 from localhpo.executor.protocol import Job, Outcome, Run
 from localhpo.executor.simulated import Replay, SimulatedExecutor
 from localhpo.scheduler.loop import Loop, LoopSettings
-from localhpo.scheduler.machine import Machine
 from localhpo.scheduler.placement import Inventory
+from localhpo.scheduler.resource_broker import ResourceBroker
 from localhpo.store.records import Event
 from localhpo.task import Task
 from localhpo.trial import (
     COUNTED,
+    USER,
     Config,
     Failure,
     Measurement,
+    Origin,
     Proposal,
     State,
     Trial,
 )
 
 _TWO = Inventory(cpus=2)
+ENGINE = Origin(engine="test")
 
 
 @pytest.fixture
 def times() -> list[float]:
-    """What the clock says; a test puts it forward."""
+    """The time of the broker's clock, which a test may advance."""
     return [1_000.0]
 
 
 @pytest.fixture
-def make_machine(tmp_path: Path, times: list[float]) -> Callable[..., Machine]:
+def make_broker(tmp_path: Path, times: list[float]) -> Callable[..., ResourceBroker]:
     """Return a study's part in a ledger of its own folder."""
 
-    def make(study: str, inventory: Inventory = _TWO, **arguments: Any) -> Machine:
-        return Machine(study, inventory, folder=tmp_path / "m", now=lambda: times[0], **arguments)
+    def make(study: str, inventory: Inventory = _TWO, **arguments: Any) -> ResourceBroker:
+        return ResourceBroker(
+            study, inventory, folder=tmp_path / "m", now=lambda: times[0], **arguments
+        )
 
     return make
 
@@ -55,24 +60,24 @@ class DeadError(BaseException):
 
 
 @dataclass(frozen=True)
-class Play:
-    """How a trial goes if nobody stops it."""
+class TrialScript:
+    """The course of a trial that is not stopped."""
 
     duration_s: float = 10.0
     curve: Sequence[float] = (1.0,)
     """Values of the metric, spread evenly over the duration."""
     failure: Failure | None = None
-    dies_after_s: float = 0.3
-    """From being asked to stop to the end."""
+    ends_after_s: float = 0.3
+    """After it is asked to stop."""
 
 
-class PlayedRun:
+class ScriptedRun:
     """A simulated run that takes a moment to end when it is asked to, as a process does."""
 
-    def __init__(self, run: Run, clock: SimulatedClock, dies_after_s: float) -> None:
+    def __init__(self, run: Run, clock: SimulatedClock, ends_after_s: float) -> None:
         self._run = run
         self._clock = clock
-        self._dies_after_s = dies_after_s
+        self._ends_after_s = ends_after_s
         self._asked: tuple[float, State] | None = None
 
     @property
@@ -85,33 +90,33 @@ class PlayedRun:
         return self._run.poll()
 
     def stop(self, state: State) -> None:
-        self._asked = self._asked or (self._clock.monotonic() + self._dies_after_s, state)
+        self._asked = self._asked or (self._clock.monotonic() + self._ends_after_s, state)
 
     def _die(self) -> None:
         if self._asked is not None and self._clock.monotonic() >= self._asked[0]:
             self._run.stop(self._asked[1])
 
 
-class PlayedExecutor:
-    """Simulates trials as they are played; counts how many run at once."""
+class ScriptedExecutor:
+    """Runs scripted trials, and counts how many run at once."""
 
-    def __init__(self, clock: SimulatedClock, play: Callable[[Job], Play]) -> None:
+    def __init__(self, clock: SimulatedClock, script: Callable[[Job], TrialScript]) -> None:
         self.jobs: list[Job] = []
-        self.runs: list[PlayedRun] = []
-        self.most_at_once = 0
+        self.runs: list[ScriptedRun] = []
+        self.max_running = 0
         self._clock = clock
-        self._play = play
+        self._script = script
         self._executor = SimulatedExecutor(lambda config, seed: self._replay(), clock)
 
     @property
-    def at_once(self) -> int:
+    def running_now(self) -> int:
         return sum(run.outcome is None for run in self.runs)
 
-    def start(self, job: Job) -> PlayedRun:
+    def start(self, job: Job) -> ScriptedRun:
         self.jobs.append(job)
         run = self._executor.start(job)
-        self.runs.append(PlayedRun(run, self._clock, self._play(job).dies_after_s))
-        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.runs.append(ScriptedRun(run, self._clock, self._script(job).ends_after_s))
+        self.max_running = max(self.max_running, self.running_now)
         return self.runs[-1]
 
     def close(self) -> None:
@@ -119,17 +124,17 @@ class PlayedExecutor:
 
     def _replay(self) -> Replay:
         job = self.jobs[-1]
-        play = self._play(job)
-        pause = play.duration_s / max(1, len(play.curve))
+        script = self._script(job)
+        pause = script.duration_s / max(1, len(script.curve))
         measurements = [
             Measurement(step, job.task.metric, value, pause * (step + 1))
-            for step, value in enumerate(play.curve)
+            for step, value in enumerate(script.curve)
         ]
-        return Replay(measurements, play.duration_s, play.failure)
+        return Replay(measurements, script.duration_s, script.failure)
 
 
 class CountingCreator:
-    """Proposes a learning rate that grows with the number; remembers what it was shown."""
+    """Proposes a learning rate that grows with the number, and stores its calls."""
 
     name = "counting"
 
@@ -145,16 +150,14 @@ class CountingCreator:
         if history.next_number in self.raises:
             raise self.raises[history.next_number]
         numbers = range(history.next_number, history.next_number + min(n, self.most))
-        return [
-            Proposal({"learning_rate": (k + 1) / 1000, "depth": 1}, "engine:test") for k in numbers
-        ]
+        return [Proposal({"learning_rate": (k + 1) / 1000, "depth": 1}, ENGINE) for k in numbers]
 
     def close(self) -> None:
         pass
 
 
 class MemoryRecorder:
-    """Keeps what it is told, checks that it is possible, and can die at any moment."""
+    """Stores everything in memory, checks each change, and can die at any moment."""
 
     def __init__(self) -> None:
         self.trials: dict[int, Trial] = {}
@@ -166,7 +169,7 @@ class MemoryRecorder:
         self.dies_in: int | None = None
         """So many calls from now."""
 
-    def trial(self, trial: Trial) -> None:
+    def write_trial(self, trial: Trial) -> None:
         self._live()
         known = self.trials.get(trial.number)
         if known is None:
@@ -178,14 +181,14 @@ class MemoryRecorder:
         if trial.state in COUNTED:
             self.ends.append(trial.number)
 
-    def measurements(self, number: int, measurements: Sequence[Measurement]) -> None:
+    def write_measurements(self, number: int, measurements: Sequence[Measurement]) -> None:
         self._live()
         known = self.trials[number]
         assert known.state is State.RUNNING
         both = known.measurements + tuple(measurements)
         self.trials[number] = known.with_(measurements=both)
 
-    def event(
+    def write_event(
         self,
         kind: str,
         message: str,
@@ -200,7 +203,7 @@ class MemoryRecorder:
         self.flushes += 1
         return not self.locked
 
-    def said(self, kind: str) -> list[str]:
+    def messages(self, kind: str) -> list[str]:
         return [event.message for event in self.events if event.kind == kind]
 
     def _live(self) -> None:
@@ -226,11 +229,11 @@ SETTINGS = LoopSettings(poll_s=0.25, concurrent_proposals=False)
 
 
 @dataclass
-class Stage:
-    """Everything that a loop needs; `loop` makes one process's run of the study."""
+class LoopBench:
+    """All that a loop needs; `loop` makes one process's run of the study."""
 
     task: Task
-    play: Callable[[Job], Play] = lambda job: Play()
+    script: Callable[[Job], TrialScript] = lambda job: TrialScript()
     creator: Any = field(default_factory=CountingCreator)
     recorder: MemoryRecorder = field(default_factory=MemoryRecorder)
     settings: LoopSettings = SETTINGS
@@ -239,7 +242,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.clock = HookedClock()
-        self.executor = PlayedExecutor(self.clock, self.play)
+        self.executor = ScriptedExecutor(self.clock, self.script)
 
     def loop(self, **changes: Any) -> Loop:
         """A new process: its own executor and clock, what is recorded is all it knows."""
@@ -273,36 +276,36 @@ class Stage:
         return self.loop(**changes).run()
 
 
-class Stagehands:
-    """What tests need beside the stage itself."""
+class Fakes:
+    """Fake classes and proposals for tests."""
 
-    Play = Play
+    TrialScript = TrialScript
     Creator = CountingCreator
     Recorder = MemoryRecorder
     DeadError = DeadError
 
     @staticmethod
-    def user(**config: Any) -> Proposal:
+    def user_proposal(**config: Any) -> Proposal:
         values: Config = {"learning_rate": 0.05, "depth": 3, **config}
-        return Proposal(values, "user")
+        return Proposal(values, USER)
 
 
 @pytest.fixture
-def hands() -> type[Stagehands]:
-    return Stagehands
+def fakes() -> type[Fakes]:
+    return Fakes
 
 
 @pytest.fixture
-def make_stage(make_task: Callable[..., Task]) -> Callable[..., Stage]:
-    """Return a maker of stages: trials and slots, and any field of the stage by name."""
+def make_bench(make_task: Callable[..., Task]) -> Callable[..., LoopBench]:
+    """Return a maker of benches: trials and slots, and any field of the bench by name."""
 
-    def make(*, trials: int | None = 4, parallel: int = 1, **changes: Any) -> Stage:
+    def make(*, trials: int | None = 4, parallel: int = 1, **changes: Any) -> LoopBench:
         task = changes.pop("task", None) or make_task()
         task = replace(
             task,
             budget=replace(task.budget, trials=trials),
             resources=replace(task.resources, parallel=parallel),
         )
-        return Stage(task, **changes)
+        return LoopBench(task, **changes)
 
     return make

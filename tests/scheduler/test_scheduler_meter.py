@@ -1,4 +1,4 @@
-"""Trials on simulated devices: what is attributed to whom, and who runs again alone."""
+"""Measuring trials on simulated devices, and running again alone."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import pytest
 from localhpo.executor.clock import SimulatedClock
 from localhpo.executor.protocol import Job
 from localhpo.executor.simulated import Replay, SimulatedExecutor
-from localhpo.scheduler.machine import SERVER, Machine
-from localhpo.scheduler.memory import again_alone
+from localhpo.scheduler.memory import must_rerun_exclusively
 from localhpo.scheduler.meter import Meter, Owner, process_owner
-from localhpo.scheduler.nvml import Reading
+from localhpo.scheduler.metered import MeteredExecutor
+from localhpo.scheduler.nvml import DeviceReading
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory
-from localhpo.scheduler.watched import WatchedExecutor
+from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker
 from localhpo.task import Resources, Task
 from localhpo.trial import Cause, Failure, State, Usage
 
@@ -40,10 +40,10 @@ class Card:
     power_w: float | None = None
     energy_j: float | None = None
 
-    def read(self) -> Sequence[Reading]:
+    def read(self) -> Sequence[DeviceReading]:
         used_mb = max(self.used_mb, sum(mb or 0.0 for mb in self.processes.values()))
         told = (self.utilization, self.power_w, self.energy_j)
-        return [Reading("GPU-a", 0, "A", 80_000, used_mb, dict(self.processes), *told)]
+        return [DeviceReading("GPU-a", 0, "A", 80_000, used_mb, dict(self.processes), *told)]
 
     def close(self) -> None:
         pass
@@ -57,7 +57,7 @@ class Bench:
 
     def later(self, seconds: float = 1.0) -> None:
         self.clock.sleep(seconds)
-        self.meter.look()
+        self.meter.refresh()
 
 
 def test_memory_is_attributed_by_process() -> None:
@@ -72,7 +72,7 @@ def test_memory_is_attributed_by_process() -> None:
     assert (bench.meter.model.peak_mb, bench.meter.model.gpu_s) == (9000.0, 2.0)
 
 
-def test_a_trial_alone_is_measured_where_processes_are_not_known() -> None:
+def test_a_lone_trial_is_measured_where_processes_are_unknown() -> None:
     bench = Bench()
     bench.card.used_mb = 1000
     bench.meter.begin(A, ["0"])
@@ -81,7 +81,7 @@ def test_a_trial_alone_is_measured_where_processes_are_not_known() -> None:
     assert bench.meter.end(A).peak_mb == 3500
 
 
-def test_two_trials_whose_processes_are_not_known_are_not_measured() -> None:
+def test_two_trials_with_unknown_processes_are_not_measured() -> None:
     bench = Bench()
     bench.meter.begin(A, ["0"])
     bench.meter.begin(B, ["0"])
@@ -104,7 +104,7 @@ def test_energy_of_a_shared_device_is_divided() -> None:
     assert (a.utilization, b.utilization) == (0.75, 1.0)
 
 
-def test_the_model_gets_its_part_of_the_energy() -> None:
+def test_the_model_gets_its_share_of_the_energy() -> None:
     bench = Bench()
     bench.card.energy_j = 100.0
     bench.meter.begin(A, ["0"])
@@ -118,7 +118,7 @@ def test_the_model_gets_its_part_of_the_energy() -> None:
     assert bench.meter.model.energy_j == 40.0
 
 
-def test_a_number_that_comes_again_is_another_process() -> None:
+def test_a_reused_process_id_is_looked_up_again() -> None:
     bench = Bench()
     bench.meter.begin(A, ["0"])
     bench.card.processes = {1: 3000.0}
@@ -131,7 +131,7 @@ def test_a_number_that_comes_again_is_another_process() -> None:
     assert bench.meter.end(A).peak_mb == 3000
 
 
-def test_a_server_is_the_model_s_as_soon_as_it_is_known_to_be() -> None:
+def test_a_server_counts_as_the_model_once_it_is_known() -> None:
     bench = Bench()
     bench.card.processes = {5: 6000.0}
     bench.later()
@@ -141,7 +141,7 @@ def test_a_server_is_the_model_s_as_soon_as_it_is_known_to_be() -> None:
     assert bench.meter.model.peak_mb == 6000
 
 
-def test_an_adopted_server_is_the_model(tmp_path: Path) -> None:
+def test_a_server_of_another_study_counts_as_the_model(tmp_path: Path) -> None:
     pipe = subprocess.PIPE
     nested = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])"]
     with subprocess.Popen([*nested, sys.executable, "-c", "input()"], stdin=pipe) as server:
@@ -151,8 +151,8 @@ def test_an_adopted_server_is_the_model(tmp_path: Path) -> None:
         family = [os.getppid(), os.getpid()]
         assert process_owner(os.getpid()) == "model"
         assert process_owner(family[0]) == "others"
-        study = Machine("a", Inventory(cpus=1), server=lambda: family[0])
-        study.hold(SERVER, Assignment(0.0))
+        study = ResourceBroker("a", Inventory(cpus=1), server_pid=lambda: family[0])
+        study.update_claim(MODEL_CLAIM, Assignment(0.0))
         assert process_owner(family[0]) == "model"
         study.close()
         assert process_owner(family[0]) == "others"
@@ -161,7 +161,7 @@ def test_an_adopted_server_is_the_model(tmp_path: Path) -> None:
     assert process_owner(server.pid) is None
 
 
-def test_power_stands_in_for_a_counter() -> None:
+def test_energy_is_power_times_time_without_a_counter() -> None:
     bench = Bench()
     bench.card.power_w = 250.0
     bench.meter.begin(A, ["0"])
@@ -169,7 +169,7 @@ def test_power_stands_in_for_a_counter() -> None:
     assert bench.meter.end(A).energy_j == 1000.0
 
 
-def test_without_devices_there_is_nothing_to_tell() -> None:
+def test_nothing_is_measured_without_devices() -> None:
     meter = Meter(None, SimulatedClock())
     meter.begin(A, ["0"])
     use = meter.end(A)
@@ -180,35 +180,37 @@ def test_without_devices_there_is_nothing_to_tell() -> None:
     ("ours", "other", "expected"),
     [(["0"], ["0"], True), (["0"], ["1"], False), ([], [], True), ([], ["0"], False)],
 )
-def test_company_is_kept_by_device(ours: list[str], other: list[str], expected: bool) -> None:
+def test_trials_share_only_a_common_device(
+    ours: list[str], other: list[str], expected: bool
+) -> None:
     bench = Bench()
     bench.meter.begin(A, ours)
     bench.meter.begin(B, other)
     bench.meter.end(B)  # it was there
-    assert bench.meter.had_company(A) is expected
+    assert bench.meter.has_shared(A) is expected
 
 
-def test_the_model_on_the_device_is_company() -> None:
+def test_a_trial_beside_the_model_shares_its_device() -> None:
     bench = Bench()
     bench.meter.begin(A, ["0"])
     bench.card.processes = {1: 10.0, 3: 5000.0}
     bench.later()
-    assert bench.meter.had_company(A)
+    assert bench.meter.has_shared(A)
 
 
-def test_others_that_came_are_company_though_the_trial_was_not_seen() -> None:
+def test_a_trial_without_memory_shares_with_other_programs() -> None:
     bench = Bench()
     bench.meter.begin(A, ["0"])
     bench.card.processes = {5: 70_000.0}  # and the trial found nothing left
-    assert bench.meter.had_company(A)
+    assert bench.meter.has_shared(A)
     assert bench.meter.end(A).peak_mb is None  # what grew is theirs
 
 
-def test_a_process_that_nobody_can_look_up_may_be_the_trial() -> None:
+def test_a_process_that_cannot_be_looked_up_counts_as_the_trial() -> None:
     bench = Bench()
     bench.meter.begin(A, ["0"])
     bench.card.processes = {4: 70_000.0}
-    assert not bench.meter.had_company(A)
+    assert not bench.meter.has_shared(A)
     assert bench.meter.end(A).peak_mb == 70_000
 
 
@@ -233,7 +235,7 @@ def job(task: Task, number: int, tmp_path: Path, **changes: Any) -> Job:
         (Cause.OUT_OF_MEMORY_DEVICE, 0, None, True, State.FAILED),  # a device it was not given
     ],
 )
-def test_out_of_memory_beside_others_is_no_failure_yet(
+def test_out_of_memory_beside_others_interrupts_the_trial(
     make_task: Callable[..., Task],
     tmp_path: Path,
     cause: Cause,
@@ -245,7 +247,7 @@ def test_out_of_memory_beside_others_is_no_failure_yet(
     task = make_task(resources=Resources(parallel=2, gpus=gpus))
     clock = SimulatedClock()
     replay = Replay([], 2.0, replace(OUT, cause=cause), Usage(peak_memory_mb=90.0))
-    executor = WatchedExecutor(SimulatedExecutor(lambda *_: replay, clock), Meter(None, clock))
+    executor = MeteredExecutor(SimulatedExecutor(lambda *_: replay, clock), Meter(None, clock))
     run = executor.start(job(task, 0, tmp_path, memory_mb=memory_mb))
     if beside:
         executor.start(job(task, 1, tmp_path))
@@ -258,30 +260,34 @@ def test_out_of_memory_beside_others_is_no_failure_yet(
     assert ("runs again alone" in run.outcome.failure.message) is (expected is State.INTERRUPTED)
 
 
-def test_it_runs_again_once_and_counts_once(make_stage: Callable[..., Any], hands: Any) -> None:
-    stage = make_stage(
+def test_a_trial_without_memory_runs_again_once_and_counts_once(
+    make_bench: Callable[..., Any], fakes: Any
+) -> None:
+    bench = make_bench(
         trials=2,
         parallel=2,
-        play=lambda job: hands.Play(failure=OUT if job.number == 1 else None),
+        script=lambda job: fakes.TrialScript(failure=OUT if job.number == 1 else None),
     )
-    stage.task = replace(stage.task, resources=Resources(parallel=2, gpus=0.5))
-    stage.__post_init__()
-    played, clock = stage.executor, stage.clock
-    loop = stage.loop(
+    bench.task = replace(bench.task, resources=Resources(parallel=2, gpus=0.5))
+    bench.__post_init__()
+    scripted, clock = bench.executor, bench.clock
+    loop = bench.loop(
         inventory=Inventory(cpus=4, gpus=(Gpu("0", memory_mb=80_000),)),
-        executor=WatchedExecutor(played, Meter(None, clock)),
+        executor=MeteredExecutor(scripted, Meter(None, clock)),
         clock=clock,
     )
     trials = loop.run()
     assert [trial.state for trial in trials] == [State.COMPLETE, State.FAILED]
     assert [trial.restarts for trial in trials] == [0, 1]
-    assert [job.number for job in played.jobs] == [0, 1, 1]
-    assert "runs again alone" in stage.recorder.said("interrupted")[0]
+    assert [job.number for job in scripted.jobs] == [0, 1, 1]
+    assert "runs again alone" in bench.recorder.messages("interrupted")[0]
 
 
-def test_who_waits_for_a_second_chance_is_known(make_trial: Callable[..., Any]) -> None:
+def test_trials_that_must_rerun_exclusively(make_trial: Callable[..., Any]) -> None:
     waiting = make_trial(0, {"a": 1}, State.INTERRUPTED, failure=OUT)
-    assert again_alone({"a": 1}, [waiting])
-    assert not again_alone({"a": 2}, [waiting])
-    assert not again_alone({"a": 1}, [make_trial(0, {"a": 1}, State.INTERRUPTED)])
-    assert not again_alone({"a": 1}, [make_trial(0, {"a": 1}, State.FAILED, failure=OUT)])
+    assert must_rerun_exclusively({"a": 1}, [waiting])
+    assert not must_rerun_exclusively({"a": 2}, [waiting])
+    assert not must_rerun_exclusively({"a": 1}, [make_trial(0, {"a": 1}, State.INTERRUPTED)])
+    assert not must_rerun_exclusively(
+        {"a": 1}, [make_trial(0, {"a": 1}, State.FAILED, failure=OUT)]
+    )

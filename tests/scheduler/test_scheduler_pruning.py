@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localhpo.scheduler.pruning import Curves, pruner_for
+from localhpo.objective import Objective
+from localhpo.scheduler.pruning import LearningCurves, make_pruner
 from localhpo.task import PrunerSettings, Task
-from localhpo.trial import Measurement, Proposal, State, Trial
+from localhpo.trial import Measurement, Origin, Proposal, State, Trial
 
 NAN = math.nan
 Curve = Sequence[float] | Mapping[int, float]
@@ -31,7 +32,9 @@ def a_trial(
             Measurement(step, "accuracy", -value, begins + second),
         )
     ]
-    return Trial(number, state, Proposal({}, "engine:random"), measurements=tuple(measurements))
+    return Trial(
+        number, state, Proposal({}, Origin.parse("random")), measurements=tuple(measurements)
+    )
 
 
 def study(*curves: Curve) -> list[Trial]:
@@ -39,7 +42,7 @@ def study(*curves: Curve) -> list[Trial]:
 
 
 def prune(name: str, trial: Trial, trials: Sequence[Trial], task: Task) -> str | None:
-    pruner = pruner_for(with_(task, name=name))
+    pruner = make_pruner(with_(task, name=name))
     assert pruner is not None
     return pruner(trial, trials)
 
@@ -61,10 +64,10 @@ def with_(task: Task, **changes: object) -> Task:
 
 
 def test_the_task_names_its_pruner(task: Task) -> None:
-    assert pruner_for(with_(task, name="none")) is None
+    assert make_pruner(with_(task, name="none")) is None
     poor = a_trial(9, [9, 9, 9], State.RUNNING)
-    assert "median" in (pruner_for(with_(task, name="median"))(poor, FOUR) or "")
-    assert "best 1 of the 5" in (pruner_for(with_(task, name="asha"))(poor, FOUR) or "")
+    assert "median" in (make_pruner(with_(task, name="median"))(poor, FOUR) or "")
+    assert "best 1 of the 5" in (make_pruner(with_(task, name="asha"))(poor, FOUR) or "")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +93,7 @@ def test_median_stop(task: Task, curve: list[float], pruned: bool) -> None:
 
 
 def test_median_stop_maximizes_too(task: Task) -> None:
-    task = replace(task, metric="accuracy", direction="maximize")
+    task = replace(task, objectives=(Objective("accuracy", "maximize"),))
     assert median_stop(a_trial(9, [5, 4.1], State.RUNNING), FOUR, task)
     assert not median_stop(a_trial(9, [5, 3.9], State.RUNNING), FOUR, task)
 
@@ -109,7 +112,7 @@ def test_median_stop_waits_for_four_complete_trials(task: Task) -> None:
     assert not median_stop(running, others, task)
 
 
-def test_median_stop_spares_the_warm_up(task: Task) -> None:
+def test_median_stop_waits_for_the_warm_up(task: Task) -> None:
     task = with_(task, warmup_steps=2)
     assert not median_stop(a_trial(9, [99, 99], State.RUNNING), FOUR, task)
     assert median_stop(a_trial(9, [99, 99, 99], State.RUNNING), FOUR, task)
@@ -151,7 +154,7 @@ def test_successive_halving(
     assert bool(successive_halving(running, [*study(*earlier), running], task)) is pruned
 
 
-def test_successive_halving_compares_with_all_that_came_by(task: Task) -> None:
+def test_successive_halving_compares_with_trials_of_every_state(task: Task) -> None:
     running = a_trial(9, [2], State.RUNNING)
     for state in (State.RUNNING, State.PRUNED, State.FAILED, State.COMPLETE):
         assert successive_halving(running, [a_trial(0, [1], state)], task)
@@ -165,8 +168,8 @@ def test_successive_halving_decides_once(task: Task) -> None:
     assert successive_halving(a_trial(9, [5, 5], State.RUNNING), later, task)
 
 
-def test_successive_halving_catches_a_rung_that_was_rushed_past(task: Task) -> None:
-    """Several reports may come between two looks."""
+def test_successive_halving_checks_a_rung_that_was_passed_between_polls(task: Task) -> None:
+    """Several reports may come between two polls."""
     others = study([1, 1, 1, 1, 1])
     assert successive_halving(a_trial(9, [1, 1, 5, 1, 1], State.RUNNING), others, task)
 
@@ -189,7 +192,7 @@ def test_the_warm_up_and_the_factor_move_the_rungs(task: Task) -> None:
 
 
 @pytest.mark.parametrize("rule", [median_stop, successive_halving])
-def test_no_curve_breaks_a_pruner_and_the_best_is_spared(
+def test_pruners_accept_any_curve_and_spare_the_best(
     task: Task, rule: Callable[..., str | None]
 ) -> None:
     values = st.floats(allow_nan=True, allow_infinity=True, width=16)
@@ -203,20 +206,20 @@ def test_no_curve_breaks_a_pruner_and_the_best_is_spared(
     check()
 
 
-def test_a_curve_is_read_on_from_where_it_was_left(task: Task) -> None:
-    curves = Curves(task)
+def test_a_curve_is_read_incrementally(task: Task) -> None:
+    curves = LearningCurves(task)
     trial = a_trial(0, [3, NAN, 1, 2], State.RUNNING)
     begun = trial.with_(measurements=trial.measurements[:3])
-    assert [p.cost for p in curves.of(begun).points] == [3, math.inf]
-    assert curves.of(trial) == Curves(task).of(trial)
-    assert curves.of(trial).best == 1
+    assert [p.cost for p in curves.read(begun).points] == [3, math.inf]
+    assert curves.read(trial) == LearningCurves(task).read(trial)
+    assert curves.read(trial).best == 1
     again = trial.with_(measurements=trial.measurements[:1], restarts=1)
-    assert [p.cost for p in curves.of(again).points] == [3]
+    assert [p.cost for p in curves.read(again).points] == [3]
 
 
-def test_the_first_value_of_a_step_counts_and_steps_may_come_in_any_order(task: Task) -> None:
+def test_the_first_value_of_a_step_counts_in_any_order_of_steps(task: Task) -> None:
     reports = [(5, 1.0), (3, 2.0), (5, 9.0), (4, 3.0)]
     measurements = tuple(Measurement(step, "loss", value, 0.0) for step, value in reports)
-    curve = Curves(task).of(a_trial(0, []).with_(measurements=measurements))
+    curve = LearningCurves(task).read(a_trial(0, []).with_(measurements=measurements))
     assert [(p.step, p.cost) for p in curve.points] == [(5, 1.0), (3, 2.0), (4, 3.0)]
     assert [curve.cost_by(step) for step in (2, 3, 4, 5, 6)] == [None, 2.0, 3.0, 1.0, None]

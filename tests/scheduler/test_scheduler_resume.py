@@ -1,4 +1,4 @@
-"""Whatever happens to a study, and whenever: each number ends once, and nothing is lost."""
+"""Studies that are killed or interrupted at any moment: each trial ends once, none is lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from localhpo.executor.protocol import Job
 from localhpo.scheduler.loop import LoopSettings
 from localhpo.trial import COUNTED, Cause, Failure, State
 
-MakeStage = Callable[..., Any]
+MakeBench = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -43,29 +43,31 @@ incidents = st.lists(
 )
 
 
-def live_through(stage: Any, hands: Any, incident: Kill | Interrupt, **arguments: Any) -> None:
+def run_until(bench: Any, fakes: Any, incident: Kill | Interrupt, **arguments: Any) -> None:
     """Run the study until the incident, or to its end if that comes first."""
-    loop = stage.loop(**arguments)
+    loop = bench.loop(**arguments)
     if isinstance(incident, Kill):
-        stage.recorder.dies_in = incident.call
+        bench.recorder.dies_in = incident.call
     else:
-        stage.interrupt_at(loop, incident.seconds, incident.times)
-    with contextlib.suppress(hands.DeadError, StudyInterruptedError):
+        bench.interrupt_at(loop, incident.seconds, incident.times)
+    with contextlib.suppress(fakes.DeadError, StudyInterruptedError):
         loop.run()
     if isinstance(incident, Interrupt):
-        assert stage.executor.at_once == 0
+        assert bench.executor.running_now == 0
 
 
-def a_play(hands: Any, rolls: list[int], job: Job) -> Any:
-    """How a trial goes depends on its number alone, so that it goes the same way again."""
+def make_script(fakes: Any, rolls: list[int], job: Job) -> Any:
+    """A trial's course depends on its number alone, so that it is the same again."""
     roll = rolls[job.number % len(rolls)]
     failure = Failure(Cause.SIGNAL, "killed") if roll % 4 == 0 else None
-    return hands.Play(duration_s=1.0 + roll, curve=[float(roll)] * (roll % 3 + 1), failure=failure)
+    return fakes.TrialScript(
+        duration_s=1.0 + roll, curve=[float(roll)] * (roll % 3 + 1), failure=failure
+    )
 
 
-@pytest.mark.parametrize("inbox", [False, True])
-def test_interrupted_and_killed_studies_end_as_if_nothing_had_happened(
-    make_stage: MakeStage, hands: Any, inbox: bool
+@pytest.mark.parametrize("has_enqueued", [False, True])
+def test_interrupted_and_killed_studies_finish_with_every_trial_once(
+    make_bench: MakeBench, fakes: Any, has_enqueued: bool
 ) -> None:
     @settings(max_examples=80, deadline=None)
     @given(
@@ -74,7 +76,7 @@ def test_interrupted_and_killed_studies_end_as_if_nothing_had_happened(
         parallel=st.integers(1, 4),
         most=st.integers(1, 4),
         rolls=st.lists(st.integers(0, 20), min_size=1, max_size=8),
-        letters=st.lists(st.integers(0, 60), max_size=3 if inbox else 0),
+        enqueued=st.lists(st.integers(0, 60), max_size=3 if has_enqueued else 0),
     )
     def check(
         happened: list[Kill | Interrupt],
@@ -82,79 +84,81 @@ def test_interrupted_and_killed_studies_end_as_if_nothing_had_happened(
         parallel: int,
         most: int,
         rolls: list[int],
-        letters: list[int],
+        enqueued: list[int],
     ) -> None:
-        stage = make_stage(
+        bench = make_bench(
             trials=trials,
             parallel=parallel,
-            creator=hands.Creator(most=most),
-            play=lambda job: a_play(hands, rolls, job),
+            creator=fakes.Creator(most=most),
+            script=lambda job: make_script(fakes, rolls, job),
         )
 
-        def look() -> list[Any]:
-            due = [second for second in letters if second <= stage.clock.monotonic()]
+        def read_enqueued() -> list[Any]:
+            due = [second for second in enqueued if second <= bench.clock.monotonic()]
             for second in due:
-                letters.remove(second)
-            return [hands.user(learning_rate=(second + 1) / 1000) for second in due]
+                enqueued.remove(second)
+            return [fakes.user_proposal(learning_rate=(second + 1) / 1000) for second in due]
 
         for incident in happened:
-            live_through(stage, hands, incident, inbox=look)
-            assert stage.executor.most_at_once <= parallel
-            assert len(stage.recorder.ends) <= trials
-        result = stage.run(inbox=look)
+            run_until(bench, fakes, incident, read_enqueued=read_enqueued)
+            assert bench.executor.max_running <= parallel
+            assert len(bench.recorder.ends) <= trials
+        result = bench.run(read_enqueued=read_enqueued)
 
         assert [t.number for t in result] == list(range(len(result)))
-        assert tuple(stage.recorder.trials.values()) == result
-        assert len(stage.recorder.ends) == len(set(stage.recorder.ends)) == trials
+        assert tuple(bench.recorder.trials.values()) == result
+        assert len(bench.recorder.ends) == len(set(bench.recorder.ends)) == trials
         ended = [t for t in result if t.state in COUNTED]
-        assert all(t.failure is not None or t.score is not None for t in ended)
+        assert all(t.failure is not None or t.value is not None for t in ended)
         assert all(len(t.measurements) == rolls[t.number % len(rolls)] % 3 + 1 for t in ended)
         waiting = [t.state for t in result if t.state not in COUNTED]
         assert set(waiting) <= {State.QUEUED, State.INTERRUPTED}
-        assert inbox or not waiting
+        assert has_enqueued or not waiting
 
     check()
 
 
-def test_the_same_study_is_the_same_every_time(make_stage: MakeStage, hands: Any) -> None:
-    def told(_: int) -> list[Any]:
-        stage = make_stage(trials=9, parallel=3, play=lambda job: a_play(hands, [3, 9, 1, 12], job))
-        stage.run()
-        return stage.recorder.events
+def test_equal_studies_have_equal_events(make_bench: MakeBench, fakes: Any) -> None:
+    def run_events(_: int) -> list[Any]:
+        bench = make_bench(
+            trials=9, parallel=3, script=lambda job: make_script(fakes, [3, 9, 1, 12], job)
+        )
+        bench.run()
+        return bench.recorder.events
 
-    assert told(0) == told(1)
+    assert run_events(0) == run_events(1)
 
 
-def test_a_creator_that_breaks_now_and_then_costs_no_number(
-    make_stage: MakeStage, hands: Any
+def test_a_creator_that_fails_at_times_leaves_no_gap_in_the_numbers(
+    make_bench: MakeBench, fakes: Any
 ) -> None:
-    class Moody(hands.Creator):
+    class Flaky(fakes.Creator):
         def propose(self, history: Any, n: int) -> Any:
             if len(self.shown) % 3 == 1:
                 self.shown.append((history, n))
                 raise LocalHPOError("not now")
             return super().propose(history, n)
 
-    stage = make_stage(trials=7, parallel=2, creator=Moody(most=1))
+    bench = make_bench(trials=7, parallel=2, creator=Flaky(most=1))
     failures = 0
-    while len(stage.recorder.ends) < 7:
+    while len(bench.recorder.ends) < 7:
         try:
-            stage.run()
+            bench.run()
         except LocalHPOError:
             failures += 1
     assert failures >= 2
-    assert sorted(stage.recorder.ends) == list(range(7))
+    assert sorted(bench.recorder.ends) == list(range(7))
 
 
 def test_a_kill_between_queue_and_start_loses_no_proposal(
-    make_stage: MakeStage, hands: Any
+    make_bench: MakeBench, fakes: Any
 ) -> None:
-    stage = make_stage(trials=2, settings=LoopSettings(poll_s=0.25, concurrent_proposals=False))
-    loop = stage.loop()
-    stage.recorder.dies_in = 2  # the event that it begins, the trial as queued
-    with pytest.raises(hands.DeadError):
+    bench = make_bench(trials=2, settings=LoopSettings(poll_s=0.25, concurrent_proposals=False))
+    loop = bench.loop()
+    bench.recorder.dies_in = 2  # the event that it begins, the trial as queued
+    with pytest.raises(fakes.DeadError):
         loop.run()
-    assert [t.state for t in stage.recorder.trials.values()] == [State.QUEUED]
-    stage.run()
-    assert [job.number for job in stage.executor.jobs] == [0, 1]
-    assert len(stage.creator.shown) == 2
+    assert [t.state for t in bench.recorder.trials.values()] == [State.QUEUED]
+    bench.run()
+    assert [job.number for job in bench.executor.jobs] == [0, 1]
+    assert len(bench.creator.shown) == 2

@@ -1,4 +1,4 @@
-"""Everyone who is told about a study: its record, and the observers."""
+"""Passes what happens in a study to its record and to its observers."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from localhpo.executor.clock import Clock
-from localhpo.scheduler.ledger import Recorder
 from localhpo.scheduler.observer import EventKind, Observer, Snapshot
+from localhpo.scheduler.trial_table import Recorder
 from localhpo.store.records import Event
 
 _T = TypeVar("_T")
 
 _URGENT: frozenset[EventKind] = frozenset({"finished", "pruned", "failed", "interrupted", "ended"})
+"""Kinds of events that readers of the store see at once."""
 
 
-class Audience:
+class EventBus:
     """Tells the record and the observers, and never waits for either.
 
-    A record that is locked by another program is tried again later; an observer that raises
-    is noted once.
+    A record that another program has locked is tried again later. An observer that raises is
+    reported once.
     """
 
     def __init__(
         self, recorder: Recorder, observers: Sequence[Observer], clock: Clock, *, idle_s: float
     ) -> None:
-        """Tell at least every `idle_s`, and at once when something happened."""
+        """Update everybody at least every `idle_s`, and at once when something happened."""
         self._recorder = recorder
         self._observers = tuple(observers)
         self._clock = clock
@@ -34,31 +35,31 @@ class Audience:
         self._changed = True
         self._urgent = False
         self._locked = False
-        self._faulty: set[int] = set()
+        self._faulty: set[int] = set()  # ids of observers that raised
 
-    def say(
+    def publish(
         self,
         kind: EventKind,
         message: str,
         trial: int | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> None:
-        """Tell all what happened."""
+        """Record an event and pass it to the observers."""
         self._changed = True
         self._urgent |= kind in _URGENT
         event = Event(self._clock.time(), kind, message, trial, data or {})
-        self._recorder.event(kind, message, trial, event.data)
+        self._recorder.write_event(kind, message, trial, event.data)
         for observer in self._observers:
-            self._tell(observer, observer.on_event, event)
+            self._notify(observer, observer.on_event, event)
 
-    def stir(self) -> None:
-        """Note that something changed that is no event: a measurement came."""
+    def mark_dirty(self) -> None:
+        """Have the observers updated for a change that is no event: a measurement came."""
         self._changed = True
 
-    def refresh(self, snapshot: Callable[[], Snapshot]) -> None:
-        """Bring the record and the observers up to date, if it is time to.
+    def update(self, make_snapshot: Callable[[], Snapshot]) -> None:
+        """Bring the record and the observers up to date, where it is time.
 
-        Readers of the record see a trial that ended at once, anything else within `idle_s`.
+        Readers of the record see the end of a trial at once, anything else within `idle_s`.
         """
         now = self._clock.monotonic()
         due = now >= self._due
@@ -69,24 +70,26 @@ class Audience:
             self.flush()
         if self._observers and (due or self._changed):
             self._changed = False
-            drawn = snapshot()
+            snapshot = make_snapshot()
             for observer in self._observers:
-                self._tell(observer, observer.on_change, drawn)
+                self._notify(observer, observer.on_change, snapshot)
 
     def flush(self) -> None:
-        """Let readers see the record; while it is locked, say so once and go on."""
+        """Make the record visible to readers; while it is locked, say so once and go on."""
         done = self._recorder.flush()
         if not done and not self._locked:
-            self.say(
-                "note", "another program holds the database; records are kept beside it until then"
+            self.publish(
+                "note",
+                "another program has the database open; until it closes it, new records are kept "
+                "in a journal beside it",
             )
         self._locked = not done
 
-    def _tell(self, observer: Observer, verb: Callable[[_T], None], what: _T) -> None:
+    def _notify(self, observer: Observer, method: Callable[[_T], None], argument: _T) -> None:
         try:
-            verb(what)
+            method(argument)
         except Exception as error:  # noqa: BLE001 - a user's callback must not cost trials
             if id(observer) not in self._faulty:
                 self._faulty.add(id(observer))
                 name = type(observer).__name__
-                self.say("warning", f"{name} raised {error!r}; the study goes on")
+                self.publish("warning", f"{name} raised {error!r}; the study goes on")

@@ -1,9 +1,9 @@
-"""The trials of a study as they stand, each change recorded before it counts.
+"""The trials of a study in memory; each change is recorded before it counts.
 
-What a kill at any moment leaves behind can be continued: a trial is recorded as queued under
-the next number before anything else happens to it, as running before it is started, and its
-end once. A trial that the record shows as running when a study is taken up was cut off; it
-becomes interrupted, and runs again under its own number.
+A study that is killed at any moment can be continued. A trial is recorded as queued, under the
+next number, before anything else happens to it. It is recorded as running before it is started,
+and its end is recorded once. A trial that is still recorded as running when a study is opened was
+cut off: it becomes interrupted, and runs again under its own number.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ from localhpo.trial import Measurement, Proposal, State, Trial, Usage, counted
 
 
 class Recorder(Protocol):
-    """Keeps what happens; `store.Writer` is one."""
+    """Stores what happens in a study; `store.StudyWriter` is one."""
 
-    def trial(self, trial: Trial) -> None:
-        """Keep the trial as it is now, in place of what was kept under its number; durable."""
+    def write_trial(self, trial: Trial) -> None:
+        """Store the trial durably, in place of what was stored under its number."""
         ...
 
-    def measurements(self, number: int, measurements: Sequence[Measurement]) -> None:
-        """Add to what a running trial reported."""
+    def write_measurements(self, number: int, measurements: Sequence[Measurement]) -> None:
+        """Append to what a running trial reported."""
         ...
 
-    def event(
+    def write_event(
         self,
         kind: str,
         message: str,
         trial: int | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> None:
-        """Keep an event."""
+        """Store an event."""
         ...
 
     def flush(self, *, wait_s: float = 0.0) -> bool:
-        """Bring all that was kept to where readers look; False if that has to wait."""
+        """Make everything visible to readers; False if that has to wait."""
         ...
 
 
-class Ledger:
-    """All trials of one study; the only one who changes them."""
+class TrialTable:
+    """All trials of one study. They are changed only here."""
 
     def __init__(
         self, trials: Sequence[Trial], *, recorder: Recorder, clock: Clock, seed: int
     ) -> None:
-        """Begin with the trials of earlier runs."""
+        """Start with the trials of earlier runs; `seed` is the study's."""
         self._trials = {trial.number: trial for trial in sorted(trials, key=lambda t: t.number)}
         self._recorder = recorder
         self._clock = clock
         self._seed = seed
-        # Asked for at every turn of the loop, and changed by few of them.
+        # Caches: read in every turn of the loop, changed in few.
         self._counted: int | None = None
         self._waiting: list[Trial] | None = None
 
@@ -68,32 +68,32 @@ class Ledger:
 
     @property
     def next_number(self) -> int:
-        """The number that the next trial gets."""
+        """The number of the next trial."""
         return max(self._trials, default=-1) + 1
 
     @property
     def counted(self) -> int:
-        """Trials that count against the budget."""
+        """Number of trials that count against the budget."""
         if self._counted is None:
             self._counted = counted(self.trials)
         return self._counted
 
     @property
     def waiting(self) -> list[Trial]:
-        """Trials to be run, in their order: the user's, interrupted ones, the Creator's."""
+        """Trials to run, in order: enqueued by the user, interrupted, proposed by the Creator."""
         if self._waiting is None:
-            waits = (State.QUEUED, State.INTERRUPTED)
-            waiting = [t for t in self._trials.values() if t.state in waits]
-            self._waiting = sorted(waiting, key=lambda t: (_rank(t), t.number))
+            states = (State.QUEUED, State.INTERRUPTED)
+            waiting = [t for t in self._trials.values() if t.state in states]
+            self._waiting = sorted(waiting, key=lambda t: (_priority(t), t.number))
         return list(self._waiting)
 
-    def take_up(self) -> list[Trial]:
-        """Return the trials that were cut off with an earlier run, now interrupted."""
+    def recover(self) -> list[Trial]:
+        """Mark trials that an earlier run left running as interrupted, and return them."""
         cut_off = [t for t in self.trials if t.state is State.RUNNING]
         return [self._put(trial.to(State.INTERRUPTED)) for trial in cut_off]
 
     def queue(self, proposal: Proposal) -> Trial:
-        """Give a proposal its number."""
+        """Add a trial of this proposal, under the next number."""
         number = self.next_number
         return self._put(
             Trial(
@@ -105,18 +105,19 @@ class Ledger:
             )
         )
 
-    def refuse(self, trial: Trial, reason: str) -> Trial:
-        """Set down that a queued trial must not run."""
+    def mark_infeasible(self, trial: Trial, reason: str) -> Trial:
+        """Record that a queued trial must not run, and why."""
         return self._put(trial.to(State.INFEASIBLE, summary=reason, finished_at=self._clock.time()))
 
     def start(self, trial: Trial) -> Trial:
-        """Set down that a waiting trial runs; what an interrupted run of it said is dropped."""
+        """Record that a waiting trial runs; what an interrupted run of it left is cleared."""
         again = trial.state is State.INTERRUPTED
         return self._put(
             trial.to(
                 State.RUNNING,
                 restarts=trial.restarts + again,
-                score=None,
+                values=(),
+                violations=(),
                 measurements=(),
                 failure=None,
                 usage=Usage(),
@@ -126,18 +127,19 @@ class Ledger:
             )
         )
 
-    def measure(self, number: int, measurements: Sequence[Measurement]) -> None:
-        """Add what a running trial reported."""
-        self._recorder.measurements(number, measurements)
+    def add_measurements(self, number: int, measurements: Sequence[Measurement]) -> None:
+        """Append what a running trial reported."""
+        self._recorder.write_measurements(number, measurements)
         trial = self._trials[number]
         self._trials[number] = trial.with_(measurements=trial.measurements + tuple(measurements))
 
     def end(self, number: int, outcome: Outcome) -> Trial:
-        """Set down how a running trial ended."""
+        """Record how a running trial ended."""
         return self._put(
             self._trials[number].to(
                 outcome.state,
-                score=outcome.score,
+                values=outcome.values,
+                violations=outcome.violations,
                 failure=outcome.failure,
                 usage=outcome.usage,
                 summary=outcome.summary,
@@ -145,12 +147,12 @@ class Ledger:
             )
         )
 
-    def annotate(self, number: int, user_attrs: Mapping[str, Any]) -> Trial:
-        """Attach a user's own values to a trial, in place of those it had."""
+    def set_user_attrs(self, number: int, user_attrs: Mapping[str, Any]) -> Trial:
+        """Replace the user's own attributes of a trial."""
         return self._put(self._trials[number].with_(user_attrs=dict(user_attrs)))
 
     def _put(self, trial: Trial) -> Trial:
-        self._recorder.trial(trial)
+        self._recorder.write_trial(trial)
         self._trials[trial.number] = trial
         self._counted = self._waiting = None
         return trial
@@ -162,7 +164,8 @@ def trial_seed(study_seed: int, number: int) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def _rank(waiting: Trial) -> int:
+def _priority(waiting: Trial) -> int:
+    """Return the rank of a trial among those that wait; the lowest runs first."""
     if waiting.state is State.INTERRUPTED:
         return 1
-    return 0 if waiting.proposal.origin == "user" else 2
+    return 0 if waiting.proposal.origin.uses("user") else 2
