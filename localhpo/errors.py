@@ -1,30 +1,30 @@
 """The errors of LocalHPO. Catch `LocalHPOError` for all of them.
 
 LocalHPOError                      exit 1
-├── InputError                     exit 2   what the user wrote cannot be used
-│   ├── SpaceError                          a search space
+├── InputError                     exit 2   the user's input cannot be used
+│   ├── SpaceError                          an invalid search space
 │   ├── ConfigurationError                  a configuration that is not in its space
-│   ├── TaskError                           a task file or the task it describes
-│   ├── DataError                           files that a task reads are not there
-│   ├── StudyNotFoundError                  a name that the store does not hold
-│   └── StudyChangedError                   a study continued under other settings
-├── MissingExtraError              exit 1   an optional dependency is absent
+│   ├── TaskError                           an invalid task file or task
+│   ├── DataError                           data files of a task are missing
+│   ├── StudyNotFoundError                  no study of that name in the store
+│   └── StudyChangedError                   a study continued with other settings
+├── MissingExtraError              exit 1   an optional package is not installed
 ├── StoreError                     exit 1   the store cannot be read or written
 │   ├── StoreVersionError                   written by a newer LocalHPO
 │   └── StudyLockedError                    another process runs this study
 ├── ModelError                     exit 1   a language model cannot be used
-│   ├── CardError                           a model folder: a file missing, a hash wrong
-│   ├── BackendError                        it does not answer, or refuses
-│   ├── ConstraintError                     it ignores, or cannot hold, the constraint
-│   └── GenerationError                     an answer that is not complete
+│   ├── CardError                           a model folder with a missing or changed file
+│   ├── BackendError                        a backend does not answer, or refuses
+│   ├── ConstraintError                     a backend does not follow the grammar
+│   └── GenerationError                     an answer is not complete
 ├── CreatorError                   exit 1   no proposal could be made
 │   └── SpaceExhaustedError                 every configuration has been tried
-├── ExecutorError                  exit 1   a trial could not be supervised
-├── NoGoodTrialError               exit 3   the study ended without one good trial
-└── StudyInterruptedError          exit 130 stopped by the user; it can be continued
+├── ExecutorError                  exit 1   a trial could not be run
+├── NoGoodTrialError               exit 3   the study ended without a complete trial
+└── StudyInterruptedError          exit 130 the study was stopped by the user
 
-Exit code and hint belong to the class; an instance may bring a better hint. One place
-(`localhpo.cli`) turns an error into an exit.
+Exit code and default hint belong to the class; an instance may have its own hint. `localhpo.cli`
+turns an error into a message and an exit code.
 """
 
 from __future__ import annotations
@@ -34,70 +34,78 @@ from typing import ClassVar
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return the question that a misspelled word raises; empty where no known one is near."""
-    import difflib  # needed when something went wrong, not by everyone who imports this
+    """Return `did you mean ...?` with the most similar known word; empty where none is similar."""
+    import difflib  # imported here to keep `import localhpo` fast
 
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"did you mean {near[0]!r}?" if near else ""
+    similar = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {similar[0]!r}?" if similar else ""
 
 
 class LocalHPOError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base class of the errors that LocalHPO raises."""
 
     exit_code: ClassVar[int] = 1
     default_hint: ClassVar[str] = ""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        """Say what must hold and what came in `message`, and what to do in `hint`."""
+        """Make the error.
+
+        Args:
+            message: What must hold, and what came instead.
+            hint: What to do about it; None for the hint of the class.
+        """
         super().__init__(message)
         self.hint = self.default_hint if hint is None else hint
 
 
 class InputError(LocalHPOError):
-    """What the user wrote cannot be used."""
+    """The user's input cannot be used."""
 
     exit_code = 2
 
 
 class SpaceError(InputError):
-    """A search space that contradicts itself."""
+    """A search space is invalid."""
 
 
 class ConfigurationError(InputError):
-    """A configuration that is not in its space."""
+    """A configuration is not in its space."""
 
 
 class TaskError(InputError):
-    """A task file, or the task it describes, cannot be used."""
+    """A task file, or the task that it describes, is invalid."""
 
 
 class DataError(InputError):
-    """Files that a task reads are not on this machine."""
+    """Data files of a task are not on this machine."""
 
 
 class StudyNotFoundError(InputError):
-    """No study of that name in the store."""
+    """There is no study of that name in the store."""
 
     default_hint = "`localhpo trials` lists the studies of this store"
 
 
 class StudyChangedError(InputError):
-    """A study continued under other settings than it was started with."""
+    """A study was continued with other settings than it was started with."""
 
     default_hint = "put the old settings back, or start another study with --study NEW"
 
 
 class MissingExtraError(LocalHPOError):
-    """An optional dependency is absent.
-
-    Args of the constructor: what is missing, who needs it, the extra that brings it, and how that
-    is installed, where pip alone does not do.
-    """
+    """An optional package is not installed."""
 
     def __init__(
         self, package: str, needed_by: str, extra: str, *, hint: str | None = None
     ) -> None:
-        """Name the package, what needs it, and the extra to install."""
+        """Make the error.
+
+        Args:
+            package: The missing package.
+            needed_by: What needs it.
+            extra: The extra of LocalHPO that installs it.
+            hint: How to install it; None for pip with the extra.
+        """
         super().__init__(
             f"{needed_by} needs {package}, which is not installed",
             hint=f"pip install 'localhpo[{extra}]'" if hint is None else hint,
@@ -125,7 +133,7 @@ class ModelError(LocalHPOError):
 
 
 class CardError(ModelError):
-    """A model folder is not what its card says."""
+    """A model folder does not match its card, or has none."""
 
 
 class BackendError(ModelError):
@@ -133,11 +141,11 @@ class BackendError(ModelError):
 
 
 class ConstraintError(ModelError):
-    """A backend ignores, or cannot hold, the constraint it was given."""
+    """A backend does not hold answers to the grammar that it was given."""
 
 
 class GenerationError(ModelError):
-    """An answer that is not complete."""
+    """An answer of a model is not complete."""
 
 
 class CreatorError(LocalHPOError):
@@ -149,18 +157,18 @@ class SpaceExhaustedError(CreatorError):
 
 
 class ExecutorError(LocalHPOError):
-    """A trial could not be supervised."""
+    """A trial could not be run."""
 
 
 class NoGoodTrialError(LocalHPOError):
-    """The study ended without one good trial."""
+    """The study ended without a complete trial."""
 
     exit_code = 3
     default_hint = "`localhpo trials --failed` shows each failure and its cause"
 
 
 class StudyInterruptedError(LocalHPOError):
-    """Stopped by the user; the study can be continued."""
+    """The user stopped the study; it can be continued."""
 
     exit_code = 130
     default_hint = "run the same command again to continue"

@@ -1,41 +1,58 @@
-"""How a study went on: the best score so far, trial by trial."""
+"""How a study went on: the best value so far, and trials in the order of their values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from localhpo.trial import Direction, State, Trial, is_better
+from localhpo.objective import Objective, best_trials, is_better
+from localhpo.trial import State, Trial
 
 
-def incumbent(trials: Iterable[Trial], direction: Direction) -> list[tuple[int, float]]:
-    """Return (number, best score so far) of each complete trial, in the order of numbers."""
+def incumbent(trials: Iterable[Trial], objective: Objective) -> list[tuple[int, float]]:
+    """Return (number, best value so far) after each complete trial, in the order of numbers.
+
+    Only feasible trials count as best; before the first of them there is no point.
+    """
     curve: list[tuple[int, float]] = []
     for trial in sorted(trials, key=lambda t: t.number):
-        if trial.state is not State.COMPLETE or trial.score is None:
+        if trial.state is not State.COMPLETE or trial.value is None:
             continue
-        improves = not curve or is_better(trial.score, curve[-1][1], direction)
-        curve.append((trial.number, trial.score if improves else curve[-1][1]))
+        best = curve[-1][1] if curve else None
+        improves = best is None or is_better(trial.value, best, objective.direction)
+        if trial.feasible and improves:
+            best = trial.value
+        if best is not None:
+            curve.append((trial.number, best))
     return curve
 
 
 def improvements(curve: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Return the points of an incumbent curve at which the best score changed."""
+    """Return the points of an incumbent curve at which the best value changed."""
     steps: list[tuple[int, float]] = []
-    for number, score in curve:
-        if not steps or score != steps[-1][1]:
-            steps.append((number, score))
+    for number, value in curve:
+        if not steps or value != steps[-1][1]:
+            steps.append((number, value))
     return steps
 
 
-def by_score(trials: Iterable[Trial], direction: Direction) -> list[Trial]:
-    """Return trials with the best score first, those without a score last.
+def sorted_by_value(trials: Iterable[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """Return the best trials first, then by the first objective; trials without values last.
 
-    A pruned trial comes after all complete ones: its score is that of an early step.
+    Trials that violate a constraint come after all feasible ones. Pruned trials come after all
+    complete ones: their values are those of an early step.
     """
-    sign = 1.0 if direction == "minimize" else -1.0
+    listed = list(trials)
+    best = {trial.number for trial in best_trials(listed, objectives)}
+    sign = 1.0 if objectives[0].direction == "minimize" else -1.0
 
-    def rank(trial: Trial) -> tuple[bool, bool, float, int]:
-        missing = trial.score is None
-        return missing, trial.state is not State.COMPLETE, sign * (trial.score or 0.0), trial.number
+    def rank(trial: Trial) -> tuple[bool, bool, bool, bool, float, int]:
+        return (
+            not trial.values,
+            trial.state is not State.COMPLETE,
+            trial.number not in best,
+            not trial.feasible,
+            sign * trial.values[0] if trial.values else 0.0,
+            trial.number,
+        )
 
-    return sorted(trials, key=rank)
+    return sorted(listed, key=rank)

@@ -8,51 +8,98 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from localhpo.analysis import refusals
+from localhpo.analysis import failures
+from localhpo.analysis.memory_sharing import MemorySharing
 from localhpo.analysis.summary import Summary
+from localhpo.task import Task
 from localhpo.trial import Trial
 
 
 def trial_record(trial: Trial, *, full: bool = False) -> dict[str, Any]:
     """Return a trial as JSON-able values.
 
-    The short form is what a listing needs; the full one has every field (measurements, prompt
+    The short form is what a listing needs. The full one has every field (measurements, prompt
     and answer included) but the engine's state, which is opaque.
     """
+    origin = str(trial.proposal.origin)
     if full:
         record: dict[str, Any] = jsonable(dataclasses.asdict(trial))
         record["proposal"].pop("engine_state")
-        return record
+        record["proposal"]["origin"] = origin
+        return {**record, **_value_record(trial)}
     return {
         "number": trial.number,
         "state": trial.state.value,
-        "score": trial.score,
+        **_value_record(trial),
         "config": jsonable(trial.config),
-        "origin": trial.proposal.origin,
-        "cause": refusals.cause(trial),
+        "origin": origin,
+        "cause": failures.cause(trial),
         "seconds": trial.usage.wall_s,
+    }
+
+
+def _value_record(trial: Trial) -> dict[str, Any]:
+    """Return values and violations, one for each objective and each constraint of the task."""
+    value = trial.values[0] if len(trial.values) == 1 else None
+    return {
+        "values": list(trial.values),
+        "value": value,
+        "score": value,  # the name of `value` before several objectives; kept for this version
+        "feasible": trial.feasible,
+        "violations": [None if math.isnan(v) else v for v in trial.violations],
+    }
+
+
+def goals_record(task: Task) -> dict[str, Any]:
+    """Return the objectives and constraints of a task; `metric` is the first objective."""
+    return {
+        "metric": task.metric,
+        "direction": task.direction,
+        "objectives": [dataclasses.asdict(objective) for objective in task.objectives],
+        "constraints": [dataclasses.asdict(constraint) for constraint in task.constraints],
     }
 
 
 def summary_record(summary: Summary) -> dict[str, Any]:
     """Return a summary as JSON-able values."""
-    best = summary.best
+    best = summary.best_trial
+    use = jsonable(dataclasses.asdict(summary.resource_use))
+    sharing = summary.memory_sharing
     return {
         "study": summary.study,
-        "metric": summary.task.metric,
-        "direction": summary.task.direction,
+        **goals_record(summary.task),
         "fixed": jsonable(summary.task.fixed),
         "budget": {"trials": summary.task.budget.trials, "used": summary.counted},
         "states": {state.value: number for state, number in summary.states.items()},
+        "feasible": summary.is_feasible,
         "best": None if best is None else trial_record(best),
-        "incumbent": [{"number": n, "score": score} for n, score in summary.incumbent],
-        "origins": jsonable([dataclasses.asdict(share) for share in summary.origins]),
+        "best_trials": [trial_record(trial) for trial in summary.best_trials],
+        "incumbent": [{"number": n, "value": v, "score": v} for n, v in summary.incumbent],
+        "origins": [
+            {**jsonable(dataclasses.asdict(share)), "origin": str(share.origin)}
+            for share in summary.origins
+        ],
         "failures": jsonable([dataclasses.asdict(group) for group in summary.failures]),
         "notes": jsonable([dataclasses.asdict(note) for note in summary.notes]),
         "cost": jsonable(dataclasses.asdict(summary.cost)),
-        "accounts": jsonable(dataclasses.asdict(summary.accounts)),
-        "sharing": summary.sharing and jsonable(dataclasses.asdict(summary.sharing)),
+        "resource_use": use,
+        "accounts": use,  # its name before; kept for this version
+        "memory_sharing": sharing and jsonable(dataclasses.asdict(sharing)),
+        "sharing": sharing and _sharing_record(sharing),
         "trials": [trial_record(trial) for trial in summary.trials],
+    }
+
+
+def _sharing_record(sharing: MemorySharing) -> dict[str, Any]:
+    """Return how memory was shared under the names that version 0.1.0 printed."""
+    return {
+        "decisions": sharing.decisions,
+        "last": sharing.last_decision,
+        "rests": sharing.offloads,
+        "rest_s": sharing.offload_s,
+        "freed_mb": sharing.freed_mb,
+        "wakes": sharing.reloads,
+        "wake_s": sharing.reload_s,
     }
 
 

@@ -7,11 +7,12 @@ line of standard error does not become a heading.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localhpo.analysis import wording
+from localhpo.analysis import formatting
 from localhpo.analysis.progress import improvements
 from localhpo.analysis.summary import Summary
 
@@ -21,29 +22,35 @@ if TYPE_CHECKING:
 _SPECIAL = re.compile(r"([\\`*|\[\]<>#~]|(?<!\w)_|_(?!\w))")
 
 
-def render(summary: Summary, *, rerun: str = "") -> str:
-    """Return the report as Markdown; `rerun` is the command line that runs the winner again."""
-    scores = [score for _, score in summary.incumbent]
+def render(summary: Summary, *, reruns: Mapping[int, str] | None = None) -> str:
+    """Return the report as Markdown.
+
+    Args:
+        summary: The facts of the study.
+        reruns: The shell command that runs a best trial again, by its number.
+    """
+    values = [value for _, value in summary.incumbent]
     return _template().render(
         summary=summary,
         task=summary.task,
+        best_numbers={trial.number for trial in summary.best_trials},
         improvements=improvements(summary.incumbent),
-        curve=wording.sparkline(scores),
-        origin_of={t.number: t.proposal.origin for t in summary.trials},
-        rerun=rerun,
+        curve=formatting.sparkline(values),
+        origin_of={trial.number: trial.proposal.origin for trial in summary.trials},
+        reruns=reruns or {},
     )
 
 
 def cell(text: object) -> str:
-    """Return text for one line of Markdown, a table's cell included."""
-    return _SPECIAL.sub(r"\\\1", wording.plain(str(text)))
+    """Return text for one line of Markdown, such as the cell of a table."""
+    return _SPECIAL.sub(r"\\\1", formatting.printable(str(text)))
 
 
 def fenced(text: str, language: str = "") -> str:
     """Return text as a block of code; its fence is longer than any within."""
     runs = re.findall(r"`{3,}", text)
     fence = "`" * max([3, *(len(run) + 1 for run in runs)])
-    return f"{fence}{language}\n{wording.plain_lines(text)}\n{fence}"
+    return f"{fence}{language}\n{formatting.printable_lines(text)}\n{fence}"
 
 
 @cache
@@ -57,17 +64,24 @@ def _template() -> Template:
     environment.filters.update(
         cell=cell,
         fenced=fenced,
-        score=wording.score,
-        duration=wording.duration,
-        memory=wording.memory,
-        energy=wording.energy,
-        waits=wording.waits,
-        percent=wording.percent,
-        numbers=wording.numbers,
-        count=wording.count,
+        value=formatting.value,
+        duration=formatting.duration,
+        memory=formatting.memory,
+        energy=formatting.energy,
+        waiting_times=formatting.waiting_times,
+        percent=formatting.percent,
+        trial_numbers=formatting.trial_numbers,
+        count=formatting.count,
+        origin=formatting.origin_text,
+        goals=formatting.goals_text,
     )
     environment.globals.update(
-        values=wording.values, fixed=wording.fixed, assignments=wording.assignments
+        config_texts=formatting.config_texts,
+        fixed_texts=formatting.fixed_texts,
+        assignments=formatting.assignments,
+        violations=formatting.violations_text,
+        constraint_text=formatting.constraint_text,
+        values_text=formatting.values_text,
     )
     source = Path(__file__).with_name("report.md.j2").read_text(encoding="utf-8")
     return environment.from_string(source)

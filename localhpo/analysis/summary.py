@@ -1,4 +1,4 @@
-"""The facts of a study: what was best, what it cost, who proposed it, what failed.
+"""The facts of a study: which trials are best, what it cost, who proposed it, what failed.
 
 `summarize` is the one source of the terminal's summary, the Markdown report and `--json`.
 """
@@ -9,71 +9,74 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from localhpo.analysis import refusals
-from localhpo.analysis.accounting import Accounts, accounts
+from localhpo.analysis import failures
+from localhpo.analysis.memory_sharing import MemorySharing, sum_memory_sharing
 from localhpo.analysis.progress import incumbent
-from localhpo.analysis.sharing import Sharing, sharing
+from localhpo.analysis.resource_use import ResourceUse, sum_resource_use
+from localhpo.objective import Objective, best_trials
 from localhpo.store.records import Event
 from localhpo.task import Task
-from localhpo.trial import Direction, State, Trial, best_trial, counted
+from localhpo.trial import Origin, State, Trial, counted
 
 
 @dataclass(frozen=True, slots=True)
 class OriginShare:
-    """The trials that one origin proposed."""
+    """The trials of one origin."""
 
-    origin: str
-    """`model`, `engine:tpe`, `default`, `user`, ..."""
+    origin: Origin
     trials: int
     share: float
-    """Of all trials of the study, 0 to 1."""
+    """Share of all trials of the study, from 0 to 1."""
     complete: int
+    """How many of them are complete."""
     best: float | None
-    """Best score among its complete trials."""
+    """Best feasible value; None where there is none, or where there are several objectives."""
+    best_trials: int
+    """How many of the study's best trials are of this origin."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailureGroup:
-    """The trials that failed of one cause, or were refused before they ran."""
+    """The trials that failed for one cause, or were refused before they ran."""
 
     cause: str
     trials: tuple[int, ...]
     message: str
-    """What the first of them said, or why it was refused."""
+    """Message of the first of them, or why it was refused."""
     stderr_tail: str
-    """Last lines of its standard error."""
+    """Last lines of the first one's standard error."""
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """Something that the record says about proposals, e.g. that an engine stood in."""
+class ProposalNote:
+    """A note on proposals, for example that an engine replaced the model, and their trials."""
 
     text: str
     trials: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """What a study took."""
+class StudyCost:
+    """Time, tokens and memory that a study took."""
 
     elapsed_s: float | None
-    """Wall clock over all runs, where it is known: of tuning, and of loading the model."""
+    """Wall clock over all runs, model loading included; None where it is not known."""
     trial_s: float
     """Wall clock of all trials, added up: parallel trials count each."""
     proposal_s: float
-    """Spent on proposals."""
+    """Seconds spent on proposals."""
     cpu_s: float | None
-    """Processor time of the trials, where it was measured."""
+    """Processor time of the trials; None where it was not measured."""
     prompt_tokens: int
     completion_tokens: int
     peak_memory_mb: float | None
-    """Of the largest trial."""
+    """Peak memory of the largest trial."""
     peak_gpu_memory_mb: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Everything that a reader of a study is told."""
+    """Everything that a listing, a summary or a report shows of a study."""
 
     study: str
     """`task/study`."""
@@ -83,21 +86,34 @@ class Summary:
     states: Mapping[State, int]
     """How many trials are in each state; states without trials are left out."""
     trials: tuple[Trial, ...]
-    """By number."""
-    best: Trial | None
+    """All trials, by number."""
+    best_trials: tuple[Trial, ...]
+    """The best trial, or with several objectives the Pareto front, of the feasible trials; where
+    no trial is feasible, the least infeasible ones."""
     incumbent: tuple[tuple[int, float], ...]
-    """(number, best score so far) of each complete trial."""
+    """(number, best value so far) after each complete trial; empty for several objectives."""
     origins: tuple[OriginShare, ...]
     failures: tuple[FailureGroup, ...]
-    notes: tuple[Note, ...]
-    cost: Cost
-    accounts: Accounts
-    sharing: Sharing | None
+    notes: tuple[ProposalNote, ...]
+    cost: StudyCost
+    resource_use: ResourceUse
+    memory_sharing: MemorySharing | None
     """None where trials and the model had no memory to share."""
 
     @property
+    def best_trial(self) -> Trial | None:
+        """The best trial by a single objective; None where there is none, or several objectives."""
+        has_one = len(self.task.objectives) == 1 and len(self.best_trials) == 1
+        return self.best_trials[0] if has_one else None
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether some trial is complete and meets every constraint."""
+        return any(trial.feasible for trial in self.best_trials)
+
+    @property
     def budget(self) -> int | None:
-        """Trials of the task's budget; None where there is none, or a command went beyond it."""
+        """Trials of the task's budget; None where there is none, or a command exceeded it."""
         budget = self.task.budget.trials
         return None if budget is None or budget < self.counted else budget
 
@@ -112,56 +128,60 @@ def summarize(
 ) -> Summary:
     """Return the facts of a study called `study` (`task/name`) that was tuned for `elapsed_s`."""
     ordered, events = tuple(sorted(trials, key=lambda t: t.number)), tuple(events)
-    books = accounts(ordered, events)
+    use = sum_resource_use(ordered, events)
     if elapsed_s is not None:
-        elapsed_s += books.waited_s.get("loading", 0.0)
+        elapsed_s += use.waited_s.get("loading", 0.0)
+    objectives = task.objectives
     return Summary(
         study=study,
         task=task,
         counted=counted(ordered),
         states={s: n for s in State if (n := sum(t.state is s for t in ordered))},
         trials=ordered,
-        best=best_trial(ordered, task.direction),
-        incumbent=tuple(incumbent(ordered, task.direction)),
-        origins=tuple(origins(ordered, task.direction)),
-        failures=tuple(failures(ordered)),
-        notes=tuple(notes(ordered)),
-        cost=cost(ordered, elapsed_s),
-        accounts=books,
-        sharing=sharing(events),
+        best_trials=best_trials(ordered, objectives),
+        incumbent=tuple(incumbent(ordered, objectives[0])) if len(objectives) == 1 else (),
+        origins=tuple(origin_shares(ordered, objectives)),
+        failures=tuple(failure_groups(ordered)),
+        notes=tuple(proposal_notes(ordered)),
+        cost=study_cost(ordered, elapsed_s),
+        resource_use=use,
+        memory_sharing=sum_memory_sharing(events),
     )
 
 
-def origins(trials: Sequence[Trial], direction: Direction) -> list[OriginShare]:
+def origin_shares(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[OriginShare]:
     """Return the share of each origin, the largest first."""
-    counts = Counter(t.proposal.origin for t in trials)
+    best = {trial.number for trial in best_trials(trials, objectives)}
+    counts = Counter(trial.proposal.origin for trial in trials)
     return [
-        _origin_share(origin, [t for t in trials if t.proposal.origin == origin], direction, trials)
-        for origin, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        _origin_share(origin, trials, objectives, best)
+        for origin, _ in sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
     ]
 
 
 def _origin_share(
-    origin: str, own: Sequence[Trial], direction: Direction, trials: Sequence[Trial]
+    origin: Origin, trials: Sequence[Trial], objectives: Sequence[Objective], best: set[int]
 ) -> OriginShare:
-    best = best_trial(own, direction)
+    own = [trial for trial in trials if trial.proposal.origin == origin]
+    own_best = best_trials(own, objectives) if len(objectives) == 1 else ()
     return OriginShare(
         origin=origin,
         trials=len(own),
         share=len(own) / len(trials),
         complete=sum(t.state is State.COMPLETE for t in own),
-        best=None if best is None else best.score,
+        best=own_best[0].value if own_best and own_best[0].feasible else None,
+        best_trials=sum(t.number in best for t in own),
     )
 
 
-def failures(trials: Sequence[Trial]) -> list[FailureGroup]:
+def failure_groups(trials: Sequence[Trial]) -> list[FailureGroup]:
     """Return the causes of failure, the most frequent first.
 
-    Trials that were refused before they ran are listed as well: their cause is `infeasible`.
+    Trials that were refused before they ran are listed too: their cause is `infeasible`.
     """
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        if cause := refusals.cause(trial):
+        if cause := failures.cause(trial):
             groups.setdefault(cause, []).append(trial)
     return [
         _failure_group(cause, own)
@@ -173,23 +193,23 @@ def _failure_group(cause: str, own: Sequence[Trial]) -> FailureGroup:
     return FailureGroup(
         cause=cause,
         trials=tuple(t.number for t in own),
-        message=refusals.message(own[0]),
-        stderr_tail=refusals.last_lines(own[0]),
+        message=failures.message(own[0]),
+        stderr_tail=failures.stderr_tail(own[0]),
     )
 
 
-def notes(trials: Sequence[Trial]) -> list[Note]:
-    """Return what the proposals' notes say, each text once, with its trials."""
+def proposal_notes(trials: Sequence[Trial]) -> list[ProposalNote]:
+    """Return the notes of the proposals, each text once, with the numbers of its trials."""
     groups: dict[str, list[int]] = {}
     for trial in trials:
         if trial.proposal.note:
             groups.setdefault(trial.proposal.note, []).append(trial.number)
-    return [Note(text, tuple(numbers)) for text, numbers in groups.items()]
+    return [ProposalNote(text, tuple(numbers)) for text, numbers in groups.items()]
 
 
-def cost(trials: Sequence[Trial], elapsed_s: float | None = None) -> Cost:
+def study_cost(trials: Sequence[Trial], elapsed_s: float | None = None) -> StudyCost:
     """Return what the trials and their proposals took."""
-    return Cost(
+    return StudyCost(
         elapsed_s=elapsed_s,
         trial_s=sum(t.usage.wall_s for t in trials),
         proposal_s=sum(t.proposal.seconds for t in trials),

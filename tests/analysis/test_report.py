@@ -5,54 +5,58 @@ import pytest
 from localhpo.analysis.records import summary_record
 from localhpo.analysis.report import cell, fenced, render
 from localhpo.analysis.summary import summarize
+from localhpo.objective import Constraint, Objective
 from localhpo.store import Event
 from localhpo.task import Budget
-from localhpo.trial import Cause, Failure, Proposal, State, Usage
+from localhpo.trial import LLM, Cause, Failure, Proposal, State, Usage
 
 CONFIG = {"learning_rate": 0.01, "depth": 3}
 
 
 @pytest.fixture
 def trials(make_trial):
-    best = make_trial(1, CONFIG, score=0.25, usage=Usage(wall_s=61.0, cpu_s=50, peak_memory_mb=80))
+    best = make_trial(1, CONFIG, value=0.25, usage=Usage(wall_s=61.0, cpu_s=50, peak_memory_mb=80))
     proposal = Proposal(
-        CONFIG, "model", rationale="lower | rate", rationale_by="computed", note="stood in"
+        CONFIG, LLM, rationale="lower | rate", rationale_by="computed", note="it replaced the model"
     )
     failure = Failure(Cause.EXIT_CODE, "exit code 1 | bad", "```\n# not a heading\x1b[0m")
     return [
-        make_trial(0, {"learning_rate": 0.1, "depth": 8}, score=0.5, origin="default"),
+        make_trial(0, {"learning_rate": 0.1, "depth": 8}, value=0.5, origin="default"),
         best.with_(proposal=proposal),
         make_trial(2, CONFIG, State.FAILED, failure=failure),
     ]
 
 
-def test_a_report_tells_everything(make_task, trials):
-    text = render(summarize(make_task(), "small/main", trials), rerun="python train.py --depth 3")
+def test_a_report_has_every_section(make_task, trials):
+    text = render(
+        summarize(make_task(), "small/main", trials), reruns={1: "python train.py --depth 3"}
+    )
     for line in (
         "# small/main",
-        "loss (minimize), 3 trials: 2 complete, 1 failed. 3 of 4 in the budget are used.",
-        "Trial 1, loss = **0.25**, proposed by model.",
+        "loss (minimize); 3 trials: 2 complete, 1 failed. 3 of the 4 trials of the budget are "
+        "used.",
+        "Trial 1, loss = **0.25**, from the language model.",
         "| learning_rate | 1e-2 |",
-        "Why it was proposed (computed from the evidence, not said by a model): lower \\| rate",
+        "Why it was proposed: lower \\| rate",
         "python train.py --depth 3",
         "█▁",
-        "| 0 | 0.5 | default |",
-        "| model | 1 | 33 % | 1 | 0.25 |",
-        "stood in (1 trial: 1)",
+        "| 0 | 0.5 | the task's default configuration |",
+        "| the language model | llm | 1 | 33 % | 1 | 0.25 |",
+        "it replaced the model (1 trial: 1)",
         "| exit code | 1 | 2 | exit code 1 \\| bad |",
         "| trials, wall clock added up | 1 min 01 s |",
-        "| memory of the largest trial | 80 MB |",
-        "| 1 | complete | 0.25 | 61.0 | model | learning_rate=1e-2 depth=3 |",
+        "| peak memory of the largest trial | 80 MB |",
+        "| 1 \\* | complete | 0.25 | 61.0 | llm | learning_rate=1e-2 depth=3 |",
     ):
         assert line in text.splitlines(), f"{line!r} is missing in\n{text}"
 
 
-def test_a_budget_that_was_exceeded_is_not_told(make_task, trials):
+def test_a_budget_that_was_exceeded_is_left_out(make_task, trials):
     text = render(summarize(make_task(budget=Budget(trials=2)), "small/main", trials))
     assert "3 trials: 2 complete, 1 failed.\n" in text
 
 
-def test_what_trials_and_the_model_took_of_gpus_is_told(make_task, make_trial, trials):
+def test_the_gpu_use_of_trials_and_model_is_reported(make_task, make_trial, trials):
     full = Usage(gpu_s=30.0, peak_gpu_memory_mb=900.0, gpu_utilization=0.9, energy_j=7_200.0)
     on_gpus = [
         make_trial(3, CONFIG, usage=full),
@@ -70,7 +74,7 @@ def test_what_trials_and_the_model_took_of_gpus_is_told(make_task, make_trial, t
     assert "seconds x GPUs" not in render(summarize(make_task(), "small/main", trials))
 
 
-def test_what_is_fixed_is_told(make_task, trials):
+def test_fixed_values_are_reported(make_task, trials):
     task = make_task(fixed={"trees": 300, "method": "hi|st", "dart": False, "gamma": 1e-4})
     text = render(summarize(task, "small/main", trials))
     assert "Fixed in all trials: trees=300 method=hi\\|st dart=false gamma=0.0001\n" in text
@@ -84,7 +88,7 @@ def test_no_line_of_a_script_escapes_its_block(make_task, trials):
 
 
 def test_tables_keep_their_columns(make_task, trials):
-    text = render(summarize(make_task(metric="a|b"), "small/main", trials))
+    text = render(summarize(make_task(objectives=(Objective("a|b"),)), "small/main", trials))
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         columns = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
         assert len(columns) == 1, block
@@ -99,19 +103,19 @@ def test_layout_has_no_runs_of_blank_lines(make_task, trials):
         assert text.endswith("|\n") or text.endswith(".\n")
 
 
-def test_a_study_without_a_good_trial(make_task, trials):
+def test_a_study_without_a_complete_trial(make_task, trials):
     text = render(summarize(make_task(), "small/main", trials[2:]))
     assert "No trial is complete: there is no best configuration." in text
 
 
-def test_a_trial_that_was_refused_says_why(make_task, make_trial):
+def test_a_refused_trial_is_listed_with_the_reason(make_task, make_trial):
     refused = make_trial(0, {"depth": 3}, State.INFEASIBLE, summary="at most 24000 can be free")
     text = render(summarize(make_task(), "small/main", [refused]))
     assert "| infeasible | 1 | 0 | at most 24000 can be free |" in text
     assert "No trial failed." not in text
 
 
-def test_how_memory_was_shared_is_told_where_it_was(make_task):
+def test_memory_sharing_is_reported(make_task):
     def shared(message, **data):
         return Event(0.0, "sharing", message, None, data)
 
@@ -126,11 +130,11 @@ def test_how_memory_was_shared_is_told_where_it_was(make_task):
     text = render(summary)
     section = text.partition("## Memory shared with the model")[2].partition("##")[0]
     assert [line for line in section.splitlines() if line][2:] == [
-        "| decisions | 2 |",
-        r"| the last | sleep: a trial needs \| more |",
-        "| rests of its server, to make room | 2, 4.5 s |",
-        "| freed by the last, as measured | 14.5 GB |",
-        "| returns, to be asked | 1, 3.0 s |",
+        "| decisions on the mode of sharing | 2 |",
+        r"| the last decision | sleep: a trial needs \| more |",
+        "| the model's server freed memory | 2 times, 4.5 s |",
+        "| memory freed the last time, as measured | 14.5 GB |",
+        "| the model was brought back | 1 time, 3.0 s |",
     ]
     assert "\n\n\n" not in text
     record = summary_record(summary)["sharing"]
@@ -145,6 +149,45 @@ def test_an_empty_study(make_task):
     text = render(summarize(make_task(), "small/main", []))
     assert "There are no trials yet." in text
     assert "No trial failed." in text
+
+
+def test_several_objectives_and_constraints(make_task, make_trial):
+    task = make_task(
+        objectives=(Objective("accuracy", "maximize"), Objective("latency_ms", "minimize")),
+        constraints=(Constraint("latency_ms", max=200.0),),
+    )
+    trials = [
+        make_trial(0, CONFIG, origin="nsga2").with_(values=(0.9, 150.0), violations=(-50.0,)),
+        make_trial(1, CONFIG, origin="nsga2").with_(values=(0.99, 250.0), violations=(50.0,)),
+    ]
+    text = render(summarize(task, "small/main", trials), reruns={0: "python train.py"})
+    goals = "maximize accuracy, minimize latency_ms; subject to latency_ms \\<= 200"
+    for line in (
+        f"{goals}; 2 trials: 2 complete. 2 of the 4 trials of the budget are used.",
+        "| 0 | 0.9 | 150 | latency_ms 150 \\<= 200 | NSGA-II | learning_rate=1e-2 depth=3 |",
+        "Run trial 0 again:",
+        "| NSGA-II | nsga2 | 2 | 100 % | 2 | 1 |",
+        "| 0 \\* | complete | 0.9 | 150 |  | 0.0 | nsga2 | learning_rate=1e-2 depth=3 |",
+        "| 1 | complete | 0.99 | 250 | latency_ms 250 \\> 200 | 0.0 | nsga2 | "
+        "learning_rate=1e-2 depth=3 |",
+    ):
+        assert line in text.splitlines(), f"{line!r} is missing in\n{text}"
+    assert "1 of 2 trials form the Pareto front" in text
+    assert "## Progress" not in text
+    assert "\n\n\n" not in text
+    text = render(summarize(task, "small/main", trials[1:]))
+    assert "No trial meets every constraint. The least infeasible:" in text
+    assert "\n\n\n" not in text
+
+
+def test_a_violated_constraint_of_the_best_trial(make_task, make_trial):
+    task = make_task(constraints=(Constraint("recall", min=0.9),))
+    trial = make_trial(0, CONFIG, value=0.5, violations=(0.2,))
+    text = render(summarize(task, "small/main", [trial]))
+    assert "No trial meets every constraint. The least infeasible:" in text
+    assert "Constraints: recall 0.7 \\< 0.9\n" in text
+    assert "No trial meets every constraint yet." in text
+    assert "\n\n\n" not in text
 
 
 @pytest.mark.parametrize(

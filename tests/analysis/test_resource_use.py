@@ -5,13 +5,13 @@ from typing import Any, get_args
 
 import pytest
 
-from localhpo.analysis import wording
-from localhpo.analysis.accounting import accounts
+from localhpo.analysis import formatting
+from localhpo.analysis.resource_use import sum_resource_use
 from localhpo.executor.clock import SimulatedClock
-from localhpo.scheduler.accountant import Accountant, waits_for
+from localhpo.scheduler.accounting import UsageAccounting, current_wait
 from localhpo.scheduler.meter import DeviceUse
-from localhpo.scheduler.observer import Running, Snapshot
-from localhpo.store.records import WAITS, Event, Wait
+from localhpo.scheduler.observer import RunningTrial, Snapshot
+from localhpo.store.records import WAIT_TEXTS, Event, WaitCause
 from localhpo.task import Task
 from localhpo.trial import State, Trial, Usage
 
@@ -22,7 +22,7 @@ def event(
     return Event(time, kind, message, trial, data)
 
 
-def test_books_add_up(make_trial: Callable[..., Trial]) -> None:
+def test_the_sums_of_all_runs_are_added(make_trial: Callable[..., Trial]) -> None:
     trials = [
         make_trial(0, {}, usage=Usage(gpu_s=30.0, gpu_utilization=0.9, energy_j=100.0)),
         make_trial(1, {}, usage=Usage(gpu_s=10.0, gpu_utilization=0.5)),
@@ -40,57 +40,56 @@ def test_books_add_up(make_trial: Callable[..., Trial]) -> None:
         event(80, "ended", "the budget is used up"),
         event(999, "begun"),
     ]  # fmt: skip
-    found = accounts(trials, events)
+    found = sum_resource_use(trials, events)
     assert found.waited_s == {"memory": 4.0, "model": 3.5, "user": 60.0}
     assert found.waited_by_trial == {0: {"model": 2.0}, 1: {"memory": 4.0, "model": 1.0}}
     assert (found.gpu_s, found.gpu_utilization, found.energy_j) == (40.0, 0.8, 100.0)
     assert (found.model_gpu_s, found.model_gpu_memory_mb) == (7.0, 900.0)
-    assert (
-        wording.waits(found.waited_s)
-        == "4.0 s for memory, 3.5 s for a proposal, 1 min 00 s for the user"
+    assert formatting.waiting_times(found.waited_s) == (
+        "4.0 s for free memory, 3.5 s for a proposal, 1 min 00 s while stopped by the user"
     )
 
 
-def test_a_study_without_books_has_no_numbers(make_trial: Callable[..., Trial]) -> None:
-    found = accounts([make_trial(0, {})], [event(0, "begun"), event(9, "ended", "done")])
+def test_a_study_without_sums_has_no_numbers(make_trial: Callable[..., Trial]) -> None:
+    found = sum_resource_use([make_trial(0, {})], [event(0, "begun"), event(9, "ended", "done")])
     assert (found.gpu_s, found.energy_j, found.model_gpu_s) == (None, None, None)
     assert found.waited_s == {}
 
 
 def snapshot(task: Task, trials: list[Trial], slots: int, **changes: Any) -> Snapshot:
-    running = tuple(Running(t, 1.0, None) for t in trials if t.state is State.RUNNING)
+    running = tuple(RunningTrial(t, 1.0, None) for t in trials if t.state is State.RUNNING)
     fields: dict[str, Any] = {
-        "task": task, "trials": tuple(trials), "best": None, "running": running,
-        "proposing": False, "closing": "", "elapsed_s": 1.0, "trials_left": None,
+        "task": task, "trials": tuple(trials), "best_trials": (), "running": running,
+        "proposing": False, "stop_reason": "", "elapsed_s": 1.0, "trials_left": None,
         "seconds_left": None, "gpu_seconds_left": None, "estimated_s": None, "slots": slots,
     }  # fmt: skip
     return Snapshot(**{**fields, **changes})
 
 
-def test_what_is_waited_for(
+def test_the_current_wait_follows_from_a_snapshot(
     make_task: Callable[..., Task], make_trial: Callable[..., Trial]
 ) -> None:
     task = make_task()
     running, queued = make_trial(0, {}, State.RUNNING), make_trial(1, {}, State.QUEUED)
-    assert waits_for(snapshot(task, [running, queued], 1)) == "device"
-    assert waits_for(snapshot(task, [running, queued], 2, held_up="memory")) == "memory"
-    assert waits_for(snapshot(task, [running, queued], 2, held_up="cpus")) == "cpus"
-    assert waits_for(snapshot(task, [running, queued], 2)) is None
-    assert waits_for(snapshot(task, [running], 2, proposing=True)) == "model"
-    assert waits_for(snapshot(task, [running], 1, proposing=True)) is None
-    assert waits_for(snapshot(task, [running, queued], 2, closing="time is up")) is None
+    assert current_wait(snapshot(task, [running, queued], 1)) == "device"
+    assert current_wait(snapshot(task, [running, queued], 2, blocked_by="memory")) == "memory"
+    assert current_wait(snapshot(task, [running, queued], 2, blocked_by="cpus")) == "cpus"
+    assert current_wait(snapshot(task, [running, queued], 2)) is None
+    assert current_wait(snapshot(task, [running], 2, proposing=True)) == "model"
+    assert current_wait(snapshot(task, [running], 1, proposing=True)) is None
+    assert current_wait(snapshot(task, [running, queued], 2, stop_reason="time is up")) is None
 
 
-@pytest.mark.parametrize("cause", get_args(Wait))
-def test_every_wait_is_shown_in_the_same_words(cause: Wait) -> None:
-    found = accounts([], [event(0, "accounts", waited_s={cause: 12.0})])
-    assert wording.waits(found.waited_s) == f"12 s for {WAITS[cause]}"
+@pytest.mark.parametrize("cause", get_args(WaitCause))
+def test_every_wait_has_a_text(cause: WaitCause) -> None:
+    found = sum_resource_use([], [event(0, "accounts", waited_s={cause: 12.0})])
+    assert formatting.waiting_times(found.waited_s) == f"12 s for {WAIT_TEXTS[cause]}"
 
 
 def test_waiting_is_recorded_with_the_trial_that_starts(make_task: Callable[..., Task]) -> None:
     clock, model = SimulatedClock(), DeviceUse()
     kept: list[tuple[int | None, Mapping[str, Any]]] = []
-    books = Accountant(
+    books = UsageAccounting(
         lambda kind, message, trial, data: kept.append((trial, data)), clock, lambda: model
     )
     books.on_change(snapshot(make_task(), [], 1, proposing=True))
@@ -108,4 +107,4 @@ def test_waiting_is_recorded_with_the_trial_that_starts(make_task: Callable[...,
         (None, {**data, "waited_s": {}, "model_gpu_s": 1.0, "model_energy_j": 10.0}),
     ]
     events = [event(i, "accounts", number, **told) for i, (number, told) in enumerate(kept)]
-    assert accounts([], events).model_energy_j == 100.0
+    assert sum_resource_use([], events).model_energy_j == 100.0

@@ -1,4 +1,4 @@
-"""Why a trial brought no score: how it failed, or why it was refused before it ran. Pure."""
+"""Why a trial has no value: how it failed, or why it was refused before it ran. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def cause(trial: Trial) -> str | None:
 
 
 def message(trial: Trial) -> str:
-    """Return the sentence on it: of a trial that never ran, the reason for that."""
+    """Return the message of the failure, or the reason why the trial was refused."""
     if trial.failure is not None:
         return trial.failure.message
     return trial.summary if trial.state is State.INFEASIBLE else ""
 
 
-def last_lines(trial: Trial) -> str:
-    """Return the last lines of its standard error; of one that never ran there are none."""
+def stderr_tail(trial: Trial) -> str:
+    """Return the last lines of its standard error; empty for a trial that never ran."""
     return "" if trial.failure is None else trial.failure.stderr_tail
