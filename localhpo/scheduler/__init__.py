@@ -1,1 +1,1 @@
-"""When and where trials run: the loop, placement, pruning, budgets, what watches a study."""
+"""Decides when and where trials run: loop, placement, memory, pruning, budgets, events."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from localhpo.errors import TaskError
+from localhpo.objective import MEASURED_ON_DEVICES
 from localhpo.scheduler import budget, placement
 from localhpo.scheduler.devices import find_inventory
 from localhpo.scheduler.placement import Inventory
@@ -20,3 +22,33 @@ def admit(task: Task, inventory: Inventory | None = None) -> Inventory:
     budget.check_budget(task.budget, task.resources)
     placement.check_resources(task.resources, inventory)
     return inventory
+
+
+def check_measurable(task: Task, *, measures_energy: bool) -> None:
+    """Check that this machine can measure what the objectives and constraints name.
+
+    Args:
+        task: The task.
+        measures_energy: Whether the energy of trials' devices is measured here.
+
+    Raises:
+        TaskError: It cannot; a study would find out only after its first trial.
+    """
+    names = [objective.name for objective in task.objectives]
+    names += [constraint.name for constraint in task.constraints]
+    for name in names:
+        if name not in MEASURED_ON_DEVICES:
+            continue
+        if task.resources.gpus == 0:
+            raise TaskError(
+                f"{name} cannot be an objective or constraint of trials without a GPU: LocalHPO "
+                "measures it on the GPUs that a trial holds, and [resources] gpus = 0",
+                hint="set [resources] gpus, or have the script report a metric of another name",
+            )
+        if name == "energy_j" and not measures_energy:
+            raise TaskError(
+                "energy_j cannot be an objective or constraint here: the GPU driver of this "
+                "machine reports no energy, or it cannot be read (NVML)",
+                hint="install the extra `gpu` (nvidia-ml-py) where it is missing, or have the "
+                "script report a metric of another name",
+            )

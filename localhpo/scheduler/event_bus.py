@@ -75,7 +75,7 @@ class EventBus:
                 self._notify(observer, observer.on_change, snapshot)
 
     def flush(self) -> None:
-        """Make the record visible to readers; while it is locked, say so once and go on."""
+        """Make the record visible to readers; while it is locked, report that once and go on."""
         done = self._recorder.flush()
         if not done and not self._locked:
             self.publish(

@@ -1,12 +1,12 @@
 """The loop that runs a study: it fills free slots, polls running trials, and records everything.
 
-It is asynchronous: a trial that ends makes room at once, whatever the others do. It lives in one
+It is asynchronous: a trial that ends frees its slot at once, whatever the others do. It lives in one
 thread (only the Creator has another, see `proposer`), and takes time from its clock, so that a
 simulated study runs this very loop. Each turn goes once through everything:
 
     poll the running trials -> check limits -> read enqueued trials -> decide how to share memory
     -> ask the Creator -> collect its proposals -> start waiting trials, or offload the model's
-    server to make room for one -> update the store and the observers
+    server to free memory for one -> update the store and the observers
 
 Trials run in this order: those the user enqueued, those that were interrupted, those the
 Creator proposed. `trial_table` says what is recorded when.

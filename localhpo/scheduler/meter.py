@@ -104,6 +104,12 @@ class Meter:
         self.model = DeviceUse()
         """What the model has used."""
 
+    @property
+    def measures_energy(self) -> bool:
+        """Whether a device reports its energy or its power."""
+        readings = (self._devices.read() or ()) if self._devices is not None else ()
+        return any(one.energy_j is not None or one.power_w is not None for one in readings)
+
     def begin(self, folder: Path, devices: Sequence[str]) -> None:
         """Start measuring the trial of a folder on its devices (ids)."""
         self._read()

@@ -100,7 +100,8 @@ class MeteredRun:
     def _evaluate(self, outcome: Outcome) -> Outcome:
         """Evaluate again where an objective or constraint is measured on the devices."""
         task = self._job.task
-        names = {goal.name for goal in (*task.objectives, *task.constraints)}
+        names = {objective.name for objective in task.objectives}
+        names |= {constraint.name for constraint in task.constraints}
         if names.isdisjoint(MEASURED_ON_DEVICES) or outcome.state not in _EVALUATED:
             return outcome
         self._reported.extend(self._run.poll())

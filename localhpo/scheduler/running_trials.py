@@ -179,12 +179,12 @@ class RunningTrials:
             return self.find_place(need)
         self.blocked_by = "turn"
         resources, server = self._task.resources, self._residency.reserved_assignment
-        wish = placement.place_trial(
+        wanted = placement.place_trial(
             resources, self._inventory, [], need=need, others=[self._residency.smallest_assignment]
         )
         return self._broker.claim(
             str(number),
-            wish or Assignment(resources.cpus),
+            wanted or Assignment(resources.cpus),
             lambda others: placement.place_trial(
                 resources, self._inventory, self.assignments, need=need, others=[*others, server]
             ),
@@ -192,9 +192,9 @@ class RunningTrials:
 
     def request_turn(self, need: MemoryNeed) -> None:
         """Tell the broker that this study would start a trial, were it not for other studies."""
-        room, blocked_by = [self._residency.reserved_assignment], self.blocked_by
+        server, blocked_by = self._residency.reserved_assignment, self.blocked_by
         place = placement.place_trial(
-            self._task.resources, self._inventory, self.assignments, need=need, others=room
+            self._task.resources, self._inventory, self.assignments, need=need, others=[server]
         )
         if (
             place is not None
@@ -237,7 +237,7 @@ class RunningTrials:
         return self._describe_too_large(need, self._inventory.without_foreign)
 
     def update_blocked_by(self, need: MemoryNeed) -> str | None:
-        """Find out what a trial without a place waits for; return a sentence that is news.
+        """Find out what a trial without a place waits for; return a sentence to publish, if any.
 
         A wait for other programs is reported each time it begins. A wait for other studies, whose
         trials come and go, is reported once per run.
@@ -257,9 +257,9 @@ class RunningTrials:
             return "memory"
 
         def has_place(others: Sequence[Assignment]) -> bool:
-            room = [*others, self._residency.reserved_assignment]
+            others = [*others, self._residency.reserved_assignment]
             where = self._task.resources, self._inventory, self.assignments
-            return placement.place_trial(*where, need=need, others=room) is not None
+            return placement.place_trial(*where, need=need, others=others) is not None
 
         without_cpus = [dataclasses.replace(held, cpus=0.0) for held in others]
         if has_place(without_cpus):

@@ -12,7 +12,7 @@ class LoopSettings:
     poll_s: float = 0.05
     """Between two turns."""
     idle_s: float = 1.0
-    """Between two looks for enqueued trials, flushes and snapshots while nothing happens."""
+    """Between two checks for enqueued trials, flushes and snapshots while nothing happens."""
     shutdown_timeout_s: float = 10.0
     """How long a run that is over waits for a proposal that is still being made; after that it
     leaves the Creator alone in its thread."""

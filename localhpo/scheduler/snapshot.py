@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from localhpo.objective import best_trials
@@ -65,9 +66,11 @@ def describe_end(trial: Trial, trials: Sequence[Trial], task: Task) -> str:
         return f"{task.metric} no value"
     values = zip(task.objectives, trial.values, strict=True)
     text = ", ".join(f"{objective.name} {value:.6g}" for objective, value in values)
-    bounds = zip(task.constraints, trial.violations, strict=True)
-    if broken := [constraint.describe() for constraint, excess in bounds if not excess <= 0]:
+    bounds = list(zip(task.constraints, trial.violations, strict=True))
+    if broken := [constraint.describe() for constraint, excess in bounds if excess > 0]:
         return f"{text}; not feasible: {' and '.join(broken)} must hold"
+    if unknown := [constraint.name for constraint, excess in bounds if math.isnan(excess)]:
+        return f"{text}; {' and '.join(unknown)} unknown"
     if any(best is trial for best in best_trials(trials, task.objectives)):
         text += ", the best so far" if len(task.objectives) == 1 else ", among the best so far"
     return text

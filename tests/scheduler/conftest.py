@@ -45,7 +45,7 @@ def times() -> list[float]:
 
 @pytest.fixture
 def make_broker(tmp_path: Path, times: list[float]) -> Callable[..., ResourceBroker]:
-    """Return a study's part in a ledger of its own folder."""
+    """Return a maker of brokers of studies that share a folder of this test."""
 
     def make(study: str, inventory: Inventory = _TWO, **arguments: Any) -> ResourceBroker:
         return ResourceBroker(
@@ -264,13 +264,13 @@ class LoopBench:
         return Loop(**{**arguments, **changes})
 
     def interrupt_at(self, loop: Loop, seconds: float, times: int = 1) -> None:
-        def look() -> None:
+        def interrupt_when_due() -> None:
             if self.clock.monotonic() >= seconds:
                 self.clock.on_sleep = lambda: None
                 for _ in range(times):
                     loop.interrupt()
 
-        self.clock.on_sleep = look
+        self.clock.on_sleep = interrupt_when_due
 
     def run(self, **changes: Any) -> tuple[Trial, ...]:
         return self.loop(**changes).run()

@@ -36,15 +36,15 @@ def test_nothing_remains_of_a_budget_that_shrank() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spent", "said"),
+    ("spent", "sentence"),
     [
         (SpentTime(wall_s=59), ""),
         (SpentTime(wall_s=60), "the minutes of the budget are used up"),
         (SpentTime(gpu_s=61), "the GPU minutes of the budget are used up"),
     ],
 )
-def test_time_is_up(spent: SpentTime, said: str) -> None:
-    assert remaining_budget(Budget(minutes=1, gpu_minutes=1), 0, spent).time_is_up == said
+def test_time_is_up(spent: SpentTime, sentence: str) -> None:
+    assert remaining_budget(Budget(minutes=1, gpu_minutes=1), 0, spent).time_is_up == sentence
 
 
 def test_time_that_earlier_runs_used_is_read_from_their_events() -> None:

@@ -42,8 +42,8 @@ class Card:
 
     def read(self) -> Sequence[DeviceReading]:
         used_mb = max(self.used_mb, sum(mb or 0.0 for mb in self.processes.values()))
-        told = (self.utilization, self.power_w, self.energy_j)
-        return [DeviceReading("GPU-a", 0, "A", 80_000, used_mb, dict(self.processes), *told)]
+        measured = (self.utilization, self.power_w, self.energy_j)
+        return [DeviceReading("GPU-a", 0, "A", 80_000, used_mb, dict(self.processes), *measured)]
 
     def close(self) -> None:
         pass

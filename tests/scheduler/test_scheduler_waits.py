@@ -33,7 +33,7 @@ class Waits:
 
 
 @pytest.mark.parametrize(
-    ("held", "cause", "said"),
+    ("held", "cause", "notes"),
     [
         (Assignment(2.0), "cpus", ["a trial waits for CPUs that another study uses"]),
         (Assignment(0.0, gpus=("0",)), "gpus", ["a trial waits for GPUs that another study uses"]),
@@ -46,7 +46,7 @@ def test_waiting_for_another_study_is_not_waiting_for_memory(
     make_broker: MakeBroker,
     held: Assignment,
     cause: WaitCause,
-    said: list[str],
+    notes: list[str],
 ) -> None:
     inventory = Inventory(cpus=2, gpus=(Gpu("0", memory_mb=24_000),))
     mine, other = (make_broker(name, inventory) for name in ("mine", "other"))
@@ -63,7 +63,7 @@ def test_waiting_for_another_study_is_not_waiting_for_memory(
     loop.run()
     assert waits.seen[0] == cause
     assert set(waits.seen) <= {cause, None}
-    assert [text for text in bench.recorder.messages("note") if "waits" in text] == said
+    assert [text for text in bench.recorder.messages("note") if "waits" in text] == notes
 
 
 def test_waiting_for_the_turn_of_another_study(
