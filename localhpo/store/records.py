@@ -6,19 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Wait = Literal["device", "memory", "cpus", "gpus", "turn", "model", "loading"]
-"""What a free slot, or a trial that is ready, waits for: a cause in events of kind `accounts`."""
+WaitCause = Literal["device", "memory", "cpus", "gpus", "turn", "model", "loading"]
+"""What a free slot or a waiting trial waits for: a key of `waited_s` in events of kind `accounts`.
 
-WAITS: Mapping[str, str] = {
-    "device": "a device",
-    "memory": "memory",
-    "cpus": "CPUs that another study holds",
-    "gpus": "GPUs that another study holds",
-    "turn": "another study, whose turn it is",
+`device`: every slot has a running trial.
+"""
+
+WAIT_TEXTS: Mapping[str, str] = {
+    "device": "a running trial to end",
+    "memory": "free memory",
+    "cpus": "CPUs that another study uses",
+    "gpus": "GPUs that another study uses",
+    "turn": "another study's turn",
     "model": "a proposal",
-    "loading": "the model to be loaded",
+    "loading": "the model to load",
 }
-"""The same, in words."""
+"""What is waited for, as text after "waited 3.2 s for"."""
 
 
 @dataclass(frozen=True, slots=True)

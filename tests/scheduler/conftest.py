@@ -137,6 +137,7 @@ class CountingCreator:
     """Proposes a learning rate that grows with the number, and stores its calls."""
 
     name = "counting"
+    backend = None
 
     def __init__(self, most: int = 100, raises: Mapping[int, Exception] | None = None) -> None:
         self.most = most

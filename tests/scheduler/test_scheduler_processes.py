@@ -1,4 +1,4 @@
-"""The loop with real processes and a real store, and killed for real."""
+"""The loop with real processes and a real store, interrupted and killed."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def write_script(tmp_path: Path) -> Callable[[str], tuple[str, ...]]:
     return write
 
 
-def run(task: Task, home: Path, hands: Any, **arguments: Any) -> list[Trial]:
-    """Run, or go on with, the study; return what the store then holds."""
+def run(task: Task, home: Path, fakes: Any, **arguments: Any) -> list[Trial]:
+    """Run or resume the study; return what the store then holds."""
     store = Store(home)
     if not store.studies():
         store.create_study(StudyRecord(NAME, task.name, {}, time.time(), "test"))
@@ -45,7 +45,7 @@ def run(task: Task, home: Path, hands: Any, **arguments: Any) -> list[Trial]:
     with store.writer(NAME) as writer:
         loop = Loop(
             task=task,
-            creator=hands.Creator(),
+            creator=fakes.Creator(),
             executor=executor,
             recorder=writer,
             trials=store.trials(NAME),
@@ -77,13 +77,13 @@ class StopsAtFirstReport:
 
 
 def test_scripts_run_in_parallel_and_everything_is_stored(
-    make_task: Callable[..., Task], write_script: Any, home: Path, hands: Any
+    make_task: Callable[..., Task], write_script: Any, home: Path, fakes: Any
 ) -> None:
     command = write_script("report(loss=float(sys.argv[2]))")
     task = make_task(command=command, resources=Resources(parallel=2))
-    trials = run(task, home, hands)
+    trials = run(task, home, fakes)
     assert [t.state for t in trials] == [State.COMPLETE] * 4
-    assert [t.score for t in trials] == [t.config["learning_rate"] for t in trials]
+    assert [t.value for t in trials] == [t.config["learning_rate"] for t in trials]
     kinds = [event.kind for event in Store(home).events(NAME)]
     assert kinds[0] == "begun"
     assert kinds[-1] == "ended"
@@ -91,7 +91,7 @@ def test_scripts_run_in_parallel_and_everything_is_stored(
 
 
 def test_an_interrupted_script_runs_again(
-    make_task: Callable[..., Task], write_script: Any, home: Path, hands: Any
+    make_task: Callable[..., Task], write_script: Any, home: Path, fakes: Any
 ) -> None:
     command = write_script(
         """
@@ -102,16 +102,16 @@ def test_an_interrupted_script_runs_again(
     )
     task = make_task(command=command, budget=Budget(trials=1))
     with pytest.raises(StudyInterruptedError):
-        run(task, home, hands, observers=[StopsAtFirstReport()])
+        run(task, home, fakes, observers=[StopsAtFirstReport()])
     (trial,) = Store(home).trials(NAME)
     assert (trial.state, trial.restarts) == (State.INTERRUPTED, 0)
     (task.folder / "go").touch()
-    (trial,) = run(task, home, hands)
+    (trial,) = run(task, home, fakes)
     assert (trial.state, trial.restarts, len(trial.measurements)) == (State.COMPLETE, 1, 1)
 
 
-def test_a_script_hears_that_it_is_pruned(
-    make_task: Callable[..., Task], write_script: Any, home: Path, hands: Any
+def test_a_script_learns_that_it_is_pruned(
+    make_task: Callable[..., Task], write_script: Any, home: Path, fakes: Any
 ) -> None:
     command = write_script(
         """
@@ -128,22 +128,22 @@ def test_a_script_hears_that_it_is_pruned(
         budget=Budget(trials=2, grace_s=60),
         pruner=PrunerSettings(name="asha"),
     )
-    trials = run(task, home, hands)
+    trials = run(task, home, fakes)
     assert [t.state for t in trials] == [State.COMPLETE, State.PRUNED]
-    assert trials[1].score == trials[1].config["learning_rate"]
+    assert trials[1].value == trials[1].config["learning_rate"]
     assert (task.folder / "heard").exists()
 
 
 def test_a_command_that_does_not_exist_ends_the_study_early(
-    make_task: Callable[..., Task], home: Path, hands: Any
+    make_task: Callable[..., Task], home: Path, fakes: Any
 ) -> None:
     task = make_task(command=("no-such-program",), budget=Budget(trials=100))
     with pytest.raises(NoGoodTrialError, match="no-such-program"):
-        run(task, home, hands)
+        run(task, home, fakes)
     assert len(Store(home).trials(NAME)) == 3
 
 
-def test_a_study_killed_on_the_spot_goes_on(write_script: Any, tmp_path: Path) -> None:
+def test_a_killed_study_goes_on(write_script: Any, tmp_path: Path) -> None:
     """SIGKILL of the process that runs the loop, while one trial is done and one is running."""
     write_script(
         """

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from resting_server import RestingServer
+from fake_server import FakeServer
 
-from localhpo.analysis import wording
+from localhpo.analysis import formatting
 from localhpo.analysis.summary import summarize
+from localhpo.creator import Creator, History
 from localhpo.errors import StudyLockedError
-from localhpo.llm.hosting import Wanted
-from localhpo.scheduler import machine as machines
-from localhpo.scheduler.machine import SERVER, Entry, Machine
+from localhpo.llm.placement import MemoryRequest
+from localhpo.scheduler import resource_broker as machines
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory
-from localhpo.study import Study, place, proposing
-from localhpo.study.place import find_serving
+from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker, StudyEntry
+from localhpo.study import Study, execution_target, proposing
+from localhpo.study.execution_target import make_model_placement
 from localhpo.task import Budget, CreatorSettings, Resources, Task
+from localhpo.trial import Proposal
 
 MB = 2**20
 HOST = Inventory(cpus=2, memory_mb=4_000)
@@ -35,32 +38,47 @@ def task(make_task: MakeTask) -> Task:
 
 
 @pytest.fixture
-def other() -> Iterator[Machine]:
+def other() -> Iterator[ResourceBroker]:
     """Another study of this machine."""
-    made = Machine("other/main", HOST)
+    made = ResourceBroker("other/main", HOST)
     yield made
     made.close()
 
 
-def entry_of(other: Machine, study: str) -> Entry:
-    (found,) = [entry for entry in other.entries if entry.study == study]
+def entry_of(other: ResourceBroker, study: str) -> StudyEntry:
+    (found,) = [entry for entry in other.read_entries() if entry.study == study]
     return found
+
+
+class ModelCreator:
+    """A Creator with a model in a server; in this process without one."""
+
+    def __init__(self, creator: Creator, server: FakeServer | None) -> None:
+        self._creator, self._server = creator, server
+        self.name = creator.name
+        self.backend = SimpleNamespace(server=server, on_device=None)
+
+    def propose(self, history: History, n: int) -> Sequence[Proposal]:
+        return self._creator.propose(history, n)
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.stop()
 
 
 @pytest.fixture
 def opens(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Have a study open its Creator by a function of the host."""
+    """Have a study open its Creator by a function of the placer."""
     monkeypatch.setattr(proposing, "find_inventory", lambda: HOST)
     real = proposing.open_remembering
 
-    def install(server: RestingServer | None, load: Callable[[Any], None]) -> None:
-        def opened(store: Any, key: str, task: Task, *, host: Any) -> Any:
-            made: Any = real(store, key, task)
-            load(host)
-            made.server = server
-            if server is not None:
-                made.close = server.stop
-            return made
+    def install(
+        server: FakeServer | None, load: Callable[[Any], None], *, has_model: bool = True
+    ) -> None:
+        def opened(store: Any, key: str, task: Task, *, placer: Any) -> Any:
+            made = real(store, key, task)
+            load(placer)
+            return ModelCreator(made, server) if has_model else made
 
         monkeypatch.setattr(proposing, "open_remembering", opened)
 
@@ -68,74 +86,74 @@ def opens(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def test_a_trial_that_is_asked_for_has_its_server_claim_room(
-    task: Task, other: Machine, opens: Callable[..., None], home: Path
+    task: Task, other: ResourceBroker, opens: Callable[..., None], home: Path
 ) -> None:
-    server = RestingServer()
-    other.hold(SERVER, HELD)
+    server = FakeServer()
+    other.update_claim(MODEL_CLAIM, HELD)
 
-    def load(host: Any) -> None:
-        assert host.find_room(server.wanted) is None
-        host.say("waits for room")
-        other.hold(SERVER, Assignment(0.0, gpu_share=0.0))
-        assert host.find_room(server.wanted) == ()
+    def load(placer: Any) -> None:
+        assert placer.reserve(server.memory_request) is None
+        placer.notify("waits for room")
+        other.update_claim(MODEL_CLAIM, Assignment(0.0, gpu_share=0.0))
+        assert placer.reserve(server.memory_request) == ()
         server.start()
 
     opens(server, load)
     with Study.open(task, home=home) as study:
         study.tell(study.ask(), 1.0)
         entry = entry_of(other, study.key)
-        assert entry.claims[SERVER].memory_mb == pytest.approx(server.need_bytes / MB)
-        assert (entry.server, entry.by_hand) == (server.pid, True)
+        assert entry.claims[MODEL_CLAIM].memory_mb == pytest.approx(server.need_bytes / MB)
+        assert (entry.server_pid, entry.is_manual) == (server.pid, True)
         # What its own process takes is not claimed, and so foreign to others.
-        assert server.pid in machines.processes()
+        assert server.pid in machines.read_pids()
         study.tell(study.ask(), 2.0)  # and is not opened again
-    assert [entry.study for entry in other.entries] == ["other/main"]
+    assert [entry.study for entry in other.read_entries()] == ["other/main"]
     assert server.pid is None
     assert [e.message for e in study.events if e.kind == "note"] == ["waits for room"]
 
 
 def test_a_model_in_the_process_of_trials_that_are_run_by_hand_is_foreign_as_they_are(
-    task: Task, other: Machine, opens: Callable[..., None], home: Path
+    task: Task, other: ResourceBroker, opens: Callable[..., None], home: Path
 ) -> None:
-    def load(host: Any) -> None:
-        assert host.find_room(Wanted(100 * MB, on_cpu=True)) == ()
-        assert SERVER in entry_of(other, "small/main").claims
+    def load(placer: Any) -> None:
+        assert placer.reserve(MemoryRequest(100 * MB, on_cpu=True)) == ()
+        assert MODEL_CLAIM in entry_of(other, "small/main").claims
 
     opens(None, load)
     with Study.open(task, home=home) as study:
         study.ask()
-        assert [entry.study for entry in other.entries] == ["other/main"]
+        assert [entry.study for entry in other.read_entries()] == ["other/main"]
 
 
 def test_what_a_study_by_hand_holds_beyond_its_claims_is_not_taken_for_claimed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machines.runtime, "folder", lambda: tmp_path)
-    by_hand = Machine("by hand", HOST, by_hand=True, server=lambda: 77)
-    by_hand.hold(SERVER, HELD)
-    assert machines.processes() == {77}
-    assert [one.memory_mb for one in Machine("another", HOST).others] == [3_950]
+    by_hand = ResourceBroker("by hand", HOST, is_manual=True, server_pid=lambda: 77)
+    by_hand.update_claim(MODEL_CLAIM, HELD)
+    assert machines.read_pids() == {77}
+    assert [one.memory_mb for one in ResourceBroker("another", HOST).read_other_claims()] == [3_950]
 
 
 def test_a_server_that_another_study_started_is_counted_by_hand_too(
     task: Task, opens: Callable[..., None], home: Path
 ) -> None:
-    server = RestingServer()
+    server = FakeServer()
     server.start()
-    first = Machine("first", HOST, server=lambda: server.pid)
-    first.hold(SERVER, HELD)
-    opens(server, lambda host: None)
+    first = ResourceBroker("first", HOST, server_pid=lambda: server.pid)
+    first.update_claim(MODEL_CLAIM, HELD)
+    opens(server, lambda placer: None)
     with Study.open(task, home=home) as study:
         study.ask()
-        assert entry_of(first, study.key).claims == {SERVER: HELD}
-        assert first.others == []  # it counts once
+        assert entry_of(first, study.key).claims == {MODEL_CLAIM: HELD}
+        assert first.read_other_claims() == []  # it counts once
 
 
 def test_no_model_is_loaded_for_a_study_that_another_process_runs(
     task: Task, opens: Callable[..., None], home: Path, tmp_path: Path
 ) -> None:
     loaded: list[Any] = []
-    opens(RestingServer(), loaded.append)
+    opens(FakeServer(), loaded.append)
     (tmp_path / "train.py").touch()
     runnable = replace(task, command=("python", "train.py"))
     said = pytest.raises(StudyLockedError, match="is being run by process")
@@ -144,20 +162,24 @@ def test_no_model_is_loaded_for_a_study_that_another_process_runs(
     assert loaded == []
 
 
-def test_how_long_a_model_is_loaded_is_in_the_accounts(
-    task: Task, opens: Callable[..., None], home: Path, tmp_path: Path
+@pytest.mark.parametrize("has_model", [True, False])
+def test_a_study_accounts_for_loading_a_model_and_for_nothing_without_one(
+    task: Task, opens: Callable[..., None], home: Path, tmp_path: Path, has_model: bool
 ) -> None:
-    opens(None, lambda host: time.sleep(0.5))
+    opens(None, lambda placer: time.sleep(0.5), has_model=has_model)
     report = "from localhpo.reporter import report\nreport(step=0, loss=0.5)\n"
     (tmp_path / "train.py").write_text(report)
     task = replace(task, command=("python", "train.py"), budget=Budget(trials=1))
     study = Study.open(task, home=home)
     study.run()
     summary = summarize(task, study.key, study.trials, elapsed_s=1.0, events=study.events)
-    loading_s = summary.accounts.waited_s["loading"]
+    assert ("loading" in summary.resource_use.waited_s) is has_model
+    if not has_model:
+        return
+    loading_s = summary.resource_use.waited_s["loading"]
     assert 0.5 <= loading_s < 5
     assert summary.cost.elapsed_s == pytest.approx(1 + loading_s)
-    assert "for the model to be loaded" in wording.waits(summary.accounts.waited_s)
+    assert "for the model to load" in formatting.waiting_times(summary.resource_use.waited_s)
 
 
 @pytest.mark.parametrize(
@@ -171,13 +193,15 @@ def test_where_trials_are_elsewhere_the_model_claims_room_on_its_own_machine(
     elsewhere: dict[str, Any], task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = replace(task, **elsewhere)
-    monkeypatch.setattr(place, "find_inventory", lambda: GPUS)
+    monkeypatch.setattr(execution_target, "find_inventory", lambda: GPUS)
     trials = Inventory(cpus=9, gpus=(Gpu("node/0"),))
-    serving = find_serving(task, "small/main", trials, lambda: 7, lambda kind, text: None)
-    other = Machine("other/main", GPUS)
-    wanted = Wanted(10_000 * MB)
-    assert serving.host.find_room(wanted) == ("0",)
-    assert other.others == [Assignment(0.0, 0.0, ("0",), 0.0, 10_000)]
-    assert (serving.machine is None) == (task.resources.executor == "ray")
-    serving.close()
-    assert other.others == []
+    model_placement = make_model_placement(
+        task, "small/main", trials, lambda: 7, lambda kind, text: None
+    )
+    other = ResourceBroker("other/main", GPUS)
+    wanted = MemoryRequest(10_000 * MB)
+    assert model_placement.placer.reserve(wanted) == ("0",)
+    assert other.read_other_claims() == [Assignment(0.0, 0.0, ("0",), 0.0, 10_000)]
+    assert (model_placement.broker is None) == (task.resources.executor == "ray")
+    model_placement.close()
+    assert other.read_other_claims() == []
