@@ -39,10 +39,10 @@ def test_it_runs_as_a_user_without_rights() -> None:
 
 
 def test_it_is_offline_when_it_runs() -> None:
-    from localhpo.llm.offline import SWITCHES
+    from localhpo.llm.offline import OFFLINE_VARIABLES
 
     given = environment()
-    assert {name: given.get(name) for name in SWITCHES} == dict(SWITCHES)
+    assert {name: given.get(name) for name in OFFLINE_VARIABLES} == dict(OFFLINE_VARIABLES)
     assert given["VLLM_NO_USAGE_STATS"] == given["PIP_NO_INDEX"] == "1"
     assert "--network=none" in (ROOT / "Containerfile").read_text()
     assert not re.search(r"\b(curl|wget|git clone|EXPOSE)\b|https?://", str(instructions()))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from localhpo.llm import cards
+from localhpo.llm import model_registry
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -72,7 +72,7 @@ def test_the_programs_run(program: str, tmp_path: Path) -> None:
 
 
 def test_the_numbers_are_those_of_the_card() -> None:
-    card = cards.load(cards.find(cards.DEFAULT))
+    card = model_registry.read_card(model_registry.find_model(model_registry.DEFAULT))
     rows = re.findall(r"^\| `([\w-]+)` \| `([\w+-]+)` \|((?: \d*\.\d+ \|)+)$", README, flags=re.M)
     assert len(rows) > 6
     for suite, creator, cells in rows:

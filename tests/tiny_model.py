@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from localhpo.llm.cards import Card, hash_files, render
+from localhpo.llm.model_registry import Card, hash_files, render_card
 
 END = "<|end|>"
 CORPUS = [
@@ -63,7 +63,7 @@ def add_card(folder: Path, **changes: Any) -> Card:
         "not_good_at": ("anything",),
     }
     card = Card(**(fields | changes))
-    (folder / "card.toml").write_text(render(card))
+    (folder / "card.toml").write_text(render_card(card))
     return card
 
 

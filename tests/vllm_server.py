@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from localhpo.llm import cards
+from localhpo.llm import model_registry
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 
 FORCING = Settings(arguments=("--logits-processors", "vllm_forcing:Forcing"))
@@ -88,6 +88,6 @@ def running(server: ManagedServer) -> Iterator[ManagedServer]:
 def real_server(place: Path, **options: Any) -> Iterator[RealServer]:
     """Run a server of the built-in model for the block."""
     skip_without_vllm()
-    folder = cards.find(cards.DEFAULT)
+    folder = model_registry.find_model(model_registry.DEFAULT)
     with running(ManagedServer(folder, FORCING, place=place, **options)) as server:
         yield RealServer(server, place)

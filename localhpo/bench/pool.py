@@ -83,7 +83,7 @@ def work_off(
         LocalHPOError: a process died.
     """
     before = set(multiprocessing.active_children())
-    with offline.environment({**ONE_THREAD, **(environment or {})}):
+    with offline.set_environment({**ONE_THREAD, **(environment or {})}):
         pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_begin)
         try:
             futures = {pool.submit(call.function, *call.arguments): call.what for call in calls}

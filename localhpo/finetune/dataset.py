@@ -17,17 +17,17 @@ import numpy as np
 
 from localhpo import grammar
 from localhpo.creator import rationale
-from localhpo.creator.agent import fitted
+from localhpo.creator.agent import fit_prompt
 from localhpo.creator.prompt import Style
 from localhpo.creator.protocol import History
 from localhpo.errors import InputError
-from localhpo.experience import Past
-from localhpo.finetune import hindsight
+from localhpo.finetune import relabeling
 from localhpo.grammar.lark import MAX_ANALYSIS, MAX_EVIDENCE
 from localhpo.llm.protocol import Message, Model
+from localhpo.transfer import PastStudy
 from localhpo.trial import COUNTED, Value
 
-CUTS: Mapping[Style, Sequence[int]] = {
+SHOWN_TRIALS: Mapping[Style, Sequence[int]] = {
     "compact": (0, 3, 8),  # what it shows teaches it little, and takes time
     "chat": (0, 1, 2, 3, 5, 8, 12, 20),
 }
@@ -53,7 +53,7 @@ CountTokens = Callable[[Sequence[Message]], int]
 
 
 @dataclass(frozen=True)
-class Example:
+class TrainingExample:
     """One prompt with several answers, each accepted by the grammar of its task."""
 
     study: str
@@ -64,35 +64,35 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Split:
+class StudySplit:
     """Which studies train and which only test."""
 
-    train: tuple[Past, ...]
-    held_out: tuple[Past, ...]
+    train: tuple[PastStudy, ...]
+    held_out: tuple[PastStudy, ...]
 
     @property
     def held_out_tasks(self) -> int:
         """Tasks that only test."""
-        return len({task_key(past) for past in self.held_out})
+        return len({task_key(past_study) for past_study in self.held_out})
 
 
-def task_key(past: Past) -> str:
+def task_key(past_study: PastStudy) -> str:
     """Return what makes a task here: its name and what it says of its data.
 
     Neither its space nor what is fixed beside it: with the same data, what was good under other
     ranges or other fixed values is nearly the answer already. So such studies are on one side,
     and one pair of the gate's test.
     """
-    return f"{past.task.name}\n{past.task.background.strip()}"
+    return f"{past_study.task.name}\n{past_study.task.background.strip()}"
 
 
-def split(pasts: Sequence[Past], seed: int) -> Split:
+def split_studies(past_studies: Sequence[PastStudy], seed: int) -> StudySplit:
     """Hold out a quarter of the tasks, or as many as a test needs where half of them are.
 
     Raises:
         InputError: there are fewer than two tasks.
     """
-    keys = sorted({task_key(past) for past in pasts})
+    keys = sorted({task_key(past_study) for past_study in past_studies})
     if len(keys) < 2:
         raise InputError(
             f"fine-tuning needs studies of two tasks or more, got {len(keys)}",
@@ -101,28 +101,28 @@ def split(pasts: Sequence[Past], seed: int) -> Split:
     count = min(len(keys) // 2, max(ENOUGH_HELD_OUT, round(HELD_OUT * len(keys))))
     order = np.random.default_rng(seed).permutation(len(keys))
     out = {keys[int(i)] for i in order[:count]}
-    return Split(
-        train=tuple(past for past in pasts if task_key(past) not in out),
-        held_out=tuple(past for past in pasts if task_key(past) in out),
+    return StudySplit(
+        train=tuple(past_study for past_study in past_studies if task_key(past_study) not in out),
+        held_out=tuple(past_study for past_study in past_studies if task_key(past_study) in out),
     )
 
 
-def examples(
-    pasts: Sequence[Past], model: Model, count_tokens: CountTokens, *, seed: int
-) -> list[Example]:
+def make_examples(
+    past_studies: Sequence[PastStudy], model: Model, count_tokens: CountTokens, *, seed: int
+) -> list[TrainingExample]:
     """Return the examples of some studies, each prompt and answer once.
 
     Args:
-        pasts: usable ones; they also say what is good for each other.
+        past_studies: usable ones; they also say what is good for each other.
         model: what will be trained: its prompt and context length.
         count_tokens: of a rendered prompt, by that model.
         seed: draws the answers.
     """
     rng = np.random.default_rng(seed)
-    found: dict[tuple[Message, ...], Example] = {}
-    for past in pasts:
-        good = hindsight.of(past, pasts, rng)
-        for example in _of_study(past, good, model, count_tokens, rng):
+    found: dict[tuple[Message, ...], TrainingExample] = {}
+    for past_study in past_studies:
+        good = relabeling.find_candidates(past_study, past_studies, rng)
+        for example in _of_study(past_study, good, model, count_tokens, rng):
             known = found.get(example.messages)
             if known is not None:
                 both = tuple(dict.fromkeys([*known.answers, *example.answers]))
@@ -132,28 +132,34 @@ def examples(
 
 
 def _of_study(
-    past: Past,
-    good: hindsight.Hindsight,
+    past_study: PastStudy,
+    good: relabeling.AnswerCandidates,
     model: Model,
     count_tokens: CountTokens,
     rng: np.random.Generator,
-) -> Iterator[Example]:
-    ended = [trial for trial in past.trials if trial.state in COUNTED]
-    for cut in CUTS[model.prompt]:
+) -> Iterator[TrainingExample]:
+    ended = [trial for trial in past_study.trials if trial.state in COUNTED]
+    for cut in SHOWN_TRIALS[model.prompt]:
         if cut >= max(1, len(ended)):
             return
         trials = tuple(ended[:cut])
-        history = History(task=past.task, trials=trials, seed=past.task.seed, next_number=cut)
-        messages, shown, _ = fitted(history, model, count_tokens)
+        history = History(
+            task=past_study.task, trials=trials, seed=past_study.task.seed, next_number=cut
+        )
+        messages, shown, _ = fit_prompt(history, model, count_tokens)
         answers = [
-            answer(history, config, model, shown)
+            format_answer(history, config, model, shown)
             for config in good.draw(trials, LATER_ANSWERS if cut else FIRST_ANSWERS, rng)
         ]
         if answers:
-            yield Example(past.study, tuple(messages), tuple(dict.fromkeys(answers)), cut)
+            yield TrainingExample(
+                past_study.study, tuple(messages), tuple(dict.fromkeys(answers)), cut
+            )
 
 
-def answer(history: History, config: dict[str, Value], model: Model, shown: Sequence[int]) -> str:
+def format_answer(
+    history: History, config: dict[str, Value], model: Model, shown: Sequence[int]
+) -> str:
     """Return the text that the model is to answer, checked against the grammar's own reader.
 
     A model that talks also gives the reason that is computed from the trials.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localhpo.finetune.dataset import Example
+from localhpo.finetune.dataset import TrainingExample
 from localhpo.llm.protocol import Message
 
 WEIGHT_VALUE, WEIGHT_REST = 1.0, 0.1
@@ -27,7 +27,7 @@ Render = Callable[[Sequence[Message]], list[int]]
 
 
 @dataclass(frozen=True)
-class Row:
+class TokenRow:
     """Tokens of one pass."""
 
     ids: NDArray[np.int64]
@@ -50,7 +50,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedExample:
     """An example in tokens."""
 
     study: str
@@ -58,7 +58,9 @@ class Encoded:
     answers: tuple[tuple[int, ...], ...]
     weights: tuple[tuple[float, ...], ...]
 
-    def rows(self, most: int, room: int, rng: np.random.Generator | None = None) -> Iterator[Row]:
+    def rows(
+        self, most: int, room: int, rng: np.random.Generator | None = None
+    ) -> Iterator[TokenRow]:
         """Yield rows that hold each answer once.
 
         Args:
@@ -80,7 +82,7 @@ class Encoded:
             size += length
         yield self._row(taken)
 
-    def _row(self, which: Sequence[int]) -> Row:
+    def _row(self, which: Sequence[int]) -> TokenRow:
         ids, start = list(self.prompt), len(self.prompt)
         positions, owner = list(range(start)), [0] * start
         source, weights = [0] * start, [0.0] * start
@@ -91,13 +93,13 @@ class Encoded:
             owner += [number] * len(answer)
             source += [start - 1, *range(first, first + len(answer) - 1)]
             weights += self.weights[one]
-        return Row(
+        return TokenRow(
             np.array(ids), np.array(positions), np.array(owner), np.array(source),
             np.array(weights, dtype=np.float32),
         )  # fmt: skip
 
 
-def encode(example: Example, render: Render, tokenizer: Any) -> Encoded:
+def encode(example: TrainingExample, render: Render, tokenizer: Any) -> EncodedExample:
     """Return an example in the tokens of a model.
 
     Args:
@@ -110,7 +112,7 @@ def encode(example: Example, render: Render, tokenizer: Any) -> Encoded:
         tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         for text in example.answers
     ]
-    return Encoded(
+    return EncodedExample(
         study=example.study,
         prompt=tuple(render(example.messages)),
         answers=tuple((*piece["input_ids"], end) for piece in pieces),

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from localhpo.errors import InputError
-from localhpo.finetune.rows import WEIGHT_VALUE, Encoded, Row
-from localhpo.llm.tuned import ADAPTER_RANK, Method
+from localhpo.finetune.rows import WEIGHT_VALUE, EncodedExample, TokenRow
+from localhpo.llm.tuning_record import ADAPTER_RANK, Method
 
 if TYPE_CHECKING:
-    from localhpo.finetune.network import Trainee
+    from localhpo.finetune.trainable_model import TrainableModel
 
 CHECKPOINT = "checkpoint.pt"
 _EVERY_S = 20.0
@@ -38,7 +38,7 @@ RATES: dict[Method, float] = {"lora": 2e-3, "full": 5e-4}
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class TrainingSettings:
     """How a model is trained."""
 
     method: Method = "lora"
@@ -61,7 +61,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingProgress:
     """How far a training is."""
 
     step: int
@@ -74,11 +74,13 @@ class Progress:
     """Until its end, at most."""
 
 
-Watch = Callable[[Progress], None]
-Pause = Callable[[], None]
+OnProgress = Callable[[TrainingProgress], None]
+OnPause = Callable[[], None]
 
 
-def identity(examples: Sequence[Encoded], settings: Settings, base_digest: str) -> str:
+def compute_training_digest(
+    examples: Sequence[EncodedExample], settings: TrainingSettings, base_digest: str
+) -> str:
     """Return a hash of all that decides a training: a checkpoint of another is not taken up."""
     said = dataclasses.asdict(settings)
     said.pop("minutes")
@@ -86,16 +88,16 @@ def identity(examples: Sequence[Encoded], settings: Settings, base_digest: str) 
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def run(
-    trainee: Trainee,
-    examples: Sequence[Encoded],
-    settings: Settings,
+def train_model(
+    trainee: TrainableModel,
+    examples: Sequence[EncodedExample],
+    settings: TrainingSettings,
     folder: Path,
     key: str,
     *,
-    watch: Watch = lambda _: None,
-    pause: Pause = lambda: None,
-) -> Progress:
+    watch: OnProgress = lambda _: None,
+    pause: OnPause = lambda: None,
+) -> TrainingProgress:
     """Train; return how far it came.
 
     Args:
@@ -119,9 +121,11 @@ def run(
         trainee.trained().values(), lr=0.0, betas=(0.9, 0.99), weight_decay=settings.weight_decay
     )
     folder.mkdir(parents=True, exist_ok=True)
-    state = _State(trainee, optimizer, folder / CHECKPOINT, key)
-    plan = _Plan(examples, settings, trainee.packs)
-    progress = Progress(state.step, plan.steps, math.nan, state.seconds, settings.minutes * 60)
+    state = _Checkpoint(trainee, optimizer, folder / CHECKPOINT, key)
+    plan = _StepPlan(examples, settings, trainee.packs)
+    progress = TrainingProgress(
+        state.step, plan.steps, math.nan, state.seconds, settings.minutes * 60
+    )
     trainee.network.train()
     for rows in plan.from_step(state.step):
         started = time.monotonic()
@@ -141,7 +145,9 @@ def run(
     return progress
 
 
-def mean_losses(trainee: Trainee, examples: Sequence[Encoded], settings: Settings) -> list[float]:
+def compute_losses(
+    trainee: TrainableModel, examples: Sequence[EncodedExample], settings: TrainingSettings
+) -> list[float]:
     """Return the mean loss of the values of each example's answers: how unlikely they are."""
     import torch
 
@@ -159,23 +165,25 @@ def mean_losses(trainee: Trainee, examples: Sequence[Encoded], settings: Setting
     return means
 
 
-class _Plan:
+class _StepPlan:
     """Which rows each step reads."""
 
-    def __init__(self, examples: Sequence[Encoded], settings: Settings, packs: bool) -> None:
+    def __init__(
+        self, examples: Sequence[EncodedExample], settings: TrainingSettings, packs: bool
+    ) -> None:
         self._examples = examples
         self._settings = settings
         self._packs = packs
         self._a_pass = len(list(self._pass(0)))
         self.steps = self._a_pass * settings.passes
 
-    def from_step(self, step: int) -> Iterator[list[Row]]:
+    def from_step(self, step: int) -> Iterator[list[TokenRow]]:
         """Yield the rows of each step that is left."""
         for number in range(step // self._a_pass, self._settings.passes):
             skip = step - number * self._a_pass
             yield from list(self._pass(number))[max(0, skip) :]
 
-    def _pass(self, number: int) -> Iterator[list[Row]]:
+    def _pass(self, number: int) -> Iterator[list[TokenRow]]:
         rng = np.random.default_rng([self._settings.seed, number])
         rows = [row for e in self._examples for row in _rows(e, self._settings, self._packs, rng)]
         order = rng.permutation(len(rows))
@@ -184,15 +192,18 @@ class _Plan:
 
 
 def _rows(
-    example: Encoded, settings: Settings, packs: bool, rng: np.random.Generator | None = None
-) -> Iterator[Row]:
+    example: EncodedExample,
+    settings: TrainingSettings,
+    packs: bool,
+    rng: np.random.Generator | None = None,
+) -> Iterator[TokenRow]:
     return example.rows(settings.answers if packs else 1, settings.batch_tokens, rng)
 
 
-class _State:
+class _Checkpoint:
     """What a checkpoint holds."""
 
-    def __init__(self, trainee: Trainee, optimizer: Any, path: Path, key: str) -> None:
+    def __init__(self, trainee: TrainableModel, optimizer: Any, path: Path, key: str) -> None:
         """Take up the checkpoint, where there is one of this very training."""
         self.step = 0
         self.seconds = 0.0
@@ -239,7 +250,7 @@ class _State:
         self.step, self.seconds = state["step"], state["seconds"]
 
 
-def _step(trainee: Trainee, rows: Sequence[Row], optimizer: Any) -> float:
+def _step(trainee: TrainableModel, rows: Sequence[TokenRow], optimizer: Any) -> float:
     """Make one step; return the mean loss on values before it."""
     import torch
 
@@ -265,7 +276,9 @@ def _factor(share: float) -> float:
     return 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * share))
 
 
-def _progress(state: _State, steps: int, loss: float, settings: Settings) -> Progress:
+def _progress(
+    state: _Checkpoint, steps: int, loss: float, settings: TrainingSettings
+) -> TrainingProgress:
     by_steps = state.seconds / state.step * (steps - state.step)
     left = min(by_steps, max(0.0, 60.0 * settings.minutes - state.seconds))
-    return Progress(state.step, steps, loss, state.seconds, left)
+    return TrainingProgress(state.step, steps, loss, state.seconds, left)

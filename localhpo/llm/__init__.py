@@ -1,6 +1,6 @@
 """How text is produced under a constraint: one protocol, several backends, models on disk."""
 
-from localhpo.llm.opening import BACKENDS, open_backend
+from localhpo.llm.backends import BACKENDS, open_backend
 from localhpo.llm.protocol import Backend, Completion, Constraint, Message, Model
 
 __all__ = [

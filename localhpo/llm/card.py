@@ -29,7 +29,7 @@ Written by `localhpo models add`, for a model that a user brings:
 
     [memory]                         # `localhpo.llm.memory.Memory`
 
-Written by `localhpo finetune`: `[tuned]` and `[gate]` (`localhpo.llm.tuned`).
+Written by `localhpo finetune`: `[tuned]` and `[gate]` (`localhpo.llm.tuning_record`).
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from localhpo.errors import CardError, did_you_mean
-from localhpo.llm import tuned
-from localhpo.llm.memory import Memory
-from localhpo.llm.tuned import Tuned
+from localhpo.llm import tuning_record
+from localhpo.llm.memory import ModelMemory
+from localhpo.llm.tuning_record import TuningRecord
 
 CARD = "card.toml"
 
@@ -84,9 +84,9 @@ class Card:
     """What the chat template is told beside the messages, so that the model does not think."""
     answer_prefix: str = ""
     """What its turn begins with before the answer: it ends a thought that the template opens."""
-    memory: Memory | None = None
+    memory: ModelMemory | None = None
     """What it needs on a device; None where nobody has worked it out."""
-    tuned: Tuned | None = None
+    tuned: TuningRecord | None = None
     """Where it comes from; None for a model that was not fine-tuned here."""
     gate: Mapping[str, Any] = field(default_factory=dict)
     """What the gate of a fine-tuned model measured."""
@@ -104,10 +104,10 @@ class Card:
     @property
     def digest(self) -> str:
         """sha256 over the sorted lines `file sha256`: equal iff all files are."""
-        return digest_of(self.files)
+        return digest_files(self.files)
 
 
-def digest_of(files: Mapping[str, str]) -> str:
+def digest_files(files: Mapping[str, str]) -> str:
     """Return the sha256 over the sorted lines `file sha256`."""
     from hashlib import sha256
 
@@ -115,7 +115,7 @@ def digest_of(files: Mapping[str, str]) -> str:
     return sha256(lines.encode()).hexdigest()
 
 
-def render(card: Card) -> str:
+def render_card(card: Card) -> str:
     """Return the text of `card.toml`; `parse` reads it back as an equal card."""
     lines = [f"{key} = {_toml(getattr(card, key))}" for key in _SCALARS]
     given = ((key, getattr(card, key)) for key in _OPTIONAL)
@@ -130,7 +130,7 @@ def render(card: Card) -> str:
     return "\n".join(lines) + "\n"
 
 
-def parse(table: Mapping[str, Any], path: Path) -> Card:
+def parse_card(table: Mapping[str, Any], path: Path) -> Card:
     """Return the card that a TOML table holds.
 
     Args:
@@ -150,7 +150,7 @@ def parse(table: Mapping[str, Any], path: Path) -> Card:
     if "memory" in table:
         values["memory"] = _memory(table["memory"], path)
     if "tuned" in table:
-        values["tuned"] = tuned.parse(table["tuned"], path)
+        values["tuned"] = tuning_record.parse(table["tuned"], path)
     if values["prompt"] not in ("chat", "compact"):
         raise CardError(f"{path}: prompt must be 'chat' or 'compact', but is {values['prompt']!r}")
     _check_files(values["files"], path)
@@ -212,8 +212,8 @@ def _table(
     return value
 
 
-def _memory(value: Any, path: Path) -> Memory:
-    names = [f.name for f in fields(Memory)]
+def _memory(value: Any, path: Path) -> ModelMemory:
+    names = [f.name for f in fields(ModelMemory)]
     if not isinstance(value, dict) or set(value) != set(names):
         raise CardError(
             f"{path}: [memory] must hold {', '.join(names)}, but is {value!r}",
@@ -222,7 +222,7 @@ def _memory(value: Any, path: Path) -> Memory:
     for name, number in value.items():
         if type(number) is not int or number < 0:
             raise CardError(f"{path}: [memory] {name} must be an integer from 0, but is {number!r}")
-    return Memory(**value)
+    return ModelMemory(**value)
 
 
 def _check_files(files: Mapping[str, str], path: Path) -> None:

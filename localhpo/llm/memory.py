@@ -5,7 +5,7 @@ a model reads, each layer keeps keys and values of what it has read (the KV cach
 sees everything, for each token; one with a sliding window, for no more tokens than its window;
 one with linear attention a state of fixed size. With H heads of keys, of width d, and b bytes a
 number, a layer keeps 2 H d b bytes for each token. (`localhpo.llm.folder.config` reads this from a
-model's config.json; what a server makes of it is in `localhpo.llm.served`.)
+model's config.json; what a server makes of it is in `localhpo.llm.server_memory`.)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SINGLE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class CachePart:
     """So many times so many bytes of a KV cache."""
 
     count: int
@@ -39,7 +39,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class ModelMemory:
     """Bytes that a model takes, in the precision of its files."""
 
     weights_bytes: int
@@ -61,19 +61,19 @@ class Memory:
     state_layers: int
     """With linear attention."""
 
-    def kv_parts(self, tokens: int) -> Sequence[Part]:
+    def kv_parts(self, tokens: int) -> Sequence[CachePart]:
         """Return what one sequence of so many tokens takes in the KV cache."""
         return (
-            Part(tokens, self.token_bytes),
-            Part(min(tokens, self.window), self.window_token_bytes, "in windows"),
-            Part(1, self.state_bytes, "of states"),
+            CachePart(tokens, self.token_bytes),
+            CachePart(min(tokens, self.window), self.window_token_bytes, "in windows"),
+            CachePart(1, self.state_bytes, "of states"),
         )
 
     def kv_bytes(self, tokens: int) -> int:
         """Return the sum of `kv_parts`."""
         return sum(part.size_bytes for part in self.kv_parts(tokens))
 
-    def in_single_precision(self, parameters: int) -> Memory:
+    def in_single_precision(self, parameters: int) -> ModelMemory:
         """Return what the model takes, at most, where it runs in process on a CPU, unpacked."""
         scale = _SINGLE / self.number_bytes
         return replace(
@@ -87,11 +87,11 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class MemoryEstimate:
     """What a model takes on a device."""
 
     weights_bytes: int
-    kv_parts: Sequence[Part]
+    kv_parts: Sequence[CachePart]
     tokens: int
     """Of prompt and answer."""
     work_bytes: int = WORK_BYTES
@@ -107,7 +107,9 @@ class Need:
         return self.weights_bytes + self.kv_bytes + self.work_bytes
 
 
-def need(memory: Memory, context_length: int, tokens: int = PROPOSAL_TOKENS) -> Need:
+def estimate_memory(
+    memory: ModelMemory, context_length: int, tokens: int = PROPOSAL_TOKENS
+) -> MemoryEstimate:
     """Return what a model takes in process for one sequence, no longer than its context."""
     tokens = min(tokens, context_length)
-    return Need(memory.weights_bytes, memory.kv_parts(tokens), tokens)
+    return MemoryEstimate(memory.weights_bytes, memory.kv_parts(tokens), tokens)

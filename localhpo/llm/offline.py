@@ -12,18 +12,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-SWITCHES: Mapping[str, str] = {
+OFFLINE_VARIABLES: Mapping[str, str] = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
 }
-WAITING: Mapping[str, str] = {"OMP_WAIT_POLICY": "PASSIVE"}
+PASSIVE_WAIT: Mapping[str, str] = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Threads of the model sleep between passes. While they spin, as they do by default, a busy
 neighbor makes them 13 times slower; and there is always one, a trial."""
 
 
-def cuda_order() -> Mapping[str, str]:
+def cuda_device_order() -> Mapping[str, str]:
     """Return the variable that has an index mean the device it means to `nvidia-smi`.
 
     It is what the user, and the placement of trials, take it for; CUDA would count the fastest
@@ -33,15 +33,17 @@ def cuda_order() -> Mapping[str, str]:
 
 
 @contextmanager
-def switched_off() -> Iterator[None]:
+def imported_offline() -> Iterator[None]:
     """Set the switches for the imports of a block."""
-    wanted = dict(SWITCHES) if "torch" in sys.modules else {**SWITCHES, **WAITING}
-    with environment(wanted):
+    wanted = (
+        dict(OFFLINE_VARIABLES) if "torch" in sys.modules else {**OFFLINE_VARIABLES, **PASSIVE_WAIT}
+    )
+    with set_environment(wanted):
         yield
 
 
 @contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
+def set_environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set variables for a block, and for the processes that are started in it."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from localhpo.errors import BackendError, InputError
-from localhpo.llm import cards, probe, profiles, seeds, tokens
+from localhpo.llm import model_registry, probe, profiles, seeds, tokens
 from localhpo.llm.folder import thinking
+from localhpo.llm.http_client import HttpError, ServerClient
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
-from localhpo.llm.replies import Asked, completions
-from localhpo.llm.server import Refusal, Server
+from localhpo.llm.replies import RequestInfo, parse_completions
 
 ASSUMED_CONTEXT = 4096
 """Of a server that does not tell: the default of Ollama and LM Studio."""
@@ -53,7 +53,7 @@ class OpenAIBackend:
         """
         self._closed = False
         self._together = True
-        self._server = Server(url, allow_remote=allow_remote, timeout_s=timeout_s)
+        self._server = ServerClient(url, allow_remote=allow_remote, timeout_s=timeout_s)
         try:
             served = _choose(self._server, model)
             self._model = Model(
@@ -86,7 +86,7 @@ class OpenAIBackend:
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return an upper estimate of the tokens of the prompt: the tokenizer is not here."""
-        return tokens.estimate_prompt(messages)
+        return tokens.estimate_prompt_tokens(messages)
 
     def generate(
         self,
@@ -108,7 +108,7 @@ class OpenAIBackend:
         else:
             answers = self._ask(request, 1, seed)
         # Many servers give one answer to a request, whatever is asked.
-        for its_seed in seeds.spread(seed, n)[len(answers) :]:
+        for its_seed in seeds.derive_seeds(seed, n)[len(answers) :]:
             answers += self._ask(request, 1, its_seed)
         return answers[:n]
 
@@ -121,7 +121,7 @@ class OpenAIBackend:
         """Ask for `n` answers at once; where that fails, for one, and so from now on."""
         try:
             answers = self._ask(request, n, seed)
-        except Refusal:
+        except HttpError:
             answers = self._ask(request, 1, seed)
         self._together = len(answers) >= n
         return answers
@@ -129,8 +129,10 @@ class OpenAIBackend:
     def _ask(self, request: _Request, n: int, seed: int) -> list[Completion]:
         started = time.perf_counter()
         reply = self._server.post("chat/completions", request.body(self._model.name, n, seed))
-        asked = Asked(tokens.estimate_prompt(request.messages), request.max_tokens, seed)
-        return completions(reply, asked, time.perf_counter() - started)
+        asked = RequestInfo(
+            tokens.estimate_prompt_tokens(request.messages), request.max_tokens, seed
+        )
+        return parse_completions(reply, asked, time.perf_counter() - started)
 
     def _ask_probe(self, message: Message, fields: Mapping[str, Any], max_tokens: int) -> str:
         request = _Request([message], {**self._switch, **fields}, max_tokens, 1.0)
@@ -162,9 +164,9 @@ def _switch_fields(name: str) -> Mapping[str, Any]:
     vLLM, SGLang and llama.cpp pass `chat_template_kwargs` on to the template; vLLM reads the effort
     of gpt-oss from a field of its own, and Ollama that of every model.
     """
-    known = profiles.named(name)
+    known = profiles.find_profile(name)
     kwargs = dict(known.chat_template_kwargs if known else thinking.UNKNOWN)
-    for folder, card in cards.available():
+    for folder, card in model_registry.read_cards():
         if name in (card.name, folder.name, str(folder)):
             kwargs = dict(card.chat_template_kwargs)
     if not kwargs:
@@ -173,7 +175,7 @@ def _switch_fields(name: str) -> Mapping[str, Any]:
     return {"chat_template_kwargs": kwargs, **effort}
 
 
-def _choose(server: Server, name: str | None) -> Mapping[str, Any]:
+def _choose(server: ServerClient, name: str | None) -> Mapping[str, Any]:
     """Return what the server says of the model of that name, or of its only one."""
     served = server.models()
     if name is None and len(served) == 1:
@@ -189,10 +191,10 @@ def _choose(server: Server, name: str | None) -> Mapping[str, Any]:
     )
 
 
-def _context_length(server: Server, served: Mapping[str, Any]) -> int:
+def _context_length(server: ServerClient, served: Mapping[str, Any]) -> int:
     """Return how many tokens fit, where the server tells."""
     told = served.get("max_model_len")  # vLLM, SGLang
     if told is None and "meta" in served:  # llama.cpp; its n_ctx_train is not what it serves
-        with suppress(Refusal, AttributeError):
+        with suppress(HttpError, AttributeError):
             told = server.get("/props").get("default_generation_settings", {}).get("n_ctx")
     return told if isinstance(told, int) and told > 0 else ASSUMED_CONTEXT

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from localhpo.errors import BackendError, ConstraintError, GenerationError
+from localhpo.llm.http_client import HttpError
 from localhpo.llm.protocol import Constraint, Message
-from localhpo.llm.server import Refusal
 
 MAX_TOKENS = 96
 """Of one answer to the probe; a right one has some 20."""
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class ConstraintForm:
     """One way to send a constraint."""
 
     name: str
@@ -41,12 +41,12 @@ _MARK = "%llguidance {}\n"
 """Tells llama.cpp and SGLang, whose own dialects differ, that a grammar is llguidance's Lark."""
 
 FORMS = (
-    Form(
+    ConstraintForm(
         "structured_outputs.grammar", True, lambda c: {"structured_outputs": {"grammar": c.grammar}}
     ),
-    Form("grammar", True, lambda c: {"grammar": _MARK + c.grammar}),
-    Form("ebnf", True, lambda c: {"ebnf": _MARK + c.grammar}),
-    Form("response_format", False, _schema_field),
+    ConstraintForm("grammar", True, lambda c: {"grammar": _MARK + c.grammar}),
+    ConstraintForm("ebnf", True, lambda c: {"ebnf": _MARK + c.grammar}),
+    ConstraintForm("response_format", False, _schema_field),
 )
 """vLLM's, llama.cpp's and SGLang's way to send a grammar; everyone's to send a schema."""
 
@@ -104,14 +104,14 @@ def accepted(ask: Ask, fields: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         if fields:
             ask(Message("user", "Answer with exactly this, and nothing else: ok"), fields, 1)
-    except Refusal:
+    except HttpError:
         return {}
     except (GenerationError, BackendError):
         pass  # one token is hardly ever an answer; a server that is gone is told of by what follows
     return fields
 
 
-def strongest_form(ask: Ask, where: str) -> Form:
+def strongest_form(ask: Ask, where: str) -> ConstraintForm:
     """Return the strongest form that the server at `where` holds its answers to.
 
     Raises:
@@ -132,7 +132,7 @@ def strongest_form(ask: Ask, where: str) -> Form:
     )
 
 
-def failure(form: Form, ask: Ask) -> str | None:
+def failure(form: ConstraintForm, ask: Ask) -> str | None:
     """Return how a form fails; None if it holds.
 
     Raises:
@@ -143,7 +143,7 @@ def failure(form: Form, ask: Ask) -> str | None:
         message = Message("user", f"Answer with exactly this, and nothing else: {forbidden}")
         try:
             answer = ask(message, fields, MAX_TOKENS)
-        except (Refusal, GenerationError) as exc:
+        except (HttpError, GenerationError) as exc:
             return str(exc)
         if not (_EXACT.fullmatch(answer) if form.exact else _fulfils_schema(answer)):
             return f"it answered {answer!r}"

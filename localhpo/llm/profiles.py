@@ -11,8 +11,8 @@ from typing import Any
 
 from localhpo.errors import CardError
 from localhpo.llm.folder import config
-from localhpo.llm.folder.config import Config, Shape
-from localhpo.llm.memory import Memory
+from localhpo.llm.folder.config import Config, ModelShape
+from localhpo.llm.memory import ModelMemory
 
 _FILE = Path(__file__).with_name("profiles.toml")
 
@@ -21,7 +21,7 @@ _HALF = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class ModelProfile:
     """A published model, as far as its files say what it needs. Unverified: none was seen here."""
 
     name: str
@@ -29,8 +29,8 @@ class Profile:
     """Where it is published."""
     license: str
     parameters: int
-    shape: Shape
-    memory: Memory
+    shape: ModelShape
+    memory: ModelMemory
     chat_template_kwargs: Mapping[str, Any]
     """As on a card."""
     answer_prefix: str
@@ -40,32 +40,32 @@ class Profile:
 
 
 @lru_cache(maxsize=1)
-def profiles() -> Mapping[str, Profile]:
+def read_profiles() -> Mapping[str, ModelProfile]:
     """Return every profile by name."""
     table = tomllib.loads(_FILE.read_text(encoding="utf-8"))
     return {name: _profile(name, entry) for name, entry in table.items()}
 
 
-def named(name: str) -> Profile | None:
+def find_profile(name: str) -> ModelProfile | None:
     """Return the profile of a model, by the name of its folder or of its repository."""
-    return profiles().get(name.rstrip("/").rpartition("/")[2].lower())
+    return read_profiles().get(name.rstrip("/").rpartition("/")[2].lower())
 
 
-def agreeing(name: str, said: Config) -> str:
+def match_profile(name: str, said: Config) -> str:
     """Return the name of the profile of that name, if a config.json agrees with it; else nothing.
 
     Args:
         name: Of the folder.
         said: Its config.json.
     """
-    profile = named(name)
-    return profile.name if profile and not differences(profile, said) else ""
+    profile = find_profile(name)
+    return profile.name if profile and not find_differences(profile, said) else ""
 
 
-def differences(profile: Profile, said: Config) -> list[str]:
+def find_differences(profile: ModelProfile, said: Config) -> list[str]:
     """Return where a config.json differs from a profile, such as `layers: 36, not 40`."""
     try:
-        found = config.shape(said)
+        found = config.parse_shape(said)
     except CardError as exc:
         return [str(exc)]
     pairs: list[tuple[str, int, int]] = [
@@ -78,10 +78,10 @@ def differences(profile: Profile, said: Config) -> list[str]:
     return [f"{what}: {own:,}, not {its:,}" for what, own, its in pairs if own != its]
 
 
-def _profile(name: str, entry: Mapping[str, Any]) -> Profile:
-    shape = config.shape(entry["config"])
+def _profile(name: str, entry: Mapping[str, Any]) -> ModelProfile:
+    shape = config.parse_shape(entry["config"])
     weights = entry.get("weights_bytes", _HALF * entry["parameters"])
-    return Profile(
+    return ModelProfile(
         name=name,
         repository=entry["repository"],
         license=entry["license"],

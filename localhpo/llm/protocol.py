@@ -58,7 +58,7 @@ class Model:
     deterministic: bool = True
     knows: frozenset[str] = frozenset()
     """Names of hyperparameters that it was trained on; empty: it does not tell."""
-    lessons: Path | None = None
+    meta_data: Path | None = None
     """File of what it was trained on, case by case, where that comes with it."""
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """What its chat template is told beside the messages, so that it does not think aloud."""

@@ -12,7 +12,7 @@ from localhpo.llm.protocol import Completion
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestInfo:
     """What of a request is needed to read its reply."""
 
     prompt_tokens: int
@@ -23,7 +23,7 @@ class Asked:
     """From the seed of one answer to that of the next, where the server says how it seeds them."""
 
 
-def completions(reply: Any, asked: Asked, seconds: float) -> list[Completion]:
+def parse_completions(reply: Any, asked: RequestInfo, seconds: float) -> list[Completion]:
     """Return the answers of a reply, to a chat or to a plain prompt.
 
     Args:
@@ -66,7 +66,7 @@ def _counts(choices: list[Mapping[str, Any]], texts: list[str], total: int | Non
     if all(choice.get("token_ids") for choice in choices):  # vLLM tells, when asked
         return [len(choice["token_ids"]) for choice in choices]
     # Others count all answers of a request together.
-    spent = total or sum(map(tokens.estimate, texts))
+    spent = total or sum(map(tokens.estimate_tokens, texts))
     return [spent // len(texts) + (i < spent % len(texts)) for i in range(len(texts))]
 
 

@@ -69,7 +69,7 @@ class ScriptedBackend:
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return an upper estimate of the tokens of the prompt."""
-        return tokens.estimate_prompt(messages)
+        return tokens.estimate_prompt_tokens(messages)
 
     def generate(
         self,
@@ -87,7 +87,7 @@ class ScriptedBackend:
             raise BackendError("the backend is closed")
         return [
             self._complete(messages, constraint, its_seed, max_tokens)
-            for its_seed in seeds.spread(seed, n)
+            for its_seed in seeds.derive_seeds(seed, n)
         ]
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ class ScriptedBackend:
     ) -> Completion:
         started = time.perf_counter()
         text = self._next(messages, constraint, seed)
-        if (count := tokens.estimate(text)) > max_tokens:
+        if (count := tokens.estimate_tokens(text)) > max_tokens:
             raise GenerationError(f"an answer of {count} tokens is over {max_tokens}: {text!r}")
         _check(text, constraint.grammar)
         return Completion(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 
-def spread(seed: int, n: int) -> list[int]:
+def derive_seeds(seed: int, n: int) -> list[int]:
     """Return the seeds of `n` answers, the first of which is `seed` itself.
 
     So an answer can be drawn again alone, with its own seed. The others are hashed, so that

@@ -13,12 +13,12 @@ _PIECES = re.compile(r"[A-Za-z]{1,3}|\s+|.", re.DOTALL)
 """Tokenizers of today make fewer: words are longer, and some take digits three at a time."""
 
 
-def estimate(text: str) -> int:
+def estimate_tokens(text: str) -> int:
     """Return an upper estimate of the tokens of a text."""
     pieces = (piece.encode() for piece in _PIECES.findall(text))
     return sum(1 if piece.isascii() else len(piece) for piece in pieces)
 
 
-def estimate_prompt(messages: Sequence[Message]) -> int:
+def estimate_prompt_tokens(messages: Sequence[Message]) -> int:
     """Return an upper estimate of the tokens of a rendered prompt."""
-    return sum(estimate(message.content) + _OVERHEAD for message in messages) + _OVERHEAD
+    return sum(estimate_tokens(message.content) + _OVERHEAD for message in messages) + _OVERHEAD

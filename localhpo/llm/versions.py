@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from localhpo.errors import CardError, InputError
-from localhpo.llm import cards
-from localhpo.llm.card import CARD, Card
-from localhpo.llm.tuned import IN_USE
+from localhpo.llm import model_registry
+from localhpo.llm.card import CARD, Card, render_card
+from localhpo.llm.tuning_record import IN_USE
 
 
 def check_in_use(folder: Path) -> None:
@@ -24,7 +24,7 @@ def check_in_use(folder: Path) -> None:
     """
     if not (folder / CARD).is_file():
         return
-    card = cards.load(folder)
+    card = model_registry.read_card(folder)
     if card.tuned is not None and card.tuned.gate not in IN_USE:
         raise CardError(
             f"model {card.name} is kept out of use ({card.tuned.gate}): {card.tuned.why}",
@@ -32,7 +32,7 @@ def check_in_use(folder: Path) -> None:
         )
 
 
-def of_base(base: str) -> list[Card]:
+def find_versions(base: str) -> list[Card]:
     """Return the cards of all versions of a base, the newest first.
 
     Args:
@@ -42,18 +42,18 @@ def of_base(base: str) -> list[Card]:
     return sorted(found, key=lambda card: -(card.tuned.made_at if card.tuned else 0.0))
 
 
-def current(base: str) -> Card | None:
+def find_current_version(base: str) -> Card | None:
     """Return the version of a base that is in use; None where that is the base itself."""
-    return next((c for c in of_base(base) if c.tuned and c.tuned.gate in IN_USE), None)
+    return next((c for c in find_versions(base) if c.tuned and c.tuned.gate in IN_USE), None)
 
 
-def named(base: str) -> str:
+def current_version_name(base: str) -> str:
     """Return the name of the version in use.
 
     Raises:
         InputError: there is none.
     """
-    if (card := current(base)) is None:
+    if (card := find_current_version(base)) is None:
         raise InputError(
             f"no fine-tuned version of {base} is in use",
             hint='train one: localhpo finetune; or set experience = "off"',
@@ -67,16 +67,16 @@ def roll_back(base: str) -> Card | None:
     Raises:
         CardError: the card cannot be written.
     """
-    card = current(base)
+    card = find_current_version(base)
     if card is None or card.tuned is None:
         return None
     gone = dataclasses.replace(card.tuned, gate="withdrawn", why=f"rolled back; {card.tuned.why}")
     card = dataclasses.replace(card, tuned=gone)
-    write(card, cards.shelf() / card.name)
+    write_card(card, model_registry.registry_folder() / card.name)
     return card
 
 
-def write(card: Card, folder: Path) -> None:
+def write_card(card: Card, folder: Path) -> None:
     """Write a card into the folder of its model, whole or not at all.
 
     Raises:
@@ -84,18 +84,18 @@ def write(card: Card, folder: Path) -> None:
     """
     draft = folder / f".{CARD}"
     try:
-        draft.write_text(cards.render(card), encoding="utf-8")
+        draft.write_text(render_card(card), encoding="utf-8")
         draft.replace(folder / CARD)
     except OSError as exc:
         raise CardError(f"{folder / CARD} cannot be written: {exc}") from exc
 
 
 def _tuned() -> Iterator[Card]:
-    for place in cards.places():
-        if place.parent != cards.shelf() or not (place / CARD).is_file():
+    for place in model_registry.card_folders():
+        if place.parent != model_registry.registry_folder() or not (place / CARD).is_file():
             continue
         try:
-            card = cards.load(place)
+            card = model_registry.read_card(place)
         except CardError:  # `localhpo models` says so
             continue
         if card.tuned is not None:

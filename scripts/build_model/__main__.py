@@ -32,7 +32,7 @@ from pathlib import Path
 
 from localhpo.bench.problems import yahpo
 from localhpo.errors import InputError, LocalHPOError
-from localhpo.llm.folder.description import LESSONS
+from localhpo.llm.folder.description import META_DATA
 
 from . import corpus, designs, evaluate, export, leaving, lessons, tokenizer, train, trainings
 
@@ -69,7 +69,7 @@ def step_generate(options: argparse.Namespace) -> None:
 
 
 def step_lessons(options: argparse.Namespace) -> None:
-    target = options.work / LESSONS
+    target = options.work / META_DATA
     if not lessons.is_whole(target):
         print(f"{lessons.write(sources(options), target, options.seed)} lessons")
 

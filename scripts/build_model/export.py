@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from localhpo.errors import InputError
-from localhpo.experience import lessons
-from localhpo.llm import cards
-from localhpo.llm.card import digest_of
-from localhpo.llm.folder.description import LESSONS
+from localhpo.llm import model_registry
+from localhpo.llm.card import digest_files
+from localhpo.llm.folder.description import META_DATA
+from localhpo.transfer import source_tasks
 
 from . import corpus, evaluate, functions, spaces, train, whole
 
@@ -45,8 +45,8 @@ def weights(
     model.half().save_pretrained(target)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(work / "model" / name, target / name)
-    if (work / LESSONS).exists():
-        shutil.copyfile(work / LESSONS, target / LESSONS)
+    if (work / META_DATA).exists():
+        shutil.copyfile(work / META_DATA, target / META_DATA)
     for path in target.iterdir():
         path.chmod(0o644)  # save_pretrained writes weights that only their owner can read
     return sum(p.numel() for p in model.parameters())
@@ -74,8 +74,8 @@ def card(
         InputError: no version was given, and that of the card there is no number.
         CardError: the card there cannot be understood.
     """
-    files = cards.hash_files(target)
-    there = cards.load(target) if (target / cards.CARD).exists() else None
+    files = model_registry.hash_files(target)
+    there = model_registry.read_card(target) if (target / model_registry.CARD).exists() else None
     progress = train.load_checkpoint(work)["progress"]
     made: dict[str, Any] = {
         "script": "python -m scripts.build_model",
@@ -88,24 +88,24 @@ def card(
         "device": ", then ".join(progress.get("devices", ())) or train.UNKNOWN_DEVICE,
         "shape": f"{settings.layers} layers, width {settings.hidden}, {settings.heads} heads",
     }  # fmt: skip
-    if (target / LESSONS).exists():
-        made["lessons"] = len(lessons.read(target / LESSONS))
+    if (target / META_DATA).exists():
+        made["lessons"] = len(source_tasks.read_source_tasks(target / META_DATA))
     if there and dict(there.files) == files:
         made = {**there.made, **made}  # what somebody wrote there is true of the same files
-    text = cards.render(
-        cards.Card(
+    text = model_registry.render_card(
+        model_registry.Card(
             name=name, version=version or next_version(there, name, files),
             license="MIT", architecture="llama",
             summary="built in: first trials from what is usual in the field; small, and no talker",
             parameters=parameters, context_length=settings.context, prompt="compact",
-            files=files, made=made, measured=measured(work, digest_of(files)),
+            files=files, made=made, measured=measured(work, digest_files(files)),
             not_good_at=NOT_GOOD_AT, knows=known_names(work),
         )
     )  # fmt: skip
-    whole.write(target / cards.CARD, text)
+    whole.write(target / model_registry.CARD, text)
 
 
-def next_version(there: cards.Card | None, name: str, files: Mapping[str, str]) -> str:
+def next_version(there: model_registry.Card | None, name: str, files: Mapping[str, str]) -> str:
     """Return the version of the card there where it is of the same files, else one above it.
 
     Raises:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from localhpo.llm import cards, probe
+from localhpo.llm import model_registry, probe
 from localhpo.llm.protocol import Backend, Message
 from localhpo.scheduler.placement import Gpu
 from scripts.gpu_smoke.device import Bench
@@ -39,7 +39,7 @@ class Model:
 def open_model(gpu: Gpu) -> Model:
     """Start the model's server, or load the model in this process where there is none."""
     begin = time.perf_counter()
-    folder = cards.find(cards.DEFAULT)
+    folder = model_registry.find_model(model_registry.DEFAULT)
     if has_vllm():
         from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 

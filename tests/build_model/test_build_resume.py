@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from localhpo.experience import lessons as file
-from localhpo.llm.folder.description import LESSONS
+from localhpo.llm.folder.description import META_DATA
+from localhpo.transfer import source_tasks as file
 from scripts.build_model import __main__ as build
 from scripts.build_model import leaving, lessons, tokenizer, trainings, whole
 from scripts.build_model.learners import LEARNERS
@@ -77,18 +77,18 @@ def test_trainings_go_on_after_a_line_that_was_cut(
 def test_lessons_that_were_cut_are_made_again(work: Path, left: int) -> None:
     arguments = ["lessons", "--work", str(work), "--sources", "training"]
     build.main(arguments)
-    target = work / LESSONS
+    target = work / META_DATA
     content = target.read_bytes()
     target.write_bytes(content[:left])
     build.main(arguments)
     assert target.read_bytes() == content
-    assert len(file.read(target)) == 1
+    assert len(file.read_source_tasks(target)) == 1
 
 
 def test_lessons_that_are_whole_are_kept(work: Path) -> None:
-    file.write(work / LESSONS, [])
+    file.write_source_tasks(work / META_DATA, [])
     build.main(["lessons", "--work", str(work), "--sources", "training"])
-    assert file.read(work / LESSONS) == ()
+    assert file.read_source_tasks(work / META_DATA) == ()
 
 
 def test_lessons_come_in_one_move(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,10 +96,10 @@ def test_lessons_come_in_one_move(work: Path, monkeypatch: pytest.MonkeyPatch) -
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lessons.lessons, "write", killed)
+    monkeypatch.setattr(lessons.source_tasks, "write_source_tasks", killed)
     with pytest.raises(KeyboardInterrupt):
         build.main(["lessons", "--work", str(work), "--sources", "training"])
-    assert not (work / LESSONS).exists()
+    assert not (work / META_DATA).exists()
 
 
 def test_a_vocabulary_whose_second_file_is_missing_or_cut_is_completed(work: Path) -> None:

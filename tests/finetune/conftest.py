@@ -8,7 +8,7 @@ from tiny_model import make_model
 
 
 @pytest.fixture
-def pasts():
+def past_studies():
     return [make_past(number) for number in range(10)]
 
 

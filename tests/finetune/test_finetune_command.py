@@ -7,10 +7,10 @@ import pytest
 from made_history import SPACE, make_past
 
 from localhpo.cli import main
-from localhpo.cli._turn import Turn
-from localhpo.llm import cards, open_backend, versions
-from localhpo.scheduler.machine import Machine
+from localhpo.cli._low_priority import LowPriorityClaim
+from localhpo.llm import model_registry, open_backend, versions
 from localhpo.scheduler.placement import Assignment, Inventory
+from localhpo.scheduler.resource_broker import ResourceBroker
 from localhpo.study import Study
 from localhpo.task import Budget
 
@@ -23,7 +23,7 @@ def keep(home, past, **changes):
     with Study.open(task, home=home) as study:
         for trial in past.trials:
             failure = None if trial.failure is None else trial.failure.message
-            study.add_trial(trial.config, trial.score, failure=failure)
+            study.add_trial(trial.config, trial.value, failure=failure)
 
 
 @pytest.fixture
@@ -78,7 +78,9 @@ def test_the_built_in_model_learns_from_a_store(home, shelf, capsys):
     assert card["tuned"]["gate"] == "accepted", card["tuned"]["why"]
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out) == {"missing_studies": 10}
-    backend = open_backend("transformers", model=versions.named(cards.DEFAULT))
+    backend = open_backend(
+        "transformers", model=versions.current_version_name(model_registry.DEFAULT)
+    )
     assert backend.model.digest == card["digest"]
     assert set(SPACE.names) <= backend.model.knows
 
@@ -88,21 +90,21 @@ class TestTurn:
 
     @pytest.fixture
     def told(self, home, monkeypatch):
-        monkeypatch.setattr("localhpo.cli._turn._LOOK_S", 0.01)
+        monkeypatch.setattr("localhpo.cli._low_priority._POLL_S", 0.01)
         return []
 
     def test_a_training_holds_what_it_uses(self, told):
-        turn = Turn(Inventory(cpus=2), threads=1, tell=told.append)
+        turn = LowPriorityClaim(Inventory(cpus=2), threads=1, tell=told.append)
         assert turn.take().cpus == 1
-        other = Machine("study", Inventory(cpus=2))
-        assert [held.cpus for held in other.others] == [1]
+        other = ResourceBroker("study", Inventory(cpus=2))
+        assert [held.cpus for held in other.read_other_claims()] == [1]
         turn.close()
-        assert other.others == []
+        assert other.read_other_claims() == []
         assert told == []
 
     def test_it_waits_for_room_and_goes_on(self, told):
         inventory = Inventory(cpus=1)
-        study = Machine("study", inventory)
+        study = ResourceBroker("study", inventory)
         held = study.claim("0", Assignment(cpus=1), lambda others: Assignment(cpus=1))
         assert held is not None
 
@@ -110,7 +112,7 @@ class TestTurn:
             told.append(line)
             study.release("0")
 
-        turn = Turn(inventory, threads=1, tell=tell)
+        turn = LowPriorityClaim(inventory, threads=1, tell=tell)
         turn.take()
         assert told == ["waiting: studies hold the machine", "going on"]
 
@@ -118,12 +120,12 @@ class TestTurn:
         inventory = Inventory(cpus=1)
         # In one process here, where there are two: the ledger tells them apart by their ids.
         pid = os.getpid()
-        study = Machine("study", inventory)
-        turn = Turn(inventory, threads=1, tell=told.append)
+        study = ResourceBroker("study", inventory)
+        turn = LowPriorityClaim(inventory, threads=1, tell=told.append)
         turn.take()
         free = lambda others: None if others else Assignment(cpus=1)  # noqa: E731
         assert study.claim("0", Assignment(cpus=1), free) is None
-        monkeypatch.setattr("localhpo.cli._turn.os.getpid", lambda: pid + 1)
+        monkeypatch.setattr("localhpo.cli._low_priority.os.getpid", lambda: pid + 1)
         released = []
 
         def sleep(_seconds):
@@ -132,7 +134,7 @@ class TestTurn:
             else:
                 study.release("0")
 
-        monkeypatch.setattr("localhpo.cli._turn.time.sleep", sleep)
+        monkeypatch.setattr("localhpo.cli._low_priority.time.sleep", sleep)
         turn.give_way()
         assert released == [Assignment(cpus=1)]
         assert told == ["waiting: studies hold the machine", "going on"]

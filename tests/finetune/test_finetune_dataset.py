@@ -10,11 +10,11 @@ from made_history import BEST, SPACE, make_past
 
 from localhpo import grammar
 from localhpo.creator import History, context, prompt
-from localhpo.creator.agent import LIMITS, Agent, fitted
-from localhpo.creator.hybrid import stand_in
+from localhpo.creator.agent import LIMITS, Agent, fit_prompt
+from localhpo.creator.hybrid import propose_fallback
 from localhpo.errors import InputError, ModelError
-from localhpo.finetune import dataset, hindsight
-from localhpo.finetune.coarse import coarse
+from localhpo.finetune import dataset, relabeling
+from localhpo.finetune.quantization import quantize_config
 from localhpo.llm.scripted import ScriptedBackend
 from localhpo.space import Space
 from localhpo.trial import State
@@ -49,17 +49,19 @@ def asked(request):
     return Asked(request.param)
 
 
-def examples(pasts, backend, seed=1):
-    return dataset.examples(pasts, backend.model, backend.count_tokens, seed=seed)
+def examples(past_studies, backend, seed=1):
+    return dataset.make_examples(past_studies, backend.model, backend.count_tokens, seed=seed)
 
 
-def test_prompts_are_byte_for_byte_those_of_the_agent(pasts, asked):
-    found = [e for e in examples(pasts[:3], asked) if e.study == pasts[0].study]
-    agent = Agent(asked, on_model_error="stop", stand_in=stand_in)
-    assert [e.shown for e in found] == [n for n in dataset.CUTS[asked.model.prompt] if n < 8]
+def test_prompts_are_byte_for_byte_those_of_the_agent(past_studies, asked):
+    found = [e for e in examples(past_studies[:3], asked) if e.study == past_studies[0].study]
+    agent = Agent(asked, on_model_error="stop", fallback=propose_fallback)
+    assert [e.shown for e in found] == [
+        n for n in dataset.SHOWN_TRIALS[asked.model.prompt] if n < 8
+    ]
     for example in found:
-        trials = pasts[0].trials[: example.shown]
-        history = History(pasts[0].task, trials, seed=0, next_number=example.shown)
+        trials = past_studies[0].trials[: example.shown]
+        history = History(past_studies[0].task, trials, seed=0, next_number=example.shown)
         asked.questions.clear()
         agent.propose(history, 1)
         assert asked.questions[0] == example.messages
@@ -68,16 +70,16 @@ def test_prompts_are_byte_for_byte_those_of_the_agent(pasts, asked):
 @pytest.mark.parametrize("style", ["compact", "chat"])
 def test_a_history_that_must_be_shortened_is_so_for_training_as_for_asking(style):
     past = make_past(0, trials=24)
-    cut = dataset.CUTS[style][-1]
+    cut = dataset.SHOWN_TRIALS[style][-1]
     history = History(past.task, past.trials[:cut], seed=0, next_number=cut)
     shown = []
     for size in edges(history, style):
         asked = Asked(style, context_length=size)
-        Agent(asked, on_model_error="stop", stand_in=stand_in).propose(history, 1)
+        Agent(asked, on_model_error="stop", fallback=propose_fallback).propose(history, 1)
         (*_, example) = examples([past], asked)
         assert example.shown == cut
         assert asked.questions[0] == example.messages
-        shown.append(len(fitted(history, asked.model, asked.count_tokens)[1]))
+        shown.append(len(fit_prompt(history, asked.model, asked.count_tokens)[1]))
     assert shown == sorted(shown)
     assert len(set(shown)) == 4
 
@@ -85,9 +87,10 @@ def test_a_history_that_must_be_shortened_is_so_for_training_as_for_asking(style
 def edges(history, style):
     """Return context lengths that just hold few, some and more trials, or lack one token."""
     asked = Asked(style)
-    room = fitted(history, asked.model, asked.count_tokens)[2]
+    room = fit_prompt(history, asked.model, asked.count_tokens)[2]
     few, some, more = (
-        asked.count_tokens(prompt.messages(context.facts(history, limit=limit), style)) + room
+        asked.count_tokens(prompt.render_messages(context.build_facts(history, limit=limit), style))
+        + room
         for limit in (LIMITS[style][i] for i in (-3, -4, 1))
     )
     return few, some - 1, some, more - 1, more
@@ -99,35 +102,35 @@ def test_what_does_not_fit_at_all_is_refused_by_both(style):
     asked = Asked(style, context_length=60)
     history = History(past.task, (), seed=0, next_number=0)
     with pytest.raises(ModelError, match="holds 60 tokens"):
-        Agent(asked, on_model_error="stop", stand_in=stand_in).propose(history, 1)
+        Agent(asked, on_model_error="stop", fallback=propose_fallback).propose(history, 1)
     with pytest.raises(ModelError, match="holds 60 tokens"):
         examples([past], asked)
 
 
-def test_the_question_before_any_trial_is_the_one_that_the_hybrid_asks(pasts):
+def test_the_question_before_any_trial_is_the_one_that_the_hybrid_asks(past_studies):
     asked = Asked("compact")
-    (first, *_) = examples(pasts[:2], asked)
-    from localhpo.creator.agent import Spent
+    (first, *_) = examples(past_studies[:2], asked)
+    from localhpo.creator.agent import ModelCost
 
-    agent = Agent(asked, on_model_error="stop", stand_in=stand_in)
-    agent.thoughts(History(pasts[0].task, pasts[0].trials, 0, 8), Spent())
+    agent = Agent(asked, on_model_error="stop", fallback=propose_fallback)
+    agent.draw_samples(History(past_studies[0].task, past_studies[0].trials, 0, 8), ModelCost())
     assert first.shown == 0
     assert asked.questions[0] == first.messages
 
 
-def test_the_grammar_accepts_every_answer(pasts, asked):
+def test_the_grammar_accepts_every_answer(past_studies, asked):
     chat = asked.model.prompt == "chat"
-    for example in examples(pasts[:2], asked):
-        past = next(p for p in pasts if p.study == example.study)
+    for example in examples(past_studies[:2], asked):
+        past = next(p for p in past_studies if p.study == example.study)
         shown = [trial.number for trial in past.trials[: example.shown]]
         decoder = Decoder(grammar.lark(SPACE, rationale=chat, trials=shown))
         for answer in example.answers:
             assert decoder.accepts(answer), answer
 
 
-def test_answers_are_good_new_and_never_failed(pasts):
-    for example in examples(pasts, Asked("compact")):
-        past = next(p for p in pasts if p.study == example.study)
+def test_answers_are_good_new_and_never_failed(past_studies):
+    for example in examples(past_studies, Asked("compact")):
+        past = next(p for p in past_studies if p.study == example.study)
         configs = [SPACE.canonical(json.loads(answer)) for answer in example.answers]
         assert len(set(example.answers)) == len(configs)
         near = np.mean([SPACE.distance(config, BEST) for config in configs])
@@ -140,21 +143,21 @@ def test_answers_are_good_new_and_never_failed(pasts):
 
 def test_what_failed_is_no_answer_though_another_study_calls_it_good():
     good = make_past(1, trials=12, fails=0)
-    best = good.scored[0]
+    best = good.ranked_trials[0]
     failed = make_past(2, trials=6)
     bad = replace(
         failed.trials[0],
-        proposal=replace(failed.trials[0].proposal, config=coarse(SPACE, best.config)),
+        proposal=replace(failed.trials[0].proposal, config=quantize_config(SPACE, best.config)),
     )
     failed = replace(failed, trials=(bad, *failed.trials[1:]))
-    found = hindsight.of(failed, [good, failed], np.random.default_rng(0))
+    found = relabeling.find_candidates(failed, [good, failed], np.random.default_rng(0))
     assert SPACE.key(bad.config) not in {SPACE.key(config) for config in found.configs}
 
 
-def test_studies_of_one_task_are_on_one_side(pasts):
+def test_studies_of_one_task_are_on_one_side(past_studies):
     again = [make_past(number, study="again") for number in range(10)]
     for seed in range(5):
-        split = dataset.split([*pasts, *again], seed)
+        split = dataset.split_studies([*past_studies, *again], seed)
         train = {past.task.name for past in split.train}
         held_out = {past.task.name for past in split.held_out}
         assert not train & held_out
@@ -164,8 +167,8 @@ def test_studies_of_one_task_are_on_one_side(pasts):
 
 @pytest.mark.parametrize(("tasks", "held_out"), [(2, 1), (11, 5), (18, 9), (24, 9), (60, 15)])
 def test_enough_is_held_out_for_a_test_but_no_more_than_half(tasks, held_out):
-    pasts = [make_past(number, trials=3) for number in range(tasks)]
-    assert dataset.split(pasts, 0).held_out_tasks == held_out
+    past_studies = [make_past(number, trials=3) for number in range(tasks)]
+    assert dataset.split_studies(past_studies, 0).held_out_tasks == held_out
 
 
 @pytest.mark.parametrize(
@@ -185,20 +188,22 @@ def test_studies_of_the_same_data_are_one_task(changes):
     assert dataset.task_key(past) != dataset.task_key(elsewhere)
 
 
-def test_one_task_cannot_be_split(pasts):
+def test_one_task_cannot_be_split(past_studies):
     with pytest.raises(InputError, match="two tasks or more, got 1"):
-        dataset.split([pasts[0], make_past(0, study="again")], 0)
+        dataset.split_studies([past_studies[0], make_past(0, study="again")], 0)
 
 
-def test_nothing_flows_from_held_out_tasks_into_examples(pasts):
+def test_nothing_flows_from_held_out_tasks_into_examples(past_studies):
     asked = Asked("compact")
-    split = dataset.split(pasts, 0)
+    split = dataset.split_studies(past_studies, 0)
     before = examples(split.train, asked)
     moved = tuple(replace(past, trials=past.trials[:4]) for past in split.held_out)
-    assert examples(dataset.split([*split.train, *moved], 0).train, asked) == before
+    assert examples(dataset.split_studies([*split.train, *moved], 0).train, asked) == before
 
 
-def test_each_prompt_comes_once(pasts):
-    found = examples([pasts[0], replace(pasts[0], study="made-0/twin")], Asked("compact"))
+def test_each_prompt_comes_once(past_studies):
+    found = examples(
+        [past_studies[0], replace(past_studies[0], study="made-0/twin")], Asked("compact")
+    )
     prompts = [example.messages for example in found]
     assert len(prompts) == len(set(prompts))

@@ -11,17 +11,19 @@ from pathlib import Path
 import pytest
 
 from localhpo.errors import InputError
-from localhpo.finetune import dataset, memory, shelving, train
-from localhpo.finetune.network import Trainee
+from localhpo.finetune import dataset, registration, train, training_memory
 from localhpo.finetune.rows import WEIGHT_VALUE, encode, value_weights
-from localhpo.llm.transformers.rendering import Renderer
+from localhpo.finetune.trainable_model import TrainableModel
+from localhpo.llm.transformers.rendering import PromptRenderer
 
-SETTINGS = train.Settings(passes=8, rows=1, rate=3e-3)
+SETTINGS = train.TrainingSettings(passes=8, rows=1, rate=3e-3)
 
 
-def encoded(trainee, base, pasts):
-    render = Renderer(trainee.tokenizer, base.model).tokens
-    found = dataset.examples(pasts, base.model, lambda messages: len(render(messages)), seed=0)
+def encoded(trainee, base, past_studies):
+    render = PromptRenderer(trainee.tokenizer, base.model).tokens
+    found = dataset.make_examples(
+        past_studies, base.model, lambda messages: len(render(messages)), seed=0
+    )
     # Few and short: a test is no place for patience.
     few = [replace(e, answers=e.answers[:6]) for e in found if e.shown == 0]
     return [encode(e, render, trainee.tokenizer) for e in few]
@@ -29,7 +31,7 @@ def encoded(trainee, base, pasts):
 
 @pytest.fixture
 def base(tiny):
-    return shelving.find_base(str(tiny))
+    return registration.find_base_model(str(tiny))
 
 
 @pytest.fixture(params=["lora", "full"])
@@ -38,31 +40,31 @@ def settings(request):
 
 
 def make(base, settings):
-    return Trainee(base.folder, settings.method, rank=4, seed=0, device="cpu")
+    return TrainableModel(base.folder, settings.method, rank=4, seed=0, device="cpu")
 
 
 def weights(trainee):
     return {name: tensor.detach().clone() for name, tensor in trainee.trained().items()}
 
 
-def test_good_configurations_become_likelier(base, settings, pasts, tmp_path):
+def test_good_configurations_become_likelier(base, settings, past_studies, tmp_path):
     trainee = make(base, settings)
-    examples = encoded(trainee, base, pasts[:2])
-    before = train.mean_losses(trainee, examples, settings)
+    examples = encoded(trainee, base, past_studies[:2])
+    before = train.compute_losses(trainee, examples, settings)
     seen = []
-    progress = train.run(trainee, examples, settings, tmp_path, "key", watch=seen.append)
-    after = train.mean_losses(trainee, examples, settings)
+    progress = train.train_model(trainee, examples, settings, tmp_path, "key", watch=seen.append)
+    after = train.compute_losses(trainee, examples, settings)
     assert sum(after) < 0.9 * sum(before)
     assert progress.step == progress.steps == len(seen)
     assert seen[0].left_s > seen[-1].left_s == 0
 
 
-def test_answers_in_one_row_do_not_see_each_other(base, pasts):
+def test_answers_in_one_row_do_not_see_each_other(base, past_studies):
     trainee = make(base, SETTINGS)
     assert trainee.packs
-    (example, *_) = encoded(trainee, base, pasts[:1])
-    together = train.mean_losses(trainee, [example], SETTINGS)
-    alone = train.mean_losses(trainee, [example], replace(SETTINGS, answers=1))
+    (example, *_) = encoded(trainee, base, past_studies[:1])
+    together = train.compute_losses(trainee, [example], SETTINGS)
+    alone = train.compute_losses(trainee, [example], replace(SETTINGS, answers=1))
     assert together == pytest.approx(alone, rel=1e-4)
 
 
@@ -70,10 +72,10 @@ class Killed(Exception):
     pass
 
 
-def test_what_was_stopped_goes_on_to_the_same_weights(base, settings, pasts, tmp_path):
+def test_what_was_stopped_goes_on_to_the_same_weights(base, settings, past_studies, tmp_path):
     whole = make(base, settings)
-    examples = encoded(whole, base, pasts[:2])
-    train.run(whole, examples, settings, tmp_path / "whole", "key")
+    examples = encoded(whole, base, past_studies[:2])
+    train.train_model(whole, examples, settings, tmp_path / "whole", "key")
 
     def stop(progress):
         if progress.step == 3:
@@ -83,37 +85,37 @@ def test_what_was_stopped_goes_on_to_the_same_weights(base, settings, pasts, tmp
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "_EVERY_S", -1.0)  # a checkpoint at each step
         with pytest.raises(Killed):
-            train.run(first, examples, settings, tmp_path / "parts", "key", watch=stop)
+            train.train_model(first, examples, settings, tmp_path / "parts", "key", watch=stop)
     second = make(base, settings)
     steps = []
-    train.run(second, examples, settings, tmp_path / "parts", "key", watch=steps.append)
+    train.train_model(second, examples, settings, tmp_path / "parts", "key", watch=steps.append)
     assert steps[0].step == 4
     for name, tensor in weights(whole).items():
         assert (tensor - weights(second)[name]).abs().max() < 1e-6
 
 
-def test_the_checkpoint_of_another_training_is_not_taken_up(base, pasts, tmp_path):
+def test_the_checkpoint_of_another_training_is_not_taken_up(base, past_studies, tmp_path):
     trainee = make(base, SETTINGS)
-    examples = encoded(trainee, base, pasts[:1])
-    one = train.identity(examples, SETTINGS, "digest")
+    examples = encoded(trainee, base, past_studies[:1])
+    one = train.compute_training_digest(examples, SETTINGS, "digest")
     for other in (
-        train.identity([], SETTINGS, "digest"),
-        train.identity(examples, replace(SETTINGS, rate=1e-3), "digest"),
-        train.identity(examples, SETTINGS, "another"),
+        train.compute_training_digest([], SETTINGS, "digest"),
+        train.compute_training_digest(examples, replace(SETTINGS, rate=1e-3), "digest"),
+        train.compute_training_digest(examples, SETTINGS, "another"),
     ):
         assert other != one
-    assert train.identity(examples, replace(SETTINGS, minutes=1.0), "digest") == one
-    train.run(trainee, examples, SETTINGS, tmp_path, one)
+    assert train.compute_training_digest(examples, replace(SETTINGS, minutes=1.0), "digest") == one
+    train.train_model(trainee, examples, SETTINGS, tmp_path, one)
     steps = []
-    train.run(make(base, SETTINGS), examples, SETTINGS, tmp_path, other, watch=steps.append)
+    train.train_model(make(base, SETTINGS), examples, SETTINGS, tmp_path, other, watch=steps.append)
     assert steps[0].step == 1
 
 
-def test_minutes_are_an_end(base, pasts, tmp_path):
+def test_minutes_are_an_end(base, past_studies, tmp_path):
     trainee = make(base, SETTINGS)
-    examples = encoded(trainee, base, pasts[:2])
+    examples = encoded(trainee, base, past_studies[:2])
     bound = replace(SETTINGS, minutes=1e-4)
-    progress = train.run(trainee, examples, bound, tmp_path, "key")
+    progress = train.train_model(trainee, examples, bound, tmp_path, "key")
     assert 1 <= progress.step < progress.steps
 
 
@@ -129,30 +131,32 @@ def test_values_weigh_more_than_what_the_grammar_forces():
 
 def test_a_training_that_cannot_fit_is_refused_before_it_starts(base):
     small = {"rank": 4, "tokens": 1000, "on_cpu": True}
-    lora = memory.needed_bytes(base.folder, "lora", **small)
-    assert lora < memory.needed_bytes(base.folder, "full", **small)
-    assert lora < memory.needed_bytes(base.folder, "lora", **{**small, "tokens": 2000})
-    memory.check(lora, lora, "cpu")
+    lora = training_memory.estimate_training_bytes(base.folder, "lora", **small)
+    assert lora < training_memory.estimate_training_bytes(base.folder, "full", **small)
+    assert lora < training_memory.estimate_training_bytes(
+        base.folder, "lora", **{**small, "tokens": 2000}
+    )
+    training_memory.check_memory(lora, lora, "cpu")
     with pytest.raises(InputError, match=r"needs about .* GiB on cpu, of which .* are free"):
-        memory.check(lora, lora - 1, "cpu")
+        training_memory.check_memory(lora, lora - 1, "cpu")
 
 
 KILLED = """
 import sys
 from pathlib import Path
 from made_history import make_past
-from localhpo.finetune import shelving, train
-from localhpo.finetune.train import Settings
+from localhpo.finetune import registration, train
+from localhpo.finetune.train import TrainingSettings
 sys.path.insert(0, {tests!r})
 train._EVERY_S = 0.2
 from test_finetune_train import encoded, make
-base = shelving.find_base({base!r})
-settings = Settings(passes=10_000, rate=3e-3)
+base = registration.find_base_model({base!r})
+settings = TrainingSettings(passes=10_000, rate=3e-3)
 trainee = make(base, settings)
 def watch(progress):
     print(progress.step, flush=True)
 examples = encoded(trainee, base, [make_past(0)])
-train.run(trainee, examples, settings, Path({work!r}), "key", watch=watch)
+train.train_model(trainee, examples, settings, Path({work!r}), "key", watch=watch)
 """
 
 

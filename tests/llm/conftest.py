@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny_model import make_model
 
-from localhpo.llm import cards
+from localhpo.llm import model_registry
 from localhpo.llm.vllm import ManagedServer, Settings
 
 
@@ -25,7 +25,7 @@ TESTS = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="module")
 def sprout() -> Path:
     """The folder of the built-in model."""
-    return cards.find("sprout")
+    return model_registry.find_model("sprout")
 
 
 @pytest.fixture

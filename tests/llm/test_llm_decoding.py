@@ -14,7 +14,7 @@ from tiny_model import make_model
 from localhpo.errors import BackendError, ConstraintError, GenerationError
 from localhpo.grammar import lark
 from localhpo.llm.transformers import loading
-from localhpo.llm.transformers.decoding import Decoder, Draw, Sampling
+from localhpo.llm.transformers.decoding import DecodedAnswer, Decoder, Sampling
 from localhpo.llm.transformers.network import Network
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 
@@ -45,26 +45,30 @@ LONG = "Trials so far, worst to best: " + "; ".join(f"{n}: 3.{n}e-4" for n in ra
 PROMPTS = ["Propose.", LONG, LONG + " 7", LONG[:200], LONG, "other", LONG + " 8"]
 
 
-def load(folder: Path) -> loading.Loaded:
+def load(folder: Path) -> loading.LoadedNetwork:
     loading.import_libraries()
     return loading.load(folder, "cpu")
 
 
 @pytest.fixture(scope="module")
-def llama(tiny_model: Path) -> loading.Loaded:
+def llama(tiny_model: Path) -> loading.LoadedNetwork:
     return load(tiny_model)
 
 
-def decoder(loaded: loading.Loaded) -> Decoder:
+def decoder(loaded: loading.LoadedNetwork) -> Decoder:
     return Decoder(Network(loaded.network), loaded.grammar_tokenizer)
 
 
-def encode(loaded: loading.Loaded, text: str) -> list[int]:
+def encode(loaded: loading.LoadedNetwork, text: str) -> list[int]:
     return list(loaded.tokenizer(text)["input_ids"])
 
 
 def plain(
-    loaded: loading.Loaded, prompt: Sequence[int], grammar: str, seed: int, temperature: float
+    loaded: loading.LoadedNetwork,
+    prompt: Sequence[int],
+    grammar: str,
+    seed: int,
+    temperature: float,
 ) -> tuple[list[int], float]:
     """Decode with one whole pass for each token, and nothing kept, forced or shared."""
     tokenizer = loaded.grammar_tokenizer
@@ -85,7 +89,7 @@ def plain(
     return [t for t in tokens[len(prompt) :] if t not in tokenizer.eos_tokens], total
 
 
-def assert_same(draw: Draw, reference: tuple[list[int], float]) -> None:
+def assert_same(draw: DecodedAnswer, reference: tuple[list[int], float]) -> None:
     tokens, logprob = reference
     assert list(draw.tokens) == tokens
     assert draw.logprob == pytest.approx(logprob, abs=1e-3)
@@ -94,7 +98,7 @@ def assert_same(draw: Draw, reference: tuple[list[int], float]) -> None:
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("grammar", GRAMMARS.values(), ids=GRAMMARS)
 def test_draws_what_the_plainest_decoder_draws(
-    llama: loading.Loaded, grammar: str, temperature: float
+    llama: loading.LoadedNetwork, grammar: str, temperature: float
 ) -> None:
     prompt = encode(llama, "Propose the next configuration.")
     draws = decoder(llama).draw(prompt, grammar, Sampling([5, 6], temperature, 400))
@@ -102,14 +106,14 @@ def test_draws_what_the_plainest_decoder_draws(
         assert_same(draw, plain(llama, prompt, grammar, seed, temperature))
 
 
-def test_free_text_is_drawn_alike(llama: loading.Loaded) -> None:
+def test_free_text_is_drawn_alike(llama: loading.LoadedNetwork) -> None:
     prompt = encode(llama, "Propose the next configuration.")
     grammar = lark(SPACE, rationale=True, trials=[3, 8, 12])
     (draw,) = decoder(llama).draw(prompt, grammar, Sampling([5], 1.0, 1000))
     assert_same(draw, plain(llama, prompt, grammar, 5, 1.0))
 
 
-def test_what_was_read_before_changes_nothing(llama: loading.Loaded) -> None:
+def test_what_was_read_before_changes_nothing(llama: loading.LoadedNetwork) -> None:
     kept = decoder(llama)
     for seed, text in enumerate(PROMPTS):
         prompt = encode(llama, text)
@@ -117,7 +121,7 @@ def test_what_was_read_before_changes_nothing(llama: loading.Loaded) -> None:
         assert_same(draws[0], plain(llama, prompt, GRAMMARS["space"], seed, 1.0))
 
 
-def test_a_row_holds_as_many_answers_as_asked(llama: loading.Loaded) -> None:
+def test_a_row_holds_as_many_answers_as_asked(llama: loading.LoadedNetwork) -> None:
     prompt = encode(llama, LONG)
     alone = [
         decoder(llama).draw(prompt, GRAMMARS["space"], Sampling([s], 1.0, 400))[0]
@@ -127,7 +131,7 @@ def test_a_row_holds_as_many_answers_as_asked(llama: loading.Loaded) -> None:
     assert [draw.tokens for draw in together] == [draw.tokens for draw in alone]
 
 
-def test_only_what_differs_of_a_prompt_is_read(llama: loading.Loaded) -> None:
+def test_only_what_differs_of_a_prompt_is_read(llama: loading.LoadedNetwork) -> None:
     lengths: list[int] = []
     network = Network(llama.network)
     read = network.read
@@ -199,14 +203,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("grammar", BROKEN)
-def test_a_grammar_without_sentences_is_refused(llama: loading.Loaded, grammar: str) -> None:
+def test_a_grammar_without_sentences_is_refused(llama: loading.LoadedNetwork, grammar: str) -> None:
     fast, prompt = decoder(llama), encode(llama, "Propose.")
     with pytest.raises(ConstraintError, match=BROKEN[grammar]):
         fast.draw(prompt, grammar, Sampling([1], 1.0, 100))
     assert fast.draw(prompt, "start: /[a-e]{3}/", Sampling([1], 1.0, 100))  # it goes on
 
 
-def test_an_answer_that_does_not_end_is_an_error(llama: loading.Loaded) -> None:
+def test_an_answer_that_does_not_end_is_an_error(llama: loading.LoadedNetwork) -> None:
     fast, prompt = decoder(llama), encode(llama, "Propose.")
     with pytest.raises(GenerationError, match="did not end within 20 tokens"):
         fast.draw(prompt, "start: /[a-z]{300}/", Sampling([1], 1.0, 20))

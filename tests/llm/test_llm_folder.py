@@ -139,8 +139,8 @@ def as_published(model: Any, kind: str, folder: Path) -> Mapping[str, Any]:
 def test_the_kv_cache_is_what_transformers_holds(kind: str, tmp_path: Path) -> None:
     model = build(kind)
     saved = (tmp_path, as_published(model, kind, tmp_path))
-    for said in (config.read(saved[0]), saved[1]):
-        memory = config.shape(said).cache
+    for said in (config.read_config(saved[0]), saved[1]):
+        memory = config.parse_shape(said).cache
         assert memory.number_bytes == 4  # made in single precision
         for tokens in (10, 200):
             held, windows = cached_bytes(model, tokens)
@@ -154,7 +154,7 @@ def test_layers_that_attend_in_chunks_keep_every_token() -> None:
     kinds = ["chunked_attention"] * 3 + ["full_attention"]
     sizes = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 512}
     said = {**sizes, "num_hidden_layers": 4, "max_position_embeddings": 1024}
-    memory = config.shape(said | {"layer_types": kinds, "attention_chunk_size": 16}).cache
+    memory = config.parse_shape(said | {"layer_types": kinds, "attention_chunk_size": 16}).cache
     assert (memory.layers, memory.window_layers) == (4, 0)
     assert memory.kv_bytes(100) == 100 * 4 * (2 * 64) * 2
 
@@ -164,7 +164,9 @@ def test_weights_are_counted_whole(kind: str, tmp_path: Path) -> None:
     model = build(kind)
     model.save_pretrained(tmp_path, max_shard_size="100KB")
     assert (tmp_path / weights.INDEX).is_file()
-    found = weights.describe(weights.read(tmp_path), config.shape(config.read(tmp_path)))
+    found = weights.summarize(
+        weights.read_headers(tmp_path), config.parse_shape(config.read_config(tmp_path))
+    )
     held = saved_once(model)
     assert found.parameters == sum(tensor.numel() for tensor in held)
     assert (found.size_bytes, found.dtype) == (sum(tensor.nbytes for tensor in held), "float32")
@@ -220,22 +222,22 @@ def test_packed_weights_are_counted_unpacked(kind: str) -> None:
         "num_attention_heads": 4, "max_position_embeddings": 512, "quantization_config": packing,
         "dtype": "bfloat16",
     }  # fmt: skip
-    shape = config.shape(said)
+    shape = config.parse_shape(said)
     assert shape.quantization.startswith(kind)
-    listed = {name: weights.Tensor(dtype, dims, 1) for name, (dtype, dims) in tensors.items()}
-    assert weights.describe(listed, shape).parameters == parameters
+    listed = {name: weights.TensorHeader(dtype, dims, 1) for name, (dtype, dims) in tensors.items()}
+    assert weights.summarize(listed, shape).parameters == parameters
 
 
 def test_an_output_layer_that_copies_the_embedding_is_not_counted_twice() -> None:
     tensors = {
-        "model.embed_tokens.weight": weights.Tensor("BF16", (100, 64), 12_800),
-        "lm_head.weight": weights.Tensor("BF16", (100, 64), 12_800),
+        "model.embed_tokens.weight": weights.TensorHeader("BF16", (100, 64), 12_800),
+        "lm_head.weight": weights.TensorHeader("BF16", (100, 64), 12_800),
     }
     said = {
         "model_type": "qwen3", "num_hidden_layers": 1, "hidden_size": 64, "vocab_size": 100,
         "num_attention_heads": 4, "max_position_embeddings": 512, "tie_word_embeddings": True,
     }  # fmt: skip
-    found = weights.describe(tensors, config.shape(said))
+    found = weights.summarize(tensors, config.parse_shape(said))
     assert (found.parameters, found.size_bytes, found.dtype) == (6_400, 12_800, "bfloat16")
 
 
@@ -243,7 +245,7 @@ def test_what_config_json_leaves_out_is_named(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "tiny")
     edit_json(folder / "config.json", max_position_embeddings=None)
     with pytest.raises(CardError, match="must say max_position_embeddings"):
-        config.shape(config.read(folder))
+        config.parse_shape(config.read_config(folder))
 
 
 NO_DECODERS = (
@@ -287,7 +289,7 @@ def test_a_license_is_found(readme: str, text: str, found: str, tmp_path: Path) 
         (tmp_path / "README.md").write_text(readme)
     if text:
         (tmp_path / "LICENSE.txt").write_text(text)
-    assert license.read(tmp_path) == found
+    assert license.read_license(tmp_path) == found
 
 
 # Thinking
@@ -339,14 +341,14 @@ TEMPLATES: dict[str, tuple[str, dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_tells_how_it_is_kept_from_thinking(name: str) -> None:
     template, kwargs, prefix = TEMPLATES[name]
-    assert thinking.switch(template) == thinking.Switch(kwargs, prefix)
+    assert thinking.find_switch(template) == thinking.ThinkingSwitch(kwargs, prefix)
 
 
 def test_a_template_is_found_where_it_is_kept(tmp_path: Path) -> None:
-    assert thinking.template_of(tmp_path) == ""
+    assert thinking.read_chat_template(tmp_path) == ""
     several = [{"name": "tool_use", "template": "B"}, {"name": "default", "template": "A"}]
     for told, found in ((several, "A"), ("C", "C"), (None, "")):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": told}))
-        assert thinking.template_of(tmp_path) == found
+        assert thinking.read_chat_template(tmp_path) == found
     (tmp_path / "chat_template.jinja").write_text("D")
-    assert thinking.template_of(tmp_path) == "D"
+    assert thinking.read_chat_template(tmp_path) == "D"

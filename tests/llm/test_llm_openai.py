@@ -183,7 +183,7 @@ IGNORING: Mapping[str, tuple[Answer, str]] = {
     "bounds without branches": (branch_blind, "it answered"),
     "endless": (endless, "did not end within 96 tokens"),
     "unknown field": (lambda body: failure(400, "extra fields not permitted"), "extra fields"),
-    "error inside": (lambda body: (500, "Internal Server Error"), "HTTP 500: Internal"),
+    "error inside": (lambda body: (500, "Internal ServerClient Error"), "HTTP 500: Internal"),
 }
 
 

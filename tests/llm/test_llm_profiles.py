@@ -30,7 +30,7 @@ def parameters(config: dict[str, Any]) -> dict[str, int]:
 
 @pytest.mark.parametrize("name", TABLE)
 def test_the_parameters_are_those_of_the_network(name: str) -> None:
-    entry, profile = TABLE[name], profiles.profiles()[name]
+    entry, profile = TABLE[name], profiles.read_profiles()[name]
     counted = parameters(entry["config"])
     vision = entry.get("vision_parameters", 0)
     assert sum(counted.values()) + vision == profile.parameters
@@ -45,7 +45,7 @@ def test_the_parameters_are_those_of_the_network(name: str) -> None:
 def test_known_sizes_of_the_kv_cache() -> None:
     """As published by others: KiB for each token, or worked out by hand from model cards."""
     known = {"llama-3.1-8b-instruct": 128, "qwen3-8b": 144, "qwen3-30b-a3b": 96, "phi-4": 200}
-    found = profiles.profiles()
+    found = profiles.read_profiles()
     for name, kib in known.items():
         assert found[name].memory.kv_bytes(1000) == 1000 * kib * 1024
     # 10 of 62 layers see everything, 52 a window of 1,024: 2 x 16 heads x 128 x 2 bytes each.
@@ -55,30 +55,31 @@ def test_known_sizes_of_the_kv_cache() -> None:
 
 def test_a_profile_is_known_by_the_name_of_a_folder_or_a_repository() -> None:
     for name in ("qwen3-8b", "Qwen3-8B", "Qwen/Qwen3-8B", "/data/Qwen3-8B/"):
-        profile = profiles.named(name)
+        profile = profiles.find_profile(name)
         assert profile is not None and profile.repository == "Qwen/Qwen3-8B"
-    assert profiles.named("qwen3-9b") is None
+    assert profiles.find_profile("qwen3-9b") is None
     for name, entry in TABLE.items():
         assert entry["repository"].rpartition("/")[2].lower() == name
 
 
 def test_a_folder_agrees_or_it_is_said_where_not() -> None:
     config = dict(TABLE["qwen3-8b"]["config"])
-    assert profiles.agreeing("Qwen3-8B", config) == "qwen3-8b"
-    assert profiles.agreeing("my-model", config) == ""
+    assert profiles.match_profile("Qwen3-8B", config) == "qwen3-8b"
+    assert profiles.match_profile("my-model", config) == ""
     other = config | {"num_hidden_layers": 40}
-    assert profiles.agreeing("Qwen3-8B", other) == ""
-    told = profiles.differences(profiles.profiles()["qwen3-8b"], other)
+    assert profiles.match_profile("Qwen3-8B", other) == ""
+    told = profiles.find_differences(profiles.read_profiles()["qwen3-8b"], other)
     assert told[0] == "layers: 40, not 36"
     assert (
         "must say hidden_size"
-        in profiles.differences(
-            profiles.profiles()["qwen3-8b"], {k: v for k, v in config.items() if k != "hidden_size"}
+        in profiles.find_differences(
+            profiles.read_profiles()["qwen3-8b"],
+            {k: v for k, v in config.items() if k != "hidden_size"},
         )[0]
     )
 
 
 def test_prefixes_are_those_that_templates_ask_for() -> None:
-    thoughtful = {p.answer_prefix for p in profiles.profiles().values() if p.answer_prefix}
+    thoughtful = {p.answer_prefix for p in profiles.read_profiles().values() if p.answer_prefix}
     opened = "{{ '<think>\\n' }}", "{% if true %}<|start|>assistant{% endif %}"
-    assert thoughtful == {thinking.switch(template).answer_prefix for template in opened}
+    assert thoughtful == {thinking.find_switch(template).answer_prefix for template in opened}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from localhpo.llm.protocol import Message
-from localhpo.llm.seeds import spread
-from localhpo.llm.tokens import estimate, estimate_prompt
+from localhpo.llm.seeds import derive_seeds
+from localhpo.llm.tokens import estimate_prompt_tokens, estimate_tokens
 
 
 def test_seeds_begin_with_the_one_given_and_share_none() -> None:
-    assert spread(7, 1) == [7]
-    assert spread(7, 3) == spread(7, 5)[:3]
-    drawn = [seed for start in range(200) for seed in spread(start, 8)]
+    assert derive_seeds(7, 1) == [7]
+    assert derive_seeds(7, 3) == derive_seeds(7, 5)[:3]
+    drawn = [seed for start in range(200) for seed in derive_seeds(start, 8)]
     assert len(set(drawn)) == len(drawn)
     assert all(0 <= seed < 2**31 for seed in drawn)
 
@@ -22,9 +22,9 @@ def test_seeds_begin_with_the_one_given_and_share_none() -> None:
     [("", 0), ("learning_rate", 6), ("3.1e-4", 6), ("a b", 3), ("  \n", 1), ("ß", 2), ("界", 3)],
 )
 def test_tokens_are_estimated_from_above(text: str, tokens: int) -> None:
-    assert estimate(text) == tokens
+    assert estimate_tokens(text) == tokens
 
 
 def test_each_message_costs_its_frame() -> None:
-    one = estimate_prompt([Message("user", "abc")])
-    assert estimate_prompt([Message("user", "abc"), Message("user", "abc")]) > one + 1
+    one = estimate_prompt_tokens([Message("user", "abc")])
+    assert estimate_prompt_tokens([Message("user", "abc"), Message("user", "abc")]) > one + 1

@@ -17,7 +17,7 @@ import pytest
 from tiny_model import CONTEXT, END, add_card, edit_json
 
 from localhpo.errors import BackendError, CardError, InputError, MissingExtraError
-from localhpo.llm import Constraint, Message, cards, open_backend
+from localhpo.llm import Constraint, Message, model_registry, open_backend
 from localhpo.llm.memory import WORK_BYTES
 from localhpo.llm.placement import NO_MEMORY, DeviceFootprint, MemoryRequest, ModelPlacer
 from localhpo.llm.transformers import TransformersBackend, loading
@@ -46,7 +46,7 @@ def test_a_model_with_a_card_is_what_the_card_says(folder: Path) -> None:
 
 def test_a_model_without_a_card_is_named_by_its_folder(folder: Path) -> None:
     model = opened(folder).model
-    assert (model.name, model.digest) == ("tiny", cards.fingerprint(folder))
+    assert (model.name, model.digest) == ("tiny", model_registry.compute_digest(folder))
     assert (model.context_length, model.prompt) == (CONTEXT, "chat")
 
 

@@ -20,8 +20,8 @@ from localhpo.errors import (
     CardError,
     ConstraintError,
 )
-from localhpo.llm import Constraint, Message, cards, open_backend
-from localhpo.llm.tuned import Tuned, templates_sha256
+from localhpo.llm import Constraint, Message, model_registry, open_backend
+from localhpo.llm.tuning_record import TuningRecord, templates_sha256
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 
 ASKED = [Message("user", "Propose.")]
@@ -214,18 +214,22 @@ def test_a_fine_tuned_model_is_served_as_its_base_with_an_adapter(
     program("")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("LOCALHPO_MODELS", str(tmp_path))
-    base = cards.load(cards.find("sprout"))
-    tuned = Tuned(
+    base = model_registry.read_card(model_registry.find_model("sprout"))
+    tuned = TuningRecord(
         base="sprout", base_digest=base.digest, method="lora", gate="accepted", why="better",
         prompt_sha256=templates_sha256(base.prompt), studies=(), held_out=(), trials=0, made_at=0.0,
     )  # fmt: skip
     card = replace(
-        base, name="adapter", files=cards.hash_files(adapter), tuned=tuned, knows=("new_name",)
+        base,
+        name="adapter",
+        files=model_registry.hash_files(adapter),
+        tuned=tuned,
+        knows=("new_name",),
     )
-    (adapter / "card.toml").write_text(cards.render(card))
+    (adapter / "card.toml").write_text(model_registry.render_card(card))
     backend = open_backend("vllm", model="adapter")
     assert isinstance(backend, VllmBackend)
-    assert backend.server.folder == cards.find("sprout")
+    assert backend.server.folder == model_registry.find_model("sprout")
     assert backend.model.digest == f"{base.digest}+{card.digest}"
     assert "new_name" in backend.model.knows
     assert backend.generate(ASKED, CONSTRAINT)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from vllm_server import skip_without_vllm
 
-from localhpo.llm import profiles, served
+from localhpo.llm import profiles, server_memory
 from localhpo.llm.folder import config
 
 pytestmark = [
@@ -28,10 +28,10 @@ def test_vllm_needs_no_more_than_it_is_given(name: str, devices: int) -> None:
     skip_without_vllm()
     from vllm.v1.core import kv_cache_utils
 
-    memory = config.shape(TABLE[name]["config"], devices).cache
+    memory = config.parse_shape(TABLE[name]["config"], devices).cache
     for tokens, block, in_flight in product((2048, 8192, 131_072), (16, 128), (2048, 4096)):
         # One answer: the smallest cache that is ever asked for.
-        needed = served.need(memory, tokens, tokens, answers=1)
+        needed = server_memory.estimate_memory(memory, tokens, tokens, answers=1)
         layers = specs(TABLE[name]["config"], block, devices)
         (made,) = kv_cache_utils.get_kv_cache_configs(
             engine(tokens, in_flight, devices), [layers], [needed.kv_bytes]

@@ -23,9 +23,9 @@ from vllm_server import RealServer, running, skip_without_vllm
 
 from localhpo import grammar, runtime
 from localhpo.errors import BackendError
-from localhpo.llm import Constraint, Message, cards, open_backend
+from localhpo.llm import Constraint, Message, model_registry, open_backend
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
-from localhpo.llm.vllm.registry import Slot
+from localhpo.llm.vllm.server_registry import ServerSlot
 from localhpo.space import Float, Int, Space
 
 pytestmark = pytest.mark.slow
@@ -85,7 +85,7 @@ def test_a_prompt_that_nearly_fills_the_context_is_read(served: VllmBackend) -> 
 
 
 def key_of(server: ManagedServer) -> str:
-    record = Slot(server.shelf.parent).read()
+    record = ServerSlot(server.shelf.parent).read()
     assert record is not None
     return record.key
 
@@ -115,7 +115,9 @@ def test_a_cpu_cannot_sleep(vllm_server: RealServer) -> None:
 def with_adapters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmBackend]:
     skip_without_vllm()
     place = tmp_path_factory.mktemp("vllm-with-adapters")
-    server = ManagedServer(cards.find("sprout"), Settings(adapter_rank=8), place=place)
+    server = ManagedServer(
+        model_registry.find_model("sprout"), Settings(adapter_rank=8), place=place
+    )
     with running(server):
         yield VllmBackend(server)
 
@@ -125,7 +127,7 @@ def write_adapter(folder: Path, merged: Path, seed: int) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    base = cards.find("sprout")
+    base = model_registry.find_model("sprout")
     shutil.copytree(base, merged, ignore=shutil.ignore_patterns("card.toml"))
     random = torch.Generator().manual_seed(seed)
     weights = {name: w.float() for name, w in load_file(base / "model.safetensors").items()}

@@ -24,11 +24,11 @@ from localhpo.errors import (
     MissingExtraError,
 )
 from localhpo.llm import Constraint, Message, open_backend
-from localhpo.llm.served import WORK_BYTES
+from localhpo.llm.server_memory import WORK_BYTES
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend, builds
 from localhpo.llm.vllm.process import reason
-from localhpo.llm.vllm.registry import Record, Slot
 from localhpo.llm.vllm.server import proves
+from localhpo.llm.vllm.server_registry import ServerRecord, ServerSlot
 
 ASKED = [Message("user", "Propose.")]
 CONSTRAINT = Constraint('start: "{\\"a\\":" /[1-9]/ "}"', {"type": "object"})
@@ -36,8 +36,8 @@ CONSTRAINT = Constraint('start: "{\\"a\\":" /[1-9]/ "}"', {"type": "object"})
 Make = Callable[..., ManagedServer]
 
 
-def record_of(server: ManagedServer) -> Record:
-    record = Slot(server.shelf.parent).read()
+def record_of(server: ManagedServer) -> ServerRecord:
+    record = ServerSlot(server.shelf.parent).read()
     assert record is not None
     return record
 
@@ -286,7 +286,7 @@ def test_a_reason_is_the_error_that_others_follow_from(log: str, said: str) -> N
     assert reason(log, "it ended").startswith(said)
 
 
-# Memory
+# ModelMemory
 
 
 def test_weights_that_lie_in_a_folder_in_two_layouts_count_once(

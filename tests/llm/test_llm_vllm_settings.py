@@ -10,7 +10,7 @@ import pytest
 from tiny_model import make_model
 from vllm_server import skip_without_vllm
 
-from localhpo.llm import adding, served
+from localhpo.llm import registration, server_memory
 from localhpo.llm.vllm.settings import Settings, command
 
 
@@ -46,7 +46,7 @@ def test_a_gpu_that_others_use_is_enough_for_a_start(
 
 def test_what_is_read_at_a_time_is_what_the_sum_counts(sprout: Path) -> None:
     step = "--max-num-batched-tokens"
-    assert value(flags(sprout, on_cpu=False), step) == str(served.STEP_TOKENS)
+    assert value(flags(sprout, on_cpu=False), step) == str(server_memory.STEP_TOKENS)
     assert value(flags(sprout, on_cpu=False, answers=4096), step) == "4096"
     assert value(flags(sprout, on_cpu=True, context_tokens=4096), step) == "4096"
 
@@ -56,14 +56,14 @@ def test_devices_that_share_a_model_are_asked_for_a_part_each(
     tmp_path: Path, gpus: tuple[str, ...], heads: int
 ) -> None:
     folder = make_model(tmp_path / "Oak", num_hidden_layers=8)  # of two heads of keys
-    _, _, whole = adding.measure(folder)
-    _, _, part = adding.measure(folder, len(gpus))
+    _, _, whole = registration.measure_model(folder)
+    _, _, part = registration.measure_model(folder, len(gpus))
     assert part.token_bytes == whole.token_bytes * heads / 2
     assert part.weights_bytes == whole.weights_bytes // len(gpus)
     argv = flags(folder, on_cpu=False, gpus=gpus)
     assert value(argv, "--tensor-parallel-size") == str(len(gpus))
     assert flags(folder, on_cpu=False, split=len(gpus)) == argv  # whichever devices it is given
-    needed = served.need(part, 2048, 2048, answers=Settings().answers)
+    needed = server_memory.estimate_memory(part, 2048, 2048, answers=Settings().answers)
     assert value(argv, KV) == str(needed.kv_bytes)
 
 
@@ -74,9 +74,9 @@ def test_a_cpu_is_told_no_share(sprout: Path) -> None:
 def test_a_gpu_gives_what_a_card_says(tmp_path: Path) -> None:
     windows = {"sliding_window": 16, "sliding_window_pattern": 2, "head_dim": 16}
     folder = make_model(tmp_path / "Oak", "gemma3_text", **windows)
-    memory = adding.draft(folder, "oak").memory
+    memory = registration.draft_card(folder, "oak").memory
     assert memory is not None and memory.window_layers
-    needed = served.need(memory, 2048, 1000).kv_bytes
+    needed = server_memory.estimate_memory(memory, 2048, 1000).kv_bytes
     assert value(flags(folder, on_cpu=False, context_tokens=1000), KV) == str(needed)
     fewer = flags(folder, on_cpu=False, context_tokens=1000, answers=2)
     assert int(value(fewer, KV) or 0) < needed
@@ -88,10 +88,10 @@ def test_a_size_that_was_chosen_is_taken(sprout: Path, on_cpu: bool) -> None:
 
 
 def test_a_cpu_has_room_for_a_context_and_its_answers(sprout: Path) -> None:
-    _, _, memory = adding.measure(sprout)
+    _, _, memory = registration.measure_model(sprout)
     single = memory.in_single_precision(parameters=0)
     assert value(flags(sprout, on_cpu=True), KV) == str(256 * 2**20)
-    long = served.need(single, 2**20, 2**20, in_flight=2**20).kv_bytes
+    long = server_memory.estimate_memory(single, 2**20, 2**20, in_flight=2**20).kv_bytes
     assert value(flags(sprout, on_cpu=True, context_tokens=2**20), KV) == str(long)
 
 

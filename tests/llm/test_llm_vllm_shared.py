@@ -346,14 +346,14 @@ def test_leases_are_shared_until_one_is_kept_alone(tmp_path: Path) -> None:
     first, second = Lease.take(tmp_path), Lease.take(tmp_path)
     assert first and second
     assert first.shared and second.shared
-    assert not first.keep_alone()
+    assert not first.make_exclusive()
     assert second.shared  # the attempt changed nothing
     second.close()
     second.close()
     assert not first.shared and not second.shared
-    assert first.keep_alone()
+    assert first.make_exclusive()
     assert Lease.take(tmp_path) is None
-    first.share()
+    first.make_shared()
     third = Lease.take(tmp_path)
     assert third is not None
     first.release()

@@ -14,7 +14,7 @@ import pytest
 from localhpo import grammar, resources, tasks
 from localhpo.creator.agent import Agent
 from localhpo.creator.protocol import History
-from localhpo.llm import cards, open_backend
+from localhpo.llm import model_registry, open_backend
 from localhpo.llm.protocol import Backend
 from localhpo.space import Categorical, Float, Ordinal, Space
 from localhpo.task import Task, load
@@ -43,14 +43,14 @@ def backend() -> Iterator[Backend]:
 
 
 def test_the_card_is_true() -> None:
-    card = cards.load(FOLDER)
-    cards.verify(FOLDER, card)
+    card = model_registry.read_card(FOLDER)
+    model_registry.verify_files(FOLDER, card)
     assert card.name == "sprout" and card.prompt == "compact" and card.license
     assert card.not_good_at and card.made["script"]
 
 
 def test_its_readme_says_what_the_card_says() -> None:
-    measured = cards.load(FOLDER).measured
+    measured = model_registry.read_card(FOLDER).measured
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     for row, key in [("none", "0"), ("1 to 5", "1_to_5"), ("6 to 20", "6_to_20")]:
         shown = measured[f"value_loss_trials_{key}"]
@@ -96,21 +96,23 @@ def test_the_grammar_takes_its_tokens(space: Space) -> None:
 def test_its_proposals_are_valid_and_new(
     space: Space, backend: Backend, make_task: Callable[..., Task], make_trial: Callable[..., Any]
 ) -> None:
-    agent = Agent(backend, on_model_error="stop", stand_in=nobody)
+    agent = Agent(backend, on_model_error="stop", fallback=nobody)
     trials = []
     for number in range(3):
         history = History(make_task(space=space), tuple(trials), seed=1, next_number=number)
         proposal = agent.propose_one(history)
         space.validate(proposal.config)
-        assert proposal.origin == "model" and proposal.model_digest == cards.load(FOLDER).digest
-        trials.append(make_trial(number, proposal.config, score=float(number)))
+        assert (
+            str(proposal.origin) == "model" and proposal.model_digest == model_registry.read_card(FOLDER).digest
+        )
+        trials.append(make_trial(number, proposal.config, value=float(number)))
     assert len({space.key(trial.config) for trial in trials}) == 3
 
 
 @pytest.mark.slow
 def test_its_first_trial_beats_random_search(backend: Backend, tmp_path: Path) -> None:
     """Real trainings on data made here: the mean over problems of what a first trial loses."""
-    agent = Agent(backend, on_model_error="stop", stand_in=nobody)
+    agent = Agent(backend, on_model_error="stop", fallback=nobody)
     model, random = [], []
     for i in range(4):
         kind = ("classification", "regression")[i % 2]

@@ -1,7 +1,8 @@
-"""The engines: which of Optuna's samplers each is, and how it is set.
+"""The engines: which of Optuna's samplers each one is, and its settings.
 
-Settings are those a well-informed user would choose for ten to a few hundred trials: the
-defaults of ten random trials before TPE and GP begin would leave a small study to chance.
+Settings are those a well-informed user would choose for ten to a few hundred trials: ten random
+trials before TPE and GP begin, which are the defaults, would leave a small study to chance, and
+so would a first generation of fifty in NSGA-II.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from localhpo.errors import MissingExtraError
+from localhpo.errors import InputError, MissingExtraError
 from localhpo.llm import offline
 from localhpo.space import Categorical, Int, Parameter
 
@@ -20,29 +21,34 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
     from localhpo.space import Space
+    from localhpo.task import Task
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What is known of an engine."""
+class EngineSettings:
+    """One engine."""
 
-    sampler: Callable[[int], BaseSampler]
-    """Makes the sampler from a seed."""
+    make_sampler: Callable[[int, Mapping[str, Any]], BaseSampler]
+    """Makes the sampler from a seed and the options of `_constraint_options`."""
     startup: int
-    """Scored trials that it needs before it proposes anything but random draws."""
+    """Trials with a value that it needs before it proposes anything but random draws."""
     tries: int
-    """Draws before a substitute is looked for; few where one is expensive."""
-    blind: Callable[[Parameter], bool]
+    """Draws before a substitute is taken; few where one is expensive."""
+    draws_at_random: Callable[[Parameter], bool]
     """Whether it does not model such a parameter, and draws it at random."""
+    single_objective: bool = False
+    """Whether it optimizes one objective only, and ignores constraints."""
+    foreign_attrs: Mapping[str, Any] = field(default_factory=dict)
+    """System attributes for complete trials that the engine did not propose itself."""
 
 
-def _random(seed: int) -> BaseSampler:
+def _make_random(seed: int, constraints: Mapping[str, Any]) -> BaseSampler:  # noqa: ARG001  # same shape as its siblings
     from optuna.samplers import RandomSampler
 
     return RandomSampler(seed=seed)
 
 
-def _tpe(seed: int) -> BaseSampler:
+def _make_tpe(seed: int, constraints: Mapping[str, Any]) -> BaseSampler:
     from optuna.samplers import TPESampler
 
     return TPESampler(
@@ -51,52 +57,96 @@ def _tpe(seed: int) -> BaseSampler:
         group=True,  # one joint model per branch of a conditional space
         n_startup_trials=TPE_STARTUP,
         constant_liar=True,  # running trials count as poor ones, so parallel proposals differ
+        **constraints,
     )
 
 
-def _gp(seed: int) -> BaseSampler:
+def _make_gp(seed: int, constraints: Mapping[str, Any]) -> BaseSampler:
     from optuna.samplers import GPSampler
 
-    return GPSampler(seed=seed, n_startup_trials=GP_STARTUP, warn_independent_sampling=False)
+    return GPSampler(
+        seed=seed, n_startup_trials=GP_STARTUP, warn_independent_sampling=False, **constraints
+    )
 
 
-def _cmaes(seed: int) -> BaseSampler:
+def _make_cmaes(seed: int, constraints: Mapping[str, Any]) -> BaseSampler:  # noqa: ARG001
     from optuna.samplers import CmaEsSampler
 
     return CmaEsSampler(seed=seed, warn_independent_sampling=False)
 
 
-def _nothing(parameter: Parameter) -> bool:  # noqa: ARG001  # same shape as its siblings
+def _make_nsga2(seed: int, constraints: Mapping[str, Any]) -> BaseSampler:
+    from optuna.samplers import NSGAIISampler
+
+    return NSGAIISampler(seed=seed, population_size=NSGA2_POPULATION, **constraints)
+
+
+def _constraint_options(constrained: bool) -> Mapping[str, Any]:
+    """Return what tells a sampler that trials carry constraint values.
+
+    Optuna 5 sees it by the trials, and warns of the argument that earlier versions need. The
+    function itself is never called: the trials of a history carry their values already.
+    """
+    from optuna.trial import FrozenTrial
+
+    if not constrained or hasattr(FrozenTrial, "constraints"):
+        return {}
+    return {"constraints_func": lambda _: ()}
+
+
+def make_sampler(name: str, seed: int, *, constrained: bool) -> BaseSampler:
+    """Return a fresh sampler of an engine."""
+    return ENGINES[name].make_sampler(seed, _constraint_options(constrained))
+
+
+def _models_all(parameter: Parameter) -> bool:  # noqa: ARG001  # same shape as its siblings
     return False
 
 
-def _conditional(parameter: Parameter) -> bool:
+def _is_conditional(parameter: Parameter) -> bool:
     return bool(parameter.when)
 
 
-def _conditional_or_categorical(parameter: Parameter) -> bool:
-    return _conditional(parameter) or isinstance(parameter, Categorical)
+def _is_conditional_or_categorical(parameter: Parameter) -> bool:
+    return _is_conditional(parameter) or isinstance(parameter, Categorical)
 
 
 TPE_STARTUP = 5
 GP_STARTUP = 3
+NSGA2_POPULATION = 20
+_NSGA2_GENERATION = "NSGAIISampler:generation"
+"""System attribute that holds a trial's generation."""
 
-KINDS: Mapping[str, Kind] = {
-    "random": Kind(_random, startup=0, tries=32, blind=_nothing),
-    "tpe": Kind(_tpe, startup=TPE_STARTUP, tries=16, blind=_nothing),
-    "gp": Kind(_gp, startup=GP_STARTUP, tries=3, blind=_conditional),
-    "cmaes": Kind(_cmaes, startup=1, tries=16, blind=_conditional_or_categorical),
+ENGINES: Mapping[str, EngineSettings] = {
+    "random": EngineSettings(_make_random, startup=0, tries=32, draws_at_random=_models_all),
+    "tpe": EngineSettings(_make_tpe, startup=TPE_STARTUP, tries=16, draws_at_random=_models_all),
+    "gp": EngineSettings(_make_gp, startup=GP_STARTUP, tries=3, draws_at_random=_is_conditional),
+    "cmaes": EngineSettings(
+        _make_cmaes,
+        startup=1,
+        tries=16,
+        draws_at_random=_is_conditional_or_categorical,
+        single_objective=True,
+    ),
+    "nsga2": EngineSettings(
+        _make_nsga2,
+        startup=NSGA2_POPULATION,
+        tries=32,
+        draws_at_random=_is_conditional,
+        # Enqueued, default and imported trials are parents of the first generation too.
+        foreign_attrs={_NSGA2_GENERATION: 0},
+    ),
 }
 
-_GP_VALUES = 1_000_000
-"""Of an int; Optuna's GP lists them all at every proposal."""
+_GP_MAX_VALUES = 1_000_000
+"""Values of an int at most; Optuna's GP lists them all for each proposal."""
 
 
 def prepare(name: str) -> None:
     """Import what an engine needs beyond the core install.
 
-    Done when a Creator is opened, before trials run: torch settles how its threads wait as it
-    is imported, by variables that no trial should inherit.
+    Done when a Creator is opened, before trials run: on import, torch settles how its threads
+    wait, by environment variables that no trial should inherit.
 
     Raises:
         MissingExtraError: gp without torch.
@@ -105,26 +155,35 @@ def prepare(name: str) -> None:
         return
     if not has_torch():
         raise MissingExtraError("torch", "the gp engine", "local")
-    with offline.switched_off():
+    with offline.imported_offline():
         importlib.import_module("torch")
 
 
-def check(name: str, space: Space) -> None:
-    """Check that an engine can search a space.
+def check_task(name: str, task: Task) -> None:
+    """Check that an engine can optimize a task.
 
     Raises:
         SpaceError: gp, and an int with more values than it can list.
+        InputError: cmaes, and several objectives or a constraint.
     """
-    if name == "gp" and (large := _too_large_for_gp(space)):
+    if name == "gp" and (large := _too_large_for_gp(task.space)):
         raise large.error(
-            f"the gp engine lists the values of an int, at most {_GP_VALUES:,}; "
+            f"the gp engine lists the values of an int, at most {_GP_MAX_VALUES:,}; "
             f"got {large.cardinality:,}",
             hint='give it a step, make it a float, or choose the creator "tpe"',
+        )
+    if ENGINES[name].single_objective and (len(task.objectives) > 1 or task.constraints):
+        goals = [f"objective {one.name} ({one.direction})" for one in task.objectives]
+        goals += [f"constraint {one.describe()}" for one in task.constraints]
+        raise InputError(
+            f"the creator {name!r} needs one objective and no constraints; "
+            f"the task has {', '.join(goals)}",
+            hint='choose the creator "tpe", "gp" or "nsga2"',
         )
 
 
 def _too_large_for_gp(space: Space) -> Parameter | None:
-    return next((p for p in space if isinstance(p, Int) and p.cardinality > _GP_VALUES), None)
+    return next((p for p in space if isinstance(p, Int) and p.cardinality > _GP_MAX_VALUES), None)
 
 
 def has_torch() -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from localhpo.errors import CardError
-from localhpo.llm.memory import Memory
+from localhpo.llm.memory import ModelMemory
 
 Config = Mapping[str, Any]
 
@@ -61,7 +61,7 @@ _LEFT_OUT: Mapping[str, Config] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ModelShape:
     """What config.json says of a model."""
 
     architecture: str
@@ -78,11 +78,11 @@ class Shape:
     """Bits of a packed weight; 0 where weights are not packed, or it is not said."""
     tied: bool
     """Whether the embedding is the output layer too."""
-    cache: Memory
+    cache: ModelMemory
     """What the KV cache takes, without weights."""
 
 
-def read(folder: Path) -> Config:
+def read_config(folder: Path) -> Config:
     """Return config.json of a model folder.
 
     Raises:
@@ -120,7 +120,7 @@ def check_architecture(config: Config) -> None:
         )
 
 
-def shape(config: Config, devices: int = 1) -> Shape:
+def parse_shape(config: Config, devices: int = 1) -> ModelShape:
     """Return what a config.json says of its model, of its part that handles text.
 
     Args:
@@ -138,11 +138,11 @@ def shape(config: Config, devices: int = 1) -> Shape:
         ) from exc
 
 
-def _shape(config: Config, devices: int) -> Shape:
+def _shape(config: Config, devices: int) -> ModelShape:
     text = _text_part(config)
     dtype = str(_first(config, text, "dtype", "torch_dtype") or "")
     quantization, bits = _quantization(config)
-    return Shape(
+    return ModelShape(
         architecture=str(config.get("model_type") or "unknown"),
         context_length=_number(text, "max_position_embeddings"),
         layers=_layer_count(text),
@@ -175,7 +175,7 @@ def _text_part(config: Config) -> Config:
     return {**_LEFT_OUT.get(str(text.get("model_type")), {}), **text}
 
 
-def _cache(text: Config, number_bytes: int, devices: int) -> Memory:
+def _cache(text: Config, number_bytes: int, devices: int) -> ModelMemory:
     """Sum over the layers that keep something of their own, for one of so many devices."""
     shared = _whole(text, "num_kv_shared_layers")
     kinds = _layer_kinds(text)
@@ -187,7 +187,7 @@ def _cache(text: Config, number_bytes: int, devices: int) -> Memory:
             numbers = _numbers_per_token(text, i, kind, devices)
             (windowed if kind == _SLIDING else full).append(numbers)
     linear = kept.count(_LINEAR)
-    return Memory(
+    return ModelMemory(
         weights_bytes=0,
         token_bytes=sum(full) * number_bytes,
         window_token_bytes=sum(windowed) * number_bytes,

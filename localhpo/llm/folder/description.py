@@ -8,40 +8,42 @@ from pathlib import Path
 from typing import Any
 
 from localhpo.errors import CardError
-from localhpo.llm import cards
-from localhpo.llm.cards import Card
+from localhpo.llm import model_registry
+from localhpo.llm.card import Card
 from localhpo.llm.folder import thinking
-from localhpo.llm.folder.thinking import Switch
+from localhpo.llm.folder.thinking import ThinkingSwitch
 from localhpo.llm.protocol import Model
 
-LESSONS = "lessons.json.gz"
-"""Name of the file of lessons (`localhpo.transfer.source_tasks`) in a model's folder."""
+META_DATA = "lessons.json.gz"
+"""Name of the file of meta-data (`localhpo.transfer.source_tasks`) in a model's folder."""
 
 
-def describe(folder: Path, card: Card | None, context_length: int, deterministic: bool) -> Model:
+def describe_model(
+    folder: Path, card: Card | None, context_length: int, deterministic: bool
+) -> Model:
     """Describe the model of a folder, by its card where it has one."""
     switch = _switch(folder, card)
     return Model(
         name=card.name if card else folder.resolve().name,
-        digest=card.identity if card else cards.fingerprint(folder),
+        digest=card.identity if card else model_registry.compute_digest(folder),
         context_length=context_length,
         prompt=card.prompt if card else "chat",
         deterministic=deterministic,
         knows=frozenset(card.knows) if card else frozenset(),
-        lessons=lessons if (lessons := folder / LESSONS).is_file() else None,
+        meta_data=meta_data if (meta_data := folder / META_DATA).is_file() else None,
         chat_template_kwargs=switch.chat_template_kwargs,
         answer_prefix=switch.answer_prefix,
     )
 
 
-def _switch(folder: Path, card: Card | None) -> Switch:
+def _switch(folder: Path, card: Card | None) -> ThinkingSwitch:
     """Return how the model is kept from thinking: as its card says, else as its template can."""
     if card and (card.chat_template_kwargs or card.answer_prefix):
-        return Switch(card.chat_template_kwargs, card.answer_prefix)
-    return thinking.switch(thinking.template_of(folder))
+        return ThinkingSwitch(card.chat_template_kwargs, card.answer_prefix)
+    return thinking.find_switch(thinking.read_chat_template(folder))
 
 
-def config(folder: Path) -> Mapping[str, Any]:
+def read_text_config(folder: Path) -> Mapping[str, Any]:
     """Return the part of `config.json` that describes the network of text.
 
     Raises:

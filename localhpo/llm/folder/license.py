@@ -24,7 +24,7 @@ _MOST = 20_000
 """Characters that are read of a file: titles and front matters stand at its head."""
 
 
-def read(folder: Path) -> str:
+def read_license(folder: Path) -> str:
     """Return the license of a model folder; `UNKNOWN` where it does not say."""
     return _from_readme(folder) or _from_text(folder) or UNKNOWN
 

@@ -6,19 +6,19 @@ import json
 from pathlib import Path
 
 from localhpo.errors import CardError
-from localhpo.llm import cards
+from localhpo.llm import model_registry
 
 _CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json")
 
 
-def check(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Refuse a folder that could make whoever loads it run code, or read files of others.
 
     Raises:
         CardError: it could.
     """
     _refuse_links(folder)
-    cards.refuse_code(folder)
+    model_registry.refuse_code(folder)
     for name in _CONFIGS:
         _refuse_auto_map(folder / name)
 

@@ -19,7 +19,7 @@ Value = str | bool
 
 
 @dataclass(frozen=True, slots=True)
-class Switch:
+class ThinkingSwitch:
     """What keeps a model from thinking, or holds it to little."""
 
     chat_template_kwargs: Mapping[str, Value] = field(default_factory=dict)
@@ -38,7 +38,7 @@ _HARMONY_ANSWER = "<|channel|>final<|message|>"
 _MESSAGES = ({"role": "system", "content": "You tune."}, {"role": "user", "content": "Propose."})
 
 
-def switch(template: str) -> Switch:
+def find_switch(template: str) -> ThinkingSwitch:
     """Return the switch of a chat template, in Jinja; empty where there is nothing to switch."""
     kwargs: dict[str, Value] = {}
     if re.search(r"\benable_thinking\b", template):
@@ -47,10 +47,10 @@ def switch(template: str) -> Switch:
         # "none" is a word of Mistral's templates; gpt-oss knows low, medium and high.
         knows_none = re.search(r"reasoning_effort[^%}]*['\"]none['\"]", template)
         kwargs["reasoning_effort"] = "none" if knows_none else "low"
-    return Switch(kwargs, _prefix(_rendered(template, kwargs)))
+    return ThinkingSwitch(kwargs, _prefix(_rendered(template, kwargs)))
 
 
-def template_of(folder: Path) -> str:
+def read_chat_template(folder: Path) -> str:
     """Return the chat template of a model folder; empty where it has none (a base model)."""
     try:
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from localhpo.errors import CardError
-from localhpo.llm.folder.config import Shape
+from localhpo.llm.folder.config import ModelShape
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -53,7 +53,7 @@ _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte)\.weight$")
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class TensorHeader:
     """One tensor, as a header describes it."""
 
     dtype: str
@@ -63,7 +63,7 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class WeightsSummary:
     """What the weights of a model come to."""
 
     parameters: int
@@ -73,13 +73,13 @@ class Weights:
     """Of most bytes, as torch names it."""
 
 
-def read(folder: Path) -> dict[str, Tensor]:
+def read_headers(folder: Path) -> dict[str, TensorHeader]:
     """Return every tensor of a model by name.
 
     Raises:
         CardError: a file is missing, cut short, or no safetensors file.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, TensorHeader] = {}
     for name in _files(folder):
         tensors |= _header(folder / name)
     for name, file in _index(folder).items():
@@ -97,11 +97,11 @@ def size_bytes(folder: Path) -> int:
     A folder may hold the same ones in a second layout.
     """
     with contextlib.suppress(CardError):  # files that no index lists are loaded too
-        return sum(tensor.size_bytes for tensor in read(folder).values())
+        return sum(tensor.size_bytes for tensor in read_headers(folder).values())
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def describe(tensors: Mapping[str, Tensor], shape: Shape) -> Weights:
+def summarize(tensors: Mapping[str, TensorHeader], shape: ModelShape) -> WeightsSummary:
     """Return what the weights come to, once it is sure that they are those of this config.json.
 
     Raises:
@@ -113,7 +113,7 @@ def describe(tensors: Mapping[str, Tensor], shape: Shape) -> Weights:
     for tensor in own.values():
         sizes[tensor.dtype] += tensor.size_bytes
     most = sizes.most_common(1)[0][0]
-    return Weights(
+    return WeightsSummary(
         parameters=sum(_parameters(name, tensor, shape) for name, tensor in own.items()),
         size_bytes=sum(sizes.values()),
         dtype=_DTYPES.get(most, most.lower()),
@@ -154,7 +154,7 @@ def _index(folder: Path) -> Mapping[str, str]:
     return names
 
 
-def _header(path: Path) -> dict[str, Tensor]:
+def _header(path: Path) -> dict[str, TensorHeader]:
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
@@ -177,17 +177,17 @@ def _header(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _tensor(entry: Mapping[str, Any]) -> Tensor:
+def _tensor(entry: Mapping[str, Any]) -> TensorHeader:
     begin, end = entry["data_offsets"]
-    return Tensor(str(entry["dtype"]), tuple(map(int, entry["shape"])), end - begin)
+    return TensorHeader(str(entry["dtype"]), tuple(map(int, entry["shape"])), end - begin)
 
 
-def _is_copy(name: str, tensors: Mapping[str, Tensor], shape: Shape) -> bool:
+def _is_copy(name: str, tensors: Mapping[str, TensorHeader], shape: ModelShape) -> bool:
     """Whether a tensor is the output layer of a model that uses its embedding for it."""
     return shape.tied and name.endswith("lm_head.weight") and any(map(_EMBEDDING.search, tensors))
 
 
-def _parameters(name: str, tensor: Tensor, shape: Shape) -> int:
+def _parameters(name: str, tensor: TensorHeader, shape: ModelShape) -> int:
     if shape.quantization and _BESIDE.search(name):
         return 0
     numbers = math.prod(tensor.shape)
@@ -195,7 +195,7 @@ def _parameters(name: str, tensor: Tensor, shape: Shape) -> int:
     return numbers * held // shape.packed_bits if held and shape.packed_bits else numbers
 
 
-def _check_match(tensors: Mapping[str, Tensor], shape: Shape) -> None:
+def _check_match(tensors: Mapping[str, TensorHeader], shape: ModelShape) -> None:
     wanted = (shape.vocab_size, shape.hidden_size)
     language = {name: t for name, t in tensors.items() if not _OTHER_PARTS.search(name)}
     plain = {name: t for name, t in language.items() if t.dtype not in _BITS}

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localhpo.errors import BackendError, CardError
-from localhpo.llm import cards, seeds
+from localhpo.llm import model_registry, seeds
 from localhpo.llm.folder import description
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
 from localhpo.llm.transformers import loading
-from localhpo.llm.transformers.rendering import Renderer
+from localhpo.llm.transformers.rendering import PromptRenderer
 
 if TYPE_CHECKING:
     from localhpo.llm.placement import ModelPlacer
@@ -44,7 +44,7 @@ class TransformersBackend:
             folder: In Hugging Face layout, weights as safetensors; or an adapter of such a one.
             device: As torch names it; a GPU where there is one by default.
             threads: Of torch, while this backend works.
-            placer: Asked for memory on a GPU before the model is loaded, where no device is
+            placer: RequestInfo for memory on a GPU before the model is loaded, where no device is
                 given: loading waits until there is enough.
 
         Raises:
@@ -52,8 +52,8 @@ class TransformersBackend:
             BackendError: the model cannot be used under a grammar, or not on this device.
             MissingExtraError: torch, transformers or llguidance is not installed.
         """
-        card = cards.checked(folder)
-        base = cards.base_of(folder, card)
+        card = model_registry.read_verified_card(folder)
+        base = model_registry.find_base_folder(folder, card)
         loading.import_libraries()
         from localhpo.llm.transformers.decoding import Decoder
         from localhpo.llm.transformers.network import Network
@@ -67,13 +67,13 @@ class TransformersBackend:
             self._decoder: Decoder | None = Decoder(
                 Network(loaded.network), loaded.grammar_tokenizer
             )
-        self._model = description.describe(
+        self._model = description.describe_model(
             folder,
             card,
             card.context_length if card else _context_length(loaded.network.config),
             deterministic=loaded.network.device.type == "cpu",
         )
-        self._prompts = Renderer(loaded.tokenizer, self._model)
+        self._prompts = PromptRenderer(loaded.tokenizer, self._model)
 
     @property
     def model(self) -> Model:
@@ -107,7 +107,7 @@ class TransformersBackend:
         started = time.perf_counter()
         prompt = self._prompts.tokens(messages)
         self._check_room(len(prompt), max_tokens)
-        sampling = Sampling(seeds.spread(seed, n), temperature, max_tokens)
+        sampling = Sampling(seeds.derive_seeds(seed, n), temperature, max_tokens)
         with self._working():
             draws = self._decoder.draw(prompt, constraint.grammar, sampling)
         seconds = time.perf_counter() - started

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from localhpo.errors import BackendError, ConstraintError, GenerationError
-from localhpo.llm.transformers.network import Network, Prefix
+from localhpo.llm.transformers.network import CachedPrefix, Network
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -39,7 +39,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class DecodedAnswer:
     """One answer."""
 
     text: str
@@ -56,10 +56,10 @@ class Decoder:
         """Start with nothing read. The tokenizer must have the network's vocabulary size."""
         self._network = network
         self._tokenizer = tokenizer
-        self._prefix = Prefix(network)
+        self._prefix = CachedPrefix(network)
         self._compiled: tuple[str, LLMatcher] | None = None
 
-    def draw(self, prompt: Sequence[int], grammar: str, sampling: Sampling) -> list[Draw]:
+    def draw(self, prompt: Sequence[int], grammar: str, sampling: Sampling) -> list[DecodedAnswer]:
         """Return one answer per seed, each accepted by the Lark grammar.
 
         Raises:
@@ -77,7 +77,7 @@ class Decoder:
             for start in range(0, len(branches), width):
                 self._grow(branches[start : start + width], sampling.temperature)
         except BaseException:
-            self._prefix = Prefix(self._network)  # the old one may be read halfway
+            self._prefix = CachedPrefix(self._network)  # the old one may be read halfway
             raise
         return [branch.result() for branch in branches]
 
@@ -150,9 +150,9 @@ class _Branch:
         self._take([int(allowed[place])])
         self._take_forced()
 
-    def result(self) -> Draw:
+    def result(self) -> DecodedAnswer:
         """Return the complete answer."""
-        return Draw(self._text(), tuple(self.tokens), self._logprob)
+        return DecodedAnswer(self._text(), tuple(self.tokens), self._logprob)
 
     def _take_forced(self) -> None:
         """Take tokens while there is no choice; leave what is allowed where there is one."""

@@ -28,7 +28,7 @@ _TORCHVISION_HINT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedNetwork:
     """A model in evaluation mode, with its tokenizer in two forms."""
 
     network: PreTrainedModel
@@ -45,7 +45,7 @@ def import_libraries() -> None:
         BackendError: what is installed does not fit together.
     """
     try:
-        with offline.switched_off():
+        with offline.imported_offline():
             for name in _LIBRARIES:
                 importlib.import_module(name)
     except ImportError as exc:
@@ -57,7 +57,7 @@ def import_libraries() -> None:
         raise BackendError(f"transformers cannot be imported: {exc}", hint=hint) from exc
 
 
-def load(folder: Path, device: str | None = None, *, adapter: Path | None = None) -> Loaded:
+def load(folder: Path, device: str | None = None, *, adapter: Path | None = None) -> LoadedNetwork:
     """Load a folder whose files are known to be safe.
 
     Args:
@@ -86,7 +86,7 @@ def load(folder: Path, device: str | None = None, *, adapter: Path | None = None
             hint="a model folder is complete, in Hugging Face layout, with safetensors weights",
         ) from exc
     grammar_tokenizer = _grammar_tokenizer(network, tokenizer)
-    return Loaded(_move(network, device or default_device()), tokenizer, grammar_tokenizer)
+    return LoadedNetwork(_move(network, device or default_device()), tokenizer, grammar_tokenizer)
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -127,7 +127,7 @@ def default_device() -> str:
     """Return a GPU where there is one, as torch names it."""
     import torch
 
-    with offline.environment(offline.cuda_order()):
+    with offline.set_environment(offline.cuda_device_order()):
         return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -149,7 +149,7 @@ def _devices() -> tuple[str, ...]:
     """Return the UUID of each GPU that this process sees, as torch counts them."""
     import torch
 
-    with offline.environment(offline.cuda_order()):
+    with offline.set_environment(offline.cuda_device_order()):
         count = torch.cuda.device_count()
         return tuple(str(torch.cuda.get_device_properties(i).uuid) for i in range(count))
 
@@ -159,7 +159,7 @@ def _working_bytes(folder: Path) -> int:
 
     Its KV cache counts twice: what was read is copied where more is read behind it.
     """
-    shape = config.shape(config.read(folder))
+    shape = config.parse_shape(config.read_config(folder))
     return 2 * shape.cache.kv_bytes(min(PROPOSAL_TOKENS, shape.context_length)) + WORK_BYTES
 
 
@@ -180,7 +180,7 @@ def device_footprint(network: PreTrainedModel, folder: Path) -> DeviceFootprint 
 
 def _move(network: PreTrainedModel, device: str) -> PreTrainedModel:
     try:
-        with offline.environment(offline.cuda_order()):
+        with offline.set_environment(offline.cuda_device_order()):
             return network.to(device)
     except (RuntimeError, AssertionError) as exc:  # no such device, or no room on it
         size = network.get_memory_footprint() / 2**30

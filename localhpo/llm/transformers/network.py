@@ -1,6 +1,6 @@
 """A causal language model as a function: tokens in, scores of the next token out.
 
-`Prefix` keeps what the model has read, so that of the next prompt only what differs is read.
+`CachedPrefix` keeps what the model has read, so that of the next prompt only what differs is read.
 Behind it, several continuations ("branches") are read in the same passes: they lie one after
 another in one row, and a mask hides each from the others, so that nothing is copied or padded.
 This needs full attention with rotary positions, which most small open-weights models have;
@@ -111,7 +111,7 @@ class Network:
 
     def _errors(self, groups: Sequence[Sequence[int]]) -> Iterator[float]:
         start, branches = list(range(1, 9)), ([9, 10, 11], [12, 13, 14])
-        prefix = Prefix(self)
+        prefix = CachedPrefix(self)
         prefix.become(start)
         for group in groups:
             with prefix.row(len(group)) as row:
@@ -122,7 +122,7 @@ class Network:
                 yield float((whole - part).square().mean().sqrt() / whole.std())
 
 
-class Prefix:
+class CachedPrefix:
     """What a network has read, to be continued. Thrown away when a pass through it failed."""
 
     def __init__(self, network: Network) -> None:
@@ -145,11 +145,11 @@ class Prefix:
         return len(fresh)
 
     @contextmanager
-    def row(self, branches: int) -> Iterator[Row]:
+    def row(self, branches: int) -> Iterator[BranchRow]:
         """Give a row of branches behind this prefix, which is itself again afterwards."""
         packs = self._network.packs
         cache = self._cache if packs else copy.deepcopy(self._cache)
-        row = Row(self._network, cache, len(self._tokens), branches)
+        row = BranchRow(self._network, cache, len(self._tokens), branches)
         yield row
         if packs:
             self._forget(len(row))
@@ -160,7 +160,7 @@ class Prefix:
             self._cache.crop(-count)
 
 
-class Row:
+class BranchRow:
     """Branches behind one prefix, each of which sees the prefix and itself."""
 
     def __init__(self, network: Network, cache: DynamicCache, prefix: int, branches: int) -> None:

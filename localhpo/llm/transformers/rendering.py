@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from localhpo.errors import BackendError
+from localhpo.llm.escaping import control_token_escaper
 from localhpo.llm.protocol import Message, Model
-from localhpo.llm.quoting import quoting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-class Renderer:
+class PromptRenderer:
     """Renders prompts for one model."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, model: Model) -> None:
         """Take the tokenizer, and the description of what is asked."""
         self.tokenizer = tokenizer
         self._model = model
-        self._as_data = quoting(_control_tokens(tokenizer))
+        self._as_data = control_token_escaper(_control_tokens(tokenizer))
 
     def tokens(self, messages: Sequence[Message]) -> list[int]:
         """Return the tokens of the prompt: by the chat template, if the tokenizer has one.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localhpo.errors import CardError
-from localhpo.llm import cards
+from localhpo.llm import model_registry
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -44,14 +44,14 @@ def shelve(folder: Path, shelf: Path, *, max_rank: int) -> Adapter:
     """
     if not (folder / WEIGHTS).is_file():
         raise CardError(f"{folder} is no LoRA adapter: it holds no {WEIGHTS}")
-    card = cards.checked(folder)
+    card = model_registry.read_verified_card(folder)
     rank = _rank(folder / CONFIG)
     if rank > max_rank:
         raise CardError(
             f"the adapter in {folder} has rank {rank}; the server takes up to {max_rank}",
             hint=f"start the server with Settings(adapter_rank={rank})",
         )
-    digest = cards.fingerprint(folder)
+    digest = model_registry.compute_digest(folder)
     place = shelf / digest[:16]
     if not place.is_dir():
         draft = shelf / f"{digest[:16]}.draft"

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 from localhpo.errors import BackendError, ConstraintError
 from localhpo.llm import probe
+from localhpo.llm.escaping import control_token_escaper
 from localhpo.llm.folder import description
+from localhpo.llm.http_client import HttpError, UnreachableError
 from localhpo.llm.placement import ModelPlacer
 from localhpo.llm.protocol import Completion, Constraint, Message, Model
-from localhpo.llm.quoting import quoting
-from localhpo.llm.replies import Asked, completions
-from localhpo.llm.server import Refusal, UnreachableError
+from localhpo.llm.replies import RequestInfo, parse_completions
 from localhpo.llm.vllm import adapters
 from localhpo.llm.vllm.server import ManagedServer
 
@@ -47,7 +47,7 @@ class VllmBackend:
         Args:
             server: Of the model.
             owned: Whether `close` lets go of it: it ends then, unless others use it.
-            placer: Asked for memory before the first start; a restart does not ask again.
+            placer: RequestInfo for memory before the first start; a restart does not ask again.
 
         Raises:
             BackendError: it does not start.
@@ -61,7 +61,7 @@ class VllmBackend:
         self._loaded_in: int | None = None
         """The process that has the adapter; who shares the device out may start another."""
         self._tokens: tuple[Sequence[Message], list[int]] | None = None
-        self._as_data = quoting(description.control_tokens(server.folder))
+        self._as_data = control_token_escaper(description.control_tokens(server.folder))
         self._chats = description.has_chat_template(server.folder)
         server.start(placer)
         try:
@@ -147,8 +147,8 @@ class VllmBackend:
         self._open()
         try:
             return ask()
-        except (UnreachableError, Refusal) as exc:
-            blames_us = isinstance(exc, Refusal) and exc.status < 500
+        except (UnreachableError, HttpError) as exc:
+            blames_us = isinstance(exc, HttpError) and exc.status < 500
             if blames_us or not self.server.has_failed(ENDING_S):
                 raise
             self._restart(exc)
@@ -178,13 +178,13 @@ class VllmBackend:
         body = {"model": self._name, "prompt": prompt, "return_token_ids": True, **fields}
         try:
             reply = self.server.http.post("completions", body)
-        except Refusal as exc:
+        except HttpError as exc:
             if exc.status >= 500:
                 raise
             raise ConstraintError(f"the server does not take the constraint: {exc}") from exc
         # vLLM draws the answer of index i with the seed of the request plus i.
-        asked = Asked(len(prompt), fields["max_tokens"], fields["seed"], seed_step=1)
-        return completions(reply, asked, time.perf_counter() - started)
+        asked = RequestInfo(len(prompt), fields["max_tokens"], fields["seed"], seed_step=1)
+        return parse_completions(reply, asked, time.perf_counter() - started)
 
     @property
     def _name(self) -> str:

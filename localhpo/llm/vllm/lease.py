@@ -60,12 +60,12 @@ class Lease:
         in_the_way = fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, wanted)
         return bool(struct.unpack(_FLOCK, in_the_way)[0] == fcntl.F_RDLCK)
 
-    def keep_alone(self) -> bool:
-        """Let nobody else have one until `share`; False, and no change, where somebody has."""
+    def make_exclusive(self) -> bool:
+        """Let nobody else have one until `make_shared`; False, and no change, where somebody has."""
         return _lock(self._open, fcntl.F_WRLCK)
 
-    def share(self) -> None:
-        """Undo `keep_alone`."""
+    def make_shared(self) -> None:
+        """Undo `make_exclusive`."""
         _lock(self._open, fcntl.F_RDLCK)
 
     def release(self) -> None:

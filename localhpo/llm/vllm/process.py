@@ -19,7 +19,7 @@ from pathlib import Path
 
 from localhpo.errors import BackendError
 from localhpo.llm import offline
-from localhpo.llm.vllm import guard, lease
+from localhpo.llm.vllm import auth_middleware, lease
 
 LOG = "server.log"
 RESULT = "result.json"
@@ -43,7 +43,7 @@ _left: list[subprocess.Popen[bytes]] = []
 """Started here, and used by others yet: looked after, so that none stays undead when it ends."""
 
 
-class Process:
+class ServerProcess:
     """A program below a supervisor, which ends once nobody holds a lease.
 
     Attributes:
@@ -77,7 +77,7 @@ class Process:
             if self.log.exists():  # it may say why the one before has crashed
                 self.log.replace(self.log.with_suffix(".previous.log"))
             (folder / RESULT).unlink(missing_ok=True)
-            shutil.copyfile(guard.__file__, folder / f"{guard.MODULE}.py")
+            shutil.copyfile(auth_middleware.__file__, folder / f"{auth_middleware.MODULE}.py")
             orders = json.dumps(_orders(argv, folder), indent=2)
             (folder / "job.json").write_text(f"{orders}\n")
             with (folder / lease.FILE).open("r+b") as users:
@@ -87,7 +87,7 @@ class Process:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     cwd=folder,
-                    env={**os.environ, **offline.cuda_order(), **environment},
+                    env={**os.environ, **offline.cuda_device_order(), **environment},
                     pass_fds=tuple(keep_open),
                     start_new_session=True,  # Ctrl-C in a terminal reaches LocalHPO alone
                 )

@@ -3,7 +3,7 @@
 What is covered:
 
 - it listens on 127.0.0.1 alone, behind a random key that no command line shows, and that it asks
-  for on every path (see `localhpo.llm.vllm.guard`);
+  for on every path (see `localhpo.llm.vllm.auth_middleware`);
 - a second process that wants the same model under the same settings uses it too (it is
   "adopted"), once it has shown that it knows the key and refuses others, and serves that model;
 - it ends with the last process that uses it, whoever started it and however sudden their ends;
@@ -33,16 +33,17 @@ from typing import Any
 
 from localhpo import runtime
 from localhpo.errors import BackendError, MissingExtraError
-from localhpo.llm import cards
+from localhpo.llm import model_registry
 from localhpo.llm.folder import description, weights
+from localhpo.llm.http_client import ServerClient
 from localhpo.llm.placement import NO_MEMORY, MemoryRequest, ModelPlacer
 from localhpo.llm.protocol import Model
-from localhpo.llm.served import WORK_BYTES
-from localhpo.llm.server import Server
-from localhpo.llm.vllm import builds, registry
+from localhpo.llm.server_memory import WORK_BYTES
+from localhpo.llm.vllm import builds, server_registry
 from localhpo.llm.vllm.lease import Lease
 from localhpo.llm.vllm.process import why_ended
-from localhpo.llm.vllm.registry import Slot
+from localhpo.llm.vllm.server_registry import ServerSlot
+from localhpo.llm.vllm.session import POLL_S, ServerSession, proves
 from localhpo.llm.vllm.settings import (
     CONTEXT_TOKENS,
     START_S,
@@ -50,7 +51,6 @@ from localhpo.llm.vllm.settings import (
     command,
     environment,
 )
-from localhpo.llm.vllm.use import POLL_S, Use, proves
 
 _KV_CACHE = "--kv-cache-memory-bytes"
 
@@ -92,20 +92,24 @@ class ManagedServer:
             CardError: the folder is not what its card says.
         """
         if importlib.util.find_spec("vllm") is None:
-            raise MissingExtraError("vllm", "a server of vLLM", builds.extra(), hint=builds.hint())
-        card = cards.checked(folder)
+            raise MissingExtraError(
+                "vllm", "a server of vLLM", builds.find_extra(), hint=builds.install_hint()
+            )
+        card = model_registry.read_verified_card(folder)
         self.settings = settings or Settings()
         self.folder = folder
         self.on_cpu = builds.is_for_cpus() if on_cpu is None else on_cpu
-        length = card.context_length if card else _context_length(description.config(folder))
+        length = (
+            card.context_length if card else _context_length(description.read_text_config(folder))
+        )
         wanted = self.settings.context_tokens or min(length, CONTEXT_TOKENS)
         # Batches change rounding, so an answer depends on what is drawn beside it.
-        self.model: Model = description.describe(folder, card, wanted, deterministic=False)
+        self.model: Model = description.describe_model(folder, card, wanted, deterministic=False)
         self.name = f"{self.model.name}@{self.model.digest[:12]}"
         """What the server calls the model."""
         self._place = place
         self._start_s = start_s
-        self._use: Use | None = None
+        self._use: ServerSession | None = None
         self.gpus: tuple[str, ...] = ()
         """Devices that the placer gave it: not part of its identity, so that others adopt it."""
         self._level: int | None = None
@@ -167,7 +171,7 @@ class ManagedServer:
         return bool(self.http.get("/is_sleeping")["is_sleeping"])
 
     @property
-    def http(self) -> Server:
+    def http(self) -> ServerClient:
         """The way to ask it.
 
         Raises:
@@ -186,7 +190,7 @@ class ManagedServer:
         Blocks for a minute with a small model, for several with a large one.
 
         Args:
-            placer: Asked for memory before a start, until it has enough; until then one that
+            placer: RequestInfo for memory before a start, until it has enough; until then one that
                 another study lets sleep is waited for too, and only when a start would have taken
                 too long is another started. None for who has claimed the room before.
 
@@ -211,13 +215,13 @@ class ManagedServer:
         """Adopt a server, or start one; return why neither can be now, nothing once it is done.
 
         Args:
-            placer: Asked for memory.
+            placer: RequestInfo for memory.
             passed_over: Servers that are so are not waited for.
 
         Raises:
             BackendError: it did not start, or there is no place left.
         """
-        for slot in registry.slots(self._fingerprint(), self._place):
+        for slot in server_registry.slots(self._fingerprint(), self._place):
             held = slot.take()
             if held is not None:
                 if not self._has_memory(placer, held):
@@ -228,7 +232,7 @@ class ManagedServer:
             if self._use is not None:
                 return ""
         raise BackendError(
-            f"{registry.SLOTS} servers of {self.name} hold their places, and none can be used",
+            f"{server_registry.SLOTS} servers of {self.name} hold their places, and none can be used",
             hint=f"end them; they are noted in {self._place or runtime.folder()}",
         )
 
@@ -252,7 +256,7 @@ class ManagedServer:
         if not self.can_sleep:
             why = "on a CPU vLLM gives nothing back" if self.on_cpu else "it was started without"
             raise BackendError(f"the model's server cannot sleep: {why}", hint="stop it instead")
-        if not self._used.lease.keep_alone():
+        if not self._used.lease.make_exclusive():
             raise BackendError("another study uses the model's server: it cannot sleep")
         self._level = level
         try:
@@ -261,7 +265,7 @@ class ManagedServer:
                 raise BackendError("the model's server was put to sleep, and says that it is awake")
         except BackendError:
             if not self._sleeps():  # else it was only slow: nobody could use it
-                self._used.lease.share()
+                self._used.lease.make_shared()
             raise
 
     def wake(self) -> None:
@@ -283,7 +287,7 @@ class ManagedServer:
         self._level = None
         if self.sleeping:
             raise BackendError("the model's server does not wake up")
-        self._used.lease.share()
+        self._used.lease.make_shared()
 
     def has_ended(self, within_s: float) -> bool:
         """Wait for its end, and say whether it came; at once where it does not run."""
@@ -323,7 +327,7 @@ class ManagedServer:
         self.gpus = tuple(gpus or self.gpus)
         return gpus is not None
 
-    def _adopt(self, slot: Slot) -> str:
+    def _adopt(self, slot: ServerSlot) -> str:
         """Use the server that has a place; return what it is waited for, where that may help."""
         record = slot.read()
         lease = Lease.take(slot.folder)
@@ -332,11 +336,11 @@ class ManagedServer:
         if record is None:
             lease.close()
             return _STARTS
-        self._use = Use.adopt(slot, lease, record, self.name)
+        self._use = ServerSession.adopt(slot, lease, record, self.name)
         return "" if self._use or record.alive else _ENDS
 
-    def _launch(self, slot: Slot, held: int) -> Use | None:
-        return Use.start(
+    def _launch(self, slot: ServerSlot, held: int) -> ServerSession | None:
+        return ServerSession.start(
             slot,
             held,
             name=self.name,
@@ -361,7 +365,7 @@ class ManagedServer:
         return dataclasses.replace(self.settings, gpus=self.gpus or self.settings.gpus)
 
     @property
-    def _used(self) -> Use:
+    def _used(self) -> ServerSession:
         """This process's use of it.
 
         Raises:

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from localhpo.llm import adding, offline, served
+from localhpo.llm import offline, registration, server_memory
 from localhpo.llm.folder import config
-from localhpo.llm.memory import PROPOSAL_TOKENS, Memory
-from localhpo.llm.vllm import guard
+from localhpo.llm.memory import PROPOSAL_TOKENS, ModelMemory
+from localhpo.llm.vllm import auth_middleware
 
 CONTEXT_TOKENS = PROPOSAL_TOKENS
 """At most, where nobody asks for more: memory is kept for every token of the context."""
@@ -47,8 +47,8 @@ class Settings:
     threads: int = 1
     """On a CPU: trials have the others."""
     kv_cache_mb: int | None = None
-    """Memory for what was read and written, on each device; None: for a context and the answers to
-    it (`localhpo.llm.served`), or what `gpu_share` leaves."""
+    """ModelMemory for what was read and written, on each device; None: for a context and the answers to
+    it (`localhpo.llm.server_memory`), or what `gpu_share` leaves."""
     gpu_share: float | None = None
     """Of each GPU's memory, weights and all, from 0 to 1; None: what the model needs."""
     gpus: tuple[str, ...] = ()
@@ -88,9 +88,9 @@ def command(
         CardError: the folder does not say what memory its model needs.
     """
     # What is asked for is of each device (`CacheConfig.kv_cache_memory_bytes`: "per GPU").
-    _, _, memory = adding.measure(folder, 1 if on_cpu else settings.devices)
+    _, _, memory = registration.measure_model(folder, 1 if on_cpu else settings.devices)
     half = "bfloat16" if on_cpu else "auto"
-    keeps_states = config.keeps_states(config.read(folder))
+    keeps_states = config.keeps_states(config.read_config(folder))
     # Layers with states compute in half precision alone there ("CPU GDN attention requires BF16").
     small = on_cpu and memory.weights_bytes < _SMALL_BYTES and not keeps_states
     if small:
@@ -114,7 +114,7 @@ def command(
         "--no-enable-prefix-caching" if on_cpu and keeps_states else "--enable-prefix-caching",
         # Without, the parts that see pictures are loaded and tried out with as many as fit.
         "--language-model-only",
-        *("--middleware", f"{guard.MODULE}.Guard"),
+        *("--middleware", f"{auth_middleware.MODULE}.KeyMiddleware"),
         *(_on_cpu if on_cpu else _on_gpu)(settings, memory, context_tokens),
         *(_adapters(settings.adapter_rank) if settings.adapter_rank else ()),
         *settings.arguments,
@@ -127,8 +127,8 @@ def environment(settings: Settings, *, key: str, on_cpu: bool) -> dict[str, str]
     The key goes this way, for a command line can be read by everyone on the machine.
     """
     variables = {
-        **offline.SWITCHES,
-        **offline.WAITING,
+        **offline.OFFLINE_VARIABLES,
+        **offline.PASSIVE_WAIT,
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_API_KEY": key,
         "NO_COLOR": "1",  # its log is a file
@@ -152,22 +152,22 @@ def environment(settings: Settings, *, key: str, on_cpu: bool) -> dict[str, str]
 _STRUCTURED = json.dumps({"backend": "guidance", "disable_any_whitespace": True})
 
 
-def _on_cpu(settings: Settings, memory: Memory, context_tokens: int) -> Sequence[str]:
+def _on_cpu(settings: Settings, memory: ModelMemory, context_tokens: int) -> Sequence[str]:
     # Compiling takes 20 to 60 s more to start, for answers that come a third faster.
     # A prompt that is read in pieces ends the engine, where its answers have seeds: vLLM 0.32 sets
     # their generators back by an offset, which those of a CPU have not.
-    step_tokens = max(context_tokens, served.STEP_TOKENS)
+    step_tokens = max(context_tokens, server_memory.STEP_TOKENS)
     whole = ("--no-enable-chunked-prefill", "--max-num-batched-tokens", str(step_tokens))
     # Left alone it takes the memory of a NUMA node for its own, and gets that wrong.
-    needed = served.need(
+    needed = server_memory.estimate_memory(
         memory, context_tokens, context_tokens, answers=settings.answers, in_flight=step_tokens
     )
     kv_bytes = _kv_bytes(settings, max(_LEAST_KV_BYTES, needed.kv_bytes))
     return ("--enforce-eager", "--kv-cache-memory-bytes", str(kv_bytes), *whole)
 
 
-def _on_gpu(settings: Settings, memory: Memory, context_tokens: int) -> Sequence[str]:
-    flags = ["--max-num-batched-tokens", str(max(settings.answers, served.STEP_TOKENS))]
+def _on_gpu(settings: Settings, memory: ModelMemory, context_tokens: int) -> Sequence[str]:
+    flags = ["--max-num-batched-tokens", str(max(settings.answers, server_memory.STEP_TOKENS))]
     if settings.can_sleep:
         flags.append("--enable-sleep-mode")
     # Beside a size of the KV cache this only says how much of the device must be free at the start,
@@ -177,7 +177,9 @@ def _on_gpu(settings: Settings, memory: Memory, context_tokens: int) -> Sequence
     flags += ["--gpu-memory-utilization", f"{share:g}"]
     if settings.gpu_share is None or settings.kv_cache_mb is not None:
         # Left alone it takes 0.92 of the device, whatever the model: trials want the rest.
-        needed = served.need(memory, context_tokens, context_tokens, answers=settings.answers)
+        needed = server_memory.estimate_memory(
+            memory, context_tokens, context_tokens, answers=settings.answers
+        )
         flags += ["--kv-cache-memory-bytes", str(_kv_bytes(settings, needed.kv_bytes))]
     if settings.devices > 1:
         flags += ["--tensor-parallel-size", str(settings.devices)]

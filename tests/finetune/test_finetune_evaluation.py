@@ -2,15 +2,17 @@
 
 import pytest
 
-from localhpo.finetune.gate import Pair, judge
+from localhpo.finetune.evaluation import TaskComparison, evaluate_candidate
 
 
 def pairs(count, *, loss=-0.1, regret=-0.1):
-    return [Pair(1.0 + i, 1.0 + i + loss, 0.5, 0.5 + regret * (1 + i)) for i in range(count)]
+    return [
+        TaskComparison(1.0 + i, 1.0 + i + loss, 0.5, 0.5 + regret * (1 + i)) for i in range(count)
+    ]
 
 
 def test_better_on_every_task_is_accepted():
-    verdict = judge(pairs(5))
+    verdict = evaluate_candidate(pairs(5))
     assert verdict.gate == "accepted"
     assert verdict.numbers["held_out_tasks"] == 5
     assert verdict.numbers["tuned_regret"] < verdict.numbers["base_regret"]
@@ -26,20 +28,20 @@ def test_better_on_every_task_is_accepted():
     ],
 )
 def test_what_does_not_beat_its_base_is_refused(given, why):
-    verdict = judge(given)
+    verdict = evaluate_candidate(given)
     assert verdict.gate == "refused"
     assert why in verdict.why
 
 
 @pytest.mark.parametrize("given", [pairs(4), [*pairs(4), *pairs(6, regret=0.0)], []])
 def test_a_few_tasks_tell_nothing(given):
-    verdict = judge(given)
+    verdict = evaluate_candidate(given)
     assert verdict.gate == "undecided"
     assert "cannot be told" in verdict.why
 
 
 def test_force_says_what_it_overrode():
-    verdict = judge(pairs(6, regret=0.1), force=True)
+    verdict = evaluate_candidate(pairs(6, regret=0.1), force=True)
     assert verdict.gate == "forced"
     assert "replays are not better" in verdict.why
-    assert judge(pairs(6), force=True).gate == "accepted"
+    assert evaluate_candidate(pairs(6), force=True).gate == "accepted"

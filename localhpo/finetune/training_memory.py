@@ -7,7 +7,7 @@ from pathlib import Path
 from localhpo.errors import InputError
 from localhpo.llm.folder import config, weights
 from localhpo.llm.memory import WORK_BYTES
-from localhpo.llm.tuned import Method
+from localhpo.llm.tuning_record import Method
 
 _SINGLE = 4
 """Bytes of a number in single precision, in which a CPU trains."""
@@ -23,7 +23,9 @@ _SCORES = 3
 """Copies of a token's scores: as computed, in single precision, and their gradient."""
 
 
-def needed_bytes(base: Path, method: Method, *, rank: int, tokens: int, on_cpu: bool) -> int:
+def estimate_training_bytes(
+    base: Path, method: Method, *, rank: int, tokens: int, on_cpu: bool
+) -> int:
     """Return what training takes on its device, at most.
 
     Args:
@@ -36,8 +38,8 @@ def needed_bytes(base: Path, method: Method, *, rank: int, tokens: int, on_cpu: 
     Raises:
         CardError: the folder is not a complete model.
     """
-    said = config.read(base)
-    found = weights.describe(weights.read(base), config.shape(said))
+    said = config.read_config(base)
+    found = weights.summarize(weights.read_headers(base), config.parse_shape(said))
     width, layers = int(said["hidden_size"]), int(said["num_hidden_layers"])
     number = _SINGLE if on_cpu or method == "full" else 2
     # Seven matrices a layer, each with two thin ones; the widest is some four times the width.
@@ -49,7 +51,7 @@ def needed_bytes(base: Path, method: Method, *, rank: int, tokens: int, on_cpu: 
     return held + kept + scores + masks + WORK_BYTES
 
 
-def check(needed: int, free: int, device: str) -> None:
+def check_memory(needed: int, free: int, device: str) -> None:
     """Refuse a training that cannot fit.
 
     Raises:
@@ -64,7 +66,7 @@ def check(needed: int, free: int, device: str) -> None:
         )
 
 
-def free_bytes(device: str) -> int:
+def find_free_bytes(device: str) -> int:
     """Return the memory that is free on a device, as torch names it."""
     if device.startswith("cuda"):
         import torch

@@ -45,7 +45,7 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class TuningRecord:
     """Where a fine-tuned model comes from. Fields as in `card.toml`."""
 
     base: str
@@ -72,13 +72,13 @@ def templates_sha256(style: str) -> str:
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
 
-def parse(table: Any, path: Path) -> Tuned:
+def parse(table: Any, path: Path) -> TuningRecord:
     """Return what a TOML table says.
 
     Raises:
         CardError: a key is missing or unknown, or holds what it must not.
     """
-    names = [f.name for f in fields(Tuned)]
+    names = [f.name for f in fields(TuningRecord)]
     if not isinstance(table, dict) or set(table) != set(names):
         raise CardError(f"{path}: [tuned] must hold {', '.join(names)}, but is {table!r}")
     kinds = {"trials": int, "made_at": int | float, "studies": list, "held_out": list}
@@ -92,4 +92,4 @@ def parse(table: Any, path: Path) -> Tuned:
                 f"but is {table[name]!r}"
             )
     lists = {name: tuple(table[name]) for name in ("studies", "held_out")}
-    return Tuned(**{**table, **lists})
+    return TuningRecord(**{**table, **lists})

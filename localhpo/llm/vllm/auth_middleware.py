@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-MODULE = "localhpo_guard"
+MODULE = "localhpo_auth"
 """What the copy is called."""
 
 Scope = Mapping[str, Any]
@@ -26,7 +26,7 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class Guard:
+class KeyMiddleware:
     """An application that only those can use who know the key."""
 
     def __init__(self, app: App) -> None:

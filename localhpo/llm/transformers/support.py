@@ -8,13 +8,13 @@ from typing import Any
 from localhpo.llm import offline
 
 
-def unknown(config: Mapping[str, Any]) -> list[str]:
+def find_unsupported(config: Mapping[str, Any]) -> list[str]:
     """Return what a config.json names that transformers does not know: model type, architectures.
 
     Nothing where transformers is not there, or cannot be imported: then nobody can tell.
     """
     try:
-        with offline.switched_off():
+        with offline.imported_offline():
             import transformers
     except (ImportError, OSError, RuntimeError):
         return []  # compiled code of one build beside that of another ends so too

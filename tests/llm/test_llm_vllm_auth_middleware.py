@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from localhpo.llm.vllm import ManagedServer, Settings, guard
+from localhpo.llm.vllm import ManagedServer, Settings, auth_middleware
 from localhpo.llm.vllm.settings import command, environment
 
 KEY = [(b"authorization", b"Bearer sesame")]
@@ -33,7 +33,7 @@ def answers(scope: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[M
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send(PASSED)
 
-    asyncio.run(guard.Guard(app)(scope, receive, send))
+    asyncio.run(auth_middleware.KeyMiddleware(app)(scope, receive, send))
     return sent
 
 
@@ -71,14 +71,14 @@ def test_the_start_of_a_server_is_no_request(monkeypatch: pytest.MonkeyPatch) ->
 def test_without_a_key_there_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
     with pytest.raises(KeyError):
-        guard.Guard(lambda *_: asyncio.sleep(0))
+        auth_middleware.KeyMiddleware(lambda *_: asyncio.sleep(0))
 
 
 def test_it_needs_no_package(tmp_path: Path) -> None:
     # The copy is loaded by a server that may not find LocalHPO.
-    copy = tmp_path / f"{guard.MODULE}.py"
-    copy.write_bytes(Path(guard.__file__).read_bytes())
-    code = f"import {guard.MODULE} as it; assert it.__file__ == {str(copy)!r}; it.Guard"
+    copy = tmp_path / f"{auth_middleware.MODULE}.py"
+    copy.write_bytes(Path(auth_middleware.__file__).read_bytes())
+    code = f"import {auth_middleware.MODULE} as it; assert it.__file__ == {str(copy)!r}; it.KeyMiddleware"
     program = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; {code}"
     subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True)
 
@@ -97,6 +97,6 @@ def test_it_is_found_in_the_folder_of_the_server(
 ) -> None:
     given = {"context_tokens": 64, "name": "x", "port": 1, "on_cpu": True}
     argv = command(Settings(), sprout, **given)  # type: ignore[arg-type]
-    assert argv[argv.index("--middleware") + 1] == "localhpo_guard.Guard"
+    assert argv[argv.index("--middleware") + 1] == "localhpo_auth.KeyMiddleware"
     # With this variable set Python would not look there.
     assert environment(Settings(), key="sesame", on_cpu=True)["PYTHONSAFEPATH"] == ""

@@ -30,7 +30,7 @@ _RECORD = "server.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ServerRecord:
     """A server that answers."""
 
     pid: int
@@ -54,7 +54,7 @@ class Record:
         return self.started > 0 and runtime.start_of(self.pid) == self.started
 
 
-class Slot:
+class ServerSlot:
     """A place for one server."""
 
     def __init__(self, folder: Path) -> None:
@@ -83,12 +83,12 @@ class Slot:
             return None
         return descriptor
 
-    def read(self) -> Record | None:
+    def read(self) -> ServerRecord | None:
         """Return the server that runs here; None where none does, or none is ready yet."""
         record = self._noted()
         return record if record and record.alive else None
 
-    def write(self, record: Record) -> None:
+    def write(self, record: ServerRecord) -> None:
         """Say that a server answers. The file is never there in part."""
         draft = self.folder / "server.draft"
         draft.unlink(missing_ok=True)
@@ -101,19 +101,19 @@ class Slot:
         """Forget the server that was here; for who holds the place."""
         (self.folder / _RECORD).unlink(missing_ok=True)
 
-    def forget(self, record: Record) -> None:
+    def forget(self, record: ServerRecord) -> None:
         """Forget a server that has ended; one that has taken its place since stays noted."""
         if self._noted() == record:
             self.clear()
 
-    def _noted(self) -> Record | None:
+    def _noted(self) -> ServerRecord | None:
         try:
-            return Record(**json.loads((self.folder / _RECORD).read_text()))
+            return ServerRecord(**json.loads((self.folder / _RECORD).read_text()))
         except (OSError, ValueError, TypeError):
             return None
 
 
-def slots(fingerprint: str, place: Path | None = None) -> Iterator[Slot]:
+def slots(fingerprint: str, place: Path | None = None) -> Iterator[ServerSlot]:
     """Yield the places for servers of one fingerprint, in the order in which they are tried.
 
     Raises:
@@ -125,4 +125,4 @@ def slots(fingerprint: str, place: Path | None = None) -> Iterator[Slot]:
     except LocalHPOError as error:
         raise BackendError(str(error), hint=error.hint) from error
     for k in range(SLOTS):
-        yield Slot(place / f"{fingerprint}-{k}")
+        yield ServerSlot(place / f"{fingerprint}-{k}")

@@ -16,13 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from localhpo.errors import CardError, InputError
-from localhpo.llm import cards, profiles
-from localhpo.llm.card import CARD, Card, render
+from localhpo.llm import model_registry, profiles
+from localhpo.llm.card import CARD, Card, render_card
 from localhpo.llm.folder import config, license, safety, thinking, weights
-from localhpo.llm.folder.config import Shape
-from localhpo.llm.folder.weights import Weights
+from localhpo.llm.folder.config import ModelShape
+from localhpo.llm.folder.weights import WeightsSummary
 from localhpo.llm.hashing import file_sha256
-from localhpo.llm.memory import Memory
+from localhpo.llm.memory import ModelMemory
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FAST = "tokenizer.json"
@@ -38,8 +38,10 @@ OnFile = Callable[[Path], None]
 """Is told of each file before it is read: that can take minutes."""
 
 
-def add(path: Path, name: str = "", *, copy: bool = False, on_file: OnFile | None = None) -> Card:
-    """Check a model folder, write its card, and return it; `cards.find(card.name)` finds it.
+def register_model(
+    path: Path, name: str = "", *, copy: bool = False, on_file: OnFile | None = None
+) -> Card:
+    """Check a model folder, write its card, and return it; `model_registry.find_model(card.name)` finds it.
 
     Args:
         path: The folder, in Hugging Face layout.
@@ -56,15 +58,15 @@ def add(path: Path, name: str = "", *, copy: bool = False, on_file: OnFile | Non
     folder = path.resolve()
     name = name or folder.name
     _check_name(name, folder)
-    card = draft(folder, name, on_file)
-    place = cards.shelf() / name
+    card = draft_card(folder, name, on_file)
+    place = model_registry.registry_folder() / name
     try:
         if copy and place != folder:
             _copy(folder, place, card)
         elif place != folder:
             card = replace(card, folder=str(folder))
         place.mkdir(parents=True, exist_ok=True)
-        (place / CARD).write_text(render(card), encoding="utf-8")
+        (place / CARD).write_text(render_card(card), encoding="utf-8")
     except OSError as exc:
         raise CardError(
             f"the shelf of models cannot be written: {exc}",
@@ -73,23 +75,23 @@ def add(path: Path, name: str = "", *, copy: bool = False, on_file: OnFile | Non
     return card
 
 
-def draft(folder: Path, name: str, on_file: OnFile | None = None) -> Card:
+def draft_card(folder: Path, name: str, on_file: OnFile | None = None) -> Card:
     """Return the card of a folder, which is not written anywhere.
 
     Raises:
         CardError: the folder is unsafe, incomplete, or no model that can be used.
     """
-    safety.check(folder)
-    said = config.read(folder)
+    safety.check_folder(folder)
+    said = config.read_config(folder)
     config.check_architecture(said)
-    shape, found, memory = measure(folder)
+    shape, found, memory = measure_model(folder)
     _check_tokenizer(folder)
-    switch = thinking.switch(thinking.template_of(folder))
+    switch = thinking.find_switch(thinking.read_chat_template(folder))
     return Card(
         name=name,
         version="1",
         summary=f"{shape.architecture}, added from {folder.name}",
-        license=license.read(folder),
+        license=license.read_license(folder),
         architecture=shape.architecture,
         parameters=found.parameters,
         context_length=shape.context_length,
@@ -97,14 +99,14 @@ def draft(folder: Path, name: str, on_file: OnFile | None = None) -> Card:
         files=_hashes(folder, on_file),
         dtype=shape.dtype,
         quantization=shape.quantization,
-        profile=profiles.agreeing(folder.name, said),
+        profile=profiles.match_profile(folder.name, said),
         chat_template_kwargs=switch.chat_template_kwargs,
         answer_prefix=switch.answer_prefix,
         memory=memory,
     )
 
 
-def measure(folder: Path, devices: int = 1) -> tuple[Shape, Weights, Memory]:
+def measure_model(folder: Path, devices: int = 1) -> tuple[ModelShape, WeightsSummary, ModelMemory]:
     """Return what a folder's model is and needs, from config.json and the headers of its weights.
 
     Args:
@@ -114,11 +116,11 @@ def measure(folder: Path, devices: int = 1) -> tuple[Shape, Weights, Memory]:
     Raises:
         CardError: it is not complete, or its weights are another model's.
     """
-    said = config.read(folder)
-    shape = config.shape(said, devices)
-    found = weights.describe(weights.read(folder), shape)
+    said = config.read_config(folder)
+    shape = config.parse_shape(said, devices)
+    found = weights.summarize(weights.read_headers(folder), shape)
     if not shape.dtype:
-        shape = config.shape({**said, "dtype": found.dtype}, devices)
+        shape = config.parse_shape({**said, "dtype": found.dtype}, devices)
     return shape, found, replace(shape.cache, weights_bytes=found.size_bytes // devices)
 
 
@@ -164,17 +166,17 @@ def _check_name(name: str, folder: Path) -> None:
             f"a model's name must be letters, digits, '.', '_' and '-', but is {name!r}",
             hint="choose one with --name",
         )
-    for place in cards.places():
-        if place.name == name and cards.find(name).resolve() != folder:
+    for place in model_registry.card_folders():
+        if place.name == name and model_registry.find_model(name).resolve() != folder:
             raise InputError(
-                f"there is a model {name!r} already, in {cards.find(name)}",
+                f"there is a model {name!r} already, in {model_registry.find_model(name)}",
                 hint=f"choose another name with --name, or delete {place} first",
             )
 
 
 def _hashes(folder: Path, on_file: OnFile | None) -> dict[str, str]:
     hashes = {}
-    for file in cards.loaded_files(folder):
+    for file in model_registry.list_loaded_files(folder):
         if on_file:
             on_file(folder / file)
         hashes[file] = file_sha256(folder / file)

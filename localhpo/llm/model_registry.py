@@ -2,7 +2,7 @@
 
 A model is a folder in Hugging Face layout, with a card (`localhpo.llm.card`) that names every
 file with its sha256. Models that ship with LocalHPO have it inside. A model that a user brings
-gets one on the user's shelf, `$LOCALHPO_MODELS` (`localhpo.llm.adding`): beside its files where
+gets one on the user's shelf, `$LOCALHPO_MODELS` (`localhpo.llm.registration`): beside its files where
 they lie there too, else in a folder that holds the card alone, which says where the files are.
 
 A folder may come without a card: nothing is verified then, and its digest is computed. Either way
@@ -22,32 +22,32 @@ from typing import Literal
 
 from localhpo import resources
 from localhpo.errors import CardError, InputError, did_you_mean
-from localhpo.llm.card import CARD, Card, digest_of, parse, render
+from localhpo.llm.card import CARD, Card, digest_files, parse_card, render_card
 from localhpo.llm.hashing import file_sha256
-from localhpo.llm.tuned import templates_sha256
+from localhpo.llm.tuning_record import templates_sha256
 
 __all__ = [
     "CARD",
     "DEFAULT",
     "Card",
-    "Entry",
-    "available",
-    "base_of",
-    "checked",
-    "differences",
-    "entries",
-    "entry",
-    "find",
-    "fingerprint",
+    "ModelListing",
+    "card_folders",
+    "compute_digest",
+    "find_base_folder",
+    "find_differences",
+    "find_model",
     "hash_files",
-    "load",
-    "loaded_files",
-    "names",
-    "places",
+    "inspect_model",
+    "list_files",
+    "list_loaded_files",
+    "list_models",
+    "read_card",
+    "read_cards",
+    "read_verified_card",
     "refuse_code",
-    "render",
-    "shelf",
-    "verify",
+    "registry_folder",
+    "render_card",
+    "verify_files",
 ]
 
 DEFAULT = "sprout"
@@ -60,7 +60,7 @@ _LOADED = frozenset({".gz", ".jinja", ".json", ".model", ".safetensors", ".txt"}
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ModelListing:
     """One line of a listing of models."""
 
     name: str
@@ -76,7 +76,7 @@ class Entry:
     """What to do then."""
 
 
-def load(folder: Path) -> Card:
+def read_card(folder: Path) -> Card:
     """Read the card of a model folder, in it or on the shelf; `verify` says whether it is true.
 
     Raises:
@@ -88,7 +88,7 @@ def load(folder: Path) -> Card:
     return _read(place / CARD)
 
 
-def checked(folder: Path) -> Card | None:
+def read_verified_card(folder: Path) -> Card | None:
     """Return the verified card of a folder; None for one without a card, which holds no code.
 
     Raises:
@@ -102,12 +102,12 @@ def checked(folder: Path) -> Card | None:
     if _place_of(folder) is None:
         refuse_code(folder)
         return None
-    card = load(folder)
-    verify(folder, card)
+    card = read_card(folder)
+    verify_files(folder, card)
     return card
 
 
-def base_of(folder: Path, card: Card | None) -> Path:
+def find_base_folder(folder: Path, card: Card | None) -> Path:
     """Return the folder that the weights are loaded from: the base's for an adapter.
 
     Raises:
@@ -123,14 +123,14 @@ def base_of(folder: Path, card: Card | None) -> Path:
     if not card.is_adapter:
         return folder
     try:
-        base = find(card.tuned.base)
+        base = find_model(card.tuned.base)
     except InputError as exc:
         raise CardError(
             f"model {card.name} needs its base {card.tuned.base}, which is not here",
             hint="add it: localhpo models add",
         ) from exc
-    theirs = checked(base)
-    digest = theirs.digest if theirs else fingerprint(base)
+    theirs = read_verified_card(base)
+    digest = theirs.digest if theirs else compute_digest(base)
     if digest != card.tuned.base_digest:
         raise CardError(
             f"model {card.name} was trained on a base of digest {card.tuned.base_digest}, but "
@@ -140,18 +140,18 @@ def base_of(folder: Path, card: Card | None) -> Path:
     return base
 
 
-def verify(folder: Path, card: Card) -> None:
+def verify_files(folder: Path, card: Card) -> None:
     """Check that the folder holds exactly what its card vouches for.
 
     Raises:
         CardError: a file is missing, differs, is not in the card, or could be run.
     """
     refuse_code(folder)
-    for difference in differences(folder, card):
+    for difference in find_differences(folder, card):
         raise difference
 
 
-def differences(folder: Path, card: Card, *, again: bool = False) -> Iterator[CardError]:
+def find_differences(folder: Path, card: Card, *, again: bool = False) -> Iterator[CardError]:
     """Yield how a folder differs from its card.
 
     Args:
@@ -170,7 +170,7 @@ def differences(folder: Path, card: Card, *, again: bool = False) -> Iterator[Ca
                 f"{path} is not the file that {CARD} lists: sha256 must be {expected}, is {found}",
                 hint="copy the model folder again; a changed model needs a card of its own",
             )
-    for name in loaded_files(folder):
+    for name in list_loaded_files(folder):
         if name not in card.files:
             yield CardError(
                 f"{folder / name} is not listed in [files] of {CARD}",
@@ -184,7 +184,7 @@ def refuse_code(folder: Path) -> None:
     Raises:
         CardError: one is there.
     """
-    for name in names(folder):
+    for name in list_files(folder):
         if Path(name).suffix.lower() in _RUNS:
             raise CardError(
                 f"{folder / name} could run code when it is loaded; weights must be safetensors",
@@ -192,23 +192,23 @@ def refuse_code(folder: Path) -> None:
             )
 
 
-def fingerprint(folder: Path) -> str:
+def compute_digest(folder: Path) -> str:
     """Return the digest of a folder without a card: the one that its card would give."""
-    return digest_of(hash_files(folder))
+    return digest_files(hash_files(folder))
 
 
 def hash_files(folder: Path) -> dict[str, str]:
     """Return name and sha256 of every file that is loaded: `Card.files` of a new card."""
-    return {name: file_sha256(folder / name) for name in loaded_files(folder)}
+    return {name: file_sha256(folder / name) for name in list_loaded_files(folder)}
 
 
-def find(name_or_path: str) -> Path:
+def find_model(name_or_path: str) -> Path:
     """Return the folder of a model's files, by the name that `entries` lists or by its path.
 
     Raises:
         InputError: there is none.
     """
-    found = places()
+    found = card_folders()
     for place in found:
         if place.name == name_or_path:
             return _folder_of(place)
@@ -224,43 +224,43 @@ def find(name_or_path: str) -> Path:
     )
 
 
-def available() -> list[tuple[Path, Card]]:
+def read_cards() -> list[tuple[Path, Card]]:
     """Return the models that come with this install and those on the shelf: files, and card.
 
     Folders whose card cannot be read are left out; `entries` shows them too.
     """
     found = []
-    for place in places():
+    for place in card_folders():
         with contextlib.suppress(CardError):
             found.append((_folder_of(place), _read(place / CARD)))
     return found
 
 
-def entries() -> list[Entry]:
+def list_models() -> list[ModelListing]:
     """Describe each model, verified or with the reason why not. Reads weights not seen before."""
-    return [entry(_folder_of(place), name=place.name) for place in places()]
+    return [inspect_model(_folder_of(place), name=place.name) for place in card_folders()]
 
 
-def entry(folder: Path, *, name: str = "") -> Entry:
+def inspect_model(folder: Path, *, name: str = "") -> ModelListing:
     """Describe one model. Reads its weights, where they were not seen before."""
     place = _place_of(folder)
     name = name or (place or folder).name
     if not folder.is_dir():
-        return Entry(name, folder, None, 0, "broken", f"there is no folder {folder}")
-    size = sum((folder / file).stat().st_size for file in names(folder))
+        return ModelListing(name, folder, None, 0, "broken", f"there is no folder {folder}")
+    size = sum((folder / file).stat().st_size for file in list_files(folder))
     card = None
     try:
         if place is None:
             refuse_code(folder)
-            return Entry(name, folder, None, size, "no card")
-        card = load(folder)
-        verify(folder, card)
+            return ModelListing(name, folder, None, size, "no card")
+        card = read_card(folder)
+        verify_files(folder, card)
     except CardError as exc:
-        return Entry(name, folder, card, size, "broken", str(exc), exc.hint)
-    return Entry(name, folder, card, size, "verified")
+        return ModelListing(name, folder, card, size, "broken", str(exc), exc.hint)
+    return ModelListing(name, folder, card, size, "verified")
 
 
-def shelf() -> Path:
+def registry_folder() -> Path:
     """Return the folder of the user's own models, which need not exist."""
     if own := os.environ.get("LOCALHPO_MODELS"):
         return Path(own).expanduser()
@@ -268,15 +268,15 @@ def shelf() -> Path:
     return Path(root).expanduser() / "localhpo" / "models"
 
 
-def places() -> list[Path]:
+def card_folders() -> list[Path]:
     """Return the folder of each model's card, or of a model without one: shipped, then shelf."""
-    roots = [shelf()]
+    roots = [registry_folder()]
     with contextlib.suppress(FileNotFoundError):  # an install may come without models
         roots.insert(0, resources.folder("models"))
     return [folder for root in roots for folder in _model_folders(root)]
 
 
-def names(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     """Return the paths inside a folder of its files, without hidden ones."""
     found = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     return sorted(
@@ -284,9 +284,9 @@ def names(folder: Path) -> list[str]:
     )
 
 
-def loaded_files(folder: Path) -> list[str]:
+def list_loaded_files(folder: Path) -> list[str]:
     """Return the paths inside a folder of the files that a model is loaded from."""
-    return [name for name in names(folder) if Path(name).suffix.lower() in _LOADED]
+    return [name for name in list_files(folder) if Path(name).suffix.lower() in _LOADED]
 
 
 def _read(path: Path) -> Card:
@@ -296,14 +296,14 @@ def _read(path: Path) -> Card:
         raise CardError(f"{path.parent} holds no {CARD}") from exc
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise CardError(f"{path} cannot be read: {exc}") from exc
-    return parse(table, path)
+    return parse_card(table, path)
 
 
 def _place_of(folder: Path) -> Path | None:
     """Return where the card of a model folder lies: in it, or on the shelf."""
     if (folder / CARD).is_file():
         return folder
-    for place in _model_folders(shelf()):
+    for place in _model_folders(registry_folder()):
         if _folder_of(place) != place and _folder_of(place) == folder.resolve():
             return place
     return None

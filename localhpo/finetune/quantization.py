@@ -12,7 +12,7 @@ from localhpo.trial import Config, Value
 _MANTISSAS = np.array([1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0])
 
 
-def coarse(space: Space, config: Config) -> dict[str, Value]:
+def quantize_config(space: Space, config: Config) -> dict[str, Value]:
     """Return the configuration with values as short as a person would write them.
 
     Some twenty values of a range carry all that is known of a good one; short answers are
@@ -24,11 +24,11 @@ def coarse(space: Space, config: Config) -> dict[str, Value]:
         if not isinstance(parameter, Float | Int) or isinstance(value, bool | str):
             continue
         if parameter.log or (isinstance(parameter, Int) and value >= 100):
-            rounded = _round(float(value))
+            rounded = _round_log(float(value))
         elif isinstance(parameter, Int) and value <= 10:
             continue
         else:
-            step = _step((parameter.high - parameter.low) / 25)
+            step = _step_size((parameter.high - parameter.low) / 25)
             step = max(1.0, step) if isinstance(parameter, Int) else step
             rounded = round(round(float(value) / step) * step, 12)
         if parameter.low <= rounded <= parameter.high:
@@ -36,13 +36,13 @@ def coarse(space: Space, config: Config) -> dict[str, Value]:
     return space.canonical(out)
 
 
-def _step(least: float) -> float:
+def _step_size(least: float) -> float:
     """Return the smallest of 1, 2, 5, 10, 20, ... (and 0.5, 0.2, ...) that is not below."""
     decade = 10.0 ** math.floor(math.log10(least))
     return next(m * decade for m in (1.0, 2.0, 5.0, 10.0) if m * decade >= least * 0.999)
 
 
-def _round(value: float) -> float:
+def _round_log(value: float) -> float:
     """Return the nearest of eleven round numbers to a decade."""
     if value <= 0:
         return value

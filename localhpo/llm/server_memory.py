@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from localhpo.llm.memory import PROPOSAL_TOKENS, Memory, Need, Part
+from localhpo.llm.memory import PROPOSAL_TOKENS, CachePart, MemoryEstimate, ModelMemory
 
 STEP_TOKENS = 2048
 """Read at a time: what vLLM takes on a device of less than 70 GB, and on a CPU. On a larger one it
@@ -52,14 +52,14 @@ class _Layout:
     """Of states, with what their large pages leave empty."""
 
 
-def need(
-    memory: Memory,
+def estimate_memory(
+    memory: ModelMemory,
     context_length: int,
     tokens: int = PROPOSAL_TOKENS,
     *,
     answers: int = AT_ONCE,
     in_flight: int = _IN_FLIGHT,
-) -> Need:
+) -> MemoryEstimate:
     """Return what a server takes on its device.
 
     Args:
@@ -75,14 +75,14 @@ def need(
     layout = _layout(memory)
     seen = min(tokens, memory.window + in_flight)
     parts = (
-        Part(tokens + own, layout.token_bytes),
-        Part(seen + own, layout.window_token_bytes, "in windows"),
-        Part(1 + at_once, layout.sequence_bytes, "of states"),
+        CachePart(tokens + own, layout.token_bytes),
+        CachePart(seen + own, layout.window_token_bytes, "in windows"),
+        CachePart(1 + at_once, layout.sequence_bytes, "of states"),
     )
-    return Need(memory.weights_bytes, parts, tokens, WORK_BYTES)
+    return MemoryEstimate(memory.weights_bytes, parts, tokens, WORK_BYTES)
 
 
-def _layout(memory: Memory) -> _Layout:
+def _layout(memory: ModelMemory) -> _Layout:
     counts = (memory.layers, memory.window_layers, memory.state_layers)
     size = _group_size([count for count in counts if count])
     full, windowed, states = (-(-count // size) for count in counts)

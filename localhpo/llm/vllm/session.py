@@ -14,10 +14,10 @@ from typing import Self
 
 from localhpo import runtime
 from localhpo.errors import BackendError
-from localhpo.llm.server import Server
+from localhpo.llm.http_client import ServerClient
 from localhpo.llm.vllm.lease import Lease
-from localhpo.llm.vllm.process import GRACE_S, STUCK_S, Process, reap, tail, why_ended
-from localhpo.llm.vllm.registry import Record, Slot
+from localhpo.llm.vllm.process import GRACE_S, STUCK_S, ServerProcess, reap, tail, why_ended
+from localhpo.llm.vllm.server_registry import ServerRecord, ServerSlot
 
 POLL_S = 0.2
 REQUEST_S = 300.0
@@ -27,18 +27,18 @@ CHECK_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class ServerSession:
     """A server as this process uses it."""
 
-    slot: Slot
+    slot: ServerSlot
     lease: Lease
-    record: Record
-    http: Server
-    process: Process | None
+    record: ServerRecord
+    http: ServerClient
+    process: ServerProcess | None
     """Where it was started here."""
 
     @classmethod
-    def adopt(cls, slot: Slot, lease: Lease, record: Record, name: str) -> Self | None:
+    def adopt(cls, slot: ServerSlot, lease: Lease, record: ServerRecord, name: str) -> Self | None:
         """Use a server that runs; None, and no lease, where it is not shown to serve that model."""
         is_well = False
         try:
@@ -51,7 +51,7 @@ class Use:
     @classmethod
     def start(
         cls,
-        slot: Slot,
+        slot: ServerSlot,
         held: int,
         *,
         name: str,
@@ -83,13 +83,13 @@ class Use:
         slot.clear()
         port, key = _free_port(), secrets.token_urlsafe(32)
         try:
-            process = Process(argv(port), environment(key), slot.folder, keep_open=[held])
+            process = ServerProcess(argv(port), environment(key), slot.folder, keep_open=[held])
         except BaseException:
             lease.close()
             raise
         finally:
             os.close(held)  # the process has a copy
-        record = Record(process.pid, runtime.start_of(process.pid), port, key, name)
+        record = ServerRecord(process.pid, runtime.start_of(process.pid), port, key, name)
         use = cls(slot, lease, record, _asking(record), process)
         try:
             _await(process, record, deadline)
@@ -124,10 +124,10 @@ class Use:
             time.sleep(POLL_S / 4)
 
 
-def proves(record: Record, name: str) -> bool:
+def proves(record: ServerRecord, name: str) -> bool:
     """Whether a server answers to its key and to no other, and serves the model of that name."""
-    server = Server(record.url, timeout_s=CHECK_S, key=record.key)
-    stranger = Server(record.url, timeout_s=CHECK_S, key=secrets.token_urlsafe(32))
+    server = ServerClient(record.url, timeout_s=CHECK_S, key=record.key)
+    stranger = ServerClient(record.url, timeout_s=CHECK_S, key=secrets.token_urlsafe(32))
     with contextlib.closing(server), contextlib.closing(stranger):
         with contextlib.suppress(BackendError):
             stranger.models()
@@ -138,11 +138,11 @@ def proves(record: Record, name: str) -> bool:
             return False
 
 
-def _asking(record: Record) -> Server:
-    return Server(record.url, timeout_s=REQUEST_S, key=record.key)
+def _asking(record: ServerRecord) -> ServerClient:
+    return ServerClient(record.url, timeout_s=REQUEST_S, key=record.key)
 
 
-def _await(process: Process, record: Record, deadline: float) -> None:
+def _await(process: ServerProcess, record: ServerRecord, deadline: float) -> None:
     """Wait until a server answers.
 
     Raises:

@@ -25,7 +25,7 @@ class UnreachableError(BackendError):
     """No server, no answer in time, or a connection that broke."""
 
 
-class Refusal(BackendError):
+class HttpError(BackendError):
     """The server answered, with an error status.
 
     Attributes:
@@ -38,7 +38,7 @@ class Refusal(BackendError):
         self.status = status
 
 
-class Server:
+class ServerClient:
     """One server. Only this machine is talked to, unless its host is allowed by name.
 
     Proxies and other settings of the environment are ignored, and redirects are not followed:
@@ -87,7 +87,7 @@ class Server:
 
         Raises:
             BackendError: none that can be understood; `UnreachableError` where none came,
-                `Refusal` for an error status.
+                `HttpError` for an error status.
         """
         return _json(self._request("GET", path))
 
@@ -168,7 +168,7 @@ class Server:
             )
         if not response.is_success:
             reason = _reason(response)
-            raise Refusal(
+            raise HttpError(
                 f"the server at {self.url} refused: HTTP {response.status_code}: {reason}",
                 status=response.status_code,
             )

@@ -11,8 +11,8 @@ import pytest
 from tiny_model import add_card
 
 from localhpo.errors import CardError, InputError
-from localhpo.llm import cards
-from localhpo.llm.cards import Card
+from localhpo.llm import model_registry
+from localhpo.llm.model_registry import Card
 
 SHA = "0" * 64
 CARD = Card(
@@ -49,12 +49,12 @@ def rewrite(folder: Path, old: str, new: str) -> None:
 
 
 def check(folder: Path) -> None:
-    cards.verify(folder, cards.load(folder))
+    model_registry.verify_files(folder, model_registry.read_card(folder))
 
 
 def test_a_card_is_read_as_it_was_written(tmp_path: Path) -> None:
-    (tmp_path / "card.toml").write_text(cards.render(CARD))
-    assert cards.load(tmp_path) == CARD
+    (tmp_path / "card.toml").write_text(model_registry.render_card(CARD))
+    assert model_registry.read_card(tmp_path) == CARD
 
 
 def test_the_digest_is_that_of_the_files_alone() -> None:
@@ -64,9 +64,9 @@ def test_the_digest_is_that_of_the_files_alone() -> None:
 
 
 def test_a_folder_has_the_digest_that_its_card_would_have(folder: Path) -> None:
-    digest = cards.load(folder).digest
+    digest = model_registry.read_card(folder).digest
     (folder / "card.toml").unlink()
-    assert cards.fingerprint(folder) == digest
+    assert model_registry.compute_digest(folder) == digest
 
 
 def test_a_true_card_is_verified(folder: Path) -> None:
@@ -146,9 +146,11 @@ def test_a_folder_that_is_not_what_its_card_says_is_refused(
 
 
 def test_a_card_without_weights_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "card.toml").write_text(cards.render(replace(CARD, files={"config.json": SHA})))
+    (tmp_path / "card.toml").write_text(
+        model_registry.render_card(replace(CARD, files={"config.json": SHA}))
+    )
     with pytest.raises(CardError, match=r"lists no \*\.safetensors"):
-        cards.load(tmp_path)
+        model_registry.read_card(tmp_path)
 
 
 # Finding and listing
@@ -162,14 +164,14 @@ def shelf(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_model_is_found_by_name_and_by_path(shelf: Path) -> None:
-    assert cards.find("tiny") == shelf / "tiny"
-    assert cards.find(str(shelf / "tiny")) == shelf / "tiny"
+    assert model_registry.find_model("tiny") == shelf / "tiny"
+    assert model_registry.find_model(str(shelf / "tiny")) == shelf / "tiny"
 
 
 @pytest.mark.parametrize("name", ["tinny", "Qwen/Qwen3-0.6B", "/no/such/folder", ""])
 def test_a_model_that_is_not_here_is_told_so(shelf: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"must be one of .*tiny") as caught:
-        cards.find(name)
+        model_registry.find_model(name)
     expected = "did you mean 'tiny'?" if name == "tinny" else "downloads nothing"
     assert expected in caught.value.hint
 
@@ -184,7 +186,7 @@ def test_a_listing_shows_each_model_and_what_is_wrong_with_it(shelf: Path) -> No
     (shelf / "dangerous" / "weights.pkl").touch()
     (shelf / "no model").mkdir()
     (shelf / "notes.txt").touch()
-    entries = {entry.name: entry for entry in cards.entries()}
+    entries = {entry.name: entry for entry in model_registry.list_models()}
     states = {name: entries[name].state for name in sorted(entries) if name in _names(shelf)}
     assert states == {
         "bare": "no card",
@@ -195,9 +197,9 @@ def test_a_listing_shows_each_model_and_what_is_wrong_with_it(shelf: Path) -> No
     }
     assert "unknown key 'nome'" in entries["broken"].error
     assert entries["changed"].card is not None
-    assert entries["tiny"].card == cards.load(shelf / "tiny")
+    assert entries["tiny"].card == model_registry.read_card(shelf / "tiny")
     assert entries["tiny"].size_bytes > 100_000
-    listed = {path.name for path, _ in cards.available()}
+    listed = {path.name for path, _ in model_registry.read_cards()}
     assert {"tiny", "changed"} <= listed
     assert not {"broken", "bare"} & listed
 
@@ -209,6 +211,6 @@ def _names(shelf: Path) -> set[str]:
 def test_a_shelf_that_is_not_there_is_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shipped = cards.available()
+    shipped = model_registry.read_cards()
     monkeypatch.setenv("LOCALHPO_MODELS", str(tmp_path / "nowhere"))
-    assert cards.available() == shipped
+    assert model_registry.read_cards() == shipped

@@ -12,7 +12,7 @@ import pytest
 from tiny_model import CONTEXT, edit_json, make_model
 
 from localhpo.errors import CardError, InputError
-from localhpo.llm import Constraint, Message, adding, cards, hashing, open_backend
+from localhpo.llm import Constraint, Message, hashing, model_registry, open_backend, registration
 from localhpo.llm.folder import weights
 
 DIGIT = Constraint('start: "{\\"a\\":" /[1-9]/ "}"', {})
@@ -27,11 +27,15 @@ def folder(tiny_model: Path, tmp_path: Path) -> Path:
 
 def test_a_model_is_registered_in_place_and_used_by_name(folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    card = adding.add(folder)
+    card = registration.register_model(folder)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    assert cards.find("Oak-1B") == folder
-    assert cards.load(folder) == card == cards.load(cards.find("Oak-1B"))
-    on_shelf = [path.name for path in cards.shelf().rglob("*") if path.is_file()]
+    assert model_registry.find_model("Oak-1B") == folder
+    assert (
+        model_registry.read_card(folder)
+        == card
+        == model_registry.read_card(model_registry.find_model("Oak-1B"))
+    )
+    on_shelf = [path.name for path in model_registry.registry_folder().rglob("*") if path.is_file()]
     assert on_shelf == ["card.toml"]
     backend = open_backend("transformers", model="Oak-1B", device="cpu")
     assert (backend.model.name, backend.model.digest) == ("Oak-1B", card.digest)
@@ -43,56 +47,58 @@ def test_a_model_is_registered_in_place_and_used_by_name(folder: Path) -> None:
 
 def test_the_card_says_what_the_files_say(folder: Path) -> None:
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# Oak\n")
-    card = adding.draft(folder, "oak")
-    network = weights.read(folder)
+    card = registration.draft_card(folder, "oak")
+    network = weights.read_headers(folder)
     assert (card.architecture, card.context_length, card.license) == ("llama", CONTEXT, "MIT")
     assert (card.dtype, card.quantization, card.prompt) == ("float32", "", "chat")
     assert card.parameters == sum(t.size_bytes for t in network.values()) // 4
     assert card.memory is not None
     assert card.memory.weights_bytes == 4 * card.parameters
     assert card.memory.kv_bytes(100) == 100 * 2 * (2 * 2 * 16) * 4  # 2 layers, 2 heads of 16
-    assert card.files == cards.hash_files(folder)
-    assert cards.parse(cards_table(card), folder) == card
+    assert card.files == model_registry.hash_files(folder)
+    assert model_registry.parse_card(cards_table(card), folder) == card
 
 
-def cards_table(card: cards.Card) -> dict[str, object]:
+def cards_table(card: model_registry.Card) -> dict[str, object]:
     import tomllib
 
-    return tomllib.loads(cards.render(card))
+    return tomllib.loads(model_registry.render_card(card))
 
 
 def test_a_copy_is_a_model_of_its_own(folder: Path) -> None:
-    card = adding.add(folder, "oak", copy=True)
-    place = cards.find("oak")
-    assert place == cards.shelf() / "oak" and card.folder == ""
+    card = registration.register_model(folder, "oak", copy=True)
+    place = model_registry.find_model("oak")
+    assert place == model_registry.registry_folder() / "oak" and card.folder == ""
     shutil.rmtree(folder)
-    assert cards.checked(place) == card
+    assert model_registry.read_verified_card(place) == card
 
 
 def test_a_folder_that_lies_on_the_shelf_gets_its_card_beside_its_files(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCALHPO_MODELS", str(folder.parent))
-    assert [entry.state for entry in cards.entries() if entry.name == "Oak-1B"] == ["no card"]
-    adding.add(folder)
+    assert [entry.state for entry in model_registry.list_models() if entry.name == "Oak-1B"] == [
+        "no card"
+    ]
+    registration.register_model(folder)
     assert (folder / "card.toml").is_file()
-    (entry,) = (entry for entry in cards.entries() if entry.name == "Oak-1B")
+    (entry,) = (entry for entry in model_registry.list_models() if entry.name == "Oak-1B")
     assert (entry.state, entry.card and entry.card.folder) == ("verified", "")
 
 
 def test_adding_again_takes_up_what_changed(folder: Path) -> None:
-    first = adding.add(folder)
+    first = registration.register_model(folder)
     edit_json(folder / "config.json", max_position_embeddings=1024)
     with pytest.raises(CardError, match="is not the file"):
-        cards.checked(folder)
-    assert adding.add(folder).context_length == 1024 != first.context_length
-    assert cards.checked(folder) is not None
+        model_registry.read_verified_card(folder)
+    assert registration.register_model(folder).context_length == 1024 != first.context_length
+    assert model_registry.read_verified_card(folder) is not None
 
 
 def test_a_registered_model_whose_folder_is_gone_is_told_so(folder: Path) -> None:
-    adding.add(folder)
+    registration.register_model(folder)
     shutil.rmtree(folder)
-    (entry,) = (entry for entry in cards.entries() if entry.name == "Oak-1B")
+    (entry,) = (entry for entry in model_registry.list_models() if entry.name == "Oak-1B")
     assert entry.state == "broken" and "there is no folder" in entry.error
     with pytest.raises(CardError, match="there is no model folder"):
         open_backend("transformers", model="Oak-1B")
@@ -205,8 +211,8 @@ def test_a_folder_that_cannot_be_used_is_refused(change: str, folder: Path) -> N
     spoil, message = UNUSABLE[change]
     spoil(folder)
     with pytest.raises(CardError, match=message):
-        adding.add(folder)
-    assert not cards.shelf().exists()
+        registration.register_model(folder)
+    assert not model_registry.registry_folder().exists()
 
 
 def test_a_gguf_file_is_told_what_can_serve_it(tmp_path: Path) -> None:
@@ -214,7 +220,7 @@ def test_a_gguf_file_is_told_what_can_serve_it(tmp_path: Path) -> None:
     file.touch()
     for path, message in ((file, "but .*oak.gguf is a file"), (tmp_path, "holds oak.gguf")):
         with pytest.raises(InputError, match=message) as caught:
-            adding.add(path)
+            registration.register_model(path)
         assert "llama.cpp" in caught.value.hint and "--backend openai --url" in caught.value.hint
         assert "safetensors" in str(caught.value)
 
@@ -223,22 +229,22 @@ def test_a_link_inside_the_folder_is_none_to_refuse(folder: Path) -> None:
     (folder / "blobs").mkdir()
     (folder / "tokenizer.json").rename(folder / "blobs" / "a.json")
     (folder / "tokenizer.json").symlink_to("blobs/a.json")
-    assert adding.add(folder, copy=True)
-    assert not (cards.find("Oak-1B") / "tokenizer.json").is_symlink()
+    assert registration.register_model(folder, copy=True)
+    assert not (model_registry.find_model("Oak-1B") / "tokenizer.json").is_symlink()
 
 
 @pytest.mark.parametrize("name", ["a b", "../up", ".hidden", "sprout"])
 def test_a_name_that_cannot_be_used_is_refused(name: str, folder: Path) -> None:
     with pytest.raises(InputError, match=r"must be letters|already"):
-        adding.add(folder, name)
+        registration.register_model(folder, name)
 
 
 def test_a_name_that_is_taken_is_refused(folder: Path, tmp_path: Path) -> None:
-    adding.add(folder, "oak")
+    registration.register_model(folder, "oak")
     other = Path(shutil.copytree(folder, tmp_path / "other"))
     with pytest.raises(InputError, match="there is a model 'oak' already") as caught:
-        adding.add(other, "oak")
-    assert str(cards.shelf() / "oak") in caught.value.hint
+        registration.register_model(other, "oak")
+    assert str(model_registry.registry_folder() / "oak") in caught.value.hint
 
 
 def test_a_copy_that_does_not_fit_is_not_begun(
@@ -247,7 +253,7 @@ def test_a_copy_that_does_not_fit_is_not_begun(
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(CardError, match=r"0\.0 GB free, the copy needs"):
-        adding.add(folder, copy=True)
+        registration.register_model(folder, copy=True)
 
 
 def test_a_copy_that_is_cut_off_is_not_left_behind(
@@ -258,14 +264,14 @@ def test_a_copy_that_is_cut_off_is_not_left_behind(
 
     monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(CardError, match="cannot be written: No space left"):
-        adding.add(folder, copy=True)
-    assert list(cards.shelf().iterdir()) == []
+        registration.register_model(folder, copy=True)
+    assert list(model_registry.registry_folder().iterdir()) == []
 
 
 def test_each_file_is_told_before_it_is_read(folder: Path) -> None:
     told: list[str] = []
-    adding.add(folder, on_file=lambda path: told.append(path.name))
-    assert "model.safetensors" in told and len(told) == len(cards.load(folder).files)
+    registration.register_model(folder, on_file=lambda path: told.append(path.name))
+    assert "model.safetensors" in told and len(told) == len(model_registry.read_card(folder).files)
 
 
 # The thinking switch reaches the model
@@ -277,10 +283,10 @@ def test_the_switch_of_the_card_is_what_the_prompt_is_made_with(tmp_path: Path) 
         "{{ messages[-1].content }}\n<assistant>"
         "{% if enable_thinking is not defined or enable_thinking %}<think>{% endif %}"
     )
-    adding.add(folder)
+    registration.register_model(folder)
     backend = open_backend("transformers", model="thinker", device="cpu")
     assert backend.model.chat_template_kwargs == {"enable_thinking": False}
-    card = cards.shelf() / "thinker" / "card.toml"
+    card = model_registry.registry_folder() / "thinker" / "card.toml"
     told = card.read_text().replace("enable_thinking = false", "enable_thinking = true")
     card.write_text(told)
     thinking = open_backend("transformers", model="thinker", device="cpu")
@@ -291,7 +297,10 @@ def test_a_thought_that_a_template_opens_is_closed(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "thinker")
     template = "{{ messages[-1].content + '\n<assistant><think>\n' }}"
     (folder / "chat_template.jinja").write_text(template)
-    for add in (lambda: None, lambda: adding.add(folder)):  # without a card, and with one
+    for add in (
+        lambda: None,
+        lambda: registration.register_model(folder),
+    ):  # without a card, and with one
         add()
         backend = open_backend("transformers", model=str(folder), device="cpu")
         assert backend.model.answer_prefix == "\n</think>\n\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localhpo.errors import MissingExtraError
-from localhpo.finetune.rows import Row
-from localhpo.llm.tuned import Method
+from localhpo.finetune.rows import TokenRow
+from localhpo.llm.tuning_record import Method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ _TOKENIZER_FILES = (
 )  # fmt: skip
 
 
-class Trainee:
+class TrainableModel:
     """A base model, on its device, with what is trained of it."""
 
     def __init__(
@@ -73,7 +73,7 @@ class Trainee:
         """Return the weights that are trained, by name."""
         return {n: p for n, p in self.network.named_parameters() if p.requires_grad}
 
-    def losses(self, row: Row) -> Tensor:
+    def losses(self, row: TokenRow) -> Tensor:
         """Return the loss of each token of a row, (T,): 0 where the weight is."""
         import torch
 
@@ -140,5 +140,5 @@ def _dtype_of(base: Path) -> Any:
 
     from localhpo.llm.folder import description
 
-    said = description.config(base)
+    said = description.read_text_config(base)
     return getattr(torch, str(said.get("dtype") or said.get("torch_dtype")), torch.float32)

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from localhpo.creator.bayes.surrogate import expected_regret, fitting
-from localhpo.experience import Past, similarity
-from localhpo.finetune.coarse import coarse
+from localhpo.creator.bayes.surrogate import canonical_or_none, expected_regret
+from localhpo.finetune.quantization import quantize_config
 from localhpo.space import Space
+from localhpo.transfer import PastStudy, similarity
 from localhpo.trial import Config, State, Trial, Value
 
 Array = NDArray[np.float64]
@@ -40,7 +40,7 @@ _PARENTS = 12
 
 
 @dataclass(frozen=True)
-class Hindsight:
+class AnswerCandidates:
     """Candidates for the answers on one task, and how good they are."""
 
     space: Space
@@ -64,46 +64,59 @@ class Hindsight:
         own = (1 + len(taken)) / (1 + len(taken) + OWN_TRIALS)
         regret = own * self.own + (1.0 - own) * self.similar
         known = {self.space.key(trial.config) for trial in taken}
-        known |= {self.space.key(coarse(self.space, trial.config)) for trial in taken}
+        known |= {self.space.key(quantize_config(self.space, trial.config)) for trial in taken}
         score = -regret / SHARPNESS + rng.gumbel(size=len(regret))
         order = [int(i) for i in np.argsort(-score)]
         fresh = [i for i in order if self.space.key(self.configs[i]) not in known]
         return [self.configs[i] for i in fresh[:count]]
 
 
-def of(past: Past, others: Sequence[Past], rng: np.random.Generator) -> Hindsight:
+def find_candidates(
+    past_study: PastStudy, others: Sequence[PastStudy], rng: np.random.Generator
+) -> AnswerCandidates:
     """Return the candidates for one task.
 
     Args:
-        past: with at least one complete trial.
+        past_study: with at least one complete trial.
         others: what may be learned from beside it; those that are not `ALIKE` are left out.
         rng: draws crosses.
     """
-    space = past.task.space
-    peers = [p for p in others if p is not past and similarity(past.task, p.task).value >= ALIKE]
-    studies = [past, *peers]
-    refused = {space.key(t.config) for t in past.trials if t.state is State.FAILED}
+    space = past_study.task.space
+    peers = [
+        p
+        for p in others
+        if p is not past_study and similarity(past_study.task, p.task).value >= ALIKE
+    ]
+    studies = [past_study, *peers]
+    refused = {space.key(t.config) for t in past_study.trials if t.state is State.FAILED}
     configs = _candidates(studies, space, refused, rng)
     regrets = np.array(
         [expected_regret(space, study.task.direction, study.trials)(configs) for study in studies]
     )
     similar = regrets[1:].mean(axis=0) if peers else regrets[0]
-    return Hindsight(space, configs, regrets[0], similar)
+    return AnswerCandidates(space, configs, regrets[0], similar)
 
 
 def _candidates(
-    studies: Sequence[Past], space: Space, refused: set[str], rng: np.random.Generator
+    studies: Sequence[PastStudy], space: Space, refused: set[str], rng: np.random.Generator
 ) -> list[dict[str, Value]]:
     """Return trials of all studies and crosses of the best of each, in coarse values, once."""
-    tried = [c for s in studies for t in s.scored if (c := fitting(space, t.config)) is not None]
+    tried = [
+        c
+        for s in studies
+        for t in s.ranked_trials
+        if (c := canonical_or_none(space, t.config)) is not None
+    ]
     best = [
         c
         for s in studies
-        for t in s.scored[: max(2, _PARENTS // len(studies))]
-        if (c := fitting(space, t.config)) is not None
+        for t in s.ranked_trials[: max(2, _PARENTS // len(studies))]
+        if (c := canonical_or_none(space, t.config)) is not None
     ]
     crosses = [_cross(space, best, rng) for _ in range(_CROSSES)]
-    written = {space.key(config): config for config in (coarse(space, c) for c in tried + crosses)}
+    written = {
+        space.key(config): config for config in (quantize_config(space, c) for c in tried + crosses)
+    }
     return [config for key, config in written.items() if key not in refused]
 
 

@@ -16,19 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from localhpo.experience import Past
 from localhpo.finetune.dataset import LEAST_HELD_OUT
-from localhpo.llm.tuned import Gate
+from localhpo.llm.tuning_record import Gate
+from localhpo.transfer import PastStudy
 
 SIGNIFICANT = 0.05
 
-Replay = Callable[[Past, Path], float]
+ReplayStudy = Callable[[PastStudy, Path], float]
 """From a held-out study and the folder of a model to the mean regret of the first trials."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """Base and candidate on one held-out task; smaller is better."""
+class TaskComparison:
+    """BaseModel and candidate on one held-out task; smaller is better."""
 
     base_loss: float
     tuned_loss: float
@@ -37,7 +37,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class EvaluationResult:
     """What the gate says."""
 
     gate: Gate
@@ -45,7 +45,7 @@ class Verdict:
     numbers: Mapping[str, float]
 
 
-def judge(pairs: Sequence[Pair], *, force: bool = False) -> Verdict:
+def evaluate_candidate(pairs: Sequence[TaskComparison], *, force: bool = False) -> EvaluationResult:
     """Return whether the candidate may be used, and why.
 
     Args:
@@ -55,11 +55,11 @@ def judge(pairs: Sequence[Pair], *, force: bool = False) -> Verdict:
     numbers = _numbers(pairs)
     gate, why = _verdict(pairs, numbers)
     if force and gate != "accepted":
-        return Verdict("forced", f"by --force, though {why}", numbers)
-    return Verdict(gate, why, numbers)
+        return EvaluationResult("forced", f"by --force, though {why}", numbers)
+    return EvaluationResult(gate, why, numbers)
 
 
-def _verdict(pairs: Sequence[Pair], numbers: Mapping[str, float]) -> tuple[Gate, str]:
+def _verdict(pairs: Sequence[TaskComparison], numbers: Mapping[str, float]) -> tuple[Gate, str]:
     told = sum(pair.base_regret != pair.tuned_regret for pair in pairs)
     if told < LEAST_HELD_OUT:
         return "undecided", (
@@ -77,7 +77,7 @@ def _verdict(pairs: Sequence[Pair], numbers: Mapping[str, float]) -> tuple[Gate,
     return "accepted", f"regret in replays of held-out tasks {regrets}, p = {numbers['p']:.3g}"
 
 
-def _numbers(pairs: Sequence[Pair]) -> dict[str, float]:
+def _numbers(pairs: Sequence[TaskComparison]) -> dict[str, float]:
     if not pairs:
         return {"held_out_tasks": 0}
     return {

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from localhpo.llm import profiles, served
-from localhpo.llm.memory import Memory
+from localhpo.llm import profiles, server_memory
+from localhpo.llm.memory import ModelMemory
 
 GIB = 2**30
 
 
-def memory(**changes: int) -> Memory:
+def memory(**changes: int) -> ModelMemory:
     given: dict[str, Any] = {
         "weights_bytes": 7,
         "token_bytes": 0,
@@ -24,11 +24,11 @@ def memory(**changes: int) -> Memory:
         "window_layers": 0,
         "state_layers": 0,
     }
-    return Memory(**(given | changes))
+    return ModelMemory(**(given | changes))
 
 
-def parts(memory: Memory, tokens: int = 8192, **options: int) -> list[tuple[int, int]]:
-    needed = served.need(memory, 10**6, tokens, **options)
+def parts(memory: ModelMemory, tokens: int = 8192, **options: int) -> list[tuple[int, int]]:
+    needed = server_memory.estimate_memory(memory, 10**6, tokens, **options)
     return [(part.count, part.each_bytes) for part in needed.kv_parts if part.each_bytes]
 
 
@@ -36,7 +36,7 @@ ONE = 100
 """Bytes of a token in one layer."""
 
 
-def windowed(full: int, windows: int, window_one: int = ONE) -> Memory:
+def windowed(full: int, windows: int, window_one: int = ONE) -> ModelMemory:
     return memory(
         layers=full,
         token_bytes=full * ONE,
@@ -59,7 +59,7 @@ def windowed(full: int, windows: int, window_one: int = ONE) -> Memory:
     ],
 )
 def test_layers_are_put_into_groups_of_equal_pages(
-    memory: Memory, full: int, in_windows: int
+    memory: ModelMemory, full: int, in_windows: int
 ) -> None:
     tokens = 4096 + 8 * 1024
     wanted = [(tokens, full), (tokens, in_windows)]
@@ -89,7 +89,7 @@ def test_no_more_answers_have_room_than_are_drawn() -> None:
 
 
 def test_the_context_is_the_longest() -> None:
-    needed = served.need(memory(layers=1, token_bytes=10), context_length=2048)
+    needed = server_memory.estimate_memory(memory(layers=1, token_bytes=10), context_length=2048)
     assert (needed.tokens, needed.kv_bytes) == (2048, (2048 + 8192) * 10)
     assert needed.total_bytes == 7 + needed.kv_bytes + 2 * GIB
 
@@ -97,6 +97,8 @@ def test_the_context_is_the_longest() -> None:
 def test_known_needs() -> None:
     known = {"qwen3-8b": 2.25, "gemma-3-4b-it": 1.84, "gpt-oss-20b": 0.66, "qwen3.5-4b": 1.73}
     for name, gib in known.items():
-        profile = profiles.profiles()[name]
-        kv_bytes = served.need(profile.memory, profile.shape.context_length).kv_bytes
+        profile = profiles.read_profiles()[name]
+        kv_bytes = server_memory.estimate_memory(
+            profile.memory, profile.shape.context_length
+        ).kv_bytes
         assert kv_bytes / GIB == pytest.approx(gib, abs=0.005)

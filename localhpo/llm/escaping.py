@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 
 
-def quoting(control: Iterable[str]) -> Callable[[str], str]:
+def control_token_escaper(control: Iterable[str]) -> Callable[[str], str]:
     """Return what rewrites a text so that each control token in it reads as words.
 
     A prompt quotes a user's text and a script's output; `<|im_end|>` in them must not end a turn.
