@@ -10,36 +10,41 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from localhpo.errors import LocalHPOError
+    from localhpo.objective import Constraint, Objective
     from localhpo.reporter import report
     from localhpo.sampler import LocalHPOSampler
     from localhpo.space import Categorical, Float, Int, Ordinal, Space
     from localhpo.study import Study, tune
     from localhpo.task import Budget, CreatorSettings, PrunerSettings, Resources, Task
     from localhpo.task import load as load_task
-    from localhpo.trial import Proposal, State, Trial
+    from localhpo.trial import Origin, Proposal, State, Trial
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "localhpo.errors": ("LocalHPOError",),
+    "localhpo.objective": ("Constraint", "Objective"),
     "localhpo.reporter": ("report",),
     "localhpo.sampler": ("LocalHPOSampler",),
     "localhpo.space": ("Categorical", "Float", "Int", "Ordinal", "Space"),
     "localhpo.study": ("Study", "tune"),
     "localhpo.task": ("Budget", "CreatorSettings", "PrunerSettings", "Resources", "Task"),
-    "localhpo.trial": ("Proposal", "State", "Trial"),
+    "localhpo.trial": ("Origin", "Proposal", "State", "Trial"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Budget",
     "Categorical",
+    "Constraint",
     "CreatorSettings",
     "Float",
     "Int",
     "LocalHPOError",
     "LocalHPOSampler",
+    "Objective",
     "Ordinal",
+    "Origin",
     "Proposal",
     "PrunerSettings",
     "Resources",

@@ -23,6 +23,14 @@ def table_of(
     return section
 
 
+def tables_of(table: Mapping[str, Any], key: str, where: str) -> list[Mapping[str, Any]]:
+    """Return the list of tables below `key`; an empty one where it may be left out."""
+    rows = table.get(key, [])
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+        raise TaskError(f"{where} {key}: must be a list of tables, [[{key}]]; got {rows!r}")
+    return rows
+
+
 def refuse_unknown(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
     """Refuse a key that nobody reads."""
     for key in table:

@@ -8,10 +8,11 @@ file, the key, what must hold and what came.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -19,9 +20,10 @@ from typing import Any, Literal, get_type_hints
 from localhpo import data as task_data
 from localhpo.data import Data
 from localhpo.errors import TaskError
+from localhpo.objective import Constraint, Direction, Evaluation, Objective, Rule, evaluate
 from localhpo.space import Space
-from localhpo.tables import refuse_unknown, scalar_of, table_of, value_of
-from localhpo.trial import Direction, Objective, Value
+from localhpo.tables import refuse_unknown, scalar_of, table_of, tables_of, value_of
+from localhpo.trial import Measurement, Usage, Value
 
 Sharing = Literal["auto", "resident", "sleep", "device", "stop", "cpu"]
 
@@ -69,7 +71,7 @@ class CreatorSettings:
     """Who proposes."""
 
     name: str = "hybrid"
-    """hybrid, agent, random, tpe, gp or cmaes."""
+    """hybrid, agent, bo, random, tpe, gp, cmaes or nsga2."""
     backend: str = "transformers"
     """transformers, vllm, openai or scripted."""
     model: str | None = None
@@ -82,7 +84,8 @@ class CreatorSettings:
     allow_remote: tuple[str, ...] = ()
     """Hosts other than this machine that may be spoken to, by name."""
     on_model_error: Literal["stop", "engine"] = "engine"
-    experience: Literal["off", "retrieve", "finetuned"] = "off"
+    transfer: Literal["off", "retrieve", "finetuned"] = "off"
+    """Whether past studies count: shown to the model and the optimizer, or learned by the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +106,15 @@ class Task:
     name: str
     command: tuple[str, ...]
     """An argument list; `{name}` inserts a value. Empty for a Python function."""
-    metric: str
-    direction: Direction
+    objectives: tuple[Objective, ...]
+    """One or more; with several, `Trial.values` has one value for each."""
     space: Space
+    constraints: tuple[Constraint, ...] = ()
+    """Bounds that the best trials must keep."""
     background: str = ""
     """In plain words, for the Creator: the data, the model, the aim."""
-    objective: Objective = "last"
-    """Whether the score is the last value reported or the best."""
+    value: Rule = "last"
+    """Whether a trial's value is the last one reported or the best."""
     budget: Budget = Budget()
     resources: Resources = Resources()
     creator: CreatorSettings = CreatorSettings()
@@ -133,8 +138,29 @@ class Task:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all that the script is given: what is tuned, and what is fixed."""
+        """Names of everything that the script is given: what is tuned, and what is fixed."""
         return (*self.space.names, *self.fixed)
+
+    @property
+    def metric(self) -> str:
+        """Name of the first objective."""
+        return self.objectives[0].name
+
+    @property
+    def direction(self) -> Direction:
+        """Direction of the first objective."""
+        return self.objectives[0].direction
+
+    @property
+    def single_objective(self) -> Task:
+        """The same task with its first objective alone, and without constraints."""
+        if len(self.objectives) == 1 and not self.constraints:
+            return self
+        return dataclasses.replace(self, objectives=self.objectives[:1], constraints=())
+
+    def evaluate(self, measurements: Iterable[Measurement], usage: Usage) -> Evaluation:
+        """Return what the measurements of a run come to."""
+        return evaluate(self.objectives, self.constraints, measurements, usage, self.value)
 
 
 _SECTIONS: Mapping[str, type] = {
@@ -144,9 +170,11 @@ _SECTIONS: Mapping[str, type] = {
     "pruner": PrunerSettings,
 }
 _TASK_KEYS = (
-    "name", "command", "metric", "direction", "background", "objective", "env", "cwd", "seed",
+    "name", "command", "metric", "direction", "background", "value", "env", "cwd", "seed",
     "stdout_regex", "private",
 )  # fmt: skip
+_RENAMED = {"task": {"objective": "value"}, "creator": {"experience": "transfer"}}
+"""Section -> key of version 0.1.0 -> the key that it is read as."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _POSITIVE = (
     "trials", "minutes", "gpu_minutes", "timeout_s", "parallel", "cpus", "memory_mb",
@@ -195,9 +223,10 @@ def parse(
         TaskError: a key is missing, unknown, or of the wrong kind.
         SpaceError: the space contradicts itself.
     """
-    refuse_unknown(table, ("task", "space", "fixed", "data", *_SECTIONS), where)
-    task = table_of(table, "task", where, required=True)
+    known = ("task", "objective", "constraint", "space", "fixed", "data", *_SECTIONS)
+    refuse_unknown(table, known, where)
     here = f"{where} [task]"
+    task = _with_new_keys("task", table_of(table, "task", where, required=True), here)
     refuse_unknown(task, _TASK_KEYS, here)
     kind = get_type_hints(Task)
     fields = {
@@ -205,24 +234,22 @@ def parse(
         for key, value in task.items()
         if key in kind and key != "env"
     }
-    for key in ("name", "metric"):
-        if not fields.get(key):
-            raise TaskError(f"{here} {key}: must be given and not be empty")
+    if not fields.get("name"):
+        raise TaskError(f"{here} name: must be given and not be empty")
     if not _NAME.fullmatch(fields["name"]):
         raise TaskError(
             f"{here} name: must be letters, digits, '.', '_' and '-', beginning with a letter or "
             f"digit, at most 100 of them; got {fields['name']!r}"
         )
     fields.setdefault("command", ())
-    fields.setdefault("direction", "minimize")
-    if "direction" not in task:
-        raise TaskError(
-            f"{here} direction: must be given", hint='direction = "minimize" or "maximize"'
-        )
+    objectives = objectives_of(table, task, where)
+    _check_several(objectives, fields, table_of(table, "pruner", where), where)
     _check_regex(fields.get("stdout_regex"), here)
     space = Space.from_table(table_of(table, "space", where, required=True), f"{where} [space]")
     return Task(
         **fields,
+        objectives=objectives,
+        constraints=constraints_of(table, where),
         space=space,
         fixed=fixed_of(table_of(table, "fixed", where), space, f"{where} [fixed]"),
         data=task_data.parse(table_of(table, "data", where), f"{where} [data]"),
@@ -230,7 +257,7 @@ def parse(
         folder=_folder(task.get("cwd"), folder, here),
         source=source,
         **{
-            name: _section(cls, table_of(table, name, where), f"{where} [{name}]")
+            name: _section(name, cls, table_of(table, name, where), f"{where} [{name}]")
             for name, cls in _SECTIONS.items()
         },
     )
@@ -241,10 +268,8 @@ def to_table(task: Task) -> dict[str, Any]:
     head = {
         "name": task.name,
         "command": list(task.command),
-        "metric": task.metric,
-        "direction": task.direction,
         "background": task.background,
-        "objective": task.objective,
+        "value": task.value,
         "env": dict(task.env),
         "cwd": str(task.folder),
         "seed": task.seed,
@@ -252,7 +277,13 @@ def to_table(task: Task) -> dict[str, Any]:
     }
     if task.stdout_regex is not None:
         head["stdout_regex"] = task.stdout_regex
-    table: dict[str, Any] = {"task": head, "space": task.space.to_table()}
+    table: dict[str, Any] = {
+        "task": head,
+        "objective": [dataclasses.asdict(objective) for objective in task.objectives],
+        "space": task.space.to_table(),
+    }
+    if task.constraints:
+        table["constraint"] = [_given(dataclasses.asdict(one)) for one in task.constraints]
     if task.fixed:
         table["fixed"] = dict(task.fixed)
     if task.data is not None:
@@ -261,8 +292,7 @@ def to_table(task: Task) -> dict[str, Any]:
         settings = dataclasses.asdict(getattr(task, name))
         table[name] = {
             key: list(value) if isinstance(value, tuple) else value
-            for key, value in settings.items()
-            if value is not None
+            for key, value in _given(settings).items()
         }
     if "trials" not in table["budget"]:
         table["budget"]["trials"] = 0  # "no bound on trials", which leaving it out does not say
@@ -322,8 +352,120 @@ def with_data(task: Task, given: Path | None = None) -> Task:
     return dataclasses.replace(task, env={**task.env, task_data.VARIABLE: absolute})
 
 
-def _section(cls: type, table: Mapping[str, Any], where: str) -> Any:
+def _given(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if value is not None}
+
+
+def _with_new_keys(section: str, table: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Return a section with keys of version 0.1.0 under their present names."""
+    renamed = _RENAMED.get(section, {})
+    for old, new in renamed.items():
+        if old in table and new in table:
+            raise TaskError(f"{where}: must have one of {new!r} and its older name {old!r}")
+    return {renamed.get(key, key): value for key, value in table.items()}
+
+
+def objectives_of(
+    table: Mapping[str, Any], task: Mapping[str, Any], where: str
+) -> tuple[Objective, ...]:
+    """Return the objectives: those of `[[objective]]`, or the one of `[task] metric`.
+
+    Raises:
+        TaskError: none is given, both forms are, or a name stands twice.
+    """
+    rows = tables_of(table, "objective", where)
+    short = [key for key in ("metric", "direction") if key in task]
+    if rows and short:
+        raise TaskError(
+            f"{where}: objectives must be given in one form; got [[objective]] and "
+            f"[task] {' and '.join(short)}",
+            hint=f"move what [task] says into an [[objective]], and delete {' and '.join(short)}",
+        )
+    if not rows:
+        row = {"name": task.get("metric"), "direction": task.get("direction")}
+        return (_objective(row, f"{where} [task]", "metric"),)
+    objectives = tuple(
+        _objective(row, f"{where} [[objective]] {number}", "name")
+        for number, row in enumerate(rows, start=1)
+    )
+    _refuse_twice([objective.name for objective in objectives], f"{where} [[objective]]")
+    return objectives
+
+
+def _objective(row: Mapping[str, Any], where: str, name_key: str) -> Objective:
+    refuse_unknown(row, ("name", "direction"), where)
+    if not row.get("name"):
+        raise TaskError(f"{where} {name_key}: must be given and not be empty")
+    if row.get("direction") is None:
+        raise TaskError(
+            f"{where} direction: must be given", hint='direction = "minimize" or "maximize"'
+        )
+    return Objective(
+        value_of(row["name"], str, f"{where} {name_key}"),
+        value_of(row["direction"], Direction, f"{where} direction"),
+    )
+
+
+def constraints_of(table: Mapping[str, Any], where: str) -> tuple[Constraint, ...]:
+    """Return the constraints of `[[constraint]]`.
+
+    Raises:
+        TaskError: a name stands twice, or its bounds contradict each other or are missing.
+    """
+    constraints = []
+    for number, row in enumerate(tables_of(table, "constraint", where), start=1):
+        here = f"{where} [[constraint]] {number}"
+        refuse_unknown(row, ("name", "min", "max"), here)
+        if not row.get("name"):
+            raise TaskError(f"{here} name: must be given and not be empty")
+        bounds = {
+            key: value_of(row[key], float, f"{here} {key}") for key in ("min", "max") if key in row
+        }
+        if not bounds:
+            raise TaskError(
+                f"{here}: must bound {row['name']!r} by min, max or both",
+                hint="for instance max = 200.0",
+            )
+        if bounds.get("min", -math.inf) > bounds.get("max", math.inf):
+            raise TaskError(
+                f"{here}: min <= max must hold; got min = {bounds['min']:g}, "
+                f"max = {bounds['max']:g}"
+            )
+        constraints.append(Constraint(value_of(row["name"], str, f"{here} name"), **bounds))
+    _refuse_twice([constraint.name for constraint in constraints], f"{where} [[constraint]]")
+    return tuple(constraints)
+
+
+def _check_several(
+    objectives: tuple[Objective, ...],
+    task: Mapping[str, Any],
+    pruner: Mapping[str, Any],
+    where: str,
+) -> None:
+    """Refuse what has a meaning for one objective only."""
+    if len(objectives) == 1:
+        return
+    if task.get("value") == "best":
+        raise TaskError(
+            f'{where} [task] value: must be "last" with {len(objectives)} objectives, whose '
+            'values belong to one moment of the run; got "best"'
+        )
+    if pruner.get("name", "none") != "none":
+        raise TaskError(
+            f'{where} [pruner] name: must be "none" with {len(objectives)} objectives, since '
+            f"a pruner compares trials by one; got {pruner['name']!r}"
+        )
+
+
+def _refuse_twice(names: list[str], where: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise TaskError(f"{where}: each name must stand once; got {name!r} twice")
+
+
+def _section(name: str, cls: type, table: Mapping[str, Any], where: str) -> Any:
     hints = get_type_hints(cls)
+    table = _with_new_keys(name, table, where)
     refuse_unknown(table, tuple(hints), where)
     values = {key: value_of(value, hints[key], f"{where} {key}") for key, value in table.items()}
     for key, value in values.items():

@@ -1,4 +1,4 @@
-"""What a trial is: one configuration, run once, and everything known about it.
+"""A trial: one configuration, run once, and everything known about it.
 
 All types here are frozen values; a trial changes by making the next one (`Trial.to`), and
 only along `TRANSITIONS`. Times are seconds since the epoch (UTC); durations end in `_s`,
@@ -14,16 +14,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-from localhpo.errors import LocalHPOError
+from localhpo.errors import InputError, LocalHPOError
 
 Value = bool | int | float | str
 """The value of one hyperparameter."""
 
 Config = Mapping[str, Value]
 """A configuration: the active hyperparameters, in the order of their declaration."""
-
-Direction = Literal["minimize", "maximize"]
-Objective = Literal["last", "best"]
 
 
 class State(StrEnum):
@@ -52,8 +49,49 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 COUNTED = frozenset({State.COMPLETE, State.PRUNED, State.FAILED})
 """States that count against `[budget] trials`."""
 
-ADDED = "added"
-"""Origin of a trial that was run elsewhere and told; it costs this study nothing."""
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a proposal comes from: what it rests on, and the optimizer that made it.
+
+    As text: the engine, then the sources, joined by `+`: `llm`, `bo+llm+transfer`, `tpe`.
+    """
+
+    source: str | None = None
+    """`llm`, `meta` (past data sets of a model), `transfer` (the owner's past studies), `default`,
+    `user`, `external`, or several joined by `+`; None for an engine that had only the trials."""
+    engine: str | None = None
+    """`bo`, `tpe`, `random`, ... (a plug-in brings its own name); None where none took part."""
+
+    def __str__(self) -> str:
+        return "+".join(filter(None, (self.engine, self.source)))
+
+    @classmethod
+    def parse(cls, text: str) -> Origin:
+        """Return the origin that a text spells, in the spelling of version 0.1.0 too."""
+        parts = [
+            _SPELLED_IN_0_1.get(part, part) for part in text.removeprefix("engine:").split("+")
+        ]
+        engines = [part for part in parts if part not in _SOURCES]
+        sources = [part for part in _SOURCES if part in parts]
+        return cls("+".join(sources) or None, "+".join(engines) or None)
+
+    def uses(self, source: str) -> bool:
+        """Return whether the proposal rests on a source."""
+        return self.source is not None and source in self.source.split("+")
+
+
+_SOURCES = ("llm", "meta", "transfer", "default", "user", "external")
+_SPELLED_IN_0_1 = {"model": "llm", "experience": "transfer", "added": "external"}
+
+LLM = Origin("llm")
+META = Origin("meta")
+TRANSFER = Origin("transfer")
+DEFAULT = Origin("default")
+USER = Origin("user")
+"""Origin of a configuration that the user enqueued."""
+EXTERNAL = Origin("external")
+"""Origin of a trial that was run elsewhere; it does not count against the budget."""
 
 
 class Cause(StrEnum):
@@ -120,8 +158,8 @@ class Proposal:
 
     config: Config
     """Canonical (`Space.canonical`): on the grid, active parameters only, in order."""
-    origin: str
-    """`model`, `engine:tpe`, `default`, `user`, `added`, ...; never a guess."""
+    origin: Origin
+    """Never a guess."""
     rationale: str = ""
     rationale_by: Literal["", "model", "computed"] = ""
     """Whether a model said it, or it was computed from the evidence."""
@@ -153,8 +191,12 @@ class Trial:
     """Position in the study, from 0."""
     state: State
     proposal: Proposal
-    score: float | None = None
-    """The objective: finite, and only where the state is complete or pruned."""
+    values: tuple[float, ...] = ()
+    """One for each objective of the task, in order: finite, and only where the state is complete
+    or pruned."""
+    violations: tuple[float, ...] = ()
+    """One for each constraint of the task, in order and in the units of its metric: 0 or below
+    where it holds, NaN where the metric is unknown (of a pruned trial)."""
     measurements: tuple[Measurement, ...] = ()
     failure: Failure | None = None
     usage: Usage = Usage()
@@ -173,6 +215,27 @@ class Trial:
     def config(self) -> Config:
         """The configuration of its proposal."""
         return self.proposal.config
+
+    @property
+    def value(self) -> float | None:
+        """The value of the one objective; None where there is none.
+
+        Raises:
+            InputError: there are several objectives.
+        """
+        if len(self.values) > 1:
+            raise InputError(
+                f"trial {self.number} has {len(self.values)} values, one for each objective",
+                hint="read `values`",
+            )
+        return self.values[0] if self.values else None
+
+    @property
+    def feasible(self) -> bool | None:
+        """Whether every constraint holds; None where that is unknown."""
+        if not self.values or any(map(math.isnan, self.violations)):
+            return None
+        return all(violation <= 0.0 for violation in self.violations)
 
     def to(self, state: State, **changes: Any) -> Trial:
         """Return the trial in its next state.
@@ -195,33 +258,6 @@ def values_of(measurements: Iterable[Measurement], name: str) -> list[tuple[int,
     return [(m.step, m.value) for m in measurements if m.name == name]
 
 
-def score_of(
-    measurements: Iterable[Measurement], metric: str, direction: Direction, objective: Objective
-) -> float | None:
-    """Return the score of a run: its last finite value, or its best.
-
-    None where no finite value of `metric` was reported.
-    """
-    finite = [v for _, v in values_of(measurements, metric) if math.isfinite(v)]
-    if not finite:
-        return None
-    if objective == "last":
-        return finite[-1]
-    return min(finite) if direction == "minimize" else max(finite)
-
-
-def is_better(a: float, b: float, direction: Direction) -> bool:
-    """Return whether score `a` is strictly better than score `b`."""
-    return a < b if direction == "minimize" else a > b
-
-
-def best_trial(trials: Iterable[Trial], direction: Direction) -> Trial | None:
-    """Return the complete trial with the best score; of equal ones the earliest."""
-    scored = [t for t in trials if t.state is State.COMPLETE and t.score is not None]
-    sign = 1.0 if direction == "minimize" else -1.0
-    return min(scored, key=lambda t: (sign * (t.score or 0.0), t.number), default=None)
-
-
 def counted(trials: Sequence[Trial]) -> int:
     """Return how many of the trials count against the budget."""
-    return sum(t.state in COUNTED and t.proposal.origin != ADDED for t in trials)
+    return sum(t.state in COUNTED and not t.proposal.origin.uses("external") for t in trials)

@@ -13,9 +13,10 @@ import pytest
 from ray_cluster import RayCluster
 from vllm_server import RealServer, real_server
 
+from localhpo.objective import Objective
 from localhpo.space import Float, Int, Space
 from localhpo.task import Budget, Task
-from localhpo.trial import Proposal, State, Trial
+from localhpo.trial import Origin, Proposal, State, Trial
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -68,8 +69,7 @@ def make_task(small_space: Space, tmp_path: Path) -> Callable[..., Task]:
         task = Task(
             name="small",
             command=("python", "train.py"),
-            metric="loss",
-            direction="minimize",
+            objectives=(Objective("loss", "minimize"),),
             space=small_space,
             budget=Budget(trials=4),
             folder=tmp_path,
@@ -87,15 +87,15 @@ def make_trial() -> Callable[..., Trial]:
         number: int,
         config: Mapping[str, Any],
         state: State = State.COMPLETE,
-        score: float | None = None,
-        origin: str = "engine:random",
+        value: float | None = None,
+        origin: str = "random",
         **changes: Any,
     ) -> Trial:
         return Trial(
             number=number,
             state=state,
-            proposal=Proposal(config=dict(config), origin=origin),
-            score=score,
+            proposal=Proposal(config=dict(config), origin=Origin.parse(origin)),
+            **({} if value is None else {"values": (value,)}),
             **changes,
         )
 

@@ -32,7 +32,7 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_a_task_file_becomes_a_task(tmp_path: Path) -> None:
     task = load(write(tmp_path, GOOD))
     assert task.command == ("python", "train.py", "--data", "water.csv")
-    assert (task.metric, task.direction, task.objective) == ("val_f1", "maximize", "last")
+    assert (task.metric, task.direction, task.value) == ("val_f1", "maximize", "last")
     assert task.space.names == ("learning_rate", "booster", "rate_drop")
     assert task.budget.trials == 10
     assert task.folder == tmp_path
@@ -75,7 +75,7 @@ def change(old: str, new: str) -> str:
         ("[task]\nname = 'a'\n", "metric"),
         (change('metric = "val_f1"', ""), "metric"),
         (change('direction = "maximize"', ""), "direction"),
-        (change('"maximize"', '"maximize"'), "must be one of 'minimize', 'maximize'"),
+        (change('"maximize"', '"maximal"'), "must be one of 'minimize', 'maximize'"),
         (change('"water-xgboost"', '"../evil"'), "letters, digits"),
         (change('["python", "train.py", "--data", "water.csv"]', '"python train.py"'), "list of"),
         (change('command = ["python", "train.py", "--data", "water.csv"]', ""), "command"),
@@ -169,3 +169,93 @@ def test_overrides_change_what_they_name(tmp_path: Path) -> None:
     assert (changed.creator.name, changed.creator.model) == ("random", "m")
     with pytest.raises(TaskError, match="--trials: must be greater than 0"):
         with_overrides(task, trials=0)
+
+
+SEVERAL = (
+    change('metric = "val_f1"\ndirection = "maximize"\n', "")
+    + """
+[[objective]]
+name = "val_f1"
+direction = "maximize"
+
+[[objective]]
+name = "wall_s"
+direction = "minimize"
+
+[[constraint]]
+name = "latency_ms"
+max = 200
+
+[[constraint]]
+name = "peak_memory_mb"
+min = 10.0
+max = 1e3
+"""
+)
+
+
+def test_several_objectives_and_constraints_are_read(tmp_path: Path) -> None:
+    task = load(write(tmp_path, SEVERAL))
+    assert [one.describe() for one in task.objectives] == ["maximize val_f1", "minimize wall_s"]
+    assert [one.describe() for one in task.constraints] == [
+        "latency_ms <= 200",
+        "10 <= peak_memory_mb <= 1000",
+    ]
+    assert (task.metric, task.direction) == ("val_f1", "maximize")
+    assert parse(to_table(task), folder=task.folder, source=task.source) == task
+    single = task.single_objective
+    assert (single.objectives, single.constraints) == (task.objectives[:1], ())
+
+
+def test_the_short_form_and_one_objective_table_are_the_same_task(tmp_path: Path) -> None:
+    short = load(write(tmp_path, GOOD))
+    table = "[[objective]]\nname = 'val_f1'\ndirection = 'maximize'\n[space]"
+    text = change('metric = "val_f1"\ndirection = "maximize"\n', "").replace("[space]", table)
+    assert load(write(tmp_path, text)) == short
+
+
+def test_keys_of_version_0_1_0_are_read(tmp_path: Path) -> None:
+    text = change('direction = "maximize"', 'direction = "maximize"\nobjective = "best"')
+    task = load(write(tmp_path, text + '[creator]\nexperience = "retrieve"\n'))
+    assert (task.value, task.creator.transfer) == ("best", "retrieve")
+    table = to_table(task)
+    assert table["task"]["value"] == "best"
+    assert "objective" not in table["task"]
+    assert "experience" not in table["creator"]
+
+
+def several(old: str, new: str) -> str:
+    assert old in SEVERAL
+    return SEVERAL.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (several("[task]", '[task]\nmetric = "loss"'), "must be given in one form; got .*metric"),
+        (several('direction = "minimize"', ""), r"\[\[objective\]\] 2 direction: must be given"),
+        (several('"minimize"', '"down"'), r"\[\[objective\]\] 2 direction: must be one of"),
+        (several('name = "wall_s"', 'name = "val_f1"'), "'val_f1' twice"),
+        (several('name = "wall_s"', "name = 3"), r"\[\[objective\]\] 2 name: must be a string"),
+        (several('name = "wall_s"', ""), r"\[\[objective\]\] 2 name: must be given"),
+        (several('name = "wall_s"', 'name = "wall_s"\nweight = 2'), "unknown key 'weight'"),
+        (several("max = 200", ""), "'latency_ms' by min, max or both"),
+        (several("max = 200", "max = inf"), r"\[\[constraint\]\] 1 max: must be a finite number"),
+        (several("max = 200", "maximum = 200"), "unknown key 'maximum'"),
+        (several("min = 10.0", "min = 2e3"), "min <= max must hold; got min = 2000, max = 1000"),
+        (several('"peak_memory_mb"', '"latency_ms"'), "'latency_ms' twice"),
+        (SEVERAL.replace("[task]", '[task]\nvalue = "best"'), 'must be "last" with 2 objectives'),
+        (SEVERAL + '[pruner]\nname = "asha"\n', '"none" with 2 objectives'),
+        (GOOD + '[objective]\nname = "a"\n', r"must be a list of tables, \[\[objective\]\]"),
+        (
+            change(
+                'direction = "maximize"',
+                'direction = "maximize"\nobjective = "best"\nvalue = "last"',
+            ),
+            "one of 'value' and its older name 'objective'",
+        ),
+    ],
+)
+def test_objectives_that_make_no_sense_are_refused(text: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=says):
+        load(write(tmp_path, text))

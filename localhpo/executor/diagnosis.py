@@ -9,7 +9,6 @@ that ended as NaN.
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import signal
 from collections.abc import Sequence
@@ -18,8 +17,9 @@ from enum import StrEnum
 
 from localhpo.executor.protocol import Outcome
 from localhpo.executor.summary import summarize
+from localhpo.objective import MEASURED_ON_DEVICES
 from localhpo.task import Task
-from localhpo.trial import Cause, Failure, Measurement, State, Usage, score_of, values_of
+from localhpo.trial import Cause, Failure, Measurement, State, Usage
 
 TAIL_LINES = 20
 """Of standard error, kept with a failure."""
@@ -105,10 +105,11 @@ _ERROR_LINE = re.compile(r"(Error|Exception|Interrupt)\b|\berror:", re.IGNORECAS
 def conclude(task: Task, ending: Ending, measurements: Sequence[Measurement]) -> Outcome:
     """Return the outcome of a run."""
     state, failure = diagnose(task, ending, measurements)
-    scored = state in (State.COMPLETE, State.PRUNED)
-    score = score_of(measurements, task.metric, task.direction, task.objective) if scored else None
     summary = summarize(task, state, failure, measurements, ending.usage, ending.notes)
-    return Outcome(state, score, failure, ending.usage, summary)
+    if state not in (State.COMPLETE, State.PRUNED):
+        return Outcome(state, (), failure, ending.usage, summary)
+    found = task.evaluate(measurements, ending.usage)
+    return Outcome(state, found.values, failure, ending.usage, summary, found.violations)
 
 
 def diagnose(
@@ -169,23 +170,26 @@ def _by_exit(ending: Ending) -> _Found:
 
 
 def _by_metric(task: Task, ending: Ending, measurements: Sequence[Measurement]) -> _Found:
-    curve = values_of(measurements, task.metric)
-    if not curve:
-        return Cause.NOTHING_REPORTED, _how_to_report(task, ending, measurements)
-    step, value = curve[-1]
-    if not math.isfinite(value):
-        return Cause.NOT_FINITE, f"the last {task.metric} is {value}, at step {step}"
+    found = task.evaluate(measurements, ending.usage)
+    missing = [name for name in found.missing if name not in MEASURED_ON_DEVICES]
+    if missing:
+        return Cause.NOTHING_REPORTED, _how_to_report(task, missing, ending, measurements)
+    if found.not_finite is not None:
+        last = found.not_finite
+        return Cause.NOT_FINITE, f"the last {last.name} is {last.value}, at step {last.step}"
     return None
 
 
-def _how_to_report(task: Task, ending: Ending, measurements: Sequence[Measurement]) -> str:
+def _how_to_report(
+    task: Task, missing: Sequence[str], ending: Ending, measurements: Sequence[Measurement]
+) -> str:
     names = list(dict.fromkeys(m.name for m in measurements))
-    metric = task.metric
+    metric = missing[0]
     who = "script" if task.command else "function"
-    parts = [f"the {who} ended well and did not report {metric}"]
+    parts = [f"the {who} ended well and did not report {' and '.join(missing)}"]
     if names:
         near = difflib.get_close_matches(metric, names, n=1)
-        meant = f" (did you mean metric = {near[0]!r}?)" if near else ""
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
         parts.append(f"it reported {', '.join(names[:8])}{meant}")
     if ending.unreadable:
         parts.append(f"{ending.unreadable} of its lines could not be read as measurements")

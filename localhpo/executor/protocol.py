@@ -53,11 +53,14 @@ class Outcome:
 
     state: State
     """complete, pruned, failed or interrupted."""
-    score: float | None
+    values: tuple[float, ...]
+    """One for each objective; empty where the run has none."""
     failure: Failure | None
     usage: Usage
     summary: str
     """What happened, for a person and for the Creator: deterministic text."""
+    violations: tuple[float, ...] = ()
+    """One for each constraint, as in `Trial.violations`."""
 
 
 class Run(Protocol):

@@ -13,8 +13,9 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+from localhpo.objective import is_better
 from localhpo.task import Task
-from localhpo.trial import Failure, Measurement, State, Usage, is_better, values_of
+from localhpo.trial import Failure, Measurement, State, Usage, values_of
 
 MAX_CHARS = 300
 OTHERS = 2

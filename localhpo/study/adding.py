@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from localhpo.executor.protocol import Outcome
 from localhpo.store import Store
-from localhpo.study.inbox import Inbox
 from localhpo.study.session import Session
 from localhpo.task import Task
-from localhpo.trial import ADDED, Config, Measurement, Proposal
+from localhpo.trial import EXTERNAL, Config, Measurement, Proposal
 
 IMPORTED = "imported"
-"""Kind of the event that says what came from where."""
+"""Kind of the event that records an import."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """A trial as it is told of: its configuration is canonical, and new to the study."""
+class ExternalTrial:
+    """A trial that was run elsewhere: its configuration is canonical, and new to the study."""
 
     config: Config
     outcome: Outcome
@@ -33,7 +31,7 @@ def add_trials(
     store: Store,
     key: str,
     task: Task,
-    trials: Sequence[Told],
+    trials: Sequence[ExternalTrial],
     message: str,
     data: Mapping[str, Any],
 ) -> None:
@@ -43,23 +41,23 @@ def add_trials(
         store: where the study is.
         key: `<task>/<study>`.
         task: of the study.
-        trials: they cost its budget nothing.
-        message: what the study's record says of it.
-        data: the same for programs, as JSON.
+        trials: they do not count against its budget.
+        message: of the event that records the import.
+        data: of that event, as JSON.
 
     Raises:
         StudyLockedError: another process writes this study.
         StoreError: the store cannot be written.
     """
-    session = Session(store, key, task, Inbox(Path(store.study_folder(key)) / "inbox"))
+    session = Session(store, key, task)
     try:
-        for told in trials:
-            ledger = session.ledger
-            proposal = Proposal(told.config, origin=ADDED, note=told.note)
-            trial = ledger.start(ledger.queue(proposal))
-            if told.measurements:
-                ledger.measure(trial.number, told.measurements)
-            ledger.end(trial.number, told.outcome)
-        session.writer.event(IMPORTED, message, data=data)
+        for external in trials:
+            trial_table = session.trial_table
+            proposal = Proposal(external.config, origin=EXTERNAL, note=external.note)
+            trial = trial_table.start(trial_table.queue(proposal))
+            if external.measurements:
+                trial_table.add_measurements(trial.number, external.measurements)
+            trial_table.end(trial.number, external.outcome)
+        session.writer.write_event(IMPORTED, message, data=data)
     finally:
         session.close()

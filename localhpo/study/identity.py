@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from localhpo.errors import StudyChangedError
+from localhpo.objective import Constraint, Objective
 from localhpo.space import Space
 from localhpo.task import Task
 
@@ -28,18 +29,22 @@ def _changes(before: Task, now: Task) -> Iterator[str]:
         yield from _space_changes(before.space, now.space)
     for what, old, new in (
         ("fixed", dict(before.fixed), dict(now.fixed)),
-        ("metric", before.metric, now.metric),
-        ("direction", before.direction, now.direction),
-        ("objective", before.objective, now.objective),
+        ("objectives", _in_words(before.objectives), _in_words(now.objectives)),
+        ("constraints", _in_words(before.constraints), _in_words(now.constraints)),
+        ("value", before.value, now.value),
         ("command", list(before.command), list(now.command)),
         ("creator", before.creator.name, now.creator.name),
         ("backend", before.creator.backend, now.creator.backend),
         ("model", before.creator.model, now.creator.model),
-        ("experience", before.creator.experience, now.creator.experience),
+        ("transfer", before.creator.transfer, now.creator.transfer),
         ("seed", before.seed, now.seed),
     ):
         if old != new:
             yield f"{what} was {old!r}, is {new!r}"
+
+
+def _in_words(goals: Sequence[Objective | Constraint]) -> str:
+    return ", ".join(goal.describe() for goal in goals) or "none"
 
 
 def _space_changes(before: Space, now: Space) -> Iterator[str]:

@@ -12,24 +12,24 @@ from localhpo import __version__
 from localhpo.errors import ConfigurationError, InputError, StudyNotFoundError, TaskError
 from localhpo.executor import check_command
 from localhpo.executor.clock import RealClock
-from localhpo.scheduler.ledger import Ledger
+from localhpo.scheduler.trial_table import TrialTable
 from localhpo.space import Space
 from localhpo.space.values import shown
-from localhpo.store import Store, StudyRecord, Writer
-from localhpo.study.inbox import Inbox
+from localhpo.store import Store, StudyRecord, StudyWriter
+from localhpo.study.enqueued import EnqueuedConfigs
 from localhpo.task import Task, parse, to_table
-from localhpo.trial import Config, Proposal, Trial
+from localhpo.trial import USER, Config, Proposal, Trial
 
 
 class Session:
     """Takes the study on construction and frees it at `close`.
 
-    It changes nothing by itself: a loop takes up what an earlier run left, and for trials that
-    are run by hand `take_up` does.
+    It changes nothing by itself: a loop recovers what an earlier run left, and for trials that
+    are run by hand `recover` does.
     """
 
-    def __init__(self, store: Store, key: str, task: Task, inbox: Inbox) -> None:
-        """Take the study, which is created where there is none.
+    def __init__(self, store: Store, key: str, task: Task) -> None:
+        """Take the right to write the study, which is created where there is none.
 
         Raises:
             StudyLockedError: another process has it.
@@ -37,25 +37,25 @@ class Session:
         """
         self.writer = _writer(store, key, task)
         self._task = task
-        self._inbox = inbox
-        self._taken_up = False
+        self._enqueued = EnqueuedConfigs(store.study_folder(key))
+        self._recovered = False
         try:
-            self.ledger = Ledger(
+            self.trial_table = TrialTable(
                 store.trials(key), recorder=self.writer, clock=RealClock(), seed=task.seed
             )
         except BaseException:
             self.close()
             raise
 
-    def take_up(self) -> None:
-        """Queue what came through the inbox; the first time, interrupt what was left running."""
-        if not self._taken_up:
-            self.ledger.take_up()
-            self._taken_up = True
-        for proposal in self.letters(self.ledger.trials):
-            self.ledger.queue(proposal)
+    def recover(self) -> None:
+        """Queue what was enqueued; the first time, interrupt what was left running."""
+        if not self._recovered:
+            self.trial_table.recover()
+            self._recovered = True
+        for proposal in self.read_enqueued(self.trial_table.trials):
+            self.trial_table.queue(proposal)
 
-    def letters(self, trials: Sequence[Trial]) -> list[Proposal]:
+    def read_enqueued(self, trials: Sequence[Trial]) -> list[Proposal]:
         """Return what others enqueued; what is known by now is dropped.
 
         So is what is not in the space, which a file put there by hand may hold: it is noted,
@@ -63,13 +63,15 @@ class Session:
         """
         space = self._task.space
         fresh: dict[str, Config] = {}
-        for config in self._inbox.look():
+        for config in self._enqueued.read():
             try:
                 fresh[space.key(config)] = space.canonical(config)
             except ConfigurationError as error:
-                self.writer.event("warning", f"an enqueued configuration was dropped: {error}")
+                self.writer.write_event(
+                    "warning", f"an enqueued configuration was dropped: {error}"
+                )
         known = {space.key(trial.config) for trial in trials}
-        return [Proposal(c, origin="user") for key, c in fresh.items() if key not in known]
+        return [Proposal(c, origin=USER) for key, c in fresh.items() if key not in known]
 
     def close(self) -> None:
         """Let others write. May be called twice."""
@@ -126,7 +128,7 @@ def naming_file(task: Task) -> Iterator[None]:
         raise TaskError(f"{task.source} {error}", hint=error.hint) from error
 
 
-def _writer(store: Store, key: str, task: Task) -> Writer:
+def _writer(store: Store, key: str, task: Task) -> StudyWriter:
     """Return the writer of a study, which is created first where there is none."""
     try:
         return store.writer(key)

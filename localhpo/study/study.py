@@ -5,7 +5,7 @@ store: a `Study` may be thrown away at any time and opened again.
 
     with Study.open(load_task("task.toml")) as study:
         study.run()
-        print(study.best)
+        print(study.best_trial)
         trial = study.ask()  # or by hand, as often as you like
         study.tell(trial, evaluate(**trial.config))
 
@@ -24,23 +24,24 @@ from typing import Any, Self
 from localhpo.creator import Creator, History
 from localhpo.errors import InputError, NoGoodTrialError, StudyLockedError, StudyNotFoundError
 from localhpo.executor import Executor
+from localhpo.objective import best_trials
 from localhpo.scheduler import budget
 from localhpo.scheduler.loop import Loop
 from localhpo.scheduler.observer import Observer
 from localhpo.store import Event, Store, default_home, study_name
 from localhpo.study.callbacks import Callbacks
+from localhpo.study.enqueued import EnqueuedConfigs
+from localhpo.study.execution_target import check_ready, find_execution_target, make_model_placement
 from localhpo.study.hardware import Hardware
 from localhpo.study.identity import check_same
-from localhpo.study.inbox import Inbox
-from localhpo.study.notes import Notes
-from localhpo.study.place import check_ready, find_place, find_serving
+from localhpo.study.model_placement import ModelPlacement
+from localhpo.study.outcome import Values, make_outcome, number_of
+from localhpo.study.pending_events import PendingEvents
 from localhpo.study.proposing import Proposing
-from localhpo.study.serving import Serving
 from localhpo.study.session import Session, check_task, naming_file, new_config, task_of
 from localhpo.study.signals import on_signal
-from localhpo.study.told import number_of, outcome
 from localhpo.task import Task
-from localhpo.trial import ADDED, Measurement, Proposal, State, Trial, best_trial, counted
+from localhpo.trial import EXTERNAL, USER, Measurement, Proposal, State, Trial, counted
 
 Callback = Callable[["Study", Trial], None]
 """Called with the study and each trial that has ended."""
@@ -64,7 +65,7 @@ class Study:
         self._store = store
         self._proposing = Proposing(store, key, task, creator, self._note)
         self._executor = executor
-        self._inbox = Inbox(store.study_folder(key) / "inbox")
+        self._enqueued = EnqueuedConfigs(store.study_folder(key))
         self._session: Session | None = None
         self._loop: Loop | None = None
         self._live: tuple[Trial, ...] = ()  # as the running loop shows them
@@ -134,16 +135,33 @@ class Study:
         if self._loop is not None:
             return self._live
         if self._session is not None:
-            return self._session.ledger.trials
+            return self._session.trial_table.trials
         try:
             return tuple(self._store.trials(self.key))
         except StudyNotFoundError:
             return ()
 
     @property
-    def best(self) -> Trial | None:
-        """The complete trial with the best score."""
-        return best_trial(self.trials, self.task.direction)
+    def best_trials(self) -> tuple[Trial, ...]:
+        """The Pareto set of the feasible complete trials, by number; with one objective one trial.
+
+        Where no trial is feasible, the least infeasible ones: `Trial.feasible` tells.
+        """
+        return best_trials(self.trials, self.task.objectives)
+
+    @property
+    def best_trial(self) -> Trial | None:
+        """The best trial by the one objective; None before any is complete.
+
+        Raises:
+            InputError: there are several objectives; they have `best_trials`.
+        """
+        if len(self.task.objectives) > 1:
+            raise InputError(
+                f"{self.key} has {len(self.task.objectives)} objectives, and so no single best trial",
+                hint="read `best_trials`",
+            )
+        return next(iter(self.best_trials), None)
 
     @property
     def events(self) -> Sequence[Event]:
@@ -170,24 +188,29 @@ class Study:
         """
         self.close()
         with naming_file(self.task):  # what can be refused is refused before anything is written
-            executor, inventory = find_place(self.task, self._executor)
+            executor, inventory = find_execution_target(self.task, self._executor)
         hardware = Hardware(self.task, self.key, self._store, inventory)
         try:
             if self._is_used_up():  # no model is loaded for nothing
                 return self._check_good(self.trials)
+            with naming_file(self.task):
+                hardware.check_measurable()
             self._store.check_free(self.key)
             if self._executor is None:
                 check_ready(self.task)
-            notes = Notes(observers)
+            pending = PendingEvents(observers)
             pid = self._proposing.server_pid
-            serving = find_serving(self.task, self.key, inventory, pid, notes.say)
+            model_placement = make_model_placement(self.task, self.key, inventory, pid, pending.publish)
             # A server ends before what it holds is given to others.
-            with contextlib.closing(serving), contextlib.closing(self):
-                self._proposing.creator(serving.host)
+            with contextlib.closing(model_placement), contextlib.closing(self):
+                self._proposing.creator(model_placement.placer)
                 session = self._begin()
-                notes.record_by(session.writer)
-                told = (hardware.accountant(session.writer, self._proposing.took_s), *observers)
-                self._loop = self._make_loop(session, executor, hardware, serving, told, callbacks)
+                pending.attach_writer(session.writer)
+                told = (
+                    hardware.usage_accounting(session.writer, self._proposing.took_s),
+                    *observers,
+                )
+                self._loop = self._make_loop(session, executor, hardware, model_placement, told, callbacks)
                 with on_signal(self._loop.interrupt):
                     trials = self._loop.run()
         finally:
@@ -213,18 +236,20 @@ class Study:
             StudyLockedError: another process writes this study.
         """
         session = self._begin()
-        session.take_up()
-        ledger = session.ledger
-        if not ledger.waiting:
-            history = History(self.task, ledger.trials, self.task.seed, ledger.next_number)
+        session.recover()
+        trial_table = session.trial_table
+        if not trial_table.waiting:
+            history = History(
+                self.task, trial_table.trials, self.task.seed, trial_table.next_number
+            )
             for proposal in self._proposing.creator().propose(history, 1):
-                ledger.queue(proposal)
-        return ledger.start(ledger.waiting[0])
+                trial_table.queue(proposal)
+        return trial_table.start(trial_table.waiting[0])
 
     def tell(
         self,
         trial: Trial | int,
-        score: float | None = None,
+        values: Values | None = None,
         *,
         failure: str | None = None,
         pruned: bool = False,
@@ -234,16 +259,19 @@ class Study:
 
         Args:
             trial: the trial, or its number.
-            score: its value of the metric; one that is not finite makes it a failure.
+            values: the value of the one objective, a sequence of one for each, or a mapping by
+                name, which may hold the metrics of constraints too. A value that is not finite
+                makes it a failure.
             failure: why it failed, in one sentence.
-            pruned: it was stopped early; `score` is what it had reached.
+            pruned: whether it was stopped early; `values` is what it had reached.
             measurements: what it reported on the way.
 
         Raises:
-            InputError: neither score nor failure was given, or the trial does not run.
+            InputError: neither values nor failure was given, a value is missing or unknown, or
+                the trial does not run.
         """
         with self._writing() as session:
-            running = {t.number: t for t in session.ledger.trials if t.state is State.RUNNING}
+            running = {t.number: t for t in session.trial_table.trials if t.state is State.RUNNING}
             number = number_of(trial)
             if number not in running:
                 raise InputError(
@@ -251,10 +279,13 @@ class Study:
                     hint="`Study.ask` starts a trial; one is told of once",
                 )
             wall_s = time.time() - (running[number].started_at or 0.0)
-            told = outcome(self.task.metric, score, failure, pruned, wall_s=max(0.0, wall_s))
+            outcome = make_outcome(
+                self.task, values, failure, pruned,
+                measurements=measurements, wall_s=max(0.0, wall_s),
+            )  # fmt: skip
             if measurements:
-                session.ledger.measure(number, measurements)
-            ended = session.ledger.end(number, told)
+                session.trial_table.add_measurements(number, measurements)
+            ended = session.trial_table.end(number, outcome)
             session.writer.flush()
             return ended
 
@@ -265,19 +296,19 @@ class Study:
             ConfigurationError: it is not in the space, or was tried already.
         """
         config = new_config(self.task.space, config, self.trials)
-        if self._loop is not None:  # a callback's wish: the loop keeps the ledger
-            self._inbox.put(config)
+        if self._loop is not None:  # a callback's wish: the loop keeps the trial_table
+            self._enqueued.put(config)
             return
         try:
             with self._writing() as session:
-                session.ledger.queue(Proposal(config, origin="user"))
+                session.trial_table.queue(Proposal(config, origin=USER))
         except StudyLockedError:
-            self._inbox.put(config)
+            self._enqueued.put(config)
 
     def add_trial(
         self,
         config: Mapping[str, Any],
-        score: float | None = None,
+        values: Values | None = None,
         *,
         failure: str | None = None,
         pruned: bool = False,
@@ -290,17 +321,17 @@ class Study:
 
         Raises:
             ConfigurationError: the configuration is not in the space, or is known already.
-            InputError: neither score nor failure was given.
+            InputError: neither values nor failure was given, or a value is missing or unknown.
             StudyLockedError: another process writes this study.
         """
-        told = outcome(self.task.metric, score, failure, pruned)
+        outcome = make_outcome(self.task, values, failure, pruned, measurements=measurements)
         config = new_config(self.task.space, config, self.trials)
         with self._writing() as session:
-            ledger = session.ledger
-            trial = ledger.start(ledger.queue(Proposal(config, origin=ADDED)))
+            trial_table = session.trial_table
+            trial = trial_table.start(trial_table.queue(Proposal(config, origin=EXTERNAL)))
             if measurements:
-                ledger.measure(trial.number, measurements)
-            trial = ledger.end(trial.number, told)
+                trial_table.add_measurements(trial.number, measurements)
+            trial = trial_table.end(trial.number, outcome)
         return self.set_user_attrs(trial, user_attrs) if user_attrs else trial
 
     def set_user_attrs(self, trial: Trial | int, attrs: Mapping[str, Any]) -> Trial:
@@ -315,7 +346,7 @@ class Study:
             if number not in known or known[number].finished_at is None:
                 raise InputError(f"trial {number} must have ended before attributes are set")
             merged = {**known[number].user_attrs, **attrs}
-            return (self._loop or session.ledger).annotate(number, merged)
+            return (self._loop or session.trial_table).set_user_attrs(number, merged)
 
     def close(self) -> None:
         """Let others write, and free the model. May be called twice; the study stays usable."""
@@ -347,15 +378,15 @@ class Study:
             StudyLockedError: another process has it.
         """
         if self._session is None:
-            self._session = Session(self._store, self.key, self.task, self._inbox)
+            self._session = Session(self._store, self.key, self.task)
         return self._session
 
     def _is_used_up(self) -> bool:
-        spent = budget.Spent.from_data([event.data for event in self.events])
-        return budget.left(self.task.budget, counted(self.trials), spent).used_up
+        spent = budget.SpentTime.from_data([event.data for event in self.events])
+        return budget.remaining_budget(self.task.budget, counted(self.trials), spent).used_up
 
     def _check_good(self, trials: Sequence[Trial]) -> None:
-        if counted(trials) and best_trial(trials, self.task.direction) is None:
+        if counted(trials) and not best_trials(trials, self.task.objectives):
             raise NoGoodTrialError(f"none of the {counted(trials)} trials of {self.key} was good")
 
     def _make_loop(
@@ -363,29 +394,29 @@ class Study:
         session: Session,
         executor: Executor,
         hardware: Hardware,
-        serving: Serving,
+        model_placement: ModelPlacement,
         observers: Sequence[Observer],
         callbacks: Sequence[Callback],
     ) -> Loop:
-        self._live = session.ledger.trials
+        self._live = session.trial_table.trials
         creator = self._proposing.creator()
         heard = Callbacks(self._see, [partial(one, self) for one in callbacks], self._live)
         return Loop(
             task=self.task,
             creator=creator,
-            executor=hardware.watched(executor),
+            executor=hardware.metered(executor),
             recorder=session.writer,
             trials=self._live,
             seed=self.task.seed,
             trial_folder=lambda number: self._store.trial_folder(self.key, number),
-            tenant=serving.tenant(creator),
-            inventory=serving.inventory,  # as it is found to be then
-            check=lambda config: hardware.refusal(config, self._live),
-            estimate=lambda config: hardware.estimate_mb(config, self._live),
+            loaded_model=model_placement.find_loaded_model(creator),
+            inventory=model_placement.inventory,  # as it is found to be then
+            check_config=lambda config: hardware.explain_refusal(config, self._live),
+            estimate_mb=lambda config: hardware.estimate_mb(config, self._live),
             observers=[heard, *observers],
-            spent=budget.Spent.from_data([event.data for event in self.events]),
-            inbox=lambda: session.letters(self._live),
-            machine=serving.machine,
+            spent=budget.SpentTime.from_data([event.data for event in self.events]),
+            read_enqueued=lambda: session.read_enqueued(self._live),
+            broker=model_placement.broker,
         )
 
     def _see(self, trials: tuple[Trial, ...]) -> None:
@@ -394,5 +425,5 @@ class Study:
     def _note(self, message: str) -> None:
         """Record what is waited for while a trial is asked for."""
         writer = self._begin().writer
-        writer.event("note", message)
+        writer.write_event("note", message)
         writer.flush()

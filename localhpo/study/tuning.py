@@ -9,10 +9,11 @@ from typing import Any
 
 from localhpo.errors import InputError
 from localhpo.executor import FunctionExecutor, check_function
+from localhpo.objective import Direction
 from localhpo.space import Space
 from localhpo.study.study import Callback, Study
-from localhpo.task import CreatorSettings, Resources, Task, load
-from localhpo.trial import Config, Direction
+from localhpo.task import CreatorSettings, Resources, Task, constraints_of, load, objectives_of
+from localhpo.trial import Config
 
 Target = Callable[..., Any] | Task | Path | str
 
@@ -24,6 +25,8 @@ def tune(
     fixed: Config | None = None,
     metric: str = "score",
     direction: Direction = "minimize",
+    objectives: Mapping[str, Direction] | None = None,
+    constraints: Mapping[str, Mapping[str, float]] | None = None,
     name: str | None = None,
     background: str = "",
     trials: int | None = None,
@@ -50,19 +53,22 @@ def tune(
             },
             trials=20,
         )
-        print(study.best.config, study.best.score)
+        print(study.best_trial.config, study.best_trial.value)
 
     Calling it again goes on with the same study; `trials` is its total.
 
     Args:
-        target: a function (each call runs in a child process; it returns the score, or a
-            dictionary that holds `metric`, and may call `localhpo.report` on the way), a
-            `Task`, or the path of a task file.
+        target: a function (each call runs in a child process; it returns the value of `metric`,
+            or a dictionary of metrics, and may call `localhpo.report` on the way), a `Task`, or
+            the path of a task file.
         space: the search space, of a function only: a `Space`, or a table as in a task file.
         fixed: hyperparameters that are not tuned, and their values, of a function only: it gets
-            them as it gets the tuned ones, and the model is told.
-        metric: name of the score, of a function only; as are the next three.
+            them as it gets the tuned ones, and the model sees them.
+        metric: name of the one objective, of a function only; as are the next five.
         direction: whether to make it small or large.
+        objectives: several objectives with their directions, in place of `metric` and
+            `direction`: `{"loss": "minimize", "size_mb": "minimize"}`.
+        constraints: bounds on metrics: `{"latency_ms": {"max": 200.0}}`.
         name: of the task; the function's own by default.
         background: what is tuned, in plain words, for the model.
         trials: total of the study (10 by default).
@@ -80,7 +86,13 @@ def tune(
         LocalHPOError: as `Study.open` and `Study.run`.
     """
     function = None if isinstance(target, Task | Path | str) else target
-    task = _task(target, space, fixed, metric, direction, name, background)
+    rows = [{"name": one, "direction": way} for one, way in (objectives or {}).items()]
+    goals = {
+        "task": {} if rows else {"metric": metric, "direction": direction},
+        "objective": rows,
+        "constraint": [{"name": one, **bounds} for one, bounds in (constraints or {}).items()],
+    }
+    task = _task(target, space, fixed, goals, name, background)
     if resources is not None:
         task = dataclasses.replace(task, resources=resources)
     if function is not None and task.resources.executor != "process":
@@ -108,8 +120,7 @@ def _task(
     target: Target,
     space: Space | Mapping[str, Mapping[str, Any]] | None,
     fixed: Config | None,
-    metric: str,
-    direction: Direction,
+    goals: Mapping[str, Any],
     name: str | None,
     background: str,
 ) -> Task:
@@ -132,8 +143,8 @@ def _task(
     return Task(
         name=name or _name(target),
         command=(),
-        metric=metric,
-        direction=direction,
+        objectives=objectives_of(goals, goals["task"], "tune"),
+        constraints=constraints_of(goals, "tune"),
         space=space if isinstance(space, Space) else Space.from_table(space, "space"),
         background=background,
         fixed=dict(fixed or {}),

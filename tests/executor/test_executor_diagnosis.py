@@ -96,12 +96,12 @@ def test_a_metric_that_ends_as_no_number_is_a_failure(
 ) -> None:
     outcome = conclude(make_task(objective=objective), ended(), curve(*values))
     assert outcome.failure == Failure(Cause.NOT_FINITE, expected)
-    assert (outcome.state, outcome.score) == (State.FAILED, None)
+    assert (outcome.state, outcome.value) == (State.FAILED, None)
 
 
 def test_a_passing_nan_is_none(make_task: Callable[..., Task]) -> None:
     outcome = conclude(make_task(), ended(), curve(0.5, math.nan, 0.3))
-    assert (outcome.state, outcome.score) == (State.COMPLETE, 0.3)
+    assert (outcome.state, outcome.value) == (State.COMPLETE, 0.3)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_passing_nan_is_none(make_task: Callable[..., Task]) -> None:
           "`from localhpo import report` and `report(step=step, loss=value)`"]),
         ({"metric": "val_f1"}, ended(), [*curve(1, name="valf1"), *curve(1, name="train_loss")],
          ["did not report val_f1",
-          "it reported valf1, train_loss (did you mean metric = 'valf1'?)"]),
+          "it reported valf1, train_loss (did you mean 'valf1'?)"]),
         ({"metric": "val/f1"}, ended(), curve(1, name="x"),
          ["it reported x; ", "report(step=step, **{'val/f1': value})"]),
         ({}, ended(unreadable=3), [], ["3 of its lines could not be read as measurements"]),
@@ -138,10 +138,10 @@ def test_what_was_asked_for_is_what_is_said(make_task: Callable[..., Task]) -> N
     task = make_task()
     pruned = Ending(Verdict.STOPPED, exit_code=-15, asked=State.PRUNED)
     assert diagnose(task, pruned, GOOD) == (State.PRUNED, None)
-    assert conclude(task, pruned, GOOD).score == 0.25
+    assert conclude(task, pruned, GOOD).value == 0.25
     interrupted = Ending(Verdict.STOPPED, exit_code=1, asked=State.INTERRUPTED, stderr=TORCH_OOM)
     assert diagnose(task, interrupted, GOOD) == (State.INTERRUPTED, None)
-    assert conclude(task, interrupted, GOOD).score is None
+    assert conclude(task, interrupted, GOOD).value is None
     lost = Ending(Verdict.LOST, asked=State.INTERRUPTED)
     assert diagnose(task, lost, GOOD) == (State.INTERRUPTED, None)
     # It had ended by itself before it could be asked.

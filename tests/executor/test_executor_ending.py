@@ -106,7 +106,7 @@ def test_a_pruned_trial_that_looks_ends_by_itself(trials: Any) -> None:
     trials.until_reported(run)
     run.stop(State.PRUNED)
     outcome = trials.finish(run)
-    assert (outcome.state, outcome.score, outcome.failure) == (State.PRUNED, 0.5, None)
+    assert (outcome.state, outcome.value, outcome.failure) == (State.PRUNED, 0.5, None)
     assert outcome.summary.startswith("pruned; loss 0.5 at step ")
     assert trials.read("told") == ""
 
@@ -228,7 +228,7 @@ from localhpo.executor import Job, ProcessExecutor
 from localhpo.space import Int, Space
 from localhpo.task import Task
 here = Path(sys.argv[1])
-task = Task("small", ("python", "train.py"), "loss", "minimize", Space([Int("depth", 1, 8)]),
+task = Task("small", ("python", "train.py"), (Objective("loss", "minimize"),), Space([Int("depth", 1, 8)]),
             folder=here)
 run = ProcessExecutor().start(
     Job(task=task, number=0, config={"depth": 3}, seed=1, folder=here / "trial"))
@@ -289,7 +289,7 @@ def test_what_survives_the_death_of_both_is_ended_by_the_next_run(
     wait_until(lambda: not is_alive(main))
     assert is_alive(daemon)
     outcome = trials.run("from localhpo.reporter import report; report(loss=0.1)")
-    assert outcome.score == 0.1
+    assert outcome.value == 0.1
     assert not is_alive(daemon)
 
 

@@ -85,7 +85,7 @@ def test_functions_of_every_kind_run_in_another_process(run: Run) -> None:
         (Model(12), 3.0),
     ):
         outcome, _ = run(function)
-        assert (outcome.state, outcome.score) == (State.COMPLETE, score), outcome
+        assert (outcome.state, outcome.value) == (State.COMPLETE, score), outcome
 
 
 def test_what_it_returns_is_its_last_report(run: Run) -> None:
@@ -106,7 +106,7 @@ def test_a_function_may_report_and_return_nothing(run: Run) -> None:
 
         report(loss=0.9)
 
-    assert run(silent)[0].score == 0.9
+    assert run(silent)[0].value == 0.9
     outcome, _ = run(lambda config: None)
     assert outcome.failure is not None
     assert outcome.failure.cause is Cause.NOTHING_REPORTED
@@ -116,7 +116,7 @@ def test_a_function_may_report_and_return_nothing(run: Run) -> None:
 def test_numpy_numbers_are_numbers(run: Run) -> None:
     import numpy as np
 
-    assert run(lambda config: np.float32(0.5))[0].score == 0.5
+    assert run(lambda config: np.float32(0.5))[0].value == 0.5
 
 
 def test_an_exception_is_a_failed_trial_with_its_traceback(run: Run) -> None:
@@ -142,7 +142,7 @@ def test_limits_and_environment_are_those_of_any_trial(run: Run) -> None:
     assert outcome.failure.cause is Cause.TIMEOUT
     outcome, _ = run(lambda config: float(os.environ["X"] + os.environ["LOCALHPO_SEED"]),
                      env={"X": "4"})  # fmt: skip
-    assert outcome.score == 47.0
+    assert outcome.value == 47.0
 
 
 def test_what_cannot_be_sent_says_what_to_do() -> None:
@@ -163,7 +163,7 @@ def test_a_module_that_others_cannot_import_travels_along(run: Run, tmp_path: Pa
     sys.modules["hidden_module"] = module
     try:
         spec.loader.exec_module(module)
-        assert run(module.objective)[0].score == 9.0
+        assert run(module.objective)[0].value == 9.0
     finally:
         del sys.modules["hidden_module"]
 
@@ -179,11 +179,11 @@ FACTOR = 2
 class Local: value = 1
 def objective(depth): return helper.double(depth) * FACTOR + Local().value
 folder = Path(sys.argv[1])
-task = Task("small", (), "loss", "minimize", Space([Int("depth", 1, 8)]), folder=folder)
+task = Task("small", (), (Objective("loss", "minimize"),), Space([Int("depth", 1, 8)]), folder=folder)
 executor = FunctionExecutor(objective)
 run = executor.start(Job(task=task, number=0, config={"depth": 3}, seed=1, folder=folder / "t"))
 while run.outcome is None: time.sleep(0.01)
-print(run.outcome.score, run.outcome.failure)
+print(run.outcome.value, run.outcome.failure)
 executor.close()
 """
 

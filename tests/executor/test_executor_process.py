@@ -117,7 +117,7 @@ def test_relative_folders_reach_the_script_absolute(
     (trials.folder / "code").mkdir()
     (trials.folder / "code" / "train.py").write_text(REPORT)
     job = trials.job(task_folder=Path("code"), folder=Path("trial"))
-    assert trials.finish(trials.executor.start(job)).score == 0.5
+    assert trials.finish(trials.executor.start(job)).value == 0.5
 
 
 def test_a_users_modules_and_pythonpath_do_not_reach_the_supervisor(trials: Any) -> None:
@@ -205,7 +205,7 @@ def test_garbage_is_kept_and_told_legibly(trials: Any) -> None:
 
 def test_reports_before_a_bad_end_do_not_make_it_good(trials: Any) -> None:
     outcome = trials.run(REPORT + "raise ValueError('bad learning rate')")
-    assert (outcome.state, outcome.score) == (State.FAILED, None)
+    assert (outcome.state, outcome.value) == (State.FAILED, None)
     assert outcome.failure.message == (
         "the trial ended with exit code 1: ValueError: bad learning rate"
     )
@@ -215,7 +215,7 @@ def test_standard_output_is_read_by_a_pattern(trials: Any) -> None:
     source = "for x in ('1.5', '1e-05', '-3', 'inf', '-2.5e+3'): print(f'epoch: loss = {x}!')\n"
     source += "print('loss = 0.25', end='')"
     run = trials.start(source, stdout_regex=r"loss = (\S+)")
-    assert trials.finish(run).score == 0.25
+    assert trials.finish(run).value == 0.25
     values = [(m.step, m.value) for m in run.poll()]
     assert values == [(1, 1.5), (2, 1e-05), (3, -3), (4, float("inf")), (5, -2500.0), (6, 0.25)]
 
@@ -338,7 +338,7 @@ from localhpo.space import Int, Space
 from localhpo.task import Task
 disk = Path(sys.argv[1])
 source = "import os; os.write(1, b'y' * 5_000_000); import time; time.sleep(0.2)"
-task = Task("small", ("python", "-c", source), "loss", "minimize", Space([Int("depth", 1, 8)]))
+task = Task("small", ("python", "-c", source), (Objective("loss", "minimize"),), Space([Int("depth", 1, 8)]))
 job = Job(task=task, number=0, config={"depth": 3}, seed=1, folder=disk / "trial")
 executor = ProcessExecutor()
 run = executor.start(job)

@@ -90,7 +90,7 @@ else:
 """
     first = finish(start(source))
     folder = tmp_path / "trial"
-    assert (first.state, first.score) == (State.COMPLETE, 0.0)
+    assert (first.state, first.value) == (State.COMPLETE, 0.0)
     assert (folder / "latest").stat().st_size == 5 << 20
     there = Path((folder / "stdout.txt").read_text().split()[0])
     assert there != folder
@@ -98,7 +98,7 @@ else:
     assert (folder / "localhpo/result.json").exists()
 
     again = finish(start(source, env={"OMP_NUM_THREADS": "3"}))
-    assert again.score == 5 << 20
+    assert again.value == 5 << 20
     assert not (folder / "models/epoch-1").exists()
     assert (folder / "stdout.txt").read_text().split()[1:] == ["3"]
 
@@ -182,7 +182,7 @@ from localhpo.executor import Job, RayExecutor
 from localhpo.space import Int, Space
 from localhpo.task import Task
 space = Space([Int("depth", low=1, high=8)])
-task = Task("small", ("python", "train.py"), "loss", "minimize", space, folder=Path())
+task = Task("small", ("python", "train.py"), (Objective("loss", "minimize"),), space, folder=Path())
 run = RayExecutor({ray_cluster.address!r}).start(Job(task, 0, {{"depth": 3}}, 7, Path("trial")))
 while True:
     run.poll()

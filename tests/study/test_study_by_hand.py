@@ -36,7 +36,7 @@ def task(make_task: MakeTask) -> Task:
 def test_nothing_is_written_before_the_first_trial(task: Task, home: Path) -> None:
     study = Study.open(task)
     assert study.trials == ()
-    assert study.best is None
+    assert study.best_trial is None
     assert study.events == ()
     assert not home.exists()
 
@@ -49,9 +49,9 @@ def test_asked_trials_are_told_and_kept(task: Task) -> None:
             task.space.validate(trial.config)
             study.tell(trial, score)
     again = Study.open(task)
-    assert [trial.score for trial in again.trials] == [3.0, 1.0, 2.0]
-    assert again.best is not None
-    assert again.best.number == 1
+    assert [trial.value for trial in again.trials] == [3.0, 1.0, 2.0]
+    assert again.best_trial is not None
+    assert again.best_trial.number == 1
     assert Study.find().trials == again.trials
     assert Study.find("small").task.space == task.space
 
@@ -64,7 +64,7 @@ def test_failures_are_told_without_a_score(task: Task) -> None:
             study.ask(), 0.5, pruned=True, measurements=[Measurement(1, "loss", 0.5, 1.0)]
         )
     assert failed.failure is not None
-    assert (failed.state, failed.score, failed.failure.cause) == (State.FAILED, None, Cause.TOLD)
+    assert (failed.state, failed.value, failed.failure.cause) == (State.FAILED, None, Cause.TOLD)
     assert not_finite.failure is not None
     assert not_finite.failure.cause is Cause.NOT_FINITE
     assert pruned.state is State.PRUNED
@@ -112,7 +112,7 @@ def test_a_trial_may_be_told_by_another_process_than_asked(task: Task) -> None:
     with Study.open(task) as study:
         asked = study.ask()
     ended = Study.find().tell(asked.number, 1.0)
-    assert (ended.state, ended.score, ended.restarts) == (State.COMPLETE, 1.0, 0)
+    assert (ended.state, ended.value, ended.restarts) == (State.COMPLETE, 1.0, 0)
 
 
 def test_enqueued_configurations_come_first(task: Task) -> None:
@@ -121,7 +121,7 @@ def test_enqueued_configurations_come_first(task: Task) -> None:
     with study:
         first = study.ask()
     assert dict(first.config) == {"learning_rate": 0.01, "depth": 3}
-    assert first.proposal.origin == "user"
+    assert str(first.proposal.origin) == "user"
 
 
 def test_a_configuration_is_enqueued_once(task: Task) -> None:
@@ -139,10 +139,10 @@ def test_added_trials_inform_and_cost_nothing(task: Task) -> None:
     study.add_trial({"learning_rate": 0.01, "depth": 3}, 0.25, user_attrs={"from": "last year"})
     study.add_trial({"learning_rate": 0.1, "depth": 3}, failure="diverged")
     good, bad = Study.open(task).trials
-    assert (good.score, good.user_attrs) == (0.25, {"from": "last year"})
+    assert (good.value, good.user_attrs) == (0.25, {"from": "last year"})
     assert bad.state is State.FAILED
     assert counted(study.trials) == 0
-    assert study.best == good
+    assert study.best_trial == good
 
 
 def test_user_attributes_are_merged_and_kept(task: Task) -> None:

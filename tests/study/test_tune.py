@@ -43,13 +43,13 @@ def test_a_function_is_tuned() -> None:
     told: list[tuple[int, float | None]] = []
 
     def callback(study: Study, trial: Trial) -> None:
-        told.append((trial.number, trial.score))
+        told.append((trial.number, trial.value))
 
     study = localhpo.tune(bowl, SPACE, creator="tpe", trials=6, callbacks=[callback])
     assert [trial.state for trial in study.trials] == [State.COMPLETE] * 6
     for trial in study.trials:
-        assert trial.score == pytest.approx(bowl(**trial.config))  # type: ignore[arg-type]
-    assert sorted(told) == [(trial.number, trial.score) for trial in study.trials]
+        assert trial.value == pytest.approx(bowl(**trial.config))  # type: ignore[arg-type]
+    assert sorted(told) == [(trial.number, trial.value) for trial in study.trials]
     before = study.trials
     again = localhpo.tune(bowl, SPACE, creator="tpe", trials=8, parallel=2)
     assert len(again.trials) == 8
@@ -64,7 +64,7 @@ def test_a_function_has_the_resources_that_are_asked_for(monkeypatch: pytest.Mon
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # it would stand
     asked = localhpo.Resources(cpus=2, priority=2.0)
     study = localhpo.tune(threads, SPACE, creator="tpe", trials=1, resources=asked)
-    assert [trial.score for trial in study.trials] == [2.0]
+    assert [trial.value for trial in study.trials] == [2.0]
     assert study.task.resources == asked
     with pytest.raises(InputError, match="a function runs on this machine; got executor = 'ray'"):
         localhpo.tune(bowl, SPACE, resources=localhpo.Resources(executor="ray"))
@@ -79,14 +79,14 @@ def test_a_function_gets_what_is_fixed_and_the_study_keeps_it() -> None:
     assert study.task.fixed == fixed
     for trial in study.trials:
         assert list(trial.config) == ["x"]
-        assert trial.score == pytest.approx(30 * float(trial.config["x"]))
+        assert trial.value == pytest.approx(30 * float(trial.config["x"]))
     with pytest.raises(InputError, match=r"fixed was .*'scale': 10.*, is .*'scale': 20"):
         localhpo.tune(scaled, space, fixed={**fixed, "scale": 20}, creator="random", trials=3)
 
 
 def test_a_function_may_report_steps() -> None:
     (trial,) = localhpo.tune(with_steps, SPACE, creator="random", trials=1).trials
-    assert trial.score == pytest.approx(bowl(**trial.config))  # type: ignore[arg-type]
+    assert trial.value == pytest.approx(bowl(**trial.config))  # type: ignore[arg-type]
     assert [m.step for m in trial.measurements if m.name == "score"][:3] == [0, 1, 2]
 
 
@@ -94,9 +94,9 @@ def test_failures_do_not_end_a_study() -> None:
     study = localhpo.tune(half_fails, SPACE, creator="random", trials=8, direction="maximize")
     failed = [trial for trial in study.trials if trial.state is State.FAILED]
     assert failed
-    assert all(trial.score is None for trial in failed)
+    assert all(trial.value is None for trial in failed)
     assert all("no good" in trial.failure.stderr_tail for trial in failed if trial.failure)
-    assert study.best is not None
+    assert study.best_trial is not None
 
 
 def test_no_good_trial_is_an_error_of_its_own() -> None:
@@ -139,9 +139,9 @@ def test_a_callback_may_enqueue() -> None:
             study.enqueue({"x": 2.0, "y": 1})
 
     study = localhpo.tune(bowl, SPACE, creator="random", trials=4, callbacks=[callback])
-    assert study.best is not None
-    assert study.best.score == 0.0
-    assert study.best.proposal.origin == "user"
+    assert study.best_trial is not None
+    assert study.best_trial.value == 0.0
+    assert str(study.best_trial.proposal.origin) == "user"
 
 
 def test_a_task_file_is_tuned(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_task_file_is_tuned(tmp_path: Path) -> None:
         '[creator]\nname = "random"\n'
     )
     study = localhpo.tune(tmp_path / "task.toml", trials=2)
-    assert [trial.score for trial in study.trials] == [
+    assert [trial.value for trial in study.trials] == [
         pytest.approx((float(trial.config["x"]) - 1) ** 2) for trial in study.trials
     ]
 

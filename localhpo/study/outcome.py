@@ -1,0 +1,119 @@
+"""The outcome of a trial that was not run here, from what the user says of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from localhpo.errors import InputError, did_you_mean
+from localhpo.executor.protocol import Outcome
+from localhpo.objective import evaluate
+from localhpo.space.values import as_int, shown
+from localhpo.task import Task
+from localhpo.trial import Cause, Failure, Measurement, State, Trial, Usage
+
+Values = float | Sequence[float] | Mapping[str, float]
+"""The value of the one objective, one for each objective in order, or values by name: those of
+objectives and, beside them, of metrics that are constrained."""
+
+
+def make_outcome(
+    task: Task,
+    values: Values | None,
+    failure: str | None,
+    pruned: bool,
+    *,
+    measurements: Sequence[Measurement] = (),
+    wall_s: float = 0.0,
+) -> Outcome:
+    """Return how a trial ended.
+
+    Args:
+        task: its objectives and constraints.
+        values: what was measured.
+        failure: why it failed, in one sentence; in place of values.
+        pruned: whether it was stopped early.
+        measurements: what it reported on the way; constraints are read from them too.
+        wall_s: how long it took.
+
+    Raises:
+        InputError: neither values nor failure was given, or both, or a value is missing, unknown
+            or no number.
+    """
+    usage = Usage(wall_s=wall_s)
+    if failure is not None and values is None:
+        return Outcome(State.FAILED, (), Failure(Cause.TOLD, failure), usage, summary="")
+    if values is None or failure is not None:
+        raise InputError(
+            f"a trial ended with a value or with a failure; got values={shown(values)}, "
+            f"failure={failure!r}",
+            hint="pass one of the two",
+        )
+    metrics = _by_name(task, values)
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            told = Failure(Cause.NOT_FINITE, f"{name} was {value}")
+            return Outcome(State.FAILED, (), told, usage, summary="")
+    given = [Measurement(0, name, value, 0.0) for name, value in metrics.items()]
+    found = evaluate((), task.constraints, [*measurements, *given], usage)
+    if found.missing and not pruned:
+        raise InputError(
+            f"a constraint needs the value of its metric; {', '.join(found.missing)} was not given",
+            hint=f"pass values by name: {{{', '.join(f'{n!r}: ...' for n in _names(task))}}}",
+        )
+    return Outcome(
+        state=State.PRUNED if pruned else State.COMPLETE,
+        values=tuple(metrics[objective.name] for objective in task.objectives),
+        failure=None,
+        usage=usage,
+        summary="",
+        violations=found.violations,
+    )
+
+
+def _names(task: Task) -> list[str]:
+    return list(dict.fromkeys(goal.name for goal in (*task.objectives, *task.constraints)))
+
+
+def _by_name(task: Task, values: Values) -> dict[str, float]:
+    """Return the values under the names of their metrics."""
+    objectives = [objective.name for objective in task.objectives]
+    if isinstance(values, Mapping):
+        for name in values:
+            if name not in _names(task):
+                raise InputError(
+                    f"a value must be that of an objective or constraint; got {name!r}",
+                    hint=did_you_mean(str(name), _names(task))
+                    or f"known are {', '.join(_names(task))}",
+                )
+        missing = [name for name in objectives if name not in values]
+        if missing:
+            raise InputError(f"each objective needs a value; {', '.join(missing)} was not given")
+        return {name: _number(name, value) for name, value in values.items()}
+    several = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else None
+    row = [values] if several is None else several
+    if len(row) != len(objectives):
+        raise InputError(
+            f"each objective needs a value, in the order {', '.join(objectives)}; "
+            f"got {shown(values)}"
+        )
+    return {name: _number(name, value) for name, value in zip(objectives, row, strict=True)}
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"the value of {name} must be a number; got {shown(value)}") from error
+
+
+def number_of(trial: object) -> int:
+    """Return the number of a trial, which may be given by it.
+
+    Raises:
+        InputError: it is neither a trial nor a number.
+    """
+    number = as_int(trial.number if isinstance(trial, Trial) else trial)
+    if number is None:
+        raise InputError(f"a trial must be given as itself or by its number; got {shown(trial)}")
+    return number

@@ -1,0 +1,223 @@
+"""Several objectives and constraints: `tune`, ask and tell, external trials, kill and resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import localhpo
+from localhpo.errors import InputError, NoGoodTrialError, StudyChangedError
+from localhpo.objective import Constraint, Objective
+from localhpo.study import Study
+from localhpo.task import Budget, CreatorSettings, Task, load
+from localhpo.trial import Cause, Measurement, State
+
+GOALS = {
+    "objectives": (Objective("loss"), Objective("size")),
+    "constraints": (Constraint("latency_ms", max=200.0),),
+    "creator": CreatorSettings(name="random"),
+}
+MakeTask = Callable[..., Task]
+
+
+def metrics(x: float, y: float) -> dict[str, float]:
+    return {"loss": (x - 2) ** 2 + y**2, "size": abs(x), "latency_ms": 100 * abs(y)}
+
+
+SPACE = {
+    "x": {"type": "float", "low": -5.0, "high": 5.0},
+    "y": {"type": "float", "low": -5.0, "high": 5.0},
+}
+
+
+@pytest.mark.parametrize("creator", ["random", "tpe", "nsga2"])
+def test_a_function_with_several_objectives_is_tuned(creator: str, home: Path) -> None:
+    study = localhpo.tune(
+        metrics,
+        SPACE,
+        objectives={"loss": "minimize", "size": "minimize"},
+        constraints={"latency_ms": {"max": 200.0}},
+        trials=6,
+        creator=creator,
+        home=home,
+    )
+    for trial in study.trials:
+        expected = metrics(**trial.config)  # type: ignore[arg-type]
+        assert trial.values == (expected["loss"], expected["size"])
+        assert trial.violations == pytest.approx((expected["latency_ms"] - 200.0,))
+        assert trial.feasible is (trial.violations[0] <= 0.0)
+    assert study.best_trials
+    assert all(trial in study.trials for trial in study.best_trials)
+    with pytest.raises(InputError, match="2 objectives, and so no single best trial"):
+        _ = study.best_trial
+
+
+def test_a_constraint_decides_which_trial_is_best(home: Path) -> None:
+    study = localhpo.tune(
+        metrics, SPACE, metric="loss", constraints={"latency_ms": {"max": 100.0}},
+        trials=8, creator="random", home=home,
+    )  # fmt: skip
+    feasible = [trial for trial in study.trials if trial.feasible]
+    assert len(feasible) not in (0, 8)
+    assert study.best_trial == min(feasible, key=lambda trial: trial.values)
+
+
+@pytest.mark.parametrize(
+    ("told", "values", "violations"),
+    [
+        ({"loss": 1.0, "size": 2.0, "latency_ms": 150.0}, (1.0, 2.0), (-50.0,)),
+        ({"size": 2, "latency_ms": 250, "loss": 1}, (1.0, 2.0), (50.0,)),
+    ],
+)
+def test_values_are_told_by_name(
+    told: Any, values: Any, violations: Any, make_task: MakeTask, home: Path
+) -> None:
+    study = Study.open(make_task(**GOALS), home=home)
+    ended = study.tell(study.ask(), told)
+    assert (ended.values, ended.violations) == (values, violations)
+    assert Study.open(make_task(**GOALS), home=home).trials == (ended,)
+
+
+def test_values_are_told_in_order_and_constraints_by_measurements(
+    make_task: MakeTask, home: Path
+) -> None:
+    study = Study.open(make_task(**GOALS), home=home)
+    latency = [Measurement(step, "latency_ms", 190.0 + step, 1.0) for step in range(3)]
+    ended = study.tell(study.ask(), [1.0, 2.0], measurements=latency)
+    assert (ended.values, ended.violations) == ((1.0, 2.0), (-8.0,))
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        (1.0, "each objective needs a value, in the order loss, size; got 1"),
+        ([1.0], "each objective needs a value, in the order loss, size"),
+        ([1.0, 2.0], "latency_ms was not given"),
+        ({"loss": 1.0, "latency_ms": 1.0}, "size was not given"),
+        ({"loss": 1.0, "size": 1.0, "latncy_ms": 1.0}, "got 'latncy_ms'"),
+        (
+            {"loss": 1.0, "size": "big", "latency_ms": 1.0},
+            'the value of size must be a number; got "?big',
+        ),
+        (None, "a value or with a failure"),
+    ],
+)
+def test_what_is_told_wrongly_is_refused_and_the_trial_still_runs(
+    told: Any, says: str, make_task: MakeTask, home: Path
+) -> None:
+    study = Study.open(make_task(**GOALS), home=home)
+    trial = study.ask()
+    with pytest.raises(InputError, match=says):
+        study.tell(trial, told)
+    assert study.tell(trial, {"loss": 1.0, "size": 1.0, "latency_ms": 1.0}).state is State.COMPLETE
+
+
+def test_a_value_that_is_not_finite_is_a_failure(make_task: MakeTask, home: Path) -> None:
+    study = Study.open(make_task(**GOALS), home=home)
+    ended = study.tell(study.ask(), {"loss": math.nan, "size": 1.0, "latency_ms": 1.0})
+    assert (ended.state, ended.values) == (State.FAILED, ())
+    assert ended.failure is not None
+    assert ended.failure.cause is Cause.NOT_FINITE
+
+
+def test_external_trials_carry_values_and_count_nothing(make_task: MakeTask, home: Path) -> None:
+    study = Study.open(make_task(**GOALS), home=home)
+    told = {"loss": 1.0, "size": 2.0, "latency_ms": 500.0}
+    trial = study.add_trial({"learning_rate": 0.01, "depth": 3}, told)
+    assert (trial.feasible, str(trial.proposal.origin)) == (False, "external")
+    assert study.best_trials == (trial,), "no trial is feasible: the least infeasible one"
+
+
+def test_other_objectives_are_another_study(make_task: MakeTask, home: Path) -> None:
+    study = Study.open(make_task(**GOALS), home=home)
+    study.tell(study.ask(), {"loss": 1.0, "size": 1.0, "latency_ms": 1.0})
+    study.close()
+    for changes in (
+        {"objectives": GOALS["objectives"][:1]},  # type: ignore[index]
+        {"constraints": (Constraint("latency_ms", max=300.0),)},
+    ):
+        with pytest.raises(StudyChangedError, match=r"objectives was|constraints was"):
+            Study.open(make_task(**{**GOALS, **changes}), home=home)
+
+
+def test_an_objective_that_is_never_reported_fails_the_trial_by_name(home: Path) -> None:
+    with pytest.raises(NoGoodTrialError):
+        localhpo.tune(
+            metrics, SPACE, objectives={"loss": "minimize", "sise": "minimize"},
+            trials=2, creator="random", home=home, name="typo",
+        )  # fmt: skip
+    failure = Study.find("typo", home=home).trials[0].failure
+    assert failure is not None
+    assert "did not report sise" in failure.message
+    assert "did you mean 'size'" in failure.message
+
+
+SCRIPT = """
+import argparse, time
+from localhpo import report
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--x", type=float)
+parser.add_argument("--y", type=float)
+args = parser.parse_args()
+time.sleep(0.4)
+report(loss=(args.x - 2) ** 2 + args.y**2, size=abs(args.x), latency_ms=100 * abs(args.y))
+"""
+TASK = """
+[task]
+name = "several"
+command = ["python", "train.py"]
+[[objective]]
+name = "loss"
+direction = "minimize"
+[[objective]]
+name = "size"
+direction = "minimize"
+[[constraint]]
+name = "latency_ms"
+max = 200.0
+[[constraint]]
+name = "wall_s"
+max = 60.0
+[space]
+x = { type = "float", low = -5.0, high = 5.0 }
+y = { type = "float", low = -5.0, high = 5.0 }
+[creator]
+name = "nsga2"
+[budget]
+trials = 8
+"""
+
+
+def test_a_killed_study_goes_on_with_its_values(tmp_path: Path, home: Path) -> None:
+    (tmp_path / "train.py").write_text(SCRIPT)
+    (tmp_path / "task.toml").write_text(TASK)
+    run = [sys.executable, "-m", "localhpo", "run", str(tmp_path), "--json"]
+    process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    task = load(tmp_path)
+    deadline = time.monotonic() + 60
+    while sum(t.state is State.COMPLETE for t in Study.open(task, home=home).trials) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = [t for t in Study.open(task, home=home).trials if t.state is State.COMPLETE]
+
+    ended = subprocess.run(run, capture_output=True, text=True, check=True)
+    study = Study.open(task, home=home)
+    assert [study.trials[trial.number] for trial in before] == before
+    assert [trial.state for trial in study.trials] == [State.COMPLETE] * 8
+    assert all(len(trial.values) == 2 and len(trial.violations) == 2 for trial in study.trials)
+    shown = json.loads(ended.stdout)
+    assert [row["number"] for row in shown["best_trials"]] == [t.number for t in study.best_trials]
+    assert study.task.budget == Budget(trials=8)
