@@ -1,4 +1,4 @@
-"""A made-up training without randomness: reports three steps of a loss that is best at one place."""
+"""A training without randomness: reports three steps of a loss that is best at one place."""
 
 import json
 import math
@@ -16,7 +16,7 @@ def main() -> None:
     loss = (math.log10(config["learning_rate"]) + 3) ** 2 / 4 + (config["dropout"] - 0.2) ** 2
     loss += 0.1 * abs(math.log2(config["batch_size"]) - 6)
     wait = Path(f"wait-{Path(os.environ['LOCALHPO_TRIAL_DIR']).name}")
-    with open(os.environ["LOCALHPO_METRICS"], "a", encoding="utf-8") as file:
+    with Path(os.environ["LOCALHPO_METRICS"]).open("a", encoding="utf-8") as file:
         for step in range(1, 4):
             line = {"step": step, "val_loss": round(loss + 0.5 / step, 6), "time": 1.8e9 + step}
             file.write(json.dumps(line) + "\n")
