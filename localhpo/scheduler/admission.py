@@ -34,21 +34,21 @@ def check_measurable(task: Task, *, measures_energy: bool) -> None:
     Raises:
         TaskError: It cannot; a study would find out only after its first trial.
     """
-    names = [objective.name for objective in task.objectives]
-    names += [constraint.name for constraint in task.constraints]
-    for name in names:
+    named = [("[[objective]]", objective.name) for objective in task.objectives]
+    named += [("[[constraint]]", constraint.name) for constraint in task.constraints]
+    for section, name in named:
         if name not in MEASURED_ON_DEVICES:
             continue
         if task.resources.gpus == 0:
             raise TaskError(
-                f"{name} cannot be an objective or constraint of trials without a GPU: LocalHPO "
-                "measures it on the GPUs that a trial holds, and [resources] gpus = 0",
-                hint="set [resources] gpus, or have the script report a metric of another name",
+                f"{section} {name}: must be reported under another name, or trials must hold a "
+                "GPU, on which LocalHPO measures it; got [resources] gpus = 0",
+                hint="set [resources] gpus to what a trial uses",
             )
         if name == "energy_j" and not measures_energy:
             raise TaskError(
-                "energy_j cannot be an objective or constraint here: the GPU driver of this "
-                "machine reports no energy, or it cannot be read (NVML)",
+                f"{section} {name}: must be measured by the GPU driver, which reports no energy "
+                "on this machine, or cannot be read (NVML)",
                 hint="install the extra `gpu` (nvidia-ml-py) where it is missing, or have the "
-                "script report a metric of another name",
+                "script report the energy under another name",
             )

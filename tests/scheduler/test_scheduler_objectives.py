@@ -79,9 +79,9 @@ def test_a_trial_fails_whose_energy_was_not_measured(make_task: MakeTask, tmp_pa
 @pytest.mark.parametrize(
     ("name", "gpus", "measures_energy", "error"),
     [
-        ("gpu_s", 0, True, "gpu_s cannot be an objective or constraint of trials without a GPU"),
-        ("energy_j", 0, True, "energy_j cannot be .* without a GPU"),
-        ("energy_j", 1, False, "energy_j cannot be .* driver of this machine reports no energy"),
+        ("gpu_s", 0, True, "gpu_s: must .* trials must hold a GPU"),
+        ("energy_j", 0, True, "energy_j: must .* trials must hold a GPU"),
+        ("energy_j", 1, False, "energy_j: must be measured by the GPU driver"),
         ("energy_j", 1, True, ""),
         ("gpu_s", 0.5, False, ""),
         ("peak_memory_mb", 0, False, ""),
