@@ -256,7 +256,8 @@ class Loop:
     def _end(self) -> None:
         reason = "the space is used up" if self._queue.exhausted else "the budget is used up"
         waiting = len(self._table.waiting)
-        left_over = f"; {waiting} trial(s) wait for the next run" if waiting else ""
+        waits = "1 trial waits" if waiting == 1 else f"{waiting} trials wait"
+        left_over = f"; {waits} for the next run" if waiting else ""
         self._publish("ended", (self._stop.reason if self._stop else reason) + left_over)
         self._events.update(self._make_snapshot)
 

@@ -120,7 +120,7 @@ def test_minutes_end_a_study_and_its_running_trials_go_on_later(make_bench: Make
     assert states(bench.run()) == [State.COMPLETE] * 4 + [State.INTERRUPTED] * 2
     assert 25.0 <= bench.clock.monotonic() <= 26.5
     assert bench.recorder.messages("ended") == [
-        "the minutes of the budget are used up; 2 trial(s) wait for the next run"
+        "the minutes of the budget are used up; 2 trials wait for the next run"
     ]
     spent = SpentTime.from_data([event.data for event in bench.recorder.events])
     assert 25.0 <= spent.wall_s <= 26.5

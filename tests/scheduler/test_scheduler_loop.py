@@ -201,7 +201,7 @@ def test_enqueued_trials_beyond_the_budget_stay_queued(make_bench: MakeBench, fa
     trials = bench.run(read_enqueued=lambda: enqueued.pop() if enqueued else ())
     assert states(trials) == [State.COMPLETE, State.QUEUED, State.QUEUED]
     assert bench.recorder.messages("ended") == [
-        "the budget is used up; 2 trial(s) wait for the next run"
+        "the budget is used up; 2 trials wait for the next run"
     ]
     bench.task = replace(bench.task, budget=Budget(trials=2))
     assert states(bench.run()) == [State.COMPLETE, State.COMPLETE, State.QUEUED]
