@@ -1,14 +1,14 @@
 """The language model as a Creator.
 
-It is shown the facts of the study and answers under a grammar, so its answers are valid; that
-they are new is seen to here. A model that repeats what is known is asked again, with more
-samples and a higher temperature. When it still does, or fails, the task's `on_model_error`
-decides: stop, or let an engine stand in, under the engine's own name.
+It is given the facts of the study and answers under a grammar, so its answers are valid; this
+module checks that they are new. A model that repeats known configurations is asked again, with
+more samples and a higher temperature. If it still does, or fails, the task's `on_model_error`
+decides: stop, or take the proposal of an engine, under the engine's own name.
 
-A model that can talk gives its reason with each answer. One that is too small to is asked for
-many configurations at once, of which the most representative is taken: the middle of what a
-small model has in mind is far better than what it finds most likely, which clings to the edges
-of the ranges.
+A chat model gives its reason with each answer. A configuration model answers with bare
+configurations. It is asked for many at once, of which the medoid is taken: the middle of what a
+small model samples is far better than its likeliest answer, which clings to the edges of the
+ranges.
 """
 
 from __future__ import annotations
@@ -16,78 +16,79 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from localhpo import grammar
 from localhpo.creator import context, prompt, rationale
-from localhpo.creator.batch import one_by_one
-from localhpo.creator.choosing import representative
-from localhpo.creator.guard import Guard, Verdict
+from localhpo.creator.batch import propose_one_by_one
+from localhpo.creator.duplicates import CandidateStatus, DuplicateFilter
+from localhpo.creator.medoids import medoid_order
 from localhpo.creator.protocol import History
-from localhpo.creator.seeds import derive
+from localhpo.creator.seeds import derive_seed
 from localhpo.errors import ConfigurationError, GenerationError, ModelError
 from localhpo.llm.protocol import Backend, Completion, Constraint, Message, Model
 from localhpo.space import Categorical, Ordinal
 from localhpo.space.values import spelled
-from localhpo.trial import Config, Proposal
+from localhpo.trial import LLM, Config, Proposal
 
 if TYPE_CHECKING:
-    from localhpo.experience import Memory
     from localhpo.space import Parameter, Space
+    from localhpo.transfer import RetrievedConfig
 
 OnModelError = Literal["stop", "engine"]
-StandIn = Callable[[History], Proposal]
+Fallback = Callable[[History], Proposal]
 
-ORIGIN = "model"
+SEED_LABEL = "model"
+"""Part of every sampling seed; its text may not change, or seeds would."""
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """One call of the backend; the next one comes when none of its answers was new."""
+class SamplingRound:
+    """One call of the backend; the next round follows when none of its answers was new."""
 
     samples: int
     temperature: float
 
 
-ROUNDS: Mapping[prompt.Style, Sequence[Round]] = {
-    "chat": (Round(1, 0.7), Round(2, 1.0), Round(4, 1.3)),
-    "compact": (Round(24, 1.0), Round(24, 1.3), Round(24, 1.6)),
+ROUNDS: Mapping[prompt.Style, Sequence[SamplingRound]] = {
+    "chat": (SamplingRound(1, 0.7), SamplingRound(2, 1.0), SamplingRound(4, 1.3)),
+    "compact": (SamplingRound(24, 1.0), SamplingRound(24, 1.3), SamplingRound(24, 1.6)),
 }
 
-THOUGHTS = 32
-"""Configurations that a small model is asked for at the start of a study."""
+MODEL_SAMPLES = 32
+"""Configurations that a configuration model is asked for at the start of a study."""
 
 LIMITS: Mapping[prompt.Style, Sequence[int]] = {
     "chat": (context.DEFAULT_LIMIT, 24, 18, 12, 8, 5, 3, 2, 1, 0),
     "compact": (12, 8, 5, 3, 2, 1, 0),  # its template shows no more than twelve
 }
-"""Finished trials shown: the first number whose prompt fits the model is taken."""
+"""Numbers of finished trials to show; the first one whose prompt fits into the context is taken."""
 
 _ANALYSIS_TOKENS = 700
-"""One for each of 600 characters of analysis, and for keys and evidence. Words take fewer; what
-takes more (600 rare characters) is cut short, and drawn again."""
+"""Tokens for 600 characters of analysis, one each, and for keys and evidence. Words take fewer; an
+answer that takes more (600 rare characters) is cut off, and drawn again."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Draw:
+class _ValidAnswer:
     completion: Completion
     answer: grammar.Answer
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """What the model is asked, and the room left for its answer."""
+class _Request:
+    """What the model is asked, and the tokens left for its answer."""
 
     messages: Sequence[Message]
     constraint: Constraint
     trials: tuple[int, ...]
-    """Numbers of the trials that are shown: those that the answer may name."""
+    """Numbers of the trials in the prompt: those that the answer may name."""
     max_tokens: int
 
 
 @dataclass
-class Spent:
-    """What asking has cost so far."""
+class ModelCost:
+    """Tokens and seconds that asking the model has cost so far."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -103,12 +104,12 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
-class Thoughts:
-    """What a model would try before it has seen any trial, drawn many times."""
+class ModelSamples:
+    """Configurations that a model proposes before it has seen any trial."""
 
     configs: Sequence[Config]
     record: Proposal
-    """How they came about: model, prompt, seed and cost; its configuration is the first drawn."""
+    """Model, prompt, seed and cost of the samples; its configuration is the first of them."""
 
 
 class Agent:
@@ -116,10 +117,10 @@ class Agent:
 
     Args:
         backend: asks the model. Closed with the agent when `owned`.
-        on_model_error: what to do when it fails, or repeats itself without end.
-        stand_in: makes the proposal then, for `engine`.
+        on_model_error: what to do when the model fails, or only repeats known configurations.
+        fallback: makes the proposal then, if that is `engine`.
         owned: whether `close` closes the backend too.
-        memories: what was good in past studies; shown to a model that talks.
+        retrieved: what was good in past studies; shown to a chat model.
     """
 
     def __init__(
@@ -127,32 +128,27 @@ class Agent:
         backend: Backend,
         *,
         on_model_error: OnModelError,
-        stand_in: StandIn,
+        fallback: Fallback,
         owned: bool = False,
-        memories: Sequence[Memory] = (),
+        retrieved: Sequence[RetrievedConfig] = (),
     ) -> None:
         self._backend = backend
-        self._memories = memories
+        self._retrieved = retrieved
         self._on_model_error = on_model_error
-        self._stand_in = stand_in
+        self._fallback = fallback
         self._owned = owned
         self._style: prompt.Style = backend.model.prompt
-        self._thought: dict[str, Thoughts] = {}
+        self._samples_by_prompt: dict[str, ModelSamples] = {}
 
     @property
-    def thinks_in_numbers(self) -> bool:
+    def is_configuration_model(self) -> bool:
         """Whether the model answers with bare configurations, so cheaply that many are drawn."""
         return self._style == "compact"
 
     @property
-    def server(self) -> Any:
-        """The server that this machine runs for the model; None where there is none."""
-        return getattr(self._backend, "server", None)
-
-    @property
-    def on_device(self) -> Any:
-        """What a model in this process takes of a device; None where it is on none."""
-        return getattr(self._backend, "on_device", None)
+    def backend(self) -> Backend:
+        """Backend of the model."""
+        return self._backend
 
     @property
     def model(self) -> Model:
@@ -171,61 +167,63 @@ class Agent:
             SpaceExhaustedError: nothing new is left.
             ModelError: the model failed, and the task says to stop then.
         """
-        return one_by_one(self.propose_one, history, n)
+        return propose_one_by_one(self.propose_one, history.first_objective(), n)
 
     def propose_one(self, history: History) -> Proposal:
         """Return one new proposal. Raises as `propose` does."""
-        guard = Guard(history)
-        spent = Spent()
+        duplicates = DuplicateFilter(history)
+        spent = ModelCost()
         try:
-            return self._ask(history, guard, spent)
+            return self._ask(history, duplicates, spent)
         except ModelError as error:
-            return self.excused(history, error, spent)
+            return self.fall_back(history, error, spent)
 
-    def thoughts(self, history: History, spent: Spent) -> Thoughts:
-        """Return what the model would try before any trial; asked once, then remembered.
+    def draw_samples(self, history: History, spent: ModelCost) -> ModelSamples:
+        """Return configurations that the model proposes before any trial; asked once, then cached.
 
         Raises:
-            ModelError: the model failed, or said nothing valid.
+            ModelError: the model failed, or no answer was valid.
         """
         fresh = dataclasses.replace(history, trials=(), next_number=0)
-        question = self._question(fresh)
-        key = f"{fresh.seed} {prompt.sha256(question.messages)}"
-        if key in self._thought:
-            known = self._thought[key]
+        request = self._build_request(fresh)
+        key = f"{fresh.seed} {prompt.sha256(request.messages)}"
+        if key in self._samples_by_prompt:
+            known = self._samples_by_prompt[key]
             free = dataclasses.replace(
                 known.record, prompt_tokens=0, completion_tokens=0, seconds=0.0
             )
             return dataclasses.replace(known, record=free)
-        draws: Sequence[_Draw] = ()
+        drawn: Sequence[_ValidAnswer] = ()
         cut_short: GenerationError | None = None
         for attempt in range(len(ROUNDS[self._style])):
             try:
-                draws = self._draw(fresh, question, Round(THOUGHTS, 1.0), attempt, spent)
+                drawn = self._draw_answers(
+                    fresh, request, SamplingRound(MODEL_SAMPLES, 1.0), attempt, spent
+                )
                 break
             except GenerationError as error:
                 cut_short = error
         else:
-            raise cut_short or ModelError("no round was asked for")
-        if not draws:
+            raise cut_short or ModelError("no round of samples is defined")
+        if not drawn:
             raise ModelError(f"none of its {spent.answers} answers was a valid configuration")
-        made = Thoughts(
-            tuple(draw.answer.config for draw in draws),
-            self._proposal(fresh, question, draws[0], len(draws), spent),
+        made = ModelSamples(
+            tuple(one.answer.config for one in drawn),
+            self._make_proposal(fresh, request, drawn[0], len(drawn), spent),
         )
-        self._thought[key] = made
+        self._samples_by_prompt[key] = made
         return made
 
-    def excused(self, history: History, error: ModelError, spent: Spent) -> Proposal:
-        """Return what stands in for a model that failed.
+    def fall_back(self, history: History, error: ModelError, spent: ModelCost) -> Proposal:
+        """Return the proposal of the engine in place of a model that failed.
 
         Raises:
-            ModelError: the task says to stop then.
+            ModelError: `on_model_error` is `stop`.
         """
         if self._on_model_error == "stop":
             raise error
-        proposal = self._stand_in(history)
-        note = f"stands in for the model: {error}"
+        proposal = self._fallback(history)
+        note = f"fallback for the model: {error}"
         return dataclasses.replace(
             proposal,
             note="; ".join(filter(None, (note, proposal.note))),
@@ -239,101 +237,108 @@ class Agent:
         if self._owned:
             self._backend.close()
 
-    def _ask(self, history: History, guard: Guard, spent: Spent) -> Proposal:
+    def _ask(self, history: History, duplicates: DuplicateFilter, spent: ModelCost) -> Proposal:
         """Return the model's proposal.
 
         Raises:
-            ModelError: it failed, or nothing it said was new.
+            ModelError: it failed, or none of its answers was new.
         """
-        question = self._question(history)
-        near: _Draw | None = None
+        request = self._build_request(history)
+        near: _ValidAnswer | None = None
         cut_short: GenerationError | None = None
         tries = 0
-        for attempt, plan in enumerate(ROUNDS[self._style]):
+        for attempt, sampling in enumerate(ROUNDS[self._style]):
             try:
-                draws = self._draw(history, question, plan, attempt, spent)
+                draws = self._draw_answers(history, request, sampling, attempt, spent)
             except GenerationError as error:
                 cut_short = error
                 continue
-            pick = guard.pick(draws, lambda draw: draw.answer.config)
-            if pick is None:
+            selection = duplicates.select(draws, lambda draw: draw.answer.config)
+            if selection is None:
                 continue
-            tries += pick.tries
-            if pick.verdict is Verdict.NEW:
-                return self._proposal(history, question, pick.drawn, tries, spent)
-            if pick.verdict is Verdict.NEAR and near is None:
-                near = pick.drawn
+            tries += selection.tries
+            if selection.status is CandidateStatus.NEW:
+                return self._make_proposal(history, request, selection.candidate, tries, spent)
+            if selection.status is CandidateStatus.NEAR_DUPLICATE and near is None:
+                near = selection.candidate
         if near is not None:
-            return self._proposal(history, question, near, tries, spent, note="a near duplicate")
+            return self._make_proposal(
+                history, request, near, tries, spent, note="near duplicate of an earlier trial"
+            )
         if cut_short is not None and spent.answers == 0:
             raise cut_short
         raise ModelError(
             f"none of its {spent.answers} answers was a valid configuration that is new",
-            hint="a larger model repeats itself less; the hybrid creator needs it less often",
+            hint='take a larger model, which repeats itself less, or the creator "hybrid"',
         )
 
-    def _question(self, history: History) -> _Question:
-        """Return the prompt with as much history as the model can hold.
+    def _build_request(self, history: History) -> _Request:
+        """Return the prompt with as much history as fits into the model's context.
 
         Raises:
             ModelError: not even the prompt without history fits.
         """
         space, model, chat = history.task.space, self._backend.model, self._style == "chat"
-        messages, numbers, room = fitted(
-            history, model, self._backend.count_tokens, self._memories if chat else ()
+        messages, numbers, room = fit_prompt(
+            history, model, self._backend.count_tokens, self._retrieved if chat else ()
         )
         constraint = Constraint(
             grammar=grammar.lark(space, rationale=chat, trials=numbers),
             schema=grammar.json_schema(space, rationale=chat, trials=numbers),
         )
-        return _Question(messages, constraint, numbers, max_tokens=room)
+        return _Request(messages, constraint, numbers, max_tokens=room)
 
-    def _draw(
-        self, history: History, question: _Question, plan: Round, attempt: int, spent: Spent
-    ) -> Sequence[_Draw]:
-        """Return the valid answers of one round, the most representative first.
+    def _draw_answers(
+        self,
+        history: History,
+        request: _Request,
+        sampling: SamplingRound,
+        attempt: int,
+        spent: ModelCost,
+    ) -> Sequence[_ValidAnswer]:
+        """Return the valid answers of one round, in medoid order.
 
         Raises:
             ModelError: the backend failed; a GenerationError may pass with other seeds.
         """
         space, chat = history.task.space, self._style == "chat"
         completions = self._backend.generate(
-            question.messages,
-            question.constraint,
-            n=plan.samples,
-            max_tokens=question.max_tokens,
-            temperature=plan.temperature,
-            seed=derive(history, ORIGIN, attempt),
+            request.messages,
+            request.constraint,
+            n=sampling.samples,
+            max_tokens=request.max_tokens,
+            temperature=sampling.temperature,
+            seed=derive_seed(history, SEED_LABEL, attempt),
         )
         spent.add(completions)
         draws = [
-            _Draw(completion, answer)
+            _ValidAnswer(completion, answer)
             for completion in completions
-            if (answer := _parse(completion.text, space, chat, question.trials)) is not None
+            if (answer := _parse(completion.text, space, chat, request.trials)) is not None
         ]
         taken = [trial.config for trial in history.trials]
-        order = representative(space, [draw.answer.config for draw in draws], taken)
+        order = medoid_order(space, [draw.answer.config for draw in draws], taken)
         return [draws[index] for index in order]
 
-    def _proposal(
+    def _make_proposal(
         self,
         history: History,
-        question: _Question,
-        draw: _Draw,
+        request: _Request,
+        draw: _ValidAnswer,
         tries: int,
-        spent: Spent,
+        spent: ModelCost,
         note: str = "",
     ) -> Proposal:
         config = draw.answer.config
         reason, evidence = draw.answer.analysis, draw.answer.evidence
-        said = self._style == "chat"
-        if not said:
+        has_reason = self._style == "chat"
+        if not has_reason:
             reason, evidence = rationale.compute(history, config)
         return Proposal(
             config=config,
-            origin=ORIGIN,
+            origin=LLM,
             rationale=reason,
-            rationale_by="model" if said else "computed",
+            rationale_by="model" if has_reason else "computed",
             evidence=evidence,
             tries=tries,
             seed=draw.completion.seed,
@@ -341,51 +346,54 @@ class Agent:
             prompt_tokens=spent.prompt_tokens,
             completion_tokens=spent.completion_tokens,
             seconds=spent.seconds,
-            prompt=prompt.text(question.messages),
-            prompt_sha256=prompt.sha256(question.messages),
+            prompt=prompt.join_messages(request.messages),
+            prompt_sha256=prompt.sha256(request.messages),
             answer=draw.completion.text,
             note=note,
         )
 
 
-def fitted(
+def fit_prompt(
     history: History,
     model: Model,
     count_tokens: Callable[[Sequence[Message]], int],
-    memories: Sequence[Memory] = (),
+    retrieved: Sequence[RetrievedConfig] = (),
 ) -> tuple[Sequence[Message], tuple[int, ...], int]:
-    """Return the prompt with as much history as a model can hold: to ask it, or to train it.
+    """Return the prompt with as much history as fits into a model's context.
 
-    With the numbers of the trials that it shows, and the tokens left to an answer.
+    Also the numbers of the trials in it, and the tokens left for an answer. For inference and
+    training.
 
     Raises:
         ModelError: not even the prompt without history fits.
     """
-    room = answer_tokens(history.task.space) + (_ANALYSIS_TOKENS if model.prompt == "chat" else 0)
+    room = max_answer_tokens(history.task.space) + (
+        _ANALYSIS_TOKENS if model.prompt == "chat" else 0
+    )
     tokens = 0
     for limit in LIMITS[model.prompt]:
-        facts = context.facts(history, limit=limit, memories=memories)
-        messages = prompt.messages(facts, model.prompt)
+        facts = context.build_facts(history, limit=limit, retrieved=retrieved)
+        messages = prompt.render_messages(facts, model.prompt)
         tokens = count_tokens(messages)
         if tokens + room <= model.context_length:
             return messages, tuple(sorted(trial.number for trial in facts.trials)), room
     raise ModelError(
-        f"{model.name} holds {model.context_length} tokens; the prompt without any history "
-        f"takes {tokens} and the answer up to {room}",
+        f"{model.name} has a context of {model.context_length} tokens; the prompt without any "
+        f"trial takes {tokens} and the answer up to {room}",
         hint="shorten the background, or choose a model with a longer context",
     )
 
 
-def answer_tokens(space: Space) -> int:
-    """Return more tokens than a configuration's text takes: one for each of its bytes.
+def max_answer_tokens(space: Space) -> int:
+    """Return an upper bound on the tokens of a configuration's text: one for each byte.
 
-    A tokenizer that does not know a script spells it byte by byte.
+    A tokenizer that does not know a script encodes it byte by byte.
     """
     return 16 + sum(len(spelled(p.name).encode()) + 2 + _longest(p) for p in space.parameters)
 
 
 def _longest(parameter: Parameter) -> int:
-    """Return the bytes of the longest value, or more."""
+    """Return an upper bound on the bytes of a value."""
     if isinstance(parameter, Categorical | Ordinal):
         return max(len(parameter.text(value).encode()) for value in parameter.values)
     bounds = (parameter.text(parameter.low), parameter.text(parameter.high))
@@ -393,7 +401,7 @@ def _longest(parameter: Parameter) -> int:
 
 
 def _parse(text: str, space: Space, chat: bool, trials: tuple[int, ...]) -> grammar.Answer | None:
-    """Return the answer; None where a server that takes only a schema let one slip."""
+    """Return the answer; None for an invalid one (of a server that takes only a schema)."""
     try:
         return grammar.parse(text, space, rationale=chat, trials=trials)
     except ConfigurationError:

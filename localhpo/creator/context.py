@@ -1,8 +1,8 @@
 """History -> facts: what a prompt may say about a study, in its final spelling.
 
 Pure: the same history gives the same facts. Finished trials are ordered worst to best (a
-small model reads what matters last), failed ones first; a cap keeps the best ones, a spread
-of the rest and the latest failures.
+small model reads what matters last), failed ones first; a limit keeps the best ones, a spread
+of the rest and the latest failures. Trials are ranked by the first objective.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from localhpo.creator.facts import Facts, MemoryFact, ParameterFact, TrialFact
+from localhpo.creator.facts import Facts, ParameterFact, RetrievedFact, TrialFact
 from localhpo.creator.protocol import History
-from localhpo.experience import Memory
+from localhpo.objective import Direction, best_trial
 from localhpo.space import Categorical, Ordinal, Parameter, Space, brief
-from localhpo.trial import COUNTED, Direction, State, Trial, best_trial, counted
+from localhpo.task import Task
+from localhpo.transfer import RetrievedConfig
+from localhpo.trial import COUNTED, State, Trial, counted
 
 DEFAULT_LIMIT = 30
 """Finished trials that are shown at most."""
 
-MEMORIES = 6
+MAX_RETRIEVED_SHOWN = 6
 """Configurations of past studies that are shown at most."""
 
 _SUMMARY_CHARACTERS = 300
@@ -27,30 +29,29 @@ _WAITING = frozenset({State.QUEUED, State.RUNNING, State.INTERRUPTED})
 _REFUSED = frozenset({State.FAILED, State.INFEASIBLE})
 
 
-def facts(
-    history: History, *, limit: int = DEFAULT_LIMIT, memories: Sequence[Memory] = ()
+def build_facts(
+    history: History, *, limit: int = DEFAULT_LIMIT, retrieved: Sequence[RetrievedConfig] = ()
 ) -> Facts:
     """Return the facts of a study.
 
     Args:
         history: of the study.
-        limit: finished trials that are shown at most; and as many of the memories, but no more
-            than `MEMORIES`.
-        memories: what was good in past studies, the weightiest first.
+        limit: finished trials that are shown at most; and retrieved configurations, but no more
+            than `MAX_RETRIEVED_SHOWN`.
+        retrieved: what was good in past studies, largest weight first.
     """
     task = history.task
-    finished = ordered(history.trials, task.direction)
+    finished = rank_trials(history.trials, task.direction)
     waiting = [trial for trial in history.trials if trial.state in _WAITING]
-    best = best_trial(history.trials, task.direction)
-    scored = [trial for trial in finished if trial.score is not None]
-    describe = _describer(task.space, scored)
-    shown = tuple(describe(trial) for trial in select(finished, limit))
+    best = best_by_first_objective(history)
+    describe = _trial_describer(task, [trial for trial in finished if trial.values])
+    shown = tuple(describe(trial) for trial in select_trials(finished, limit))
     return Facts(
         task=task.name,
         background=task.background.strip(),
         metric=task.metric,
         direction=task.direction,
-        parameters=tuple(parameter_fact(task.space, p) for p in task.space.parameters),
+        parameters=tuple(describe_parameter(task.space, p) for p in task.space.parameters),
         trials=shown,
         running=tuple(task.space.text(trial.config) for trial in waiting),
         best=None if best is None else describe(best),
@@ -58,64 +59,85 @@ def facts(
         finished=len(finished),
         remaining=_remaining(history, len(waiting)),
         fixed=tuple((name, brief(value)) for name, value in task.fixed.items()),
-        memories=tuple(_memory_fact(task.space, m) for m in memories[: min(MEMORIES, limit)]),
+        other_objectives=tuple(f"{one.direction} {one.name}" for one in task.objectives[1:]),
+        constraints=tuple(constraint.describe() for constraint in task.constraints),
+        retrieved=tuple(
+            _describe_retrieved(task.space, one)
+            for one in retrieved[: min(MAX_RETRIEVED_SHOWN, limit)]
+        ),
     )
 
 
-def _memory_fact(space: Space, memory: Memory) -> MemoryFact:
-    return MemoryFact(
-        study=memory.study,
-        config=space.text(memory.config),
-        metric=memory.metric,
-        score=f"{memory.score:.4g}",
-        similarity=f"{memory.similarity:.2f}",
-        reasons="; ".join(memory.reasons),
+def _describe_retrieved(space: Space, retrieved: RetrievedConfig) -> RetrievedFact:
+    return RetrievedFact(
+        study=retrieved.study,
+        config=space.text(retrieved.config),
+        metric=retrieved.metric,
+        value=f"{retrieved.value:.4g}",
+        similarity=f"{retrieved.similarity:.2f}",
+        reasons="; ".join(retrieved.reasons),
     )
 
 
-def ordered(trials: Sequence[Trial], direction: Direction) -> list[Trial]:
+def best_by_first_objective(history: History) -> Trial | None:
+    """Return the best trial by the first objective; a feasible one where there is one."""
+    trials = (trial.with_(values=trial.values[:1]) for trial in history.trials)
+    best = best_trial(trials, history.task.objectives[:1])
+    return None if best is None else next(t for t in history.trials if t.number == best.number)
+
+
+def rank_trials(trials: Sequence[Trial], direction: Direction) -> list[Trial]:
     """Return the finished trials, worst to best; of equal ones the earlier is better.
 
-    Refused ones (failed, infeasible) come first, then pruned ones: the score of a pruned
-    trial is that of an early step, and no match for that of a complete one.
+    Refused ones (failed, infeasible) come first, then those that break a constraint, then pruned
+    ones: the value of a pruned trial is that of an early step, and no match for that of a
+    complete one.
     """
     sign = 1.0 if direction == "maximize" else -1.0
 
     def merit(trial: Trial) -> tuple[int, float, int]:
-        if trial.state in _REFUSED or trial.score is None:
-            return (0, 0.0, trial.number)
-        tier = 1 if trial.state is State.PRUNED else 2
-        return (tier, sign * trial.score, -trial.number)
+        tier = _tier(trial)
+        return (tier, sign * trial.values[0] if tier else 0.0, trial.number * (-1 if tier else 1))
 
     finished = COUNTED | {State.INFEASIBLE}
     return sorted((trial for trial in trials if trial.state in finished), key=merit)
 
 
-def select(trials: Sequence[Trial], limit: int) -> list[Trial]:
+def _tier(trial: Trial) -> int:
+    """Return the group of a trial in the ranking: 0 for those without a value, 3 is best."""
+    if trial.state in _REFUSED or not trial.values:
+        return 0
+    if trial.feasible is False:
+        return 1
+    return 2 if trial.state is State.PRUNED else 3
+
+
+def select_trials(trials: Sequence[Trial], limit: int) -> list[Trial]:
     """Return `limit` of the trials, which come ordered worst to best, in that order.
 
-    A quarter goes to the latest without a score, half of the rest to the best, and what is
-    left to trials spread evenly over the other ranks.
+    A quarter are the latest without a value, half of the rest the best, and the others are
+    spread evenly over the remaining ranks.
     """
     if len(trials) <= limit:
         return list(trials)
-    unscored = [trial for trial in trials if trial.score is None]
-    scored = [trial for trial in trials if trial.score is not None]
-    failures = min(len(unscored), max(limit // 4, limit - len(scored)))
-    good = min(len(scored), limit - failures)
+    without_value = [trial for trial in trials if not trial.values]
+    with_value = [trial for trial in trials if trial.values]
+    failures = min(len(without_value), max(limit // 4, limit - len(with_value)))
+    good = min(len(with_value), limit - failures)
     top = (good + 1) // 2
-    rest = scored[: len(scored) - top]
-    latest = sorted(unscored, key=lambda trial: trial.number)[len(unscored) - failures :]
-    return [*latest, *_spread(rest, good - top), *scored[len(scored) - top :]]
+    rest = with_value[: len(with_value) - top]
+    by_number = sorted(without_value, key=lambda trial: trial.number)
+    latest = by_number[len(without_value) - failures :]
+    return [*latest, *_spread(rest, good - top), *with_value[len(with_value) - top :]]
 
 
-def quality(worse: int, better: int) -> int:
+def quality_digit(worse: int, better: int) -> int:
     """Return 0 (worst known) to 9 (best known) from how many trials are worse and better."""
     others = worse + better
     return 9 if others == 0 else min(9, 10 * worse // others)
 
 
-def parameter_fact(space: Space, parameter: Parameter) -> ParameterFact:
+def describe_parameter(space: Space, parameter: Parameter) -> ParameterFact:
     """Return what a prompt may say about one hyperparameter."""
     default = "" if parameter.default is None else parameter.text(parameter.default)
     when = space.condition_text(parameter.name)
@@ -146,48 +168,63 @@ def parameter_fact(space: Space, parameter: Parameter) -> ParameterFact:
     )
 
 
-def score_digits(scores: Sequence[float]) -> int:
-    """Return how many significant digits tell the best score from the next (4 to 7).
+def value_digits(values: Sequence[float]) -> int:
+    """Return how many significant digits tell the best value from the next (4 to 7).
 
     Args:
-        scores: worst to best.
+        values: worst to best.
     """
-    distinct = [score for score in scores if score != scores[-1]]
+    distinct = [value for value in values if value != values[-1]]
     if not distinct:
         return 4
-    best, second = scores[-1], distinct[-1]
+    best, second = values[-1], distinct[-1]
     return next((d for d in range(4, 7) if f"{best:.{d}g}" != f"{second:.{d}g}"), 7)
 
 
-def _describer(space: Space, scored: Sequence[Trial]) -> Callable[[Trial], TrialFact]:
-    """Return a function from a trial to its fact, given all scored ones (worst to best)."""
-    digits = score_digits([trial.score for trial in scored if trial.score is not None])
-    keys = [(trial.state, trial.score) for trial in scored]
+def _trial_describer(task: Task, ranked: Sequence[Trial]) -> Callable[[Trial], TrialFact]:
+    """Return a function from a trial to its fact, given all with a value (worst to best)."""
+    digits = value_digits([trial.values[0] for trial in ranked])
+    # Trials that are equally good share a quality: that of the first of them.
+    keys = [(_tier(trial), trial.values[0]) for trial in ranked]
     equal = Counter(keys)
-    worse: dict[tuple[State, float | None], int] = {}
-    for place, key in enumerate(keys):
-        worse.setdefault(key, place)
+    worse: dict[tuple[int, float], int] = {}
+    for rank, key in enumerate(keys):
+        worse.setdefault(key, rank)
 
     def describe(trial: Trial) -> TrialFact:
-        key = (trial.state, trial.score)
-        grade = None
-        if key in worse:
-            grade = quality(worse[key], len(scored) - worse[key] - equal[key])
+        quality = None
+        if trial.values and (key := (_tier(trial), trial.values[0])) in worse:
+            quality = quality_digit(worse[key], len(ranked) - worse[key] - equal[key])
         return TrialFact(
             number=trial.number,
             state=trial.state.value,
-            config=space.text(trial.config),
-            score="" if trial.score is None else f"{trial.score:.{digits}g}",
-            quality=grade,
+            config=task.space.text(trial.config),
+            value=f"{trial.values[0]:.{digits}g}" if trial.values else "",
+            quality=quality,
             cause="" if trial.failure is None else trial.failure.cause.value,
             summary=_summary(trial),
+            other_results=_other_results(task, trial),
         )
 
     return describe
 
 
+def _other_results(task: Task, trial: Trial) -> str:
+    """Return the values of the other objectives, and the constraints that the trial breaks."""
+    parts = [
+        f"{objective.name} {value:.4g}"
+        for objective, value in zip(task.objectives[1:], trial.values[1:], strict=False)
+    ]
+    parts += [
+        f"violates {constraint.describe()} by {violation:.4g}"
+        for constraint, violation in zip(task.constraints, trial.violations, strict=False)
+        if violation > 0.0
+    ]
+    return ", ".join(parts)
+
+
 def _summary(trial: Trial) -> str:
-    """Return the write-up of a run on one line; of a failed one what went wrong comes first."""
+    """Return the write-up of a run on one line; of a failed run the error comes first."""
     parts = [trial.failure.message] if trial.failure is not None else []
     if trial.summary and trial.summary not in parts:
         parts.append(trial.summary)

@@ -1,14 +1,14 @@
-"""What a prompt may say: the facts of a study, already in their final spelling.
+"""Facts of a study for a prompt, already in their final spelling.
 
-`context.facts` derives them from a history; `prompt.messages` renders them. Training data of
-models is rendered from the same `Facts` by the same templates.
+`context.build_facts` derives them from a history; `prompt.render_messages` renders them. Training
+data of models is rendered from the same `Facts` by the same templates.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from localhpo.trial import Direction
+from localhpo.objective import Direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +41,29 @@ class TrialFact:
     state: str
     config: str
     """`Space.text` of its configuration."""
-    score: str
-    """Four significant digits, more where the best two need them; empty where there is none."""
+    value: str
+    """Value of the first objective: four significant digits, more where the best two need them;
+    empty where there is none."""
     quality: int | None
-    """0 (worst known) to 9 (best known) by rank among the scored trials; None without a score."""
+    """0 (worst known) to 9 (best known) by rank among the trials with a value; None without one."""
     cause: str
     """Why it failed; empty otherwise."""
     summary: str
     """The Executor's write-up."""
+    other_results: str = ""
+    """Values of the other objectives and violated constraints; empty where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryFact:
+class RetrievedFact:
     """A configuration that was good in a past study of a similar task."""
 
     study: str
     config: str
     """`Space.text` of it, in the space of the task at hand."""
     metric: str
-    """Of that study."""
-    score: str
+    """Metric of that study."""
+    value: str
     similarity: str
     """0 to 1, two decimals."""
     reasons: str
@@ -73,10 +76,11 @@ class Facts:
     task: str
     background: str
     metric: str
+    """Name of the first objective, by which trials are ranked."""
     direction: Direction
     parameters: tuple[ParameterFact, ...]
     trials: tuple[TrialFact, ...]
-    """Finished trials that are shown, worst to best: failed ones first, then by score."""
+    """Finished trials that are shown, worst to best: failed ones first, then by value."""
     running: tuple[str, ...]
     """Configurations (texts) that run now or wait."""
     best: TrialFact | None
@@ -87,5 +91,9 @@ class Facts:
     """Trials left in the budget; None where trials do not bound it."""
     fixed: tuple[tuple[str, str], ...] = ()
     """Name and text of what is not tuned, and has one value."""
-    memories: tuple[MemoryFact, ...] = ()
-    """What was good elsewhere, the weightiest first. Only the template `propose` shows it."""
+    other_objectives: tuple[str, ...] = ()
+    """Direction and name of each objective after the first: `minimize size`."""
+    constraints: tuple[str, ...] = ()
+    """`latency_ms <= 200`."""
+    retrieved: tuple[RetrievedFact, ...] = ()
+    """What was good elsewhere, largest weight first. Only the template `propose` shows it."""

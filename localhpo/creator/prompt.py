@@ -1,9 +1,8 @@
 """Facts -> messages: renders the templates of `prompts/`.
 
-One rendering serves inference and training data alike (a test holds them equal), so nothing
-outside this file may assemble a prompt. Templates are given `facts` (`creator.facts.Facts`)
-and nothing else. A user's words (background, help) reach them as values: Jinja never reads a
-value as a template.
+Inference and training data share one rendering (a test compares them), so nothing outside this
+file may assemble a prompt. Templates are given `facts` (`creator.facts.Facts`) and nothing else.
+A user's words (background, help) reach them as values: Jinja never reads a value as a template.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ if TYPE_CHECKING:
 Style = Literal["chat", "compact"]
 
 
-def messages(facts: Facts, style: Style) -> list[Message]:
+def render_messages(facts: Facts, style: Style) -> list[Message]:
     """Return the conversation that asks for the next configuration.
 
     Args:
         facts: everything that the prompt may say.
-        style: `chat` for a model that follows instructions in words, `compact` for one that
-            was trained on that very rendering.
+        style: `chat` for a model that follows instructions, `compact` for a model that was
+            trained on that very rendering.
     """
     if style == "compact":
         return [Message("user", _render("compact.txt.j2", facts))]
@@ -39,14 +38,14 @@ def messages(facts: Facts, style: Style) -> list[Message]:
     ]
 
 
-def text(conversation: Sequence[Message]) -> str:
+def join_messages(conversation: Sequence[Message]) -> str:
     """Return a conversation as one text, for the record."""
     return "\n\n".join(f"[{message.role}]\n{message.content}" for message in conversation)
 
 
 def sha256(conversation: Sequence[Message]) -> str:
     """Return the hash of a conversation's text."""
-    return hashlib.sha256(text(conversation).encode()).hexdigest()
+    return hashlib.sha256(join_messages(conversation).encode()).hexdigest()
 
 
 def _render(template: str, facts: Facts) -> str:

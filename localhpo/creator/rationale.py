@@ -1,8 +1,8 @@
 """A reason for a proposal, computed from the evidence.
 
-Engines and small models cannot say why. What can be said for them is what the proposal
-changes against the best trial, and which trend among the scored trials those changes follow
-or oppose. It describes; it does not claim to be how the proposal was made.
+Engines and small models give no reasons. What can be computed for them is what the proposal
+changes against the best trial, and which trend among the trials those changes follow or oppose,
+by the first objective. It describes the proposal; it does not claim to be how it was made.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from localhpo.creator.context import ordered
+from localhpo.creator.context import best_by_first_objective, rank_trials
 from localhpo.space import Categorical
-from localhpo.trial import Config, State, Trial, best_trial
+from localhpo.trial import Config, State, Trial
 
 if TYPE_CHECKING:
     from localhpo.creator.protocol import History
     from localhpo.space import Parameter, Space
     from localhpo.task import Task
 
-_CHANGES = 4
+_MAX_CHANGES = 4
 """Changes that are listed; the rest is counted."""
-_TREND_TRIALS = 5
-"""Scored trials from which a trend is spoken of."""
-_TREND_STRENGTH = 0.5
-"""Absolute rank correlation from which it is one."""
-_EVIDENCE = 5
+_MIN_TREND_TRIALS = 5
+"""Complete trials that a trend needs."""
+_MIN_TREND_STRENGTH = 0.5
+"""Absolute rank correlation from which it is a trend."""
+_MAX_EVIDENCE = 5
 
 
 @dataclass(frozen=True, slots=True)
 class _Trend:
-    """How a parameter went with the metric among the complete trials that have it."""
+    """How a parameter correlates with the metric among the complete trials that have it."""
 
     parameter: Parameter
     rho: float
-    """Spearman's rank correlation of value and score."""
+    """Spearman's rank correlation of the parameter and the metric."""
     trials: Sequence[Trial]
     """Worst to best."""
 
@@ -45,33 +45,33 @@ class _Trend:
 def compute(history: History, config: Config) -> tuple[str, tuple[int, ...]]:
     """Return the reason in words and the numbers of the trials that it rests on."""
     task = history.task
-    best = best_trial(history.trials, task.direction)
+    best = best_by_first_objective(history)
     if best is None:
-        return _without_score(history)
-    anchor = f"against trial {best.number} ({task.metric} {best.score:.4g})"
-    changes = _changes(task.space, best.config, config)
-    sentence = f"{anchor}: {_list(changes)}"
-    trend = _strongest(task, history.trials, best.config, config)
+        return _without_value(history)
+    anchor = f"against trial {best.number} ({task.metric} {best.values[0]:.4g})"
+    changes = _describe_changes(task.space, best.config, config)
+    sentence = f"{anchor}: {_join(changes)}"
+    trend = _strongest_trend(task, history.trials, best.config, config)
     if trend is None:
         return sentence, (best.number,)
     others = [trial.number for trial in reversed(trend.trials) if trial.number != best.number]
-    reason = f"{sentence}; {_phrase(task, trend, best.config, config)}"
-    return reason, (best.number, *others[: _EVIDENCE - 1])
+    reason = f"{sentence}; {_describe_trend(task, trend, best.config, config)}"
+    return reason, (best.number, *others[: _MAX_EVIDENCE - 1])
 
 
-def _without_score(history: History) -> tuple[str, tuple[int, ...]]:
+def _without_value(history: History) -> tuple[str, tuple[int, ...]]:
     failed = [trial for trial in history.trials if trial.state is State.FAILED]
     if not failed:
-        return "no trial has a score yet", ()
+        return "no trial has a value yet", ()
     last = failed[-1]
     cause = "" if last.failure is None else f" ({last.failure.cause.value})"
     return (
-        f"no trial has a score yet; trial {last.number} failed{cause}",
-        tuple(trial.number for trial in failed[-_EVIDENCE:]),
+        f"no trial has a value yet; trial {last.number} failed{cause}",
+        tuple(trial.number for trial in failed[-_MAX_EVIDENCE:]),
     )
 
 
-def _changes(space: Space, old: Config, new: Config) -> list[str]:
+def _describe_changes(space: Space, old: Config, new: Config) -> list[str]:
     """Return what differs, the largest step first."""
     steps: list[tuple[float, str]] = []
     for parameter in space.parameters:
@@ -82,9 +82,9 @@ def _changes(space: Space, old: Config, new: Config) -> list[str]:
                 before, after = (parameter.brief_text(config[name]) for config in (old, new))
                 steps.append((size, f"{name} {before} -> {after}"))
         elif name in new:
-            steps.append((1.0, f"{name} {parameter.brief_text(new[name])} (did not apply there)"))
+            steps.append((1.0, f"{name} {parameter.brief_text(new[name])} (not used there)"))
         elif name in old:
-            steps.append((1.0, f"{name} no longer applies"))
+            steps.append((1.0, f"{name} no longer used"))
     return [text for _, text in sorted(steps, key=lambda step: -step[0])]
 
 
@@ -94,28 +94,31 @@ def _step(parameter: Parameter, old: Config, new: Config) -> float:
     return abs(parameter.to_unit(new[parameter.name]) - parameter.to_unit(old[parameter.name]))
 
 
-def _list(changes: Sequence[str]) -> str:
+def _join(changes: Sequence[str]) -> str:
     if not changes:
         return "nothing changed"
-    more = len(changes) - _CHANGES
-    return ", ".join(changes[:_CHANGES]) + (f" and {more} more" if more > 0 else "")
+    more = len(changes) - _MAX_CHANGES
+    return ", ".join(changes[:_MAX_CHANGES]) + (f" and {more} more" if more > 0 else "")
 
 
-def _strongest(task: Task, trials: Sequence[Trial], old: Config, new: Config) -> _Trend | None:
+def _strongest_trend(
+    task: Task, trials: Sequence[Trial], old: Config, new: Config
+) -> _Trend | None:
     """Return the strongest trend along a changed parameter, if it is one."""
-    complete = [trial for trial in ordered(trials, task.direction) if trial.state is State.COMPLETE]
+    ranked = rank_trials(trials, task.direction)
+    complete = [trial for trial in ranked if trial.state is State.COMPLETE and trial.values]
     trends: list[_Trend] = []
     for parameter in task.space.parameters:
         name = parameter.name
         if isinstance(parameter, Categorical) or not _changed(name, old, new):
             continue
         seen = [trial for trial in complete if name in trial.config]
-        if len(seen) >= _TREND_TRIALS:
+        if len(seen) >= _MIN_TREND_TRIALS:
             units = [parameter.to_unit(trial.config[name]) for trial in seen]
-            rho = spearman(units, [trial.score or 0.0 for trial in seen])
+            rho = spearman(units, [trial.values[0] for trial in seen])
             trends.append(_Trend(parameter, rho, seen))
     strongest = max(trends, key=lambda trend: abs(trend.rho), default=None)
-    if strongest is None or abs(strongest.rho) < _TREND_STRENGTH:
+    if strongest is None or abs(strongest.rho) < _MIN_TREND_STRENGTH:
         return None
     return strongest
 
@@ -124,14 +127,14 @@ def _changed(name: str, old: Config, new: Config) -> bool:
     return name in old and name in new and old[name] != new[name]
 
 
-def _phrase(task: Task, trend: _Trend, old: Config, new: Config) -> str:
+def _describe_trend(task: Task, trend: _Trend, old: Config, new: Config) -> str:
     name = trend.parameter.name
     good = "higher" if task.direction == "maximize" else "lower"
     side = "higher" if (trend.rho > 0) == (good == "higher") else "lower"
     rises = trend.parameter.to_unit(new[name]) > trend.parameter.to_unit(old[name])
-    against = "" if rises == (side == "higher") else ", against which this goes"
+    against = "" if rises == (side == "higher") else "; this goes the other way"
     return (
-        f"among {len(trend.trials)} trials {side} {name} went with {good} {task.metric} "
+        f"in {len(trend.trials)} trials, {side} {name} went with {good} {task.metric} "
         f"(Spearman {trend.rho:+.2f}){against}"
     )
 

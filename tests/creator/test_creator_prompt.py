@@ -1,6 +1,6 @@
 """The chat rendering is compared with a golden file.
 
-After a change that is meant, look at the difference and write it anew:
+After an intended change, read the difference and write the file again:
 `python tests/creator/test_creator_prompt.py`.
 """
 
@@ -14,7 +14,7 @@ import pytest
 
 from localhpo import resources
 from localhpo.creator import History, context, prompt
-from localhpo.creator.facts import Facts, ParameterFact, TrialFact
+from localhpo.creator.facts import Facts, ParameterFact, RetrievedFact, TrialFact
 
 GOLDEN = Path(__file__).parent / "prompt.golden.txt"
 
@@ -26,7 +26,7 @@ def parameter(name: str, kind: str, **more: object) -> ParameterFact:
 
 
 def trial(number: int, state: str, config: str, **more: object) -> TrialFact:
-    blank = {"score": "", "quality": None, "cause": "", "summary": ""}
+    blank = {"value": "", "quality": None, "cause": "", "summary": ""}
     return TrialFact(number=number, state=state, config=config, **{**blank, **more})
 
 
@@ -34,7 +34,7 @@ BEST = trial(
     1,
     "complete",
     '{"learning_rate":1e-1,"batch":32,"booster":"gbtree"}',
-    score="0.9711",
+    value="0.9711",
     quality=9,
     summary="val_f1 rose to 0.9711 | still rising at the end",
 )
@@ -70,7 +70,7 @@ FACTS = Facts(
             0,
             "complete",
             '{"learning_rate":1e-2,"batch":64,"booster":"dart","drop":0.1}',
-            score="0.9503",
+            value="0.9503",
             quality=0,
         ),
         BEST,
@@ -96,14 +96,14 @@ EMPTY = dataclasses.replace(
 
 
 def rendered(facts: Facts) -> str:
-    return prompt.text(prompt.messages(facts, "chat")) + "\n"
+    return prompt.join_messages(prompt.render_messages(facts, "chat")) + "\n"
 
 
-def test_the_chat_prompt_is_the_golden_one():
+def test_the_chat_prompt_equals_the_golden_file():
     assert rendered(FACTS) == GOLDEN.read_text()
 
 
-def test_an_empty_study_says_so_and_claims_nothing():
+def test_the_prompt_of_an_empty_study_has_no_results():
     text = rendered(EMPTY)
     assert "None has finished yet." in text
     assert "lower is better" in text
@@ -112,13 +112,13 @@ def test_an_empty_study_says_so_and_claims_nothing():
     assert "this one included" not in text
 
 
-def test_history_without_room_is_not_called_absent():
+def test_trials_that_do_not_fit_are_mentioned():
     text = rendered(dataclasses.replace(FACTS, trials=(), shown=0))
-    assert "5 finished; there is no room to list them." in text
+    assert "5 finished; they do not fit in this prompt." in text
     assert "None has finished yet." not in text
 
 
-def test_a_trial_beyond_the_budget_is_not_promised_a_remainder():
+def test_no_remaining_trials_are_claimed_beyond_the_budget():
     assert "this one included" not in rendered(dataclasses.replace(FACTS, remaining=0))
 
 
@@ -137,37 +137,62 @@ def test_a_remark_cannot_add_a_column_to_the_table():
     assert row.count("|") == 6
 
 
+def test_other_objectives_constraints_and_past_studies_are_told():
+    result = dataclasses.replace(BEST, other_results="size 12, violates latency_ms <= 200 by 30")
+    past = RetrievedFact(
+        study="old/main", config="{}", metric="f1", value="0.9", similarity="0.81", reasons="a; b"
+    )
+    text = rendered(
+        dataclasses.replace(
+            FACTS,
+            trials=(result,),
+            best=result,
+            other_objectives=("minimize size",),
+            constraints=("latency_ms <= 200",),
+            retrieved=(past,),
+        )
+    )
+    assert "Further objectives, of less importance: minimize size." in text
+    assert "Constraints: latency_ms <= 200." in text
+    assert "| size 12, violates latency_ms <= 200 by 30; val_f1 rose to 0.9711" in text
+    assert "with val_f1 0.9711 (size 12, violates latency_ms <= 200 by 30)." in text
+    assert "| old/main | 0.81 (a; b) | f1 0.9 | {} |" in text
+    assert "Further objectives" not in rendered(FACTS)
+
+
 def test_a_compact_prompt_is_one_message():
-    (message,) = prompt.messages(FACTS, "compact")
+    (message,) = prompt.render_messages(FACTS, "compact")
     assert message.role == "user"
-    assert prompt.messages(EMPTY, "compact")
+    assert prompt.render_messages(EMPTY, "compact")
 
 
 @pytest.mark.parametrize("style", ["chat", "compact"])
-def test_what_is_fixed_is_told_after_the_space(make_task, style):
+def test_fixed_values_follow_the_space(make_task, style):
     fixed = {"n_estimators": 300, "gamma": 0.03124, "tree_method": "hist", "dart": False}
     history = History(task=make_task(fixed=fixed), trials=(), seed=0, next_number=0)
-    text = prompt.text(prompt.messages(context.facts(history), style))
+    text = prompt.join_messages(prompt.render_messages(context.build_facts(history), style))
     lines = [line.removeprefix("- ") for line in text.splitlines()]
     first = lines.index("n_estimators = 300") + 1
     assert lines[first : first + 3] == ["gamma = 3.12e-2", 'tree_method = "hist"', "dart = false"]
     without = dataclasses.replace(history, task=make_task())
-    assert "ixed" not in prompt.text(prompt.messages(context.facts(without), style))
-
-
-def test_the_hash_changes_with_the_facts():
-    assert prompt.sha256(prompt.messages(FACTS, "chat")) != prompt.sha256(
-        prompt.messages(EMPTY, "chat")
+    assert "ixed" not in prompt.join_messages(
+        prompt.render_messages(context.build_facts(without), style)
     )
 
 
-def test_a_name_that_is_not_given_is_an_error(tmp_path, monkeypatch):
+def test_the_hash_changes_with_the_facts():
+    assert prompt.sha256(prompt.render_messages(FACTS, "chat")) != prompt.sha256(
+        prompt.render_messages(EMPTY, "chat")
+    )
+
+
+def test_an_undefined_name_in_a_template_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "compact.txt.j2").write_text("{{ facts.secret }}")
     monkeypatch.setattr(resources, "folder", lambda name: tmp_path)
     prompt._environment.cache_clear()
     try:
         with pytest.raises(jinja2.UndefinedError, match="secret"):
-            prompt.messages(FACTS, "compact")
+            prompt.render_messages(FACTS, "compact")
     finally:
         prompt._environment.cache_clear()
 

@@ -1,8 +1,8 @@
-"""A classical optimizer of Optuna's as a Creator.
+"""A classical optimizer of Optuna as a Creator.
 
 Each proposal is drawn by a fresh sampler from a study made of the history, under a seed
 derived from the study's seed and the trial's number. There is no state between two calls:
-what CMA-ES must remember travels in `Proposal.engine_state`.
+what CMA-ES and NSGA-II need of earlier trials is kept in `Proposal.engine_state`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from localhpo.creator import rationale
-from localhpo.creator.batch import one_by_one
-from localhpo.creator.engines import past
-from localhpo.creator.engines.samplers import KINDS, prepare
-from localhpo.creator.guard import Guard, Verdict
+from localhpo.creator.batch import propose_one_by_one
+from localhpo.creator.duplicates import CandidateStatus, DuplicateFilter
+from localhpo.creator.engines import optuna_study
+from localhpo.creator.engines.samplers import ENGINES, make_sampler, prepare
 from localhpo.creator.protocol import History
-from localhpo.creator.seeds import derive
-from localhpo.trial import Config, Proposal
+from localhpo.creator.seeds import derive_seed
+from localhpo.trial import Config, Origin, Proposal
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class _Draw:
 
 
 class Engine:
-    """One of `KINDS` as a Creator.
+    """One of `ENGINES` as a Creator.
 
     Args:
-        name: random, tpe, gp or cmaes.
+        name: random, tpe, gp, cmaes or nsga2.
 
     Raises:
         MissingExtraError: gp without torch.
@@ -45,12 +45,17 @@ class Engine:
     def __init__(self, name: str) -> None:
         prepare(name)
         self._name = name
-        self._kind = KINDS[name]
+        self._settings = ENGINES[name]
 
     @property
     def name(self) -> str:
         """The name by which a user selects it."""
         return self._name
+
+    @property
+    def backend(self) -> None:
+        """None: it asks no language model."""
+        return None
 
     def propose(self, history: History, n: int) -> Sequence[Proposal]:
         """Return up to `n` new proposals.
@@ -59,30 +64,33 @@ class Engine:
             SpaceExhaustedError: nothing new is left.
             CreatorError: a state that is stored with a trial is damaged.
         """
-        return one_by_one(self.propose_one, history, n)
+        return propose_one_by_one(self.propose_one, history, n)
 
     def propose_one(self, history: History) -> Proposal:
         """Return one new proposal. Raises as `propose` does."""
         started = time.perf_counter()
-        guard = Guard(history)
-        seed = derive(history, self._name)
-        draws = itertools.islice(self._draws(history, seed), self._kind.tries)
-        pick = guard.pick(draws, lambda draw: draw.config)
-        if pick is None:
+        duplicates = DuplicateFilter(history)
+        seed = derive_seed(history, self._name)
+        draws = itertools.islice(self._draws(history, seed), self._settings.tries)
+        selection = duplicates.select(draws, lambda draw: draw.config)
+        if selection is None:
             raise RuntimeError("an engine draws without end")
-        draw, notes = pick.drawn, self._blind_spots(history, pick.drawn.config)
-        if pick.verdict not in (Verdict.NEW, Verdict.NEAR):
-            rng = np.random.default_rng(derive(history, "substitute"))
-            draw = dataclasses.replace(draw, config=guard.nearest_left(draw.config, rng))
-            notes.append(f"{pick.tries} draws were no choice; the nearest one left stands in")
+        draw, notes = selection.candidate, self._random_parameters(history, selection.candidate)
+        if selection.status not in (CandidateStatus.NEW, CandidateStatus.NEAR_DUPLICATE):
+            rng = np.random.default_rng(derive_seed(history, "substitute"))
+            draw = dataclasses.replace(draw, config=duplicates.nearest_untried(draw.config, rng))
+            notes.append(
+                f"all {selection.tries} draws were duplicates or invalid: "
+                "the nearest untried configuration is taken"
+            )
         reason, evidence = rationale.compute(history, draw.config)
         return Proposal(
             config=draw.config,
-            origin=f"engine:{self._name}",
+            origin=Origin(engine=self._name),
             rationale=reason,
             rationale_by="computed",
             evidence=evidence,
-            tries=pick.tries,
+            tries=selection.tries,
             seed=seed,
             seconds=time.perf_counter() - started,
             engine_state=draw.state,
@@ -101,15 +109,20 @@ class Engine:
         from localhpo.space.optuna import suggest
 
         space = history.task.space
-        with past.quiet():
-            study = past.study(history, self._kind.sampler(seed))
+        constrained = bool(history.task.constraints)
+        with optuna_study.quiet():
+            sampler = make_sampler(self._name, seed, constrained=constrained)
+            study = optuna_study.build_study(history, sampler, self._settings.foreign_attrs)
         while True:
-            with past.quiet():
+            with optuna_study.quiet():
                 config = suggest(space, study.ask())
                 (*_, asked) = study.get_trials(deepcopy=False)
             yield _Draw(config, dict(asked.system_attrs))
 
-    def _blind_spots(self, history: History, config: Config) -> list[str]:
+    def _random_parameters(self, history: History, draw: _Draw) -> list[str]:
+        """Return a note on the parameters that the engine does not model; empty without any."""
         space = history.task.space
-        names = [name for name in config if self._kind.blind(space[name])]
-        return [f"{self._name} does not model {', '.join(names)}: random"] if names else []
+        names = [name for name in draw.config if self._settings.draws_at_random(space[name])]
+        if not names:
+            return []
+        return [f"{self._name} does not model {', '.join(names)}: drawn at random"]

@@ -1,10 +1,10 @@
-"""What an engine must be given back to go on: Optuna's `system_attrs` of each trial.
+"""What an engine needs of earlier trials to go on: Optuna's `system_attrs` of each trial.
 
-They are JSON already. Without them CMA-ES never leaves its start, because they say which
-generation a trial belongs to and hold the distribution it was drawn from. Optuna keeps that
-distribution as a pickle in hexadecimal, and a pickle can run any code when it is read. A store
-may come from somebody else, so a pickle that names anything but the classes of CMA-ES and the
-array types it is made of is refused before Optuna sees it.
+They are JSON. For CMA-ES they say which generation a trial belongs to and hold the distribution
+it was drawn from; without them CMA-ES never leaves its start. Optuna keeps that distribution as a
+pickle in hexadecimal, and a pickle can run any code when it is read. A store may come from
+somebody else, so a pickle that names anything but the classes of CMA-ES and the array types in it
+is refused before Optuna reads it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ALLOWED = frozenset(
 
 
 class _Reader(pickle.Unpickler):
-    """Reads pickles that name nothing but `_ALLOWED`."""
+    """Reads pickles that name only the classes in `_ALLOWED`."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
@@ -41,11 +41,11 @@ class _Reader(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def checked(state: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """Return the state of a trial, safe to be given back to Optuna.
+def check_state(state: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return the state of a trial after checking that Optuna can read it safely.
 
     Raises:
-        CreatorError: it is not what an engine of ours has written.
+        CreatorError: an engine of LocalHPO did not write it.
     """
     keys = [key for key in state if key.startswith(_OPTIMIZER)]
     try:
