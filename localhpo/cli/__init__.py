@@ -1,8 +1,8 @@
-"""The command line. `main` is the one place where an error becomes an exit.
+"""The command line. `main` turns every error into a message and an exit code.
 
-One file per command; each imports click alone at its top, and whatever it needs in the
-function that needs it, so that `localhpo --help` loads nothing else. Results go to standard
-output, progress and errors to standard error.
+One file per command. Each imports only click at its top, and everything else in the functions
+that need it, so that `localhpo --help` starts fast. Results go to standard output, progress and
+errors to standard error.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from localhpo.cli._help import Group
 from localhpo.errors import LocalHPOError
 
 COMMANDS = (
-    "init", "run", "watch", "trials", "report", "enqueue", "experience", "import", "finetune",
+    "init", "run", "watch", "trials", "report", "enqueue", "similar", "import", "finetune",
     "tasks", "models", "bench", "doctor",
 )  # fmt: skip
-"""In the order in which a user meets them; each is `command` of the module of its name."""
+"""Commands in the order of `localhpo --help`; each is `command` of the module of its name."""
 
 INTERRUPTED = 130
 
@@ -46,7 +46,7 @@ class LazyGroup(Group):
         """Return a command, imported now."""
         if cmd_name not in COMMANDS:
             return None
-        name = "import_" if cmd_name == "import" else cmd_name  # which no module can be called
+        name = "import_" if cmd_name == "import" else cmd_name  # `import` is a keyword
         module: Any = importlib.import_module(f"localhpo.cli.{name}")
         command: click.Command = module.command
         return command
@@ -56,43 +56,42 @@ class LazyGroup(Group):
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     examples=(
-        "localhpo run breast-cancer-xgboost    # a ready task, as a first look",
-        "localhpo init train.py                # writes a task.toml for a script of yours",
-        "localhpo run task.toml                # tunes it; run it again to continue",
+        "localhpo run breast-cancer-xgboost    # tune an example that comes with LocalHPO",
+        "localhpo init train.py                # write a task.toml for a script of yours",
+        "localhpo run task.toml                # tune it; run it again to continue",
     ),
 )
 @click.version_option(localhpo.__version__, prog_name="localhpo")
 def cli() -> None:
     """Tune the hyperparameters of a training script on this machine, without a network.
 
-    Everything is kept in ./.localhpo, or in the folder that LOCALHPO_HOME names.
+    Studies are kept in ./.localhpo, or in the folder that LOCALHPO_HOME names.
     """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    _never_fail_on_characters()
+    _replace_unprintable_characters()
     try:
         code = cli.main(args=arguments, prog_name="localhpo", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        _say("interrupted")
+        _print_error("interrupted")
         return INTERRUPTED
     except LocalHPOError as error:
-        return _failed(error)
-    except Exception as error:  # noqa: BLE001 - whatever is left is a bug, and is said to be one
-        return _crashed(error)
+        return _report(error)
+    except Exception as error:  # noqa: BLE001 - anything else is a bug, and is reported as one
+        return _report_bug(error)
     return code if isinstance(code, int) else 0
 
 
 def script() -> NoReturn:
-    """Be the process: run the command line and end, whatever a thread is still at.
+    """Run the command line and end the process, even if threads still run.
 
-    A model that thinks in its thread would outlive the interpreter's end, and Python ends such
-    a thread by unwinding it: through native code that allows no such thing, so the process
-    would abort instead of telling its exit code.
+    A model may still generate in its thread. At exit Python would unwind that thread through
+    native code, which aborts the process and loses the exit code.
     """
     code = main()
     if threading.active_count() > 1:
@@ -103,30 +102,34 @@ def script() -> NoReturn:
     sys.exit(code)
 
 
-def _never_fail_on_characters() -> None:
-    """Let a terminal without Unicode show question marks, rather than end a study."""
+def _replace_unprintable_characters() -> None:
+    """Print `?` on a terminal without Unicode, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
-def _failed(error: LocalHPOError) -> int:
-    """Say what went wrong and what to do."""
-    _say(f"{click.style('error:', fg='red', bold=True)} {error}")
+def _report(error: LocalHPOError) -> int:
+    """Print the error and its hint."""
+    _print_error(f"{click.style('error:', fg='red', bold=True)} {error}")
     if error.hint:
-        _say(f"{click.style('hint:', fg='cyan')} {error.hint}")
+        _print_error(f"{click.style('hint:', fg='cyan')} {error.hint}")
     return error.exit_code
 
 
-def _crashed(error: Exception) -> int:
-    """Say that this is a bug, briefly; the traceback is for those who ask."""
+def _report_bug(error: Exception) -> int:
+    """Print an unexpected error in a line; the traceback only with LOCALHPO_DEBUG."""
     if os.environ.get("LOCALHPO_DEBUG"):
         sys.excepthook(type(error), error, error.__traceback__)
         return 1
-    _say(f"{click.style('unexpected error:', fg='red', bold=True)} {type(error).__name__}: {error}")
-    _say(f"{click.style('hint:', fg='cyan')} set LOCALHPO_DEBUG=1 to see where it comes from")
+    _print_error(
+        f"{click.style('unexpected error:', fg='red', bold=True)} {type(error).__name__}: {error}"
+    )
+    _print_error(
+        f"{click.style('hint:', fg='cyan')} this is a bug in LocalHPO; LOCALHPO_DEBUG=1 shows where"
+    )
     return 1
 
 
-def _say(message: str) -> None:
+def _print_error(message: str) -> None:
     click.echo(message, err=True)

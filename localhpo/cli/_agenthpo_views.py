@@ -1,4 +1,4 @@
-"""What a terminal is shown of the paper's protocol."""
+"""Views of the AgentHPO experiment for a terminal."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from localhpo.bench.agenthpo.results import Result, TaskResult
 from localhpo.cli._views import plain_table
 
 _BETWEEN = 3
-"""Columns between two columns of a table, at most."""
+"""Largest number of spaces between two columns of a table."""
 
 
 def result_view(result: Result, files: Iterable[Path], width: int) -> RenderableType:
-    """Return a table per task, what proposals cost, and where the files are."""
+    """Return a table for each task, the cost of proposals, and the paths of the files."""
     parts: list[RenderableType] = []
     for task in result.tasks:
         name = Text(task.subject.name, "bold")
@@ -39,7 +39,7 @@ def _scores(result: Result, task: TaskResult, width: int) -> Table:
     for row in rows:
         cells = [Text(cell) for cell in row.cells]
         if row.is_best:
-            cells[len(row.best)].stylize("bold green")  # the last column of the scores
+            cells[len(row.best)].stylize("bold green")  # the last column of the values
         made.add_row(*cells, style="" if row.is_ours else "dim")
     return made
 

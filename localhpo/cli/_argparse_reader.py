@@ -1,10 +1,10 @@
-"""Reads the options of a script from its text, without running it.
+"""Reads the argparse options of a script from its source, without running it.
 
-What is covered: calls of `add_argument` with constant names, on parsers and their groups;
-types `int`, `float`, `str`, readers of booleans; constant defaults and choices.
-What is not: options that are made in a loop or in another module, those of subcommands,
-and other libraries (click, fire, ...), which are only recognized. Whatever is left out
-says why, with its line.
+Supported are calls of `add_argument` with constant names, on parsers and their groups; the types
+`int`, `float`, `str` and functions that read booleans; constant defaults and choices. Not
+supported are options made in a loop or in another module, those of subcommands, and other
+libraries (click, fire, ...), which are only recognized. Each option that is left out comes with
+its line and the reason.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ class Option:
     """One option of a script."""
 
     name: str
-    """As written, without its leading dashes."""
+    """The flag without its leading dashes."""
     flag: str
-    """As written: `--learning-rate`, `-b`; empty for a positional argument."""
+    """The flag: `--learning-rate`, `-b`; empty for a positional argument."""
     line: int
     kind: str = "str"
-    """int, float, str or bool; a bool is read from `true` and `false`."""
+    """int, float, str or bool (`true` or `false`)."""
     default: bool | int | float | str | None = None
     choices: tuple[Any, ...] = ()
     help: str = ""
     required: bool = False
     why_not: str = ""
-    """Why no value of it can be tuned; empty where one can."""
+    """Why the option cannot be tuned; empty if it can."""
 
     @property
     def appendable(self) -> bool:
-        """Whether it is passed as `--name value`, as LocalHPO appends parameters."""
+        """Whether it can be passed as `--name value`, the way LocalHPO appends parameters."""
         return self.flag == f"--{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
-    """A call of `add_argument` that could not be understood."""
+class UnreadCall:
+    """A call of `add_argument` that could not be read, and why."""
 
     line: int
     text: str
@@ -68,21 +68,21 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What the text of a script says."""
+    """The options and metrics of a script."""
 
     options: tuple[Option, ...] = ()
-    unread: tuple[Unread, ...] = ()
+    unread: tuple[UnreadCall, ...] = ()
     metrics: tuple[str, ...] = ()
-    """Names that it hands to `report(...)`, in order of appearance."""
+    """Names of the metrics passed to `report(...)`, in order of appearance."""
     read_by: str = ""
-    """What reads its command line: `argparse`, another library's name, or empty."""
+    """Library that reads the command line: `argparse`, another name, or empty."""
 
 
 def read(source: str, filename: str) -> Script:
     """Return the options and metrics of a Python script.
 
     Raises:
-        InputError: it is not valid Python.
+        InputError: the source is not valid Python.
     """
     tree = _parse(source, filename)
     scope = _Scope(module_names(tree), _functions(tree), _subcommands(tree))
@@ -91,7 +91,7 @@ def read(source: str, filename: str) -> Script:
         try:
             option = _option(call, scope)
         except NotConstantError as exc:
-            unread.append(Unread(call.lineno, ast.unparse(call), str(exc)))
+            unread.append(UnreadCall(call.lineno, ast.unparse(call), str(exc)))
         else:
             options.append(option)
     return Script(
@@ -103,7 +103,7 @@ def read(source: str, filename: str) -> Script:
 
 
 def _first_of_each(options: Iterable[Option]) -> tuple[Option, ...]:
-    """Leave out options without a name, and those that were added before in another branch."""
+    """Return options with a name, each name once (a script may add one in several branches)."""
     named: dict[str, Option] = {}
     for option in options:
         if option.name:
@@ -113,7 +113,7 @@ def _first_of_each(options: Iterable[Option]) -> tuple[Option, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What the module around a call defines."""
+    """Definitions of the module around a call."""
 
     names: Names
     functions: Mapping[str, ast.AST]
@@ -127,7 +127,7 @@ class _Scope:
 def _parse(source: str, filename: str) -> ast.Module:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the script's own, such as an invalid escape
+            warnings.simplefilter("ignore")  # warnings of the script, such as an invalid escape
             return ast.parse(source, filename)
     except SyntaxError as exc:
         message = f"{filename}, line {exc.lineno}: not valid Python: {exc.msg}"
@@ -170,7 +170,7 @@ def _subcommands(tree: ast.Module) -> frozenset[str]:
 def _option(call: ast.Call, scope: _Scope) -> Option:
     """Return the option that a call of `add_argument` adds."""
     if isinstance(call.func, ast.Attribute) and _last_name(call.func.value) in scope.subcommands:
-        raise NotConstantError("it belongs to a subcommand")
+        raise NotConstantError("it is an option of a subcommand")
     keywords = {word.arg: word.value for word in call.keywords if word.arg}
     flag, name = _flag(call, scope)
     action = _action(keywords.get("action"))
@@ -193,7 +193,7 @@ def _flag(call: ast.Call, scope: _Scope) -> tuple[str, str]:
     try:
         flags = [evaluate(arg, scope.names) for arg in call.args]
     except NotConstantError as exc:
-        raise NotConstantError("its name is made while the script runs") from exc
+        raise NotConstantError("its name is computed while the script runs") from exc
     if not flags or not all(isinstance(flag, str) and flag for flag in flags):
         raise NotConstantError("it has no name")
     flag = next((flag for flag in flags if flag.startswith("--")), flags[0])
@@ -207,14 +207,14 @@ def _action(node: ast.expr | None) -> str:
 
 
 def _takes_no_value(flag: str, action: str, keywords: Mapping[str, ast.expr]) -> str:
-    """Return why no single value can be passed, or nothing."""
+    """Return why the option takes no single value, or an empty text."""
     if action in _SWITCHES:
         return _SWITCHES[action]
     if action != "store":
-        return f"its action {action} is not known here"
+        return f"its action {action} is not supported"
     match keywords.get("nargs"):
         case None | ast.Constant(value="?"):
-            return "" if flag else "it is told by its position, not by name"
+            return "" if flag else "it is a positional argument"
     return "it takes several values"
 
 
@@ -228,7 +228,7 @@ def _is_required(flag: str, keywords: Mapping[str, ast.expr]) -> bool:
 
 
 def _help(node: ast.expr | None, scope: _Scope) -> str:
-    """Return the help text on one line, without argparse's own markers."""
+    """Return the help text on one line, without argparse's placeholders."""
     try:
         text = scope.constant(node)
     except NotConstantError:
@@ -241,7 +241,7 @@ def _help(node: ast.expr | None, scope: _Scope) -> str:
 
 
 def _typed(option: Option, keywords: Mapping[str, ast.expr], scope: _Scope) -> Option:
-    """Return the option with its type, default and choices, or with why it has none."""
+    """Return the option with its type, default and choices, or with why it cannot be tuned."""
     try:
         default = scope.constant(keywords.get("default"))
     except NotConstantError:
@@ -251,7 +251,7 @@ def _typed(option: Option, keywords: Mapping[str, ast.expr], scope: _Scope) -> O
     try:
         choices = scope.constant(keywords.get("choices")) or ()
     except NotConstantError:
-        return replace(option, why_not="its choices are made while the script runs")
+        return replace(option, why_not="its choices are computed while the script runs")
     option = replace(option, choices=tuple(choices))
     type_node = keywords.get("type")
     if type_node is None:
@@ -260,17 +260,19 @@ def _typed(option: Option, keywords: Mapping[str, ast.expr], scope: _Scope) -> O
 
 
 def _without_type(option: Option, default: Any) -> Option:
-    """Without a type argparse hands over text, whatever the default is."""
+    """Return an option without a type: argparse passes text, whatever the default is."""
     others = [value for value in (*option.choices, default) if value is not None]
     if not all(isinstance(value, str) for value in others):
-        return replace(option, default=default, why_not="it has no type: it arrives as text")
+        return replace(
+            option, default=default, why_not="it has no type, so that its values are texts"
+        )
     return replace(option, kind="str", default=default)
 
 
 def _with_type(option: Option, node: ast.expr, default: Any, scope: _Scope) -> Option:
     name = _last_name(node)
     if isinstance(node, ast.Name) and name == "bool":
-        return replace(option, why_not="type=bool reads every text, `false` too, as true")
+        return replace(option, why_not="with type=bool every text is true, even `false`")
     definition = node if isinstance(node, ast.Lambda) else scope.functions.get(name)
     if definition is not None and (spelling := _boolean_spelling(definition)):
         return _boolean(option, spelling, default)
@@ -279,13 +281,13 @@ def _with_type(option: Option, node: ast.expr, default: Any, scope: _Scope) -> O
     kind = _kind(name, default)
     if not kind:
         return replace(
-            option, default=default, why_not=f"its type {ast.unparse(node)} is not known"
+            option, default=default, why_not=f"its type {ast.unparse(node)} is not supported"
         )
     return replace(option, kind=kind, default=_of_kind(default, kind))
 
 
 def _kind(name: str, default: Any) -> str:
-    """Return the kind that a type's name says, else the kind of the default."""
+    """Return the kind from the name of the type, else from the default."""
     words = name.lower().split("_")
     for kind in ("float", "int", "str"):
         if kind in words or name == f"Positive{kind.title()}":
@@ -298,7 +300,7 @@ def _kind(name: str, default: Any) -> str:
 
 
 def _of_kind(default: Any, kind: str) -> Any:
-    """Return a default in the kind of its option: `type=float, default=1` leaves an int."""
+    """Return the default converted to the kind of its option, as argparse does for texts."""
     if kind == "float" and type(default) is int:
         return float(default)
     if isinstance(default, str) and kind in ("int", "float"):
@@ -310,7 +312,7 @@ def _of_kind(default: Any, kind: str) -> Any:
 
 
 def _boolean(option: Option, spelling: tuple[Any, Any], default: Any) -> Option:
-    """Return an option read from one of two texts, true first."""
+    """Return a boolean option; `spelling` is what it takes for true and for false."""
     known = default if not isinstance(default, str) else default.lower() in ("true", "1", "yes")
     if known is not None and not isinstance(spelling[0], bool):
         known = spelling[0] if known else spelling[1]
@@ -319,7 +321,7 @@ def _boolean(option: Option, spelling: tuple[Any, Any], default: Any) -> Option:
 
 
 def _boolean_spelling(definition: ast.AST) -> tuple[Any, Any] | None:
-    """Return how a function that reads booleans wants them, from the texts that it holds."""
+    """Return what a function that reads booleans takes for true and for false, or None."""
     texts = {node.value for node in ast.walk(definition) if isinstance(node, ast.Constant)}
     if "true" in texts:
         return True, False
@@ -330,7 +332,7 @@ def _boolean_spelling(definition: ast.AST) -> tuple[Any, Any] | None:
 
 
 def _metrics(tree: ast.Module) -> Iterator[str]:
-    """Yield the names that are handed to `report(...)`."""
+    """Yield the names of the metrics passed to `report(...)`."""
     for call in sorted(_calls(tree, "report"), key=lambda call: call.lineno):
         for word in call.keywords:
             if word.arg is not None and word.arg != "step":

@@ -30,34 +30,40 @@ _CREATORS = "hybrid,agent,tpe,random"
 )
 @click.option(
     "--tasks",
-    help="Comma-separated: ready tasks, task files. By default those of the paper with data here.",
+    help="Ready tasks and task files, separated by commas; default: the paper's with data here.",
 )
 @click.option(
     "--creators", default=_CREATORS, show_default=True,
-    help="Comma-separated; the first is tested against the others.",
+    help="Separated by commas; the first is compared with each of the others.",
 )  # fmt: skip
 @click.option(
     "--runs", type=click.IntRange(1), default=10, show_default=True,
-    help="Of each creator, with the same seeds.",
+    help="Studies of each creator, with the same seeds.",
 )  # fmt: skip
-@click.option("--trials", type=click.IntRange(1), default=10, show_default=True, help="Of a run.")
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Trials of a study.",
+)
 @click.option(
     "--best-of", type=click.IntRange(1), default=100, show_default=True,
-    help="Trials of random search whose best stands for a human.",
+    help="Trials of random search whose best is the baseline for a human.",
 )  # fmt: skip
 @click.option(
     "--jobs", type=click.IntRange(1), default=1, show_default=True,
-    help="Studies at a time, as far as their trials find room on this machine.",
+    help="Studies that run at a time, as far as this machine has resources.",
 )  # fmt: skip
 @click.option(
     "--data", type=click.Path(path_type=Path, exists=True, file_okay=False),
-    envvar="LOCALHPO_DATA", show_envvar=True, help="Folder of the data of the tasks.",
+    envvar="LOCALHPO_DATA", show_envvar=True, help="Folder with the data of the tasks.",
 )  # fmt: skip
-@click.option("--small", is_flag=True, help="Train at the size of a test, where a task has one.")
+@click.option("--small", is_flag=True, help="Train a small version of each task that has one.")
 @click.option("--json", "as_json", is_flag=True, help="Print all numbers as JSON.")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for table and figures; that of the results by default.",
+    help="Folder for table and figures; default: the folder of the results.",
 )  # fmt: skip
 def command(
     tasks: str | None,
@@ -71,20 +77,20 @@ def command(
     as_json: bool,
     out: Path | None,
 ) -> None:
-    """Run the AgentHPO paper's experiment, and print it beside the paper's numbers.
+    """Run the AgentHPO paper's experiment, and print the results beside the paper's.
 
-    Each run is an ordinary study with real trainings, kept in bench/agenthpo/ in the home. The
-    paper's two quadratics are the tasks quadratic-2-3 and quadratic-3-5. Ctrl-C stops it; the
-    same command goes on, and no training runs twice.
+    Each run is an ordinary study with real trainings, in bench/agenthpo/ in the folder of the
+    studies. The paper's two quadratic functions are the tasks quadratic-2-3 and quadratic-3-5.
+    Ctrl-C stops it; the same command continues, and no training runs twice.
     """
     from localhpo.bench import creators as known
     from localhpo.bench.agenthpo import runner, subjects
     from localhpo.store.results import bench_folder
 
     home, data = bench_folder() / "agenthpo", data and data.absolute()
-    names = _bench_runs.listed(creators, "--creators") or []
+    names = _bench_runs.parse_names(creators, "--creators") or []
     plan = runner.Plan(
-        tasks=tuple(_bench_runs.listed(tasks, "--tasks") or subjects.default_names(data)),
+        tasks=tuple(_bench_runs.parse_names(tasks, "--tasks") or subjects.default_names(data)),
         creators=tuple(map(known.parse, names)),
         runs=runs,
         trials=trials,
@@ -94,15 +100,15 @@ def command(
         data=data,
         small=small,
     )
-    studies, failed = runner.run(plan, _bench_runs.teller())
-    _conclude(plan, studies, failed, out or home, as_json)
+    studies, failed = runner.run(plan, _bench_runs.progress_printer())
+    _show_results(plan, studies, failed, out or home, as_json)
     _bench_runs.raise_first(failed)
 
 
-def _conclude(
+def _show_results(
     plan: Plan, studies: Studies, failed: Sequence[Failed], folder: Path, as_json: bool
 ) -> None:
-    """Write table and figures, and print the numbers.
+    """Write the table and the figures, and print the numbers.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -110,16 +116,16 @@ def _conclude(
     import json
 
     from localhpo.bench.agenthpo import figure, results, table
-    from localhpo.cli import _conclusion, _output
+    from localhpo.cli import _output, _study_output
     from localhpo.errors import InputError, StoreError
 
     try:
         result = results.collect(plan, studies)
     except InputError:
-        _bench_runs.raise_first(failed)  # which is why there is nothing to show
+        _bench_runs.raise_first(failed)  # the reason why there is nothing to show
         raise
-    lost = [{"what": one.what, "error": str(one.error)} for one in failed]
-    record = {**results.record(result), "failed": lost}
+    failures = [{"what": one.what, "error": str(one.error)} for one in failed]
+    record = {**results.record(result), "failed": failures}
     files = {
         "agenthpo.md": table.markdown(result),
         "agenthpo.json": json.dumps(record, indent=2, allow_nan=False) + "\n",
@@ -132,7 +138,7 @@ def _conclude(
         raise StoreError(f"{folder} cannot be made: {error.strerror}") from error
     written = {folder / name: text for name, text in files.items() if text is not None}
     for path, text in written.items():
-        _conclusion.save(path, text)
+        _study_output.save(path, text)
     if as_json:
         _output.print_json({**record, "files": [str(path) for path in written]})
         return

@@ -1,4 +1,4 @@
-"""What the verbs of `localhpo bench` share: lists of names, progress, and failures."""
+"""Shared by the commands of `localhpo bench`: lists of names, progress, and failures."""
 
 from __future__ import annotations
 
@@ -10,54 +10,57 @@ import click
 if TYPE_CHECKING:
     from localhpo.bench.pool import Failed, Progress
 
-_SAY_EVERY_S = 5.0
+_PROGRESS_INTERVAL_S = 5.0
 
 
-def listed(names: str | None, option: str) -> list[str] | None:
+def parse_names(names: str | None, option: str) -> list[str] | None:
     """Return the names of a comma-separated list, each once; None where none was given."""
     if names is None:
         return None
-    listed = dict.fromkeys(name.strip() for name in names.split(","))
-    if "" in listed:
-        raise click.BadParameter(f"names, separated by commas; got {names!r}", param_hint=option)
-    return list(listed)
+    unique = dict.fromkeys(name.strip() for name in names.split(","))
+    if "" in unique:
+        raise click.BadParameter(
+            f"must be names separated by commas, got {names!r}", param_hint=option
+        )
+    return list(unique)
 
 
-def teller() -> Callable[[Progress], None]:
-    """Return what tells of a run on standard error: now and then, and at its end."""
-    from localhpo.analysis import wording
+def progress_printer() -> Callable[[Progress], None]:
+    """Return a function that prints the progress of a run to standard error, at intervals."""
+    from localhpo.analysis import formatting
 
-    told_s = 0.0
+    printed_s = 0.0
 
-    def tell(progress: Progress) -> None:
-        nonlocal told_s
+    def print_progress(progress: Progress) -> None:
+        nonlocal printed_s
         is_last = progress.done == progress.total
-        if not is_last and progress.elapsed_s - told_s < _SAY_EVERY_S:
+        if not is_last and progress.elapsed_s - printed_s < _PROGRESS_INTERVAL_S:
             return
-        told_s = progress.elapsed_s
+        printed_s = progress.elapsed_s
         left_s = progress.elapsed_s / progress.done * (progress.total - progress.done)
-        left = "" if is_last else f", about {wording.duration(left_s)} left"
+        left = "" if is_last else f", about {formatting.duration(left_s)} left"
         click.echo(
             f"{progress.done:,} of {progress.total:,} studies after "
-            f"{wording.duration(progress.elapsed_s)}{left}: {progress.latest}",
+            f"{formatting.duration(progress.elapsed_s)}{left}: {progress.latest}",
             err=True,
         )
 
-    return tell
+    return print_progress
 
 
 def raise_first(failed: Sequence[Failed]) -> None:
-    """Raise where units failed.
+    """Raise an error for the first of the failed studies, if there are any.
 
     Raises:
-        LocalHPOError: says how many, and of the first one why.
+        LocalHPOError: with their number, and the cause of the first.
     """
     from localhpo.errors import LocalHPOError
 
     if failed:
         first = failed[0]
+        hint = first.error.hint if isinstance(first.error, LocalHPOError) else ""
         raise LocalHPOError(
             f"{len(failed)} studies have no result; the first: {first.what}: "
             f"{type(first.error).__name__}: {first.error}",
-            hint=getattr(first.error, "hint", "") or "the same command tries them again",
+            hint=hint or "the same command tries them again",
         )

@@ -1,4 +1,4 @@
-"""What a terminal is shown of a comparison."""
+"""Views of a comparison for a terminal."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from localhpo.analysis import wording
+from localhpo.analysis import formatting
 from localhpo.bench.comparison import Comparison, best_scores
 from localhpo.bench.statistics import Entry
 from localhpo.cli._views import plain_table
 
 _REGRET_WIDTH, _REST_WIDTH = 15, 28
-"""Columns that a regret with its error takes, and the rank with the test."""
+"""Columns of a regret with its error, and of the rank with the test."""
 _ROOM_FOR_ORIGINS = 120
-"""Columns below which it is not said who made the proposals."""
+"""Columns of a terminal below which the origins of proposals are left out."""
 
 
 def comparison_view(comparison: Comparison, figure: Path, width: int) -> RenderableType:
-    """Return the tables of a comparison for so many columns, and where its figure is."""
+    """Return the tables of a comparison for so many columns, and the path of its figure."""
     names = max(map(len, comparison.creators))
     roomy = names + _REST_WIDTH + _REGRET_WIDTH * len(comparison.columns) <= width
     parts: list[RenderableType] = [*_headlines(comparison), "", _regrets(comparison, roomy)]
@@ -36,22 +36,22 @@ def _headlines(comparison: Comparison) -> Iterator[Text]:
     suite, there = comparison.suite, len(comparison.problems)
     wanted = len(suite.problems)
     problems = (
-        f"{there} of {wanted} problems" if there < wanted else wording.count(there, "problem")
+        f"{there} of {wanted} problems" if there < wanted else formatting.count(there, "problem")
     )
-    seeds = wording.count(len(comparison.seeds), "seed")
+    seeds = formatting.count(len(comparison.seeds), "seed")
     yield Text.assemble((suite.name, "bold"), f"  {suite.title}")
-    yield Text(f"{problems} x {seeds} x {wording.count(comparison.trials, 'trial')}")
+    yield Text(f"{problems} x {seeds} x {formatting.count(comparison.trials, 'trial')}")
 
 
 def _footnotes(comparison: Comparison, roomy: bool) -> Iterator[Text]:
     last, first = comparison.columns[-1], comparison.creators[0]
     error = "; ± standard error over seeds" if roomy and len(comparison.seeds) > 1 else ""
-    best = "the best known, theirs included" if roomy else "the best known"
-    yield Text(f"regret: 0 is {best}, 1 a middling random configuration{error}", "dim")
+    best = "the best known value (these results included)" if roomy else "the best known value"
+    yield Text(f"regret: 0 is {best}, 1 the median of random configurations{error}", "dim")
     if last.critical_difference is not None:
         yield Text(
-            f"rank @{last.trial}: closer than {last.critical_difference:.2f} do not differ "
-            f"(Nemenyi); w-t-l: problems won, tied, lost by {first} against it (p: Wilcoxon)",
+            f"rank @{last.trial}: differences below {last.critical_difference:.2f} are not "
+            f"significant (Nemenyi); w-t-l: problems won, tied, lost by {first} (p: Wilcoxon)",
             "dim",
         )
 
@@ -91,15 +91,15 @@ def _duel(comparison: Comparison, c: int) -> list[str]:
 
 def _scores(comparison: Comparison) -> Table:
     means = best_scores(comparison)
-    headers = ["best score so far", *(f"@{column.trial}" for column in comparison.columns)]
+    headers = ["best value so far", *(f"@{column.trial}" for column in comparison.columns)]
     table = plain_table(*headers, right=headers[1:])
     for name, scores in means.items():
-        table.add_row(name, *(wording.score(score) for score in scores.values()))
+        table.add_row(name, *(formatting.value(score) for score in scores.values()))
     return table
 
 
 def _conduct(comparison: Comparison, roomy: bool) -> Table:
-    shares = ("redrawn", "repeated", "invalid", "failed", "stand-ins")
+    shares = ("redrawn", "repeated", "invalid", "failed", "fallbacks")
     aside = ("made by",) if roomy else ()
     table = plain_table("proposals", "seconds", "tokens", *shares, *aside,
                         right=("seconds", "tokens", *shares))  # fmt: skip
@@ -110,7 +110,7 @@ def _conduct(comparison: Comparison, roomy: bool) -> Table:
             conduct.redrawn, conduct.repeated, conduct.invalid, conduct.failed, conduct.stand_ins,
         )  # fmt: skip
         origins = ", ".join(
-            f"{wording.plain(origin)} {wording.percent(count / max(1, conduct.trials))}"
+            f"{formatting.printable(origin)} {formatting.percent(count / max(1, conduct.trials))}"
             for origin, count in conduct.origins.items()
         )
         table.add_row(

@@ -1,4 +1,4 @@
-"""What `localhpo doctor` looks at. Each check is a function that returns its findings."""
+"""The checks of `localhpo doctor`. Each is a function that yields its findings."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from localhpo.analysis import wording
+from localhpo.analysis import formatting
 from localhpo.errors import LocalHPOError
 
 if TYPE_CHECKING:
-    from localhpo.llm.cards import Entry
+    from localhpo.llm.model_registry import ModelListing
 
 _REQUIREMENT = re.compile(r"^(?P<name>[\w.-]+)(?:.*extra\s*==\s*['\"](?P<extra>[\w-]+)['\"])?")
 _EXTRAS_OF_USERS = ("local", "vllm", "finetune", "gpu", "ray", "figures", "tasks")
@@ -27,18 +27,24 @@ _NO_DISK_MB = 50
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding."""
+    """A finding of `localhpo doctor`."""
 
     name: str
     state: Literal["ok", "note", "bad"]
-    """bad: LocalHPO cannot be used before it is mended."""
+    """bad: LocalHPO cannot be used until it is fixed."""
     finding: str
     hint: str = ""
-    """What to do."""
+    """What to do about it."""
+    detail: str = ""
+    """Numbers behind the finding, shown on request."""
+    known_model: str = ""
+    """Name of a known model that is not on this machine, if the finding is about one."""
+    fits: bool | None = None
+    """Whether the model fits into the memory of this machine."""
 
 
 def all_checks() -> list[Check]:
-    """Return every finding."""
+    """Return the findings of all checks."""
     checks: tuple[Callable[[], Iterator[Check]], ...] = (
         _python, _packages, _extras, _devices, _store, _disk, _models, _fit, _prompts,
         _offline,
@@ -52,13 +58,11 @@ def _python() -> Iterator[Check]:
     if sys.platform == "linux":
         yield Check("python", "ok", finding)
     else:
-        yield Check(
-            "python", "bad", finding, "trials are supervised on Linux only: use a container"
-        )
+        yield Check("python", "bad", finding, "LocalHPO runs trials on Linux only: use a container")
 
 
 def _packages() -> Iterator[Check]:
-    """The packages that every part needs."""
+    """Check the packages that LocalHPO always needs."""
     found, missing = _installed(None)
     if missing:
         yield Check("packages", "bad", f"missing: {', '.join(missing)}", "pip install localhpo")
@@ -67,11 +71,11 @@ def _packages() -> Iterator[Check]:
 
 
 def _extras() -> Iterator[Check]:
-    """The packages of each extra: a missing one is no fault, unless it is asked for."""
+    """Check the packages of each extra; missing ones are notes, for extras are optional."""
     from localhpo.llm.vllm import builds
 
     known = metadata.metadata("localhpo").get_all("Provides-Extra") or []
-    vllm = builds.extra()
+    vllm = builds.find_extra()
     wanted = [vllm if name == "vllm" else name for name in _EXTRAS_OF_USERS]
     for extra in (name for name in wanted if name in known):
         found, missing = _installed(extra)
@@ -79,12 +83,12 @@ def _extras() -> Iterator[Check]:
             yield Check(f"[{extra}]", "ok", ", ".join(found))
             continue
         finding = f"missing: {', '.join(missing)}"
-        hint = builds.hint() if extra == vllm else f"pip install 'localhpo[{extra}]'"
+        hint = builds.install_hint() if extra == vllm else f"pip install 'localhpo[{extra}]'"
         yield Check(f"[{extra}]", "note", finding, hint)
 
 
 def _installed(extra: str | None) -> tuple[list[str], list[str]]:
-    """Return `name version` of the installed packages of an extra, and the names of others."""
+    """Return `name version` of each installed package of an extra, and the missing names."""
     found, missing = [], []
     for requirement in metadata.requires("localhpo") or []:
         match = _REQUIREMENT.match(requirement)
@@ -100,7 +104,7 @@ def _installed(extra: str | None) -> tuple[list[str], list[str]]:
 
 
 def _version(name: str) -> str | None:
-    """Return the version of a package, or of a build of it under another name (xgboost-cpu)."""
+    """Return the version of a package, or of its build under another name (xgboost-cpu)."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -117,71 +121,78 @@ def _devices() -> Iterator[Check]:
         yield Check("machine", "bad", str(error), error.hint)
         return
     if path := os.environ.get("LOCALHPO_INVENTORY"):
-        hint = "unset LOCALHPO_INVENTORY to use what is really there"
+        hint = "unset LOCALHPO_INVENTORY to use the real hardware"
         yield Check("inventory", "note", f"simulated, from {path}", hint)
-    memory = wording.memory(inventory.memory_mb)
-    yield Check("machine", "ok", f"{wording.count(inventory.cpus, 'CPU')}, {memory} of memory")
+    memory = formatting.memory(inventory.memory_mb)
+    yield Check("machine", "ok", f"{formatting.count(inventory.cpus, 'CPU')}, {memory} of memory")
     for warning in inventory.warnings:
         yield Check("gpus", "note", warning, "`nvidia-smi` may say more")
     if not inventory.gpus:
-        yield Check("gpus", "ok", "none: trials and the model share the CPUs")
+        yield Check("gpus", "ok", "none: trials and the model run on the CPUs")
     for gpu in inventory.gpus:
         details = [gpu.name or "unknown model"]
         if gpu.memory_mb is not None:
-            details.append(wording.memory(gpu.memory_mb))
+            details.append(formatting.memory(gpu.memory_mb))
         if gpu.foreign_mb and gpu.usable_mb is not None:
-            held = f"{wording.memory(gpu.foreign_mb)} held by others"
-            details.append(f"{held}, {wording.memory(gpu.usable_mb)} to share")
+            held = f"{formatting.memory(gpu.foreign_mb)} used by other programs"
+            details.append(f"{held}, {formatting.memory(gpu.usable_mb)} available")
         yield Check(f"gpu {gpu.label or gpu.id}", "ok", ", ".join(details))
-    yield from _at_work()
+    yield from _gpu_activity()
 
 
-def _at_work() -> Iterator[Check]:
-    """What the devices do now, as far as their driver tells."""
-    from localhpo.scheduler.nvml import read_once
+def _gpu_activity() -> Iterator[Check]:
+    """Report the current use of each GPU, as far as the driver measures it."""
+    from localhpo.scheduler.nvml import read_devices
 
-    for reading in read_once() or ():
-        told = [f"{len(reading.processes)} at work"]
+    for reading in read_devices() or ():
+        parts = [
+            formatting.count(len(reading.processes), "process").replace("processs", "processes")
+        ]
         if reading.utilization is not None:
-            told.insert(0, f"{wording.percent(reading.utilization)} busy")
+            parts.insert(0, f"{formatting.percent(reading.utilization)} utilization")
         if reading.power_w is not None:
-            told.append(f"{reading.power_w:.0f} W")
-        yield Check(f"gpu {reading.label} now", "ok", ", ".join(told))
+            parts.append(f"{reading.power_w:.0f} W")
+        yield Check(f"gpu {reading.label} now", "ok", ", ".join(parts))
 
 
 def _store() -> Iterator[Check]:
     from localhpo.store import Store, default_home
 
     home = default_home()
-    place = _nearest(home)
-    if not os.access(place, os.W_OK) or not place.is_dir():
-        yield Check("store", "bad", f"{home} cannot be written", "set LOCALHPO_HOME to a folder")
+    folder = _nearest_existing(home)
+    if not os.access(folder, os.W_OK) or not folder.is_dir():
+        yield Check(
+            "store", "bad", f"{home} is not writable", "set LOCALHPO_HOME to a writable folder"
+        )
         return
     if not home.exists():
-        yield Check("store", "ok", f"{home}, nothing in it yet")
+        yield Check("store", "ok", f"{home}, empty")
         return
     store = Store(home)
     try:
-        studies = wording.count(len(store.studies()), "study").replace("studys", "studies")
+        studies = formatting.count(len(store.studies()), "study").replace("studys", "studies")
         problems = store.verify()
     except LocalHPOError as error:
         yield Check("store", "bad", str(error), error.hint)
         return
     if problems:
-        yield Check(
-            "store", "note", problems[0], "run any study: the tables are brought up to date"
-        )
+        yield Check("store", "note", problems[0], "run any study: that updates the tables")
     yield Check("store", "ok", f"{home}, {studies}")
 
 
 def _disk() -> Iterator[Check]:
     from localhpo.store import default_home
 
-    place = _nearest(default_home())
-    free_mb = shutil.disk_usage(place).free / 1e6
-    finding = f"{wording.memory(free_mb)} free at {place}"
+    folder = _nearest_existing(default_home())
+    free_mb = shutil.disk_usage(folder).free / 1e6
+    finding = f"{formatting.memory(free_mb)} free in {folder}"
     if free_mb < _NO_DISK_MB:
-        yield Check("disk", "bad", finding, "free some space, or set LOCALHPO_HOME elsewhere")
+        yield Check(
+            "disk",
+            "bad",
+            finding,
+            "free disk space, or set LOCALHPO_HOME to a folder on another disk",
+        )
     elif free_mb < _LITTLE_DISK_MB:
         yield Check("disk", "note", finding, "logs and checkpoints of trials may not fit")
     else:
@@ -189,34 +200,34 @@ def _disk() -> Iterator[Check]:
 
 
 def _models() -> Iterator[Check]:
-    from localhpo.llm.cards import DEFAULT, entries
+    from localhpo.llm.model_registry import DEFAULT, list_models
 
-    found = entries()
+    found = list_models()
     yield from map(_of_model, found)
     if DEFAULT not in {entry.name for entry in found}:
-        hint = "install LocalHPO again, or choose engines with --creator tpe"
-        yield Check("models", "note", f"the built-in model {DEFAULT} is not there", hint)
+        hint = "install LocalHPO again, or run without a model: --creator tpe"
+        yield Check("models", "note", f"the built-in model {DEFAULT} is missing", hint)
 
 
-def _of_model(entry: Entry) -> Check:
-    """Return what is found of a model; a run needs the built-in one, or the one that it names."""
-    from localhpo.llm.cards import DEFAULT
+def _of_model(entry: ModelListing) -> Check:
+    """Return the finding on a model; only a broken built-in model makes LocalHPO unusable."""
+    from localhpo.llm.model_registry import DEFAULT
 
     name = f"model {entry.name}"
     if entry.state == "broken":
         hint = entry.hint or "copy the model folder again"
         return Check(name, "bad" if entry.name == DEFAULT else "note", entry.error, hint)
-    finding = f"{entry.state}, {wording.memory(entry.size_bytes / 2**20)}"
+    finding = f"{entry.state}, {formatting.memory(entry.size_bytes / 2**20)}"
     if entry.card is None:
         return Check(name, "note", finding, f"add it: localhpo models add {entry.path}")
     return Check(name, "ok", finding)
 
 
 def _fit() -> Iterator[Check]:
-    from localhpo.cli import _fitting
+    from localhpo.cli import _memory_fit
     from localhpo.scheduler.devices import find_inventory
 
-    yield from _fitting.checks(find_inventory())
+    yield from _memory_fit.checks(find_inventory())
 
 
 def _prompts() -> Iterator[Check]:
@@ -233,14 +244,16 @@ def _prompts() -> Iterator[Check]:
 
 
 def _offline() -> Iterator[Check]:
-    """LocalHPO switches every hub off for itself; a user's scripts see what the user has set."""
-    from localhpo.llm.offline import SWITCHES
+    """Report that models load without network access, and what the user's scripts see."""
+    from localhpo.llm.offline import OFFLINE_VARIABLES
 
-    own = [name for name in SWITCHES if os.environ.get(name)]
-    theirs = f"your scripts see {', '.join(own)}" if own else "your scripts see none of these"
-    yield Check("offline", "ok", f"models are loaded under {', '.join(SWITCHES)}; {theirs}")
+    own = [name for name in OFFLINE_VARIABLES if os.environ.get(name)]
+    scripts = f"your scripts see {', '.join(own)}" if own else "your scripts see none of these"
+    names = ", ".join(OFFLINE_VARIABLES)
+    finding = f"models load without network ({names} are set for LocalHPO); {scripts}"
+    yield Check("offline", "ok", finding)
 
 
-def _nearest(path: Path) -> Path:
+def _nearest_existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that exists."""
-    return next(place for place in (path, *path.parents) if place.exists())
+    return next(folder for folder in (path, *path.parents) if folder.exists())

@@ -1,4 +1,4 @@
-"""Works out constant expressions of a script without running it: `1e-3`, `2**5`, `DEFAULT_LR`."""
+"""Evaluates constant expressions of a script without running it: `1e-3`, `2**5`, `DEFAULT_LR`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _LARGEST_EXPONENT = 64
-"""A power beyond it is no default of anybody's option, and may take for ever to compute."""
+"""Larger exponents are no defaults of options, and could take forever to compute."""
 
 _LONGEST_RANGE = 10_000
 
 _DEEPEST = 50
-"""Names that lead to names: a script may define them in a circle."""
+"""Limit of names defined by other names: a script may define them in a circle."""
 
 _BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -26,15 +26,15 @@ _BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 
 Names = Mapping[str, ast.expr]
-"""Names of a module and the expressions that they were given."""
+"""Names of a module and the expressions assigned to them."""
 
 
 class NotConstantError(Exception):
-    """An expression that only running the script could work out."""
+    """An expression whose value is known only when the script runs."""
 
 
 def module_names(tree: ast.Module) -> dict[str, ast.expr]:
-    """Return the names that a module gives one value to, at its top level."""
+    """Return the names that are assigned at the top level of a module, with their expressions."""
     names: dict[str, ast.expr] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
@@ -49,10 +49,10 @@ def module_names(tree: ast.Module) -> dict[str, ast.expr]:
 
 
 def evaluate(node: ast.expr, names: Names, depth: int = 0) -> Any:
-    """Return the value of a constant: a number, a text, or a list of them.
+    """Return the value of a constant expression: a number, a text, or a list of them.
 
     Raises:
-        NotConstantError: it cannot be known without running the script.
+        NotConstantError: its value is known only when the script runs.
     """
     if depth > _DEEPEST:
         raise NotConstantError
@@ -94,7 +94,7 @@ def _arithmetic(op: ast.operator, left: Any, right: Any) -> Any:
 
 
 def _call(func: ast.expr, args: list[ast.expr], names: Names, depth: int) -> Any:
-    """The calls that people write around a list of choices: `sorted(MODELS)`, `MODELS.keys()`."""
+    """Evaluate the usual calls around a list of choices: `sorted(MODELS)`, `MODELS.keys()`."""
     match func, args:
         case ast.Name(id="list" | "tuple" | "set" | "sorted" as name), [inner]:
             items = evaluate(inner, names, depth + 1)

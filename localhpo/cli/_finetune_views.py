@@ -1,4 +1,4 @@
-"""How fine-tuned models, and what they would be trained on, are shown."""
+"""Views of fine-tuned models, and of the studies that they would be trained on."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from rich.table import Table
 
 from localhpo.analysis.records import jsonable
 from localhpo.cli import _views
-from localhpo.finetune.rounds import Plan
-from localhpo.llm.card import Card
-from localhpo.llm.tuned import IN_USE
+from localhpo.finetune.pipeline import FinetunePlan
+from localhpo.llm.card import Card, card_record
+from localhpo.llm.tuning_record import IN_USE
 
 
-def plan_table(plan: Plan) -> Table:
-    """Return the studies, what each is taken for, and why others are left out."""
-    table = _views.plain_table("study", "trials", "with a score", "use",
-                               right=("trials", "with a score"))  # fmt: skip
+def plan_table(plan: FinetunePlan) -> Table:
+    """Return the studies, the use of each, and why others are left out."""
+    table = _views.plain_table("study", "trials", "with values", "use",
+                               right=("trials", "with values"))  # fmt: skip
     for row in _rows(plan):
         table.add_row(row["study"], str(row["trials"]), str(row["scored"]), row["use"])
     return table
 
 
-def plan_record(plan: Plan) -> dict[str, Any]:
-    """Return the same for JSON."""
+def plan_record(plan: FinetunePlan) -> dict[str, Any]:
+    """Return the studies and their use as JSON-able values."""
     return {
         "base": plan.base.name,
         "held_out_tasks": plan.split.held_out_tasks,
@@ -36,33 +36,34 @@ def plan_record(plan: Plan) -> dict[str, Any]:
 
 def versions_table(cards: Sequence[Card]) -> Table:
     """Return the listing of fine-tuned models."""
-    table = _views.plain_table("fine-tuned", "base", "method", "trained on", "gate", "why")
+    table = _views.plain_table("fine-tuned", "base", "method", "trained on", "test", "reason")
     for card in cards:
         if (tuned := card.tuned) is not None:
             data = f"{tuned.trials} trials of {len(tuned.studies)} studies"
-            table.add_row(card.name, tuned.base, tuned.method, data, tuned.gate, tuned.why)
+            table.add_row(card.name, tuned.base, tuned.method, data, tuned.status, tuned.reason)
     return table
 
 
 def version_record(card: Card) -> dict[str, Any]:
-    """Return everything that is known of a fine-tuned model, for JSON."""
-    known: dict[str, Any] = jsonable(dataclasses.asdict(card))
+    """Return the card of a fine-tuned model as JSON-able values."""
+    known: dict[str, Any] = jsonable(card_record(card))
     return {"digest": card.identity, **known}
 
 
 def is_in_use(card: Card) -> bool:
-    """Whether the gate, or the user, let it through."""
-    return card.tuned is not None and card.tuned.gate in IN_USE
+    """Return whether studies use the model: it passed its test, or the user forced it."""
+    return card.tuned is not None and card.tuned.status in IN_USE
 
 
-def _rows(plan: Plan) -> Iterator[dict[str, Any]]:
-    uses = [(past, "trains") for past in plan.split.train]
-    uses += [(past, "held out for the gate") for past in plan.split.held_out]
+def _rows(plan: FinetunePlan) -> Iterator[dict[str, Any]]:
+    uses = [(past, "training") for past in plan.split.train]
+    uses += [(past, "test: held out to check the new model") for past in plan.split.held_out]
     uses += [(past, f"left out: {why}") for past, why in plan.left_out]
     for past, use in uses:
         yield {
             "study": past.study,
             "trials": len(past.trials),
-            "scored": len(past.scored),
+            "with_values": len(past.ranked_trials),
+            "scored": len(past.ranked_trials),
             "use": use,
         }

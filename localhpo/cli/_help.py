@@ -1,4 +1,4 @@
-"""Helps that end with examples, which a test runs as they stand."""
+"""Commands whose help ends with examples. A test runs every example."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class _WithExamples(click.Command):
     def __init__(self, *args: Any, examples: Sequence[str] = (), **more: Any) -> None:
         super().__init__(*args, **more)
         self.examples = tuple(examples)
-        """Lines for a shell; what follows a `#` is for the reader."""
+        """Shell lines; text after `#` is a comment."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples as they are: a line that is wrapped cannot be copied."""
+        """Write the examples without wrapping, so that they can be copied."""
         super().format_epilog(ctx, formatter)
         with formatter.section("Examples"):
             for example in self.examples:
@@ -23,8 +23,8 @@ class _WithExamples(click.Command):
 
 
 class Command(_WithExamples):
-    """A command with examples."""
+    """A command whose help has examples."""
 
 
 class Group(_WithExamples, click.Group):
-    """A group with examples."""
+    """A group whose help has examples."""

@@ -1,8 +1,8 @@
-"""Progress on a terminal: ended trials scroll by as rows, what runs now stands below them.
+"""Progress on a terminal: a row for each ended trial, and below them what runs now.
 
-Rows are printed once and stay in the terminal's history; only the few lines below them are
-drawn again: the trials that run, with their latest metric, the Creator while it thinks, and
-one line with the best so far and the time left.
+Rows are printed once and stay in the terminal's history. Only the lines below them are drawn
+again: the running trials with their latest metric, whether a proposal is being made, and one
+line with the best so far and the time left.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from localhpo.analysis import refusals, wording
+from localhpo.analysis import failures, formatting
 from localhpo.cli._views import STATE_STYLES, add_progress_row, progress_grid
-from localhpo.scheduler.accountant import waits_for
+from localhpo.scheduler.accounting import current_wait
 from localhpo.scheduler.observer import STOPPED_BY_USER
-from localhpo.store.records import WAITS
+from localhpo.store.records import WAIT_TEXTS
 from localhpo.trial import State, Trial
 
 if TYPE_CHECKING:
-    from localhpo.scheduler.observer import Running, Snapshot
+    from localhpo.scheduler.observer import RunningTrial, Snapshot
     from localhpo.store import Event
+    from localhpo.task import Task
 
 _ENDED = frozenset({State.COMPLETE, State.PRUNED, State.FAILED, State.INFEASIBLE})
 _EARLIER_SHOWN = 5
@@ -36,14 +37,14 @@ _ROOM_FOR_ECHO = 6
 """Columns kept free at the cursor: a terminal that echoes ^C there must not begin a new line."""
 _INDENT = 5
 _ASIDE = {"note": "dim", "warning": "yellow", "pruning": "dim", "interrupted": "dim"}
-"""Events that get a line of their own, and its style; the others show as rows."""
+"""Kinds of events that get a line of their own, and its style; the others show as rows."""
 
 
 class LiveDisplay:
-    """An observer for people."""
+    """Observer that shows a study on a terminal."""
 
     def __init__(self, console: Console, study: str) -> None:
-        """Show the study of that name on a terminal; use it as a context manager."""
+        """Show the study of that name; use the display as a context manager."""
         self._console = console
         self._study = study
         self._snapshot: Snapshot | None = None
@@ -66,13 +67,13 @@ class LiveDisplay:
             self._console.print()  # what comes next is the summary
 
     def on_event(self, event: Event) -> None:
-        """Print what no row shows."""
+        """Print an event that no row shows."""
         if event.kind in _ASIDE:
             trial = "" if event.trial is None else f"trial {event.trial}: "
-            self._say(f"{trial}{wording.plain(event.message)}", _ASIDE[event.kind])
+            self._print_aside(f"{trial}{formatting.printable(event.message)}", _ASIDE[event.kind])
 
     def on_change(self, snapshot: Snapshot) -> None:
-        """Print the rows of trials that have ended since; draw the rest again."""
+        """Print the rows of trials that ended since the last snapshot, and draw the rest again."""
         ended = [trial for trial in snapshot.trials if trial.state in _ENDED]
         if self._snapshot is None:
             self._begin(snapshot, ended)
@@ -83,70 +84,74 @@ class LiveDisplay:
                 self._print_row(snapshot, trial)
 
     def __rich__(self) -> RenderableType:
-        """Return what is drawn again and again."""
+        """Return the lines that are drawn again."""
         snapshot = self._snapshot
         if snapshot is None:
             return _spinning(self._spinner, f"opening {self._study}")
         lines: list[RenderableType] = []
         if snapshot.running:
-            grid = progress_grid(self._console.width)
+            grid = progress_grid(self._console.width, len(snapshot.task.objectives))
             for running in snapshot.running:
                 self._add_running(grid, snapshot, running)
             lines.append(grid)
         if snapshot.proposing:
-            lines.append(_spinning(self._spinner, "proposing what to try next"))
-        if (cause := waits_for(snapshot)) not in (None, "device", "model"):
-            lines.append(Text(f"     a trial waits for {WAITS[cause]}", style="dim"))
+            lines.append(_spinning(self._spinner, "choosing the next configuration"))
+        if (cause := current_wait(snapshot)) not in (None, "device", "model"):
+            lines.append(Text(f"     the next trial waits for {WAIT_TEXTS[cause]}", style="dim"))
         status = _status(snapshot, self._console.width)
         lines.append(Padding(status, (0, _ROOM_FOR_ECHO, 0, 0)))
         return Group(*lines)
 
     def _begin(self, snapshot: Snapshot, ended: list[Trial]) -> None:
-        """Print the head of the table, and remind of what earlier runs did."""
-        grid = progress_grid(self._console.width)
-        metric = Text(wording.plain(snapshot.task.metric), overflow="ellipsis")
-        add_progress_row(grid, "", "", "", metric, "time", "origin", "configuration")
+        """Print the head of the table, and the last trials of earlier runs."""
+        grid = progress_grid(self._console.width, len(snapshot.task.objectives))
+        values = _values_head(snapshot.task)
+        add_progress_row(grid, "", "", "", values, "time", "origin", "configuration")
         self._console.print(Text(self._study, style="bold"))
         self._console.print(grid, style="bold")
         earlier = ended[:-_EARLIER_SHOWN]
         if earlier:
-            self._say(wording.count(len(earlier), "earlier trial"), "dim")
+            self._print_aside(formatting.count(len(earlier), "earlier trial"), "dim")
         self._shown = {trial.number for trial in earlier}
 
     def _print_row(self, snapshot: Snapshot, trial: Trial) -> None:
-        is_best = snapshot.best is not None and trial.number == snapshot.best.number
-        grid = progress_grid(self._console.width)
+        is_best = trial.feasible is True and trial.number in {
+            t.number for t in snapshot.best_trials
+        }
+        grid = progress_grid(self._console.width, len(snapshot.task.objectives))
         add_progress_row(
             grid,
             str(trial.number),
             Text("*" if is_best else "", style="bold green"),
             Text(trial.state, style=STATE_STYLES[trial.state]),
-            Text(wording.score(trial.score), style="bold green" if is_best else ""),
-            wording.duration(trial.usage.wall_s),
-            wording.plain(trial.proposal.origin),
-            wording.assignments(wording.values(snapshot.task.space, trial.config)),
+            Text(_values(trial), style="bold green" if is_best else ""),
+            formatting.duration(trial.usage.wall_s),
+            formatting.printable(str(trial.proposal.origin)),
+            formatting.assignments(formatting.config_texts(snapshot.task.space, trial.config)),
         )
         self._console.print(grid)
-        if refusals.cause(trial):
-            said = wording.said(refusals.message(trial), refusals.last_lines(trial))
-            self._say(said, STATE_STYLES[trial.state])
+        if failures.cause(trial):
+            text = formatting.failure_text(failures.message(trial), failures.stderr_tail(trial))
+            self._print_aside(text, STATE_STYLES[trial.state])
+        elif violated := formatting.violations_text(trial, snapshot.task.constraints):
+            self._print_aside(f"constraint violated: {violated}", "yellow")
 
-    def _say(self, text: str, style: str) -> None:
+    def _print_aside(self, text: str, style: str) -> None:
         self._console.print(Padding(Text(text, style=style), (0, 0, 0, _INDENT)))
 
-    def _add_running(self, grid: Table, snapshot: Snapshot, running: Running) -> None:
+    def _add_running(self, grid: Table, snapshot: Snapshot, running: RunningTrial) -> None:
         trial, latest = running.trial, running.latest
         step = "" if latest is None else f"step {latest.step}  "
-        values = wording.values(snapshot.task.space, trial.config)
+        config = formatting.config_texts(snapshot.task.space, trial.config)
         add_progress_row(
             grid,
             str(trial.number),
             self._spinner,
             Text(trial.state, style=STATE_STYLES[trial.state]),
-            wording.score(None if latest is None else latest.value),
-            wording.duration(running.elapsed_s),
-            wording.plain(trial.proposal.origin),
-            Text(step, style="cyan").append(wording.assignments(values), style="default"),
+            formatting.value(None if latest is None else latest.value),
+            formatting.duration(running.elapsed_s),
+            formatting.printable(str(trial.proposal.origin)),
+            Text(step, style="cyan").append(formatting.assignments(config), style="default"),
         )
 
 
@@ -157,14 +162,14 @@ def _spinning(spinner: Spinner, text: str) -> RenderableType:
 
 
 def _status(snapshot: Snapshot, width: int) -> RenderableType:
-    """Return the last line: what is being waited for, or best so far and time left."""
-    running = wording.count(len(snapshot.running), "trial")
-    if snapshot.closing == STOPPED_BY_USER and snapshot.running:
-        them = "it" if len(snapshot.running) == 1 else "them"
-        text = f"     stopping {running}; press Ctrl-C again to kill {them}"
+    """Return the last line: what is waited for, or the best so far and the time left."""
+    running = formatting.count(len(snapshot.running), "trial")
+    if snapshot.stop_reason == STOPPED_BY_USER and snapshot.running:
+        pronoun = "it" if len(snapshot.running) == 1 else "them"
+        text = f"     stopping {running}; press Ctrl-C again to kill {pronoun}"
         return Text(text, style="bold yellow")
-    if snapshot.closing and snapshot.running:
-        return Text(f"     waiting for {running}: {snapshot.closing}", style="yellow")
+    if snapshot.stop_reason and snapshot.running:
+        return Text(f"     waiting for {running} to end: {snapshot.stop_reason}", style="yellow")
     return _progress(snapshot, width)
 
 
@@ -174,8 +179,8 @@ def _progress(snapshot: Snapshot, width: int) -> RenderableType:
     done = None if total is None or left is None else total - left
     parts = [] if done is None else [f"{done} of {total} trials"]
     parts.append(_best(snapshot))
-    if snapshot.estimated_s is not None and not snapshot.closing:
-        parts.append(f"about {wording.duration(snapshot.estimated_s)} left")
+    if snapshot.estimated_s is not None and not snapshot.stop_reason:
+        parts.append(f"about {formatting.duration(snapshot.estimated_s)} left")
     text = "   ".join(parts)
     if done is None or width < _ROOM_FOR_BAR:
         return Text(f"     {text}", no_wrap=True, overflow="ellipsis")
@@ -187,6 +192,20 @@ def _progress(snapshot: Snapshot, width: int) -> RenderableType:
 
 
 def _best(snapshot: Snapshot) -> str:
-    if snapshot.best is None:
-        return "no good trial yet"
-    return f"best {wording.score(snapshot.best.score)} (trial {snapshot.best.number})"
+    best = snapshot.best_trials
+    if not best:
+        return "no complete trial yet"
+    if not best[0].feasible:
+        return "no trial meets every constraint yet"
+    if len(snapshot.task.objectives) > 1:
+        return f"{formatting.count(len(best), 'trial')} on the Pareto front"
+    return f"best {_values(best[0])} (trial {best[0].number})"
+
+
+def _values_head(task: Task) -> Text:
+    names = " ".join(formatting.printable(objective.name) for objective in task.objectives)
+    return Text(names, overflow="ellipsis")
+
+
+def _values(trial: Trial) -> str:
+    return " ".join(map(formatting.value, trial.values)) or "-"

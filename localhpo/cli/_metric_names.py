@@ -1,11 +1,11 @@
-"""What the name of a metric says: whether more is better, and on which data it was measured."""
+"""Guesses from the name of a metric its direction, and whether it is measured on held-out data."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from localhpo.trial import Direction
+from localhpo.objective import Direction
 
 _MORE_IS_BETTER = (
     "acc|accuracy|f1|f1score|auc|auroc|roc|auprc|ap|map|precision|recall|sensitivity|specificity"
@@ -20,7 +20,7 @@ _HELD_OUT = "val|valid|validation|dev|eval|test|heldout|holdout|cv"
 
 
 def choose(names: Sequence[str]) -> str | None:
-    """Return the metric that a study should optimize: on held-out data, of known direction."""
+    """Return the metric to optimize: preferably on held-out data and of known direction."""
 
     def rank(name: str) -> tuple[bool, bool]:
         return _says(name, _HELD_OUT), direction(name) is not None
@@ -29,7 +29,7 @@ def choose(names: Sequence[str]) -> str | None:
 
 
 def direction(name: str) -> Direction | None:
-    """Return the direction that the name of a metric says, or None."""
+    """Return the direction that the name of a metric implies, or None."""
     if _says(name, _LESS_IS_BETTER):
         return "minimize"
     return "maximize" if _says(name, _MORE_IS_BETTER) else None

@@ -1,4 +1,4 @@
-"""How models, profiles and the memory that they need are shown."""
+"""Views of models, of profiles (facts of published models), and of the memory they need."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from localhpo.analysis import wording
+from localhpo.analysis import formatting
 from localhpo.analysis.records import jsonable
 from localhpo.cli import _views
-from localhpo.llm import profiles, served
-from localhpo.llm.card import Card
-from localhpo.llm.cards import Entry
+from localhpo.llm import profiles, server_memory
+from localhpo.llm.card import RENAMED_KEYS, Card, card_record
 from localhpo.llm.folder import config, license, thinking
-from localhpo.llm.memory import PROPOSAL_TOKENS, Memory, Need
-from localhpo.llm.profiles import Profile
+from localhpo.llm.memory import PROPOSAL_TOKENS, MemoryEstimate, ModelMemory
+from localhpo.llm.model_registry import ModelListing
+from localhpo.llm.profiles import ModelProfile
 
 _STATE_STYLES = {"verified": "green", "no card": "yellow", "broken": "red"}
 _MB = 2**20
-"""As memory of devices and of trials is counted."""
+"""Bytes of a megabyte, as for memory of devices and trials."""
 
 
-def models_table(entries: Sequence[Entry]) -> Table:
+def models_table(entries: Sequence[ModelListing]) -> Table:
     """Return the listing of the models on this machine."""
     table = _views.plain_table(
         "model", "parameters", "size", "context", "prompt", "license", "files",
@@ -36,9 +36,9 @@ def models_table(entries: Sequence[Entry]) -> Table:
     return table
 
 
-def profiles_table(found: Sequence[Profile]) -> Table:
-    """Return the listing of models that are not here."""
-    kv = f"KV at {PROPOSAL_TOKENS:,}"
+def profiles_table(found: Sequence[ModelProfile]) -> Table:
+    """Return the listing of known models that are not on this machine."""
+    kv = f"KV cache of {PROPOSAL_TOKENS:,} tokens"
     headers = ("profile", "parameters", "weights", kv, "context", "license", "published as")
     table = _views.plain_table(*headers, right=("parameters", "weights", kv, "context"))
     for profile in found:
@@ -46,7 +46,9 @@ def profiles_table(found: Sequence[Profile]) -> Table:
             profile.name,
             amount(profile.parameters),
             size(profile.memory.weights_bytes),
-            size(served.need(profile.memory, profile.shape.context_length).kv_bytes),
+            size(
+                server_memory.estimate_memory(profile.memory, profile.shape.context_length).kv_bytes
+            ),
             f"{profile.shape.context_length:,}",
             profile.license,
             profile.repository,
@@ -55,27 +57,29 @@ def profiles_table(found: Sequence[Profile]) -> Table:
 
 
 def facts(record: dict[str, Any]) -> Table:
-    """Return every fact of a record, one a line."""
+    """Return a record as a table, one fact a line."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for key, value in record.items():
+        if key in RENAMED_KEYS:  # old keys are for JSON alone
+            continue
         for title, line in _lines(key, value):
             grid.add_row(title, line)
     return grid
 
 
 def record(
-    found: Entry | Profile, *, full: bool = False, tokens: int = PROPOSAL_TOKENS
+    found: ModelListing | ModelProfile, *, full: bool = False, tokens: int = PROPOSAL_TOKENS
 ) -> dict[str, Any]:
-    """Return what is known of a model or a profile, for JSON and for `facts`.
+    """Return a model or a profile as JSON-able values.
 
     Args:
-        found: Which.
-        full: With the files, and how it was made.
-        tokens: Of prompt and answer, for which a server's KV cache is worked out.
+        found: The model or profile.
+        full: Whether to include its files, and how it was made.
+        tokens: Tokens of prompt and answer, for which the KV cache of a server is computed.
     """
-    if isinstance(found, Profile):
+    if isinstance(found, ModelProfile):
         return _profile_record(found, tokens)
     known: dict[str, Any] = {
         "name": found.name,
@@ -86,7 +90,7 @@ def record(
     }
     if found.card is None:
         return known
-    card: dict[str, Any] = jsonable(dataclasses.asdict(found.card))
+    card: dict[str, Any] = jsonable(card_record(found.card))
     card["digest"] = found.card.digest
     card["memory"] = _memory_record(found.card.memory, found.card.context_length, tokens)
     left_out = ("name", "folder", *(() if full else ("files", "made")))
@@ -94,34 +98,34 @@ def record(
 
 
 def notes(card: Card, folder: Path) -> Iterator[str]:
-    """Yield what whoever adds a model should know of its card.
+    """Yield notes on a model that was added.
 
     Args:
-        card: As it was made.
-        folder: From which.
+        card: The card of the model.
+        folder: The folder of the model.
     """
-    from localhpo.llm.transformers import known
+    from localhpo.llm.transformers import support
 
     if card.license == license.UNKNOWN:
-        yield "the folder does not say under which license the model comes"
-    if not thinking.template_of(folder):
-        yield "it has no chat template: a base model, which continues the prompt as plain text"
+        yield "the license of the model is not given in its folder"
+    if not thinking.read_chat_template(folder):
+        yield "the model has no chat template: it is a base model, prompted with plain text"
     if card.quantization:
-        yield f"its weights are packed ({card.quantization}): vLLM runs them, or transformers with"
-        yield "  the package that its documentation names for this kind"
-    if unknown := known.unknown(config.read(folder)):
-        yield f"transformers, as installed here, does not know {', '.join(unknown)}: the model does"
-        yield "  not run in process, and in a server only where that one knows it"
-    profile = profiles.named(folder.name)
+        yield f"its weights are quantized ({card.quantization}): vLLM runs them; transformers needs"
+        yield "  the package that its documentation names for this quantization"
+    if unknown := support.find_unsupported(config.read_config(folder)):
+        yield f"the installed transformers does not support {', '.join(unknown)}: use the model"
+        yield "  in a server that supports it"
+    profile = profiles.find_profile(folder.name)
     if profile and profile.name == card.profile:
-        yield f"it agrees with the profile {profile.name}"
+        yield f"the model agrees with the profile {profile.name}"
     elif profile:
-        told = "; ".join(profiles.differences(profile, config.read(folder)))
-        yield f"it is not what the profile {profile.name} says: {told}"
+        differences = "; ".join(profiles.find_differences(profile, config.read_config(folder)))
+        yield f"the model differs from the profile {profile.name}: {differences}"
 
 
-def arithmetic(needed: Need) -> str:
-    """Return the sum of what a model takes: `weights 15.6 GB + KV cache ... = 17.9 GB`."""
+def arithmetic(needed: MemoryEstimate) -> str:
+    """Return the memory of a model as a sum: `weights 15.6 GB + KV cache ... = 17.9 GB`."""
     parts = [
         f"{part.count:,} x {part.each_bytes:,} B{part.what and f' {part.what}'}"
         for part in needed.kv_parts
@@ -129,24 +133,25 @@ def arithmetic(needed: Need) -> str:
     ]
     return (
         f"weights {size(needed.weights_bytes)} + KV cache {' + '.join(parts)}"
-        f" = {size(needed.kv_bytes)} + work {size(needed.work_bytes)} = {size(needed.total_bytes)}"
+        f" = {size(needed.kv_bytes)} + activations {size(needed.work_bytes)}"
+        f" = {size(needed.total_bytes)}"
     )
 
 
 def amount(number: int) -> str:
     """Return a number of parameters: `8.19B`, `1.17M`."""
     for limit, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= 0.9995 * limit:  # three digits would round it up to the next unit
+        if number >= 0.9995 * limit:  # rounding to three digits reaches the unit
             return f"{number / limit:.3g}{unit}"
     return str(number)
 
 
 def size(size_bytes: int) -> str:
-    """Return an amount of memory, in the unit of devices."""
-    return wording.memory(size_bytes / _MB)
+    """Return an amount of memory as text."""
+    return formatting.memory(size_bytes / _MB)
 
 
-def _cells(entry: Entry) -> tuple[Any, ...]:
+def _cells(entry: ModelListing) -> tuple[Any, ...]:
     card = entry.card
     known = (
         ("-", "-", "-", "-")
@@ -160,7 +165,7 @@ def _cells(entry: Entry) -> tuple[Any, ...]:
     return entry.name, parameters, size(entry.size_bytes), context, prompt, license_, state
 
 
-def _profile_record(profile: Profile, tokens: int) -> dict[str, Any]:
+def _profile_record(profile: ModelProfile, tokens: int) -> dict[str, Any]:
     return {
         "name": profile.name,
         "state": "profile",
@@ -178,10 +183,10 @@ def _profile_record(profile: Profile, tokens: int) -> dict[str, Any]:
     }
 
 
-def _memory_record(memory: Memory | None, context_length: int, tokens: int) -> dict[str, Any]:
+def _memory_record(memory: ModelMemory | None, context_length: int, tokens: int) -> dict[str, Any]:
     if memory is None:
         return {}
-    needed = served.need(memory, context_length, tokens)
+    needed = server_memory.estimate_memory(memory, context_length, tokens)
     return {
         **dataclasses.asdict(memory),
         "tokens": needed.tokens,
@@ -192,7 +197,7 @@ def _memory_record(memory: Memory | None, context_length: int, tokens: int) -> d
 
 
 def _lines(key: str, value: Any) -> list[tuple[str, str]]:
-    """Return the lines that show one fact: a table or a list takes one line for each entry."""
+    """Return the lines of one fact; a table or a list takes a line for each entry."""
     if key == "memory":
         value = value.get("sum", "")
     if isinstance(value, dict):

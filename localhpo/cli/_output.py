@@ -1,4 +1,4 @@
-"""What goes to standard output and standard error, and how wide."""
+"""Printing to standard output and standard error."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _UNBOUNDED = 10_000
-"""Columns where nobody looks at a screen: nothing is wrapped or cut for `grep` and `awk`."""
+"""Columns of a file or pipe: nothing is wrapped or cut, for `grep` and `awk`."""
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return where to print what has a layout; NO_COLOR and COLUMNS are heeded."""
+    """Return a console for tables and styled text; NO_COLOR and COLUMNS apply."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -26,7 +26,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def show(renderable: RenderableType) -> None:
-    """Print a result that has a layout; in a file or a pipe, lines end where their text ends."""
+    """Print a table or styled text; in a file or pipe, without trailing spaces."""
     screen = console()
     if screen.is_terminal:
         screen.print(renderable)
@@ -38,5 +38,5 @@ def show(renderable: RenderableType) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a result for a program."""
+    """Print a value as JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

@@ -1,8 +1,8 @@
-"""Proposes a range for an option from its name, type and default, by the field's habits.
+"""Proposes a range for an option of a script from its name, type and default.
 
-`HABITS` is the table: the first row with a word that is in the name decides. A habit sees
-the option and returns the table of a parameter, as `[space]` of a task file has it; each
-widens its range where the default lies outside.
+`RANGE_RULES` is the table: the first row with a word of the option's name applies. A rule returns
+the table of a parameter as in `[space]` of a task file, and widens the usual range where the
+default lies outside.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from typing import Any
 
 from localhpo.cli._argparse_reader import Option
 
-Table = dict[str, Any]
-Habit = Callable[[Option], Table]
+ParameterTable = dict[str, Any]
+"""A parameter as in `[space]` of a task file."""
+RangeRule = Callable[[Option], ParameterTable]
 
 
 @dataclass(frozen=True, slots=True)
-class Proposed:
-    """What is proposed for one option."""
+class RangeProposal:
+    """The proposed parameter for an option, or why there is none."""
 
     option: Option
-    table: Table | None
-    """The parameter; None where the option is not to be tuned."""
+    table: ParameterTable | None
+    """The parameter; None if the option is not to be tuned."""
     why: str
-    """Why it is not tuned, or what a reader of the range should know."""
+    """Why the option is not tuned, or a remark on its range."""
     fixable: bool = False
-    """Whether it looks like a hyperparameter all the same."""
+    """Whether an option without a parameter may still be a hyperparameter, for `[fixed]`."""
 
 
-NOT_TUNED = (
+NOT_TUNED_WORDS = (
     "seed|random_state|data|dataset|path|dir|folder|root|file|output|out|save|load|log|logs|logdir"
     "|checkpoint|ckpt|resume|pretrained|device|devices|gpu|gpus|cuda|workers|jobs|njobs|threads|cpus"
     "|port|host|addr|rank|world_size|verbose|verbosity|debug|project|entity|tag|tags|url|config"
@@ -40,41 +41,41 @@ NOT_TUNED = (
     "|valid|validation|dry_run|profile|precision|fold|folds|n_splits|cv|classes|target|task|metric"
     "|limit|n_trials|timeout"
 )
-"""Words in the name of an option that says where and how to run, not what to learn."""
+"""Words in the names of options that say where and how to run: they are not tuned."""
 
 
-LEARNS = (
+MODEL_WORDS = (
     "act|activation|algorithm|arch|architecture|augment|augmentation|backbone|booster|criterion"
     "|decoder|embedding|encoder|init|kernel|loss|method|model|net|network|norm|normalization"
     "|objective|optim|optimizer|penalty|policy|pool|pooling|regularizer|sampler|schedule|scheduler"
     "|solver"
 )
-"""Words in the name of a text that says what to learn, and how."""
+"""Words in the names of text options that select a model or a method."""
 
 
-def propose(option: Option) -> Proposed:
-    """Return the parameter proposed for an option, or why there is none."""
+def propose(option: Option) -> RangeProposal:
+    """Return the proposed parameter for an option, or why there is none."""
     if option.why_not:
-        return Proposed(option, None, option.why_not)
+        return RangeProposal(option, None, option.why_not)
     name = _snake(option.name)
-    if _has(name, NOT_TUNED):
-        return Proposed(option, None, "says where or how to run, not what to learn")
+    if _has(name, NOT_TUNED_WORDS):
+        return RangeProposal(option, None, "sets where or how to run; not a hyperparameter")
     if option.choices:
         return _from_choices(option)
     if option.kind not in ("int", "float"):
-        return Proposed(option, None, "text without choices", fixable=_has(name, LEARNS))
-    for words, habit in HABITS[option.kind]:
+        return RangeProposal(option, None, "text without choices", fixable=_has(name, MODEL_WORDS))
+    for words, rule in RANGE_RULES[option.kind]:
         if _has(name, words):
-            return _noted(Proposed(option, habit(option), ""))
-    return _noted(_from_default(option))
+            return _with_remark(RangeProposal(option, rule(option), ""))
+    return _with_remark(_from_default(option))
 
 
-def _noted(proposed: Proposed) -> Proposed:
-    """Say so where the script's own default cannot be in the range."""
+def _with_remark(proposed: RangeProposal) -> RangeProposal:
+    """Return the proposal with a remark where the script's default is outside of the range."""
     default = proposed.option.default
     if proposed.table is None or default is None or "default" in proposed.table:
         return proposed
-    return replace(proposed, why=f"the script's default, {default}, lies outside")
+    return replace(proposed, why=f"the script's default, {default}, is not in this range")
 
 
 def _snake(name: str) -> str:
@@ -86,118 +87,118 @@ def _has(name: str, words: str) -> bool:
     return re.search(rf"(?:^|_)(?:{words})(?:_|$|\d)", name) is not None
 
 
-def _from_choices(option: Option) -> Proposed:
+def _from_choices(option: Option) -> RangeProposal:
     values = list(dict.fromkeys(option.choices))
     if len(values) < 2:
-        return Proposed(option, None, "one choice", fixable=True)
+        return RangeProposal(option, None, "it has only one choice", fixable=True)
     if not all(isinstance(value, bool | int | float | str) for value in values):
-        return Proposed(option, None, "its choices are not plain values")
-    if all(type(value) is int for value in values) and _is_run(values):
-        return Proposed(option, _table(option, "int", low=min(values), high=max(values)), "")
+        return RangeProposal(option, None, "its choices are not plain values")
+    if all(type(value) is int for value in values) and _is_consecutive(values):
+        return RangeProposal(option, _table(option, "int", low=min(values), high=max(values)), "")
     if all(type(value) in (int, float) for value in values):
-        return Proposed(option, _table(option, "ordinal", values=sorted(values)), "")
-    return Proposed(option, _table(option, "categorical", values=values), "")
+        return RangeProposal(option, _table(option, "ordinal", values=sorted(values)), "")
+    return RangeProposal(option, _table(option, "categorical", values=values), "")
 
 
-def _is_run(values: list[int]) -> bool:
+def _is_consecutive(values: list[int]) -> bool:
     return len(values) > 2 and sorted(values) == list(range(min(values), max(values) + 1))
 
 
-def _from_default(option: Option) -> Proposed:
-    """No habit knows the name: go by the size of the default."""
+def _from_default(option: Option) -> RangeProposal:
+    """Return a proposal from the size of the default, for a name that no rule knows."""
     default = option.default
     if not isinstance(default, int | float) or default <= 0:
-        why = "neither name nor default says what range makes sense"
-        return Proposed(option, None, why, fixable=True)
+        why = "no range can be derived from its name and default"
+        return RangeProposal(option, None, why, fixable=True)
     if option.kind == "int":
-        habit = whole_log(factor=4) if default >= 64 else whole_around(usual=4)
+        rule = int_log(factor=4) if default >= 64 else int_around(usual=4)
     else:
-        habit = linear(0.0, 1.0) if 0.05 <= default <= 1.0 else log_around(usual=1.0, factor=10)
-    return Proposed(option, habit(option), "guessed from the default alone")
+        rule = linear(0.0, 1.0) if 0.05 <= default <= 1.0 else log_around(usual=1.0, factor=10)
+    return RangeProposal(option, rule(option), "guessed from the default: check it")
 
 
-def _table(option: Option, kind: str, **bounds: Any) -> Table:
-    table: Table = {"type": kind, **bounds}
+def _table(option: Option, kind: str, **bounds: Any) -> ParameterTable:
+    table: ParameterTable = {"type": kind, **bounds}
     if option.default is not None and _holds(table, option.default):
         table["default"] = option.default
     return table
 
 
-def _holds(table: Table, default: Any) -> bool:
+def _holds(table: ParameterTable, default: Any) -> bool:
     if "values" in table:
         return default in table["values"]
     return bool(table["low"] <= default <= table["high"])
 
 
-def linear(low: float, high: float) -> Habit:
-    """A plain range."""
+def linear(low: float, high: float) -> RangeRule:
+    """Return a rule for a linear range of floats."""
 
-    def habit(option: Option) -> Table:
+    def rule(option: Option) -> ParameterTable:
         default = _number(option, low)
         return _table(option, "float", low=min(low, default), high=max(high, default))
 
-    return habit
+    return rule
 
 
-def log_around(usual: float, factor: float = 30, highest: float = math.inf) -> Habit:
-    """Orders of magnitude around the default; the ends are 1 or 3 times a power of ten."""
+def log_around(usual: float, factor: float = 30, highest: float = math.inf) -> RangeRule:
+    """Return a rule for a log range around the default; its ends are 1 or 3 times a power of 10."""
 
-    def habit(option: Option) -> Table:
+    def rule(option: Option) -> ParameterTable:
         center = _positive(option, usual)
         high = max(center, min(_rounded_up(center * factor), highest))
         low = _rounded_down(center / factor)
         return _table(option, "float", low=low, high=high, log=True)
 
-    return habit
+    return rule
 
 
-def whole(low: int, high: int) -> Habit:
-    """A plain range of whole numbers."""
+def int_range(low: int, high: int) -> RangeRule:
+    """Return a rule for a range of integers."""
 
-    def habit(option: Option) -> Table:
+    def rule(option: Option) -> ParameterTable:
         default = int(_number(option, low))
         return _table(option, "int", low=min(low, default), high=max(high, default))
 
-    return habit
+    return rule
 
 
-def whole_around(usual: int) -> Habit:
-    """From half the default to twice the default."""
+def int_around(usual: int) -> RangeRule:
+    """Return a rule for integers from half the default to twice the default."""
 
-    def habit(option: Option) -> Table:
+    def rule(option: Option) -> ParameterTable:
         center = int(_positive(option, usual))
         return _table(option, "int", low=max(1, center // 2), high=center * 2)
 
-    return habit
+    return rule
 
 
-def whole_log(factor: int, usual: int = 100) -> Habit:
-    """Whole numbers by orders of magnitude around the default."""
+def int_log(factor: int, usual: int = 100) -> RangeRule:
+    """Return a rule for a log range of integers around the default."""
 
-    def habit(option: Option) -> Table:
+    def rule(option: Option) -> ParameterTable:
         center = int(_positive(option, usual))
         low = max(1, center // factor)
         return _table(option, "int", low=low, high=center * factor, log=True)
 
-    return habit
+    return rule
 
 
-def doubling(usual: int) -> Habit:
-    """The default, halved and doubled: sizes that hardware and people like."""
+def doubling(usual: int) -> RangeRule:
+    """Return a rule for the default with its halves and doubles, as is usual for sizes."""
 
-    def habit(option: Option) -> Table:
+    def rule(option: Option) -> ParameterTable:
         center = int(_positive(option, usual))
         halves = [center // 2**k for k in (2, 1) if center % 2**k == 0]
         values = [*halves, center, center * 2, center * 4]
         return _table(option, "ordinal", values=values)
 
-    return habit
+    return rule
 
 
-def _discount_or_penalty(option: Option) -> Table:
-    """`gamma` discounts rewards where it is near 1, and is XGBoost's penalty of a split near 0."""
-    habit = linear(0.8, 0.999) if _number(option, 0.0) >= 0.8 else linear(0.0, 0.5)
-    return habit(option)
+def _discount_or_penalty(option: Option) -> ParameterTable:
+    """Return a range for `gamma`: a discount factor near 1, or XGBoost's split penalty near 0."""
+    rule = linear(0.8, 0.999) if _number(option, 0.0) >= 0.8 else linear(0.0, 0.5)
+    return rule(option)
 
 
 def _number(option: Option, otherwise: float) -> float:
@@ -223,11 +224,11 @@ def _rounded_up(value: float) -> float:
 
 
 def _short(value: float) -> float:
-    """Return the value without the noise of its last digits."""
+    """Return the value rounded to three digits."""
     return float(f"{value:.3g}")
 
 
-HABITS: Mapping[str, tuple[tuple[str, Habit], ...]] = {
+RANGE_RULES: Mapping[str, tuple[tuple[str, RangeRule], ...]] = {
     "float": (
         ("lr_decay|decay_rate|decay_factor|lr_gamma", linear(0.5, 0.999)),
         ("lr|learning_rate|eta|step_size", log_around(1e-3, highest=1.0)),
@@ -251,14 +252,14 @@ HABITS: Mapping[str, tuple[tuple[str, Habit], ...]] = {
             "|features",
             doubling(128),
         ),
-        ("min_child_weight|pos_weight", whole(1, 10)),
-        ("max_depth", whole(3, 11)),
-        ("layers|n_layer|depth|blocks", whole_around(3)),
-        ("epochs|epoch", whole_around(10)),
-        ("n_estimators|rounds|boost_round|trees", whole_log(4)),
-        ("warmup", whole_log(10)),
-        ("patience|neighbors|k|degree", whole_around(4)),
-        ("min_samples", whole(2, 20)),
-        ("leaves", whole_log(4, usual=31)),
+        ("min_child_weight|pos_weight", int_range(1, 10)),
+        ("max_depth", int_range(3, 11)),
+        ("layers|n_layer|depth|blocks", int_around(3)),
+        ("epochs|epoch", int_around(10)),
+        ("n_estimators|rounds|boost_round|trees", int_log(4)),
+        ("warmup", int_log(10)),
+        ("patience|neighbors|k|degree", int_around(4)),
+        ("min_samples", int_range(2, 20)),
+        ("leaves", int_log(4, usual=31)),
     ),
 }

@@ -1,4 +1,4 @@
-"""From what a user types to the task or the study that is meant."""
+"""Finds the task or study that an argument of the command line names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def find_task(target: str) -> Task:
-    """Return the task that is meant: a file, a folder with a task.toml, or a ready task's name.
+    """Return the task of an argument: a file, a folder with a task.toml, or a ready task's name.
 
     Raises:
         TaskError: it does not describe a task.
@@ -24,11 +24,11 @@ def find_task(target: str) -> Task:
 
 
 def find_study(target: str | None, study: str) -> Study:
-    """Return a study to read: of a task as `find_task` takes it, or by its name in the store.
+    """Return an existing study: of a task as `find_task` takes it, or by its name in the store.
 
     Args:
-        target: a path, `<task>` or `<task>/<study>`; None for the only study there is.
-        study: its name among those of the task, where the target does not say it.
+        target: A path, `<task>` or `<task>/<study>`; None for the only study there is.
+        study: Its name among those of the task, where the target is no full name.
 
     Raises:
         StudyNotFoundError: there is none, or none was named and there are several.
@@ -43,7 +43,7 @@ def find_study(target: str | None, study: str) -> Study:
 
 
 def open_study(target: str, study: str) -> Study:
-    """Return a study to write to, new or known: of a task, or by its name in the store.
+    """Return a study to write to, new or existing: of a task, or by its name in the store.
 
     Raises:
         InputError: there is no such task and no such study.
@@ -58,7 +58,7 @@ def open_study(target: str, study: str) -> Study:
             if "/" in target:
                 raise
         except InputError:
-            pass  # no name that a store could hold: let the search for a task say so
+            pass  # not a valid name of a study: `find_task` raises the error to show
     return Study.open(find_task(target), study)
 
 

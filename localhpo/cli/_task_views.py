@@ -1,4 +1,4 @@
-"""How ready tasks and the data that they want are shown."""
+"""Views of ready tasks and the data that they need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from localhpo.analysis import wording
+from localhpo.analysis import formatting
+from localhpo.analysis.records import goals_record
 from localhpo.cli import _views
 from localhpo.data import VARIABLE, Data, find
 from localhpo.errors import DataError
@@ -28,33 +29,32 @@ def listing(tasks: Iterable[Task]) -> Table:
 
 
 def task_view(task: Task) -> RenderableType:
-    """Return what a user needs to run a ready task."""
+    """Return a view of what is needed to run a ready task."""
     head = Table.grid(padding=(0, 2))
     head.add_column(style="bold", no_wrap=True)
     head.add_column(overflow="fold")
     head.add_row("task", task.name)
-    head.add_row("metric", f"{task.metric}, {task.direction}")
+    head.add_row("goal", formatting.goals_text(task))
     head.add_row("install", _install(task))
     if task.data is not None:
         for title, line in _data_rows("data", task.data):
             head.add_row(title, line)
     head.add_row("run", f"localhpo run {task.name}{' --data DIR' if task.data else ''}")
-    space = _views.plain_table("parameter", "range", "when", "what it is")
+    space = _views.plain_table("parameter", "range", "only when", "description")
     for parameter, table in zip(task.space, task.space.to_table().values(), strict=True):
         when = (f"{k} is {' or '.join(map(str, v))}" for k, v in table.get("when", {}).items())
         domain = f"{parameter.domain}{', log' if table.get('log') else ''}"
         space.add_row(parameter.name, domain, ", ".join(when), parameter.help)
-    for name, value in wording.fixed(task.fixed).items():
-        space.add_row(wording.plain(name), f"fixed at {value}")
+    for name, value in formatting.fixed_texts(task.fixed).items():
+        space.add_row(formatting.printable(name), f"fixed at {value}")
     return Group(head, "", Text(task.background.strip()), "", space)
 
 
 def record(task: Task) -> dict[str, Any]:
-    """Return what is known of a ready task, for JSON."""
+    """Return a ready task as JSON-able values."""
     return {
         "name": task.name,
-        "metric": task.metric,
-        "direction": task.direction,
+        **goals_record(task),
         "trials": task.budget.trials,
         "background": task.background.strip(),
         "fixed": dict(task.fixed),
@@ -79,7 +79,10 @@ def _state(task: Task) -> str:
 
 
 def _data_rows(title: str, data: Data) -> Iterator[tuple[str, str]]:
-    yield title, f"{data.folder[0]}: {_place(data) or f'not found ({VARIABLE} or --data DIR)'}"
+    yield (
+        title,
+        f"{data.folder[0]}: {_folder_of(data) or f'not found (set {VARIABLE}, or --data DIR)'}",
+    )
     for name, what in data.files.items():
         yield "", f"{name} ({what})"
     yield "", f"from {data.source}"
@@ -91,15 +94,15 @@ def _data_rows(title: str, data: Data) -> Iterator[tuple[str, str]]:
 
 
 def _data_record(data: Data) -> dict[str, Any]:
-    place = _place(data)
-    known = {**data.to_table(), "found": None if place is None else str(place)}
+    folder = _folder_of(data)
+    known = {**data.to_table(), "found": None if folder is None else str(folder)}
     if data.weights is not None:
         known["weights"] = _data_record(data.weights)
     known |= {"instead": {name: _data_record(other) for name, other in data.instead.items()}}
     return known
 
 
-def _place(data: Data) -> Path | None:
+def _folder_of(data: Data) -> Path | None:
     try:
         return find(data, None)
     except DataError:

@@ -1,4 +1,4 @@
-"""Writes a commented task.toml from what is known of a script."""
+"""Writes a commented task.toml for a script whose options were read."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from localhpo.analysis.wording import plain
+from localhpo.analysis.formatting import printable
 from localhpo.cli import _metric_names
 from localhpo.cli._argparse_reader import Option, Script
-from localhpo.cli._ranges import Proposed, propose
+from localhpo.cli._ranges import RangeProposal, propose
 from localhpo.errors import SpaceError
 from localhpo.space import Space
 
@@ -26,51 +26,51 @@ _OUTPUT = re.compile(r"(?:^|[-_.])(?:out|output|save|log)(?:[-_.]?(?:dir|folder|
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a task file is written from."""
+class TaskFilePlan:
+    """Contents of a task file to write."""
 
     script: str
-    """Path of the script, as the command names it; empty for a template."""
+    """Path of the script in the command; empty for a template."""
     name: str
-    """Of the task."""
-    proposed: tuple[Proposed, ...] = ()
+    """Name of the task."""
+    proposed: tuple[RangeProposal, ...] = ()
     unread: tuple[str, ...] = ()
-    """What could not be understood, one line each."""
+    """Calls of the script that could not be read, one line each."""
     metrics: tuple[str, ...] = ()
     read_by: str = ""
 
     @property
-    def tuned(self) -> tuple[Proposed, ...]:
+    def tuned(self) -> tuple[RangeProposal, ...]:
         """The options that become parameters."""
         return tuple(p for p in self.proposed if p.table is not None)
 
     @property
-    def left_out(self) -> tuple[Proposed, ...]:
-        """The options that do not."""
+    def left_out(self) -> tuple[RangeProposal, ...]:
+        """The options that are not tuned."""
         return tuple(p for p in self.proposed if p.table is None)
 
     @property
     def explicit(self) -> bool:
-        """Whether the command says where each value goes, for one cannot be appended."""
+        """Whether the command has a placeholder for each value, since one cannot be appended."""
         return any(not p.option.appendable for p in self.tuned)
 
     @property
-    def fixable(self) -> tuple[Proposed, ...]:
-        """Those of them that may be hyperparameters, and can be passed as such."""
+    def fixable(self) -> tuple[RangeProposal, ...]:
+        """The options that are not tuned but may be hyperparameters, for `[fixed]`."""
         known = (p for p in self.left_out if p.option.default is not None and not p.option.required)
         return tuple(p for p in known if p.fixable and (self.explicit or p.option.appendable))
 
     @property
     def to_fill_in(self) -> tuple[Option, ...]:
-        """The options that the script cannot run without, and that nobody can guess."""
+        """The required options whose values the user must fill in."""
         return tuple(
             p.option for p in self.left_out if p.option.required and not _is_known(p.option)
         )
 
 
-def plan(script: Script, command_path: str, name: str) -> Plan:
-    """Return what to write for a script that was read."""
-    return Plan(
+def plan(script: Script, command_path: str, name: str) -> TaskFilePlan:
+    """Return the contents of a task file for a script."""
+    return TaskFilePlan(
         script=command_path,
         name=name,
         proposed=tuple(_checked(propose(option)) for option in script.options),
@@ -80,8 +80,8 @@ def plan(script: Script, command_path: str, name: str) -> Plan:
     )
 
 
-def _checked(proposed: Proposed) -> Proposed:
-    """Leave out what the space would refuse, such as choices of mixed types."""
+def _checked(proposed: RangeProposal) -> RangeProposal:
+    """Return the proposal without its parameter if `Space` refuses it (choices of mixed types)."""
     if proposed.table is None:
         return proposed
     try:
@@ -92,7 +92,7 @@ def _checked(proposed: Proposed) -> Proposed:
 
 
 def task_name(script: Path) -> str:
-    """Return a name for the task of a script: its own, or that of its folder where it says more."""
+    """Return a name for the task: the script's, with its folder's if the script is `train.py`."""
     stem = _slug(script.stem)
     if stem in _GENERIC_STEMS:
         stem = f"{_slug(script.resolve().parent.name)}-{stem}".strip("-")
@@ -105,22 +105,22 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-")[:60]
 
 
-def write(plan: Plan) -> str:
+def write(plan: TaskFilePlan) -> str:
     """Return the text of a task file."""
-    parts = [_header(plan), _task(plan), _space(plan), _fixed(plan)]
+    parts = [_header(plan), _task(plan), _goals(), _space(plan), _fixed(plan)]
     parts += [_budget(), _resources(), _others()]
     return "\n".join(part for part in parts if part)
 
 
-def _header(plan: Plan) -> str:
+def _header(plan: TaskFilePlan) -> str:
     source = f" {plan.script}" if plan.script else ""
     return (
-        f"# Written by `localhpo init{source}`. Every range below is a proposal: change what you\n"
-        "# know better, then: localhpo run task.toml\n"
+        f"# Written by `localhpo init{source}`. The ranges below are proposals: check and change\n"
+        "# them, then: localhpo run task.toml\n"
     )
 
 
-def _task(plan: Plan) -> str:
+def _task(plan: TaskFilePlan) -> str:
     metric, direction, comment = _metric(plan)
     return "\n".join(
         [
@@ -130,8 +130,8 @@ def _task(plan: Plan) -> str:
             *comment,
             f"metric = {toml(metric)}",
             f"direction = {toml(direction)}",
-            "# For the language model, in plain words: the data, the model, what is aimed at, what",
-            "# is known already. It reads nothing else about your problem.",
+            "# For the language model, in plain words: the data, the model, the goal, what you",
+            "# know already. This is all that it is told about your problem.",
             'background = """',
             '"""',
             "",
@@ -139,10 +139,28 @@ def _task(plan: Plan) -> str:
     )
 
 
-def _command(plan: Plan) -> Iterator[str]:
+def _goals() -> str:
+    """Return how to set several objectives and constraints, as comments."""
+    return "\n".join(
+        [
+            "# Several objectives: instead of metric and direction above, one table for each.",
+            "# [[objective]]",
+            '# name = "val_accuracy"',
+            '# direction = "maximize"',
+            "# Constraints that the best trials must meet: min, max or both, on a reported metric",
+            "# or on wall_s, peak_memory_mb, gpu_s, energy_j, which LocalHPO measures.",
+            "# [[constraint]]",
+            '# name = "peak_memory_mb"',
+            "# max = 4000.0",
+            "",
+        ]
+    )
+
+
+def _command(plan: TaskFilePlan) -> Iterator[str]:
     """Yield the lines of the command, with the options that are not tuned as comments."""
     if plan.explicit:
-        yield "# {name} inserts the value of a parameter."
+        yield "# {name} is replaced by the value of a parameter."
     else:
         yield "# Each parameter of [space] is appended as --name value."
     yield "command = ["
@@ -161,7 +179,7 @@ def _placeholder(option: Option) -> str:
 
 
 def _argument(option: Option) -> str:
-    """Return the line of an option that is not tuned; a comment unless the script needs it."""
+    """Return the line of an option that is not tuned; a comment unless it is required."""
     if option.why_not and not option.required:
         return ""
     line = f"{_list_of([option.flag or None, _fixed_value(option)])},"
@@ -171,7 +189,7 @@ def _argument(option: Option) -> str:
 
 
 def _fixed_value(option: Option) -> str:
-    """Return what to pass for an option that is not tuned; its name where nobody can guess."""
+    """Return the value of an option that is not tuned; its name if the value is unknown."""
     if _SEED.search(option.name):
         return "{seed}"
     if _OUTPUT.search(option.name):
@@ -182,13 +200,13 @@ def _fixed_value(option: Option) -> str:
 
 
 def _is_known(option: Option) -> bool:
-    """Whether `_fixed_value` is more than a placeholder."""
+    """Return whether `_fixed_value` is a value, not a placeholder."""
     patterned = _SEED.search(option.name) or _OUTPUT.search(option.name)
     return bool(patterned or option.choices or option.default is not None)
 
 
-def _metric(plan: Plan) -> tuple[str, str, list[str]]:
-    """Return metric, direction and what to say about them."""
+def _metric(plan: TaskFilePlan) -> tuple[str, str, list[str]]:
+    """Return metric, direction and comments on them."""
     metric = _metric_names.choose(plan.metrics)
     if metric is None:
         return PLACEHOLDER_METRIC, "minimize", _how_to_report(plan)
@@ -197,13 +215,11 @@ def _metric(plan: Plan) -> tuple[str, str, list[str]]:
         comment.append(f"# The script also reports: {', '.join(others)}.")
     direction = _metric_names.direction(metric)
     if direction is None:
-        comment.append(
-            f"# Whether more {_short(metric)} is better cannot be told: check `direction`."
-        )
+        comment.append(f"# The direction of {_short(metric)} is a guess: check it.")
     return metric, direction or "minimize", comment
 
 
-def _how_to_report(plan: Plan) -> list[str]:
+def _how_to_report(plan: TaskFilePlan) -> list[str]:
     found = "No call of report(...) was found in the script. " if plan.script else ""
     return [
         f"# {found}A script reports its metric like this:",
@@ -213,7 +229,7 @@ def _how_to_report(plan: Plan) -> list[str]:
     ]
 
 
-def _space(plan: Plan) -> str:
+def _space(plan: TaskFilePlan) -> str:
     lines = ["[space]", *_space_notes(plan)]
     for proposed in plan.tuned:
         lines.append(_parameter(proposed))
@@ -223,7 +239,7 @@ def _space(plan: Plan) -> str:
     return "\n".join([*lines, ""])
 
 
-def _space_notes(plan: Plan) -> list[str]:
+def _space_notes(plan: TaskFilePlan) -> list[str]:
     lines = [
         "# type: float, int, ordinal (ordered values), categorical; log = true searches by orders",
         '# of magnitude; when = { optimizer = ["sgd"] } makes a parameter depend on another.',
@@ -245,7 +261,7 @@ def _example_parameters() -> list[str]:
     ]
 
 
-def _parameter(proposed: Proposed) -> str:
+def _parameter(proposed: RangeProposal) -> str:
     option = proposed.option
     table = dict(proposed.table or {})
     if option.help:
@@ -254,21 +270,21 @@ def _parameter(proposed: Proposed) -> str:
     return f"{_key(option.name)} = {_inline(table)}{comment}"
 
 
-def _fixed(plan: Plan) -> str:
-    """Return what may be a hyperparameter but is not tuned, as comments; empty if nothing is."""
+def _fixed(plan: TaskFilePlan) -> str:
+    """Return options that may be hyperparameters but are not tuned, as comments; may be empty."""
     if not plan.fixable:
         return ""
     return "\n".join(
         [
             "# [fixed]",
-            "# Not tuned, but it may matter: the script gets what is set here, the model is told.",
+            "# Hyperparameters that are not tuned. The script gets these values.",
             *(f"# {_key(p.option.name)} = {toml(p.option.default)}" for p in plan.fixable),
             "",
         ]
     )
 
 
-def _left_out_comments(plan: Plan) -> Iterator[str]:
+def _left_out_comments(plan: TaskFilePlan) -> Iterator[str]:
     unseen = [p for p in plan.left_out if not _argument(p.option)]
     if unseen or plan.unread:
         yield "# Left out:"
@@ -281,7 +297,7 @@ def _left_out_comments(plan: Plan) -> Iterator[str]:
 def _budget() -> str:
     return _section(
         "[budget]",
-        ("trials = 20", "in total: running again continues, and does not start over"),
+        ("trials = 20", "in total: running again continues the study"),
         ("# minutes = 60", "of wall clock, in total"),
         ("# timeout_s = 600", "per trial"),
     )
@@ -292,11 +308,11 @@ def _resources() -> str:
         "[resources]",
         ("parallel = 1", "trials at a time"),
         ("# cpus = 1", "per trial"),
-        ("# gpus = 1", "per trial; 0.5: two share one"),
-        ("# memory_mb = 8000", "per trial; more ends it"),
-        ("# gpu_memory_mb = 20000", "per trial; learned where it is not said"),
-        ('# sharing = "auto"', "of memory with vLLM: resident, sleep, device, stop, cpu"),
-        ("# priority = 1.0", "of this study beside others on the machine"),
+        ("# gpus = 1", "per trial; 0.5: two trials share one"),
+        ("# memory_mb = 8000", "per trial; a trial that takes more is killed"),
+        ("# gpu_memory_mb = 20000", "per trial; estimated from past trials by default"),
+        ('# sharing = "auto"', "GPU memory with a vLLM server: resident, sleep, device, stop, cpu"),
+        ("# priority = 1.0", "of this study among others on this machine"),
         ('# executor = "ray"', 'trials on a Ray cluster; ray_address = "host:port"'),
     )
 
@@ -304,15 +320,18 @@ def _resources() -> str:
 def _others() -> str:
     creator = _section(
         "# [creator]",
-        ('# name = "hybrid"', "hybrid, agent, bo, random, tpe, gp, cmaes"),
-        ('# model = "Qwen3-8B"', "of `localhpo models`, or a folder; built in by default"),
+        ('# name = "hybrid"', "hybrid, agent, bo, random, tpe, gp, cmaes, nsga2"),
+        (
+            '# model = "Qwen3-8B"',
+            "a name of `localhpo models`, or a folder; default: the built-in model",
+        ),
         ('# backend = "vllm"', "transformers (in process), vllm, openai (with url)"),
-        ("# model_gpus = 2", "that vLLM splits the model over"),
-        ('# on_model_error = "stop"', "or engine: go on without the model, and say so"),
-        ('# experience = "retrieve"', "from past studies; or finetuned, off"),
+        ("# model_gpus = 2", "number of GPUs to split the model over (vLLM)"),
+        ('# on_model_error = "stop"', "or engine: continue without the model"),
+        ('# transfer = "retrieve"', "use similar past studies; or finetuned, off"),
     )
     pruner = _section(
-        "# [pruner]", ('# name = "median"', "none, median, asha: ends trials that fall behind")
+        "# [pruner]", ('# name = "median"', "none, median, asha: stop bad trials early")
     )
     return f"{creator}\n{pruner}"
 
@@ -325,7 +344,7 @@ def _section(head: str, *options: tuple[str, str]) -> str:
 
 
 def toml(value: Any) -> str:
-    """Return a value as TOML spells it."""
+    """Return a value in TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
@@ -334,7 +353,7 @@ def toml(value: Any) -> str:
         return str(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(toml(item) for item in value)}]"
-    # JSON's strings are TOML's, but for DEL.
+    # JSON strings are valid TOML except for DEL.
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007F")
 
 
@@ -362,5 +381,5 @@ def _list_of(items: Iterable[str | None]) -> str:
 
 
 def _short(text: str, limit: int = 70) -> str:
-    line = plain(text)
+    line = printable(text)
     return line if len(line) <= limit else f"{line[: limit - 3]}..."

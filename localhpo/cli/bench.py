@@ -1,4 +1,4 @@
-"""`localhpo bench`: compare Creators on problems whose answers are known."""
+"""`localhpo bench`: compare creators on benchmark problems."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     ),
 )
 def command() -> None:
-    """Compare Creators on problems whose answers are known.
+    """Compare creators (methods that propose configurations) on benchmark problems.
 
-    The loop is the real one, the trials are simulated. A suite is a fixed list of problems.
-    Results are kept in bench/ in the home, and a run goes on where an earlier one stopped.
+    Studies run as usual, with simulated trials of known results. A suite is a fixed list of
+    problems. Results are kept in bench/ in the folder of the studies (./.localhpo); a run continues
+    where an earlier one stopped.
     """
 
 
@@ -51,8 +52,8 @@ command.add_command(_bench_agenthpo.command)
 def list_(suite: str | None, as_json: bool) -> None:
     """List the suites, or the problems of one.
 
-    Suites for `settings` are for trying things out; those for `final` tables share no data
-    set with them, nor with what a shipped model was trained on.
+    Use the suites for `settings` to choose methods and settings. Those for `final` tables share
+    no data set with them, nor with the training data of the built-in model.
     """
     from localhpo.bench import suites
     from localhpo.cli import _output
@@ -77,16 +78,20 @@ def list_(suite: str | None, as_json: bool) -> None:
 )
 @click.argument("suite")
 @click.option(
-    "--creators", "names", help="Comma-separated; the first is tested against the others."
+    "--creators",
+    "names",
+    help="Separated by commas; the first is compared with each of the others.",
 )
-@click.option("--trials", type=click.IntRange(1), default=10, show_default=True, help="Per study.")
+@click.option(
+    "--trials", type=click.IntRange(1), default=10, show_default=True, help="Trials of a study."
+)
 @click.option(
     "--seeds", type=click.IntRange(1), default=8, show_default=True,
-    help="Repetitions, with the same luck for every creator.",
+    help="Repetitions, with the same seeds for every creator.",
 )  # fmt: skip
 @click.option(
     "--jobs", type=click.IntRange(1), default=1, show_default=True,
-    help="Processes, of one thread each.",
+    help="Processes, with one thread each.",
 )  # fmt: skip
 @click.option(
     "--data", type=click.Path(path_type=Path), envvar="LOCALHPO_DATA", show_envvar=True,
@@ -102,13 +107,13 @@ def run(
     data: Path | None,
     as_json: bool,
 ) -> None:
-    """Run what is missing of a suite, then compare.
+    """Run the studies of a suite that have no results yet, then compare.
 
-    SUITE is a name of `localhpo bench list`, the name of a problem, or a CSV file of evaluated
+    SUITE is a suite or a problem of `localhpo bench list`, or a CSV file of evaluated
     configurations with its task file beside it. Creators: hybrid, agent, random, tpe, gp,
     cmaes; center+gp and the like (the default or the center first); hybrid-lessons (no model),
     hybrid-no-model (no lessons either); hybrid@PATH (another model), hybrid:anonymous (no
-    names), hybrid:no-history. Ctrl-C stops it; the same command goes on.
+    names), hybrid:no-history. Ctrl-C stops it; the same command continues.
     """
     from localhpo.bench import comparison, creators, runner, suites
     from localhpo.bench.problems.opening import Places
@@ -117,7 +122,7 @@ def run(
 
     folder = bench_folder()
     results = Results(folder)
-    wanted = _bench_runs.listed(names, "--creators")
+    wanted = _bench_runs.parse_names(names, "--creators")
     plan = runner.Plan(
         suite=suites.find(suite),
         creators=tuple(map(creators.parse, wanted or creators.DEFAULT)),
@@ -126,13 +131,13 @@ def run(
         jobs=jobs,
         places=Places(data, folder / "trainings"),
     )
-    selection, failed = runner.run(plan, results, _bench_runs.teller())
+    selection, failed = runner.run(plan, results, _bench_runs.progress_printer())
     try:
         made = comparison.compare(selection, results)
     except InputError:
-        _bench_runs.raise_first(failed)  # which is why there is nothing to compare
+        _bench_runs.raise_first(failed)  # the reason why there is nothing to compare
         raise
-    _conclude(made, folder, as_json, failed)
+    _show_results(made, folder, as_json, failed)
     _bench_runs.raise_first(failed)
 
 
@@ -145,14 +150,18 @@ def run(
     ),
 )
 @click.argument("suite")
-@click.option("--creators", "names", help="Comma-separated; all that have results by default.")
-@click.option("--trials", type=click.IntRange(1), help="Of the studies; those most were run with.")
+@click.option("--creators", "names", help="Separated by commas; default: all that have results.")
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    help="Trials of a study; default: the number that most results have.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print all numbers as JSON.")
 def show(suite: str, names: str | None, trials: int | None, as_json: bool) -> None:
-    """Compare what is stored of a suite; nothing is run.
+    """Compare the stored results of a suite, without running anything.
 
-    The latest results of each creator count: those of an earlier version of it, or of another
-    model, are left out.
+    Only the latest results of each creator are used, not those of its earlier versions or of
+    another model.
     """
     from localhpo.bench import comparison, suites
     from localhpo.store.results import Results, bench_folder
@@ -160,9 +169,12 @@ def show(suite: str, names: str | None, trials: int | None, as_json: bool) -> No
     folder = bench_folder()
     results = Results(folder)
     selection = comparison.latest(
-        suites.find(suite), results, creators=_bench_runs.listed(names, "--creators"), trials=trials
+        suites.find(suite),
+        results,
+        creators=_bench_runs.parse_names(names, "--creators"),
+        trials=trials,
     )
-    _conclude(comparison.compare(selection, results), folder, as_json, [])
+    _show_results(comparison.compare(selection, results), folder, as_json, [])
 
 
 def _list_suites(suites: Sequence[Suite], as_json: bool) -> None:
@@ -173,25 +185,25 @@ def _list_suites(suites: Sequence[Suite], as_json: bool) -> None:
     if as_json:
         _output.print_json([dataclasses.asdict(suite) for suite in suites])
         return
-    table = _views.plain_table("suite", "for", "problems", "what it is", right=("problems",))
+    table = _views.plain_table("suite", "use", "problems", "description", right=("problems",))
     for suite in suites:
         table.add_row(suite.name, suite.use, str(len(suite.problems)), suite.title)
     _output.show(table)
 
 
-def _conclude(
+def _show_results(
     comparison: Comparison, folder: Path, as_json: bool, failed: Sequence[Failed]
 ) -> None:
-    """Draw the figure and print the numbers."""
+    """Write the figure and print the numbers."""
     from localhpo.bench import figure
     from localhpo.bench.comparison import record
-    from localhpo.cli import _conclusion, _output
+    from localhpo.cli import _output, _study_output
 
     path = folder / f"{comparison.suite.name}.svg"
-    _conclusion.save(path, figure.draw(comparison))
+    _study_output.save(path, figure.draw(comparison))
     if as_json:
-        lost: list[dict[str, Any]] = [{"what": f.what, "error": str(f.error)} for f in failed]
-        _output.print_json({**record(comparison), "figure": str(path), "failed": lost})
+        failures: list[dict[str, Any]] = [{"what": f.what, "error": str(f.error)} for f in failed]
+        _output.print_json({**record(comparison), "figure": str(path), "failed": failures})
         return
     from localhpo.cli._bench_views import comparison_view
 

@@ -1,4 +1,4 @@
-"""`localhpo enqueue`: a configuration to be run next."""
+"""`localhpo enqueue`: run a configuration of the user next."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     "assignments",
     multiple=True,
     metavar="NAME=VALUE",
-    help="One value; give it as often as needed.",
+    help="One value; may be given several times.",
 )
 @click.option(
     "--config", type=click.Path(path_type=Path, dir_okay=False),
-    help="A JSON file: one object of names and values.",
+    help="JSON file with one object of names and values.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the configuration as JSON.")
 def command(
     task: str, study: str, assignments: tuple[str, ...], config: Path | None, as_json: bool
 ) -> None:
-    """Let a configuration be run next.
+    """Enqueue a configuration: the study runs it next.
 
-    Before the study runs, or while it runs in another process. TASK is a task file, a folder
-    with a task.toml, the name of a ready task, or of a study as `localhpo trials` lists it.
-    Parameters that are not set take their defaults, or the middle of their range.
+    The study may be running in another process; a study that is not running starts with it. TASK
+    is a task file, a folder with a task.toml, the name of a ready task, or of a study as `localhpo
+    trials` lists it. Parameters that are not set take their defaults, or the middle of their range.
     """
     from localhpo.cli import _output, _target
 
@@ -56,7 +56,7 @@ def command(
     if as_json:
         _output.print_json({"study": opened.key, "config": complete})
     else:
-        click.echo(f"{opened.key} runs next: {space.text(complete)}")
+        click.echo(f"{opened.key} will run this next: {space.text(complete)}")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as exc:
         raise InputError(f"{path}: cannot be read as JSON: {exc}") from exc
     if not isinstance(config, dict):
-        raise InputError(f"{path}: must hold one object of names and values, got {config!r}")
+        raise InputError(f"{path}: must hold one JSON object of names and values, got {config!r}")
     return config
 
 
@@ -87,21 +87,24 @@ def _assigned(assignments: tuple[str, ...], space: Space) -> dict[str, Any]:
 
 
 def _tuned(given: dict[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is given without what is fixed: a trial's own file holds that too."""
+    """Return the configuration without fixed values, which the file of a trial holds too."""
     from localhpo.errors import InputError
 
     for name, value in fixed.items():
         if name in given and given[name] not in (value, str(value)):
             raise InputError(
                 f"{name} is fixed at {value!r}, by [fixed], and cannot be {given[name]!r}",
-                hint="move it to [space] to tune it; the study is another one then",
+                hint="to tune it, move it to [space], and start a study with --study NEW",
             )
     return {name: value for name, value in given.items() if name not in fixed}
 
 
 def _value(text: str, parameter: Parameter) -> Any:
-    """Return the choice that is spelled so, else what the text is in JSON, else the text."""
-    for value in getattr(parameter, "values", ()):
+    """Return the choice of that spelling, else the text read as JSON, else the text itself."""
+    from localhpo.space import Categorical, Ordinal
+
+    choices = parameter.values if isinstance(parameter, Categorical | Ordinal) else ()
+    for value in choices:
         if text in (str(value), json.dumps(value)):
             return value
     try:

@@ -1,4 +1,4 @@
-"""`localhpo finetune`: train a model on the past studies of the store."""
+"""`localhpo finetune`: train a model on past studies."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import click
 from localhpo.cli._help import Command
 
 if TYPE_CHECKING:
-    from localhpo.experience import Past
-    from localhpo.finetune.rounds import Plan
-    from localhpo.finetune.train import Progress, Settings
+    from localhpo.finetune.pipeline import FinetunePlan
+    from localhpo.finetune.train import TrainingProgress, TrainingSettings
     from localhpo.llm.card import Card
+    from localhpo.transfer import PastStudy
 
-_SAY_EVERY_S = 10.0
+_PROGRESS_INTERVAL_S = 10.0
 
 
 @click.command(
@@ -26,52 +26,67 @@ _SAY_EVERY_S = 10.0
     examples=(
         "localhpo finetune --dry-run",
         "localhpo finetune --dry-run --json",
-        "localhpo finetune --auto --every 5    # for cron: one round, where it is due",
+        "localhpo finetune --auto --every 5    # for cron: trains when 5 more studies have ended",
         "localhpo finetune --rollback",
     ),
 )
-@click.option("--model", help="The base, of `localhpo models`, or a folder; the built-in one.")
-@click.option("--dry-run", is_flag=True, help="Show which studies are taken and left, and why.")
-@click.option("--method", type=click.Choice(["lora", "full"]), help="Adapters, or all weights.")
-@click.option("--rank", type=click.IntRange(1, 16), help="Of adapters.")
+@click.option(
+    "--model", help="Model to train (`localhpo models`), or a folder; default: the built-in one."
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Show which studies would be used, and how; train nothing."
+)
+@click.option(
+    "--method", type=click.Choice(["lora", "full"]), help="Train LoRA adapters, or all weights."
+)
+@click.option("--rank", type=click.IntRange(1, 16), help="Rank of the adapters.")
 @click.option("--rate", type=click.FloatRange(0, 1, min_open=True), help="Highest learning rate.")
-@click.option("--passes", type=click.IntRange(min=1), help="Over the examples.")
-@click.option("--batch-tokens", type=click.IntRange(min=64), help="Of what is read at a time.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Training ends then.")
-@click.option("--threads", type=click.IntRange(min=1), help="Of a CPU, for the training.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of all random choices.")
-@click.option("--device", help="As torch names it: cpu, cuda:0; a GPU where there is one.")
-@click.option("--force", is_flag=True, help="Use the result whatever the gate says.")
-@click.option("--auto", is_flag=True, help="Only where enough studies have finished since.")
+@click.option("--passes", type=click.IntRange(min=1), help="Passes over the training examples.")
+@click.option("--batch-tokens", type=click.IntRange(min=64), help="Tokens of a batch.")
+@click.option(
+    "--minutes", type=click.FloatRange(0, min_open=True), help="Time limit of the training."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of the training.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of all random choices.")
+@click.option("--device", help="Device (cpu, cuda:0); default: a GPU where there is one.")
+@click.option(
+    "--force", is_flag=True, help="Use the new model even if it is not better than its base."
+)
+@click.option(
+    "--auto", is_flag=True, help="Train only if enough studies have ended since the last training."
+)
 @click.option(
     "--every", type=click.IntRange(min=1), default=5, show_default=True,
-    help="Finished studies after which --auto does a round.",
+    help="Studies that must have ended for --auto.",
 )  # fmt: skip
-@click.option("--rollback", is_flag=True, help="Withdraw the version in use; it is kept.")
+@click.option(
+    "--rollback",
+    is_flag=True,
+    help="Go back to the version before; the files of the withdrawn one are kept.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     model: str | None, dry_run: bool, device: str | None, force: bool, auto: bool, every: int,
     rollback: bool, as_json: bool, **given: Any,
 ) -> None:  # fmt: skip
-    """Train a model on the past studies of the store.
+    """Train a model on past studies.
 
-    A quarter of the tasks is held out, at least nine, though no more than half. The result goes
-    to the shelf of models, and is used by `run --experience finetuned` only if it beats its base
-    there: if good configurations are likelier, and replayed studies find them sooner. It gives
-    way to studies that wait for the machine, and goes on where it was when it was stopped and
-    the same command is given again.
+    A quarter of the tasks (at least nine, at most half) is held out to test the new model. `run
+    --transfer finetuned` uses it only if it is better than its base on them: if it gives good
+    configurations a higher probability, and finds them sooner in replayed studies. Training pauses
+    while studies wait for the machine. After an interruption, the same command continues it.
     """
-    from localhpo.finetune.train import Settings
+    from localhpo.finetune.train import TrainingSettings
 
-    settings = Settings(**{key: value for key, value in given.items() if value is not None})
+    settings = TrainingSettings(**{key: value for key, value in given.items() if value is not None})
     if rollback:
         _roll_back(model)
         return
-    pasts = _pasts()
-    if auto and (missing := _missing(pasts, model, every)):
-        _say_missing(missing, as_json)
+    past_studies = _read_past_studies()
+    if auto and (missing := _missing(past_studies, model, every)):
+        _print_missing(missing, as_json)
         return
-    plan = _plan(pasts, model, settings.seed)
+    plan = _plan(past_studies, model, settings.seed)
     if dry_run:
         _show(plan, as_json)
         return
@@ -80,54 +95,60 @@ def command(
     _conclude(card, as_json)
 
 
-def _pasts() -> list[Past]:
+def _read_past_studies() -> list[PastStudy]:
     from localhpo.store import Store, default_home
-    from localhpo.study.pasts import past_studies
+    from localhpo.study.past_studies import read_past_studies
 
-    found, unreadable = past_studies(Store(default_home()))
+    found, unreadable = read_past_studies(Store(default_home()))
     for one in unreadable:
-        click.echo(f"note: study {one.study} cannot be read: {one.reason}", err=True)
+        click.echo(
+            f"note: study {one.study} is left out, it cannot be read: {one.reason}", err=True
+        )
     return found
 
 
-def _plan(pasts: list[Past], model: str | None, seed: int) -> Plan:
-    from localhpo.finetune import rounds
-    from localhpo.llm import cards
+def _plan(past_studies: list[PastStudy], model: str | None, seed: int) -> FinetunePlan:
+    from localhpo.finetune import pipeline
+    from localhpo.llm import model_registry
 
-    return rounds.plan(pasts, model or cards.DEFAULT, seed=seed)
-
-
-def _missing(pasts: list[Past], model: str | None, every: int) -> int:
-    from localhpo.finetune import cycle, shelving
-    from localhpo.llm import cards
-
-    return cycle.missing(pasts, shelving.find_base(model or cards.DEFAULT).name, every)
+    return pipeline.plan_finetuning(past_studies, model or model_registry.DEFAULT, seed=seed)
 
 
-def _say_missing(missing: int, as_json: bool) -> None:
+def _missing(past_studies: list[PastStudy], model: str | None, every: int) -> int:
+    from localhpo.finetune import registration, schedule
+    from localhpo.llm import model_registry
+
+    return schedule.count_missing_studies(
+        past_studies, registration.find_base_model(model or model_registry.DEFAULT).name, every
+    )
+
+
+def _print_missing(missing: int, as_json: bool) -> None:
     from localhpo.cli import _output
 
     if as_json:
         _output.print_json({"missing_studies": missing})
     else:
-        click.echo(f"nothing to do yet: finished studies missing until the next round: {missing}")
+        click.echo(f"nothing to do yet: --auto trains after {missing} more finished studies")
 
 
-def _tune(plan: Plan, settings: Settings, device: str | None, force: bool) -> Card:
-    """Train and judge, while no study wants the machine."""
+def _tune(plan: FinetunePlan, settings: TrainingSettings, device: str | None, force: bool) -> Card:
+    """Train and test the model, while no study waits for the machine."""
     from localhpo.bench.replaying import Replayer
-    from localhpo.cli._turn import Turn
-    from localhpo.finetune import rounds
+    from localhpo.cli._low_priority import LowPriorityClaim
+    from localhpo.finetune import pipeline
     from localhpo.scheduler.devices import find_inventory
 
-    with _closing(Turn(find_inventory(), threads=settings.threads, tell=_say)) as turn:
-        held = turn.take()
-        if held.gpus and device is None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held.gpus)
+    with _closing(
+        LowPriorityClaim(find_inventory(), threads=settings.threads, report=_print_progress)
+    ) as claim:
+        assignment = claim.take()
+        if assignment.gpus and device is None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(assignment.gpus)
         with _closing(Replayer(device=device)) as replay:
-            return rounds.tune(
+            return pipeline.run_finetuning(
                 plan, settings, replay, force=force, device=device,
-                watch=_Watch(), pause=turn.give_way,
+                watch=_ProgressPrinter(), pause=claim.give_way,
             )  # fmt: skip
 
 
@@ -139,29 +160,32 @@ def _closing(what: Any) -> Iterator[Any]:
         what.close()
 
 
-class _Watch:
-    """Says now and then how far a training is."""
+class _ProgressPrinter:
+    """Prints the progress of a training at intervals."""
 
     def __init__(self) -> None:
-        self._said = 0.0
+        self._printed_s = 0.0
 
-    def __call__(self, progress: Progress) -> None:
-        from localhpo.analysis import wording
+    def __call__(self, progress: TrainingProgress) -> None:
+        from localhpo.analysis import formatting
 
-        if progress.seconds - self._said < _SAY_EVERY_S and progress.step < progress.steps:
+        if (
+            progress.seconds - self._printed_s < _PROGRESS_INTERVAL_S
+            and progress.step < progress.steps
+        ):
             return
-        self._said = progress.seconds
-        _say(
+        self._printed_s = progress.seconds
+        _print_progress(
             f"step {progress.step} of {progress.steps}, loss {progress.loss:.3f}, "
-            f"{wording.duration(progress.left_s)} left"
+            f"{formatting.duration(progress.left_s)} left"
         )
 
 
-def _say(line: str) -> None:
+def _print_progress(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _show(plan: Plan, as_json: bool) -> None:
+def _show(plan: FinetunePlan, as_json: bool) -> None:
     from localhpo.cli import _finetune_views, _output
 
     if as_json:
@@ -169,7 +193,7 @@ def _show(plan: Plan, as_json: bool) -> None:
         return
     _output.show(_finetune_views.plan_table(plan))
     if plan.missing:
-        click.echo(f"\nnothing can be trained: {plan.missing}")
+        click.echo(f"\ntraining is not possible: {plan.missing}")
 
 
 def _conclude(card: Card, as_json: bool) -> None:
@@ -180,18 +204,18 @@ def _conclude(card: Card, as_json: bool) -> None:
         return
     _output.show(_finetune_views.versions_table([card]))
     if _finetune_views.is_in_use(card):
-        click.echo("\nUse it: localhpo run TASK --experience finetuned")
+        click.echo("\nUse it: localhpo run TASK --transfer finetuned")
     else:
-        click.echo("\nIt is kept out of use; the base is used as before.")
+        click.echo("\nThe new model is not used; studies use its base as before.")
 
 
 def _roll_back(model: str | None) -> None:
-    from localhpo.finetune import shelving
-    from localhpo.llm import cards, versions
+    from localhpo.finetune import registration
+    from localhpo.llm import model_registry, versions
 
-    base = shelving.find_base(model or cards.DEFAULT).name
+    base = registration.find_base_model(model or model_registry.DEFAULT).name
     gone = versions.roll_back(base)
-    now = versions.current(base)
+    now = versions.find_current_version(base)
     if gone is not None:
-        click.echo(f"{gone.name} is withdrawn, and kept")
+        click.echo(f"{gone.name} is no longer used; its files are kept")
     click.echo(f"in use: {now.name if now else base}")

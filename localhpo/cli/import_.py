@@ -1,4 +1,4 @@
-"""`localhpo import`: trials that other programs kept, as a study."""
+"""`localhpo import`: turn trials of other programs into a study."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import click
 from localhpo.cli._help import Command
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from localhpo.executor.protocol import Outcome
-    from localhpo.importing import Plan, Row, Source
+    from localhpo.importing import AcceptedTrial, ImportPlan, TrialSource
+    from localhpo.objective import Direction
     from localhpo.store import Store
-    from localhpo.study.adding import Told
+    from localhpo.study.adding import ExternalTrial
     from localhpo.task import Task
-    from localhpo.trial import Config
 
 _LISTED = 20
-"""Rows that are left, as far as they are listed; `--json` has them all."""
+"""Skipped rows that are listed; `--json` has all of them."""
+_DIRECTIONS = ("minimize", "maximize")
 
 
 @click.command(
@@ -27,57 +30,71 @@ _LISTED = 20
     cls=Command,
     examples=(
         "localhpo import trials.csv --metric val_loss --direction minimize --dry-run",
+        "localhpo import trials.csv --metric val_loss:minimize --dry-run",
         "localhpo import trials.csv --task task.toml",
     ),
 )
 @click.argument("file")
-@click.option("--task", "task_file", help="What was tuned: a task file gives space and metric.")
+@click.option("--task", "task_file", help="Task file that gives search space and objectives.")
 @click.option("--study", default="imported", show_default=True, help="Name of the new study.")
-@click.option("--name", help="Of the task, where there is no task file.")
-@click.option("--metric", help="Column of the score, in a table.")
+@click.option("--name", help="Name of the task, without a task file.")
 @click.option(
-    "--direction", type=click.Choice(["minimize", "maximize"]), help="Where the file is silent."
-)
+    "--metric", "metrics", multiple=True, metavar="NAME[:DIRECTION]",
+    help="Objective: a column of a table; once for each objective.",
+)  # fmt: skip
+@click.option(
+    "--direction", "directions", multiple=True, type=click.Choice(_DIRECTIONS),
+    help="Direction of an objective, if the file does not state it; once for each objective.",
+)  # fmt: skip
 @click.option("--params", help="Columns that are hyperparameters, separated by commas.")
-@click.option("--background", default="", help="What was tuned, in plain words.")
-@click.option("--optuna-study", help="Which study of an Optuna storage.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be taken and left, and why.")
+@click.option("--background", default="", help="Description of the task, in plain words.")
+@click.option("--optuna-study", help="Name of the study in an Optuna storage.")
+@click.option("--dry-run", is_flag=True, help="Show what would be imported and skipped, and why.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def command(file: str, dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Import the trials of other programs as a study.
+    """Import trials of other programs as a study.
 
-    They then count as experience (`localhpo run TASK --experience retrieve`).
+    Other studies can use it then (`localhpo run TASK --transfer retrieve`).
 
-    FILE is an Optuna storage (SQLite or journal), an export of a W&B sweep (CSV), or a CSV,
-    JSON or JSON Lines file of trials. The hyperparameters' ranges come from the task file, from
-    the storage, or are those of the values seen; what has one value in all trials is fixed.
-    Importing a file again takes only what is new.
+    FILE is an Optuna storage (SQLite or journal), an export of a W&B sweep (CSV), or a CSV, JSON
+    or JSON Lines file of trials. The ranges of hyperparameters come from the task file, from the
+    storage, or from the values in the file; what has one value in all trials is fixed. Importing a
+    file again adds only new trials.
     """
     from localhpo.store import Store, default_home
     from localhpo.study.adding import add_trials
 
     store = Store(default_home())
-    source, key, task, plan = _prepared(store, file, options)
-    if not dry_run and plan.taken:
-        told = [_told(one.row, one.config, task, file) for one in plan.taken]
-        message = f"{len(told)} trials imported from {Path(file).name} ({source.kind})"
-        add_trials(store, key, task, told, message, {"file": file, "kind": source.kind})
+    source, key, task, plan = _prepare(store, file, options)
+    if not dry_run and plan.accepted:
+        trials = [_external_trial(one, task, file) for one in plan.accepted]
+        message = f"{len(trials)} trials imported from {Path(file).name} ({source.kind})"
+        add_trials(store, key, task, trials, message, {"file": file, "kind": source.kind})
     if as_json:
         _print_json(key, task, source, plan, dry_run)
     else:
         _print(key, task, source, plan, dry_run)
 
 
-def _prepared(store: Store, file: str, options: dict[str, Any]) -> tuple[Source, str, Task, Plan]:
-    """Return what was read, the study it belongs to, its task, and what would be done."""
+def _prepare(
+    store: Store, file: str, options: dict[str, Any]
+) -> tuple[TrialSource, str, Task, ImportPlan]:
+    """Return the trials of the file, the study they belong to, its task, and what to import."""
     from localhpo.cli._target import find_task
     from localhpo.errors import StudyNotFoundError
-    from localhpo.importing import plan, read
+    from localhpo.importing import plan_import, read_source
     from localhpo.store import study_name
     from localhpo.study.session import task_of
 
+    names, directions = _objectives(options["metrics"], options["directions"])
     given = find_task(options["task_file"]) if options["task_file"] else None
-    source = _read(read, file, given, options)
+    source = read_source(
+        file,
+        study=options["optuna_study"],
+        metrics=names,
+        params=options["params"].split(",") if options["params"] else None,
+        task=given,
+    )
     name = given.name if given else options["name"] or _task_name(source.name)
     key = study_name(name, options["study"])
     try:
@@ -85,12 +102,8 @@ def _prepared(store: Store, file: str, options: dict[str, Any]) -> tuple[Source,
         trials = store.trials(key)
     except StudyNotFoundError:
         known, trials = None, []
-    held = given or known
-    if held is None:
-        planned = plan(source, None, trials)
-    else:
-        planned = plan(source, held.space, trials, held.fixed)
-    task = _task(name, source, planned, options, held)
+    planned = plan_import(source, given or known, trials, directions=directions)
+    task = given or known or _new_task(name, planned, options["background"])
     if known is not None:
         from localhpo.study.identity import check_same
 
@@ -98,110 +111,130 @@ def _prepared(store: Store, file: str, options: dict[str, Any]) -> tuple[Source,
     return source, key, task, planned
 
 
-def _read(read: Any, file: str, given: Task | None, options: dict[str, Any]) -> Source:
-    metric = options["metric"] or (given.metric if given else None)
-    params = options["params"].split(",") if options["params"] else None
-    if params is None and given is not None:
-        params = list(given.names)
-    source: Source = read(file, study=options["optuna_study"], metric=metric, params=params)
-    return source
+def _objectives(
+    metrics: Sequence[str], directions: Sequence[Direction]
+) -> tuple[list[str], list[Direction]]:
+    """Return names and directions of the objectives: `f1:maximize`, or one option for each.
+
+    Raises:
+        InputError: directions are given in both forms, or for some of the metrics only.
+    """
+    from localhpo.errors import InputError
+
+    names: list[str] = []
+    own: list[Any] = []
+    for metric in metrics:
+        name, _, direction = metric.rpartition(":")
+        has_direction = bool(name) and direction in _DIRECTIONS
+        names.append(name if has_direction else metric)
+        own += [direction] if has_direction else []
+    if not own:
+        return names, list(directions)
+    if directions or len(own) != len(names):
+        raise InputError(
+            "directions must be given in one form, for each metric; got "
+            f"--metric {', '.join(metrics)} and --direction {', '.join(directions) or 'nothing'}",
+            hint="for instance --metric val_f1:maximize --metric latency_ms:minimize",
+        )
+    return names, own
 
 
 def _task_name(name: str) -> str:
-    """Return a name that a task can have."""
+    """Return a valid name for the task."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:100] or "imported"
 
 
-def _task(
-    name: str, source: Source, planned: Plan, options: dict[str, Any], held: Task | None
-) -> Task:
-    """Return the task of the study: the one that is given or known, or what the file says.
-
-    Raises:
-        InputError: nobody says whether the metric is made small or large.
-    """
-    from localhpo.errors import InputError
+def _new_task(name: str, planned: ImportPlan, background: str) -> Task:
     from localhpo.task import Task
 
-    if held is not None:
-        return held
-    direction = options["direction"] or source.direction
-    if direction is None:
-        raise InputError(
-            f"the file does not say whether {source.metric} is made small or large",
-            hint="--direction minimize, or --direction maximize",
-        )
     return Task(
         name=name,
         command=(),
-        metric=options["metric"] or source.metric,
-        direction=direction,
+        objectives=planned.objectives,
+        constraints=planned.constraints,
         space=planned.space,
-        background=options["background"],
+        background=background,
         fixed=planned.fixed,
         folder=Path.cwd(),
     )
 
 
-def _told(row: Row, config: Config, task: Task, file: str) -> Told:
-    from localhpo.study.adding import Told
+def _external_trial(accepted: AcceptedTrial, task: Task, file: str) -> ExternalTrial:
+    from localhpo.study.adding import ExternalTrial
     from localhpo.trial import Measurement
 
-    steps = tuple(Measurement(step, task.metric, value, 0.0) for step, value in row.steps)
-    return Told(config, _outcome(row, task), steps, note=f"{row.where} of {Path(file).name}")
+    source = accepted.source
+    steps = tuple(Measurement(step, task.metric, value, 0.0) for step, value in source.steps)
+    note = f"{source.where} of {Path(file).name}"
+    return ExternalTrial(accepted.config, _outcome(accepted, task), steps, note=note)
 
 
-def _outcome(row: Row, task: Task) -> Outcome:
+def _outcome(accepted: AcceptedTrial, task: Task) -> Outcome:
+    from dataclasses import replace
+
     from localhpo.executor.protocol import Outcome
-    from localhpo.study.told import outcome
+    from localhpo.study.outcome import make_outcome
     from localhpo.trial import State, Usage
 
-    if row.ending == "failed":
-        return outcome(task.metric, None, "it failed where it was run", False)
-    if row.score is None:  # stopped before its first report
-        return Outcome(State.PRUNED, None, None, Usage(), summary="")
-    return outcome(task.metric, row.score, None, row.ending == "pruned")
+    ending, metrics = accepted.source.ending, accepted.metrics
+    if ending == "failed":
+        return make_outcome(task, None, "it failed where it was run", False)
+    if not metrics:  # stopped before its first report
+        return Outcome(State.PRUNED, (), None, Usage(), summary="")
+    # The file need not have what LocalHPO measures itself: then it is unknown whether it holds.
+    reported = tuple(one for one in task.constraints if one.name in metrics)
+    known = replace(task, constraints=reported)
+    outcome = make_outcome(known, metrics, None, ending == "pruned")
+    if not outcome.values:
+        return outcome
+    found = dict(zip((one.name for one in reported), outcome.violations, strict=True))
+    violations = tuple(found.get(one.name, float("nan")) for one in task.constraints)
+    return replace(outcome, violations=violations)
 
 
-def _print_json(key: str, task: Task, source: Source, plan: Plan, dry_run: bool) -> None:
+def _print_json(key: str, task: Task, source: TrialSource, plan: ImportPlan, dry_run: bool) -> None:
+    from localhpo.analysis.records import goals_record
     from localhpo.cli import _output
 
+    skipped = [{"where": row.where, "reason": row.reason} for row in plan.skipped]
     _output.print_json(
         {
             "study": key,
             "kind": source.kind,
-            "metric": task.metric,
-            "direction": task.direction,
+            **goals_record(task),
             "space": plan.space.to_table(),
             "fixed": dict(plan.fixed),
             "dry_run": dry_run,
-            "taken": len(plan.taken),
+            "imported": len(plan.accepted),
+            "taken": len(plan.accepted),  # its name before; kept for this version
             "known": plan.known,
-            "left": [{"where": left.where, "reason": left.reason} for left in plan.left],
+            "skipped": skipped,
+            "left": skipped,  # its name before; kept for this version
             "notes": list(plan.notes),
         }
     )
 
 
-def _print(key: str, task: Task, source: Source, plan: Plan, dry_run: bool) -> None:
-    from localhpo.analysis import wording
+def _print(key: str, task: Task, source: TrialSource, plan: ImportPlan, dry_run: bool) -> None:
+    from localhpo.analysis import formatting
+    from localhpo.space import Float, Int
 
-    click.echo(f"{source.kind}: {task.direction} {task.metric}")
+    click.echo(f"{source.kind}: {formatting.goals_text(task)}")
     for parameter in plan.space:
         condition = plan.space.condition_text(parameter.name)
         when = f", when {condition}" if condition else ""
-        log = ", log" if getattr(parameter, "log", False) else ""
+        log = ", log" if isinstance(parameter, Float | Int) and parameter.log else ""
         click.echo(f"  {parameter.name}: {parameter.domain}{log}{when}")
-    for name, value in wording.fixed(plan.fixed).items():
+    for name, value in formatting.fixed_texts(plan.fixed).items():
         click.echo(f"  {name}: fixed at {value}")
     for note in plan.notes:
         click.echo(f"note: {note}")
-    for left in plan.left[:_LISTED]:
-        click.echo(f"left: {left.where}: {left.reason}")
-    if len(plan.left) > _LISTED:
-        click.echo(f"left: {len(plan.left) - _LISTED} more; --json lists them all")
-    endings = [one.row.ending for one in plan.taken]
+    for row in plan.skipped[:_LISTED]:
+        click.echo(f"skipped: {row.where}: {row.reason}")
+    if len(plan.skipped) > _LISTED:
+        click.echo(f"skipped: {len(plan.skipped) - _LISTED} more; --json lists all of them")
+    endings = [one.source.ending for one in plan.accepted]
     counts = ", ".join(f"{endings.count(e)} {e}" for e in dict.fromkeys(endings))
-    verb = "would be taken" if dry_run else "taken"
-    said = f"{len(endings)} {verb}" + (f" ({counts})" if counts else "")
-    click.echo(f"{key}: {said}, {plan.known} known already, {len(plan.left)} left")
+    verb = "would be imported" if dry_run else "imported"
+    total = f"{formatting.count(len(endings), 'trial')} {verb}" + (f" ({counts})" if counts else "")
+    click.echo(f"{key}: {total}, {plan.known} in the study already, {len(plan.skipped)} skipped")

@@ -1,4 +1,4 @@
-"""`localhpo init`: a task file for a script."""
+"""`localhpo init`: write a task file for a script."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from localhpo.cli._help import Command
 
 if TYPE_CHECKING:
     from localhpo.cli._argparse_reader import Script
-    from localhpo.cli._task_writer import Plan
+    from localhpo.cli._task_writer import TaskFilePlan
 
 
 @click.command(
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     default="task.toml",
     show_default=True,
-    help="Where to write.",
+    help="File to write.",
 )
-@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def command(script: Path | None, output: Path, force: bool) -> None:
-    """Write a commented task.toml, from an argparse script.
+    """Write a commented task.toml for a script that uses argparse.
 
-    SCRIPT is read, not run: its options, their types, choices and defaults become
-    parameters with proposed ranges, by the habits of the field. Look at each before you run.
-    Without a script a template is written.
+    SCRIPT is read, not run. Its options become parameters with proposed ranges, derived from their
+    names, types, choices and defaults. Check the ranges before you run. Without a script a template
+    is written.
     """
     from localhpo.cli import _task_writer
 
     _refuse_to_overwrite(output, force)
     plan = _plan(script, output)
     _save(output, _task_writer.write(plan))
-    _tell(plan, output)
+    _print_result(plan, output)
 
 
 def _refuse_to_overwrite(output: Path, force: bool) -> None:
@@ -52,17 +52,18 @@ def _refuse_to_overwrite(output: Path, force: bool) -> None:
 
     if output.exists() and not force:
         raise InputError(
-            f"{output} is there already", hint="--force writes over it, --output names another"
+            f"{output} exists already",
+            hint="--force overwrites it; --output writes to another file",
         )
 
 
-def _plan(script: Path | None, output: Path) -> Plan:
+def _plan(script: Path | None, output: Path) -> TaskFilePlan:
     import os
 
     from localhpo.cli import _task_writer
 
     if script is None:
-        return _task_writer.Plan(script="", name="my-task")
+        return _task_writer.TaskFilePlan(script="", name="my-task")
     read = _read(script)
     path = os.path.relpath(script, output.parent)
     return _task_writer.plan(read, path, _task_writer.task_name(script))
@@ -75,9 +76,11 @@ def _read(script: Path) -> Script:
     from localhpo.errors import InputError
 
     if not script.is_file():
-        raise InputError(f"{script}: no such script", hint="name the file that trains your model")
+        raise InputError(
+            f"{script}: no such script", hint="give the path of the script that trains your model"
+        )
     try:
-        with tokenize.open(script) as stream:  # heeds the encoding that a script declares
+        with tokenize.open(script) as stream:  # in the encoding that the script declares
             source = stream.read()
     except (OSError, UnicodeDecodeError, SyntaxError) as exc:
         raise InputError(f"{script}: cannot be read: {exc}") from exc
@@ -93,21 +96,21 @@ def _save(output: Path, text: str) -> None:
         raise InputError(f"{output}: cannot be written: {exc.strerror}") from exc
 
 
-def _tell(plan: Plan, output: Path) -> None:
-    from localhpo.analysis.wording import count
+def _print_result(plan: TaskFilePlan, output: Path) -> None:
+    from localhpo.analysis.formatting import count
 
-    click.echo(f"{output} written: {count(len(plan.tuned), 'parameter')}")
+    click.echo(f"wrote {output} with {count(len(plan.tuned), 'parameter')}")
     for proposed in plan.left_out:
-        click.echo(f"  left out {proposed.option.flag or proposed.option.name}: {proposed.why}")
+        click.echo(f"  not tuned: {proposed.option.flag or proposed.option.name} ({proposed.why})")
     for text in plan.unread:
-        click.echo(f"  not understood, {text}")
+        click.echo(f"  could not be read: {text}")
     if plan.script and not plan.proposed:
         click.echo(f"  no options could be read from {plan.script}: the parameters are examples")
     if plan.to_fill_in:
         names = ", ".join(option.name for option in plan.to_fill_in)
-        click.echo(f"  fill in `command`: the script needs {names}")
+        click.echo(f"  fill in `command`: the script requires {names}")
     if not plan.metrics:
         click.echo(
-            "  fill in `metric`: no call of report(...) was found; the file says how to report"
+            "  fill in `metric`: no call of report(...) was found; the file shows how to add one"
         )
-    click.echo(f"Look at the ranges, say something in `background`, then: localhpo run {output}")
+    click.echo(f"Check the ranges, describe the task in `background`, then: localhpo run {output}")

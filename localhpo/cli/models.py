@@ -10,8 +10,8 @@ import click
 from localhpo.cli._help import Command, Group
 
 if TYPE_CHECKING:
-    from localhpo.llm.cards import Entry
-    from localhpo.llm.profiles import Profile
+    from localhpo.llm.model_registry import ModelListing
+    from localhpo.llm.profiles import ModelProfile
 
 
 @click.group(
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def command(context: click.Context, as_json: bool) -> None:
     """List, add and verify the language models on this machine.
 
-    A model comes with LocalHPO, or is on your shelf: the folder that LOCALHPO_MODELS names, else
-    ~/.local/share/localhpo/models. LocalHPO never downloads any.
+    One model comes with LocalHPO. Others are in the folder that LOCALHPO_MODELS names, by default
+    ~/.local/share/localhpo/models. LocalHPO never downloads models.
     """
     if context.invoked_subcommand is None:
         _list(as_json)
@@ -46,10 +46,10 @@ def command(context: click.Context, as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the models as JSON.")
 def list_(as_json: bool) -> None:
-    """List the models on this machine, and profiles of models that are not.
+    """List the models on this machine, and known models that you could add.
 
-    Each model is verified: its files must be what its card says. A profile says what a published
-    model needs; its figures are unverified until you add a folder that agrees with them.
+    The files of each model are compared with its card. The figures of models that are not here are
+    those of their publishers; they are checked when you add the model.
     """
     _list(as_json)
 
@@ -67,14 +67,13 @@ def list_(as_json: bool) -> None:
 @click.option(
     "--tokens",
     type=click.IntRange(min=1),
-    help="Length of prompt and answer for which a server's KV cache is worked out; it has room for"
-    " more answers beside.",
+    help="Tokens of prompt and answer for which the KV cache of a server is computed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the model as JSON.")
 def show(name: str, tokens: int | None, as_json: bool) -> None:
-    """Show the card of a model, or a profile.
+    """Show the card of a model, or the known facts of a model that is not here.
 
-    How it was made, what was measured, what memory it needs, and what it is not good at.
+    The card says how it was made, what was measured, how much memory it needs, and its limits.
     """
     from localhpo.cli import _model_views, _output
     from localhpo.llm.memory import PROPOSAL_TOKENS
@@ -91,29 +90,29 @@ def show(name: str, tokens: int | None, as_json: bool) -> None:
     "add",
     cls=Command,
     examples=(
-        "localhpo models add my-model                   # used where it is",
+        "localhpo models add my-model                   # its files stay where they are",
         "localhpo models add my-model --name own --copy",
     ),
 )
 @click.argument("path", type=click.Path())
-@click.option("--name", default="", help="What to call it; the folder's name by default.")
-@click.option("--copy", is_flag=True, help="Copy its files to the shelf, however large they are.")
+@click.option("--name", default="", help="Name of the model; default: the name of the folder.")
+@click.option("--copy", is_flag=True, help="Copy its files to the folder of models.")
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def add(path: str, name: str, copy: bool, as_json: bool) -> None:
-    """Make the card of a model of yours, so that `run --model NAME` finds it.
+    """Add a model of yours, so that `run --model NAME` finds it.
 
     PATH is a folder in Hugging Face layout with safetensors weights. Its files are checked and
-    hashed, and stay where they are. Refused are pickles, code, links that lead out of the folder,
-    missing files, and weights of another architecture than config.json says.
+    hashed, and a card is written; they stay where they are. Refused are pickles, code, links to
+    files outside of the folder, missing files, and weights that do not match config.json.
     """
     from localhpo.cli import _model_views, _output
     from localhpo.errors import InputError
-    from localhpo.llm import adding, cards
+    from localhpo.llm import model_registry, registration
 
     if not path:  # as a Path it would be the current folder
         raise InputError("PATH must be a model folder, but is empty", hint="'.' is this folder")
-    card = adding.add(Path(path), name, copy=copy, on_file=_tell)
-    entry = cards.entry(cards.find(card.name), name=card.name)
+    card = registration.register_model(Path(path), name, copy=copy, on_file=_report_large_file)
+    entry = model_registry.inspect_model(model_registry.find_model(card.name), name=card.name)
     if as_json:
         _output.print_json(_model_views.record(entry, full=True))
         return
@@ -135,51 +134,55 @@ def add(path: str, name: str, copy: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_context
 def verify(context: click.Context, names: tuple[str, ...], as_json: bool) -> None:
-    """Hash the files of models again, and say what changed.
+    """Hash the files of models again, and show what changed.
 
-    NAMES are models; all that have a card by default. The exit code is 1 where one differs.
+    NAMES are models; default: all that have a card. The exit code is 1 if one differs.
     """
     from localhpo.cli import _output
-    from localhpo.llm import cards
+    from localhpo.llm import model_registry
 
-    known = [place.name for place in cards.places() if (place / cards.CARD).is_file()]
+    known = [
+        place.name
+        for place in model_registry.card_folders()
+        if (place / model_registry.CARD).is_file()
+    ]
     found = {name: _changes(name) for name in names or known}
     if as_json:
         _output.print_json([{"name": name, "changes": changes} for name, changes in found.items()])
     else:
         for name, changes in found.items():
-            click.echo(f"{name}: {'as its card says' if not changes else 'not as its card says'}")
+            click.echo(f"{name}: {'unchanged' if not changes else 'differs from its card'}")
             for change in changes:
                 click.echo(f"  {change}")
     context.exit(1 if any(found.values()) else 0)
 
 
 def _changes(name: str) -> list[str]:
-    """Return how a model differs from its card, every file read again."""
+    """Return how the files of a model differ from its card."""
     from localhpo.errors import CardError
-    from localhpo.llm import cards
+    from localhpo.llm import model_registry
 
-    folder = cards.find(name)
+    folder = model_registry.find_model(name)
     try:
-        card = cards.load(folder)
-        cards.refuse_code(folder)
+        card = model_registry.read_card(folder)
+        model_registry.refuse_code(folder)
     except CardError as exc:
         return [f"{exc} ({exc.hint})" if exc.hint else str(exc)]
-    return [str(change) for change in cards.differences(folder, card, again=True)]
+    return [str(change) for change in model_registry.find_differences(folder, card, again=True)]
 
 
 def _list(as_json: bool) -> None:
     from localhpo.cli import _finetune_views, _model_views, _output
-    from localhpo.llm.cards import entries
-    from localhpo.llm.profiles import profiles
+    from localhpo.llm.model_registry import list_models
+    from localhpo.llm.profiles import read_profiles
 
-    found = entries()
+    found = list_models()
     added = {entry.card.profile: entry.name for entry in found if entry.card}
     if as_json:
         records = [_model_views.record(entry) for entry in found]
         records += [
             {**_model_views.record(profile), "added_as": added.get(profile.name, "")}
-            for profile in profiles().values()
+            for profile in read_profiles().values()
         ]
         _output.print_json(records)
         return
@@ -187,29 +190,31 @@ def _list(as_json: bool) -> None:
     if tuned := [entry.card for entry in found if entry.card and entry.card.tuned]:
         click.echo()
         _output.show(_finetune_views.versions_table(tuned))
-    others = [profile for profile in profiles().values() if profile.name not in added]
-    click.echo("\nNot here, but known, as published; unverified until you add a folder:\n")
+    others = [profile for profile in read_profiles().values() if profile.name not in added]
+    click.echo(
+        "\nKnown models that are not on this machine (add one: localhpo models add FOLDER):\n"
+    )
     _output.show(_model_views.profiles_table(others))
 
 
-def _find(name: str) -> Entry | Profile:
+def _find(name: str) -> ModelListing | ModelProfile:
     """Return the model of that name or in that folder, or else the profile of that name.
 
     Raises:
         InputError: there is none.
     """
     from localhpo.errors import InputError
-    from localhpo.llm import cards, profiles
+    from localhpo.llm import model_registry, profiles
 
     try:
-        return cards.entry(cards.find(name))
+        return model_registry.inspect_model(model_registry.find_model(name))
     except InputError:
-        if (profile := profiles.profiles().get(name)) is None:
+        if (profile := profiles.read_profiles().get(name)) is None:
             raise
         return profile
 
 
-def _tell(file: Path) -> None:
-    """Say which file is read, where that takes long enough to wonder."""
+def _report_large_file(file: Path) -> None:
+    """Print which file is read, if it is large enough to take long."""
     if file.stat().st_size > 10**9:
         click.echo(f"reading {file}", err=True)

@@ -1,4 +1,4 @@
-"""`localhpo report`: what came out of a study."""
+"""`localhpo report`: the results of a study as Markdown."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ from localhpo.cli._help import Command
 def command(task_or_study: str | None, study: str, output: Path | None, as_json: bool) -> None:
     """Report on a study, in Markdown.
 
-    The best configuration, the way there, failures, cost, and all trials; drawn for reading on
-    a terminal. The study may be running meanwhile; without a name it is the only one there is.
+    The best configuration (with several objectives the Pareto front), progress, failures, cost,
+    and all trials. TASK_OR_STUDY may be left out where there is only one study. The study may be
+    running.
     """
-    from localhpo.cli import _conclusion, _output, _target
+    from localhpo.cli import _output, _study_output, _target
 
     found = _target.find_study(task_or_study, study)
-    summary = _conclusion.summary_of(found)
+    summary = _study_output.summary_of(found)
     if output is not None:
-        _conclusion.save(output, _conclusion.report_of(found, summary))
-        click.echo(f"{output} written", err=as_json)
+        _study_output.save(output, _study_output.report_of(found, summary))
+        click.echo(f"wrote {output}", err=as_json)
     if as_json:
-        _output.print_json(_conclusion.record_of(found, summary))
+        _output.print_json(_study_output.record_of(found, summary))
     elif output is None:
-        _show(_conclusion.report_of(found, summary))
+        _show(_study_output.report_of(found, summary))
 
 
 def _show(markdown: str) -> None:
-    """Draw Markdown on a terminal; elsewhere it stays as it is."""
+    """Render Markdown on a terminal; print it as it is elsewhere."""
     if not sys.stdout.isatty():
         click.echo(markdown, nl=False)
         return

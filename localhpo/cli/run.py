@@ -1,4 +1,4 @@
-"""`localhpo run`: tune a task, or go on with it."""
+"""`localhpo run`: tune a task, or continue its study."""
 
 from __future__ import annotations
 
@@ -28,21 +28,34 @@ if TYPE_CHECKING:
 )
 @click.argument("task")
 @click.option("--study", default="main", show_default=True, help="Name of the study of this task.")
-@click.option("--trials", type=int, help="Trials of the study, in total over all runs.")
-@click.option("--creator", "name", help="Who proposes: hybrid, agent, bo, random, tpe, gp, cmaes.")
+@click.option("--trials", type=int, help="Number of trials of the study, over all runs.")
+@click.option(
+    "--creator",
+    "name",
+    help="Method that proposes: hybrid, agent, bo, random, tpe, gp, cmaes, nsga2.",
+)
 @click.option("--backend", help="Where the model runs: transformers, vllm, openai.")
-@click.option("--model", help="A model of `localhpo models`, a folder, or the server's name of it.")
-@click.option("--model-gpus", type=int, help="It is split over so many, for --backend vllm.")
-@click.option("--url", help="Of the server, for --backend openai.")
-@click.option("--experience", help="What past studies are for: off, retrieve, finetuned.")
+@click.option(
+    "--model", help="Name of a model (`localhpo models`), a folder, or its name on the server."
+)
+@click.option(
+    "--model-gpus", type=int, help="Number of GPUs to split the model over (--backend vllm)."
+)
+@click.option("--url", help="Address of the server (--backend openai).")
+@click.option(
+    "--transfer",
+    help="Use of past studies: off, retrieve (similar ones guide the search), finetuned (a model "
+    "that was trained on them).",
+)
+@click.option("--experience", hidden=True, help="The name of --transfer in version 0.1.0.")
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Folder of the task's data, or of all data sets; LOCALHPO_DATA by default.",
+    help="Folder of the task's data, or with a folder for each data set; default: LOCALHPO_DATA.",
 )
-@click.option("--seed", type=int, help="Of all random choices.")
-@click.option("--parallel", type=int, help="Trials at a time.")
+@click.option("--seed", type=int, help="Seed of all random choices.")
+@click.option("--parallel", type=int, help="Number of trials that run at a time.")
 @click.option(
     "--sharing",
     help="How trials and the model share memory: auto, resident, sleep, device, stop, cpu.",
@@ -50,14 +63,16 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(
-    task: str, study: str, data: Path | None, as_json: bool, quiet: bool, **overrides: Any
-) -> None:
-    """Tune a task, or go on with its study.
+    task: str, study: str, data: Path | None, as_json: bool, quiet: bool,
+    experience: str | None, **overrides: Any,
+) -> None:  # fmt: skip
+    """Tune a task, or continue its study.
 
     TASK is a task file, a folder with a task.toml, or the name of a ready task. Running it
-    again continues the study; options stand in for what the task file says. Ctrl-C stops it in
-    order, a second one at once.
+    again continues the study. Options replace settings of the task file. Ctrl-C ends running
+    trials and stops; a second Ctrl-C kills them.
     """
+    overrides["transfer"] = overrides["transfer"] or experience
     opened = _open(task, study, data, overrides)
     before = len(opened.trials)
     ended = _run(opened, quiet)
@@ -65,7 +80,9 @@ def command(
     if ended is not None:
         raise ended
     if before and before == len(opened.trials):
-        click.echo("nothing was left to run; --trials N raises the budget of the study", err=True)
+        click.echo(
+            "nothing to do: the budget of the study is used up; --trials N raises it", err=True
+        )
 
 
 def _open(target: str, name: str, data: Path | None, overrides: dict[str, Any]) -> Study:
@@ -78,7 +95,7 @@ def _open(target: str, name: str, data: Path | None, overrides: dict[str, Any]) 
 
 
 def _run(study: Study, quiet: bool) -> Exception | None:
-    """Run the study; return the error with which a study may end that still has results."""
+    """Run the study; return the error of an end that leaves results to show, else None."""
     from localhpo.errors import NoGoodTrialError, StudyInterruptedError
 
     try:
@@ -101,21 +118,21 @@ def watching(key: str, quiet: bool) -> Iterator[list[Observer]]:
         with LiveDisplay(console(stderr=True), key) as display:
             yield [display]
     else:
-        from localhpo.cli._lines import Lines
+        from localhpo.cli._event_log import EventLog
 
-        yield [Lines()]
+        yield [EventLog()]
 
 
 def _conclude(study: Study, as_json: bool) -> None:
     """Write the report and print the summary."""
-    from localhpo.cli import _conclusion, _output
+    from localhpo.cli import _output, _study_output
 
-    summary = _conclusion.summary_of(study)
+    summary = _study_output.summary_of(study)
     if not summary.trials:
         return
-    path = _conclusion.write_report(study, summary)
+    path = _study_output.write_report(study, summary)
     if as_json:
-        record = _conclusion.record_of(study, summary)
+        record = _study_output.record_of(study, summary)
         _output.print_json({**record, "report": str(path)})
         return
     from localhpo.cli._views import summary_view

@@ -1,4 +1,4 @@
-"""`localhpo tasks`: the ready tasks."""
+"""`localhpo tasks`: the tasks that come with LocalHPO."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the tasks as JSON.")
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List the ready tasks and the data that they want.
+    """List the tasks that come with LocalHPO.
 
-    They are real training scripts that come with LocalHPO; `localhpo run NAME` tunes one. Their
-    data do not come with it: `localhpo tasks show NAME` says which files are wanted, whence they
-    can be had, and under which license. LOCALHPO_DATA, or `run --data`, names their folder.
+    Ready tasks are training scripts that come with LocalHPO; `localhpo run NAME` tunes one. Most
+    need data: `localhpo tasks show NAME` lists the files, where to download them, and their
+    license. The list shows which data are on this machine. LOCALHPO_DATA, or `run --data`, names their folder.
     """
     if context.invoked_subcommand is None:
         _list(as_json)
@@ -46,7 +46,7 @@ def command(context: click.Context, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print the task as JSON.")
 def show(name: str, as_json: bool) -> None:
-    """Show a ready task: its data, what to install, its space."""
+    """Show a ready task: its data, what to install, its search space."""
     from localhpo import tasks
     from localhpo.cli import _output
     from localhpo.cli._task_views import record, task_view

@@ -19,25 +19,27 @@ if TYPE_CHECKING:
     cls=Command,
     examples=(
         "localhpo trials",
-        "localhpo trials task.toml --sort score",
+        "localhpo trials task.toml --sort value",
         "localhpo trials task.toml --failed",
         "localhpo trials task.toml --json",
     ),
 )
 @click.argument("task_or_study", required=False)
 @click.option("--study", default="main", show_default=True, help="Name of the study of a task.")
-@click.option("--failed", is_flag=True, help="Only those that failed or could not run, and why.")
 @click.option(
-    "--sort", type=click.Choice(["number", "score"]), default="number", show_default=True,
-    help="In which order.",
+    "--failed", is_flag=True, help="List the trials that failed or were refused, and why."
+)
+@click.option(
+    "--sort", type=click.Choice(["number", "value", "score"]), metavar="[number|value]",
+    default="number", show_default=True, help="Order of the trials; value: the best first.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print full records as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print all trials with every field as JSON.")
 def command(task_or_study: str | None, study: str, failed: bool, sort: str, as_json: bool) -> None:
     """List the trials of a study, or the studies.
 
-    A study is named by its task file, its task's name, or as the list of studies names it.
-    Without a name: the trials of the only study, or the list where there are several. A study
-    may be running meanwhile.
+    TASK_OR_STUDY is a task file, the name of a task, or a study as the list shows it
+    (task/study). Without it: the trials of the only study, or the list of several. `*` marks the
+    best trial, or with several objectives the trials of the Pareto front. The study may be running.
     """
     from localhpo.cli import _target
 
@@ -55,11 +57,12 @@ def _studies() -> list[StudyRecord]:
 
 
 def _selected(study: Study, failed: bool, sort: str) -> list[Trial]:
-    from localhpo.analysis import refusals
-    from localhpo.analysis.progress import by_score
+    from localhpo.analysis import failures
+    from localhpo.analysis.progress import sorted_by_value
 
-    trials = [trial for trial in study.trials if not failed or refusals.cause(trial)]
-    return by_score(trials, study.task.direction) if sort == "score" else trials
+    trials = [trial for trial in study.trials if not failed or failures.cause(trial)]
+    by_value = sort != "number"  # `score` is the name of `value` in version 0.1.0
+    return sorted_by_value(trials, study.task.objectives) if by_value else trials
 
 
 def _print_trials(study: Study, trials: list[Trial], failed: bool, as_json: bool) -> None:
@@ -76,12 +79,16 @@ def _print_trials(study: Study, trials: list[Trial], failed: bool, as_json: bool
         table = _views.failures_table(trials)
     else:
         width = _output.console().width
-        table = _views.trials_table(study.task, trials, study.best, width)
+        table = _views.trials_table(study.task, trials, _best_numbers(study), width)
     _output.show(table)
 
 
+def _best_numbers(study: Study) -> set[int]:
+    return {trial.number for trial in study.best_trials if trial.feasible}
+
+
 def _print_studies(records: list[StudyRecord], as_json: bool) -> None:
-    from localhpo.analysis import wording
+    from localhpo.analysis import formatting
     from localhpo.cli import _output, _views
     from localhpo.store import default_home
 
@@ -90,31 +97,38 @@ def _print_studies(records: list[StudyRecord], as_json: bool) -> None:
         _output.print_json(rows)
         return
     if not rows:
-        click.echo(f"no studies in {default_home()} yet: `localhpo run TASK` makes one")
+        click.echo(f"there are no studies in {default_home()} yet: `localhpo run TASK` starts one")
         return
     table = _views.plain_table("study", "trials", "metric", "best", "last change", right=("best",))
     for row in rows:
         is_beyond = row["budget"] is None or row["budget"] < row["counted"]
         trials = str(row["counted"]) if is_beyond else f"{row['counted']} of {row['budget']}"
-        best = wording.score(row["best"])
-        table.add_row(row["study"], trials, row["metric"], best, _when(row["changed_at"]))
+        best = (
+            formatting.value(row["best"])
+            if len(row["objectives"]) == 1
+            else f"{len(row['best_trials'])} trials"
+        )
+        metrics = ", ".join(formatting.printable(one["name"]) for one in row["objectives"])
+        table.add_row(row["study"], trials, metrics, best, _when(row["changed_at"]))
     _output.show(table)
 
 
 def _study_row(record: StudyRecord) -> dict[str, Any]:
+    from localhpo.analysis.records import goals_record
     from localhpo.study import Study
     from localhpo.trial import counted
 
     study = Study.find(record.name)
-    best, trials = study.best, study.trials
+    trials = study.trials
+    best = [trial for trial in study.best_trials if trial.feasible]
     moments = [t.finished_at or t.started_at or t.queued_at for t in trials]
     return {
         "study": record.name,
-        "metric": study.task.metric,
-        "direction": study.task.direction,
+        **goals_record(study.task),
         "counted": counted(trials),
         "budget": study.task.budget.trials,
-        "best": None if best is None else best.score,
+        "best": best[0].value if best and len(study.task.objectives) == 1 else None,
+        "best_trials": [{"number": trial.number, "values": trial.values} for trial in best],
         "created_at": record.created_at,
         "changed_at": max(moments, default=record.created_at),
     }

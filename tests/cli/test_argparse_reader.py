@@ -60,18 +60,18 @@ def test_an_option_that_takes_a_value(call, name, flag, kind, default):
         ('"--amp", action=argparse.BooleanOptionalAction', "a switch takes no value"),
         ('"-v", action="count"', "it counts how often it is given"),
         ('"--tag", action="append"', "it collects several values"),
-        ('"--x", action=MyAction', "its action MyAction is not known here"),
+        ('"--x", action=MyAction', "its action MyAction is not supported"),
         ('"--betas", type=float, nargs=2, default=(0.9, 0.99)', "it takes several values"),
         ('"--layers", type=int, nargs="+"', "it takes several values"),
-        ('"data"', "it is told by its position, not by name"),
-        ('"--label", type=bool, default=False', "type=bool reads every text, `false` too, as true"),
-        ('"--depth", default=3', "it has no type: it arrives as text"),
-        ('"--depth", choices=[1, 2]', "it has no type: it arrives as text"),
-        ('"--act", choices=list_all()', "its choices are made while the script runs"),
-        ('"--cfg", type=json.loads', "its type json.loads is not known"),
+        ('"data"', "it is a positional argument"),
+        ('"--label", type=bool, default=False', "with type=bool every text is true, even `false`"),
+        ('"--depth", default=3', "it has no type, so that its values are texts"),
+        ('"--depth", choices=[1, 2]', "it has no type, so that its values are texts"),
+        ('"--act", choices=list_all()', "its choices are computed while the script runs"),
+        ('"--cfg", type=json.loads', "its type json.loads is not supported"),
     ],
 )
-def test_an_option_that_cannot_be_tuned_says_why(call, why):
+def test_an_option_that_cannot_be_tuned_has_a_reason(call, why):
     assert option(call).why_not == why
 
 
@@ -102,7 +102,7 @@ def test_choices(call, choices):
         ("distutils.util.strtobool", (True, False), True),
     ],
 )
-def test_readers_of_booleans_get_the_spelling_that_they_read(reader, choices, default):
+def test_functions_that_read_booleans_define_the_choices(reader, choices, default):
     before = 'def as_flag(text):\n    return text == "yes"'
     read_option = option(f'"--x", type={reader}, default=True', before)
     assert (read_option.choices, read_option.default) == (choices, default)
@@ -112,11 +112,11 @@ def test_a_range_too_long_to_list_is_not_a_list_of_choices():
     assert option('"--n", type=int, choices=range(10**12)').why_not
 
 
-def test_names_that_lead_in_a_circle_are_not_constants():
+def test_names_defined_in_a_circle_are_not_constants():
     assert option('"--n", type=int, default=A', "A = B\nB = A").default is None
 
 
-def test_help_loses_the_markers_of_argparse():
+def test_placeholders_of_argparse_are_removed_from_help():
     call = '"--lr", type=float, help="peak learning rate,\\n 90%% of it (default: %(default)s)"'
     assert option(call).help == "peak learning rate, 90% of it"
     assert option('"--lr", type=float, help=argparse.SUPPRESS').help == ""
@@ -129,7 +129,7 @@ def test_required_options_and_positionals():
     assert not option('"--data"').required
 
 
-def test_a_whole_script():
+def test_a_script():
     read_script = script(
         """
         import argparse
@@ -156,8 +156,8 @@ def test_a_whole_script():
     )
     assert [o.name for o in read_script.options] == ["lr", "depth"]
     assert [(u.line, u.why) for u in read_script.unread] == [
-        (13, "its name is made while the script runs"),
-        (16, "it belongs to a subcommand"),
+        (13, "its name is computed while the script runs"),
+        (16, "it is an option of a subcommand"),
     ]
     assert read_script.metrics == ("train_loss", "val_loss", "val/acc")
     assert read_script.read_by == "argparse"
@@ -193,5 +193,5 @@ def test_a_null_byte_is_a_clear_error():
         read("x = 1\0", "train.py")
 
 
-def test_an_invalid_escape_in_a_script_is_the_scripts_business():
+def test_an_invalid_escape_in_a_script_raises_no_warning():
     assert script('pattern = "\\d"\n') == Script()

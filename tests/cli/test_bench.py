@@ -33,14 +33,14 @@ def test_a_run_ends_with_a_table_and_a_figure(measured, monkeypatch, capsys):
     assert lines[1] == "2 problems x 2 seeds x 3 trials"
     assert "creator" in told.out
     assert "@1" in told.out
-    assert "best score so far" in told.out
-    assert "lost by tpe against it (p: Wilcoxon)" in told.out
+    assert "best value so far" in told.out
+    assert "lost by tpe (p: Wilcoxon)" in told.out
     path = Path(lines[-1].removeprefix("figure  "))
     assert path == measured / "bench" / "quadratics.svg"
     assert path.read_text().startswith("<svg")
 
 
-def test_a_narrow_terminal_has_no_room_for_errors(measured, monkeypatch, capsys):
+def test_a_narrow_terminal_leaves_out_standard_errors(measured, monkeypatch, capsys):
     monkeypatch.setenv("LOCALHPO_HOME", str(measured))
     for width, there in ((60, False), (130, True)):
         monkeypatch.setenv("COLUMNS", str(width))
@@ -101,7 +101,7 @@ def test_list_names_every_suite_and_its_problems(capsys):
         (["show", "functions"], 2, "no results on functions", "localhpo bench run functions"),
     ],
 )  # fmt: skip
-def test_bad_input_is_told_what_must_hold(arguments, code, says, hint, home, capsys):
+def test_errors_name_what_must_hold(arguments, code, says, hint, home, capsys):
     assert main(["bench", *arguments]) == code
     told = capsys.readouterr()
     assert told.out == ""
@@ -110,7 +110,7 @@ def test_bad_input_is_told_what_must_hold(arguments, code, says, hint, home, cap
     assert not home.exists()
 
 
-def test_a_table_of_ones_own(home, tmp_path, monkeypatch, capsys):
+def test_a_table_of_the_user(home, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("mine.toml").write_text(
         '[task]\nname = "mine"\nmetric = "acc"\ndirection = "maximize"\n'

@@ -65,7 +65,7 @@ def test_json_says_what_the_studies_hold(at_home, capsys):
     store = Store(at_home / "bench" / "agenthpo")
     names = [r.name for r in store.studies() if r.name.startswith("quadratic-2-3/random-")]
     assert len(names) == 3
-    scores = {name[-1]: [t.score for t in store.trials(name)] for name in names}
+    scores = {name[-1]: [t.value for t in store.trials(name)] for name in names}
     told = task["creators"]["random"]["runs"]
     assert told == [[min(scores[run][: t + 1]) for t in range(3)] for run in ("0", "1")]
     assert task["human"] == {"best": min(min(run) for run in scores.values()), "of_trials": 9}

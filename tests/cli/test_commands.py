@@ -15,7 +15,7 @@ from localhpo.cli import main
 from localhpo.cli._task_views import record, task_view
 from localhpo.study import Study
 from localhpo.task import load
-from localhpo.trial import Proposal
+from localhpo.trial import USER, Proposal
 
 TRAIN = """
 import argparse, sys, time
@@ -98,10 +98,10 @@ def studied(finished, monkeypatch):
     return folder
 
 
-def test_run_ends_with_what_came_out(finished):
+def test_run_ends_with_a_summary(finished):
     folder, told = finished
     assert "tiny/main   3 of 3 trials: 2 complete, 1 failed" in told
-    assert "best         val_loss 1   trial 1, by user" in told
+    assert "best       val_loss 1   trial 1, from the user (enqueued)" in told
     assert "depth  1" in told
     assert re.search(r"failed +exit code \(1 trial: 2\): .*depth 7 \| is too deep", told)
     report = folder / "home/studies/tiny/main/report.md"
@@ -109,17 +109,17 @@ def test_run_ends_with_what_came_out(finished):
     assert report.read_text().startswith("# tiny/main\n")
 
 
-def test_run_shows_lines_where_there_is_no_terminal(localhpo, capsys):
+def test_run_prints_lines_without_a_terminal(localhpo, capsys):
     assert main(["run", "task.toml", "--json"]) == 0
     told = capsys.readouterr()
     record = json.loads(told.out)
     assert record["budget"] == {"trials": 3, "used": 3}
-    assert [t["origin"] for t in record["trials"]] == ["engine:random"] * 3
+    assert [t["origin"] for t in record["trials"]] == ["random"] * 3
     assert record["report"].endswith("report.md")
     assert len(re.findall(r"^\d\d:\d\d:\d\d trial \d finished: val_loss", told.err, re.M)) == 3
 
 
-def test_options_stand_in_for_the_file(localhpo):
+def test_options_replace_settings_of_the_file(localhpo):
     record = json.loads(
         localhpo(
             "run", "task.toml", "--study", "other", "--trials", "4", "--creator", "tpe",
@@ -128,7 +128,7 @@ def test_options_stand_in_for_the_file(localhpo):
     )  # fmt: skip
     assert record["study"] == "tiny/other"
     assert record["budget"] == {"trials": 4, "used": 4}
-    assert {t["origin"] for t in record["trials"]} == {"engine:tpe"}
+    assert {t["origin"] for t in record["trials"]} == {"tpe"}
 
 
 def test_running_again_continues(localhpo):
@@ -137,28 +137,28 @@ def test_running_again_continues(localhpo):
     assert [t["number"] for t in again["trials"]] == [0, 1, 2, 3, 4]
 
 
-def test_a_study_that_is_done_says_how_to_go_on(localhpo, capsys):
+def test_a_finished_study_shows_how_to_continue_it(localhpo, capsys):
     localhpo("run", "task.toml", "--quiet", "--trials", "1")
     assert main(["run", "task.toml", "--quiet", "--trials", "1"]) == 0
     told = capsys.readouterr()
     assert "1 of 1 trials" in told.out
-    assert "--trials N raises the budget" in told.err
+    assert "--trials N raises it" in told.err
 
 
-def test_a_study_under_other_settings_is_refused(localhpo):
+def test_a_study_with_other_settings_is_refused(localhpo):
     localhpo("run", "task.toml", "--quiet", "--trials", "1")
     told = localhpo("run", "task.toml", "--quiet", "--seed", "9", code=2)
     assert "seed was 0, is 9" in told
     assert "--study NEW" in told
 
 
-def test_the_command_of_the_winner_runs(studied, localhpo):
+def test_the_command_of_the_best_trial_runs(studied, localhpo):
     rerun = json.loads(localhpo("report", "--json"))["rerun"]
     done = subprocess.run(["bash", "-c", rerun], capture_output=True, text=True, check=True)
     assert "val_loss=1" in done.stdout
 
 
-def test_a_study_without_a_good_trial_is_3_and_still_reported(localhpo, project, capsys):
+def test_a_study_without_a_complete_trial_is_3_and_still_reported(localhpo, project, capsys):
     (project / "train.py").write_text("import sys; sys.exit('never works')")
     assert main(["run", "task.toml", "--quiet"]) == 3
     told = capsys.readouterr()
@@ -176,19 +176,23 @@ def test_trials_lists_them(studied, localhpo):
     assert localhpo("trials") == localhpo("trials", "tiny") == localhpo("trials", "tiny/main")
 
 
-def test_trials_by_score_and_failed_ones(studied, localhpo):
-    scored = localhpo("trials", "--sort", "score").splitlines()[2:]
-    assert [line.split()[0] for line in scored] == ["1", "0", "2"]
+@pytest.mark.parametrize("order", ["value", "score"])  # `score` is the name in version 0.1.0
+def test_trials_sorted_by_value(studied, localhpo, order):
+    rows = localhpo("trials", "--sort", order).splitlines()[2:]
+    assert [line.split()[0] for line in rows] == ["1", "0", "2"]
+
+
+def test_failed_trials(studied, localhpo):
     failed = localhpo("trials", "--failed").splitlines()[2:]
     assert len(failed) == 1
     assert failed[0].endswith("depth 7 | is too deep")
 
 
-def test_trials_that_were_refused_are_listed_as_failed_with_the_reason(project, localhpo):
+def test_refused_trials_are_listed_as_failed_with_the_reason(project, localhpo):
     study = Study.open(load(project / "task.toml"))
     with study._writing() as session:
-        trial = session.ledger.queue(Proposal({"lr": 0.1, "depth": 2}, origin="user"))
-        session.ledger.refuse(trial, "it needs 500 MB, and 300 MB is all there is")
+        trial = session.trial_table.queue(Proposal({"lr": 0.1, "depth": 2}, origin=USER))
+        session.trial_table.mark_infeasible(trial, "it needs 500 MB, and 300 MB is all there is")
     listed = localhpo("trials", "--failed")
     assert re.search(r"0 +infeasible +it needs 500 MB, and 300 MB is all there is", listed)
     assert "300 MB is all there is" in localhpo("trials", "--failed", "--json")
@@ -224,11 +228,11 @@ def test_report_is_markdown_on_a_pipe(studied, localhpo, tmp_path):
     text = localhpo("report")
     assert text == (studied / "home/studies/tiny/main/report.md").read_text()
     mine = tmp_path / "mine.md"
-    assert localhpo("report", "tiny", "--output", str(mine)) == f"{mine} written\n"
+    assert localhpo("report", "tiny", "--output", str(mine)) == f"wrote {mine}\n"
     assert mine.read_text() == text
 
 
-def test_report_to_a_place_that_cannot_be_written(studied, localhpo):
+def test_report_to_a_file_that_cannot_be_written(studied, localhpo):
     told = localhpo("report", "--output", "nowhere/mine.md", code=1)
     assert "nowhere/mine.md cannot be written" in told
 
@@ -238,7 +242,7 @@ def test_report_to_a_place_that_cannot_be_written(studied, localhpo):
     [
         (["--set", "depht=3"], "depht"),
         (["--set", "depth=30"], "depth must be"),
-        (["--config", "list.json"], "must hold one object"),
+        (["--config", "list.json"], "must hold one JSON object"),
         (["--config", "missing.json"], "cannot be read as JSON"),
     ],
 )
@@ -279,7 +283,7 @@ def running(project):
     process.communicate()
 
 
-def test_a_running_study_can_be_looked_at_and_added_to(running, localhpo, capsys):
+def test_a_running_study_can_be_listed_and_extended(running, localhpo, capsys):
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         if (trials := json.loads(localhpo("trials", "--json")))[0]["measurements"]:
@@ -294,16 +298,18 @@ def test_a_running_study_can_be_looked_at_and_added_to(running, localhpo, capsys
     assert told.out == ""
 
 
-def test_a_killed_study_says_what_it_takes_up(running, project, capsys):
+def test_a_killed_study_recovers_its_running_trial(running, project, capsys):
     running.kill()
     running.communicate()
     (project / "train.py").write_text(TRAIN.replace("SLEEP", "0"))
     assert main(["run", "task.toml"]) == 0
-    assert "trial 0 interrupted: cut off with an earlier run" in capsys.readouterr().err
+    assert (
+        "trial 0 interrupted: it was running when an earlier run ended" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("what", [signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_in_order_and_the_study_can_be_continued(running, localhpo, project, what):
+def test_a_signal_stops_a_study_that_can_be_continued(running, localhpo, project, what):
     running.send_signal(what)
     out, err = running.communicate(timeout=30)
     assert running.returncode == 130
@@ -314,7 +320,7 @@ def test_a_signal_ends_in_order_and_the_study_can_be_continued(running, localhpo
     assert [t["number"] for t in record["trials"]] == [0, 1, 2]
 
 
-def test_what_is_fixed_is_shown_wherever_a_study_or_a_task_is(localhpo, project):
+def test_fixed_values_are_shown_with_studies_and_tasks(localhpo, project):
     (project / "task.toml").write_text(f"{TASK}\n[fixed]\ndepth = 4\n".replace(DEPTH, ""))
     shown = localhpo("run", "task.toml", "--quiet", "--trials", "1")
     assert re.search(r"fixed +depth=4", shown)

@@ -23,12 +23,12 @@ SPACE = Space(
         ("flag=True", True), ("text=1", "1"), ("text=a=b", "a=b"), ("lr=fast", "fast"),
     ],
 )  # fmt: skip
-def test_texts_become_what_their_parameter_reads(assignment, value):
+def test_texts_become_values_of_their_parameter(assignment, value):
     (read,) = _assigned((assignment,), SPACE).values()
     assert (read, type(read)) == (value, type(value))
 
 
-def test_what_is_not_set_takes_its_default_or_the_middle():
+def test_parameters_that_are_not_set_take_default_or_middle():
     assert _completed({"size": 64}, SPACE) == {
         "lr": 0.1, "depth": 5, "size": 64, "flag": True, "text": "1", "drop": 0.25,
     }  # fmt: skip
@@ -41,7 +41,7 @@ def test_an_inactive_parameter_is_not_filled_in():
 @pytest.mark.parametrize(
     "given", [{"lr": "fast"}, {"lr": 7.0}, {"unknown": 1}, {"flag": False, "drop": 0.1}]
 )
-def test_what_is_not_in_the_space_is_refused(given):
+def test_configurations_outside_of_the_space_are_refused(given):
     with pytest.raises(ConfigurationError):
         _completed(given, SPACE)
 
@@ -51,7 +51,7 @@ def test_an_assignment_needs_an_equals_sign():
         _assigned(("lr",), SPACE)
 
 
-def test_what_is_fixed_may_be_given_as_it_is_and_is_left_out():
+def test_fixed_values_may_be_given_unchanged_and_are_left_out():
     fixed = {"trees": 300, "method": "hist"}
     assert _tuned({"lr": 0.1, "trees": 300, "method": "hist"}, fixed) == {"lr": 0.1}
     assert _tuned({"trees": "300"}, fixed) == {}

@@ -54,15 +54,15 @@ def studied(tmp_path_factory):
     folder = tmp_path_factory.mktemp("studied")
     make_project(folder)
     study = Study.open(load(folder / "task.toml"), home=folder / "home")
-    for score in (0.5, 0.25):
-        study.add_trial({"lr": score / 10, "batch-size": 64}, score)
+    for value in (0.5, 0.25):
+        study.add_trial({"lr": value / 10, "batch-size": 64}, value)
     study.add_trial({"lr": 0.1, "batch-size": 64}, failure="it was too much")
     return folder
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """A home with results of a comparison, to look at and to go on with."""
+    """A home with the results of a comparison."""
     home = tmp_path_factory.mktemp("measured")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOCALHPO_HOME", str(home))

@@ -24,8 +24,8 @@ def inside(tmp_path, monkeypatch):
 def test_init_reads_a_script(tmp_path, capsys):
     assert main(["init", "train.py"]) == 0
     told = capsys.readouterr().out
-    assert "task.toml written: 2 parameters" in told
-    assert "left out --amp: a switch takes no value" in told
+    assert "wrote task.toml with 2 parameters" in told
+    assert "not tuned: --amp (a switch takes no value)" in told
     assert "localhpo run task.toml" in told
     task = load(tmp_path / "task.toml")
     assert (task.metric, task.folder) == ("val_loss", tmp_path)
@@ -36,16 +36,16 @@ def test_init_without_a_script_writes_a_template(tmp_path):
     load(tmp_path / "task.toml")
 
 
-def test_a_script_elsewhere_is_named_from_the_task_file(tmp_path):
+def test_the_path_of_a_script_is_relative_to_the_task_file(tmp_path):
     (tmp_path / "task").mkdir()
     assert main(["init", "train.py", "--output", "task/mine.toml"]) == 0
     assert load(tmp_path / "task/mine.toml").command == ("python", "../train.py")
 
 
-def test_init_never_overwrites_unless_told(tmp_path, capsys):
+def test_init_overwrites_only_with_force(tmp_path, capsys):
     (tmp_path / "task.toml").write_text("precious")
     assert main(["init", "train.py"]) == 2
-    assert "task.toml is there already" in capsys.readouterr().err
+    assert "task.toml exists already" in capsys.readouterr().err
     assert (tmp_path / "task.toml").read_text() == "precious"
     assert main(["init", "train.py", "--force"]) == 0
     load(tmp_path / "task.toml")
@@ -68,7 +68,7 @@ def test_bad_input(tmp_path, arguments, message, capsys):
     assert not (tmp_path / "task.toml").exists()
 
 
-def test_a_script_that_is_not_understood_says_so(tmp_path, capsys):
+def test_a_script_without_readable_options(tmp_path, capsys):
     (tmp_path / "train.py").write_text("import fire\nfire.Fire(print)\n")
     assert main(["init", "train.py"]) == 0
     told = capsys.readouterr().out

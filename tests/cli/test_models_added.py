@@ -6,8 +6,8 @@ import shutil
 import pytest
 from tiny_model import edit_json, make_model
 
-from localhpo.cli import _checks, _fitting, _model_views, main
-from localhpo.llm import cards
+from localhpo.cli import _checks, _memory_fit, _model_views, main
+from localhpo.llm import model_registry
 from localhpo.llm.vllm.settings import Settings, command
 from localhpo.scheduler.placement import Gpu, Inventory
 
@@ -57,12 +57,12 @@ def test_no_path_is_not_the_current_folder(folder, capsys, monkeypatch):
     assert main(["models", "add", "."]) == 0
 
 
-def test_what_transformers_does_not_know_is_noted(folder, capsys):
+def test_a_model_that_transformers_does_not_support_is_noted(folder, capsys):
     assert main(["models", "add", str(folder)]) == 0
-    assert "does not know" not in shown(capsys)
+    assert "does not support" not in shown(capsys)
     edit_json(folder / "config.json", model_type="oak", architectures=["OakForCausalLM"])
     assert main(["models", "add", str(folder)]) == 0
-    told = "does not know model_type oak, architecture OakForCausalLM"
+    told = "does not support model_type oak, architecture OakForCausalLM"
     assert told in shown(capsys)
 
 
@@ -76,15 +76,15 @@ def test_what_transformers_does_not_know_is_noted(folder, capsys):
         (1_040_000_000_000, "1.04T"),
     ],
 )
-def test_parameters_are_told_in_three_digits(number, told):
+def test_numbers_of_parameters_have_three_digits(number, told):
     assert _model_views.amount(number) == told
 
 
-def test_verify_says_what_changed(folder, capsys):
+def test_verify_lists_what_changed(folder, capsys):
     main(["models", "add", str(folder)])
     capsys.readouterr()
     assert main(["models", "verify", "Oak"]) == 0
-    assert shown(capsys) == "Oak: as its card says\n"
+    assert shown(capsys) == "Oak: unchanged\n"
     edit_json(folder / "config.json", rms_norm_eps=1.0)
     (folder / "tokenizer_config.json").unlink()
     (folder / "added_tokens.json").write_text("{}")
@@ -101,13 +101,15 @@ def test_profiles_are_listed_until_a_folder_agrees(made, tmp_path, capsys):
     assert "qwen3-8b" in shown(capsys)
     folder = shutil.copytree(made, tmp_path / "Qwen3-8B")
     assert main(["models", "add", str(folder)]) == 0
-    assert "it is not what the profile qwen3-8b says: context length" in shown(capsys)
+    assert "the model differs from the profile qwen3-8b: context length" in shown(capsys)
     assert main(["models", "list", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(shown(capsys))}
     assert rows["qwen3-8b"]["state"] == "profile" and rows["qwen3-8b"]["added_as"] == ""
-    card = cards.load(folder)
-    place = cards.shelf() / "Qwen3-8B" / "card.toml"
-    place.write_text(cards.render(card).replace("dtype =", 'profile = "qwen3-8b"\ndtype =', 1))
+    card = model_registry.read_card(folder)
+    place = model_registry.registry_folder() / "Qwen3-8B" / "card.toml"
+    place.write_text(
+        model_registry.render_card(card).replace("dtype =", 'profile = "qwen3-8b"\ndtype =', 1)
+    )
     assert main(["models", "list", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(shown(capsys))}
     assert rows["qwen3-8b"]["added_as"] == "Qwen3-8B"
@@ -138,67 +140,72 @@ def test_an_added_model_proposes_in_a_study(folder, tmp_path, capsys, monkeypatc
     assert main(["trials", "task.toml", "--json"]) == 0
     proposals = [trial["proposal"] for trial in json.loads(shown(capsys))]
     assert [proposal["origin"] for proposal in proposals] == ["model"] * 2
-    digest = cards.load(folder).digest
+    digest = model_registry.read_card(folder).digest
     assert {proposal["model_digest"] for proposal in proposals} == {digest}
 
 
 # What fits
 
 
-def told_by(inventory):
-    return {check.name: check for check in _fitting.checks(inventory)}
+def checks_by_name(inventory):
+    return {check.name: check for check in _memory_fit.checks(inventory)}
 
 
-def test_models_and_profiles_are_held_against_the_largest_gpu(folder, capsys):
+def test_models_and_profiles_are_compared_with_the_largest_gpu(folder, capsys):
     main(["models", "add", str(folder), "--name", "oak"])
     gpus = (Gpu("0", "small", 8192.0), Gpu("1", "large", 24564.0))
-    told = told_by(Inventory(cpus=4, memory_mb=64_000, gpus=gpus))
-    assert "gpu 1" in told["fit"].finding
-    assert told["fit oak"].finding.startswith("fits: weights ")
-    eight = told["profile qwen3-8b"].finding
+    told = checks_by_name(Inventory(cpus=4, memory_mb=64_000, gpus=gpus))
+    assert "gpu 1" in told["memory for models"].finding
+    assert told["fit oak"].detail.startswith("weights ")
+    eight = told["profile qwen3-8b"]
     # 16,381,470,720 bytes of weights; a context of 8,192 and 8 answers of 1,024; 2 GiB.
-    assert eight == (
-        "fits: weights 15.6 GB + KV cache 16,384 x 147,456 B = 2.3 GB + work 2.0 GB = 20.0 GB"
-        " of 24.6 GB"
+    assert eight.finding == "fits: needs 20.0 GB of 24.6 GB"
+    assert eight.detail == (
+        "weights 15.6 GB + KV cache 16,384 x 147,456 B = 2.3 GB + activations 2.0 GB = 20.0 GB"
     )
-    assert told["profile qwen3-14b"].finding.startswith("too large: weights 28.2 GB")
+    assert told["profile qwen3-14b"].finding.startswith("too large: needs ")
+    assert told["profile qwen3-14b"].detail.startswith("weights 28.2 GB")
 
 
-def test_a_folder_without_a_card_is_held_against_the_machine_too(folder, monkeypatch):
+def test_a_folder_without_a_card_is_compared_too(folder, monkeypatch):
     monkeypatch.setenv("LOCALHPO_MODELS", str(folder.parent))
-    told = told_by(Inventory(cpus=1, memory_mb=24_000, gpus=()))
-    assert told["fit Oak"].finding.startswith("fits: weights ")
+    told = checks_by_name(Inventory(cpus=1, memory_mb=24_000, gpus=()))
+    assert told["fit Oak"].finding.startswith("fits: needs ")
 
 
 def test_a_model_too_large_for_one_gpu_may_fit_several():
     gpus = tuple(Gpu(str(number), memory_mb=24_564.0) for number in range(3))
-    told = told_by(Inventory(cpus=4, memory_mb=64_000, gpus=(*gpus, Gpu("3", memory_mb=8_192.0))))
-    fourteen = told["profile qwen3-14b"].finding
-    assert fourteen.startswith("fits 2 GPUs (model_gpus = 2): weights 14.1 GB")
-    assert fourteen.endswith(" of 24.6 GB each")
-    assert told["profile qwen3-8b"].finding.startswith("fits: weights 15.6 GB")
-    # Four of that size would do.
-    assert told["profile qwen3-30b-a3b"].finding.startswith("too large: weights 58.2 GB")
+    told = checks_by_name(
+        Inventory(cpus=4, memory_mb=64_000, gpus=(*gpus, Gpu("3", memory_mb=8_192.0)))
+    )
+    fourteen = told["profile qwen3-14b"]
+    assert fourteen.finding.startswith("fits 2 GPUs (model_gpus = 2): needs ")
+    assert fourteen.finding.endswith(" of 24.6 GB each")
+    assert fourteen.detail.startswith("weights 14.1 GB")
+    assert told["profile qwen3-8b"].finding.startswith("fits: needs ")
+    # It would fit four GPUs of that size.
+    assert told["profile qwen3-30b-a3b"].fits is False
 
 
-def test_without_a_gpu_the_ram_counts_and_weights_are_unpacked():
-    told = told_by(Inventory(cpus=4, memory_mb=24_000, gpus=()))
-    assert "the RAM" in told["fit"].finding
-    assert told["profile qwen3-4b"].finding.startswith("fits: weights 15.3 GB")
-    assert told["profile gpt-oss-20b"].finding.startswith("too large: weights 79.8 GB")
+def test_without_a_gpu_32_bit_weights_are_compared_with_the_ram():
+    told = checks_by_name(Inventory(cpus=4, memory_mb=24_000, gpus=()))
+    assert "RAM" in told["memory for models"].finding
+    assert told["profile qwen3-4b"].fits
+    assert told["profile qwen3-4b"].detail.startswith("weights 15.3 GB")
+    assert told["profile gpt-oss-20b"].detail.startswith("weights 79.8 GB")
 
 
 def test_a_model_that_is_too_large_is_a_note(folder, capsys):
     main(["models", "add", str(folder), "--name", "oak"])
-    told = told_by(Inventory(cpus=1, memory_mb=500, gpus=()))
+    told = checks_by_name(Inventory(cpus=1, memory_mb=500, gpus=()))
     assert told["fit oak"].state == "note" and told["fit oak"].hint
-    assert told["profile qwen3-8b"].state == "ok"  # nothing to mend: it is not here
+    assert told["profile qwen3-8b"].state == "ok"  # no problem: it is not here
 
 
-def test_gpus_of_unknown_memory_are_said_to_be_unknown():
-    told = told_by(Inventory(cpus=1, memory_mb=500, gpus=(Gpu("0"),)))
-    assert list(told) == ["fit"] and told["fit"].state == "note"
+def test_gpus_of_unknown_memory_are_a_note():
+    told = checks_by_name(Inventory(cpus=1, memory_mb=500, gpus=(Gpu("0"),)))
+    assert [(check.name, check.state) for check in told.values()] == [("memory for models", "note")]
 
 
-def test_doctor_says_what_fits(capsys):
+def test_doctor_checks_which_models_fit(capsys):
     assert "fit sprout" in {check.name for check in _checks.all_checks()}

@@ -2,11 +2,11 @@ import json
 import os
 import sys
 
-import nvml_stand_in
+import fake_nvml
 import pytest
 
 from localhpo.cli import _checks, main
-from localhpo.llm import cards
+from localhpo.llm import model_registry
 from localhpo.llm.vllm import builds
 from localhpo.trial import State
 
@@ -21,7 +21,7 @@ def models(tmp_path, monkeypatch):
         (folder / "model.safetensors").write_bytes(b"weights")
         (folder / "config.json").write_text("{}")
     for name in ("good", "bad"):
-        card = cards.Card(
+        card = model_registry.Card(
             name=name,
             version="1",
             summary="for tests",
@@ -30,12 +30,12 @@ def models(tmp_path, monkeypatch):
             parameters=9_500_000,
             context_length=2048,
             prompt="compact",
-            files=cards.hash_files(root / name),
+            files=model_registry.hash_files(root / name),
             made={"script": "a script"},
             measured={"regret": 0.5},
-            not_good_at=("everything", "the rest"),
+            limitations=("everything", "the rest"),
         )
-        (root / name / "card.toml").write_text(cards.render(card))
+        (root / name / "card.toml").write_text(model_registry.render_card(card))
     (root / "bad/model.safetensors").write_bytes(b"other weights")
     monkeypatch.setenv("LOCALHPO_MODELS", str(root))
     return root
@@ -76,7 +76,7 @@ def test_an_unknown_model_is_2(models, capsys):
     assert "did you mean 'good'?" in capsys.readouterr().err
 
 
-def test_doctor_finds_a_broken_model_and_says_what_to_do(models, capsys):
+def test_doctor_finds_a_broken_model_and_has_a_hint(models, capsys):
     assert main(["doctor"]) == 0
     told = capsys.readouterr().out
     assert "copy the model folder again" in told
@@ -88,11 +88,11 @@ def test_a_broken_model_is_a_note_unless_it_is_the_built_in_one(models, monkeypa
     found = by_name(_checks._models())
     assert (found["model bad"].state, found["model bare"].state) == ("note", "note")
     assert found["model bare"].hint.startswith("keep only *.safetensors")
-    monkeypatch.setattr(cards, "DEFAULT", "bad")
+    monkeypatch.setattr(model_registry, "DEFAULT", "bad")
     assert by_name(_checks._models())["model bad"].state == "bad"
 
 
-def test_a_folder_without_a_card_is_told_how_to_get_one(models, capsys):
+def test_a_folder_without_a_card_has_a_hint_how_to_add_it(models, capsys):
     found = by_name([*_checks._models(), *_checks._fit()])
     hint = f"add it: localhpo models add {models / 'bare'}"
     for name in ("model bare", "fit bare"):
@@ -105,6 +105,18 @@ def by_name(checks):
     return {check.name: check for check in checks}
 
 
+def test_doctor_lists_known_models_in_two_lines_unless_verbose(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    main(["doctor"])
+    brief = capsys.readouterr().out
+    assert brief.count("other models") in (1, 2)
+    assert "KV cache" not in brief
+    main(["doctor", "--verbose"])
+    verbose = capsys.readouterr().out
+    assert "profile qwen3-8b" in verbose
+    assert "KV cache" in verbose
+
+
 def test_doctor_as_json(capsys):
     code = main(["doctor", "--json"])
     found = json.loads(capsys.readouterr().out)
@@ -115,16 +127,16 @@ def test_doctor_as_json(capsys):
     }
 
 
-def test_doctor_calls_devices_what_people_call_them(monkeypatch):
-    lost = nvml_stand_in.Device(fault=nvml_stand_in.NVMLError("GPU is lost"))
-    slices = [nvml_stand_in.Device("NVIDIA A 1g", "MIG-12345678-9abc", total_mb=9_000)]
-    devices = [lost, nvml_stand_in.Device("NVIDIA B"), nvml_stand_in.Device(slices=slices)]
-    monkeypatch.setitem(sys.modules, "pynvml", nvml_stand_in.stand_in(devices))
+def test_doctor_names_devices_as_nvidia_smi_does(monkeypatch):
+    lost = fake_nvml.Device(fault=fake_nvml.NVMLError("GPU is lost"))
+    slices = [fake_nvml.Device("NVIDIA A 1g", "MIG-12345678-9abc", total_mb=9_000)]
+    devices = [lost, fake_nvml.Device("NVIDIA B"), fake_nvml.Device(slices=slices)]
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml.stand_in(devices))
     found = by_name([*_checks._devices(), *_checks._fit()])
     assert found["gpu 1"].finding.startswith("NVIDIA B, ")
     assert found["gpu 2/MIG-12345678"].finding.startswith("NVIDIA A 1g, ")
-    assert "0 at work" in found["gpu 1 now"].finding
-    assert "gpu 1 with" in found["fit"].finding
+    assert "0 processes" in found["gpu 1 now"].finding
+    assert "gpu 1" in found["memory for models"].finding
     assert (found["gpus"].state, found["gpus"].finding) == (
         "note",
         "GPU 0 does not answer, and is left out: GPU is lost",
@@ -179,7 +191,7 @@ def test_a_folder_without_the_right_to_write_is_bad(tmp_path, monkeypatch):
 def test_a_damaged_study_is_bad(home, make_task, make_trial):
     folder = home / "studies/small/main"
     folder.mkdir(parents=True)
-    (folder / "spool.jsonl").write_text("not json\nnor this\n")
+    (folder / "journal.jsonl").write_text("not json\nnor this\n")
     assert by_name(_checks.all_checks())["store"].state == "bad"
 
 

@@ -66,7 +66,7 @@ def log(low, high, default):
         ),
     ],
 )
-def test_habits(option, table):
+def test_rules(option, table):
     proposed = propose(option)
     assert proposed.table == table
     Space.from_table({option.name: table})
@@ -76,7 +76,7 @@ def test_habits(option, table):
     "name",
     ["seed", "data-dir", "output", "num-workers", "device", "test-batch-size", "log_interval"],
 )
-def test_where_and_how_to_run_is_not_tuned(name):
+def test_options_on_where_and_how_to_run_are_not_tuned(name):
     assert propose(given(name, "int", 4)).table is None
 
 
@@ -92,13 +92,13 @@ def test_where_and_how_to_run_is_not_tuned(name):
         given("opt", "str", None, ((1, 2), (3, 4))),
     ],
 )
-def test_what_nobody_can_guess_is_left_out_and_says_why(option):
+def test_options_without_a_derivable_range_are_left_out_with_a_reason(option):
     proposed = propose(option)
     assert proposed.table is None
     assert proposed.why
 
 
-def test_a_default_outside_is_said():
+def test_a_default_outside_of_the_range_is_remarked():
     assert "0.0" in propose(given("weight-decay", default=0.0)).why
 
 

@@ -90,7 +90,7 @@ def test_a_study_outlives_a_node(ray_cluster: RayCluster, tmp_path: Path, home: 
     again = [trial for trial in study.trials if trial.restarts]
     assert len(again) in (1, 2)  # another one may have begun there
     for trial in again:
-        assert trial.score == trial.config["x"]
+        assert trial.value == trial.config["x"]
         assert [m.step for m in trial.measurements] == [1, 2]
     said = [event.message for event in study.events if event.kind == "interrupted"]
     assert len(said) == len(again)

@@ -51,7 +51,7 @@ def get_args():
 """
 
 
-def test_the_options_that_are_shown_are_options(tmp_path):
+def test_the_commented_settings_exist(tmp_path):
     head, settings = written(SKLEARN_STYLE).split("[budget]")
     shown = re.sub(r"^# (?=\[|\w+ =)", "", f"[budget]{settings}", flags=re.MULTILINE)
     task = loaded(head + shown, tmp_path)
@@ -62,10 +62,10 @@ def test_the_options_that_are_shown_are_options(tmp_path):
         "vllm",
         2,
     )
-    assert (task.creator.experience, task.pruner.name) == ("retrieve", "median")
+    assert (task.creator.transfer, task.pruner.name) == ("retrieve", "median")
 
 
-def test_a_whole_file_loads_and_holds_what_was_read(tmp_path):
+def test_a_task_file_loads_with_the_options_of_the_script(tmp_path):
     text = written(SKLEARN_STYLE)
     task = loaded(text, tmp_path)
     assert task.command == ("python", "train.py")
@@ -109,7 +109,7 @@ def uncommented(text: str, *starts: str) -> str:
     )
 
 
-def test_what_looks_like_a_hyperparameter_but_is_not_tuned_can_be_fixed(tmp_path):
+def test_hyperparameters_that_are_not_tuned_can_be_fixed(tmp_path):
     text = written(NOT_PROPOSED)
     assert not loaded(text, tmp_path).fixed
     task = loaded(uncommented(text, "[fixed]", "optimizer", "margin", "booster"), tmp_path)
@@ -119,18 +119,18 @@ def test_what_looks_like_a_hyperparameter_but_is_not_tuned_can_be_fixed(tmp_path
     assert len(section.splitlines()) == 5
 
 
-def test_what_is_fixed_has_a_placeholder_where_the_command_has_others(tmp_path):
+def test_fixed_values_have_placeholders_if_the_command_has_others(tmp_path):
     text = written(NOT_PROPOSED + 'p.add_argument("-b", type=int, default=4)')
     task = loaded(uncommented(text, "[fixed]", "optimizer", '"--optimizer'), tmp_path)
     assert task.command[-4:] == ("-b", "{b}", "--optimizer", "{optimizer}")
     check(task.command, task)
 
 
-def test_nothing_is_said_of_fixed_values_where_there_are_none():
+def test_there_is_no_fixed_section_without_fixed_values():
     assert "[fixed]" not in written('p.add_argument("--lr", type=float, default=0.1)')
 
 
-def test_what_cannot_be_appended_is_not_offered_to_be_fixed():
+def test_options_that_cannot_be_appended_are_not_offered_as_fixed():
     text = written(
         """
         p.add_argument("--lr", type=float, default=0.1)
@@ -141,14 +141,14 @@ def test_what_cannot_be_appended_is_not_offered_to_be_fixed():
     assert "[fixed]" not in text
 
 
-def test_what_must_be_filled_in_is_marked(tmp_path):
+def test_required_values_are_marked(tmp_path):
     text = written(NANOGPT_STYLE)
     assert '    "INPUT_BIN",  # <- FILL IN' in text
     plan = _task_writer.plan(read(NANOGPT_STYLE, "t.py"), "t.py", "mine")
     assert [option.name for option in plan.to_fill_in] == ["input_bin"]
 
 
-def test_required_options_that_can_be_guessed_are_passed(tmp_path):
+def test_required_options_with_known_values_are_passed(tmp_path):
     task = loaded(
         written(
             """
@@ -170,7 +170,7 @@ def test_braces_in_a_default_are_not_placeholders():
     assert '"{{epoch}}.pt"' in text
 
 
-def test_names_that_toml_cannot_take_bare_are_quoted(tmp_path):
+def test_names_that_are_no_bare_keys_are_quoted(tmp_path):
     text = written('p.add_argument("--optim.lr", type=float, default=0.1)')
     assert loaded(text, tmp_path).space.names == ("optim.lr",)
 
@@ -202,7 +202,7 @@ def test_a_script_of_another_library_gets_a_template_with_its_command(library, t
 
 
 def test_the_template_loads_and_shows_a_condition(tmp_path):
-    text = _task_writer.write(_task_writer.Plan(script="", name="my-task"))
+    text = _task_writer.write(_task_writer.TaskFilePlan(script="", name="my-task"))
     task = loaded(text, tmp_path)
     assert task.space.conditional
     assert task.metric == "val_loss"
@@ -210,13 +210,23 @@ def test_the_template_loads_and_shows_a_condition(tmp_path):
 
 
 def test_commented_examples_are_valid_once_uncommented(tmp_path):
-    text = _task_writer.write(_task_writer.Plan(script="", name="my-task"))
+    text = _task_writer.write(_task_writer.TaskFilePlan(script="", name="my-task"))
     uncommented = text.replace("# minutes", "minutes").replace("# timeout_s", "timeout_s")
     uncommented = uncommented.replace("# cpus", "cpus").replace("# gpus", "gpus")
-    uncommented = uncommented.replace("# memory_mb", "memory_mb").replace("# [", "[")
-    uncommented = uncommented.replace("# name", "name")
+    uncommented = uncommented.replace("# memory_mb", "memory_mb")
+    uncommented = re.sub(r"^# (?=\[\w|name = \"(?:hybrid|median)\")", "", uncommented, flags=re.M)
     task = loaded(uncommented, tmp_path)
     assert (task.pruner.name, task.creator.name, task.budget.timeout_s) == ("median", "hybrid", 600)
+
+
+def test_the_commented_objectives_and_constraints_are_valid(tmp_path):
+    text = _task_writer.write(_task_writer.TaskFilePlan(script="", name="my-task"))
+    names = r'\[\[|name = "(?:val_accuracy|peak_memory_mb)"|direction|max = '
+    text = re.sub(rf"^# (?={names})", "", text, flags=re.M)
+    text = re.sub(r'^metric = .*\ndirection = "minimize"\n', "", text, flags=re.M)
+    task = loaded(text, tmp_path)
+    assert [objective.name for objective in task.objectives] == ["val_accuracy"]
+    assert [constraint.describe() for constraint in task.constraints] == ["peak_memory_mb <= 4000"]
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_rows_scroll_by_and_no_color_is_used(start, width):
     assert not re.search(r"\x1b\[(?:\d+;)*3\d", terminal.shown)
 
 
-def test_the_first_ctrl_c_asks_and_the_second_kills(start):
+def test_the_first_ctrl_c_stops_and_the_second_kills(start):
     terminal = start(STUBBORN)
     terminal.read_until("step 1")
     terminal.process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""A study that one process runs, and another one watches: real processes."""
+"""`localhpo watch` on a study that another process runs."""
 
 import json
 import signal
@@ -66,7 +66,7 @@ def run(start, home):
     return process
 
 
-def test_it_ends_with_the_study_and_sums_it_up(start, run, tmp_path):
+def test_it_ends_with_the_study_and_shows_its_summary(start, run, tmp_path):
     watch = start("watch")
     time.sleep(2.0)  # it would have ended, were it not to wait
     assert watch.poll() is None
@@ -79,13 +79,13 @@ def test_it_ends_with_the_study_and_sums_it_up(start, run, tmp_path):
     assert run.wait(timeout=60) == 0
 
 
-def test_an_interrupt_ends_the_watching_and_nothing_else(start, run, tmp_path):
+def test_an_interrupt_stops_only_the_watching(start, run, tmp_path):
     watch = start("watch", "task.toml")
     assert "trial 0 proposed" in "".join(watch.stderr.readline() for _ in range(2))
     watch.send_signal(signal.SIGINT)
     out, err = watch.communicate(timeout=60)
     assert watch.returncode == 0
-    assert "tiny/main goes on" in err
+    assert "stopped watching; tiny/main goes on" in err
     assert out.startswith("tiny/main   0 of 2 trials")
     (tmp_path / "go").touch()
     assert run.wait(timeout=60) == 0
@@ -101,7 +101,7 @@ def test_its_summary_may_be_json(start, run, tmp_path):
     assert run.wait(timeout=60) == 0
 
 
-def test_a_study_that_nobody_runs_is_summed_up_at_once(start, tmp_path):
+def test_a_study_that_does_not_run_is_summarized_at_once(start, tmp_path):
     (tmp_path / "go").touch()
     start("run", "task.toml").communicate(timeout=60)
     out, err = start("watch").communicate(timeout=60)

@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: one line per event, on standard error."""
+"""Progress without a terminal: one line per event, on standard error."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
-from localhpo.analysis import wording
+from localhpo.analysis import formatting
 
 if TYPE_CHECKING:
     from localhpo.scheduler.observer import Snapshot
     from localhpo.store import Event
 
 
-class Lines:
-    """An observer for logs."""
+class EventLog:
+    """Observer that prints each event as a line."""
 
     def __enter__(self) -> Self:
         return self
@@ -27,13 +27,13 @@ class Lines:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to close."""
 
     def on_event(self, event: Event) -> None:
-        """Print what happened."""
+        """Print an event."""
         clock = time.strftime("%H:%M:%S", time.localtime(event.time))
         trial = "" if event.trial is None else f"trial {event.trial} "
-        click.echo(f"{clock} {trial}{event.kind}: {wording.plain(event.message)}", err=True)
+        click.echo(f"{clock} {trial}{event.kind}: {formatting.printable(event.message)}", err=True)
 
     def on_change(self, snapshot: Snapshot) -> None:
-        """Print nothing: what changed without an event is for those who watch."""
+        """Ignore changes that are no events: only a live display shows them."""

@@ -1,4 +1,4 @@
-"""What a study comes to: its summary, its report in a file, the command of its winner."""
+"""Output of a study: its summary, its report in a file, the commands of its best trials."""
 
 from __future__ import annotations
 
@@ -17,36 +17,45 @@ REPORT = "report.md"
 
 
 def summary_of(study: Study) -> Summary:
-    """Return the facts of a study as it stands."""
+    """Return the facts of a study as they stand."""
     from localhpo.analysis.summary import summarize
-    from localhpo.scheduler.budget import Spent
+    from localhpo.scheduler.budget import SpentTime
 
     events = study.events
-    elapsed_s = Spent.from_data([event.data for event in events]).wall_s or None
+    elapsed_s = SpentTime.from_data([event.data for event in events]).wall_s or None
     return summarize(study.task, study.key, study.trials, elapsed_s=elapsed_s, events=events)
 
 
 def record_of(study: Study, summary: Summary) -> dict[str, Any]:
-    """Return the facts of a study as JSON, with the command that runs the winner again."""
+    """Return the facts of a study as JSON, with the commands that run the best trials again."""
     from localhpo.analysis.records import summary_record
 
-    return {**summary_record(summary), "rerun": rerun(study, summary.best)}
+    best = summary.best_trial
+    again = "" if best is None else rerun_command(study, best)
+    return {**summary_record(summary), "rerun": again, "reruns": _reruns(study, summary)}
 
 
 def report_of(study: Study, summary: Summary) -> str:
     """Return the report as Markdown."""
     from localhpo.analysis.report import render
 
-    return render(summary, rerun=rerun(study, summary.best))
+    return render(summary, reruns=_reruns(study, summary))
 
 
-def rerun(study: Study, trial: Trial | None) -> str:
-    """Return the shell commands that run a trial again by hand; empty where there is no command."""
+def _reruns(study: Study, summary: Summary) -> dict[int, str]:
+    """Return the command of each best trial by its number; empty where the task has no command."""
+    if not study.task.command:
+        return {}
+    return {trial.number: rerun_command(study, trial) for trial in summary.best_trials}
+
+
+def rerun_command(study: Study, trial: Trial) -> str:
+    """Return the shell commands that run a trial again; empty where the task has no command."""
     from localhpo.executor.command import arguments
     from localhpo.executor.process import Files
 
     task = study.task
-    if trial is None or not task.command:
+    if not task.command:
         return ""
     files = Files(study.folder / "trials" / str(trial.number))
     known = {
@@ -67,7 +76,7 @@ def rerun(study: Study, trial: Trial | None) -> str:
 
 
 def _wrapped(words: Iterable[str], width: int = 80) -> list[str]:
-    """Return an argument list as lines of a shell command, each short enough to copy."""
+    """Return an argument list as lines of a shell command, each about `width` characters long."""
     lines = [""]
     for word in words:
         if lines[-1] and len(lines[-1]) + len(word) >= width:
@@ -77,7 +86,7 @@ def _wrapped(words: Iterable[str], width: int = 80) -> list[str]:
 
 
 def write_report(study: Study, summary: Summary) -> Path:
-    """Write the report into the folder of the study and return where it is.
+    """Write the report into the folder of the study and return its path.
 
     Raises:
         StoreError: it cannot be written.
@@ -88,7 +97,7 @@ def write_report(study: Study, summary: Summary) -> Path:
 
 
 def save(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
+    """Write a file atomically.
 
     Raises:
         StoreError: it cannot be written.
