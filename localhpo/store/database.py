@@ -1,9 +1,9 @@
-"""Moments with `store.duckdb`: open, use, close, and try again when another has it.
+"""Short sessions with `store.duckdb`: open, use, close, and try again when another has it.
 
 DuckDB lets one process write, or many read. So nobody here keeps the file open: a session
-lasts milliseconds. A DuckDB instance of our own, in memory, stays for the life of a
-`Database` and the file is attached to it for the session, which saves what a new instance
-costs each time (measured: attach and detach 6 ms, open and close 25 ms).
+lasts milliseconds. A DuckDB instance in memory stays for the life of a `Database`, and the
+file is attached to it for the session, which saves what a new instance costs each time
+(measured: attach and detach 6 ms, open and close 25 ms).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from localhpo import __version__
 from localhpo.errors import StoreError
 from localhpo.store import schema
-from localhpo.store.failures import ACCESS, FREE_SPACE, as_store_errors
+from localhpo.store.os_errors import ACCESS, FREE_SPACE, as_store_errors
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -31,7 +31,7 @@ _HINTS: dict[tuple[str, ...], str] = {
     ("No space left", "disk full"): FREE_SPACE,
     ("Permission denied", "Read-only file system"): ACCESS,
 }
-_REMADE = "it is made again from the spools of the studies when the next one runs"
+_REMADE = "it is made again from the journals of the studies when the next one runs"
 
 
 class DatabaseBusyError(StoreError):
@@ -85,6 +85,8 @@ class Database:
     def reading(self, *, wait_s: float = 0.0) -> Iterator[DuckDBPyConnection | None]:
         """Open the file for reading; None where there is no file, or nothing in it yet.
 
+        Tables of an older LocalHPO are read as a migrated copy in memory; the file stays as it is.
+
         Raises:
             DatabaseBusyError: another process writes it, for longer than `wait_s`.
             StoreVersionError: a newer LocalHPO has written it.
@@ -94,8 +96,12 @@ class Database:
             yield None
             return
         with self._session("(READ_ONLY)", wait_s) as connection:
-            known = schema.version_of(connection, self._migrations)
-            yield connection if known else None
+            version = schema.version_of(connection, self._migrations)
+            if 0 < version < len(self._migrations):
+                connection.execute("ATTACH ':memory:' AS migrated")
+                connection.execute("COPY FROM DATABASE store TO migrated; USE migrated")
+                schema.migrate(connection, __version__, self._migrations)
+            yield connection if version else None
 
     def move_away(self) -> None:
         """Rename the file, so that the next session makes a new one.
@@ -131,9 +137,9 @@ class Database:
             connection = self._attached(options, wait_s)
             try:
                 yield connection
-                connection.execute("USE memory; DETACH store")
+                connection.execute("USE memory; DETACH store; DETACH DATABASE IF EXISTS migrated")
             except BaseException:
-                # Dropping the whole instance gives the file free whatever state it is in; what
+                # Dropping the whole instance releases the file whatever state it is in; what
                 # was not committed is gone.
                 self.close()
                 raise

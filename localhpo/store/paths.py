@@ -1,10 +1,10 @@
-"""Where things lie: the home, and the folder of a study and of a trial in it.
+"""Paths: the home, and the folder of a study and of a trial in it.
 
     $LOCALHPO_HOME/                     ./.localhpo by default
         store.duckdb
         studies/<task>/<study>/         the name of a study is its path below studies/
             lock
-            spool.jsonl
+            journal.jsonl
             trials/<number>/
 
 Both parts of a name are letters, digits, `.`, `_` and `-`, and begin with a letter or digit:
@@ -22,7 +22,7 @@ from localhpo.errors import InputError
 DATABASE = "store.duckdb"
 STUDIES = "studies"
 LOCK = "lock"
-SPOOL = "spool.jsonl"
+JOURNAL = "journal.jsonl"
 TRIALS = "trials"
 
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)

@@ -32,12 +32,12 @@ class StudyRecord:
     """`<task>/<study>`, unique in the store; `paths.study_name` makes it."""
     task_name: str
     settings: Mapping[str, Any]
-    """What may not change while the study lasts, as JSON: space, metric, direction, command,
-    creator, seed, ..."""
+    """What may not change while the study lasts, as JSON: space, objectives, command, creator,
+    seed, ..."""
     created_at: float
     """Seconds since the epoch (UTC)."""
     version: str
-    """Of LocalHPO, when the study was created."""
+    """Version of LocalHPO that created the study."""
 
 
 @dataclass(frozen=True, slots=True)

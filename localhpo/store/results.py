@@ -1,13 +1,13 @@
 """The results of comparisons (`localhpo bench`): a DuckDB file of its own beside the studies.
 
 One row per study that a Creator ran on a problem (a unit), one per trial of it, and one per
-problem with the scores that regret is measured by. Each unit says by hashes which problem and
-which Creator it is about: what was measured on another problem of that name, or with another
-model, stays in the file and is not read.
+problem with the values that regret is measured by. Each unit names its problem and its Creator by
+hashes: what was measured on another problem of that name, or with another model, stays in the
+file and is not read.
 
-Where another process has the file for long, as a shell does that somebody left open, rows are set
-aside in files of their own beside it (`unsaved-*.json`) and added before the next reading or
-writing that finds it free.
+While another process keeps the file open, as a shell does that somebody left open, rows are
+written to files beside it (`unsaved-*.json`). They are added before the next reading or writing
+that finds the database free.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ from typing import TYPE_CHECKING, Any
 
 from localhpo import __version__
 from localhpo.store.database import Database, DatabaseBusyError
-from localhpo.store.failures import as_store_errors
+from localhpo.store.os_errors import as_store_errors
 from localhpo.store.paths import default_home
-from localhpo.store.tables import insert
+from localhpo.store.tables import insert_rows
+from localhpo.trial import Origin
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 FILE = "results.duckdb"
-_ASIDE = "unsaved-"
+_UNSAVED = "unsaved-"
 
 _WAIT_S = 10.0
-"""How long to wait for another process that has the file; then a shell was left open."""
+"""How long to wait for another process that has the file; beyond that, a shell was left open."""
 
-_ASIDE_S = 1.0
-"""The same where rows can be set aside."""
+_UNSAVED_WAIT_S = 1.0
+"""The same where rows can be written to a file of their own instead."""
 
 _TABLES = """
 CREATE TABLE units (
@@ -77,11 +78,38 @@ COMMENT ON COLUMN problems.best IS 'the best known without any Creator';
 """
 
 
+_COMMENTS = (
+    ("units", "problem_digest", "hash of the definition: values of another one do not compare"),
+    ("units", "creator_digest", "hash of all that decides proposals: source, prompts, model"),
+    ("units", "model_digest", "hash of the language model; empty where none is used"),
+    ("units", "seed", "number of the repetition: the same random choices for every Creator"),
+    ("units", "budget", "trials of the study; fewer ran where the whole space was tried"),
+    ("units", "version", "version of LocalHPO"),
+    ("trials", "tries", "configurations drawn until one was valid and had not been tried"),
+    ("trials", "seconds", "time that the proposal took"),
+    ("trials", "repeated", "whether it ran a configuration that an earlier trial had run"),
+    ("trials", "invalid", "whether its configuration is not in the space"),
+    ("problems", "", "the values that regret is measured by: 0 at best, 1 at median"),
+    ("problems", "best", "the best value known without any Creator"),
+)
+
+
 def _m001_initial(connection: DuckDBPyConnection) -> None:
     connection.execute(_TABLES)
 
 
-MIGRATIONS = (_m001_initial,)
+def _m002_values(connection: DuckDBPyConnection) -> None:
+    """Name columns and origins of proposals as they are named today."""
+    connection.execute("ALTER TABLE trials RENAME score TO value")
+    for (old,) in connection.execute("SELECT DISTINCT origin FROM trials").fetchall():
+        new = str(Origin.parse(old))
+        connection.execute("UPDATE trials SET origin = ? WHERE origin = ?", [new, old])
+    for table, column, comment in _COMMENTS:
+        place = f"COLUMN {table}.{column}" if column else f"TABLE {table}"
+        connection.execute(f"COMMENT ON {place} IS '{comment}'")
+
+
+MIGRATIONS = (_m001_initial, _m002_values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +136,7 @@ class TrialRow:
 
     number: int
     state: str
-    score: float | None
+    value: float | None
     config: str
     """JSON."""
     origin: str
@@ -137,7 +165,7 @@ class UnitRow:
 
 @dataclass(frozen=True, slots=True)
 class ProblemRow:
-    """The scores by which regret on a problem is measured."""
+    """The values by which regret on a problem is measured."""
 
     problem: str
     problem_digest: str
@@ -152,13 +180,14 @@ class Results:
     def __init__(self, folder: Path) -> None:
         """Name the folder; it need not exist."""
         self.folder = folder
-        lost = "what is in it will be measured again"
-        self._database = Database(folder / FILE, MIGRATIONS, without_it=lost)
+        self._database = Database(
+            folder / FILE, MIGRATIONS, without_it="what is in it will be measured again"
+        )
 
     def add(self, units: Sequence[UnitRow] = (), problems: Sequence[ProblemRow] = ()) -> None:
         """Add rows, each in place of an earlier one of the same key; all or none.
 
-        They are set aside where another process has the file.
+        While another process has the file, they are written to a file beside it.
 
         Raises:
             StoreError: nothing can be written.
@@ -166,10 +195,10 @@ class Results:
         if not units and not problems:
             return
         try:
-            self._add_what_is_aside(_ASIDE_S)
-            self._write(units, problems, _ASIDE_S)
+            self._add_unsaved(_UNSAVED_WAIT_S)
+            self._write(units, problems, _UNSAVED_WAIT_S)
         except DatabaseBusyError:
-            self._set_aside(units, problems)
+            self._write_unsaved(units, problems)
 
     def _write(
         self, units: Sequence[UnitRow], problems: Sequence[ProblemRow], wait_s: float
@@ -183,9 +212,11 @@ class Results:
                 ("problems", "problem_digest", digests),
             ):
                 connection.execute(f"DELETE FROM {table} WHERE {key} IN (SELECT unnest(?))", [gone])
-            insert(connection, "units", [_unit_columns(row) for row in units])
-            insert(connection, "trials", [row for unit in units for row in _trial_columns(unit)])
-            insert(connection, "problems", [_problem_columns(row) for row in problems])
+            insert_rows(connection, "units", [_unit_columns(row) for row in units])
+            insert_rows(
+                connection, "trials", [row for unit in units for row in _trial_columns(unit)]
+            )
+            insert_rows(connection, "problems", [_problem_columns(row) for row in problems])
 
     def problems(self, names: Iterable[str]) -> list[ProblemRow]:
         """Return what is known of the problems of these names, the latest of each last.
@@ -240,24 +271,24 @@ class Results:
         return [found[unit] for unit in wanted if unit in found]
 
     def _read(self, query: str, names: list[str]) -> list[tuple[Any, ...]]:
-        self._add_what_is_aside(_WAIT_S)
+        self._add_unsaved(_WAIT_S)
         with self._database.reading(wait_s=_WAIT_S) as connection:
             return [] if connection is None else connection.execute(query, [names]).fetchall()
 
-    def _set_aside(self, units: Sequence[UnitRow], problems: Sequence[ProblemRow]) -> None:
+    def _write_unsaved(self, units: Sequence[UnitRow], problems: Sequence[ProblemRow]) -> None:
         rows = {
             "units": [dataclasses.asdict(row) for row in units],
             "problems": [dataclasses.asdict(row) for row in problems],
         }
-        path = self.folder / f"{_ASIDE}{uuid.uuid4().hex}.json"
+        path = self.folder / f"{_UNSAVED}{uuid.uuid4().hex}.json"
         draft = path.with_suffix(".new")
         with as_store_errors(path, "write"):
             draft.write_text(json.dumps(rows), encoding="utf-8")
             draft.replace(path)
 
-    def _add_what_is_aside(self, wait_s: float) -> None:
-        """Add it. Where two processes do, the second one's rows replace the same rows."""
-        for path in sorted(self.folder.glob(f"{_ASIDE}*.json")):
+    def _add_unsaved(self, wait_s: float) -> None:
+        """Add the rows of `unsaved-*.json`. Two processes may: the second replaces the rows."""
+        for path in sorted(self.folder.glob(f"{_UNSAVED}*.json")):
             with contextlib.suppress(FileNotFoundError):
                 rows = json.loads(path.read_text(encoding="utf-8"))
                 units = [_unit(row) for row in rows["units"]]
@@ -271,8 +302,15 @@ def bench_folder() -> Path:
 
 
 def _unit(row: Mapping[str, Any]) -> UnitRow:
-    trials = tuple(TrialRow(**trial) for trial in row["trials"])
+    trials = tuple(_trial(trial) for trial in row["trials"])
     return UnitRow(**{**row, "key": UnitKey(**row["key"]), "trials": trials})
+
+
+def _trial(row: Mapping[str, Any]) -> TrialRow:
+    fields = dict(row)
+    if "score" in fields:  # written by version 0.1.0
+        fields["value"] = fields.pop("score")
+    return TrialRow(**{**fields, "origin": str(Origin.parse(fields["origin"]))})
 
 
 def _unit_columns(row: UnitRow) -> dict[str, Any]:

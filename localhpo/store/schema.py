@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from localhpo.errors import StoreVersionError
+from localhpo.trial import Origin
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -113,9 +114,79 @@ def m002_devices(connection: DuckDBPyConnection) -> None:
         connection.execute(f"COMMENT ON COLUMN resources.{column} IS '{comment}'")
 
 
+_M003_TABLES = """
+DROP VIEW overview;
+DROP VIEW params;
+ALTER TABLE trials ALTER score TYPE DOUBLE[]
+    USING CASE WHEN score IS NULL THEN []::DOUBLE[] ELSE [score] END;
+ALTER TABLE trials RENAME score TO "values";
+ALTER TABLE trials ADD COLUMN violations DOUBLE[] DEFAULT [];
+ALTER TABLE studies RENAME spool_id TO journal_id;
+ALTER TABLE studies RENAME spool_bytes TO journal_bytes;
+ALTER TABLE resources RENAME gpu_utilisation TO gpu_utilization;
+
+COMMENT ON COLUMN studies.version IS 'version of LocalHPO that created the study';
+COMMENT ON COLUMN studies.journal_id IS 'which journal.jsonl these rows were read from';
+COMMENT ON COLUMN studies.journal_bytes IS 'how many bytes of journal.jsonl these rows cover';
+COMMENT ON TABLE trials IS 'one row per trial; a trial that failed has no values';
+COMMENT ON COLUMN trials."values" IS 'one per objective, in order; empty where there are none';
+COMMENT ON COLUMN trials.violations IS
+    'one per constraint, in the units of its metric; 0 or below: it holds; NaN: unknown';
+COMMENT ON COLUMN trials.cause IS 'why the trial failed';
+COMMENT ON COLUMN trials.seed IS 'random seed given to the training script';
+COMMENT ON COLUMN trials.restarts IS 'how often the trial was interrupted and run again';
+COMMENT ON TABLE proposals IS 'where the configuration of each trial comes from, and its cost';
+COMMENT ON COLUMN proposals.origin IS
+    'the optimizer, then what it relied on: bo+llm, tpe, default, user, external, ...';
+COMMENT ON COLUMN proposals.tries IS
+    'configurations drawn until one was valid and had not been tried';
+COMMENT ON COLUMN proposals.seed IS 'random seed of the model or optimizer for this proposal';
+COMMENT ON COLUMN proposals.seconds IS 'time that the proposal took';
+COMMENT ON COLUMN proposals.answer IS 'full text that the language model generated';
+COMMENT ON TABLE resources IS 'time, memory and energy that each trial used';
+COMMENT ON COLUMN resources.gpu_s IS 'wall-clock seconds times the GPUs held';
+COMMENT ON COLUMN resources.gpu_utilization IS 'mean utilization of its GPUs, 0 to 1';
+COMMENT ON COLUMN resources.energy_j IS 'joules; the energy of a shared GPU is split equally';
+COMMENT ON TABLE metrics IS 'every value that a training script reported, in order';
+COMMENT ON TABLE events IS 'what happened in each study, in order';
+"""
+
+_M003_VIEWS = """
+CREATE VIEW overview AS
+    SELECT
+        study, trial, state,
+        CASE WHEN len("values") = 1 THEN "values"[1] END AS value,
+        "values",
+        CASE WHEN len("values") > 0 AND NOT coalesce(isnan(list_max(violations)), false)
+            THEN coalesce(list_max(violations) <= 0, true) END AS feasible,
+        value AS score, origin, wall_s, cause, config
+    FROM trials JOIN proposals USING (study, trial) JOIN resources USING (study, trial)
+    ORDER BY study, trial;
+COMMENT ON VIEW overview IS 'one row per trial: start here';
+COMMENT ON COLUMN overview.value IS 'the value of the one objective; NULL where there are several';
+COMMENT ON COLUMN overview.feasible IS 'whether every constraint holds; NULL where unknown';
+COMMENT ON COLUMN overview.score IS 'old name of "value"';
+"""
+
+
+def m003_values(connection: DuckDBPyConnection) -> None:
+    """Store a value per objective, violations of constraints, and the new names of columns.
+
+    Origins of proposals get their present spelling.
+    """
+    connection.execute(_M003_TABLES)
+    connection.execute(_M001_VIEWS.partition("CREATE VIEW overview")[0])
+    connection.execute(_M003_VIEWS)
+    origins = connection.execute("SELECT DISTINCT origin FROM proposals").fetchall()
+    for (old,) in origins:
+        new = str(Origin.parse(old))
+        if new != old:
+            connection.execute("UPDATE proposals SET origin = ? WHERE origin = ?", [new, old])
+
+
 Migrations = Sequence["Callable[[DuckDBPyConnection], None]"]
 
-MIGRATIONS: Migrations = (m001_initial, m002_devices)
+MIGRATIONS: Migrations = (m001_initial, m002_devices, m003_values)
 """In order; the number of a migration is its place, from 1."""
 
 

@@ -1,38 +1,38 @@
-"""The store: every study and its trials, on disk, whoever else is looking.
+"""The store: every study and its trials, on disk, whoever else is reading.
 
-Two forms of the same thing, with one rule between them:
+A study is kept in two forms:
 
-- **The spool of a study is what happened**: JSON lines that its running process appends to,
-  kept for as long as the study. Whoever reads a study through `Store` reads its spool, so
+- **Its journal** (`journal`) is what happened: JSON lines that its running process appends to,
+  kept for as long as the study. Whoever reads a study through `Store` reads its journal, so
   what they see is complete and current, and no lock can keep them from it.
-- **`store.duckdb` is the same as tables**, for SQL. Each write of rows records, in the same
-  transaction, how far into the spool they go; so it can fail, be killed, or be put off while
+- **`store.duckdb`** is the same as tables, for SQL. Each write of rows records, in the same
+  transaction, how far into the journal they go; so it can fail, be killed, or be put off while
   a shell has the file, and the next one goes on from there. `Store.verify` proves that the
   two agree.
 
-Only where the folder of a study is gone are the tables read instead; to go on with such a
-study, its spool is written again from them.
+Only where the journal of a study is gone are the tables read instead; to go on with such a
+study, its journal is written again from them.
 
-What is not covered: two machines sharing a home; a home on a file system without locks.
+Not supported: two machines sharing a home; a home on a file system without locks.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from localhpo.errors import InputError, StoreError, StoreVersionError, StudyNotFoundError
-from localhpo.store import paths, spool, tables
+from localhpo.store import conversion, journal, old_journal, paths, tables
 from localhpo.store.database import Database, DatabaseBusyError
-from localhpo.store.failures import as_store_errors
-from localhpo.store.fold import Fold, differences
-from localhpo.store.locking import StudyLock, check_free, is_held
+from localhpo.store.journal import Header, JournalWriter, Line
+from localhpo.store.os_errors import as_store_errors
 from localhpo.store.records import Event, StudyRecord
-from localhpo.store.spool import SpoolWriter
-from localhpo.store.writer import Writer
+from localhpo.store.replay import ReplayedStudy, find_differences
+from localhpo.store.study_lock import StudyLock, check_free, is_held
+from localhpo.store.writer import StudyWriter
 from localhpo.trial import Trial
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ _READ_WAIT_S = 0.5
 """How long a reader waits for a writer of the tables, which has them for milliseconds."""
 
 _VERIFY_WAIT_S = 10.0
-"""How long `verify` does, which has nothing else to go by."""
+"""How long `verify` waits, which cannot do without the tables."""
+
+T = TypeVar("T")
 
 
 class Store:
@@ -88,9 +90,9 @@ class Store:
             raise exists
         lock = self._lock(record.name)
         try:
-            if self._spool(record.name).exists():
+            if self._journal(record.name).exists():
                 raise exists
-            spool.create(self._spool(record.name), record)
+            journal.create(self._journal(record.name), record)
         finally:
             lock.release()
 
@@ -109,18 +111,29 @@ class Store:
     def studies(self) -> list[StudyRecord]:
         """Return all studies, the oldest first.
 
-        One whose folder is gone is missing while another process writes to the database.
+        One whose journal cannot be read is logged, and listed only if the tables have it. One
+        whose folder is gone is missing while another process writes to the database.
 
         Raises:
-            StoreError: one of them cannot be read.
+            StoreVersionError: a newer LocalHPO has written one of them, or the database.
+            StoreError: the home cannot be read.
         """
-        records = {name: spool.read_header(self._spool(name)).record for name in self._spooled()}
+        records: dict[str, StudyRecord] = {}
+        for name in self._names():
+            try:
+                records[name] = self._read_journal(name, journal.read_header).record
+            except FileNotFoundError:
+                pass  # it was removed just now
+            except StoreVersionError:
+                raise
+            except StoreError as error:
+                _log.warning("study %s cannot be read: %s", name, error)
         try:
             with self._database.reading(wait_s=_READ_WAIT_S) as connection:
                 stored = tables.read_records(connection) if connection else []
             records = {**{record.name: record for record in stored}, **records}
         except DatabaseBusyError as error:
-            _log.debug("studies without a spool are not listed: %s", error)
+            _log.debug("studies without a journal are not listed: %s", error)
         return sorted(records.values(), key=lambda record: (record.created_at, record.name))
 
     def trials(self, name: str) -> list[Trial]:
@@ -130,8 +143,8 @@ class Store:
             StudyNotFoundError: there is no such study.
             StoreError: it cannot be read.
         """
-        with _blaming(self._spool(name)):
-            return self._content(name).decoded_trials()
+        with _name_damaged_file(self._journal(name)):
+            return self._read_study(name).decode_trials()
 
     def events(self, name: str) -> list[Event]:
         """Return the events of a study in the order of their arrival.
@@ -140,10 +153,10 @@ class Store:
             StudyNotFoundError: there is no such study.
             StoreError: it cannot be read.
         """
-        with _blaming(self._spool(name)):
-            return self._content(name).decoded_events()
+        with _name_damaged_file(self._journal(name)):
+            return self._read_study(name).decode_events()
 
-    def writer(self, name: str) -> Writer:
+    def writer(self, name: str) -> StudyWriter:
         """Take the study: nobody else runs it until the writer is closed, or this process dies.
 
         What earlier runs could not bring into the tables is brought in as well.
@@ -155,17 +168,18 @@ class Store:
             StoreError: the home cannot be written.
         """
         self.study(name)
-        path = self._spool(name)
         with ExitStack() as undo:
             lock = self._lock(name)
             undo.callback(lock.release)
-            if not path.exists():
+            if not self._journal(name).exists():
                 self._restore(name)
+            conversion.convert_old_journal(self.study_folder(name))
             self.flush()
-            appender = SpoolWriter(path)
-            undo.callback(appender.close)
-            with _blaming(path):
-                writer = Writer(lock, appender, self._database)
+            path = self._journal(name)
+            journal_writer = JournalWriter(path)
+            undo.callback(journal_writer.close)
+            with _name_damaged_file(path):
+                writer = StudyWriter(lock, journal_writer, self._database)
             undo.pop_all()
         return writer
 
@@ -187,47 +201,61 @@ class Store:
         check_free(self.study_folder(name) / paths.LOCK, name)
 
     def flush(self, *, wait_s: float = 0.0) -> bool:
-        """Bring the tables up to every spool; False where another process has them.
+        """Bring the tables up to every journal; False where another process has them.
 
-        A study whose spool cannot be read is left as it is in the tables, and logged.
+        A study whose journal cannot be read is left as it is in the tables, and logged.
 
         Raises:
             StoreError: the tables cannot be written, and waiting will not help.
         """
         try:
             with self._database.writing(wait_s=wait_s) as connection:
-                for name in self._spooled():
-                    self._bring_up(connection, name)
+                for name in self._names():
+                    self._update_tables(connection, name)
         except DatabaseBusyError as error:
             _log.debug("tables not written: %s", error)
             return False
         return True
 
     def verify(self) -> list[str]:
-        """Return where the tables differ from the spools, as far as they go; [] is good.
+        """Return where the tables differ from the journals, as far as they go; [] is good.
+
+        Every journal is read whole, in the tables or not.
 
         Raises:
-            StoreError: one of the two cannot be read.
+            StoreError: a journal is damaged, or the tables cannot be read. Of several damaged
+                ones, the first.
         """
         problems: list[str] = []
+        damaged: list[StoreError] = []
         with self._database.reading(wait_s=_VERIFY_WAIT_S) as connection:
-            at = tables.positions(connection) if connection else {}
-            for name in self._spooled():
-                if connection and name in at:
-                    problems += self._compare(connection, name, *at[name])
+            at = tables.read_positions(connection) if connection else {}
+            for name in self._names():
+                try:
+                    if connection and name in at:
+                        problems += self._compare(connection, name, *at[name])
+                    else:
+                        self._read_study(name)
+                except StoreError as error:
+                    damaged.append(error)
+        if damaged:
+            raise damaged[0]
         return problems
 
     def rebuild(self) -> None:
-        """Make the database anew from the spools; the old one stays beside it as `.old`.
+        """Make the database anew from the journals; the old one stays beside it as `.old`.
 
         Raises:
             DatabaseBusyError: another process has it.
-            StoreError: the home cannot be written.
+            StoreError: the home cannot be written, or a journal is damaged: then the old database
+                may be all that is left of its trials, and nothing is changed.
         """
+        for name in self._names():
+            self._read_study(name)
         try:
             with self._database.reading() as connection:
-                at = tables.positions(connection) if connection else {}
-            for name in set(at) - set(self._spooled()):
+                at = tables.read_positions(connection) if connection else {}
+            for name in set(at) - set(self._names()):
                 self._restore(name)
         except (DatabaseBusyError, StoreVersionError):
             raise
@@ -237,26 +265,43 @@ class Store:
         self._database.move_away()
         self.flush()
 
-    def _spooled(self) -> list[str]:
-        """Return the names of all studies that have a spool."""
+    def _names(self) -> list[str]:
+        """Return the names of all studies that have a journal."""
         studies = self.home / paths.STUDIES
         with as_store_errors(studies, "read"):
             try:
                 list(studies.iterdir())  # `glob` says nothing of a folder that it may not read
             except FileNotFoundError:
                 return []
-            found = studies.glob(f"*/*/{paths.SPOOL}")
-            return sorted(path.parent.relative_to(studies).as_posix() for path in found)
+            found = {
+                path.parent.relative_to(studies).as_posix()
+                for file in (paths.JOURNAL, old_journal.FILE)
+                for path in studies.glob(f"*/*/{file}")
+            }
+            return sorted(found)
 
-    def _spool(self, name: str) -> Path:
-        return self.study_folder(name) / paths.SPOOL
+    def _journal(self, name: str) -> Path:
+        """Return the journal of a study; it need not exist."""
+        return conversion.find_journal(self.study_folder(name))
+
+    def _read_journal(self, name: str, read: Callable[[Path], T]) -> T:
+        """Return what `read` returns of the journal of a study.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StoreError: it cannot be read, or is damaged.
+        """
+        try:
+            return read(self._journal(name))
+        except FileNotFoundError:  # perhaps a writer has replaced an old one by a new one just now
+            return read(self._journal(name))
 
     def _lock(self, name: str) -> StudyLock:
         return StudyLock(self.study_folder(name) / paths.LOCK, name)
 
     def _find(self, name: str) -> StudyRecord | None:
         try:
-            return spool.read_header(self._spool(name)).record
+            return self._read_journal(name, journal.read_header).record
         except FileNotFoundError:
             pass
         try:
@@ -264,75 +309,96 @@ class Store:
                 stored = tables.read_records(connection) if connection else []
             return next((record for record in stored if record.name == name), None)
         except DatabaseBusyError as error:
+            if (self.study_folder(name) / paths.TRIALS).exists():
+                raise  # its journal was moved away: a new study would replace its rows
             # A shell that somebody left open must not keep a new study from starting.
             _log.debug("not looked for in the tables: %s", error)
             return None
 
-    def _content(self, name: str) -> Fold:
-        path = self._spool(name)
+    def _read_study(self, name: str) -> ReplayedStudy:
         try:
-            return Fold.of(line for line, _ in spool.read_lines(path))
+            return self._read_journal(name, _replay)
         except FileNotFoundError:
             pass
         try:
             with self._database.reading(wait_s=_READ_WAIT_S) as connection:
-                if connection is not None and name in tables.positions(connection):
-                    with _blaming(self._database.path):
-                        return tables.read(connection, name)
+                if connection is not None and name in tables.read_positions(connection):
+                    with _name_damaged_file(self._database.path):
+                        return tables.read_study(connection, name)
         except DatabaseBusyError:
-            if path.parent.exists():  # else it is a new study, which must not have to wait
+            if self.study_folder(name).exists():  # else it is a new study, which must not wait
                 raise
         raise self._not_found(name)
 
     def _restore(self, name: str) -> None:
-        """Write the spool of a study whose folder is gone, from the tables."""
-        record, content, path = self.study(name), self._content(name), self._spool(name)
+        """Write the journal of a study whose folder is gone, from the tables."""
+        record, study = self.study(name), self._read_study(name)
+        path = self.study_folder(name) / paths.JOURNAL
         with as_store_errors(path, "write"):
             path.parent.mkdir(parents=True, exist_ok=True)
-        spool.create(path, record, content.lines())
+        journal.create(path, record, study.to_lines())
 
-    def _bring_up(self, connection: DuckDBPyConnection, name: str) -> None:
-        path = self._spool(name)
+    def _update_tables(self, connection: DuckDBPyConnection, name: str) -> None:
+        """Bring the tables up to the journal of one study."""
         try:
-            header, size = spool.read_header(path), path.stat().st_size
-            start = tables.position(connection, header, size)
+            path = self._journal(name)
+            header, size = journal.read_header(path), path.stat().st_size
+            start = tables.read_position(connection, header, size)
             if start == size:
                 return
-            spool.sync(path)
-            lines = list(spool.read_lines(path))
-            with _blaming(path):
-                fold = Fold.of(line for line, _ in lines)
+            journal.sync(path)
+            lines = list(journal.read_lines(path))
+            with _name_damaged_file(path):
+                study = ReplayedStudy.from_lines(line for line, _ in lines)
         except (FileNotFoundError, StoreError) as error:
             _log.warning("study %s is not in the tables: %s", name, error)
             return
+        if all(end_of_line != start for _, end_of_line in lines):
+            start = 0  # somebody has removed a line by hand
         news = (line for line, end_of_line in lines if end_of_line > start)
-        tables.write(connection, header, fold.trials, news, start, lines[-1][1])
+        tables.write_study(connection, header, study.trials, news, start, lines[-1][1])
 
     def _compare(
-        self, connection: DuckDBPyConnection, name: str, spool_id: str, end: int
+        self, connection: DuckDBPyConnection, name: str, journal_id: str, end: int
     ) -> list[str]:
-        path = self._spool(name)
-        if spool.read_header(path).spool_id != spool_id:
+        """Return where the tables differ from the journal up to a position in it."""
+        header, lines = self._read_journal(name, _read_all)
+        if header.journal_id != journal_id:
             return [f"{name}: the tables hold another study of that name"]
-        with _blaming(path):
-            fold = tables.as_read(Fold.of(line for line, _ in spool.read_lines(path, end=end)))
+        with _name_damaged_file(self._journal(name)):
+            expected = ReplayedStudy.from_lines(line for line, at in lines if at <= end)
         try:
-            stored = tables.read(connection, name)
+            found = tables.read_study(connection, name)
         except (ValueError, KeyError) as error:
             return [f"{name}: {error}"]
-        return [f"{name}: {problem}" for problem in differences(fold, stored)]
+        differences = find_differences(tables.round_times(expected), found)
+        return [f"{name}: {difference}" for difference in differences]
 
     def _not_found(self, name: str) -> StudyNotFoundError:
         return StudyNotFoundError(f"there is no study {name} in {self.home}")
 
 
+def _read_all(path: Path) -> tuple[Header, list[tuple[Line, int]]]:
+    return journal.read_header(path), list(journal.read_lines(path))
+
+
+def _replay(path: Path) -> ReplayedStudy:
+    _, lines = _read_all(path)
+    with _name_damaged_file(path):
+        return ReplayedStudy.from_lines(line for line, _ in lines)
+
+
 @contextmanager
-def _blaming(path: Path) -> Iterator[None]:
-    """Name the file that holds what nobody can have written."""
+def _name_damaged_file(path: Path) -> Iterator[None]:
+    """Turn errors from content that LocalHPO cannot have written into one that names the file.
+
+    Raises:
+        StoreError: such an error was raised within.
+    """
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(
             f"{path} is damaged: {type(error).__name__}: {error}",
-            hint="put back a copy of it, or move it away",
+            hint=f"keep the file, but rename it, for instance to {path.name}.damaged",
         ) from error

@@ -1,7 +1,7 @@
-"""A study into the tables, and out of them: all SQL on rows is here.
+"""Rows of a study in `store.duckdb`: all SQL that writes or reads them.
 
 Times are kept to the microsecond (TIMESTAMPTZ); one that is not finite or before 1970 is NULL.
-All else comes back exactly.
+Everything else comes back exactly.
 """
 
 from __future__ import annotations
@@ -10,83 +10,86 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from localhpo.store import codec
-from localhpo.store.codec import Body
-from localhpo.store.fold import Fold
+from localhpo.store import serialization
+from localhpo.store.journal import Header, Line
 from localhpo.store.records import StudyRecord
-from localhpo.store.spool import Header, Line
+from localhpo.store.replay import ReplayedStudy
+from localhpo.store.serialization import JsonObject
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-Row = dict[str, Any]
-"""Column -> value."""
+Columns = dict[str, Any]
+"""A row of a table: column -> value."""
 
-_OF_A_TRIAL = ("trials", "proposals", "resources")
-"""Tables whose rows are written anew when a trial changes."""
-_ALL = (*_OF_A_TRIAL, "metrics", "events", "studies")
+_TRIAL_TABLES = ("trials", "proposals", "resources")
+"""Tables with one row per trial, written anew when the trial changes."""
+_ALL_TABLES = (*_TRIAL_TABLES, "metrics", "events", "studies")
 
-_PLAIN_OF_A_TRIAL = ("state", "score", "summary", "seed", "restarts")
-_TIMES_OF_A_TRIAL = ("queued_at", "started_at", "finished_at")
+_PLAIN_COLUMNS = ("state", "values", "violations", "summary", "seed", "restarts")
+"""Columns of `trials` that hold a field of a trial as it is."""
+_TIME_COLUMNS = ("queued_at", "started_at", "finished_at")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_10000 = 253_402_300_800.0
 
 
-def positions(connection: DuckDBPyConnection) -> dict[str, tuple[str, int]]:
-    """Return, by study, which spool is in the tables and how many bytes of it."""
-    rows = connection.execute("SELECT study, spool_id, spool_bytes FROM studies").fetchall()
-    return {study: (spool_id, spool_bytes) for study, spool_id, spool_bytes in rows}
+def read_positions(connection: DuckDBPyConnection) -> dict[str, tuple[str, int]]:
+    """Return, by study, the id of the journal that is in the tables and how many bytes of it."""
+    rows = connection.execute("SELECT study, journal_id, journal_bytes FROM studies").fetchall()
+    return {study: (journal_id, journal_bytes) for study, journal_id, journal_bytes in rows}
 
 
-def position(connection: DuckDBPyConnection, header: Header, end: int) -> int:
-    """Return how far into this spool, which is `end` long, the tables go.
+def read_position(connection: DuckDBPyConnection, header: Header, size: int) -> int:
+    """Return how many bytes of this journal, which has `size` bytes, are in the tables.
 
-    0 where they hold another spool of that name (the folder was deleted and the study run
-    again), or more than this one says (an older copy was put back).
+    0 where they hold another journal of that name (the folder was deleted and the study run
+    again, or an old journal was converted), or more than this one has (an older copy was put
+    back).
     """
-    spool_id, spool_bytes = positions(connection).get(header.record.name, ("", 0))
-    return spool_bytes if spool_id == header.spool_id and spool_bytes <= end else 0
+    journal_id, position = read_positions(connection).get(header.record.name, ("", 0))
+    return position if journal_id == header.journal_id and position <= size else 0
 
 
-def write(
+def write_study(
     connection: DuckDBPyConnection,
     header: Header,
-    trials: Mapping[int, Body],
+    trials: Mapping[int, JsonObject],
     lines: Iterable[Line],
     start: int,
     end: int,
 ) -> None:
-    """Bring the rows of a study from one place of its spool up to a later one.
+    """Bring the rows of a study from one position in its journal up to a later one.
 
     Args:
         connection: in a transaction.
-        header: the first line of the spool.
-        trials: as they are at `end` (`Fold.trials`).
-        lines: what the spool says between `start` and `end`.
-        start: what `position` returned. From 0 on, rows of another spool are deleted first.
-        end: the later place.
+        header: the first line of the journal.
+        trials: as they are at `end` (`ReplayedStudy.trials`).
+        lines: of the journal between `start` and `end`.
+        start: what `read_position` returned. From 0 on, earlier rows of the study are deleted.
+        end: the later position.
     """
     study = header.record.name
     if start == 0:
-        for table in _ALL:
+        for table in _ALL_TABLES:
             connection.execute(f"DELETE FROM {table} WHERE study = ?", [study])
-    changed: dict[int, Body] = {}
-    metrics: list[Row] = []
-    events: list[Row] = []
+    changed: dict[int, JsonObject] = {}
+    metrics: list[Columns] = []
+    events: list[Columns] = []
     for kind, body in lines:
         if kind == "trial":
-            changed[body["number"]] = trials[body["number"]]
+            number = body["number"]
+            changed[number] = serialization.complete_trial(trials[number])
         elif kind == "measurements" and body["run"] == trials[body["trial"]]["restarts"]:
-            metrics += [_metric_row(study, body["trial"], row) for row in body["rows"]]
+            metrics += [_metric_columns(study, body["trial"], row) for row in body["rows"]]
         elif kind == "event":
-            events.append(_event_row(study, body))
+            events.append(_event_columns(study, body))
     _drop_earlier_runs(connection, study, changed)
     _replace_trials(connection, study, changed)
-    insert(connection, "metrics", metrics)
-    insert(connection, "events", events)
+    insert_rows(connection, "metrics", metrics)
+    insert_rows(connection, "events", events)
     connection.execute("DELETE FROM studies WHERE study = ?", [study])
-    insert(connection, "studies", [_study_row(header, end)])
+    insert_rows(connection, "studies", [_study_columns(header, end)])
 
 
 def read_records(connection: DuckDBPyConnection) -> list[StudyRecord]:
@@ -95,41 +98,44 @@ def read_records(connection: DuckDBPyConnection) -> list[StudyRecord]:
         "SELECT study, task, settings, epoch_us(created_at), version FROM studies"
     ).fetchall()
     return [
-        StudyRecord(name, task, codec.loads(settings), micros / 1e6, version)
+        StudyRecord(name, task, serialization.loads(settings), micros / 1e6, version)
         for name, task, settings, micros, version in rows
     ]
 
 
-def read(connection: DuckDBPyConnection, study: str) -> Fold:
+def read_study(connection: DuckDBPyConnection, name: str) -> ReplayedStudy:
     """Return what the tables hold of a study.
 
     Raises:
         ValueError, KeyError: rows were doubled, or deleted, by hand.
     """
-    fold = Fold()
-    proposals = _by_trial(_select(connection, "proposals", study))
-    usages = _by_trial(_select(connection, "resources", study))
-    trials = _by_trial(_select(connection, "trials", study, times=_TIMES_OF_A_TRIAL))
+    study = ReplayedStudy()
+    proposals = _index_by_trial(_select(connection, "proposals", name))
+    usages = _index_by_trial(_select(connection, "resources", name))
+    trials = _index_by_trial(_select(connection, "trials", name, times=_TIME_COLUMNS))
     for number, row in trials.items():
-        fold.trials[number] = _trial_body(number, row, proposals[number], usages[number])
-    for row in _select(connection, "metrics", study, times=("time",)):
-        fold.rows.setdefault(row.pop("trial"), []).append(list(row.values()))
-    for row in _select(connection, "events", study, times=("time",)):
-        fold.events.append({**row, "data": codec.loads(row["data"])})
-    return fold
+        study.trials[number] = _to_trial(number, row, proposals[number], usages[number])
+    for row in _select(connection, "metrics", name, times=("time",)):
+        study.measurements.setdefault(row.pop("trial"), []).append(list(row.values()))
+    for row in _select(connection, "events", name, times=("time",)):
+        study.events.append({**row, "data": serialization.loads(row["data"])})
+    return study
 
 
-def as_read(fold: Fold) -> Fold:
-    """Return what `read` would return of a study that was written like this."""
-    return Fold(
-        {number: _rounded(body, *_TIMES_OF_A_TRIAL) for number, body in fold.trials.items()},
-        {n: [[*row, _round(time)] for *row, time in rows] for n, rows in fold.rows.items()},
-        [_rounded(body, "time") for body in fold.events],
+def round_times(study: ReplayedStudy) -> ReplayedStudy:
+    """Return what `read_study` would return after this study was written."""
+    return ReplayedStudy(
+        {
+            number: _with_rounded(serialization.complete_trial(body), *_TIME_COLUMNS)
+            for number, body in study.trials.items()
+        },
+        {n: [[*row, _round(t)] for *row, t in rows] for n, rows in study.measurements.items()},
+        [_with_rounded(serialization.complete_event(body), "time") for body in study.events],
     )
 
 
 def _drop_earlier_runs(
-    connection: DuckDBPyConnection, study: str, changed: Mapping[int, Body]
+    connection: DuckDBPyConnection, study: str, changed: Mapping[int, JsonObject]
 ) -> None:
     runs = {number: body["restarts"] for number, body in changed.items() if body["restarts"]}
     if runs:
@@ -143,38 +149,46 @@ def _drop_earlier_runs(
 
 
 def _replace_trials(
-    connection: DuckDBPyConnection, study: str, changed: Mapping[int, Body]
+    connection: DuckDBPyConnection, study: str, changed: Mapping[int, JsonObject]
 ) -> None:
     if not changed:
         return
-    for table in _OF_A_TRIAL:
+    for table in _TRIAL_TABLES:
         connection.execute(
             f"DELETE FROM {table} WHERE study = ? AND trial IN (SELECT unnest(?))",
             [study, list(changed)],
         )
     trials = [(study, changed[number]) for number in sorted(changed)]
-    insert(connection, "trials", [_trial_row(*trial) for trial in trials])
-    insert(connection, "proposals", [_proposal_row(*trial) for trial in trials])
-    insert(connection, "resources", [_resources_row(*trial) for trial in trials])
+    insert_rows(connection, "trials", [_trial_columns(*trial) for trial in trials])
+    insert_rows(connection, "proposals", [_proposal_columns(*trial) for trial in trials])
+    insert_rows(connection, "resources", [_resource_columns(*trial) for trial in trials])
 
 
-def insert(connection: DuckDBPyConnection, table: str, rows: list[Row]) -> None:
+def insert_rows(connection: DuckDBPyConnection, table: str, rows: Sequence[Columns]) -> None:
     """Insert rows that all have the same columns.
 
     One list per column and one statement: 100,000 rows take 0.2 s; a statement per row takes
     about a minute.
+
+    Raises:
+        ValueError: a row has other columns than the first one.
     """
-    if rows:
-        columns = ", ".join(f"unnest(?) AS {name}" for name in rows[0])
-        connection.execute(
-            f"INSERT INTO {table} BY NAME SELECT {columns}",
-            [[row[name] for row in rows] for name in rows[0]],
-        )
+    if not rows:
+        return
+    names = rows[0].keys()
+    for row in rows:
+        if row.keys() != names:
+            raise ValueError(f"rows of {table} differ in {sorted(row.keys() ^ names)}")
+    columns = ", ".join(f'unnest(?) AS "{name}"' for name in names)
+    connection.execute(
+        f"INSERT INTO {table} BY NAME SELECT {columns}",
+        [[row[name] for row in rows] for name in names],
+    )
 
 
 def _select(
     connection: DuckDBPyConnection, table: str, study: str, times: Sequence[str] = ()
-) -> list[Row]:
+) -> list[Columns]:
     """Return the rows of a study in the order in which they were inserted.
 
     Times come as microseconds: DuckDB needs another package to hand a TIMESTAMPTZ to Python.
@@ -187,98 +201,97 @@ def _select(
     names = [column[0] for column in cursor.description or ()]
     rows = [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
     for row in rows:
-        row.update({name: _seconds(row[name]) for name in times})
+        row.update({name: _to_seconds(row[name]) for name in times})
     return rows
 
 
-def _by_trial(rows: list[Row]) -> dict[int, Row]:
+def _index_by_trial(rows: list[Columns]) -> dict[int, Columns]:
     by_trial = {row.pop("trial"): row for row in rows}
     if len(by_trial) < len(rows):
         raise ValueError("a trial has several rows in one table")
     return by_trial
 
 
-def _json(value: object) -> str:
-    return codec.dumps(value).decode()
+def _to_json(value: object) -> str:
+    return serialization.dumps(value).decode()
 
 
-def _timestamp(seconds: float | None) -> datetime | None:
+def _to_timestamp(seconds: float | None) -> datetime | None:
     if seconds is None or not 0 <= seconds < _YEAR_10000:
         return None
     return _EPOCH + timedelta(microseconds=round(seconds * 1e6))
 
 
-def _seconds(micros: int | None) -> float | None:
+def _to_seconds(micros: int | None) -> float | None:
     return None if micros is None else micros / 1e6
 
 
 def _round(seconds: float | None) -> float | None:
-    timestamp = _timestamp(seconds)
+    timestamp = _to_timestamp(seconds)
     return None if timestamp is None else (timestamp - _EPOCH) / timedelta(seconds=1)
 
 
-def _rounded(body: Body, *times: str) -> Body:
+def _with_rounded(body: JsonObject, *times: str) -> JsonObject:
     return {**body, **{name: _round(body[name]) for name in times}}
 
 
-def _study_row(header: Header, end: int) -> Row:
+def _study_columns(header: Header, end: int) -> Columns:
     record = header.record
     return {
         "study": record.name,
         "task": record.task_name,
-        "created_at": _timestamp(record.created_at),
+        "created_at": _to_timestamp(record.created_at),
         "version": record.version,
-        "settings": _json(record.settings),
-        "spool_id": header.spool_id,
-        "spool_bytes": end,
+        "settings": _to_json(record.settings),
+        "journal_id": header.journal_id,
+        "journal_bytes": end,
     }
 
 
-def _trial_row(study: str, body: Body) -> Row:
+def _trial_columns(study: str, body: JsonObject) -> Columns:
     failure = body["failure"] or {"cause": None, "message": None, "stderr_tail": None}
     return {
         "study": study,
         "trial": body["number"],
-        "config": _json(body["proposal"]["config"]),
+        "config": _to_json(body["proposal"]["config"]),
         **failure,
-        **{name: body[name] for name in _PLAIN_OF_A_TRIAL},
-        "user_attrs": _json(body["user_attrs"]),
-        **{name: _timestamp(body[name]) for name in _TIMES_OF_A_TRIAL},
+        **{name: body[name] for name in _PLAIN_COLUMNS},
+        "user_attrs": _to_json(body["user_attrs"]),
+        **{name: _to_timestamp(body[name]) for name in _TIME_COLUMNS},
     }
 
 
-def _trial_body(number: int, row: Row, proposal: Row, usage: Row) -> Body:
+def _to_trial(number: int, row: Columns, proposal: Columns, usage: Columns) -> JsonObject:
     failure = {name: row[name] for name in ("cause", "message", "stderr_tail")}
     return {
         "number": number,
-        **{name: row[name] for name in (*_PLAIN_OF_A_TRIAL, *_TIMES_OF_A_TRIAL)},
-        "user_attrs": codec.loads(row["user_attrs"]),
+        **{name: row[name] for name in (*_PLAIN_COLUMNS, *_TIME_COLUMNS)},
+        "user_attrs": serialization.loads(row["user_attrs"]),
         "failure": failure if row["cause"] is not None else None,
         "usage": usage,
         "proposal": {
             **proposal,
-            "config": codec.loads(row["config"]),
-            "engine_state": codec.loads(proposal["engine_state"]),
+            "config": serialization.loads(row["config"]),
+            "engine_state": serialization.loads(proposal["engine_state"]),
         },
     }
 
 
-def _proposal_row(study: str, body: Body) -> Row:
+def _proposal_columns(study: str, body: JsonObject) -> Columns:
     proposal = {name: value for name, value in body["proposal"].items() if name != "config"}
     return {
         "study": study,
         "trial": body["number"],
         **proposal,
-        "engine_state": _json(proposal["engine_state"]),
+        "engine_state": _to_json(proposal["engine_state"]),
     }
 
 
-def _resources_row(study: str, body: Body) -> Row:
-    # A spool of an earlier version knows fewer fields, and rows must have the same columns.
-    return {"study": study, "trial": body["number"], **codec.complete_usage(body["usage"])}
+def _resource_columns(study: str, body: JsonObject) -> Columns:
+    return {"study": study, "trial": body["number"], **body["usage"]}
 
 
-def _metric_row(study: str, number: int, row: list[Any]) -> Row:
+def _metric_columns(study: str, number: int, row: list[Any]) -> Columns:
     step, name, value, time = row
     return {
         "study": study,
@@ -286,14 +299,15 @@ def _metric_row(study: str, number: int, row: list[Any]) -> Row:
         "step": step,
         "name": name,
         "value": value,
-        "time": _timestamp(time),
+        "time": _to_timestamp(time),
     }
 
 
-def _event_row(study: str, body: Body) -> Row:
+def _event_columns(study: str, body: JsonObject) -> Columns:
+    event = serialization.complete_event(body)
     return {
         "study": study,
-        **body,
-        "time": _timestamp(body["time"]),
-        "data": _json(body["data"]),
+        **event,
+        "time": _to_timestamp(event["time"]),
+        "data": _to_json(event["data"]),
     }

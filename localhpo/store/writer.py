@@ -1,4 +1,4 @@
-"""The running study's side of the store."""
+"""The writer of a study: its journal first, then the tables."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from localhpo.errors import StoreError
-from localhpo.store import codec, spool, tables
+from localhpo.store import journal, serialization, tables
 from localhpo.store.database import Database, DatabaseBusyError
-from localhpo.store.failures import as_store_errors
-from localhpo.store.fold import Fold
-from localhpo.store.locking import StudyLock
+from localhpo.store.journal import JournalWriter
+from localhpo.store.os_errors import as_store_errors
 from localhpo.store.records import Event
-from localhpo.store.spool import SpoolWriter
+from localhpo.store.replay import ReplayedStudy
+from localhpo.store.study_lock import StudyLock
 from localhpo.trial import Measurement, Trial
 
 if TYPE_CHECKING:
@@ -28,22 +28,23 @@ _CLOSE_WAIT_S = 0.2
 """How long the last flush waits for another study's flush, which takes milliseconds."""
 
 
-class Writer:
+class StudyWriter:
     """Writes one study, and holds its lock. Made by `Store.writer`; not for several threads.
 
-    What `trial` returned from is on the disk. Measurements and events survive a kill at once,
-    and a power cut from the next `trial`, `sync` or `flush` on.
+    What `write_trial` returned from is on the disk. Measurements and events survive a kill at
+    once, and a power cut from the next `write_trial`, `sync` or `flush` on.
     """
 
-    def __init__(self, lock: StudyLock, appender: SpoolWriter, database: Database) -> None:
-        """Take over the lock and an open spool, which `close` gives up."""
+    def __init__(self, lock: StudyLock, journal_writer: JournalWriter, database: Database) -> None:
+        """Take over the lock and an open journal, which `close` gives up."""
+        path = journal_writer.path
         self._lock = lock
-        self._spool = appender
+        self._journal = journal_writer
         self._database = database
-        self._header = spool.read_header(appender.path)
-        self._fold = Fold.of(line for line, _ in spool.read_lines(appender.path))
-        self._fold.rows.clear()  # only trials are needed from here on; rows may be many
-        self._flushed = -1  # so much of the spool is in the tables; unknown as yet
+        self._header = journal.read_header(path)
+        self._study = ReplayedStudy.from_lines(line for line, _ in journal.read_lines(path))
+        self._study.measurements.clear()  # only trials are needed from here on
+        self._flushed = -1  # so many bytes of the journal are in the tables; unknown as yet
         self._kept_up = True
         self._due_at = time.monotonic()
 
@@ -52,50 +53,50 @@ class Writer:
         """Name of the study."""
         return self._header.record.name
 
-    def trial(self, trial: Trial) -> None:
+    def write_trial(self, trial: Trial) -> None:
         """Write the trial as it is now, without its measurements. Blocks until it is on disk.
 
         Raises:
             StoreError: the disk is full, for instance.
             InputError: an attribute, or the state of an engine, is not JSON.
         """
-        known = self._fold.trials.get(trial.number, {})
+        known = self._study.trials.get(trial.number, {})
         changes = {
             name: value
-            for name, value in codec.encode_trial(trial).items()
+            for name, value in serialization.encode_trial(trial).items()
             if name == "number" or name not in known or known[name] != value
         }
-        self._fold.add(*self._spool.append("trial", changes))
-        self._spool.sync()
+        self._study.apply(*self._journal.append("trial", changes))
+        self._journal.sync()
 
-    def measurements(self, number: int, measurements: Sequence[Measurement]) -> None:
+    def write_measurements(self, number: int, measurements: Sequence[Measurement]) -> None:
         """Add what the present run of a trial reported.
 
         Raises:
             StoreError: no such trial was written, or the disk is full.
         """
-        if number not in self._fold.trials:
+        if number not in self._study.trials:
             raise StoreError(f"study {self.name} has no trial {number} to measure")
         if measurements:
-            run = self._fold.trials[number]["restarts"]
-            rows = [codec.encode_measurement(m) for m in measurements]
-            self._spool.append("measurements", {"trial": number, "run": run, "rows": rows})
+            run = self._study.trials[number]["restarts"]
+            rows = [serialization.encode_measurement(m) for m in measurements]
+            self._journal.append("measurements", {"trial": number, "run": run, "rows": rows})
 
-    def event(
+    def write_event(
         self,
         kind: str,
         message: str,
         trial: int | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write down that something happened, now.
+        """Write that something happened, now.
 
         Raises:
             StoreError: the disk is full, for instance.
             InputError: `data` is not JSON.
         """
         event = Event(time.time(), kind, message, trial, data or {})
-        self._spool.append("event", codec.encode_event(event))
+        self._journal.append("event", serialization.encode_event(event))
 
     def sync(self) -> None:
         """Wait until everything written is on the disk.
@@ -103,14 +104,14 @@ class Writer:
         Raises:
             StoreError: the disk refuses.
         """
-        self._spool.sync()
+        self._journal.sync()
 
     def flush(self, *, wait_s: float = 0.0, now: bool = False) -> bool:
         """Bring the tables up to date, once a second at most, so that it may be called often.
 
         Args:
             wait_s: how long to try while another process has the tables.
-            now: not to heed when it was done last.
+            now: whenever it was done last.
 
         Returns:
             False where another process has the tables: nothing is lost, and a later flush, or
@@ -125,37 +126,40 @@ class Writer:
         return self._kept_up
 
     def _write(self, wait_s: float) -> bool:
-        if self._flushed == self._spool.end:
+        if self._flushed == self._journal.end:
             return True
-        self._spool.sync()  # or a power cut could leave the tables ahead of the spool
+        self._journal.sync()  # or a power cut could leave the tables ahead of the journal
         try:
             with self._database.writing(wait_s=wait_s) as connection:
                 self._write_tables(connection)
         except DatabaseBusyError as error:
             _log.debug("tables of %s not written: %s", self.name, error)
             return False
-        self._flushed = self._spool.end
+        self._flushed = self._journal.end
         return True
 
     def _write_tables(self, connection: DuckDBPyConnection) -> None:
-        end = self._spool.end
-        start = tables.position(connection, self._header, end)
+        end = self._journal.end
+        start = tables.read_position(connection, self._header, end)
         if start < end:
-            with as_store_errors(self._spool.path, "read"):  # somebody may remove it
-                lines = [line for line, _ in spool.read_lines(self._spool.path, start, end)]
-            tables.write(connection, self._header, self._fold.trials, lines, start, end)
+            path = self._journal.path
+            with as_store_errors(path, "read"):  # somebody may remove it
+                if not journal.is_end_of_line(path, start):
+                    start = 0
+                lines = [line for line, _ in journal.read_lines(path, start, end)]
+            tables.write_study(connection, self._header, self._study.trials, lines, start, end)
 
     def close(self) -> None:
-        """Flush if that can be done at once, and give the study free. May be called twice.
+        """Flush if that can be done at once, and release the study. May be called twice.
 
         Raises:
-            StoreError: as `flush`; the study is given free all the same.
+            StoreError: as `flush`; the study is released all the same.
         """
         if self._lock.held:
             try:
                 self.flush(wait_s=_CLOSE_WAIT_S, now=True)
             finally:
-                self._spool.close()
+                self._journal.close()
                 self._lock.release()
 
     def __enter__(self) -> Self:

@@ -1,6 +1,7 @@
 """The file of results: what is kept, replaced, left out, and who is waited for."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 
@@ -19,10 +20,10 @@ from localhpo.store.results import (
 )
 
 TRIAL = TrialRow(
-    number=0, state="complete", score=0.5, config='{"x":1e-3}', origin="model", tries=2,
+    number=0, state="complete", value=0.5, config='{"x":1e-3}', origin="llm", tries=2,
     seconds=0.25, prompt_tokens=100, completion_tokens=20, repeated=False, invalid=False, note="é",
 )  # fmt: skip
-FAILED = dataclasses.replace(TRIAL, number=1, state="failed", score=None, repeated=True)
+FAILED = dataclasses.replace(TRIAL, number=1, state="failed", value=None, repeated=True)
 KEY = UnitKey("function/branin/1", "d" * 64, "hybrid@a/b:anonymous", "c" * 64, 3, 10)
 
 
@@ -55,7 +56,7 @@ def test_a_unit_comes_back_as_it_was(results):
 
 def test_a_unit_takes_the_place_of_an_earlier_one(results):
     results.add([unit()])
-    newer = unit(trials=[dataclasses.replace(TRIAL, score=0.25)])
+    newer = unit(trials=[dataclasses.replace(TRIAL, value=0.25)])
     results.add([newer])
     assert results.units([KEY]) == [newer]
     assert len(results.keys([KEY.problem])) == 1
@@ -107,11 +108,29 @@ def test_the_tables_explain_themselves(results):
     with duckdb.connect(str(results.folder / FILE), read_only=True) as connection:
         comments = connection.execute("SELECT comment FROM duckdb_tables()").fetchall()
         row = connection.execute(
-            "SELECT creator, number, score FROM units JOIN trials USING (unit) ORDER BY number"
+            "SELECT creator, number, value FROM units JOIN trials USING (unit) ORDER BY number"
         ).fetchall()
     assert len(comments) == 4
     assert all(comment for (comment,) in comments)
     assert row == [(KEY.creator, 0, 0.5), (KEY.creator, 1, None)]
+
+
+def test_results_of_version_0_1_0_are_read(results):
+    results.add([unit()])
+    with duckdb.connect(str(results.folder / FILE)) as connection:
+        connection.execute("ALTER TABLE trials RENAME value TO score")
+        connection.execute("UPDATE trials SET origin = 'model'")
+        connection.execute("DELETE FROM migrations WHERE number = 2")
+    assert results.units([KEY]) == [unit()]
+    unsaved = {"key": dataclasses.asdict(KEY) | {"seed": 7}, "model_digest": "m" * 64}
+    trials = [dataclasses.asdict(trial) | {"origin": "model"} for trial in (TRIAL, FAILED)]
+    for trial in trials:
+        trial["score"] = trial.pop("value")
+    unsaved |= {"wall_s": 1.5, "trials": trials, "version": unit().version}
+    text = json.dumps({"units": [unsaved], "problems": []})
+    (results.folder / "unsaved-1.json").write_text(text)
+    assert results.units([dataclasses.replace(KEY, seed=7)]) == [unit(seed=7)]
+    assert results.units([KEY]) == [unit()]
 
 
 def test_a_newer_file_is_left_alone(results):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from localhpo.store import Store, StudyRecord
-from localhpo.trial import Cause, Failure, Measurement, Proposal, State, Trial, Usage
+from localhpo.trial import Cause, Failure, Measurement, Origin, Proposal, State, Trial, Usage
 
 NAME = "water/main"
 
@@ -38,7 +39,7 @@ def make_full_trial(number: int = 0) -> Trial:
         state=State.FAILED,
         proposal=Proposal(
             config={"lr": 3.1e-4, "depth": 7, "booster": 'da"rt\n😀', "flag": True, "big": 2**70},
-            origin="model",
+            origin=Origin.parse("bo+llm"),
             rationale="because it's so",
             rationale_by="model",
             evidence=(0, 3),
@@ -52,9 +53,10 @@ def make_full_trial(number: int = 0) -> Trial:
             prompt_sha256="cd" * 32,
             answer='{"lr":3.1e-4}',
             engine_state={"cma": [0.1, {"x": None}], "big": 2**70},
-            note="an engine stood in",
+            note="an engine replaced the model",
         ),
-        score=-0.0,
+        values=(-0.0, 1e-300),
+        violations=(0.25, -math.inf),
         measurements=(
             Measurement(1, "f1", 0.1 + 0.2, 1_790_000_001.000001),
             Measurement(1, "f1", float("nan"), 1_790_000_001.5),

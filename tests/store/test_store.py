@@ -4,14 +4,23 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from localhpo.errors import InputError, StoreError, StudyLockedError, StudyNotFoundError
-from localhpo.store import Store, StudyRecord, default_home, study_name
-from localhpo.trial import Measurement, Proposal, State, Trial
+from localhpo.errors import (
+    InputError,
+    StoreError,
+    StoreVersionError,
+    StudyLockedError,
+    StudyNotFoundError,
+)
+from localhpo.store import Store, StudyRecord, default_home, journal, study_name
+from localhpo.store.journal import JournalWriter
+from localhpo.trial import LLM, USER, Measurement, Proposal, State, Trial
 
 NAME = "water/main"
 FullTrial = Callable[..., Trial]
@@ -20,8 +29,8 @@ FullTrial = Callable[..., Trial]
 def write(store: Store, *trials: Trial, name: str = NAME) -> None:
     with store.writer(name) as writer:
         for trial in trials:
-            writer.trial(trial)
-            writer.measurements(trial.number, trial.measurements)
+            writer.write_trial(trial)
+            writer.write_measurements(trial.number, trial.measurements)
 
 
 def lose_folders(store: Store) -> None:
@@ -36,7 +45,7 @@ def test_importing_the_store_does_not_load_duckdb() -> None:
 # Studies.
 
 
-def test_nothing_is_made_on_disk_by_looking(home: Path) -> None:
+def test_reading_makes_nothing_on_disk(home: Path) -> None:
     store = Store(home)
     assert store.studies() == []
     assert store.verify() == []
@@ -118,18 +127,18 @@ def test_a_trial_with_everything_comes_back_as_it_was(store: Store, full_trial: 
     assert store.verify() == []
 
 
-def test_the_last_word_on_a_trial_holds_and_unchanged_fields_are_written_once(
+def test_the_last_change_to_a_trial_counts_and_unchanged_fields_are_written_once(
     store: Store,
 ) -> None:
-    trial = Trial(0, State.QUEUED, Proposal({"x": 1}, "model", prompt="a long prompt"))
+    trial = Trial(0, State.QUEUED, Proposal({"x": 1}, LLM, prompt="a long prompt"))
     with store.writer(NAME) as writer:
-        writer.trial(trial)
-        writer.trial(trial := trial.to(State.RUNNING, started_at=2.0))
-        writer.trial(trial := trial.to(State.COMPLETE, score=0.5, finished_at=3.0))
+        writer.write_trial(trial)
+        writer.write_trial(trial := trial.to(State.RUNNING, started_at=2.0))
+        writer.write_trial(trial := trial.to(State.COMPLETE, values=(0.5,), finished_at=3.0))
     with store.writer(NAME) as writer:
-        writer.trial(trial := trial.with_(user_attrs={"k": [1]}))
+        writer.write_trial(trial := trial.with_(user_attrs={"k": [1]}))
     assert store.trials(NAME) == [trial]
-    lines = (store.study_folder(NAME) / "spool.jsonl").read_text()
+    lines = (store.study_folder(NAME) / "journal.jsonl").read_text()
     assert lines.count("a long prompt") == 1
     assert store.verify() == []
 
@@ -137,10 +146,10 @@ def test_the_last_word_on_a_trial_holds_and_unchanged_fields_are_written_once(
 def test_measurements_keep_the_order_of_report(store: Store) -> None:
     reported = [Measurement(s, n, float(s), 1.0) for s, n in [(2, "b"), (1, "a"), (1, "b")] * 50]
     with store.writer(NAME) as writer:
-        writer.trial(Trial(0, State.RUNNING, Proposal({}, "user")))
+        writer.write_trial(Trial(0, State.RUNNING, Proposal({}, USER)))
         for i in range(0, len(reported), 7):
-            writer.measurements(0, reported[i : i + 7])
-            writer.measurements(0, [])
+            writer.write_measurements(0, reported[i : i + 7])
+            writer.write_measurements(0, [])
             assert writer.flush(now=True)
     assert store.trials(NAME)[0].measurements == tuple(reported)
     assert store.verify() == []
@@ -150,18 +159,18 @@ def test_measurements_keep_the_order_of_report(store: Store) -> None:
 
 @pytest.mark.parametrize("flush_between", [True, False])
 def test_a_restart_drops_what_the_earlier_run_reported(store: Store, flush_between: bool) -> None:
-    trial = Trial(0, State.RUNNING, Proposal({}, "user"))
-    other = Trial(1, State.RUNNING, Proposal({}, "user"))
+    trial = Trial(0, State.RUNNING, Proposal({}, USER))
+    other = Trial(1, State.RUNNING, Proposal({}, USER))
     old, new = Measurement(1, "f1", 0.1, 1.0), Measurement(1, "f1", 0.2, 2.0)
     with store.writer(NAME) as writer:
         for each in (trial, other):
-            writer.trial(each)
-            writer.measurements(each.number, [old])
+            writer.write_trial(each)
+            writer.write_measurements(each.number, [old])
         if flush_between:
             assert writer.flush(now=True)
-        writer.trial(trial := trial.to(State.INTERRUPTED))
-        writer.trial(trial := trial.to(State.RUNNING, restarts=1))
-        writer.measurements(0, [new])
+        writer.write_trial(trial := trial.to(State.INTERRUPTED))
+        writer.write_trial(trial := trial.to(State.RUNNING, restarts=1))
+        writer.write_measurements(0, [new])
     again, beside = store.trials(NAME)
     assert again.measurements == (new,)
     assert beside.measurements == (old,)
@@ -170,23 +179,23 @@ def test_a_restart_drops_what_the_earlier_run_reported(store: Store, flush_betwe
 
 def test_measuring_a_trial_that_was_never_written_is_an_error(store: Store) -> None:
     with store.writer(NAME) as writer, pytest.raises(StoreError, match="has no trial 3"):
-        writer.measurements(3, [Measurement(1, "f1", 0.1, 1.0)])
+        writer.write_measurements(3, [Measurement(1, "f1", 0.1, 1.0)])
 
 
 def test_an_attribute_that_is_not_json_leaves_the_trial_as_it_was(store: Store) -> None:
-    trial = Trial(0, State.RUNNING, Proposal({}, "user"))
+    trial = Trial(0, State.RUNNING, Proposal({}, USER))
     with store.writer(NAME) as writer:
-        writer.trial(trial)
+        writer.write_trial(trial)
         with pytest.raises(InputError, match="must be JSON"):
-            writer.trial(trial.with_(user_attrs={"x": object()}))
-        writer.trial(trial.with_(user_attrs={"x": 1}))
+            writer.write_trial(trial.with_(user_attrs={"x": object()}))
+        writer.write_trial(trial.with_(user_attrs={"x": 1}))
     assert [t.user_attrs for t in store.trials(NAME)] == [{"x": 1}]
 
 
 def test_events_come_back_in_order(store: Store) -> None:
     with store.writer(NAME) as writer:
-        writer.event("resumed", "the study goes on")
-        writer.event("model failed", "out of tokens", trial=4, data={"n": float("inf")})
+        writer.write_event("resumed", "the study goes on")
+        writer.write_event("model failed", "out of tokens", trial=4, data={"n": float("inf")})
     first, second = store.events(NAME)
     assert (first.kind, first.message, first.trial, first.data) == (
         "resumed", "the study goes on", None, {},
@@ -198,7 +207,7 @@ def test_events_come_back_in_order(store: Store) -> None:
 
 def test_readers_see_what_was_written_before_any_flush(store: Store, full_trial: FullTrial) -> None:
     with store.writer(NAME) as writer:
-        writer.trial(full_trial())
+        writer.write_trial(full_trial())
         assert [t.number for t in Store(store.home).trials(NAME)] == [0]
 
 
@@ -219,7 +228,7 @@ def test_without_its_folder_a_study_is_read_from_the_tables(
 ) -> None:
     write(store, full_trial())
     with store.writer(NAME) as writer:
-        writer.event("note", "hello")
+        writer.write_event("note", "hello")
     trials, events = store.trials(NAME), store.events(NAME)
     lose_folders(store)
     assert store.studies() == [store.study(NAME)] == [record()]
@@ -237,7 +246,7 @@ def test_without_its_folder_a_study_goes_on(store: Store, full_trial: FullTrial)
     assert store.verify() == []
 
 
-def test_a_spool_of_another_study_of_that_name_replaces_the_rows(
+def test_a_journal_of_another_study_of_that_name_replaces_the_rows(
     store: Store, full_trial: FullTrial, tmp_path: Path, record: Callable[..., StudyRecord]
 ) -> None:
     write(store, *map(full_trial, range(5)))
@@ -252,8 +261,8 @@ def test_a_spool_of_another_study_of_that_name_replaces_the_rows(
     assert [t.number for t in store.trials(NAME)] == [7]
 
 
-def test_an_older_copy_of_a_spool_replaces_the_rows(store: Store, full_trial: FullTrial) -> None:
-    path = store.study_folder(NAME) / "spool.jsonl"
+def test_an_older_copy_of_a_journal_replaces_the_rows(store: Store, full_trial: FullTrial) -> None:
+    path = store.study_folder(NAME) / "journal.jsonl"
     write(store, full_trial(0))
     copy = path.read_bytes()
     write(store, full_trial(1))
@@ -303,35 +312,110 @@ def test_rebuilding_keeps_studies_that_only_the_tables_have(
     assert store.verify() == []
 
 
+def damage(path: Path) -> None:
+    """Change one digit of the value of a trial."""
+    data = path.read_bytes()
+    changed = data.replace(b'"values":[-0.0', b'"values":[-9.0')
+    assert data != changed
+    path.write_bytes(changed)
+
+
 @pytest.mark.parametrize(
-    "line", ['{"trial": {"nummer": 1}}', '{"trail": {}}', '{"trial": 3}', '{"measurements": {}}']
+    ("kind", "body"),
+    [("trial", {"nummer": 1}), ("trail", {}), ("trial", 3), ("measurements", {}), (None, None)],
 )
-def test_a_damaged_spool_is_named_and_keeps_its_rows(
+def test_a_damaged_journal_is_named_and_keeps_its_rows(
     store: Store,
     full_trial: FullTrial,
     record: Callable[..., StudyRecord],
     caplog: pytest.LogCaptureFixture,
-    line: str,
+    kind: str | None,
+    body: Any,
 ) -> None:
     write(store, full_trial())
-    path = store.study_folder(NAME) / "spool.jsonl"
-    with path.open("a") as file:
-        file.write(line + "\n")
-    with pytest.raises(StoreError, match=r"spool\.jsonl is damaged"):
-        store.trials(NAME)
-    with pytest.raises(StoreError, match=r"spool\.jsonl is damaged"):
-        store.writer(NAME)
+    path = store.study_folder(NAME) / "journal.jsonl"
+    if kind is None:
+        damage(path)
+    else:
+        with closing(JournalWriter(path)) as writer:
+            writer.append(kind, body)
+    damaged = path.read_bytes()
+    for use in (store.trials, store.events, store.writer):
+        with pytest.raises(StoreError, match=r"journal\.jsonl is damaged") as caught:
+            use(NAME)
+        assert "journal.jsonl.damaged" in caught.value.hint
     store.create_study(record("other/main"))
     write(store, full_trial(), name="other/main")
-    assert "water/main" in caplog.text
-    path.unlink()
+    if kind is not None:  # else the tables have as many bytes of it as there are
+        assert "water/main" in caplog.text
+    path.rename(path.with_name("journal.jsonl.damaged"))
     assert repr(store.trials(NAME)) == repr([full_trial()])
+    write(store, full_trial(1))
+    assert repr(store.trials(NAME)) == repr([full_trial(), full_trial(1)])
+    assert path.with_name("journal.jsonl.damaged").read_bytes() == damaged
+
+
+def test_a_damaged_journal_affects_no_other_study(
+    store: Store, full_trial: FullTrial, record: Callable[..., StudyRecord]
+) -> None:
+    for name in ("other/main", "new/main"):
+        store.create_study(record(name))
+        write(store, full_trial(), name=name)
+    path = store.study_folder(NAME) / "journal.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"format":2', b'"format":1'))
+    (store.study_folder("new/main") / "journal.jsonl").write_bytes(b"")
+    names = {"new/main", "other/main", NAME}
+    assert {study.name for study in store.studies()} == names  # the tables have them
+    (store.home / "store.duckdb").unlink()
+    assert {study.name for study in store.studies()} == {"other/main"}
+    write(store, full_trial(1), name="other/main")
+    assert len(store.trials("other/main")) == 2
+    with pytest.raises(StoreError, match=r"new/main/journal\.jsonl is damaged at line 1"):
+        store.verify()
+
+
+def test_rebuilding_refuses_while_the_tables_may_be_all_that_is_left_of_a_trial(
+    store: Store, full_trial: FullTrial
+) -> None:
+    write(store, full_trial())
+    path = store.study_folder(NAME) / "journal.jsonl"
+    damage(path)
+    database = (store.home / "store.duckdb").read_bytes()
+    with pytest.raises(StoreError, match=r"journal\.jsonl is damaged at line 2"):
+        store.rebuild()
+    assert (store.home / "store.duckdb").read_bytes() == database
+    assert [p.name for p in store.home.iterdir() if "duckdb" in p.name] == ["store.duckdb"]
+
+
+def test_a_journal_of_a_newer_version_is_refused_by_readers_and_writers(
+    store: Store, monkeypatch: pytest.MonkeyPatch, record: Callable[..., StudyRecord]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "FORMAT", 3)
+        patch.setattr(journal, "__version__", "9.9.9")
+        store.create_study(record("new/main"))
+    uses = (store.study, store.trials, store.events, store.writer)
+    for use in (*uses, lambda _: store.studies(), lambda _: store.verify()):
+        with pytest.raises(StoreVersionError, match=r"new/main.* format 3, .*9\.9\.9"):
+            use("new/main")
+    assert store.trials(NAME) == []
+
+
+def test_a_line_removed_by_hand_doubles_nothing_in_the_tables(
+    store: Store, full_trial: FullTrial
+) -> None:
+    write(store, full_trial(0), full_trial(1))
+    path = store.study_folder(NAME) / "journal.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]))
+    write(store, full_trial(2), full_trial(3))
+    assert store.verify() == []
 
 
 @pytest.mark.parametrize(
     "sql",
     [
-        "UPDATE trials SET score = 0.25",
+        'UPDATE trials SET "values" = [0.25]',
         "DELETE FROM resources",
         "DELETE FROM metrics WHERE rowid = 0",
         "INSERT INTO trials SELECT * FROM trials",
@@ -346,7 +430,7 @@ def test_verify_finds_what_was_changed_by_hand(
 
     write(store, full_trial())
     with store.writer(NAME) as writer:
-        writer.event("note", "hello")
+        writer.write_event("note", "hello")
     with duckdb.connect(str(store.home / "store.duckdb")) as connection:
         connection.execute(sql)
     assert [problem.split(": ")[0] for problem in store.verify()] == [NAME]
@@ -385,9 +469,9 @@ def test_a_study_that_is_removed_while_it_runs_is_an_error(
     store: Store, full_trial: FullTrial
 ) -> None:
     writer = store.writer("water/main")
-    writer.trial(full_trial(0))
+    writer.write_trial(full_trial(0))
     shutil.rmtree(store.home)
-    with pytest.raises(StoreError, match=r"spool\.jsonl: No such file") as caught:
+    with pytest.raises(StoreError, match=r"journal\.jsonl: No such file") as caught:
         writer.close()
     assert "LOCALHPO_HOME" in caught.value.hint
 

@@ -16,14 +16,14 @@ PRELUDE = """
     from pathlib import Path
     from localhpo.errors import StoreError
     from localhpo.store import Store, StudyRecord
-    from localhpo.trial import Measurement, Proposal, State, Trial
+    from localhpo.trial import USER, Measurement, Proposal, State, Trial
 
     NAME = "water/main"
     home = Path(sys.argv[1])
     store = Store(home / "home")
 
     def trial(number):
-        return Trial(number, State.QUEUED, Proposal({"x": "x" * 1000}, "user"))
+        return Trial(number, State.QUEUED, Proposal({"x": "x" * 1000}, USER))
 """
 
 
@@ -54,24 +54,24 @@ def on_small_disk(folder: Path, code: str, *, options: str = "size=1m") -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_full_disk_stops_the_spool_and_keeps_what_was_written(tmp_path: Path) -> None:
+def test_a_full_disk_stops_the_journal_and_keeps_what_was_written(tmp_path: Path) -> None:
     on_small_disk(
         tmp_path / "disk",
         """
         store.create_study(StudyRecord(NAME, "water", {}, 1.0, "0.1.0"))
-        from localhpo.store.spool import SpoolWriter
-        writer = SpoolWriter(store.study_folder(NAME) / "spool.jsonl")
+        from localhpo.store.journal import JournalWriter
+        writer = JournalWriter(store.study_folder(NAME) / "journal.jsonl")
         written = 0
         try:
             while True:
                 writer.append("event", {"time": 1.0, "kind": "k", "message": "x" * 5000})
                 written += 1
         except StoreError as error:
-            assert "cannot append to" in str(error) and "spool.jsonl" in str(error), error
+            assert "cannot append to" in str(error) and "journal.jsonl" in str(error), error
             assert "No space left" in str(error)
             assert "free space" in error.hint
         assert len(store.events(NAME)) == written > 10
-        data = (store.study_folder(NAME) / "spool.jsonl").read_bytes()
+        data = (store.study_folder(NAME) / "journal.jsonl").read_bytes()
         assert data.endswith(b"}\\n")
         """,
     )
@@ -88,7 +88,7 @@ def test_a_study_goes_on_once_there_is_space_again(tmp_path: Path) -> None:
             with store.writer(NAME) as writer:
                 ballast.write_bytes(b"x" * 10_000_000)
                 while True:
-                    writer.trial(trial(written))
+                    writer.write_trial(trial(written))
                     written += 1
         except StoreError as error:
             assert "free space" in error.hint, (error, error.hint)
@@ -97,7 +97,7 @@ def test_a_study_goes_on_once_there_is_space_again(tmp_path: Path) -> None:
         assert [t.number for t in store.trials(NAME)] == list(range(written))
         ballast.unlink()
         with store.writer(NAME) as writer:
-            writer.trial(trial(written))
+            writer.write_trial(trial(written))
         assert len(store.trials(NAME)) == written + 1
         assert store.verify() == []
         """,
@@ -127,18 +127,18 @@ def test_a_disk_too_full_for_a_study_leaves_none(tmp_path: Path) -> None:
     )
 
 
-def test_a_disk_too_full_for_the_tables_leaves_the_spool_in_charge(tmp_path: Path) -> None:
+def test_on_a_disk_too_full_for_the_tables_the_journal_goes_on(tmp_path: Path) -> None:
     on_small_disk(
         tmp_path / "disk",
         """
         ballast = home / "ballast"
         store.create_study(StudyRecord(NAME, "water", {}, 1.0, "0.1.0"))
         with store.writer(NAME) as writer:
-            writer.trial(trial(0))
+            writer.write_trial(trial(0))
             assert writer.flush(now=True)
             size = store.home.joinpath("store.duckdb").stat().st_size
             for number in range(1, 200):
-                writer.trial(trial(number))
+                writer.write_trial(trial(number))
             try:
                 ballast.write_bytes(b"x" * 100_000_000)
             except OSError:
@@ -179,7 +179,7 @@ def test_a_disk_too_full_for_the_first_table_is_no_lasting_harm(tmp_path: Path) 
         assert [s.name for s in store.studies()] == [NAME]
         ballast.unlink()
         with store.writer(NAME) as writer:
-            writer.trial(trial(0))
+            writer.write_trial(trial(0))
         assert store.verify() == []
         """,
         options="size=4m",
@@ -194,8 +194,8 @@ def test_a_home_that_may_only_be_read_can_be_read(tmp_path: Path) -> None:
         for name in (NAME, "gone/main"):
             store.create_study(StudyRecord(name, name.split("/")[0], {}, 1.0, "0.1.0"))
             with store.writer(name) as writer:
-                writer.trial(trial(0))
-        os.unlink(store.study_folder("gone/main") / "spool.jsonl")
+                writer.write_trial(trial(0))
+        os.unlink(store.study_folder("gone/main") / "journal.jsonl")
         subprocess.run(["mount", "-o", "remount,ro", str(home)], check=True)
         assert [s.name for s in store.studies()] == ["gone/main", NAME]
         assert len(store.trials(NAME)) == len(store.trials("gone/main")) == 1

@@ -1,4 +1,4 @@
-"""A writer killed at any moment loses nothing that it said was written."""
+"""A writer killed at any moment loses nothing that it acknowledged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WRITER = """
     import sys
     from pathlib import Path
     from localhpo.store import Store
-    from localhpo.trial import Measurement, Proposal, State, Trial
+    from localhpo.trial import USER, Measurement, Proposal, State, Trial
     store = Store(Path(sys.argv[1]))
     writer = store.writer(sys.argv[2])
     known = {trial.number: trial for trial in store.trials(sys.argv[2])}
@@ -29,11 +29,11 @@ WRITER = """
     while True:
         restarts = known[number].restarts + 1 if number in known else 0
         config = {"x": number, "text": "long " * 2000}
-        trial = Trial(number, State.RUNNING, Proposal(config, "user"), restarts=restarts)
-        writer.trial(trial)
-        writer.measurements(number, [Measurement(s, "f1", s / 7, 1.0) for s in range(5)])
-        writer.event("note", "running", number, {"restarts": restarts})
-        writer.trial(trial.to(State.COMPLETE, score=number / 7))
+        trial = Trial(number, State.RUNNING, Proposal(config, USER), restarts=restarts)
+        writer.write_trial(trial)
+        writer.write_measurements(number, [Measurement(s, "f1", s / 7, 1.0) for s in range(5)])
+        writer.write_event("note", "running", number, {"restarts": restarts})
+        writer.write_trial(trial.to(State.COMPLETE, values=(number / 7,)))
         print(number, flush=True)
         writer.flush(now=True)
         number += 1
@@ -45,14 +45,14 @@ def test_what_was_acknowledged_survives_a_kill(store: Store, kills: int) -> None
     moments = random.Random(0)
     acknowledged = -1
     for _ in range(kills):
-        said = run_and_kill(store, moments.uniform(0.0, 0.15))
-        acknowledged = max([acknowledged, *said])
+        lately = run_and_kill(store, moments.uniform(0.0, 0.15))
+        acknowledged = max([acknowledged, *lately])
         trials = store.trials(NAME)
         numbers = [trial.number for trial in trials]
         assert numbers == list(range(len(numbers)))
         assert len(numbers) > acknowledged
         for trial in trials[: acknowledged + 1]:
-            assert trial.score == trial.number / 7
+            assert trial.value == trial.number / 7
             assert [m.step for m in trial.measurements] == list(range(5))
     runs = Counter((event.trial, event.data["restarts"]) for event in store.events(NAME))
     assert set(runs.values()) == {1}

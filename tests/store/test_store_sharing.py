@@ -20,7 +20,7 @@ import pytest
 from localhpo.errors import StudyLockedError, StudyNotFoundError
 from localhpo.store import DatabaseBusyError, Store, StudyRecord
 from localhpo.store.database import Database
-from localhpo.trial import Measurement, Proposal, State, Trial
+from localhpo.trial import Measurement, Origin, Proposal, State, Trial
 
 NAME = "water/main"
 Shell = Callable[[bool], AbstractContextManager[object]]
@@ -28,7 +28,7 @@ Start = Callable[[str], AbstractContextManager[subprocess.Popen[str]]]
 
 
 def trial(number: int) -> Trial:
-    return Trial(number, State.RUNNING, Proposal({"x": number}, "engine:random"))
+    return Trial(number, State.RUNNING, Proposal({"x": number}, Origin.parse("random")))
 
 
 def hold(home: Path) -> str:
@@ -154,11 +154,11 @@ def test_a_shell_left_open_neither_fails_nor_holds_up_a_study(
         store.create_study(record("new/main"))
         for name in (NAME, "new/main"):
             with store.writer(name) as writer:
-                writer.trial(trial(0))
-                writer.measurements(0, [Measurement(1, "f1", 0.5, 1.0)])
+                writer.write_trial(trial(0))
+                writer.write_measurements(0, [Measurement(1, "f1", 0.5, 1.0)])
                 assert not writer.flush(now=True)
                 assert not writer.flush(wait_s=0.05, now=True)
-                writer.trial(trial(1))
+                writer.write_trial(trial(1))
             assert [t.number for t in store.trials(name)] == [0, 1]
         assert {s.name for s in store.studies()} == {NAME, "new/main"}
         assert not store.flush()
@@ -178,7 +178,7 @@ def test_what_a_shell_held_up_comes_in_while_the_study_runs(store: Store, shell:
     store.writer(NAME).close()
     with store.writer(NAME) as writer:
         with shell(False):
-            writer.trial(trial(0))
+            writer.write_trial(trial(0))
             assert not writer.flush(now=True)
         assert writer.flush(now=True)
         assert in_tables(store, "SELECT count(*) FROM trials") == 1
@@ -188,7 +188,7 @@ def test_a_connection_of_this_very_process_does_no_harm(store: Store) -> None:
     store.writer(NAME).close()
     with store.writer(NAME) as writer:
         with duckdb.connect(str(store.home / "store.duckdb")) as connection:
-            writer.trial(trial(0))
+            writer.write_trial(trial(0))
             assert not writer.flush(now=True)
             assert connection.execute("SELECT count(*) FROM trials").fetchall() == [(0,)]
         assert writer.flush(now=True)
@@ -201,7 +201,7 @@ def test_flushing_often_costs_little_and_tells_what_became_of_the_last(
     with store.writer(NAME) as writer:
         assert writer.flush()
         for number in range(3):
-            writer.trial(trial(number))
+            writer.write_trial(trial(number))
             assert writer.flush()
         assert in_tables(store, "SELECT count(*) FROM trials") == 0  # it was not yet time
         assert [t.number for t in store.trials(NAME)] == [0, 1, 2]
@@ -214,14 +214,14 @@ def test_flushing_often_costs_little_and_tells_what_became_of_the_last(
 def test_a_shell_can_look_between_two_flushes(store: Store) -> None:
     with store.writer(NAME) as writer:
         for number in range(3):
-            writer.trial(trial(number))
+            writer.write_trial(trial(number))
             assert writer.flush(now=True)
             assert in_tables(store, "SELECT count(*) FROM trials") == number + 1
 
 
 def test_a_study_that_only_the_tables_have_waits_for_the_shell(store: Store, shell: Shell) -> None:
     store.writer(NAME).close()
-    (store.study_folder(NAME) / "spool.jsonl").unlink()
+    (store.study_folder(NAME) / "journal.jsonl").unlink()
     with shell(False):
         with pytest.raises(DatabaseBusyError, match="in use") as caught:
             store.trials(NAME)
@@ -233,19 +233,32 @@ def test_a_study_that_only_the_tables_have_waits_for_the_shell(store: Store, she
         assert store.trials(NAME) == []
 
 
+def test_a_study_without_its_journal_is_not_begun_anew_while_a_shell_has_the_tables(
+    store: Store, shell: Shell, record: Callable[..., StudyRecord]
+) -> None:
+    with store.writer(NAME) as writer:
+        writer.write_trial(trial(0))
+    store.trial_folder(NAME, 0).mkdir(parents=True)
+    path = store.study_folder(NAME) / "journal.jsonl"
+    path.rename(path.with_name("journal.jsonl.damaged"))
+    with shell(False), pytest.raises(DatabaseBusyError):
+        store.create_study(record())
+    assert [t.number for t in store.trials(NAME)] == [0]
+
+
 # Two studies and readers at once.
 
 WRITE_MANY = """
     import sys, time
     from pathlib import Path
     from localhpo.store import Store
-    from localhpo.trial import Measurement, Proposal, State, Trial
+    from localhpo.trial import USER, Measurement, Proposal, State, Trial
     print("ready", flush=True)
     sys.stdin.readline()
     with Store(Path({home!r})).writer({name!r}) as writer:
         for number in range({trials}):
-            writer.trial(Trial(number, State.RUNNING, Proposal({{"x": number}}, "user")))
-            writer.measurements(number, [Measurement(1, "f1", 0.5, 1.0)])
+            writer.write_trial(Trial(number, State.RUNNING, Proposal({{"x": number}}, USER)))
+            writer.write_measurements(number, [Measurement(1, "f1", 0.5, 1.0)])
             writer.flush(now=True)
 """
 

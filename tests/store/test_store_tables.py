@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 
@@ -11,9 +10,11 @@ import duckdb
 import pytest
 
 from localhpo.errors import StoreError, StoreVersionError
-from localhpo.store import Store, StudyRecord
+from localhpo.store import Store, StudyRecord, serialization
+from localhpo.store.journal import JournalWriter
 from localhpo.store.schema import MIGRATIONS
-from localhpo.trial import Proposal, State, Trial, Usage
+from localhpo.store.tables import insert_rows
+from localhpo.trial import USER, Proposal, State, Trial, Usage
 
 NAME = "water/main"
 
@@ -23,9 +24,9 @@ def sql(store: Store, full_trial: Callable[..., Trial]) -> Iterator[duckdb.DuckD
     """A connection to a store with two trials, an event and a queued trial of another study."""
     with store.writer(NAME) as writer:
         for trial in (full_trial(0), full_trial(1)):
-            writer.trial(trial)
-            writer.measurements(trial.number, trial.measurements)
-        writer.event("note", "hello", 1, {"k": 1})
+            writer.write_trial(trial)
+            writer.write_measurements(trial.number, trial.measurements)
+        writer.write_event("note", "hello", 1, {"k": 1})
     with duckdb.connect(str(store.home / "store.duckdb")) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         yield connection
@@ -33,9 +34,37 @@ def sql(store: Store, full_trial: Callable[..., Trial]) -> Iterator[duckdb.DuckD
 
 def test_the_overview_has_a_row_per_trial(sql: duckdb.DuckDBPyConnection) -> None:
     rows = sql.execute(
-        "SELECT study, trial, state, score, origin, wall_s, cause FROM overview"
+        'SELECT study, trial, state, "values", origin, wall_s, cause FROM overview'
     ).fetchall()
-    assert rows == [(NAME, n, "failed", -0.0, "model", 1.5, "timeout") for n in (0, 1)]
+    values = [-0.0, 1e-300]
+    assert rows == [(NAME, n, "failed", values, "bo+llm", 1.5, "timeout") for n in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("values", "violations"),
+    [
+        ((), ()),
+        ((0.5,), ()),
+        ((0.5,), (0.0, -1.0)),
+        ((0.5,), (-1.0, 1e-9)),
+        ((0.5, 2.0), (-math.inf,)),
+        ((0.5, 2.0), (1.0, math.nan)),
+        ((), (1.0,)),
+    ],
+)
+def test_the_overview_tells_value_and_feasibility_as_a_trial_does(
+    store: Store, values: tuple[float, ...], violations: tuple[float, ...]
+) -> None:
+    trial = Trial(0, State.COMPLETE, Proposal({}, USER), values=values, violations=violations)
+    with store.writer(NAME) as writer:
+        writer.write_trial(trial)
+    with duckdb.connect(str(store.home / "store.duckdb")) as connection:
+        [(value, score, stored, feasible)] = connection.execute(
+            'SELECT value, score, "values", feasible FROM overview'
+        ).fetchall()
+    assert value == score == (trial.value if len(values) < 2 else None)
+    assert tuple(stored) == values
+    assert feasible == trial.feasible
 
 
 def test_a_parameter_is_a_text_and_where_it_is_one_a_number(
@@ -108,6 +137,50 @@ def test_tables_say_what_they_hold(sql: duckdb.DuckDBPyConnection) -> None:
     assert silent == []
 
 
+@pytest.mark.parametrize("later_first", [True, False])
+def test_a_trial_stored_before_a_field_existed_and_one_after_are_written_together(
+    store: Store, full_trial: Callable[..., Trial], later_first: bool
+) -> None:
+    """Columns are those of the table, not those of the first row."""
+    earlier, later = (1, 0) if later_first else (0, 1)
+    with store.writer(NAME) as writer:
+        path = store.study_folder(NAME) / "journal.jsonl"
+        body = serialization.encode_trial(full_trial(earlier))
+        del body["proposal"]["note"], body["usage"]["energy_j"], body["violations"]
+        del body["failure"]["stderr_tail"]
+        event = {"time": 1.0, "kind": "note", "message": "without trial and data"}
+    appending = JournalWriter(path)
+    appending.append("trial", body)
+    appending.append("event", event)
+    appending.close()
+    with store.writer(NAME) as writer:
+        writer.write_trial(full_trial(later))
+        writer.write_event("note", "hello", 1, {"k": 1})
+    (store.home / "store.duckdb").unlink()
+    store.flush()
+    assert store.verify() == []
+    with duckdb.connect(str(store.home / "store.duckdb")) as connection:
+        rows = connection.execute(
+            "SELECT trial, note, energy_j, violations, stderr_tail "
+            "FROM trials JOIN proposals USING (study, trial) JOIN resources USING (study, trial)"
+        ).fetchall()
+        events = connection.execute("SELECT message, trial, data FROM events").fetchall()
+    full = full_trial()
+    assert sorted(rows) == sorted([
+        (earlier, "", None, [], ""),
+        (later, full.proposal.note, 300.0, list(full.violations), "Traceback\n  ..."),
+    ])  # fmt: skip
+    assert events == [("without trial and data", None, "{}"), ("hello", 1, '{"k":1}')]
+
+
+def test_rows_with_different_columns_are_refused(store: Store) -> None:
+    store.writer(NAME).close()
+    with duckdb.connect(str(store.home / "store.duckdb")) as connection:
+        row = {"study": "a", "time": None, "kind": "", "message": "", "data": "{}"}
+        with pytest.raises(ValueError, match=r"rows of events differ in .*trial"):
+            insert_rows(connection, "events", [row, {**row, "trial": 1}])
+
+
 # Migrations.
 
 
@@ -144,7 +217,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_untouched(
         store.rebuild,
         store.verify,
     ):
-        with pytest.raises(StoreVersionError, match=r"schema 99, .*7\.1\.0; .* up to 2") as caught:
+        with pytest.raises(StoreVersionError, match=r"schema 99, .*7\.1\.0; .* up to 3") as caught:
             act()
         assert "update LocalHPO" in caught.value.hint
     assert database.read_bytes() == before
@@ -156,13 +229,13 @@ def test_a_database_of_a_newer_version_is_refused_and_left_untouched(
 def test_a_migration_that_fails_leaves_nothing_behind(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def m002_broken(connection: duckdb.DuckDBPyConnection) -> None:
+    def m004_broken(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("CREATE TABLE half (x INTEGER)")
         connection.execute("SELECT no_such_function()")
 
     store.writer(NAME).close()
     with monkeypatch.context() as patch:
-        patch.setattr("localhpo.store.schema.MIGRATIONS", (*MIGRATIONS, m002_broken))
+        patch.setattr("localhpo.store.schema.MIGRATIONS", (*MIGRATIONS, m004_broken))
         with pytest.raises(StoreError, match="no_such_function"):
             store.writer(NAME)
     store.writer(NAME).close()
@@ -173,41 +246,10 @@ def test_a_migration_that_fails_leaves_nothing_behind(
 
 def test_a_trial_without_anything_has_nulls(store: Store) -> None:
     with store.writer(NAME) as writer:
-        writer.trial(Trial(0, State.QUEUED, Proposal({}, "user"), queued_at=1.0))
+        writer.write_trial(Trial(0, State.QUEUED, Proposal({}, USER), queued_at=1.0))
     with duckdb.connect(str(store.home / "store.duckdb")) as connection:
         [row] = connection.execute(
-            "SELECT score, cause, started_at, finished_at, model_digest, cpu_s "
+            "SELECT cause, started_at, finished_at, model_digest, cpu_s "
             "FROM trials JOIN proposals USING (study, trial) JOIN resources USING (study, trial)"
         ).fetchall()
     assert set(row) == {None}
-
-
-def test_a_store_of_the_first_schema_opens_and_goes_on(
-    store: Store, full_trial: Callable[..., Trial]
-) -> None:
-    """Made as the first version made it: fewer columns, and fewer fields in the spool."""
-    new = ("gpu_s", "gpu_utilization", "energy_j")
-    with store.writer(NAME) as writer:
-        writer.trial(full_trial(0))
-    spool = store.study_folder(NAME) / "spool.jsonl"
-    text = spool.read_text()
-    for name in new:
-        text = re.sub(rf',"{name}":[0-9.]+', "", text)
-    assert text != spool.read_text()
-    spool.write_text(text)
-    with duckdb.connect(str(store.home / "store.duckdb")) as connection:
-        for name in new:
-            connection.execute(f"ALTER TABLE resources DROP COLUMN {name}")
-        connection.execute("DELETE FROM migrations WHERE number > 1")
-        connection.execute("UPDATE studies SET spool_bytes = ?", [len(text.encode())])
-    (old,) = Store(store.home).trials(NAME)
-    assert (old.usage.peak_memory_mb, old.usage.gpu_s) == (512.5, None)
-    with Store(store.home).writer(NAME) as writer:
-        writer.trial(full_trial(1))
-    with duckdb.connect(str(store.home / "store.duckdb")) as connection:
-        rows = connection.execute("SELECT trial, gpu_s, energy_j FROM resources").fetchall()
-    assert sorted(rows) == [(0, None, None), (1, 0.75, 300.0)]
-    assert store.verify() == []
-    store.rebuild()
-    assert store.verify() == []
-    assert [trial.usage.gpu_s for trial in store.trials(NAME)] == [None, 0.75]

@@ -1,10 +1,10 @@
-"""One process runs a study: a lock that the kernel releases when that process dies.
+"""The lock of a study: one process runs it, and the kernel releases it when that process dies.
 
 The lock is `flock` on a file that stays; what the file says (pid, host, since when) is for
 the message alone. A child made by `exec` does not inherit it (Python opens files with
 O_CLOEXEC); one made by a bare `fork` would keep the study locked after its parent's death,
-so its copy of the descriptor is closed in it. What is not covered: file systems where
-`flock` does nothing (some network mounts).
+so its copy of the descriptor is closed in it. Not supported: file systems where `flock` does
+nothing (some network mounts).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from localhpo.errors import StudyLockedError
-from localhpo.store import codec
-from localhpo.store.failures import as_store_errors
+from localhpo.store import serialization
+from localhpo.store.os_errors import as_store_errors
 
 _held: weakref.WeakSet[StudyLock] = weakref.WeakSet()
 
 _TRIES, _PAUSE_S = 5, 0.01
-"""Of taking a lock: `is_held` may have it for a moment."""
+"""Tries to take a lock, and the pause between two: `is_held` may have it for a moment."""
 
 
 class StudyLock:
@@ -53,27 +53,27 @@ class StudyLock:
         return self._fd >= 0
 
     def release(self) -> None:
-        """Give the study free. May be called twice."""
+        """Release the study. May be called twice."""
         if self.held:
             os.close(self._fd)
             self._fd = -1
 
 
 def is_held(path: Path) -> bool:
-    """Return whether anybody has the lock of that file."""
+    """Return whether anybody holds the lock of that file."""
     with as_store_errors(path, "read"):
         try:
             fd = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return False
         try:
-            return not _locks(fd, fcntl.LOCK_SH)
+            return not _try_lock(fd, fcntl.LOCK_SH)
         finally:
             os.close(fd)
 
 
 def check_free(path: Path, name: str) -> None:
-    """Refuse a study that somebody has; it is not taken.
+    """Refuse a study that somebody runs; its lock is not taken.
 
     Raises:
         StudyLockedError: another process, or another writer of this one, holds its lock.
@@ -94,20 +94,20 @@ def _take(fd: int, name: str) -> None:
     _wait(fd, fcntl.LOCK_EX, name)
     holder = {"pid": os.getpid(), "host": os.uname().nodename, "since": time.time()}
     os.ftruncate(fd, 0)
-    os.pwrite(fd, codec.dumps(holder), 0)
+    os.pwrite(fd, serialization.dumps(holder), 0)
 
 
 def _wait(fd: int, kind: int, name: str) -> None:
     for attempt in range(_TRIES):
-        if _locks(fd, kind):
+        if _try_lock(fd, kind):
             return
         if attempt < _TRIES - 1:
             time.sleep(_PAUSE_S)
     raise StudyLockedError(f"study {name} is being run by {_read_holder(fd)}")
 
 
-def _locks(fd: int, kind: int) -> bool:
-    """Lock a file, where nobody else has; return whether it did."""
+def _try_lock(fd: int, kind: int) -> bool:
+    """Lock a file unless somebody has; return whether it did."""
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -133,7 +133,7 @@ def _release_all() -> None:
 
 def _read_holder(fd: int) -> str:
     try:
-        holder = codec.loads(os.pread(fd, 4096, 0))
+        holder = serialization.loads(os.pread(fd, 4096, 0))
         since = datetime.fromtimestamp(holder["since"], UTC)
         return f"process {holder['pid']} on {holder['host']} (since {since:%Y-%m-%d %H:%M:%S} UTC)"
     except (ValueError, KeyError, TypeError):  # it has the lock, and is about to write this

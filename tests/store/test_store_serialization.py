@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from localhpo.errors import InputError
-from localhpo.store import Event, Store, StudyRecord, codec
-from localhpo.trial import Cause, Failure, Measurement, Proposal, State, Trial, Usage
+from localhpo.store import Event, Store, StudyRecord, serialization
+from localhpo.trial import USER, Cause, Failure, Measurement, Origin, Proposal, State, Trial, Usage
 
 NAME = "water/main"
 
@@ -27,10 +27,22 @@ configs = st.dictionaries(text, st.booleans() | st.integers() | finite | text, m
 measurements = st.builds(
     Measurement, st.integers(-(2**63), 2**63 - 1), text, st.floats(), seconds | st.floats()
 )
+sources = st.sampled_from(["llm", "meta", "transfer", "default", "user", "external"])
+names = st.text("abcdefghijklmnopqrstuvwxyz_-", min_size=1, max_size=8).filter(
+    lambda name: (
+        name not in ("llm", "meta", "transfer", "default", "user", "external", "model")
+        and name not in ("experience", "added")
+    )
+)
+origins = st.builds(
+    lambda engine, parts: Origin.parse("+".join([*engine, *parts])),
+    st.lists(names, max_size=1),
+    st.lists(sources, max_size=2),
+)
 proposals = st.builds(
     Proposal,
     config=configs,
-    origin=text,
+    origin=origins,
     rationale=text,
     rationale_by=st.sampled_from(["", "model", "computed"]),
     evidence=st.lists(counts, max_size=3).map(tuple),
@@ -51,7 +63,8 @@ trials = st.builds(
     number=counts,
     state=st.sampled_from(State),
     proposal=proposals,
-    score=st.none() | finite,
+    values=st.lists(finite, max_size=3).map(tuple),
+    violations=st.lists(st.floats(), max_size=3).map(tuple),
     measurements=st.lists(measurements, max_size=4).map(tuple),
     failure=st.none() | st.builds(Failure, st.sampled_from(Cause), text, text),
     usage=st.builds(Usage, finite, st.none() | finite, st.none() | finite, st.none() | finite),
@@ -66,9 +79,11 @@ trials = st.builds(
 
 
 def through_json(trial: Trial) -> Trial:
-    body = codec.loads(codec.dumps(codec.encode_trial(trial)))
-    rows = codec.loads(codec.dumps([codec.encode_measurement(m) for m in trial.measurements]))
-    return codec.decode_trial(body, map(codec.decode_measurement, rows))
+    body = serialization.loads(serialization.dumps(serialization.encode_trial(trial)))
+    rows = serialization.loads(
+        serialization.dumps([serialization.encode_measurement(m) for m in trial.measurements])
+    )
+    return serialization.decode_trial(body, map(serialization.decode_measurement, rows))
 
 
 @given(trials)
@@ -79,7 +94,7 @@ def test_a_trial_comes_back_bit_for_bit(trial: Trial) -> None:
 
 @given(trials)
 def test_a_line_never_contains_a_line_break(trial: Trial) -> None:
-    assert b"\n" not in codec.dumps(codec.encode_trial(trial))
+    assert b"\n" not in serialization.dumps(serialization.encode_trial(trial))
 
 
 @settings(
@@ -94,10 +109,10 @@ def test_any_trials_go_into_the_tables_and_come_back(
     # One study goes through all examples: what earlier ones wrote must not matter.
     with store.writer(NAME) as writer:
         for trial in some:
-            writer.trial(trial)
-            writer.measurements(trial.number, trial.measurements)
+            writer.write_trial(trial)
+            writer.write_measurements(trial.number, trial.measurements)
         for message in messages:
-            writer.event("note", message, data={"m": message})
+            writer.write_event("note", message, data={"m": message})
         assert writer.flush(now=True)
     assert store.verify() == []
 
@@ -105,23 +120,56 @@ def test_any_trials_go_into_the_tables_and_come_back(
 def test_study_and_event_come_back() -> None:
     record = StudyRecord("a/b", "a", {"space": {"x": [1, 2.5, None]}}, 1.5, "0.1.0")
     event = Event(2.5, "note", "hello", 3, {"k": [1]})
-    assert codec.decode_study(codec.loads(codec.dumps(codec.encode_study(record)))) == record
-    assert codec.decode_event(codec.loads(codec.dumps(codec.encode_event(event)))) == event
+    assert (
+        serialization.decode_study(
+            serialization.loads(serialization.dumps(serialization.encode_study(record)))
+        )
+        == record
+    )
+    assert (
+        serialization.decode_event(
+            serialization.loads(serialization.dumps(serialization.encode_event(event)))
+        )
+        == event
+    )
 
 
 def test_every_field_of_a_trial_is_encoded() -> None:
-    body = codec.encode_trial(Trial(0, State.QUEUED, Proposal({}, "user")))
+    body = serialization.encode_trial(Trial(0, State.QUEUED, Proposal({}, USER)))
     assert {*body, "measurements"} == {field.name for field in fields(Trial)}
     assert set(body["proposal"]) == {field.name for field in fields(Proposal)}
     assert set(body["usage"]) == {field.name for field in fields(Usage)}
+    assert list(serialization.complete_trial(body)) == list(body)
+
+
+def test_fields_that_did_not_exist_when_a_trial_was_stored_get_their_default() -> None:
+    trial = Trial(3, State.COMPLETE, Proposal({"x": 1}, USER), values=(0.5,))
+    body = serialization.encode_trial(trial)
+    for fields_of, name in ((body, "violations"), (body["usage"], "energy_j"), (body, "summary")):
+        del fields_of[name]
+    del body["proposal"]["note"], body["proposal"]["evidence"]
+    assert serialization.decode_trial(body) == trial
+    assert serialization.complete_trial(body) == serialization.encode_trial(trial)
+    event = {"time": 1.0, "kind": "note", "message": "hello"}
+    assert serialization.decode_event(serialization.complete_event(event)) == Event(
+        1.0, "note", "hello"
+    )
+
+
+def test_a_field_that_is_not_known_is_not_dropped_in_silence() -> None:
+    body = serialization.encode_trial(Trial(0, State.QUEUED, Proposal({}, USER)))
+    body["proposal"]["new"] = 1
+    assert serialization.complete_trial(body)["proposal"]["new"] == 1
+    with pytest.raises(TypeError, match="new"):
+        serialization.decode_trial(body)
 
 
 def test_half_a_surrogate_pair_becomes_a_question_mark() -> None:
-    assert json.loads(codec.dumps({"stderr": "a\ud800b"})) == {"stderr": "a?b"}
+    assert json.loads(serialization.dumps({"stderr": "a\ud800b"})) == {"stderr": "a?b"}
 
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), b"bytes", {"x": {(1, 2): 3}}])
 def test_what_is_not_json_is_refused_with_a_hint(value: object) -> None:
     with pytest.raises(InputError, match="must be JSON") as caught:
-        codec.dumps({"attr": value})
+        serialization.dumps({"attr": value})
     assert "convert" in caught.value.hint
