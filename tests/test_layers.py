@@ -23,11 +23,12 @@ BASE = {
     "runtime",
     "space",
     "trial",
+    "objective",
     "grammar",
     "task",
     "store",
     "llm",
-    "experience",
+    "transfer",
 }
 ABOVE = BASE | {"data", "creator", "executor", "scheduler", "analysis"}
 
@@ -38,29 +39,31 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": set(),
     "space": set(),
     "trial": set(),
+    "objective": {"trial"},
     "grammar": {"space", "trial"},
     "tables": set(),
     "data": {"tables"},
-    "task": {"space", "trial", "tables", "data"},
+    "task": {"space", "trial", "objective", "tables", "data"},
     "store": {"trial", "space", "task"},
     "llm": {"resources", "runtime"},
-    "experience": {"trial", "space", "task"},
-    "importing": {"trial", "space"},
-    "creator": {"trial", "space", "task", "grammar", "llm", "resources", "experience"},
-    "executor": {"trial", "task", "reporter"},
+    "transfer": {"trial", "objective", "space", "task"},
+    "importing": {"trial", "objective", "space", "task"},
+    "creator": {"trial", "objective", "space", "task", "grammar", "llm", "resources", "transfer"},
+    "executor": {"trial", "objective", "task", "reporter"},
     "scheduler": {
         "runtime",
         "trial",
+        "objective",
         "space",
         "task",
         "store",
         "creator.protocol",
         "executor.protocol",
     },
-    "analysis": {"trial", "space", "task", "resources", "store.records"},
+    "analysis": {"trial", "objective", "space", "task", "resources", "store.records"},
     "study": ABOVE,
-    "finetune": {"trial", "space", "task", "grammar", "llm", "experience", "creator"},
-    "sampler": {"trial", "space", "task", "creator"},
+    "finetune": {"trial", "objective", "space", "task", "grammar", "llm", "transfer", "creator"},
+    "sampler": {"trial", "objective", "space", "task", "creator"},
     "tasks": {"reporter", "data"},
     "bench": ABOVE | {"study", "sampler", "tasks", "bench"},
     "cli": ABOVE | {"study", "sampler", "tasks", "bench", "importing", "finetune", "cli"},
@@ -111,7 +114,7 @@ HOME_OF: dict[str, set[str]] = {
         "analysis",
         "scheduler",
         "bench.statistics",
-        "finetune.gate",
+        "finetune.evaluation",
     },
     "numpy": {
         "space",
@@ -125,7 +128,7 @@ HOME_OF: dict[str, set[str]] = {
     },
     "httpx": {"llm"},
     "psutil": {
-        "finetune.memory",
+        "finetune.training_memory",
         "scheduler.devices",
         "scheduler.footprint",
         "scheduler.meter",
@@ -140,7 +143,7 @@ HOME_OF: dict[str, set[str]] = {
 }
 """Third party -> the modules of the package where it may be imported."""
 
-MAX_FILE_LINES = 400
+MAX_FILE_LINES = 700
 MAX_FUNCTION_LINES = 60
 
 
