@@ -1,11 +1,19 @@
-"""History from before LocalHPO: reads trials that other programs kept, and plans what to take.
+"""Trials that other programs kept: reads them, and plans which go into a study.
 
-Readers (`optuna`, `tables`) turn a file into a `Source`; `plan` puts its rows into a space,
-which the file states, the user gives, or `inferring` reads off the values.
+Readers (`optuna`, `tables`) turn a file into a `TrialSource`. `plan_import` puts its trials into a
+space, which the user's task gives, the file states, or `inference` derives from the values.
 """
 
-from localhpo.importing.opening import read
-from localhpo.importing.plan import Plan, plan
-from localhpo.importing.source import Left, Row, Source
+from localhpo.importing.plan import AcceptedTrial, ImportPlan, plan_import
+from localhpo.importing.reading import read_source
+from localhpo.importing.source import SkippedRow, SourceTrial, TrialSource
 
-__all__ = ["Left", "Plan", "Row", "Source", "plan", "read"]
+__all__ = [
+    "AcceptedTrial",
+    "ImportPlan",
+    "SkippedRow",
+    "SourceTrial",
+    "TrialSource",
+    "plan_import",
+    "read_source",
+]

@@ -1,8 +1,8 @@
 """Reads a study of Optuna: from an SQLite file, or from a journal.
 
-The SQLite file is copied by SQLite itself before Optuna opens the copy, so a study that runs
-meanwhile is read as it stood at one moment, and nothing in the user's file can change: Optuna
-makes tables in whatever it is pointed at.
+The SQLite file is copied by SQLite itself before Optuna opens the copy. So a study that is running
+is read in one consistent state, and the user's file cannot change: Optuna creates its tables in
+whatever file it opens.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localhpo.errors import InputError, SpaceError
-from localhpo.importing.inferring import nothing_varies, with_conditions
-from localhpo.importing.source import Ending, Left, Row, Source
+from localhpo.importing.inference import nothing_varies, with_conditions
+from localhpo.importing.source import Ending, SkippedRow, SourceTrial, TrialSource
+from localhpo.objective import Constraint
 from localhpo.space import Space, Value
 from localhpo.space.optuna import from_distributions, named
 
 if TYPE_CHECKING:
+    from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
@@ -30,23 +31,28 @@ SQLITE = b"SQLite format 3\0"
 """First bytes of an SQLite file."""
 
 LOCK_WAIT_S = 5.0
-"""How long to wait for another process that writes to the file."""
+"""Seconds to wait for another process that writes to the file."""
 
 _TABLES = {"studies", "trials", "trial_params", "version_info"}
-"""Some of those that every version of Optuna has."""
+"""Tables that every version of Optuna has."""
 
 _ENDINGS: dict[str, Ending] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 _VALUE = "value"
-"""What Optuna calls a metric without a name."""
+"""Name of an objective without a name, as in Optuna's data frames: `value`, `value_0`."""
+
+_CONSTRAINTS = "constraints"
+"""System attribute with constraint values, <= 0 where they hold: a list, or with Optuna 5 one
+attribute `constraints:NAME` for each."""
 
 
-def read_sqlite(path: Path, study: str | None) -> Source:
+def read_sqlite(path: Path, study: str | None, metrics: Sequence[str] = ()) -> TrialSource:
     """Return the trials of a study in an SQLite file.
 
     Args:
         path: the file.
         study: its name; None for the only one.
+        metrics: names for its objectives; empty for those that it has.
 
     Raises:
         InputError: it holds no such study, or cannot be read.
@@ -54,25 +60,25 @@ def read_sqlite(path: Path, study: str | None) -> Source:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy.db"
         _copy(path, copy)
-        with _blaming(path):
+        with _named_errors(path):
             from optuna.storages import RDBStorage
 
             storage = RDBStorage(f"sqlite:///{copy}")
         try:
-            return _read(storage, path, study)
+            return _read_study(storage, path, study, metrics)
         finally:
             storage.remove_session()
             storage.engine.dispose()
 
 
-def read_journal(path: Path, study: str | None) -> Source:
+def read_journal(path: Path, study: str | None, metrics: Sequence[str] = ()) -> TrialSource:
     """Return the trials of a study in a journal. Arguments and errors as `read_sqlite`."""
-    with _blaming(path):
+    with _named_errors(path):
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
         storage = JournalStorage(JournalFileBackend(str(path)))
-    return _read(storage, path, study)
+    return _read_study(storage, path, study, metrics)
 
 
 def _copy(path: Path, copy: Path) -> None:
@@ -85,18 +91,18 @@ def _copy(path: Path, copy: Path) -> None:
         ):
             names = source.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             if not {name for (name,) in names} >= _TABLES:
-                raise InputError(f"{path} is an SQLite file, but none of Optuna's")
+                raise InputError(f"{path} is an SQLite file, but not a storage of Optuna")
             source.backup(target)
     except sqlite3.Error as error:
         raise InputError(
             f"{path} cannot be read: {error}",
-            hint="wait until nobody writes to it, or read a copy",
+            hint="wait until no process writes to it, or import a copy",
         ) from error
 
 
 @contextmanager
-def _blaming(path: Path) -> Iterator[None]:
-    """Turn what Optuna raises about a file into an error that names it."""
+def _named_errors(path: Path) -> Iterator[None]:
+    """Turn errors of Optuna into one that names the file."""
     from optuna.exceptions import OptunaError
 
     try:
@@ -108,28 +114,32 @@ def _blaming(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _read(storage: BaseStorage, path: Path, name: str | None) -> Source:
+def _read_study(
+    storage: BaseStorage, path: Path, name: str | None, metrics: Sequence[str]
+) -> TrialSource:
     import optuna
 
-    with _blaming(path):
+    with _named_errors(path):
         names = [one.study_name for one in optuna.get_all_study_summaries(storage)]
-        chosen = _chosen(names, name, path)
+        chosen = _choose_study(names, name, path)
         study = optuna.load_study(study_name=chosen, storage=storage)
         trials = study.get_trials(deepcopy=False)
-    if len(study.directions) != 1:
-        raise InputError(
-            f"a study must have one objective; {chosen!r} of {path} has {len(study.directions)}"
-        )
     space, fixed, notes = _space(trials)
+    objectives = _objective_names(study, chosen, metrics)
     ended = [trial for trial in trials if trial.state.name in _ENDINGS]
-    return Source(
+    constraints = dict.fromkeys(name for trial in ended for name in _constraint_values(trial))
+    return TrialSource(
         kind=f"Optuna study {chosen!r}",
         name=chosen,
-        metric=(study.metric_names or [_VALUE])[0],
-        direction="maximize" if study.direction.name == "MAXIMIZE" else "minimize",
-        rows=tuple(_row(trial) for trial in ended),
-        left=tuple(
-            Left(f"trial {trial.number}", f"it has not ended ({trial.state.name.lower()})")
+        metrics=objectives,
+        directions=tuple(
+            "maximize" if direction.name == "MAXIMIZE" else "minimize"
+            for direction in study.directions
+        ),
+        constraints=tuple(Constraint(name, max=0.0) for name in constraints),
+        trials=tuple(_source_trial(trial, objectives) for trial in ended),
+        skipped=tuple(
+            SkippedRow(f"trial {trial.number}", f"it has not ended ({trial.state.name.lower()})")
             for trial in trials
             if trial.state.name not in _ENDINGS
         ),
@@ -139,7 +149,24 @@ def _read(storage: BaseStorage, path: Path, name: str | None) -> Source:
     )
 
 
-def _chosen(names: Sequence[str], name: str | None, path: Path) -> str:
+def _objective_names(study: Study, name: str, metrics: Sequence[str]) -> tuple[str, ...]:
+    """Return the given names, else those of the study, else `value` or `value_0`, `value_1`.
+
+    Raises:
+        InputError: there are not as many names as objectives.
+    """
+    count = len(study.directions)
+    if metrics and len(metrics) != count:
+        raise InputError(
+            f"each objective must have one name: study {name!r} has {count}, "
+            f"got {', '.join(metrics)}",
+            hint="give --metric once for each objective, in order",
+        )
+    unnamed = [_VALUE] if count == 1 else [f"{_VALUE}_{index}" for index in range(count)]
+    return tuple(metrics or study.metric_names or unnamed)
+
+
+def _choose_study(names: Sequence[str], name: str | None, path: Path) -> str:
     if name is None and len(names) == 1:
         return names[0]
     if name is not None and name in names:
@@ -150,7 +177,7 @@ def _chosen(names: Sequence[str], name: str | None, path: Path) -> str:
 
 
 def _space(trials: Sequence[FrozenTrial]) -> tuple[Space, dict[str, Value], list[str]]:
-    """Return the space that holds the distributions of all trials, what is fixed, and notes.
+    """Return the space that contains the distributions of all trials, fixed values, and notes.
 
     Raises:
         SpaceError: no trial has a hyperparameter that varies, or one of them has two kinds.
@@ -161,14 +188,12 @@ def _space(trials: Sequence[FrozenTrial]) -> tuple[Space, dict[str, Value], list
         for name, one in trial.distributions.items():
             known = found.setdefault(name, one)
             if known != one:
-                found[name] = _joined(name, known, one)
-                notes[f"{name}: its range changed between trials; it is as wide as all of them"] = (
-                    None
-                )
+                found[name] = _union(name, known, one)
+                notes[f"{name}: its range changed between trials; the union is used"] = None
     if not found:
         raise SpaceError("none of the trials has a hyperparameter")
-    rows = [_values(trial) for trial in trials if trial.params]
-    whole = [_values(trial) for trial in trials if trial.state.name == "COMPLETE"]
+    rows = [_params(trial) for trial in trials if trial.params]
+    whole = [_params(trial) for trial in trials if trial.state.name == "COMPLETE"]
     fixed = {
         name: next(row[name] for row in rows if name in row)
         for name, one in found.items()
@@ -180,27 +205,44 @@ def _space(trials: Sequence[FrozenTrial]) -> tuple[Space, dict[str, Value], list
     space = from_distributions(tuned)
     conditional = Space(with_conditions(list(space), rows))
     if conditional != space:
-        notes["conditions are read off the trials: Optuna does not keep them"] = None
+        notes["conditions are inferred from the trials: Optuna does not store them"] = None
     return conditional, fixed, list(notes)
 
 
-def _joined(name: str, a: BaseDistribution, b: BaseDistribution) -> BaseDistribution:
+def _union(name: str, a: BaseDistribution, b: BaseDistribution) -> BaseDistribution:
     from optuna.distributions import FloatDistribution, IntDistribution
 
     for kind in (FloatDistribution, IntDistribution):
         if isinstance(a, kind) and isinstance(b, kind):
             low, high = min(a.low, b.low), max(a.high, b.high)
             return kind(low, high, log=a.log and b.log)
-    raise SpaceError(f"{name} is of two kinds: {a} and {b}", hint="give the space with --task")
+    raise SpaceError(
+        f"{name} has distributions of two kinds: {a} and {b}", hint="give the space with --task"
+    )
 
 
-def _values(trial: FrozenTrial) -> dict[str, Any]:
+def _params(trial: FrozenTrial) -> dict[str, Any]:
     return {name: named(value) for name, value in trial.params.items()}
 
 
-def _row(trial: FrozenTrial) -> Row:
+def _constraint_values(trial: FrozenTrial) -> dict[str, float]:
+    """Return how far the trial exceeds each constraint, by name; empty where it has none."""
+    attrs = trial.system_attrs
+    values = {f"constraint_{i}": one for i, one in enumerate(attrs.get(_CONSTRAINTS) or ())}
+    prefix = f"{_CONSTRAINTS}:"
+    named = {k.removeprefix(prefix): v for k, v in attrs.items() if k.startswith(prefix)}
+    return {name: float(value) for name, value in {**values, **named}.items()}
+
+
+def _source_trial(trial: FrozenTrial, objectives: Sequence[str]) -> SourceTrial:
     steps = tuple(sorted(trial.intermediate_values.items()))
-    row = Row(f"trial {trial.number}", _values(trial), _ENDINGS[trial.state.name], None, steps)
-    if row.ending == "complete":
-        return replace(row, score=trial.value)
-    return replace(row, score=steps[-1][1] if steps and row.ending == "pruned" else None)
+    ending = _ENDINGS[trial.state.name]
+    values: Sequence[float] = ()
+    if ending == "complete":
+        values = trial.values or ()
+    elif ending == "pruned" and steps:
+        values = (steps[-1][1],)
+    metrics = dict(zip(objectives, values, strict=False))
+    if metrics:
+        metrics |= _constraint_values(trial)
+    return SourceTrial(f"trial {trial.number}", _params(trial), ending, metrics, steps)

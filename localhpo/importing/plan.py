@@ -1,4 +1,4 @@
-"""What of a source goes into a study, and what does not."""
+"""Which trials of a file go into a study, and which do not."""
 
 from __future__ import annotations
 
@@ -7,124 +7,245 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from localhpo.errors import ConfigurationError
-from localhpo.importing.inferring import Inferred, infer
-from localhpo.importing.source import Left, Row, Source
+from localhpo.errors import ConfigurationError, InputError
+from localhpo.importing.inference import InferredSpace, infer_space
+from localhpo.importing.source import SkippedRow, SourceTrial, TrialSource
+from localhpo.objective import MEASURED, Constraint, Direction, Objective
 from localhpo.space import Categorical, Ordinal, Parameter, Space, Value
 from localhpo.space.values import identity, shown
+from localhpo.task import Task
 from localhpo.trial import Config, Trial
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """A row, with its configuration in the space."""
+class AcceptedTrial:
+    """A trial of the file, in the terms of the study."""
 
-    row: Row
+    source: SourceTrial
     config: Config
+    """Canonical."""
+    metrics: Mapping[str, float]
+    """Values of the objectives and constrained metrics, by the names of the study; empty where
+    the trial has none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What an import would do."""
+class ImportPlan:
+    """What an import will do."""
 
     space: Space
     fixed: Mapping[str, Value]
-    """Hyperparameters with one value in all that is taken."""
-    taken: tuple[Taken, ...]
-    left: tuple[Left, ...]
+    """Hyperparameters with one value in all accepted trials."""
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    accepted: tuple[AcceptedTrial, ...]
+    skipped: tuple[SkippedRow, ...]
     known: int
-    """Rows whose configuration the study has already."""
+    """Number of trials whose configuration the study has already."""
     notes: tuple[str, ...]
 
 
-def plan(
-    source: Source,
-    space: Space | None,
+def plan_import(
+    source: TrialSource,
+    task: Task | None = None,
     trials: Sequence[Trial] = (),
-    fixed: Mapping[str, Value] | None = None,
-) -> Plan:
-    """Return which rows go into a study.
+    *,
+    directions: Sequence[Direction] = (),
+) -> ImportPlan:
+    """Return which trials go into a study.
 
-    A configuration is taken once: its first complete row, else its first. What lies off the
-    space, or was run with another value of what is fixed, is left, and listed.
+    A configuration is accepted once: its first complete trial, else its first. Trials outside the
+    space, or with another value of a fixed hyperparameter, are skipped with the reason.
 
     Args:
         source: what was read.
-        space: of the study; None: as the file states it, or as its values tell.
+        task: gives space, fixed values, objectives and constraints; None: as the file states
+            them, or as they are inferred from its values.
         trials: what the study has already.
-        fixed: in the study, beside a given space.
+        directions: of the objectives, where neither task nor file says.
 
     Raises:
         SpaceError: there is nothing to tune.
+        InputError: the objectives of file and task differ in number, or a direction is unknown.
     """
-    if space is None:
-        read = _read_off(source)
-        space, fixed, notes = read.space, read.fixed, read.notes
+    if task is None:
+        inferred = _stated_or_inferred(source)
+        space, fixed, notes = inferred.space, inferred.fixed, inferred.notes
+        objectives, constraints = _objectives(source, directions), source.constraints
     else:
-        fixed = fixed or {}
-        notes = (*source.notes, *_beside({*space.names, *fixed}, source.rows))
-    fitting: list[Taken] = []
-    left = list(source.left)
-    for row in source.rows:
+        space, fixed = task.space, task.fixed
+        objectives, constraints = task.objectives, task.constraints
+        notes = (*source.notes, *_unused({*space.names, *fixed}, source.trials))
+    names = _match_metrics(source, objectives, constraints)
+    notes += _differing_directions(source, objectives)
+    if source.constraints and not constraints:
+        notes += ("the file has constraints and the task has none: they are ignored",)
+    fitting: list[AcceptedTrial] = []
+    skipped = list(source.skipped)
+    for trial in source.trials:
         try:
-            _check_fixed(fixed, row.values)
-            fitting.append(Taken(row, space.canonical(_fitted(space, row.values))))
+            _check_fixed(fixed, trial.params)
+            config = space.canonical(_active_params(space, trial.params))
+            metrics = _study_metrics(trial, source, constraints, names)
         except ConfigurationError as error:
-            left.append(Left(row.where, str(error)))
+            skipped.append(SkippedRow(trial.where, str(error)))
+        else:
+            fitting.append(AcceptedTrial(trial, config, metrics))
     have = {space.key(trial.config) for trial in trials}
     new = [one for one in fitting if space.key(one.config) not in have]
-    taken, repeated = _once(space, new)
-    return Plan(space, fixed, tuple(taken), (*left, *repeated), len(fitting) - len(new), notes)
+    accepted, repeated = _unique(space, new)
+    return ImportPlan(
+        space=space,
+        fixed=fixed,
+        objectives=objectives,
+        constraints=constraints,
+        accepted=tuple(accepted),
+        skipped=(*skipped, *repeated),
+        known=len(fitting) - len(new),
+        notes=notes,
+    )
 
 
-def _read_off(source: Source) -> Inferred:
+def _stated_or_inferred(source: TrialSource) -> InferredSpace:
     if source.space is not None:
-        return Inferred(source.space, source.fixed, source.notes)
-    read = infer([row.values for row in source.rows])
-    return replace(read, notes=(*source.notes, *read.notes))
+        return InferredSpace(source.space, source.fixed, source.notes)
+    inferred = infer_space([trial.params for trial in source.trials])
+    return replace(inferred, notes=(*source.notes, *inferred.notes))
 
 
-def _check_fixed(fixed: Mapping[str, Value], values: Mapping[str, Any]) -> None:
-    """Refuse a row that was run with another value; one that does not tell is believed.
+def _objectives(source: TrialSource, directions: Sequence[Direction]) -> tuple[Objective, ...]:
+    known = tuple(directions) or source.directions
+    if len(known) != len(source.metrics):
+        names = ", ".join(source.metrics)
+        raise InputError(
+            f"each of the {len(source.metrics)} objectives ({names}) needs a direction; got "
+            f"{', '.join(known)}"
+            if known
+            else f"the file does not say whether {source.metrics[0]} is minimized or maximized",
+            hint=" ".join(f"--metric {name}:minimize (or maximize)" for name in source.metrics),
+        )
+    return tuple(map(Objective, source.metrics, known))
+
+
+def _match_metrics(
+    source: TrialSource, objectives: Sequence[Objective], constraints: Sequence[Constraint]
+) -> dict[str, str]:
+    """Return the name in the file of each metric of the study.
+
+    By name where the objectives have the same names, else by order; the same for constraints that
+    the file states.
+    """
+    wanted = [objective.name for objective in objectives]
+    if len(wanted) != len(source.metrics):
+        raise InputError(
+            f"the task has {len(wanted)} objectives ({', '.join(wanted)}), "
+            f"{source.kind} has {len(source.metrics)} ({', '.join(source.metrics)})",
+            hint="name one metric of the file for each objective, with --metric",
+        )
+    by_name = set(wanted) == set(source.metrics)
+    names = dict(zip(wanted, wanted if by_name else source.metrics, strict=True))
+    stated = [constraint.name for constraint in source.constraints]
+    limited = [constraint.name for constraint in constraints]
+    if stated and not set(limited) <= set(stated):
+        in_order = zip(limited, stated, strict=True) if len(limited) == len(stated) else ()
+        return names | dict(in_order)
+    return names | {name: name for name in limited}
+
+
+def _differing_directions(source: TrialSource, objectives: Sequence[Objective]) -> tuple[str, ...]:
+    return tuple(
+        f"{metric} is to {direction} in the file, and {objective.name} to {objective.direction} "
+        "in the study"
+        for metric, direction, objective in zip(
+            source.metrics, source.directions, objectives, strict=False
+        )
+        if direction != objective.direction
+    )
+
+
+def _study_metrics(
+    trial: SourceTrial,
+    source: TrialSource,
+    constraints: Sequence[Constraint],
+    names: Mapping[str, str],
+) -> dict[str, float]:
+    """Return the values of a trial by the names of the study.
+
+    Raises:
+        ConfigurationError: a complete trial has no value of a constrained metric.
+    """
+    if not trial.metrics:
+        return {}
+    stated = {constraint.name for constraint in source.constraints}
+    metrics: dict[str, float] = {}
+    for name, there in names.items():
+        if there in trial.metrics:
+            metrics[name] = trial.metrics[there]
+    for constraint in constraints:
+        there = names.get(constraint.name)
+        if there in stated and there in trial.metrics:
+            # Optuna keeps how far a bound is exceeded, not the metric itself.
+            metrics[constraint.name] = _value_with_violation(constraint, trial.metrics[there])
+        elif (
+            constraint.name not in metrics
+            and constraint.name not in MEASURED
+            and trial.ending == "complete"
+        ):
+            raise ConfigurationError(f"it has no value of {constraint.name}, which is constrained")
+    return metrics
+
+
+def _value_with_violation(constraint: Constraint, violation: float) -> float:
+    """Return a value of the metric that exceeds the bound by the given amount."""
+    if constraint.max is not None:
+        return constraint.max + violation
+    return (constraint.min or 0.0) - violation
+
+
+def _check_fixed(fixed: Mapping[str, Value], params: Mapping[str, Any]) -> None:
+    """Refuse a trial that had another value; one that does not tell is accepted.
 
     Raises:
         ConfigurationError: names the hyperparameter.
     """
     for name, value in fixed.items():
-        given = values.get(name, value)
+        given = params.get(name, value)
         if identity(given) != identity(value) and str(given) != str(value):
             raise ConfigurationError(f"{name} is fixed at {shown(value)}, got {shown(given)}")
 
 
-def _once(space: Space, rows: Iterable[Taken]) -> tuple[list[Taken], list[Left]]:
-    chosen: dict[str, Taken] = {}
-    repeated: list[tuple[Taken, str]] = []
-    for one in rows:
+def _unique(
+    space: Space, trials: Iterable[AcceptedTrial]
+) -> tuple[list[AcceptedTrial], list[SkippedRow]]:
+    chosen: dict[str, AcceptedTrial] = {}
+    repeated: list[tuple[AcceptedTrial, str]] = []
+    for one in trials:
         key = space.key(one.config)
-        if key in chosen and _is_good(one.row) and not _is_good(chosen[key].row):
+        if key in chosen and _has_values(one) and not _has_values(chosen[key]):
             repeated.append((chosen[key], key))
             chosen[key] = one
         elif key in chosen:
             repeated.append((one, key))
         else:
             chosen[key] = one
-    left = [
-        Left(one.row.where, f"it has the configuration of {chosen[key].row.where}")
+    skipped = [
+        SkippedRow(one.source.where, f"same configuration as {chosen[key].source.where}")
         for one, key in repeated
     ]
-    return list(chosen.values()), left
+    return list(chosen.values()), skipped
 
 
-def _is_good(row: Row) -> bool:
-    return row.ending == "complete" and row.score is not None and math.isfinite(row.score)
+def _has_values(one: AcceptedTrial) -> bool:
+    finite = all(map(math.isfinite, one.metrics.values()))
+    return one.source.ending == "complete" and bool(one.metrics) and finite
 
 
-def _fitted(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the active parameters; tables give those of the others too."""
+def _active_params(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the active parameters; tables have those of the others too."""
     config: dict[str, Any] = {}
     for parameter in space:  # parents come before those that depend on them
-        if parameter.name in values and space.is_active(parameter.name, config):
-            config[parameter.name] = _choice(parameter, values[parameter.name])
+        if parameter.name in params and space.is_active(parameter.name, config):
+            config[parameter.name] = _choice(parameter, params[parameter.name])
     return config
 
 
@@ -136,6 +257,6 @@ def _choice(parameter: Parameter, value: Any) -> Any:
     return same[0] if same else value
 
 
-def _beside(known: Collection[str], rows: Iterable[Row]) -> tuple[str, ...]:
-    names = dict.fromkeys(name for row in rows for name in row.values if name not in known)
-    return (f"not in the space, and dropped: {', '.join(names)}",) if names else ()
+def _unused(known: Collection[str], trials: Iterable[SourceTrial]) -> tuple[str, ...]:
+    names = dict.fromkeys(name for one in trials for name in one.params if name not in known)
+    return (f"not in the space, so ignored: {', '.join(names)}",) if names else ()

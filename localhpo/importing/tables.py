@@ -1,8 +1,8 @@
-"""Reads trials from CSV and JSON: exports of W&B sweeps, Optuna's data frames, lists of one's own.
+"""Reads trials from CSV and JSON: exports of W&B sweeps, data frames of Optuna, own lists.
 
-Which columns are hyperparameters: those that the user names, else those with a prefix that says
-so (`params_`, `config.`), else all but the metric, the state, and what is known to be about the
-run (`Name`, `Runtime`, `duration`, ...). A row of JSON may hold them in an object of its own.
+Hyperparameters are the columns that the user names, else those with a prefix that says so
+(`params_`, `config.`), else all but the metrics, the state, and known columns about the run
+(`Name`, `Runtime`, `duration`, ...). A row of JSON may have them in an object of its own.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from localhpo.errors import InputError, did_you_mean
-from localhpo.importing.source import Ending, Left, Row, Source
+from localhpo.importing.source import Ending, SkippedRow, SourceTrial, TrialSource
+from localhpo.objective import MEASURED
 
 _PREFIXES = ("params_", "params.", "config.", "config/", "param_")
 _NESTED = ("config", "params", "parameters")
-"""Objects of a JSON row that hold its hyperparameters."""
+"""Objects of a JSON row that contain its hyperparameters."""
 
 _METRIC_PREFIXES = ("", "summary.", "summary/", "metrics.")
 _METRICS = ("value", "score", "objective")
-"""Names under which a metric is found where none is given."""
+"""Usual names of a metric, for files without one that is named."""
 
-_ABOUT = frozenset(
+_RUN_COLUMNS = frozenset(
     {
         "id", "name", "notes", "user", "tags", "created", "runtime", "sweep", "group", "jobtype",
         "hostname", "commit", "number", "trial", "index", "duration", "datetime_start",
@@ -35,7 +36,7 @@ _ABOUT = frozenset(
         "rationale", "state", "status",
     }
 )  # fmt: skip
-"""Columns about the run; those that begin with `_`, `user_attrs` or `system_attrs` are too."""
+"""Columns about the run, as are those that begin with `_`, `user_attrs` or `system_attrs`."""
 
 _STATES: Mapping[str, Ending | None] = {
     **dict.fromkeys(("complete", "completed", "finished", "ok", "success"), "complete"),
@@ -43,66 +44,75 @@ _STATES: Mapping[str, Ending | None] = {
     **dict.fromkeys(("pruned", "stopped", "early_stopped"), "pruned"),
     **dict.fromkeys(("running", "waiting", "queued", "pending", "interrupted", "preempted")),
 }
-"""In lower case, as other programs write them; None: the trial has not ended."""
+"""State in lower case, as other programs write it; None: the trial has not ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns are what."""
+    """The meaning of each column that is read."""
 
-    metric: str
+    metrics: Mapping[str, str]
+    """Column to metric: objectives and constrained metrics."""
     state: str | None
-    values: Mapping[str, str]
+    params: Mapping[str, str]
     """Column to hyperparameter."""
 
 
-def read(path: Path, *, metric: str | None, params: Collection[str] | None) -> Source:
+def read_table(
+    path: Path,
+    *,
+    metrics: Sequence[str] = (),
+    constrained: Sequence[str] = (),
+    params: Collection[str] | None = None,
+) -> TrialSource:
     """Return the trials of a CSV, JSON or JSON Lines file.
 
     Args:
         path: the file.
-        metric: column of the score; None where its name tells.
-        params: columns that are hyperparameters; None where the rest is.
+        metrics: columns of the objectives; empty: a column with a usual name is looked for.
+        constrained: columns of constrained metrics. What LocalHPO measures may be missing.
+        params: columns that are hyperparameters; None: all other ones.
 
     Raises:
-        InputError: it cannot be read, or has no such columns.
+        InputError: the file cannot be read, or has no such columns.
     """
     kind, entries = _entries(path)
-    records = [entry for entry in entries if not isinstance(entry, Left)]
+    records = [entry for entry in entries if not isinstance(entry, SkippedRow)]
     if not records:
         raise InputError(f"{path} holds no trials")
     names = list(dict.fromkeys(name for _, record in records for name in record))
-    columns = _columns(names, metric, params, path)
-    rows = [_row(where, record, columns) for where, record in records]
-    unused = [n for n in names if n not in {columns.metric, columns.state, *columns.values}]
-    return Source(
+    columns, objectives = _columns(names, metrics, constrained, params, path)
+    rows = [_read_row(where, record, columns) for where, record in records]
+    used = {columns.state, *columns.metrics, *columns.params}
+    unused = [name for name in names if name not in used]
+    return TrialSource(
         kind=kind if "Sweep" not in names and "Runtime" not in names else "W&B export",
         name=path.stem,
-        metric=_bare(columns.metric, _METRIC_PREFIXES[1:]),
-        direction=None,
-        rows=tuple(row for row in rows if isinstance(row, Row)),
-        left=(
-            *(entry for entry in entries if isinstance(entry, Left)),
-            *(row for row in rows if isinstance(row, Left)),
+        metrics=objectives,
+        directions=(),
+        trials=tuple(row for row in rows if isinstance(row, SourceTrial)),
+        skipped=(
+            *(entry for entry in entries if isinstance(entry, SkippedRow)),
+            *(row for row in rows if isinstance(row, SkippedRow)),
         ),
         notes=(f"columns that are not read: {', '.join(unused)}",) if unused else (),
     )
 
 
-def _entries(path: Path) -> tuple[str, list[tuple[str, dict[str, Any]] | Left]]:
+def _entries(path: Path) -> tuple[str, list[tuple[str, dict[str, Any]] | SkippedRow]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     start = text.lstrip()[:1]
     if start == "[":
-        return "JSON", list(_of_list(text, path))
+        return "JSON", list(_list_entries(text, path))
     if start == "{":
-        return "JSON Lines", list(_of_lines(text))
-    return "CSV", list(_of_csv(text))
+        return "JSON Lines", list(_line_entries(text))
+    return "CSV", list(_csv_entries(text))
 
 
-def _of_list(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]] | Left]:
+def _list_entries(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]] | SkippedRow]:
     try:
         items = json.loads(text)
     except json.JSONDecodeError as error:
@@ -111,22 +121,22 @@ def _of_list(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]] | Lef
         yield _entry(f"item {number}", item)
 
 
-def _of_lines(text: str) -> Iterator[tuple[str, dict[str, Any]] | Left]:
+def _line_entries(text: str) -> Iterator[tuple[str, dict[str, Any]] | SkippedRow]:
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
             item = json.loads(line)
         except json.JSONDecodeError as error:
-            yield Left(f"line {number}", f"it is not valid JSON: {error}")
+            yield SkippedRow(f"line {number}", f"it is not valid JSON: {error}")
         else:
             yield _entry(f"line {number}", item)
 
 
-def _entry(where: str, item: Any) -> tuple[str, dict[str, Any]] | Left:
-    """Return a JSON row, its hyperparameters brought up with the prefix that says what they are."""
+def _entry(where: str, item: Any) -> tuple[str, dict[str, Any]] | SkippedRow:
+    """Return a JSON row with nested hyperparameters as `params.NAME`."""
     if not isinstance(item, dict):
-        return Left(where, "it must be an object of names and values")
+        return SkippedRow(where, "it must be an object of names and values")
     flat: dict[str, Any] = {}
     for name, value in item.items():
         if name in _NESTED and isinstance(value, dict):
@@ -136,7 +146,7 @@ def _entry(where: str, item: Any) -> tuple[str, dict[str, Any]] | Left:
     return where, {name: value for name, value in flat.items() if value is not None}
 
 
-def _of_csv(text: str) -> Iterator[tuple[str, dict[str, Any]] | Left]:
+def _csv_entries(text: str) -> Iterator[tuple[str, dict[str, Any]] | SkippedRow]:
     reader = csv.reader(io.StringIO(text))
     header = next(reader, [])
     for cells in reader:
@@ -144,14 +154,14 @@ def _of_csv(text: str) -> Iterator[tuple[str, dict[str, Any]] | Left]:
         if not cells:
             continue
         if len(cells) != len(header):
-            yield Left(where, f"it has {len(cells)} cells, the header {len(header)}")
+            yield SkippedRow(where, f"it has {len(cells)} cells, the header {len(header)}")
             continue
         named = zip(header, cells, strict=True)
         yield where, {name: _value(cell) for name, cell in named if cell.strip()}
 
 
 def _value(cell: str) -> Any:
-    """Return what the text of a cell means: a number, true or false, else itself."""
+    """Return the value of a cell: a number, true or false, else its text."""
     text = cell.strip()
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
@@ -164,35 +174,54 @@ def _value(cell: str) -> Any:
 
 
 def _columns(
-    names: Sequence[str], metric: str | None, params: Collection[str] | None, path: Path
-) -> Columns:
-    found = _metric(names, metric, path)
+    names: Sequence[str],
+    metrics: Sequence[str],
+    constrained: Sequence[str],
+    params: Collection[str] | None,
+    path: Path,
+) -> tuple[Columns, tuple[str, ...]]:
+    """Return the columns that are read, and the metrics that are objectives."""
+    objectives = [_find_metric(names, (metric,), path) for metric in metrics] or [
+        _find_metric(names, _METRICS, path)
+    ]
+    metric_columns = {column: _bare(column, _METRIC_PREFIXES[1:]) for column in objectives}
+    for metric in constrained:
+        if metric not in MEASURED or _metric_column(names, metric) is not None:
+            metric_columns[_find_metric(names, (metric,), path)] = metric
     state = next((name for name in names if name.lower() in ("state", "status")), None)
-    values = {name: _bare(name, _PREFIXES) for name in names if name.startswith(_PREFIXES)}
-    if not values:
-        values = {n: n for n in names if n not in (found, state) and not _is_about(n)}
+    known = {*metric_columns, state}
+    columns = {name: _bare(name, _PREFIXES) for name in names if name.startswith(_PREFIXES)}
+    if not columns:
+        columns = {n: n for n in names if n not in known and not _is_about_run(n)}
     if params is not None:
-        everything = {name: name for name in names} | values
-        values = {column: name for column, name in everything.items() if name in params}
-        if not values:
+        everything = {name: name for name in names} | columns
+        columns = {column: name for column, name in everything.items() if name in params}
+        if not columns:
             raise InputError(
                 f"{path} must have columns for the hyperparameters {', '.join(params)}; "
                 f"it has {', '.join(names)}"
             )
-    return Columns(found, state, values)
+    return Columns(metric_columns, state, columns), tuple(metric_columns[one] for one in objectives)
 
 
-def _metric(names: Sequence[str], metric: str | None, path: Path) -> str:
-    wanted = (metric,) if metric else _METRICS
+def _metric_column(names: Sequence[str], metric: str) -> str | None:
+    return next((f"{p}{metric}" for p in _METRIC_PREFIXES if f"{p}{metric}" in names), None)
+
+
+def _find_metric(names: Sequence[str], wanted: Sequence[str], path: Path) -> str:
+    """Return the column of the first metric that there is.
+
+    Raises:
+        InputError: there is none of them.
+    """
     for name in wanted:
-        for prefix in _METRIC_PREFIXES:
-            if f"{prefix}{name}" in names:
-                return f"{prefix}{name}"
-    said = f"a column {metric!r}" if metric else "a column value, score or objective"
-    near = did_you_mean(metric or "", names)
+        if (column := _metric_column(names, name)) is not None:
+            return column
+    *others, last = wanted
+    said = f"{', '.join(others)} or {last}" if others else repr(last)
     raise InputError(
-        f"{path} must have {said}, the metric; it has {', '.join(names)}",
-        hint=near or "name the column with --metric",
+        f"{path} must have a column {said} for a metric; it has {', '.join(names)}",
+        hint=(did_you_mean(last, names) if not others else "") or "name the column with --metric",
     )
 
 
@@ -200,26 +229,31 @@ def _bare(name: str, prefixes: Sequence[str]) -> str:
     return next((name.removeprefix(p) for p in prefixes if name.startswith(p)), name)
 
 
-def _is_about(name: str) -> bool:
+def _is_about_run(name: str) -> bool:
     plain = name.lower().replace(" ", "")
-    return not plain or plain in _ABOUT or plain.startswith(("_", "user_attrs", "system_attrs"))
+    return (
+        not plain or plain in _RUN_COLUMNS or plain.startswith(("_", "user_attrs", "system_attrs"))
+    )
 
 
-def _row(where: str, record: Mapping[str, Any], columns: Columns) -> Row | Left:
-    score = record.get(columns.metric)
-    number = isinstance(score, int | float) and not isinstance(score, bool)
+def _read_row(where: str, record: Mapping[str, Any], columns: Columns) -> SourceTrial | SkippedRow:
     ending: Ending | None = "complete"
     if columns.state is not None and columns.state in record:
         word = str(record[columns.state]).lower().removeprefix("trialstate.")
         if word not in _STATES:
-            return Left(where, f"its state {word!r} is not known")
+            return SkippedRow(where, f"its state {word!r} is not known")
         ending = _STATES[word]
     if ending is None:
-        return Left(where, "it has not ended")
-    if ending != "failed" and not number:
-        return Left(where, f"{columns.metric} must be a number, got {score!r}")
-    values = {name: record[col] for col, name in columns.values.items() if col in record}
-    bad = [n for n, v in values.items() if isinstance(v, float) and not math.isfinite(v)]
+        return SkippedRow(where, "it has not ended")
+    metrics: dict[str, float] = {}
+    for column, metric in columns.metrics.items():
+        value = record.get(column)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            metrics[metric] = float(value)
+        elif ending != "failed":
+            return SkippedRow(where, f"{column} must be a number, got {value!r}")
+    params = {name: record[col] for col, name in columns.params.items() if col in record}
+    bad = [n for n, v in params.items() if isinstance(v, float) and not math.isfinite(v)]
     if bad:
-        return Left(where, f"{bad[0]} is {values[bad[0]]}, no value that a trial can have")
-    return Row(where, values, ending, float(score) if number and score is not None else None)
+        return SkippedRow(where, f"{bad[0]} is {params[bad[0]]}, which no hyperparameter can be")
+    return SourceTrial(where, params, ending, metrics)

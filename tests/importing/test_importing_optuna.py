@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import sqlite3
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,8 +16,10 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from localhpo.errors import InputError, SpaceError
-from localhpo.importing import Source, plan, read
-from localhpo.space import Categorical, Float, Int
+from localhpo.importing import TrialSource, plan_import, read_source
+from localhpo.objective import Constraint, Objective
+from localhpo.space import Categorical, Float, Int, Space
+from localhpo.task import Task
 
 Fill = Callable[..., Path]
 
@@ -62,23 +66,25 @@ def fill(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fill]:
         one.engine.dispose()
 
 
-def test_trials_keep_their_states_scores_and_steps(fill: Fill) -> None:
-    source = read(str(fill()))
-    assert (source.name, source.metric, source.direction) == ("svm on wine", "value", "maximize")
-    endings = [row.ending for row in source.rows]
+def test_trials_keep_their_states_values_and_steps(fill: Fill) -> None:
+    source = read_source(str(fill()))
+    assert (source.name, source.metrics, source.directions) == (
+        "svm on wine", ("value",), ("maximize",),
+    )  # fmt: skip
+    endings = [trial.ending for trial in source.trials]
     assert endings == ["complete"] * 3 + ["failed", "pruned"] + ["complete"] * 9
-    complete, failed, pruned = source.rows[0], source.rows[3], source.rows[4]
-    assert complete.score == complete.values["C"]
-    assert failed.score is None
-    assert pruned.score == pruned.values["C"] / 2
-    assert pruned.steps == ((1, pruned.score),)
-    (running,) = source.left
+    complete, failed, pruned = source.trials[0], source.trials[3], source.trials[4]
+    assert complete.metrics == {"value": complete.params["C"]}
+    assert failed.metrics == {}
+    assert pruned.metrics == {"value": pruned.params["C"] / 2}
+    assert pruned.steps == ((1, pruned.metrics["value"]),)
+    (running,) = source.skipped
     assert running.where == "trial 14"
     assert "has not ended" in running.reason
 
 
-def test_the_space_is_that_of_the_storage_with_its_conditions(fill: Fill) -> None:
-    space = read(str(fill())).space
+def test_the_space_is_that_of_the_storage_with_inferred_conditions(fill: Fill) -> None:
+    space = read_source(str(fill())).space
     assert space is not None
     assert space["kernel"] == Categorical("kernel", ("rbf", "poly", "None"))
     assert space["C"] == Float("C", 1e-3, 1e3, log=True)
@@ -86,42 +92,145 @@ def test_the_space_is_that_of_the_storage_with_its_conditions(fill: Fill) -> Non
 
 
 def test_every_trial_fits_that_space(fill: Fill) -> None:
-    source = read(str(fill()))
-    planned = plan(source, None)
-    assert len(planned.taken) == 14
-    assert [left.where for left in planned.left] == ["trial 14"]
+    source = read_source(str(fill()))
+    planned = plan_import(source)
+    assert len(planned.accepted) == 14
+    assert [row.where for row in planned.skipped] == ["trial 14"]
 
 
 def test_reading_changes_nothing(fill: Fill) -> None:
     path = fill()
     before = hashlib.sha256(path.read_bytes()).hexdigest()
-    read(str(path))
+    read_source(str(path))
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
 
 
-def test_of_several_studies_one_must_be_named(fill: Fill) -> None:
+def test_one_of_several_studies_must_be_named(fill: Fill) -> None:
     fill("first")
     path = fill("second")
     with pytest.raises(InputError, match=r"'first', 'second'") as caught:
-        read(str(path))
+        read_source(str(path))
     assert "--optuna-study" in caught.value.hint
-    assert read(str(path), study="second").name == "second"
+    assert read_source(str(path), study="second").name == "second"
     with pytest.raises(InputError, match="no study 'third'"):
-        read(str(path), study="third")
+        read_source(str(path), study="third")
 
 
-def test_several_objectives_are_refused(fill: Fill) -> None:
-    path = fill("two", ("minimize", "maximize"))
-    with pytest.raises(InputError, match="must have one objective"):
-        read(str(path))
+def two_objectives(trial: optuna.Trial) -> tuple[float, float]:
+    x = trial.suggest_float("x", 0.0, 1.0)
+    if trial.number == 2:
+        raise ValueError("too bad")
+    return x, 1.0 - x
 
 
-def test_ranges_that_changed_are_joined(tmp_path: Path) -> None:
+def distance(trial: optuna.trial.FrozenTrial) -> tuple[float, float]:
+    """Two constraints: x <= 0.5 and x >= 0.1, as violations."""
+    return (trial.params["x"] - 0.5, 0.1 - trial.params["x"])
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    """A journal of a study with two objectives and two constraints."""
+    path = tmp_path / "several.journal"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the argument is deprecated since Optuna 5
+        sampler = optuna.samplers.NSGAIISampler(seed=0, constraints_func=distance)
+    study = optuna.create_study(
+        study_name="several",
+        storage=JournalStorage(JournalFileBackend(str(path))),
+        directions=["minimize", "maximize"],
+        sampler=sampler,
+    )
+    study.optimize(two_objectives, n_trials=6, catch=(ValueError,))
+    return path
+
+
+def test_several_objectives_and_constraints_are_read(several: Path) -> None:
+    source = read_source(str(several))
+    assert source.metrics == ("value_0", "value_1")
+    assert source.directions == ("minimize", "maximize")
+    assert source.constraints == (
+        Constraint("constraint_0", max=0.0), Constraint("constraint_1", max=0.0),
+    )  # fmt: skip
+    planned = plan_import(source)
+    assert planned.objectives == (
+        Objective("value_0", "minimize"), Objective("value_1", "maximize"),
+    )  # fmt: skip
+    assert planned.constraints == source.constraints
+    assert [one.source.ending for one in planned.accepted].count("failed") == 1
+    for one in planned.accepted:
+        x = one.source.params["x"]
+        if one.source.ending == "failed":
+            assert one.metrics == {}
+        else:
+            assert one.metrics == pytest.approx(
+                {"value_0": x, "value_1": 1 - x, "constraint_0": x - 0.5, "constraint_1": 0.1 - x}
+            )
+
+
+def test_objectives_take_the_names_of_the_study_or_the_given_ones(several: Path) -> None:
+    assert read_source(str(several), metrics=["a", "b"]).metrics == ("a", "b")
+    with pytest.raises(InputError, match="study 'several' has 2, got a") as caught:
+        read_source(str(several), metrics=["a"])
+    assert "--metric" in caught.value.hint
+    storage = JournalStorage(JournalFileBackend(str(several)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.load_study(study_name="several", storage=storage)
+        study.set_metric_names(["loss", "score"])
+    source = read_source(str(several))
+    assert source.metrics == ("loss", "score")
+    assert source.trials[0].metrics["loss"] == source.trials[0].params["x"]
+
+
+def test_objectives_and_constraints_of_a_task_are_matched_by_order(
+    several: Path, make_task: Callable[..., Task]
+) -> None:
+    task = make_task(
+        space=Space([Float("x", 0.0, 1.0)]),
+        objectives=(Objective("cost", "minimize"), Objective("gain", "minimize")),
+        constraints=(Constraint("size", max=9.0), Constraint("speed", min=3.0)),
+    )
+    planned = plan_import(read_source(str(several), task=task), task)
+    assert planned.objectives == task.objectives
+    assert "value_1 is to maximize in the file, and gain to minimize in the study" in planned.notes
+    one = planned.accepted[0]
+    x = one.source.params["x"]
+    assert one.metrics["cost"] == x
+    violations = [c.violation(one.metrics[c.name]) for c in task.constraints]
+    assert violations == pytest.approx([x - 0.5, 0.1 - x])
+    single = dataclasses.replace(task, objectives=task.objectives[:1])
+    with pytest.raises(InputError, match=r"the task has 1 objectives \(cost\)"):
+        plan_import(read_source(str(several)), single)
+    free = dataclasses.replace(task, constraints=())
+    notes = plan_import(read_source(str(several)), free).notes
+    assert "the file has constraints and the task has none: they are ignored" in notes
+
+
+def test_a_complete_trial_without_its_constraint_is_skipped(
+    several: Path, make_task: Callable[..., Task]
+) -> None:
+    storage = JournalStorage(JournalFileBackend(str(several)))
+    study = optuna.load_study(study_name="several", storage=storage)
+    study.add_trial(
+        optuna.trial.create_trial(
+            values=[0.0, 0.0],
+            params={"x": 0.25},
+            distributions={"x": optuna.distributions.FloatDistribution(0.0, 1.0)},
+        )
+    )
+    (row,) = plan_import(read_source(str(several))).skipped
+    assert (row.where, row.reason) == (
+        "trial 6", "it has no value of constraint_0, which is constrained",
+    )  # fmt: skip
+
+
+def test_the_union_of_changed_ranges_is_used(tmp_path: Path) -> None:
     path = tmp_path / "past.journal"
     study = optuna.create_study(storage=JournalStorage(JournalFileBackend(str(path))))
     study.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=3)
     study.optimize(lambda trial: trial.suggest_float("x", -1.0, 0.5), n_trials=3)
-    source = read(str(path))
+    source = read_source(str(path))
     assert source.space is not None
     assert source.space["x"] == Float("x", -1.0, 1.0)
     assert any("its range changed" in note for note in source.notes)
@@ -137,7 +246,7 @@ def journal_of(path: Path, objective: Callable[[optuna.Trial], float]) -> Path:
     return path
 
 
-def test_what_has_one_value_is_fixed_where_all_trials_have_it(tmp_path: Path) -> None:
+def test_a_constant_of_all_trials_is_fixed(tmp_path: Path) -> None:
     def with_constants(trial: optuna.Trial) -> float:
         kind = trial.suggest_categorical("kind", ["a", "b"])
         if trial.number == 2:
@@ -148,30 +257,30 @@ def test_what_has_one_value_is_fixed_where_all_trials_have_it(tmp_path: Path) ->
             trial.suggest_float("drop", 0.5, 0.5)
         return trial.suggest_float("x", 0.0, 1.0)
 
-    source = read(str(journal_of(tmp_path / "past.journal", with_constants)))
+    source = read_source(str(journal_of(tmp_path / "past.journal", with_constants)))
     assert source.fixed == {"trees": 300, "norm": "None"}
     assert source.space is not None
     assert set(source.space.names) == {"kind", "drop", "x"}
-    planned = plan(source, None)
+    planned = plan_import(source)
     assert planned.fixed == source.fixed
-    assert len(planned.taken) == 7
+    assert len(planned.accepted) == 7
 
 
-def test_constants_alone_are_nothing_to_tune(tmp_path: Path) -> None:
+def test_constants_only_are_an_error(tmp_path: Path) -> None:
     path = journal_of(tmp_path / "past.journal", lambda trial: trial.suggest_float("x", 1.0, 1.0))
     with pytest.raises(SpaceError, match="at least two values"):
-        read(str(path))
+        read_source(str(path))
 
 
-def sqlite_source(path: Path) -> Source:
-    return read(f"sqlite:///{path}")
+def sqlite_source(path: Path) -> TrialSource:
+    return read_source(f"sqlite:///{path}")
 
 
-def test_a_foreign_sqlite_file_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_another_sqlite_file_is_refused_and_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "foreign.db"
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE mine (a INTEGER)")
-    with pytest.raises(InputError, match="none of Optuna's"):
+    with pytest.raises(InputError, match="not a storage of Optuna"):
         sqlite_source(path)
     with closing(sqlite3.connect(path)) as connection:
         tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
@@ -193,7 +302,7 @@ def test_a_locked_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         writer.execute("BEGIN EXCLUSIVE")
         with pytest.raises(InputError, match="locked") as caught:
             sqlite_source(path)
-    assert "read a copy" in caught.value.hint
+    assert "import a copy" in caught.value.hint
 
 
 def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
@@ -211,17 +320,17 @@ def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
     optuna.create_study(storage=JournalStorage(JournalFileBackend(str(path))))
     path.write_text(path.read_text() + "{torn\n{}\n")
     with pytest.raises(InputError, match=r"past\.journal cannot be read"):
-        read(str(path))
+        read_source(str(path))
 
 
-def test_an_empty_study_says_so(tmp_path: Path) -> None:
+def test_an_empty_study_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "empty.db"
     optuna_file(path)
     with pytest.raises(InputError, match="none of the trials has a hyperparameter"):
         sqlite_source(path)
 
 
-def test_servers_are_refused_by_name() -> None:
+def test_the_url_of_a_server_is_refused() -> None:
     with pytest.raises(InputError, match="sqlite:///PATH") as caught:
-        read("postgresql://host/db")
+        read_source("postgresql://host/db")
     assert "copy_study" in caught.value.hint
