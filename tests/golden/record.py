@@ -147,6 +147,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         if case not in new:
             found.append(f"{case}: is missing")
             continue
+        if len(rows) != len(new[case]):
+            found.append(f"{case}: had {len(rows)} trials, has {len(new[case])}")
+            continue
         for number, (was, now) in enumerate(zip(rows, new[case], strict=True)):
             if _comparable(was) != _comparable(now):
                 found.append(f"{case}, trial {number}: was {was}, is {now}")
@@ -240,12 +243,12 @@ def _value(table: Mapping[str, Any], config: Mapping[str, Any]) -> float:
 
 def _origin(trial: Any) -> str:
     """Return the origin of a trial in the spelling of today."""
-    from localhpo import trial as module
-
     text = str(trial.proposal.origin)
-    if hasattr(module, "Origin"):
-        return text
-    return str(ORIGINS["renamed"].get(text, text))  # version 0.1.0: a plain text
+    try:
+        from localhpo.trial import Origin  # noqa: F401
+    except ImportError:  # version 0.1.0, where it is a plain text
+        return str(ORIGINS["renamed"].get(text, text))
+    return text
 
 
 def _make_past_studies(space: str, folder: Path) -> None:

@@ -42,7 +42,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "run": ("run", "task.toml", "--study", "{creator}", "--creator", "{creator}", "--seed", "2",
             "--trials", "{trials}", "--json", "--quiet"),
     "trials": ("trials", "slope/{creator}", "--json"),
-    "trials by value": ("trials", "slope/{creator}", "--json", "--sort", "{sort}"),
+    "trials by value": ("trials", "slope/{creator}", "--json", "--sort", "score"),
     "failed trials": ("trials", "slope/{creator}", "--json", "--failed"),
     "report": ("report", "slope/{creator}", "--json"),
     "studies": ("trials", "--json"),
@@ -53,25 +53,20 @@ COMMANDS: Mapping[str, Sequence[str]] = {
 def main() -> int:
     """Record to a file."""
     with tempfile.TemporaryDirectory() as folder:
-        record = outputs(Path(folder), sort="score")
+        record = outputs(Path(folder))
     Path(sys.argv[1]).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def outputs(folder: Path, *, sort: str) -> dict[str, Any]:
-    """Return what each command prints, by creator and command.
-
-    Args:
-        folder: an empty one to work in.
-        sort: how the command calls the order by value.
-    """
+def outputs(folder: Path) -> dict[str, Any]:
+    """Return what each command prints, by creator and command, in an empty folder."""
     for name in ("task.toml", "train.py"):
         shutil.copy(TASK / name, folder / name)
     found: dict[str, Any] = {"random": {}, "tpe": {}}
     for creator, printed in found.items():
         for name, words in COMMANDS.items():
             for trials in range(1 if name == "run" else TRIALS, TRIALS + 1):
-                filled = [word.format(creator=creator, trials=trials, sort=sort) for word in words]
+                filled = [word.format(creator=creator, trials=trials) for word in words]
                 printed[name] = mask(_run(filled, folder))
     return found
 
