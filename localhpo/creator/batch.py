@@ -1,7 +1,6 @@
-"""Several proposals at once, each knowing those before it.
+"""Makes several proposals at once, each of which takes those before it into account.
 
-Asking for n proposals is the same as asking for one n times while none of them has run:
-every Creator says how it makes one, and gets the rest from here.
+Asking for n proposals is the same as asking n times for one while none of them has run.
 """
 
 from __future__ import annotations
@@ -14,7 +13,9 @@ from localhpo.errors import SpaceExhaustedError
 from localhpo.trial import Proposal, State, Trial
 
 
-def one_by_one(one: Callable[[History], Proposal], history: History, n: int) -> list[Proposal]:
+def propose_one_by_one(
+    propose: Callable[[History], Proposal], history: History, n: int
+) -> list[Proposal]:
     """Return up to `n` proposals; fewer when the space holds no more.
 
     Raises:
@@ -23,17 +24,17 @@ def one_by_one(one: Callable[[History], Proposal], history: History, n: int) -> 
     proposals: list[Proposal] = []
     for _ in range(n):
         try:
-            proposal = one(history)
+            proposal = propose(history)
         except SpaceExhaustedError:
             if not proposals:
                 raise
             break
         proposals.append(proposal)
-        history = following(history, proposal)
+        history = with_queued(history, proposal)
     return proposals
 
 
-def following(history: History, proposal: Proposal) -> History:
+def with_queued(history: History, proposal: Proposal) -> History:
     """Return the history with the proposal queued as its next trial."""
     trial = Trial(number=history.next_number, state=State.QUEUED, proposal=proposal)
     return dataclasses.replace(

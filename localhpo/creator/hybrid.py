@@ -1,28 +1,28 @@
-"""The language model and Bayesian optimization, together: the default Creator.
+"""A language model and Bayesian optimization together: the default Creator.
 
-A small model that answers with bare configurations is asked once, before any trial, for many
-of them. The most representative one opens the study, unless the task names a default, and all
-of them together are an opinion on every point of the space. From then on each proposal is that
-of the largest expected improvement under a process whose mean leans on the opinion (`bayes`).
-How much it leans is inferred from the trials: agreement strengthens the opinion, and what
-contradicts it wears it down. And a process without the opinion proposes in its place as often as
-it explains the trials better. A model that is unsure has no opinion to speak of, and the center
-of the space opens the study. One that does not know most of the hyperparameters by name is not
-asked at all.
+The task's default opens the study, where there is one. Then it depends on the model:
 
-A model that talks reads the history and gives its reasons, so it proposes itself, by turns with
-the optimizer. Whose turn it is is computed from the trials' origins and outcomes, and those of the
-past studies that are remembered (`policy`), and drawn under a seed of the trial's number, so a
-resumed study goes on alike.
+A configuration model (small, answers with bare configurations) is asked once, before any trial, for
+many configurations. The most representative one opens the study, unless the task names a default,
+and all of them together are a prior on the space. From then on each proposal maximizes the expected
+improvement under a process whose mean follows the prior (`bayes`). The weight of the prior is
+inferred from the trials, and a process without the prior proposes in its place as often as it
+explains the trials better. Where the samples are no closer together than random ones, the model is
+uncertain and the center of the space opens the study. A model that does not know most of the
+hyperparameters by name is not asked at all.
 
-What was good in the owner's past studies opens the study together with the model's thoughts, and
-joins the opinion; where there is no model, it is the opinion (`remembering`).
+A chat model reads the history and gives its reasons, so it proposes itself, by turns with the
+optimizer. Whose turn it is depends on the origins and outcomes of the trials, and on those of
+similar past studies (`policy`). It is drawn under a seed of the trial's number, so a resumed study
+goes on in the same way.
 
-What the built-in model was taught comes along, case by case. Where the task is of a kind that it
-was taught, that opens the study and is the opinion (`teaching`); its thoughts are candidates beside
-it, tried where they promise more. It serves a model that talks too, by turns, and where there is no
-model. Where the owner has past studies to remember, or has fine-tuned the model, what was taught
-joins those instead.
+Configurations retrieved from the owner's past studies open the study together with the model's
+samples, and join the prior; where there is no model, they are the prior (`warm_start`).
+
+The meta-data of the built-in model serves every model, and studies without one. Where it holds data
+sets of the task's kind, it makes the initial design and is the prior (`meta_proposer`); the
+model's samples are candidates beside it, tried where they promise more. Where the owner has past
+studies to retrieve, or has fine-tuned the model, the meta-data joins those instead.
 """
 
 from __future__ import annotations
@@ -30,46 +30,54 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from localhpo.creator import rationale, remembering
-from localhpo.creator.agent import Spent
-from localhpo.creator.batch import one_by_one
-from localhpo.creator.bayes import Bayes, Opinion
-from localhpo.creator.choosing import representative
-from localhpo.creator.guard import Guard, Verdict
-from localhpo.creator.policy import SURE, TRUST, is_strange, model_share, standing, strangers
+from localhpo.creator import rationale, warm_start
+from localhpo.creator.agent import ModelCost
+from localhpo.creator.batch import propose_one_by_one
+from localhpo.creator.bayes import BayesianOptimizer, SamplePrior
+from localhpo.creator.bayes.optimizer import propose_guided
+from localhpo.creator.duplicates import CandidateStatus, DuplicateFilter
+from localhpo.creator.medoids import medoid_order
+from localhpo.creator.policy import (
+    MIN_SPREAD_RATIO,
+    PRIOR_WEIGHT,
+    is_unknown_space,
+    model_share,
+    past_track_record,
+    unknown_parameters,
+)
 from localhpo.creator.protocol import History
-from localhpo.creator.seeds import derive
+from localhpo.creator.seeds import derive_seed
 from localhpo.errors import ModelError
-from localhpo.trial import Proposal
+from localhpo.trial import DEFAULT, LLM, Proposal
 
 if TYPE_CHECKING:
-    from localhpo.creator.agent import Agent, Thoughts
-    from localhpo.creator.policy import Standing
-    from localhpo.creator.teaching import Teacher
-    from localhpo.experience import Memory, Past
+    from localhpo.creator.agent import Agent, ModelSamples
+    from localhpo.creator.meta_proposer import MetaDataProposer
+    from localhpo.creator.policy import TrackRecord
+    from localhpo.llm.protocol import Backend
+    from localhpo.transfer import PastStudy, RetrievedConfig
     from localhpo.trial import Config
 
 CENTER = "the center of the space"
 
-NOTHING_SIMILAR = "no past study that counts is similar enough to be remembered"
-
-LEANING = "model+bo"
-"""Origin of a proposal of the optimizer that leans on the model's opinion."""
+NOTHING_RETRIEVED = "no past study is similar enough to learn from"
 
 
 class Hybrid:
     """Model and optimizer together; the task's default first.
 
+    It optimizes the first objective of a task and ignores its constraints.
+
     Args:
         agent: asks the model. None: there is no model, and the optimizer makes all proposals.
-        note: with each of them then: why.
-        memories: what was good in past studies, in this task's space.
-        teacher: has what was taught of the task's kind, where there is something.
-        pasts: studies whose record tells a model that talks from the optimizer.
+        note: added to the note of every proposal, e.g. why there is no model.
+        retrieved: configurations of similar past studies, in this task's space.
+        meta_data: proposes from meta-data of the task's kind of model; None where there is none.
+        past_studies: studies in which a chat model and the optimizer are compared.
     """
 
     def __init__(
@@ -77,16 +85,16 @@ class Hybrid:
         agent: Agent | None,
         *,
         note: str = "",
-        memories: Sequence[Memory] = (),
-        teacher: Teacher | None = None,
-        pasts: Sequence[Past] = (),
+        retrieved: Sequence[RetrievedConfig] = (),
+        meta_data: MetaDataProposer | None = None,
+        past_studies: Sequence[PastStudy] = (),
     ) -> None:
         self._agent = agent
         self._note = note
-        self._memories = memories
-        self._teacher = teacher
-        self._pasts = pasts
-        self._standing: Standing | None = None
+        self._retrieved = retrieved
+        self._meta_data = meta_data
+        self._past_studies = past_studies
+        self._track_record: TrackRecord | None = None
 
     @property
     def name(self) -> str:
@@ -94,14 +102,9 @@ class Hybrid:
         return "hybrid"
 
     @property
-    def server(self) -> Any:
-        """The server that this machine runs for the model; None where there is none."""
-        return None if self._agent is None else self._agent.server
-
-    @property
-    def on_device(self) -> Any:
-        """What a model in this process takes of a device; None where it is on none."""
-        return None if self._agent is None else self._agent.on_device
+    def backend(self) -> Backend | None:
+        """Backend of the model; None where there is no model."""
+        return None if self._agent is None else self._agent.backend
 
     def propose(self, history: History, n: int) -> Sequence[Proposal]:
         """Return up to `n` new proposals.
@@ -110,157 +113,174 @@ class Hybrid:
             SpaceExhaustedError: nothing new is left.
             ModelError: the model failed, and the task says to stop then.
         """
-        return one_by_one(self._one, history, n)
+        return propose_one_by_one(self._propose_with_notes, history.first_objective(), n)
 
     def close(self) -> None:
         """Close the agent."""
         if self._agent is not None:
             self._agent.close()
 
-    def _one(self, history: History) -> Proposal:
-        proposal = self._made(history)
-        notes = filter(None, (self._note, self._lacking(history), proposal.note))
-        return dataclasses.replace(proposal, note="; ".join(notes))
+    def _propose_with_notes(self, history: History) -> Proposal:
+        proposal = self._propose_one(history)
+        notes = [self._note, proposal.note]
+        wanted = history.task.creator.transfer == "retrieve"
+        if wanted and not self._retrieved and not history.trials:
+            notes.insert(1, NOTHING_RETRIEVED)
+        return dataclasses.replace(proposal, note="; ".join(filter(None, notes)))
 
-    def _lacking(self, history: History) -> str:
-        """Return, with the first trial, that there is nothing to remember where there should be."""
-        wanted = history.task.creator.experience == "retrieve" and not self._memories
-        return NOTHING_SIMILAR if wanted and not history.trials else ""
-
-    def _made(self, history: History) -> Proposal:
+    def _propose_one(self, history: History) -> Proposal:
         if not history.trials and history.task.space.has_defaults:
-            return default(history, "the task's defaults")
+            return propose_default(history, "the task's defaults")
         agent = self._agent
-        if agent is not None and not agent.thinks_in_numbers:
-            return self._by_turns(history, agent)
-        memories, teacher = _in_one(history, self._memories, self._teacher)
+        if agent is not None and not agent.is_configuration_model:
+            return self._take_turns(history, agent)
+        retrieved, meta_data = _merge_sources(history, self._retrieved, self._meta_data)
+        asks_model = agent is not None and not is_unknown_space(
+            history.task.space, agent.model.known_parameters
+        )
+        if meta_data is not None and not asks_model:
+            return meta_data.propose(history)
         if agent is None:
-            return teacher.propose(history) if teacher else _without_model(history, memories)
-        if is_strange(history.task.space, agent.model.knows):
-            return teacher.propose(history) if teacher else _unasked(history, agent, memories)
-        Guard(history)  # an exhausted space is no question for the model
+            return _propose_without_model(history, retrieved)
+        if not asks_model:
+            return _propose_unasked(history, agent, retrieved)
+        DuplicateFilter(history)  # raises where the space is exhausted, before the model is asked
         started = time.perf_counter()
-        spent = Spent()
+        cost = ModelCost()
         try:
-            thoughts = agent.thoughts(history, spent)
+            samples = agent.draw_samples(history, cost)
         except ModelError as error:
-            return agent.excused(history, error, spent)
-        if teacher is not None:
-            proposal = _taught(history, thoughts, teacher)
+            return agent.fall_back(history, error, cost)
+        if meta_data is not None:
+            proposal = _propose_from_meta_data(history, samples, meta_data)
         else:
-            proposal = _leaning(history, thoughts, memories)
+            proposal = _propose_from_samples(history, samples, retrieved)
         return dataclasses.replace(proposal, seconds=time.perf_counter() - started)
 
-    def _by_turns(self, history: History, agent: Agent) -> Proposal:
-        """Return the proposal of a model that talks, or of the optimizer."""
-        turn = np.random.default_rng(derive(history, "turn")).random()
-        if self._standing is None:
-            self._standing = standing(history.task, self._pasts, agent.model.digest)
+    def _take_turns(self, history: History, agent: Agent) -> Proposal:
+        """Return the proposal of a chat model, or of the optimizer."""
+        draw = np.random.default_rng(derive_seed(history, "turn")).random()
+        if self._track_record is None:
+            self._track_record = past_track_record(
+                history.task, self._past_studies, agent.model.digest
+            )
         share = model_share(
             history.trials, history.task.direction,
-            taught=self._teacher is not None, earlier=self._standing,
+            has_meta_data=self._meta_data is not None, past=self._track_record,
         )  # fmt: skip
-        if turn < share:
+        if draw < share:
             return agent.propose_one(history)
-        return stand_in(history, self._memories, self._teacher)
+        return propose_fallback(history, self._retrieved, self._meta_data)
 
 
-def stand_in(
-    history: History, memories: Sequence[Memory] = (), teacher: Teacher | None = None
+def propose_fallback(
+    history: History,
+    retrieved: Sequence[RetrievedConfig] = (),
+    meta_data: MetaDataProposer | None = None,
 ) -> Proposal:
-    """Return the optimizer's proposal, with what it remembers of past studies, or was taught."""
-    memories, teacher = _in_one(history, memories, teacher)
-    if teacher is not None:
-        return teacher.propose(history)
-    if not memories:
-        return Bayes().propose_one(history)
-    opened = None if remembering.is_scored(history) else remembering.opening(history, memories)
-    if opened is not None:
-        return opened
+    """Return the optimizer's proposal, in place of the model's.
+
+    Args:
+        history: the study so far, of one objective.
+        retrieved: configurations of similar past studies.
+        meta_data: proposes from meta-data of the task's kind of model.
+    """
+    retrieved, meta_data = _merge_sources(history, retrieved, meta_data)
+    if meta_data is not None:
+        return meta_data.propose(history)
+    if not retrieved:
+        return BayesianOptimizer().propose_one(history)
+    has_value = warm_start.has_value(history)
+    initial = None if has_value else warm_start.propose_initial(history, retrieved)
+    if initial is not None:
+        return initial
     started = time.perf_counter()
-    opinion = remembering.opinion(history.task.space, memories)
-    proposal = remembering.suggested(history, opinion, remembering.LEANING)
+    prior = warm_start.build_prior(history.task.space, retrieved)
+    origin = warm_start.guided_origin(retrieved, uses_model=False)
+    proposal = propose_guided(history, prior, origin)
     return dataclasses.replace(proposal, seconds=time.perf_counter() - started)
 
 
-def _in_one(
-    history: History, memories: Sequence[Memory], teacher: Teacher | None
-) -> tuple[Sequence[Memory], Teacher | None]:
-    """Return the memories, what was taught among them, where the owner's studies take part.
+def _merge_sources(
+    history: History, retrieved: Sequence[RetrievedConfig], meta_data: MetaDataProposer | None
+) -> tuple[Sequence[RetrievedConfig], MetaDataProposer | None]:
+    """Return retrieved configurations and meta-data, merged where the owner's studies take part.
 
-    They do where they are remembered, and where the model was trained on them.
+    They do where some were retrieved, and where the model was fine-tuned on them.
     """
-    own = bool(memories) or history.task.creator.experience == "finetuned"
-    if teacher is None or not own:
-        return memories, teacher
-    return remembering.joined(memories, teacher.memories(history)), None
+    has_own = bool(retrieved) or history.task.creator.transfer == "finetuned"
+    if meta_data is None or not has_own:
+        return retrieved, meta_data
+    return warm_start.merge(retrieved, meta_data.retrieve(history)), None
 
 
-def _without_model(history: History, memories: Sequence[Memory]) -> Proposal:
-    opened = remembering.opening(history, memories) if memories else None
-    if opened is not None:
-        return opened
+def _propose_without_model(history: History, retrieved: Sequence[RetrievedConfig]) -> Proposal:
+    initial = warm_start.propose_initial(history, retrieved) if retrieved else None
+    if initial is not None:
+        return initial
     if not history.trials:
-        return default(history, CENTER)
-    return stand_in(history, memories)
+        return propose_default(history, CENTER)
+    return propose_fallback(history, retrieved)
 
 
-def _unasked(history: History, agent: Agent, memories: Sequence[Memory]) -> Proposal:
+def _propose_unasked(
+    history: History, agent: Agent, retrieved: Sequence[RetrievedConfig]
+) -> Proposal:
     """Return the optimizer's proposal; the study's first one says why the model is not asked."""
-    proposal = _without_model(history, memories)
-    unknown = ", ".join(strangers(history.task.space, agent.model.knows))
-    note = f"the model is not asked here: it does not know {unknown}"
+    proposal = _propose_without_model(history, retrieved)
+    unknown = ", ".join(unknown_parameters(history.task.space, agent.model.known_parameters))
+    note = f"the model is not asked: it was not trained on {unknown}"
     if any(note in trial.proposal.note for trial in history.trials):
         return proposal
     return dataclasses.replace(proposal, note="; ".join(filter(None, (note, proposal.note))))
 
 
-def default(history: History, what: str, note: str = "") -> Proposal:
+def propose_default(history: History, what: str, note: str = "") -> Proposal:
     """Return the default configuration, which the rationale calls `what`."""
     return Proposal(
         config=history.task.space.default(),
-        origin="default",
+        origin=DEFAULT,
         rationale=f"{what}, before there is evidence",
         rationale_by="computed",
         note=note,
     )
 
 
-def _taught(history: History, thoughts: Thoughts, teacher: Teacher) -> Proposal:
-    """Return the proposal of what the model was taught; its thoughts are candidates too."""
-    proposal = teacher.propose(history, thoughts.configs)
-    if proposal.origin == remembering.SAID:
-        return _in_its_words(history, thoughts, proposal.config, proposal.tries)
-    record = thoughts.record
-    return dataclasses.replace(
-        proposal, prompt_tokens=record.prompt_tokens, completion_tokens=record.completion_tokens
-    )
+def _propose_from_meta_data(
+    history: History, samples: ModelSamples, meta_data: MetaDataProposer
+) -> Proposal:
+    """Return the proposal from meta-data, with the model's samples as further candidates."""
+    proposal = meta_data.propose(history, samples.configs)
+    if proposal.origin == LLM:
+        return _propose_sample(history, samples, proposal.config, proposal.tries)
+    return _with_cost(proposal, samples)
 
 
-def _leaning(history: History, thoughts: Thoughts, memories: Sequence[Memory]) -> Proposal:
-    """Return the proposal that the model's thoughts, and past studies, lead to."""
-    space, record = history.task.space, thoughts.record
-    asked: dict[str, Any] = {
-        "prompt_tokens": record.prompt_tokens,
-        "completion_tokens": record.completion_tokens,
-    }
-    opinion, sure = _opinion_of(history, thoughts)
-    if memories:
-        first = thoughts.configs if sure and not history.trials else ()
-        opened = remembering.opening(history, memories, first)
-        if opened is not None and opened.origin == remembering.SAID:
-            return _in_its_words(history, thoughts, opened.config, opened.tries)
-        if opened is not None:
-            return dataclasses.replace(opened, **asked)
-        opinion = remembering.opinion(space, memories, thoughts.configs if sure else ())
-    elif not sure and not history.trials:
-        note = "the model is unsure here, so the center opens the study"
-        return dataclasses.replace(default(history, CENTER, note), **asked)
-    elif sure and (said := _said(history, thoughts)) is not None:
-        return said
-    origin = _origin(bool(memories), sure or not memories)
-    proposal = dataclasses.replace(remembering.suggested(history, opinion, origin), **asked)
-    if "model" not in proposal.origin:
+def _propose_from_samples(
+    history: History, samples: ModelSamples, retrieved: Sequence[RetrievedConfig]
+) -> Proposal:
+    """Return the proposal that the model's samples, and retrieved configurations, lead to."""
+    space, record = history.task.space, samples.record
+    prior, is_certain = _build_model_prior(history, samples)
+    if retrieved:
+        candidates = samples.configs if is_certain and not history.trials else ()
+        initial = warm_start.propose_initial(history, retrieved, candidates)
+        if initial is not None and initial.origin == LLM:
+            return _propose_sample(history, samples, initial.config, initial.tries)
+        if initial is not None:
+            return _with_cost(initial, samples)
+        prior = warm_start.build_prior(space, retrieved, samples.configs if is_certain else ())
+    elif not is_certain and not history.trials:
+        note = (
+            "the model's proposals differ as much as random ones: the study starts from the center "
+            "of the space"
+        )
+        return _with_cost(propose_default(history, CENTER, note), samples)
+    elif is_certain and (initial_sample := _propose_medoid(history, samples)) is not None:
+        return initial_sample
+    origin = warm_start.guided_origin(retrieved, uses_model=is_certain or not retrieved)
+    proposal = _with_cost(propose_guided(history, prior, origin), samples)
+    if not proposal.origin.uses("llm"):
         return proposal
     return dataclasses.replace(
         proposal, model_digest=record.model_digest,
@@ -268,38 +288,48 @@ def _leaning(history: History, thoughts: Thoughts, memories: Sequence[Memory]) -
     )  # fmt: skip
 
 
-def _opinion_of(history: History, thoughts: Thoughts) -> tuple[Opinion, bool]:
-    """Return the model's opinion, and whether it is sure of it."""
+def _with_cost(proposal: Proposal, samples: ModelSamples) -> Proposal:
+    """Return the proposal with the tokens that the samples took; none after the first time."""
+    record = samples.record
+    return dataclasses.replace(
+        proposal, prompt_tokens=record.prompt_tokens, completion_tokens=record.completion_tokens
+    )
+
+
+def _build_model_prior(history: History, samples: ModelSamples) -> tuple[SamplePrior, bool]:
+    """Return the prior of the model's samples, and whether the model is certain.
+
+    It is, where the samples are closer together than as many random ones.
+    """
     space = history.task.space
-    opinion = Opinion(space, thoughts.configs, TRUST)
-    rng = np.random.default_rng(derive(dataclasses.replace(history, next_number=0), "blind"))
-    blind = Opinion(space, [space.sample(rng) for _ in thoughts.configs], TRUST)
-    return opinion, opinion.spread >= SURE * blind.spread
+    prior = SamplePrior(space, samples.configs, PRIOR_WEIGHT)
+    of_study = dataclasses.replace(history, next_number=0)  # the same in all trials
+    rng = np.random.default_rng(derive_seed(of_study, "blind"))
+    random = SamplePrior(space, [space.sample(rng) for _ in samples.configs], PRIOR_WEIGHT)
+    return prior, prior.spread >= MIN_SPREAD_RATIO * random.spread
 
 
-def _said(history: History, thoughts: Thoughts) -> Proposal | None:
-    """Return what represents the thoughts best; None once the model has spoken and been scored."""
-    space, record = history.task.space, thoughts.record
-    spoken = any(trial.proposal.origin == record.origin for trial in history.trials)
-    if spoken and remembering.is_scored(history):
+def _propose_medoid(history: History, samples: ModelSamples) -> Proposal | None:
+    """Return the most representative sample; None once one was proposed and a trial has a value."""
+    space = history.task.space
+    proposed = any(trial.proposal.origin == LLM for trial in history.trials)
+    if proposed and warm_start.has_value(history):
         return None
-    order = representative(space, thoughts.configs, [t.config for t in history.trials])
-    pick = Guard(history).pick((thoughts.configs[i] for i in order), lambda config: config)
-    if pick is None or pick.verdict is not Verdict.NEW:
+    order = medoid_order(space, samples.configs, [t.config for t in history.trials])
+    selection = DuplicateFilter(history).select(
+        (samples.configs[i] for i in order), lambda config: config
+    )
+    if selection is None or selection.status is not CandidateStatus.NEW:
         return None
-    return _in_its_words(history, thoughts, pick.drawn, pick.tries)
+    return _propose_sample(history, samples, selection.candidate, selection.tries)
 
 
-def _in_its_words(history: History, thoughts: Thoughts, config: Config, tries: int) -> Proposal:
-    """Return the proposal of one of the model's thoughts as it is."""
+def _propose_sample(
+    history: History, samples: ModelSamples, config: Config, tries: int
+) -> Proposal:
+    """Return the proposal of one of the model's samples as it is."""
     reason, evidence = rationale.compute(history, config)
     return dataclasses.replace(
-        thoughts.record, config=config, answer=history.task.space.text(config), tries=tries,
+        samples.record, config=config, answer=history.task.space.text(config), tries=tries,
         rationale=reason, evidence=evidence,
     )  # fmt: skip
-
-
-def _origin(remembers: bool, thinks: bool) -> str:
-    if not remembers:
-        return LEANING
-    return remembering.WITH_MODEL if thinks else remembering.LEANING

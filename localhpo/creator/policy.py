@@ -1,6 +1,8 @@
-"""How much a model counts, and when it proposes itself: settings, and pure functions of trials.
+"""When a language model is asked, and how much it counts: settings, and pure functions of trials.
 
-The one place to change when measurements say otherwise.
+A model of few parameters that answers with bare configurations (a configuration model) is asked
+where it knows the names of the hyperparameters. A chat model proposes by turns with the optimizer.
+This module is the one place to change when measurements say otherwise.
 """
 
 from __future__ import annotations
@@ -9,86 +11,93 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from localhpo.experience import LEAST_SIMILAR, Past, similarity, usable
+from localhpo.objective import Direction, is_better
 from localhpo.space import Space
 from localhpo.task import Task
-from localhpo.trial import Direction, State, Trial, is_better
+from localhpo.transfer import (
+    MIN_SIMILARITY,
+    PastStudy,
+    similarity,
+    split_usable,
+    to_single_objective,
+)
+from localhpo.trial import LLM, Origin, State, Trial
 
-TRUST = 1.0
-"""Weight of a small model's opinion before any trial, in units of the process's own spread."""
+PRIOR_WEIGHT = 1.0
+"""Weight of the prior of a configuration model, in units of the scale of the process."""
 
-SURE = 1.9
-"""A small model counts as sure where the spread of its log density over the space is so many
-times that of as many blind samples. On the problems for choosing settings the median was 2.8 (6 %
-below 1.9); with all names hidden 2.1 (40 % below). So it tells the two apart only in part, and a
-model that is wrong about a family it does not know passes for sure."""
+MIN_SPREAD_RATIO = 1.9
+"""A configuration model is certain where the log density of its samples varies over the space at
+least this many times as much as that of random samples. On the problems for choosing settings the
+median was 2.8 (6 % below 1.9); with all names hidden 2.1 (40 % below). So the ratio tells the two
+apart only in part, and a model that is wrong about a family it does not know passes for certain."""
 
-KNOWN = 0.5
-"""A small model is asked where it knows at least this share of the hyperparameters by name. On
-kinds of spaces that it never saw its opinion was worse than none, and its samples do not tell:
-they are as close together as where it knows."""
+MIN_KNOWN_SHARE = 0.5
+"""A configuration model is asked where it knows at least this share of the hyperparameters by name.
+On kinds of spaces that it never saw, its prior was worse than none. The samples themselves do not
+tell: they are as close together as where it knows."""
 
 STARTUP = 3
-"""Complete trials from which the optimizer knows enough to take turns with a model that talks."""
+"""Complete trials from which the optimizer takes turns with a chat model."""
 
-ENGINE_FLOOR = 0.5
-"""Least share of the engine once it knows enough to start."""
+MIN_ENGINE_SHARE = 0.5
+"""Smallest probability of the optimizer's turn from then on."""
 
-_ENGINES = ("engine:", "experience")
-"""How the origins of an engine's proposals begin."""
+_PSEUDO_TRIALS = 3.0
+"""Trials with a win rate of 1/2 that each side starts with."""
 
-_PRIOR_TRIALS = 3.0
-"""Trials of middling success that each side is credited with beforehand."""
-
-MOST_EARLIER = 6.0
-"""Trials that the record of each side in past studies counts as, at most: they are of another task,
-and twelve of this one are to outweigh them."""
+MAX_PAST_TRIALS = 6.0
+"""Trials that the wins of one side in past studies count as, at most: they are of other tasks, and
+twelve trials of this one shall outweigh them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """What one side has done: trials, and of how many of the others each was better."""
+class WinRate:
+    """Trials of one side, and how often they were better than other trials."""
 
     trials: float = 0.0
-    credit: float = 0.0
-    """The sum of the shares that they beat: as many as the trials, if each was the best."""
+    wins: float = 0.0
+    """Sum, over the trials, of the share of the other trials with a value that each one beat."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """The record of the model and of the engine in past studies on this kind of space."""
+class TrackRecord:
+    """Win rates of the model and of the optimizer in past studies on similar spaces."""
 
-    model: Tally = Tally()
-    engine: Tally = Tally()
+    model: WinRate = WinRate()
+    engine: WinRate = WinRate()
 
 
-def standing(task: Task, pasts: Iterable[Past], model_digest: str) -> Standing:
-    """Return how both sides did in past studies, each of them weighed by its similarity.
+def past_track_record(
+    task: Task, past_studies: Iterable[PastStudy], model_digest: str
+) -> TrackRecord:
+    """Return the track record in past studies, each weighted by its similarity.
 
     Args:
-        task: at hand.
-        pasts: other studies; those that do not count, or are not similar, are passed over.
-        model_digest: of the model at hand: what another one did is not its record.
+        task: the task at hand.
+        past_studies: other studies; unusable and dissimilar ones are skipped.
+        model_digest: digest of the model at hand; trials of other models do not count.
     """
-    model = engine = Tally()
-    for past in usable(pasts)[0]:
+    model = engine = WinRate()
+    single = [to_single_objective(past, task.objectives[0]) for past in past_studies]
+    for past in split_usable(single)[0]:
         weight = similarity(task, past.task).value
-        if weight < LEAST_SIMILAR:
+        if weight < MIN_SIMILARITY:
             continue
-        models, engines = _sides(past.trials)
-        own = [trial for trial in models if trial.proposal.model_digest == model_digest]
-        scored = [trial for trial in past.trials if trial.score is not None]
+        of_models, of_engine = _split_by_side(past.trials)
+        of_model = [t for t in of_models if t.proposal.model_digest == model_digest]
+        rivals = [trial for trial in past.trials if trial.value is not None]
         direction = past.task.direction
-        model = _added(model, _tally(own, scored, direction), weight)
-        engine = _added(engine, _tally(engines, scored, direction), weight)
-    return Standing(_capped(model), _capped(engine))
+        model = _add(model, _count_wins(of_model, rivals, direction), weight)
+        engine = _add(engine, _count_wins(of_engine, rivals, direction), weight)
+    return TrackRecord(_cap(model), _cap(engine))
 
 
-def strangers(space: Space, known: Collection[str]) -> list[str]:
-    """Return the hyperparameters whose names are not known, where anything is left to choose.
+def unknown_parameters(space: Space, known: Collection[str]) -> list[str]:
+    """Return the names of tuned hyperparameters that a model does not know.
 
     Names are compared without case and punctuation, and by their last part too: `clf__max_depth`
-    and `model.max-depth` are `max_depth`. Where nothing is told, nothing is strange.
+    and `model.max-depth` are `max_depth`. Where `known` is empty, every name counts as known.
     """
     if not known:
         return []
@@ -100,9 +109,9 @@ def strangers(space: Space, known: Collection[str]) -> list[str]:
     ]
 
 
-def is_strange(space: Space, known: Collection[str]) -> bool:
-    """Return whether too little of the space is known by name for a small model to be asked."""
-    return len(strangers(space, known)) > (1.0 - KNOWN) * len(_tuned(space))
+def is_unknown_space(space: Space, known: Collection[str]) -> bool:
+    """Return whether a configuration model knows too few names of a space to be asked."""
+    return len(unknown_parameters(space, known)) > (1.0 - MIN_KNOWN_SHARE) * len(_tuned(space))
 
 
 def _tuned(space: Space) -> list[str]:
@@ -114,76 +123,86 @@ def _plain(name: str) -> str:
 
 
 def model_share(
-    trials: Sequence[Trial], direction: Direction, *, taught: bool = False,
-    earlier: Standing | None = None,
+    trials: Sequence[Trial], direction: Direction, *, has_meta_data: bool = False,
+    past: TrackRecord | None = None,
 ) -> float:  # fmt: skip
-    """Return the probability with which a model that talks makes the next proposal.
+    """Return the probability with which a chat model makes the next proposal.
 
-    Until there are `STARTUP` complete trials, the engine knows next to nothing and the model's
-    proposals are better: all proposals are the model's (but no more than twice as many,
-    should they keep failing). Not so where the engine was taught this kind of task (`taught`):
-    then its first trials are good too, and the two begin as equals. From then on, the engine was
-    measured to be the better proposer nearly always. So the model is weighed as one trial's worth
-    of knowledge against the t trials of evidence, 1/t, times its record over the engine's. The
-    record of a side is the mean share of the other scored trials that its trials beat, a failure
-    beating none, drawn towards 1/2 by `_PRIOR_TRIALS`, and towards its record in past studies on
-    this kind of space (`earlier`), where they are remembered. The engine keeps at least
-    `ENGINE_FLOOR`.
+    Until there are `STARTUP` complete trials, the optimizer knows next to nothing, and the model
+    makes all proposals (but no more than twice as many, should they keep failing). Where the
+    optimizer has meta-data of similar data sets, its first trials are good too, so the two
+    start as equals.
 
-    At even records that makes the model's share 1/4 for the fourth trial, 1/10 for the tenth
-    and 1/30 for the thirtieth. What the engine proposes from past studies, or from what was
-    taught, is to its record. Trials that users or defaults brought count as evidence, and to
-    nobody's record.
+    From then on, the optimizer was measured to be the better proposer nearly always. So the
+    weight of the model is 1/t, one trial's worth of knowledge against t trials of evidence, times
+    its win rate over that of the optimizer. A win rate is the mean share of the other trials that
+    a side's trials beat (a failed trial beats none), shrunk towards 1/2 by `_PSEUDO_TRIALS`, and
+    towards the side's win rate in past studies. The optimizer keeps at least `MIN_ENGINE_SHARE`.
+
+    At equal win rates the model's share is 1/4 for the fourth trial, 1/10 for the tenth and 1/30
+    for the thirtieth. What the optimizer proposes from past studies or meta-data counts for the
+    optimizer. Trials of users and defaults count as evidence, and for neither side.
+
+    Args:
+        trials: all trials of the study.
+        direction: direction of its objective.
+        has_meta_data: whether the optimizer has meta-data of similar data sets.
+        past: track record in past studies; None for none.
     """
     ran = [trial for trial in trials if trial.state is not State.INFEASIBLE]
     complete = sum(trial.state is State.COMPLETE for trial in ran)
-    if complete < STARTUP and len(ran) < 2 * STARTUP and not taught:
+    if complete < STARTUP and len(ran) < 2 * STARTUP and not has_meta_data:
         return 1.0
-    before = earlier or Standing()
-    scored = [trial for trial in ran if trial.score is not None]
-    models, engines = _sides(ran)
-    model = record(models, scored, direction, before.model) / max(1, len(ran))
-    engine = record(engines, scored, direction, before.engine)
-    return min(1.0 - ENGINE_FLOOR, model / (model + engine))
+    earlier = past or TrackRecord()
+    rivals = [trial for trial in ran if trial.value is not None]
+    of_model, of_engine = _split_by_side(ran)
+    model = estimate_win_rate(of_model, rivals, direction, earlier.model) / max(1, len(ran))
+    engine = estimate_win_rate(of_engine, rivals, direction, earlier.engine)
+    return min(1.0 - MIN_ENGINE_SHARE, model / (model + engine))
 
 
-def record(
-    trials: Sequence[Trial], scored: Sequence[Trial], direction: Direction,
-    earlier: Tally = Tally(),
+def estimate_win_rate(
+    trials: Sequence[Trial], rivals: Sequence[Trial], direction: Direction,
+    past: WinRate = WinRate(),
 ) -> float:  # fmt: skip
-    """Return the mean share of the scored trials that these trials beat, drawn towards 1/2."""
-    own = _added(_tally(trials, scored, direction), earlier, 1.0)
-    return (_PRIOR_TRIALS / 2.0 + own.credit) / (_PRIOR_TRIALS + own.trials)
+    """Return the mean share of the rivals that these trials beat, shrunk towards 1/2."""
+    own = _add(_count_wins(trials, rivals, direction), past, 1.0)
+    return (_PSEUDO_TRIALS / 2.0 + own.wins) / (_PSEUDO_TRIALS + own.trials)
 
 
-def _sides(trials: Iterable[Trial]) -> tuple[list[Trial], list[Trial]]:
-    """Return the trials that the model proposed, and those that the engine did."""
+def _split_by_side(trials: Iterable[Trial]) -> tuple[list[Trial], list[Trial]]:
+    """Return the trials that the model alone proposed, and those without any part of it."""
     every = list(trials)
-    models = [trial for trial in every if trial.proposal.origin == "model"]
-    return models, [trial for trial in every if trial.proposal.origin.startswith(_ENGINES)]
+    of_model = [trial for trial in every if trial.proposal.origin == LLM]
+    return of_model, [trial for trial in every if _is_engine(trial.proposal.origin)]
 
 
-def _tally(trials: Sequence[Trial], scored: Sequence[Trial], direction: Direction) -> Tally:
-    ended = [trial for trial in trials if trial.score is not None or trial.state is State.FAILED]
-    return Tally(len(ended), sum(_beaten(trial, scored, direction) for trial in ended))
+def _is_engine(origin: Origin) -> bool:
+    """Return whether an engine made the proposal, without the model."""
+    made = origin.engine is not None or origin.uses("transfer") or origin.uses("meta")
+    return made and not origin.uses("llm")
 
 
-def _added(one: Tally, other: Tally, weight: float) -> Tally:
-    return Tally(one.trials + weight * other.trials, one.credit + weight * other.credit)
+def _count_wins(trials: Sequence[Trial], rivals: Sequence[Trial], direction: Direction) -> WinRate:
+    ended = [trial for trial in trials if trial.value is not None or trial.state is State.FAILED]
+    return WinRate(len(ended), sum(_beaten_share(trial, rivals, direction) for trial in ended))
 
 
-def _capped(tally: Tally) -> Tally:
-    """Return the same record as of no more than `MOST_EARLIER` trials."""
-    scale = min(1.0, MOST_EARLIER / tally.trials) if tally.trials else 1.0
-    return Tally(scale * tally.trials, scale * tally.credit)
+def _add(one: WinRate, other: WinRate, weight: float) -> WinRate:
+    return WinRate(one.trials + weight * other.trials, one.wins + weight * other.wins)
 
 
-def _beaten(trial: Trial, scored: Sequence[Trial], direction: Direction) -> float:
-    if trial.score is None:
+def _cap(rate: WinRate) -> WinRate:
+    """Return the same rate, as of `MAX_PAST_TRIALS` trials at most."""
+    scale = min(1.0, MAX_PAST_TRIALS / rate.trials) if rate.trials else 1.0
+    return WinRate(scale * rate.trials, scale * rate.wins)
+
+
+def _beaten_share(trial: Trial, rivals: Sequence[Trial], direction: Direction) -> float:
+    """Return the share of the other rivals that a trial beat."""
+    if trial.value is None:
         return 0.0
-    others = [
-        other.score for other in scored if other.number != trial.number and other.score is not None
-    ]
+    others = [one.value for one in rivals if one.number != trial.number and one.value is not None]
     if not others:
         return 0.5
-    return sum(is_better(trial.score, score, direction) for score in others) / len(others)
+    return sum(is_better(trial.value, value, direction) for value in others) / len(others)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from localhpo.bench.problems.surrogates import full_space
-from localhpo.creator.bayes.transfer import Surfaces
+from localhpo.creator.bayes.transfer_prior import BatchedGP
 from localhpo.errors import InputError
 from localhpo.space import Float, Space
 from localhpo.trial import Config
@@ -167,7 +167,7 @@ class Design:
         orders: list[Array] = []
         for regrets in known:
             lengths, _ = surfaces.fitted(self._space, x, regrets, rng)
-            expected = Surfaces(x, regrets, self._space.slices, lengths, NOISE)(new)
+            expected = BatchedGP(x, regrets, self._space.slices, lengths, NOISE)(new)
             mean = np.argsort(expected.mean(axis=0))
             orders += [*np.argsort(expected, axis=1), *[mean] * (len(expected) // 2)]
         chosen: list[Config] = []

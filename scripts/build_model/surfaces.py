@@ -33,7 +33,7 @@ def fitted(space: Space, x: Array, known: Array, rng: np.random.Generator) -> tu
     for row in known[rng.permutation(len(known))[:FITTED]]:
         some = rng.permutation(len(x))[:POINTS]
         y = (row.mean() - row[some]) / (row.std() or 1.0)
-        theta, _ = gp.fit(gp.Data(x[some], np.zeros(len(some)), y, space.slices, 0.0))
+        theta, _ = gp.fit(gp.TrainingData(x[some], np.zeros(len(some)), y, space.slices, 0.0))
         found.append(theta)
     theta = np.median(found, axis=0)
     return np.exp(theta[:-2]), float(np.exp(theta[-1]))

@@ -14,12 +14,14 @@ import pytest
 from localhpo.creator import Creator, History, open_creator
 from localhpo.creator.batch import with_queued
 from localhpo.creator.hybrid import Hybrid
-from localhpo.creator.prompt import Style
 from localhpo.creator.meta_proposer import MetaDataProposer
+from localhpo.creator.prompt import Style
 from localhpo.errors import BackendError, SpaceExhaustedError
 from localhpo.llm import Backend, open_backend
-from localhpo.llm.protocol import Completion, Constraint, Message, Model
+from localhpo.llm.protocol import Completion, Message, Model
+from localhpo.llm.protocol import Constraint as AnswerConstraint
 from localhpo.llm.scripted import ScriptedBackend
+from localhpo.objective import Constraint, Objective
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 from localhpo.task import CreatorSettings, Task
 from localhpo.transfer import PastStudy, RetrievedConfig, retrieve
@@ -71,7 +73,7 @@ class Sampling:
     def generate(
         self,
         messages: Sequence[Message],
-        constraint: Constraint,
+        constraint: AnswerConstraint,
         *,
         n: int = 1,
         max_tokens: int = 1024,
@@ -104,7 +106,7 @@ class Case:
 
 
 def engine(name: str) -> Case:
-    return Case(lambda task: open_creator(_set(task, name)), frozenset({f"engine:{name}"}))
+    return Case(lambda task: open_creator(_set(task, name)), frozenset({name}))
 
 
 def model(name: str, style: Style, backend: type[Sampling], origins: set[str]) -> Case:
@@ -117,7 +119,7 @@ def model(name: str, style: Style, backend: type[Sampling], origins: set[str]) -
 def scripted(task: Task) -> Creator:
     """Ask the backend that ships for scripts; it checks each answer against the grammar."""
 
-    def script(messages: Sequence[Message], constraint: Constraint, seed: int) -> str:
+    def script(messages: Sequence[Message], constraint: AnswerConstraint, seed: int) -> str:
         text = task.space.text(task.space.sample(np.random.default_rng(seed)))
         return f'{{"analysis":"A draw.","config":{text},"evidence":[]}}'
 
@@ -135,7 +137,7 @@ def real(name: str, origins: set[str]) -> Case:
 
 
 def retrieved(task: Task) -> tuple[RetrievedConfig, ...]:
-    """Return what a study of random trials, of the same task, leaves to remember."""
+    """Return what is retrieved from a study of random trials of the same task."""
     rng = np.random.default_rng(11)
     trials = tuple(
         Trial(
@@ -149,54 +151,57 @@ def retrieved(task: Task) -> tuple[RetrievedConfig, ...]:
     return retrieve(task, [PastStudy("small/old", task, trials)])
 
 
-def remembering(task: Task) -> Creator:
+def with_past_studies(task: Task) -> Creator:
     backend = Sampling(task.space, "compact")
     return open_creator(_set(task, "hybrid"), backend=backend, retrieved=retrieved(task))
 
 
-def taught(task: Task) -> Creator:
-    """Return the hybrid with a lesson on the same space: four data sets, regrets by chance."""
+def with_meta_data(task: Task) -> Creator:
+    """Return the hybrid with a source task on the same space: random regrets on four data sets."""
     rng = np.random.default_rng(12)
     configs = {task.space.key(c): c for c in (task.space.sample(rng) for _ in range(40))}
     regrets = rng.uniform(0.0, 1.5, (4, len(configs)))
-    lesson = SourceTask(
-        task=task, configs=tuple(configs.values()), data_sets=("a", "b", "c", "d"),
-        regrets=tuple(tuple(map(float, row)) for row in regrets),
+    source = SourceTask(
+        task=task.single_objective, configs=tuple(configs.values()),
+        data_sets=("a", "b", "c", "d"), regrets=tuple(tuple(map(float, row)) for row in regrets),
         lengths=(1.0,) * len(task.space), noise=0.1,
     )  # fmt: skip
-    return Hybrid(None, teacher=MetaDataProposer("small", [(lesson, 1.0)]))
+    return Hybrid(None, meta_data=MetaDataProposer("small", [(source, 1.0)]))
 
 
 def _set(task: Task, name: str) -> Task:
     return replace(task, creator=CreatorSettings(name=name, on_model_error="engine"))
 
 
-STAND_INS = {"engine:bo"}
-LEANING = {"model", "model+bo", "default"} | STAND_INS
-REMEMBERING = {"experience", "experience+bo", "model+experience+bo", "default"} | STAND_INS
+FALLBACK = {"bo"}
+WITH_SAMPLES = {"llm", "bo+llm", "default"} | FALLBACK
+WITH_PAST_STUDIES = {"transfer", "bo+transfer", "bo+llm+transfer", "default"} | FALLBACK
+WITH_META_DATA = {"meta", "bo+meta", "default"} | FALLBACK
 CASES = {
     "bo": engine("bo"),
     "random": engine("random"),
     "tpe": engine("tpe"),
     "gp": engine("gp"),
     "cmaes": engine("cmaes"),
-    "agent, scripted": Case(scripted, frozenset({"model"} | STAND_INS)),
-    "agent, compact": model("agent", "compact", Sampling, {"model"} | STAND_INS),
-    "agent, down": model("agent", "chat", Failing, STAND_INS),
-    "agent, built-in model": real("agent", {"model"} | STAND_INS),
-    "hybrid, built-in model": real("hybrid", LEANING),
-    "hybrid, compact": model("hybrid", "compact", Sampling, LEANING),
-    "hybrid, chat": model("hybrid", "chat", Sampling, {"model", "default"} | STAND_INS),
-    "hybrid, down": model("hybrid", "compact", Failing, {"default"} | STAND_INS),
+    "agent, scripted": Case(scripted, frozenset({"llm"} | FALLBACK)),
+    "agent, compact": model("agent", "compact", Sampling, {"llm"} | FALLBACK),
+    "agent, down": model("agent", "chat", Failing, FALLBACK),
+    "agent, built-in model": real("agent", {"llm"} | FALLBACK),
+    "hybrid, built-in model": real("hybrid", WITH_SAMPLES),
+    "hybrid, compact": model("hybrid", "compact", Sampling, WITH_SAMPLES),
+    "hybrid, chat": model("hybrid", "chat", Sampling, {"llm", "default"} | FALLBACK),
+    "hybrid, down": model("hybrid", "compact", Failing, {"default"} | FALLBACK),
     "hybrid, no model": Case(
-        lambda task: Hybrid(None, note="no model"), frozenset({"default"} | STAND_INS)
+        lambda task: Hybrid(None, note="no model"), frozenset({"default"} | FALLBACK)
     ),
-    "hybrid, remembering": Case(remembering, frozenset(REMEMBERING)),
-    "hybrid, taught": Case(taught, frozenset(REMEMBERING)),
-    "hybrid, no model, remembering": Case(
-        lambda task: Hybrid(None, retrieved=retrieved(task)), frozenset(REMEMBERING)
+    "hybrid, past studies": Case(with_past_studies, frozenset(WITH_PAST_STUDIES)),
+    "hybrid, meta-data": Case(with_meta_data, frozenset(WITH_META_DATA)),
+    "hybrid, no model, past studies": Case(
+        lambda task: Hybrid(None, retrieved=retrieved(task)), frozenset(WITH_PAST_STUDIES)
     ),
 }
+ONE_OBJECTIVE = [name for name in CASES if name.startswith(("bo", "agent", "hybrid"))]
+"""Creators that optimize the first objective of a task."""
 
 
 @pytest.fixture(params=CASES)
@@ -236,7 +241,7 @@ def past(task: Task, make_trial: Callable[..., Trial], states: Sequence[State]) 
                 state,
                 values=(float(rng.random()),) if state in (State.COMPLETE, State.PRUNED) else (),
                 failure=Failure(Cause.TIMEOUT, "too slow") if state is State.FAILED else None,
-                origin=("model", "engine:tpe", "user")[number % 3],
+                origin=("llm", "tpe", "user")[number % 3],
             )
         )
     return History(task, tuple(trials), seed=11, next_number=len(trials))
@@ -261,7 +266,7 @@ def test_proposals_are_canonical_new_and_of_true_origin(creator, case, task, mak
         task.space.validate(proposal.config)
         assert task.space.key(proposal.config) not in known
         known.add(task.space.key(proposal.config))
-        assert proposal.origin in case.origins
+        assert str(proposal.origin) in case.origins
         assert set(proposal.evidence) <= numbers
         assert proposal.rationale
         assert proposal.rationale_by in ("model", "computed")
@@ -288,8 +293,25 @@ def test_asking_for_two_is_asking_twice(creator, task, make_trial):
     assert [p.config for p in both] == [first.config, second.config]
 
 
+@pytest.mark.parametrize("name", ONE_OBJECTIVE)
+def test_of_several_objectives_the_first_counts(make_task, make_trial, name):
+    first = make_task(space=SPACES["plain"])
+    objectives = (*first.objectives, Objective("accuracy", "maximize"))
+    several = replace(first, objectives=objectives, constraints=(Constraint("size", max=1.0),))
+    history = past(first, make_trial, HISTORIES["few"])
+    trials = tuple(
+        t.with_(values=(*t.values, float(t.number)), violations=(1.0,)) for t in history.trials
+    )
+    creator, other = CASES[name].make(first), CASES[name].make(several)
+    alone = creator.propose(history, 2)
+    beside = other.propose(replace(history, task=several, trials=trials), 2)
+    assert [p.config for p in alone] == [p.config for p in beside]
+    creator.close()
+    other.close()
+
+
 @pytest.mark.parametrize("name", ["one", "five"])
-def test_a_tiny_space_is_emptied_and_then_exhausted(case, make_task, name):
+def test_a_tiny_space_is_searched_completely_and_then_exhausted(case, make_task, name):
     space = SPACES[name]
     task = make_task(space=space)
     creator = case.make(task)

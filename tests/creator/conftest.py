@@ -24,10 +24,10 @@ class FakeBackend:
         answer: Answer,
         style: Style = "chat",
         context_length: int = 8192,
-        knows: frozenset[str] = frozenset(),
+        known_parameters: frozenset[str] = frozenset(),
     ) -> None:
         self.answer = answer
-        self.model = Model("fake", "digest-of-fake", context_length, style, knows=knows)
+        self.model = Model("fake", "digest-of-fake", context_length, style, known_parameters=known_parameters)
         self.calls: list[dict[str, Any]] = []
         self.closed = False
         self.server = None

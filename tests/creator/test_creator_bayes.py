@@ -1,4 +1,4 @@
-"""Bayesian optimization of our own: what it finds, and what it must not break on."""
+"""LocalHPO's own Bayesian optimization: what it finds, and the data that must not break it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from localhpo.creator import History
-from localhpo.creator.bayes import Bayes, Opinion, optimizer
+from localhpo.creator.bayes import BayesianOptimizer, SamplePrior, optimizer
+from localhpo.creator.bayes.acquisition import AcquisitionFunction, standardize
 from localhpo.creator.bayes.search import log_improvement
 from localhpo.errors import SpaceExhaustedError
+from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
-from localhpo.trial import Proposal, State, Trial
+from localhpo.trial import USER, Origin, Proposal, State, Trial
 
 SQUARE = Space([Float("x", -1.0, 1.0), Float("y", -1.0, 1.0)])
 BOWL = Space([Float(f"x{n}", -1.0, 1.0) for n in range(4)])
@@ -44,23 +46,23 @@ def million(config):
     return (config["rows"] / 1e6 - 0.7) ** 2 + (np.log2(config["units"]) - 9.0) ** 2 / 144.0
 
 
-def run(task, objective, trials, seed=0, opinion=None, lost=State.FAILED):
+def run(task, objective, trials, seed=0, prior=None, lost=State.FAILED):
     """Tune by hand, with another instance for each trial."""
     done = []
     for number in range(trials):
         history = History(task, tuple(done), seed, number)
-        if opinion is None:
-            (proposal,) = Bayes().propose(history, 1)
+        if prior is None:
+            (proposal,) = BayesianOptimizer().propose(history, 1)
         else:
-            proposal = Proposal(optimizer.suggest(history, opinion).config, "model+bo")
-        score = objective(proposal.config)
-        state = lost if score is None else State.COMPLETE
-        done.append(Trial(number, state, proposal, score=None if score is None else float(score)))
+            proposal = Proposal(optimizer.suggest(history, prior).config, Origin("llm", "bo"))
+        value = objective(proposal.config)
+        state = lost if value is None else State.COMPLETE
+        done.append(Trial(number, state, proposal, values=() if value is None else (float(value),)))
     return done
 
 
 def best(trials):
-    return min(trial.score for trial in trials if trial.score is not None)
+    return min(trial.value for trial in trials if trial.value is not None)
 
 
 def at_random(space, objective, trials, seed):
@@ -72,11 +74,11 @@ def configs(trials):
     return [dict(trial.config) for trial in trials]
 
 
-def history_of(task, configs, scores, states=None, seed=0):
+def history_of(task, configs, values, states=None, seed=0):
     states = states or [State.COMPLETE] * len(configs)
     trials = tuple(
-        Trial(n, state, Proposal(config, "user"), score=score)
-        for n, (config, score, state) in enumerate(zip(configs, scores, states, strict=True))
+        Trial(n, state, Proposal(config, USER), values=() if value is None else (value,))
+        for n, (config, value, state) in enumerate(zip(configs, values, states, strict=True))
     )
     return History(task, trials, seed, len(trials))
 
@@ -104,12 +106,12 @@ def test_it_finds_the_optimum_where_random_search_does_not(
     assert np.mean(found) < np.mean(random) / 2
 
 
-def test_the_default_comes_first_or_the_center(make_task):
+def test_the_default_or_the_center_comes_first(make_task):
     named = Space([Float("x", -1.0, 1.0, default=0.25), Float("y", -1.0, 1.0)])
     for space in (named, SQUARE):
-        (proposal,) = Bayes().propose(History(make_task(space=space), (), 0, 0), 1)
+        (proposal,) = BayesianOptimizer().propose(History(make_task(space=space), (), 0, 0), 1)
         assert proposal.config == space.default()
-        assert proposal.origin == "engine:bo"
+        assert proposal.origin == optimizer.ORIGIN
         assert proposal.rationale_by == "computed"
 
 
@@ -123,15 +125,15 @@ def test_the_default_comes_first_or_the_center(make_task):
     ],
     ids=["one", "seven", "mixed", "conditions"],
 )
-def test_a_small_space_is_emptied_without_repeats(make_task, space):
+def test_a_small_space_is_searched_completely_without_repeats(make_task, space):
     task = make_task(space=space)
     trials = run(task, lambda config: len(str(config)), space.cardinality)
     assert len({space.key(trial.config) for trial in trials}) == space.cardinality
     with pytest.raises(SpaceExhaustedError):
-        Bayes().propose(History(task, tuple(trials), 0, len(trials)), 1)
+        BayesianOptimizer().propose(History(task, tuple(trials), 0, len(trials)), 1)
 
 
-def test_in_a_large_space_of_few_good_values_it_goes_on_to_others(make_task):
+def test_more_trials_than_good_configurations_are_all_new(make_task):
     """More trials than there are good configurations: every one of them is new."""
     space = Space([Int(f"x{n}", 1, 5) for n in range(5)])
     task = make_task(space=space)
@@ -140,24 +142,24 @@ def test_in_a_large_space_of_few_good_values_it_goes_on_to_others(make_task):
     assert best(trials) == 0.0
 
 
-def test_failures_lower_what_is_expected_of_where_they_were(make_task):
+def test_failures_lower_the_acquisition_value_near_them(make_task):
     task = make_task(space=SQUARE)
     ran = [{"x": x, "y": y} for x in (-0.8, 0.0, 0.6) for y in (-0.6, 0.6)]
-    scores = [float(bowl(config)) for config in ran]
+    values = [float(bowl(config)) for config in ran]
     lost = [{"x": 0.9, "y": y} for y in (-0.1, 0.0, 0.1)]
     near = np.array([SQUARE.encode({"x": 0.88, "y": 0.05})])
 
     def value(failed):
         states = [State.COMPLETE] * len(ran) + [State.FAILED] * len(failed)
-        history = history_of(task, ran + failed, scores + [None] * len(failed), states)
-        return optimizer.Surface(history, None).value(near)[0]
+        history = history_of(task, ran + failed, values + [None] * len(failed), states)
+        return AcquisitionFunction(history, None).evaluate(near)[0]
 
     assert value(lost) < value([])
     assert value(lost[1:2]) < value([])
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.INFEASIBLE])
-def test_it_turns_away_from_a_wall_behind_which_nothing_runs(make_task, state):
+def test_it_avoids_a_region_where_nothing_runs(make_task, state):
     """Larger is better until memory runs out; the loop gives up after 20 refusals in a row."""
     space = Space(
         [Int("batch", 8, 1024, log=True), Float("rate", 1e-4, 1.0, log=True), Int("layers", 1, 12)]
@@ -171,54 +173,57 @@ def test_it_turns_away_from_a_wall_behind_which_nothing_runs(make_task, state):
 
     for seed in range(2):
         trials = run(make_task(space=space), loss_if_it_runs, 30, seed, lost=state)
-        ran = "".join("." if trial.score is None else "x" for trial in trials)
+        ran = "".join("." if trial.value is None else "x" for trial in trials)
         assert max(map(len, ran.split("x"))) < 16
 
 
-def test_no_score_is_made_up_for_a_failure(make_task):
-    """Failures far away change nothing of what is thought of the scores."""
+def test_no_value_is_made_up_for_a_failure(make_task):
+    """Failures far away do not change the acquisition value."""
     task = make_task(space=SQUARE)
     ok = drawn(SQUARE, 6)
-    scores = [float(bowl(config)) for config in ok]
+    values = [float(bowl(config)) for config in ok]
     states = [State.COMPLETE] * 6 + [State.FAILED] * 2
     failed = [{"x": 1.0, "y": 1.0}, {"x": 1.0, "y": 0.98}]
-    before = optimizer.Surface(history_of(task, ok, scores), None)
-    after = optimizer.Surface(history_of(task, ok + failed, [*scores, None, None], states), None)
+    before = AcquisitionFunction(history_of(task, ok, values), None)
+    after = AcquisitionFunction(history_of(task, ok + failed, [*values, None, None], states), None)
     asked = np.array([SQUARE.encode({"x": -0.9, "y": y}) for y in (-0.9, -0.5)])
-    np.testing.assert_allclose(before.value(asked), after.value(asked), atol=0.1)
+    np.testing.assert_allclose(before.evaluate(asked), after.evaluate(asked), atol=0.1)
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.RUNNING, State.INTERRUPTED])
-def test_what_still_runs_is_reckoned_with(make_task, state):
-    task, scored = make_task(space=BOWL), drawn(BOWL, 6)
-    scores = [float(bowl(config)) for config in scored]
-    history = history_of(task, scored, scores)
-    (alone,) = Bayes().propose(history, 1)
+def test_pending_trials_are_taken_into_account(make_task, state):
+    task, known = make_task(space=BOWL), drawn(BOWL, 6)
+    values = [float(bowl(config)) for config in known]
+    history = history_of(task, known, values)
+    (alone,) = BayesianOptimizer().propose(history, 1)
     running = dataclasses.replace(
         history,
         trials=(*history.trials, Trial(6, state, alone)),
     )
-    (other,) = Bayes().propose(running, 1)
+    (other,) = BayesianOptimizer().propose(running, 1)
     assert BOWL.distance(alone.config, other.config) > 0.02
 
 
 def test_parallel_proposals_lie_apart(make_task):
     for count in (0, 6):
-        scored = drawn(BOWL, count)
-        history = history_of(make_task(space=BOWL), scored, [float(bowl(c)) for c in scored])
-        made = [proposal.config for proposal in Bayes().propose(history, 4)]
+        known = drawn(BOWL, count)
+        history = history_of(make_task(space=BOWL), known, [float(bowl(c)) for c in known])
+        made = [proposal.config for proposal in BayesianOptimizer().propose(history, 4)]
         gaps = [BOWL.distance(a, b) for i, a in enumerate(made) for b in made[:i]]
         assert min(gaps) > 0.02
 
 
 def test_maximizing_is_minimizing_the_negative(make_task):
-    down, up = make_task(space=BOWL), make_task(space=BOWL, direction="maximize")
+    down, up = (
+        make_task(space=BOWL),
+        make_task(space=BOWL, objectives=(Objective("loss", "maximize"),)),
+    )
     a = run(down, bowl, 10, seed=1)
     b = run(up, lambda config: -bowl(config), 10, seed=1)
     assert configs(a) == configs(b)
 
 
-def test_the_units_of_the_score_do_not_matter(make_task):
+def test_the_units_of_the_value_do_not_matter(make_task):
     task = make_task(space=SQUARE)
     a = run(task, bowl, 8)
     b = run(task, lambda config: 1024.0 * bowl(config), 8)
@@ -226,13 +231,13 @@ def test_the_units_of_the_score_do_not_matter(make_task):
 
 
 @pytest.mark.parametrize(("space", "objective"), [(BOWL, bowl), (NESTED, nested)])
-def test_another_instance_goes_on_alike_and_another_seed_does_not(make_task, space, objective):
+def test_another_instance_continues_a_study_and_another_seed_does_not(make_task, space, objective):
     task = make_task(space=space)
     a, b, c = (configs(run(task, objective, 8, seed)) for seed in (3, 3, 4))
     assert a == b != c
 
 
-SCORES = {
+VALUES = {
     "a single trial": [1.0],
     "two alike": [1.0, 1.0],
     "all equal": [0.1] * 7,
@@ -247,13 +252,13 @@ SCORES = {
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
-@pytest.mark.parametrize("scores", SCORES.values(), ids=SCORES)
-def test_odd_scores_do_not_break_it(make_task, scores, direction):
-    task = make_task(space=SQUARE, direction=direction)
-    known = drawn(SQUARE, len(scores))
-    proposals = Bayes().propose(history_of(task, known, scores), 2)
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_extreme_values_do_not_break_it(make_task, values, direction):
+    task = make_task(space=SQUARE, objectives=(Objective("loss", direction),))
+    known = drawn(SQUARE, len(values))
+    proposals = BayesianOptimizer().propose(history_of(task, known, values), 2)
     keys = {SQUARE.key(config) for config in [*known, *(p.config for p in proposals)]}
-    assert len(keys) == len(scores) + 2
+    assert len(keys) == len(values) + 2
 
 
 def test_a_diverged_run_does_not_hide_differences_between_good_ones(make_task):
@@ -266,73 +271,84 @@ def test_a_diverged_run_does_not_hide_differences_between_good_ones(make_task):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10])
-def test_standardized_merits_keep_their_order(count):
-    merits = np.random.default_rng(count).normal(size=count) ** 3
-    drawn_in = optimizer.standardized(merits)
-    assert (np.argsort(drawn_in) == np.argsort(merits)).all()
-    assert abs(drawn_in.mean()) < 1e-9
-    assert drawn_in.std() == pytest.approx(1.0 if count > 1 else 0.0)
+def test_standardized_utilities_keep_their_order(count):
+    utilities = np.random.default_rng(count).normal(size=count) ** 3
+    standardized = standardize(utilities)
+    assert (np.argsort(standardized) == np.argsort(utilities)).all()
+    assert abs(standardized.mean()) < 1e-9
+    assert standardized.std() == pytest.approx(1.0 if count > 1 else 0.0)
 
 
 def test_thousands_of_trials_take_no_longer_than_hundreds(make_task):
     """Most of them are left out of the process, but never the best, and none is repeated."""
     known = drawn(BOWL, 3000)
     history = history_of(make_task(space=BOWL), known, [float(bowl(config)) for config in known])
-    (proposal,) = Bayes().propose(history, 1)
+    (proposal,) = BayesianOptimizer().propose(history, 1)
     assert BOWL.key(proposal.config) not in {BOWL.key(config) for config in known}
-    assert bowl(proposal.config) < np.quantile([trial.score for trial in history.trials], 0.02)
+    assert bowl(proposal.config) < np.quantile([trial.value for trial in history.trials], 0.02)
     assert proposal.seconds < 20.0
 
 
-def test_a_history_of_every_state_is_taken(make_task):
+def test_a_history_with_every_state_is_accepted(make_task):
     states = [state for state in State for _ in range(3)]
-    scored = (State.COMPLETE, State.PRUNED)
-    scores = [0.1 * n if state in scored else None for n, state in enumerate(states)]
-    history = history_of(make_task(space=NESTED), drawn(NESTED, len(states)), scores, states)
-    assert len(Bayes().propose(history, 3)) == 3
+    with_value = (State.COMPLETE, State.PRUNED)
+    values = [0.1 * n if state in with_value else None for n, state in enumerate(states)]
+    history = history_of(make_task(space=NESTED), drawn(NESTED, len(states)), values, states)
+    assert len(BayesianOptimizer().propose(history, 3)) == 3
 
 
-def test_only_failures_are_no_obstacle(make_task):
+def test_a_history_of_failures_alone_is_accepted(make_task):
     known = drawn(NESTED, 8)
     history = history_of(make_task(space=NESTED), known, [None] * 8, [State.FAILED] * 8)
-    (proposal,) = Bayes().propose(history, 1)
+    (proposal,) = BayesianOptimizer().propose(history, 1)
     NESTED.validate(proposal.config)
-    assert "no trial has a score yet" in proposal.rationale
+    assert "no trial has a value yet" in proposal.rationale
 
 
-def opinion_around(space, where, spread=0.08):
-    """Return the opinion of a model that would try what is near a point of the cube."""
+def prior_around(space, where, spread=0.08):
+    """Return the prior of samples near a point of the unit cube."""
     rng = np.random.default_rng(0)
     near = np.clip(rng.normal(where, spread, (24, len(space.columns))), 0.0, 1.0)
-    return Opinion(space, [space.decode(point) for point in near], 1.0)
+    return SamplePrior(space, [space.decode(point) for point in near], 1.0)
 
 
 RIGHT, WRONG = (0.65, 0.35, 0.65, 0.35), (0.1, 0.9, 0.1, 0.9)
 """The minimum of the bowl in the unit cube, and a place far from it."""
 
 
-def test_a_right_opinion_speeds_it_up(make_task):
+def test_a_right_prior_speeds_it_up(make_task):
     task, seeds = make_task(space=BOWL), range(4)
-    leaning = [best(run(task, bowl, 6, seed, opinion_around(BOWL, RIGHT))) for seed in seeds]
+    guided = [best(run(task, bowl, 6, seed, prior_around(BOWL, RIGHT))) for seed in seeds]
     alone = [best(run(task, bowl, 6, seed)) for seed in seeds]
-    assert np.mean(leaning) < 0.9 * np.mean(alone)
+    assert np.mean(guided) < 0.9 * np.mean(alone)
 
 
-def test_a_wrong_opinion_is_overcome(make_task):
+def test_a_wrong_prior_is_overcome(make_task):
     task, seeds = make_task(space=BOWL), range(4)
-    misled = [run(task, bowl, 24, seed, opinion_around(BOWL, WRONG)) for seed in seeds]
+    misguided = [run(task, bowl, 24, seed, prior_around(BOWL, WRONG)) for seed in seeds]
     random = [at_random(BOWL, bowl, 24, seed) for seed in range(20)]
-    assert np.mean([best(trials) for trials in misled]) < np.mean(random) / 2
+    assert np.mean([best(trials) for trials in misguided]) < np.mean(random) / 2
 
 
-def test_the_weight_of_an_opinion_follows_the_trials(make_task):
+def test_the_weight_of_the_prior_follows_the_trials(make_task):
     known = drawn(BOWL, 15)
     history = history_of(make_task(space=BOWL), known, [float(bowl(config)) for config in known])
     right, wrong = (
-        optimizer.Surface(history, opinion_around(BOWL, where)).weight for where in (RIGHT, WRONG)
+        AcquisitionFunction(history, prior_around(BOWL, where)).prior_weight
+        for where in (RIGHT, WRONG)
     )
     assert right > 0.5 > wrong
-    assert optimizer.Surface(history, None).weight == 0.0
+    assert AcquisitionFunction(history, None).prior_weight == 0.0
+
+
+def test_the_probability_of_the_prior_is_larger_where_trials_agree_with_it(make_task):
+    known = drawn(BOWL, 9)
+    history = history_of(make_task(space=BOWL), known, [float(bowl(config)) for config in known])
+    right, wrong = (
+        optimizer.suggest(history, prior_around(BOWL, where)).prior_probability
+        for where in (RIGHT, WRONG)
+    )
+    assert right > wrong
 
 
 LOG_IMPROVEMENTS = [

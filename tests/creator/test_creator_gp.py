@@ -1,4 +1,4 @@
-"""The process behind the default Creator, against what its formulas say, computed another way."""
+"""The Gaussian process, against its formulas computed in another way."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ def points(layout, count, rng):
     return np.concatenate(parts, axis=1)
 
 
-def make_data(layout, seed, *, opinion=True, count=12):
+def make_data(layout, seed, *, prior=True, count=12):
     rng = np.random.default_rng(seed)
     x = points(layout, count, rng)
-    phi = np.tanh(rng.normal(size=count)) if opinion else np.zeros(count)
+    phi = np.tanh(rng.normal(size=count)) if prior else np.zeros(count)
     y = np.sin(5.0 * x[:, 0]) + 0.5 * phi + 0.1 * rng.normal(size=count)
-    return gp.Data(x, phi, (y - y.mean()) / y.std(), groups_of(layout), 0.8 if opinion else 0.0)
+    return gp.TrainingData(
+        x, phi, (y - y.mean()) / y.std(), groups_of(layout), 0.8 if prior else 0.0
+    )
 
 
 def thetas(layout, seed):
@@ -43,13 +45,13 @@ def thetas(layout, seed):
 
 
 def brute_force(data, theta, x, phi):
-    """Return mean and covariance of the function at `x` and the opinion's weight, given the data.
+    """Return mean and covariance of the function at `x` and of the prior's weight, given the data.
 
     The joint covariance of trials, points and weight, written down from the definition, pair
     by pair, and conditioned.
     """
     lengths, scale, noise = np.exp(theta[:-2]), np.exp(theta[-2]), np.exp(theta[-1])
-    everywhere, opinions = np.concatenate([data.x, x]), np.concatenate([data.phi, phi])
+    everywhere, phis = np.concatenate([data.x, x]), np.concatenate([data.phi, phi])
     total, n = len(everywhere), len(data.x)
     joint = np.empty((total + 1, total + 1))
     for i in range(total):
@@ -61,12 +63,12 @@ def brute_force(data, theta, x, phi):
                 r2 += apart / length**2
             r = np.sqrt(5.0 * r2)
             matern = (1.0 + r + r * r / 3.0) * np.exp(-r)
-            leaning = gp.SPREAD**2 * opinions[i] * opinions[j]
-            joint[i, j] = scale**2 * (matern + leaning + gp.CONSTANT**2)
+            feature = gp.WEIGHT_SD**2 * phis[i] * phis[j]
+            joint[i, j] = scale**2 * (matern + feature + gp.CONSTANT_SD**2)
     joint[:n, :n] += scale**2 * (noise**2 + gp._JITTER) * np.eye(n)
-    joint[-1, :-1] = joint[:-1, -1] = scale * gp.SPREAD**2 * opinions
-    joint[-1, -1] = gp.SPREAD**2
-    mean = np.append(scale * data.trust * opinions, data.trust)
+    joint[-1, :-1] = joint[:-1, -1] = scale * gp.WEIGHT_SD**2 * phis
+    joint[-1, -1] = gp.WEIGHT_SD**2
+    mean = np.append(scale * data.prior_weight * phis, data.prior_weight)
     gain = joint[n:, :n] @ np.linalg.inv(joint[:n, :n])
     return (
         mean[n:] + gain @ (data.y - mean[:n]),
@@ -74,11 +76,11 @@ def brute_force(data, theta, x, phi):
     )
 
 
-@pytest.mark.parametrize("opinion", [True, False], ids=["opinion", "no opinion"])
+@pytest.mark.parametrize("prior", [True, False], ids=["prior", "no prior"])
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("seed", range(4))
-def test_the_gradient_of_the_loss_is_that_of_finite_differences(layout, seed, opinion):
-    data, theta = make_data(layout, seed, opinion=opinion), thetas(layout, seed)
+def test_the_gradient_of_the_loss_is_that_of_finite_differences(layout, seed, prior):
+    data, theta = make_data(layout, seed, prior=prior), thetas(layout, seed)
     differences = [
         approx_fprime(theta, lambda t: gp._loss(t, data)[0], step) for step in (1e-6, -1e-6)
     ]
@@ -86,26 +88,26 @@ def test_the_gradient_of_the_loss_is_that_of_finite_differences(layout, seed, op
     np.testing.assert_allclose(gradient, np.mean(differences, axis=0), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("opinion", [True, False], ids=["opinion", "no opinion"])
+@pytest.mark.parametrize("prior", [True, False], ids=["prior", "no prior"])
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_the_posterior_is_the_joint_covariance_conditioned(layout, opinion):
-    data, theta = make_data(layout, 5, opinion=opinion), thetas(layout, 5)
+def test_the_posterior_is_the_joint_covariance_conditioned(layout, prior):
+    data, theta = make_data(layout, 5, prior=prior), thetas(layout, 5)
     rng = np.random.default_rng(6)
     x = points(layout, 7, rng)
-    phi = np.tanh(rng.normal(size=7)) if opinion else np.zeros(7)
+    phi = np.tanh(rng.normal(size=7)) if prior else np.zeros(7)
     mean, deviation = gp.Posterior(data, theta).predict(x, phi)
     expected, covariance = brute_force(data, theta, x, phi)
     np.testing.assert_allclose(mean, expected[:-1], rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(deviation, np.sqrt(np.diag(covariance)[:-1]), rtol=1e-6)
-    assert gp.Posterior(data, theta).weight == pytest.approx(expected[-1], rel=1e-6, abs=1e-9)
+    assert gp.Posterior(data, theta).prior_weight == pytest.approx(expected[-1], rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_without_noise_the_trials_are_met_and_certain(layout):
+def test_without_noise_the_trials_are_interpolated(layout):
     groups, rng = groups_of(layout), np.random.default_rng(2)
     x = np.unique(points(layout, 8, rng), axis=0)
     phi, y = np.tanh(x[:, 0] - 0.5), np.sin(5.0 * x[:, 0]) + x[:, -1]
-    data = gp.Data(x, phi, (y - y.mean()) / y.std(), groups, 0.5)
+    data = gp.TrainingData(x, phi, (y - y.mean()) / y.std(), groups, 0.5)
     theta = np.array([*[-1.0] * len(layout), 0.0, -7.0])
     posterior = gp.Posterior(data, theta)
     mean, deviation = posterior.predict(x, phi)
@@ -116,9 +118,11 @@ def test_without_noise_the_trials_are_met_and_certain(layout):
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_few_trials_leave_the_rest_to_what_was_believed_before(count):
+def test_few_trials_are_fitted_with_finite_predictions(count):
     data = make_data((1, 1), 3, count=12)
-    few = gp.Data(data.x[:count], data.phi[:count], data.y[:count], data.groups, data.trust)
+    few = gp.TrainingData(
+        data.x[:count], data.phi[:count], data.y[:count], data.groups, data.prior_weight
+    )
     theta = gp.fit(few)[0]
     assert np.isfinite(theta).all()
     mean, deviation = gp.Posterior(few, theta).predict(data.x, data.phi)
@@ -126,64 +130,64 @@ def test_few_trials_leave_the_rest_to_what_was_believed_before(count):
     assert (deviation > 0.0).all()
 
 
-def test_the_same_trial_many_times_is_averaged():
+def test_repeated_trials_are_averaged():
     groups, count = groups_of((1, 2)), 40
     x = np.tile([0.3, 1.0, 0.0], (count, 1))
     y = np.where(np.arange(count) % 2, 1.0, -1.0)
-    data = gp.Data(x, np.zeros(count), y, groups, 0.0)
+    data = gp.TrainingData(x, np.zeros(count), y, groups, 0.0)
     mean, deviation = gp.Posterior(data, gp.fit(data)[0]).predict(x[:1], np.zeros(1))
     assert abs(mean[0]) < 0.05
     assert deviation[0] < 0.5
 
 
-def test_a_parameter_that_does_nothing_gets_the_longer_length():
+def test_a_parameter_without_effect_gets_the_longer_length_scale():
     rng = np.random.default_rng(0)
     x = rng.random((40, 2))
     y = np.sin(8.0 * x[:, 1])
-    data = gp.Data(x, np.zeros(40), (y - y.mean()) / y.std(), groups_of((1, 1)), 0.0)
+    data = gp.TrainingData(x, np.zeros(40), (y - y.mean()) / y.std(), groups_of((1, 1)), 0.0)
     idle, busy = np.exp(gp.fit(data)[0][:2])
     assert idle > 3.0 * busy
 
 
-def opinionated(sign, count, trust):
-    """Return the fitted posterior of trials that follow the opinion, or its opposite."""
+def fit_with_prior(sign, count, prior_weight):
+    """Return the fitted posterior of trials that follow the prior, or its opposite."""
     rng = np.random.default_rng(1)
     x = rng.random((40, 2))[:count]
     phi = np.tanh(2.0 - 8.0 * np.abs(x - 0.3).sum(1))
     y = sign * phi + 0.02 * rng.normal(size=40)[:count]
-    data = gp.Data(x, phi, (y - y.mean()) / y.std(), groups_of((1, 1)), trust)
+    data = gp.TrainingData(x, phi, (y - y.mean()) / y.std(), groups_of((1, 1)), prior_weight)
     return gp.Posterior(data, gp.fit(data)[0])
 
 
-def test_trials_that_agree_strengthen_the_opinion():
-    assert opinionated(1.0, 20, trust=0.3).weight > 0.4
+def test_trials_that_agree_raise_the_weight_of_the_prior():
+    assert fit_with_prior(1.0, 20, prior_weight=0.3).prior_weight > 0.4
 
 
-def test_trials_that_contradict_wear_the_opinion_down():
+def test_trials_that_contradict_lower_the_weight_of_the_prior():
     before = 1.0
-    weights = [opinionated(-1.0, count, before).weight for count in (3, 8, 20)]
+    weights = [fit_with_prior(-1.0, count, before).prior_weight for count in (3, 8, 20)]
     assert before > weights[0] > weights[2]
     assert weights[2] < 0.3 * before
-    assert weights[2] < opinionated(1.0, 20, before).weight
+    assert weights[2] < fit_with_prior(1.0, 20, before).prior_weight
 
 
-def test_an_opinion_that_says_nothing_keeps_its_weight_and_moves_nothing():
-    data = make_data((1, 1), 0, opinion=False)
-    trusting, theta = replace(data, trust=0.7), thetas((1, 1), 0)
-    assert gp.Posterior(trusting, theta).weight == pytest.approx(0.7)
-    means = [gp.Posterior(d, theta).predict(d.x, d.phi)[0] for d in (data, trusting)]
+def test_a_constant_prior_keeps_its_weight_and_changes_no_prediction():
+    data = make_data((1, 1), 0, prior=False)
+    weighted, theta = replace(data, prior_weight=0.7), thetas((1, 1), 0)
+    assert gp.Posterior(weighted, theta).prior_weight == pytest.approx(0.7)
+    means = [gp.Posterior(d, theta).predict(d.x, d.phi)[0] for d in (data, weighted)]
     np.testing.assert_allclose(means[0], means[1])
 
 
-def test_two_categories_are_one_apart_whichever_they_are():
-    (apart,) = gp.squares(np.eye(4), np.eye(4), [slice(0, 4)])
+def test_any_two_categories_have_distance_one():
+    (apart,) = gp.squared_distances(np.eye(4), np.eye(4), [slice(0, 4)])
     np.testing.assert_allclose(apart, 1.0 - np.eye(4), atol=1e-12)
 
 
-def test_squares_are_those_of_each_parameter_by_itself():
+def test_squared_distances_are_computed_parameter_by_parameter():
     layout, rng = (1, 3, 1), np.random.default_rng(0)
     a, b = points(layout, 5, rng), points(layout, 3, rng)
-    apart = gp.squares(a, b, groups_of(layout))
+    apart = gp.squared_distances(a, b, groups_of(layout))
     assert apart.shape == (3, 5, 3)
     for i in range(5):
         for j in range(3):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from localhpo.creator import History, open_creator
-from localhpo.creator.agent import THOUGHTS
+from localhpo.creator.agent import MODEL_SAMPLES
 from localhpo.creator.hybrid import Hybrid
 from localhpo.errors import (
     BackendError,
@@ -48,7 +48,7 @@ def run(make, task, trials, seed=0):
     for number in range(trials):
         creator = make()
         (proposal,) = creator.propose(History(task, tuple(done), seed, number), 1)
-        done.append(Trial(number, State.COMPLETE, proposal, score=float(loss(proposal.config))))
+        done.append(Trial(number, State.COMPLETE, proposal, values=(float(loss(proposal.config)),)))
     return done
 
 
@@ -57,8 +57,8 @@ def settings(name="hybrid", **more):
 
 
 @pytest.fixture
-def unsure(fake_backend):
-    """Return a small model that says anything at all."""
+def uncertain(fake_backend):
+    """Return a configuration model that answers at random."""
 
     def make(space=SPACE):
         rng = np.random.default_rng(0)
@@ -68,29 +68,29 @@ def unsure(fake_backend):
 
 
 def origins(trials):
-    return [trial.proposal.origin for trial in trials]
+    return [str(trial.proposal.origin) for trial in trials]
 
 
-def test_default_first_then_the_model_then_the_optimizer_that_leans_on_it(make_task, knowing):
+def test_the_default_comes_first_then_the_model_then_the_guided_optimizer(make_task, knowing):
     task, backend = make_task(space=NAMED), knowing(NAMED)
     creator = open_creator(task, backend=backend)
     trials = run(lambda: creator, task, 8)
-    assert origins(trials)[:2] == ["default", "model"]
-    assert set(origins(trials)[2:]) == {"model+bo", "engine:bo"}
+    assert origins(trials)[:2] == ["default", "llm"]
+    assert set(origins(trials)[2:]) == {"bo+llm", "bo"}
     assert trials[0].config == NAMED.default()
     assert trials[0].proposal.rationale.startswith("the task's defaults")
     for trial in trials[2:]:
-        leans = trial.proposal.origin == "model+bo"
-        assert ("the model's opinion weighs " in trial.proposal.rationale) == leans
-        assert (trial.proposal.model_digest is not None) == leans
+        guided = trial.proposal.origin.uses("llm")
+        assert ("guided by the language model" in trial.proposal.rationale) == guided
+        assert (trial.proposal.model_digest is not None) == guided
         assert trial.proposal.rationale_by == "computed"
 
 
-def test_without_defaults_what_represents_the_model_best_is_first(make_task, knowing):
+def test_without_defaults_the_medoid_of_the_samples_is_first(make_task, knowing):
     task = make_task(space=SPACE)
     trials = run(lambda: open_creator(task, backend=knowing()), task, 3)
-    assert origins(trials)[0] == "model"
-    assert set(origins(trials)[1:]) <= {"model+bo", "engine:bo"}
+    assert origins(trials)[0] == "llm"
+    assert set(origins(trials)[1:]) <= {"bo+llm", "bo"}
     first = trials[0].proposal
     assert 10**-2.7 < first.config["rate"] < 10**-1.3
     assert first.config["depth"] in (3, 4, 5)
@@ -98,75 +98,59 @@ def test_without_defaults_what_represents_the_model_best_is_first(make_task, kno
     assert first.note == ""
 
 
-def test_the_chance_of_the_opinion_is_told_as_it_is_inferred(make_task, knowing):
-    """It is larger where trials agree with the model than where they contradict it."""
+def test_with_an_uncertain_model_the_center_comes_first(make_task, uncertain):
     task = make_task(space=SPACE)
-
-    def chance(objective):
-        creator = open_creator(task, backend=knowing())
-        done = []
-        for number in range(9):
-            (proposal,) = creator.propose(History(task, tuple(done), 0, number), 1)
-            score = float(objective(proposal.config))
-            done.append(Trial(number, State.COMPLETE, proposal, score=score))
-        return float(done[-1].proposal.rationale.rpartition(" ")[2])
-
-    assert chance(loss) > chance(lambda config: -loss(config))
-
-
-def test_an_unsure_model_leaves_the_opening_to_the_center(make_task, unsure):
-    task = make_task(space=SPACE)
-    trials = run(lambda: open_creator(task, backend=unsure()), task, 3)
+    trials = run(lambda: open_creator(task, backend=uncertain()), task, 3)
     assert origins(trials)[0] == "default"
-    assert set(origins(trials)[1:]) <= {"model+bo", "engine:bo"}
+    assert set(origins(trials)[1:]) <= {"bo+llm", "bo"}
     first = trials[0].proposal
     assert first.config == SPACE.default()
     assert first.rationale.startswith("the center of the space")
-    assert "unsure" in first.note
-    assert "unsure" not in trials[1].proposal.note
+    assert "differ as much as random ones" in first.note
+    assert "random ones" not in trials[1].proposal.note
 
 
-def test_an_unsure_model_does_not_speak_before_the_tasks_default(make_task, unsure):
-    task, backend = make_task(space=NAMED), unsure(NAMED)
+def test_with_an_uncertain_model_the_default_of_the_task_comes_first(make_task, uncertain):
+    task, backend = make_task(space=NAMED), uncertain(NAMED)
     trials = run(lambda: open_creator(task, backend=backend), task, 3)
     assert origins(trials)[0] == "default"
-    assert set(origins(trials)[1:]) <= {"model+bo", "engine:bo"}
-    assert "unsure" not in trials[0].proposal.note
+    assert set(origins(trials)[1:]) <= {"bo+llm", "bo"}
+    assert "random ones" not in trials[0].proposal.note
 
 
 def costs(trials):
     return [(t.proposal.prompt_tokens, t.proposal.completion_tokens) for t in trials]
 
 
-def test_a_small_model_is_asked_once_and_its_cost_is_counted_once(make_task, knowing):
+def test_a_configuration_model_is_asked_once_and_its_cost_is_counted_once(make_task, knowing):
     task, backend = make_task(space=NAMED), knowing(NAMED)
     creator = open_creator(task, backend=backend)
     trials = run(lambda: creator, task, 6)
     assert len(backend.calls) == 1
-    assert costs(trials) == [(0, 0), (100, 10 * THOUGHTS), *[(0, 0)] * 4]
+    assert costs(trials) == [(0, 0), (100, 10 * MODEL_SAMPLES), *[(0, 0)] * 4]
     assert all(t.proposal.seconds < 5.0 for t in trials), (
         "the model's half seconds are not repeated"
     )
     for trial in trials[1:]:
-        asked = trial.proposal.origin != "engine:bo"
+        asked = str(trial.proposal.origin) != "bo"
         assert trial.proposal.model_digest == ("digest-of-fake" if asked else None)
         assert (trial.proposal.prompt_sha256 is not None) == asked
     assert len({trial.proposal.seed for trial in trials[1:]}) == 5
 
 
-def test_the_cost_of_an_unsure_model_is_counted_too(make_task, unsure):
-    task, backend = make_task(space=SPACE), unsure()
+def test_the_cost_of_an_uncertain_model_is_counted_too(make_task, uncertain):
+    task, backend = make_task(space=SPACE), uncertain()
     creator = open_creator(task, backend=backend)
     trials = run(lambda: creator, task, 3)
     assert len(backend.calls) == 1
-    assert costs(trials) == [(100, 10 * THOUGHTS), (0, 0), (0, 0)]
+    assert costs(trials) == [(100, 10 * MODEL_SAMPLES), (0, 0), (0, 0)]
 
 
-def test_a_small_model_is_not_shown_any_trials(make_task, make_trial, knowing):
+def test_a_configuration_model_is_shown_no_trials(make_task, make_trial, knowing):
     """It is asked as if nothing had been tried; the trials speak for themselves."""
     task = make_task(space=SPACE)
     known = tuple(
-        make_trial(n, SPACE.sample(np.random.default_rng(n)), score=0.25 + n) for n in range(5)
+        make_trial(n, SPACE.sample(np.random.default_rng(n)), value=0.25 + n) for n in range(5)
     )
     prompts = []
     for trials in ((), known):
@@ -189,45 +173,47 @@ def test_a_resumed_study_proposes_the_same(make_task, knowing):
 
 
 @pytest.mark.parametrize("space", [SPACE, NAMED], ids=["center", "default"])
-def test_parallel_proposals_at_the_start_differ_and_tell_their_origins(make_task, knowing, space):
+def test_parallel_proposals_at_the_start_differ_and_have_their_true_origins(
+    make_task, knowing, space
+):
     task = make_task(space=space)
     creator = open_creator(task, backend=knowing(space))
     proposals = creator.propose(History(task, (), 0, 0), 8)
     assert len({space.key(proposal.config) for proposal in proposals}) == 8
     opened = ["default"] if space.has_defaults else []
-    assert [p.origin for p in proposals] == [*opened, *["model"] * (8 - len(opened))]
-    assert sum(proposal.completion_tokens for proposal in proposals) == 10 * THOUGHTS
+    assert [str(p.origin) for p in proposals] == [*opened, *["llm"] * (8 - len(opened))]
+    assert sum(proposal.completion_tokens for proposal in proposals) == 10 * MODEL_SAMPLES
 
 
-def test_parallel_proposals_of_an_unsure_model_differ(make_task, unsure):
+def test_parallel_proposals_of_an_uncertain_model_differ(make_task, uncertain):
     task = make_task(space=SPACE)
-    proposals = open_creator(task, backend=unsure()).propose(History(task, (), 0, 0), 5)
+    proposals = open_creator(task, backend=uncertain()).propose(History(task, (), 0, 0), 5)
     assert len({SPACE.key(proposal.config) for proposal in proposals}) == 5
-    assert [p.origin for p in proposals] == ["default", *["model+bo"] * 4]
+    assert [str(p.origin) for p in proposals] == ["default", *["bo+llm"] * 4]
 
 
-def test_while_nothing_has_a_score_the_model_goes_on(make_task, make_trial, knowing):
+def test_the_model_proposes_until_a_trial_has_a_value(make_task, make_trial, knowing):
     task = make_task(space=SPACE)
     creator = open_creator(task, backend=knowing())
     trials = []
     for number in range(4):
         (proposal,) = creator.propose(History(task, tuple(trials), 0, number), 1)
         trials.append(Trial(number, State.FAILED, proposal))
-    assert origins(trials) == ["model"] * 4
+    assert origins(trials) == ["llm"] * 4
     assert len({SPACE.key(trial.config) for trial in trials}) == 4
 
 
-def test_a_model_that_has_one_thing_in_mind_is_gone_beyond(make_task, fake_backend):
+def test_a_model_with_one_answer_is_followed_by_the_optimizer(make_task, fake_backend):
     backend = fake_backend(lambda call, sample: SPACE.text({"rate": 1e-2, "depth": 4}), "compact")
     proposals = open_creator(make_task(space=SPACE), backend=backend).propose(
         History(make_task(space=SPACE), (), 0, 0), 4
     )
     assert proposals[0].config == {"rate": 1e-2, "depth": 4}
-    assert [p.origin for p in proposals] == ["model", *["model+bo"] * 3]
+    assert [str(p.origin) for p in proposals] == ["llm", *["bo+llm"] * 3]
     assert len({SPACE.key(proposal.config) for proposal in proposals}) == 4
 
 
-def test_a_model_that_knows_pays_off_and_one_that_is_wrong_is_overcome(make_task, knowing):
+def test_a_right_model_helps_and_a_wrong_one_is_overcome(make_task, knowing):
     task = make_task(space=SPACE)
 
     def best(backend, objective, trials, seed):
@@ -236,8 +222,8 @@ def test_a_model_that_knows_pays_off_and_one_that_is_wrong_is_overcome(make_task
         for number in range(trials):
             (proposal,) = creator.propose(History(task, tuple(done), seed, number), 1)
             score = float(objective(proposal.config))
-            done.append(Trial(number, State.COMPLETE, proposal, score=score))
-        return min(trial.score for trial in done)
+            done.append(Trial(number, State.COMPLETE, proposal, values=(score,)))
+        return min(trial.value for trial in done)
 
     def elsewhere(config):
         return (np.log10(config["rate"]) + 0.5) ** 2 + (config["depth"] - 9) ** 2 / 20
@@ -249,23 +235,23 @@ def test_a_model_that_knows_pays_off_and_one_that_is_wrong_is_overcome(make_task
     assert np.mean([best(knowing(), elsewhere, 15, seed) for seed in seeds]) < 0.1
 
 
-def test_a_model_that_talks_opens_and_reads_the_history(make_task, talking):
+def test_a_chat_model_proposes_first_and_reads_the_history(make_task, talking):
     task, backend = make_task(space=SPACE), talking(SPACE)
     trials = run(lambda: open_creator(task, backend=backend), task, 3)
-    assert origins(trials) == ["model"] * 3
+    assert origins(trials) == ["llm"] * 3
     assert [trial.proposal.rationale_by for trial in trials] == ["model"] * 3
     assert SPACE.text(trials[0].config) in trials[1].proposal.prompt
 
 
 @pytest.mark.parametrize("style", ["chat", "compact"])
-def test_a_failing_model_is_stood_in_for_by_name(make_task, fake_backend, style):
+def test_the_optimizer_replaces_a_failing_model_under_its_own_name(make_task, fake_backend, style):
     def fail(call, sample):
         raise BackendError("the server is gone")
 
     task = make_task(space=SPACE)
     creator = open_creator(task, backend=fake_backend(fail, style))
     trials = run(lambda: creator, task, 2)
-    assert origins(trials) == ["engine:bo"] * 2
+    assert origins(trials) == ["bo"] * 2
     assert all("the server is gone" in trial.proposal.note for trial in trials)
     assert all(trial.proposal.model_digest is None for trial in trials)
     strict = make_task(space=SPACE, creator=settings(on_model_error="stop"))
@@ -275,23 +261,27 @@ def test_a_failing_model_is_stood_in_for_by_name(make_task, fake_backend, style)
         )
 
 
-def test_a_small_model_that_says_nothing_valid_is_stood_in_for(make_task, fake_backend):
+def test_the_optimizer_replaces_a_configuration_model_without_valid_answers(
+    make_task, fake_backend
+):
     task = make_task(space=SPACE)
     creator = open_creator(task, backend=fake_backend(lambda call, sample: "{}", "compact"))
     (proposal,) = creator.propose(History(task, (), 0, 0), 1)
-    assert proposal.origin == "engine:bo"
-    assert f"none of its {THOUGHTS} answers was a valid configuration" in proposal.note
+    assert str(proposal.origin) == "bo"
+    assert f"none of its {MODEL_SAMPLES} answers was a valid configuration" in proposal.note
     assert proposal.config == SPACE.default()
 
 
-def test_what_a_small_model_cost_in_vain_is_counted(make_task, fake_backend):
+def test_the_cost_of_invalid_answers_is_counted(make_task, fake_backend):
     task = make_task(space=SPACE)
     creator = open_creator(task, backend=fake_backend(lambda call, sample: "{}", "compact"))
     (proposal,) = creator.propose(History(task, (), 0, 0), 1)
-    assert (proposal.prompt_tokens, proposal.completion_tokens) == (100, 10 * THOUGHTS)
+    assert (proposal.prompt_tokens, proposal.completion_tokens) == (100, 10 * MODEL_SAMPLES)
 
 
-def test_an_answer_of_a_small_model_that_was_cut_short_is_asked_again(make_task, fake_backend):
+def test_a_configuration_model_is_asked_again_after_an_answer_that_did_not_end(
+    make_task, fake_backend
+):
     def answer(call, sample):
         if call == 0:
             raise GenerationError("did not end")
@@ -300,16 +290,18 @@ def test_an_answer_of_a_small_model_that_was_cut_short_is_asked_again(make_task,
     strict = make_task(space=SPACE, creator=settings(on_model_error="stop"))
     creator = open_creator(strict, backend=fake_backend(answer, "compact"))
     (proposal,) = creator.propose(History(strict, (), 0, 0), 1)
-    assert proposal.origin == "model"
+    assert str(proposal.origin) == "llm"
 
 
-def test_a_full_space_is_no_fault_of_a_small_models(make_task, make_trial, fake_backend):
+def test_an_exhausted_space_is_reported_before_the_model_is_asked(
+    make_task, make_trial, fake_backend
+):
     def fail(call, sample):
         raise BackendError("the server is gone")
 
     space = Space([Int("depth", 1, 2)])
     strict = make_task(space=space, creator=settings(on_model_error="stop"))
-    trials = tuple(make_trial(n, {"depth": n + 1}, score=0.0) for n in range(2))
+    trials = tuple(make_trial(n, {"depth": n + 1}, value=0.0) for n in range(2))
     backend = fake_backend(fail, "compact")
     with pytest.raises(SpaceExhaustedError):
         open_creator(strict, backend=backend).propose(History(strict, trials, 0, 2), 1)
@@ -317,7 +309,7 @@ def test_a_full_space_is_no_fault_of_a_small_models(make_task, make_trial, fake_
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["plain", "conditions"])
-def test_without_a_model_the_center_opens_and_the_optimizer_goes_on(make_task, nested):
+def test_without_a_model_the_center_comes_first_and_the_optimizer_goes_on(make_task, nested):
     space = SPACE
     if nested:
         space = Space([Int("depth", 1, 3), Float("rate", 1e-4, 1.0, when={"depth": (2, 3)})])
@@ -326,8 +318,8 @@ def test_without_a_model_the_center_opens_and_the_optimizer_goes_on(make_task, n
     trials = []
     for number in range(6):
         (proposal,) = creator.propose(History(task, tuple(trials), 0, number), 1)
-        trials.append(Trial(number, State.COMPLETE, proposal, score=float(number)))
-    assert origins(trials) == ["default", *["engine:bo"] * 5]
+        trials.append(Trial(number, State.COMPLETE, proposal, values=(float(number),)))
+    assert origins(trials) == ["default", *["bo"] * 5]
     assert trials[0].config == space.default()
     assert trials[0].proposal.rationale.startswith("the center of the space")
     assert all("no language model" in trial.proposal.note for trial in trials)
@@ -352,7 +344,7 @@ def test_a_missing_extra_stops_the_agent_and_a_strict_hybrid(make_task, monkeypa
     assert "pip install 'localhpo[local]'" in proposal.note
 
 
-def test_a_model_that_is_there_but_broken_is_the_users_to_mend(make_task, monkeypatch):
+def test_a_broken_model_is_an_error(make_task, monkeypatch):
     def broken(*args, **kwargs):
         raise CardError("a hash is wrong")
 

@@ -1,6 +1,6 @@
-"""Bayesian optimization of our own, which can lean on what a model has in mind."""
+"""LocalHPO's own Bayesian optimization, which can be guided by a prior."""
 
-from localhpo.creator.bayes.density import Opinion
-from localhpo.creator.bayes.optimizer import Bayes
+from localhpo.creator.bayes.optimizer import BayesianOptimizer
+from localhpo.creator.bayes.prior import Prior, SamplePrior
 
-__all__ = ["Bayes", "Opinion"]
+__all__ = ["BayesianOptimizer", "Prior", "SamplePrior"]

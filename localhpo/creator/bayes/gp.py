@@ -1,19 +1,20 @@
-"""A Gaussian process whose mean leans on what an expert said.
+"""A Gaussian process whose mean follows a prior belief about the space.
 
-    y(x) = scale * (w * phi(x) + g(x) + c) + noise,   w ~ N(trust, SPREAD^2)
+    y(x) = scale * (w * phi(x) + g(x) + c) + noise,   w ~ N(prior_weight, WEIGHT_SD^2)
 
-`phi` is the expert's opinion (a log density, see `density`), g a process with a Matern-5/2
-kernel and one length per parameter, c a constant with a broad prior. The weight of the opinion
-is inferred with everything else, in closed form: trials that agree with it strengthen it, trials
-that contradict it wear it down, and g takes over where there are trials. Lengths, scale and
-noise are those of the largest posterior density.
+`phi` is the prior (see `prior`), g a process with a Matern-5/2 kernel and one length scale per
+parameter, c a constant with a broad distribution. The weight w of the prior is inferred with
+everything else, in closed form: trials that agree with the prior raise it, trials that contradict
+it lower it, and g takes over where there are trials. Length scales, scale and noise are those of
+the largest posterior density (MAP).
 
 Sources: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), 2.7 (linear
-features with a Gaussian prior) and 5.4.1 (gradients); priors on lengths that grow with the
+features with a Gaussian prior) and 5.4.1 (gradients); priors on length scales that grow with the
 number of dimensions as in Hvarfner et al. 2024, https://arxiv.org/abs/2402.02229.
 
-Notation: n trials, m other points, G parameters; `x` (n, columns) in the unit cube, `phi` (n,).
-Larger y is better.
+Notation: n trials, m other points, G parameters, d columns of the unit cube (a category has one
+column per choice). `x` is (n, d), `phi` (n,), `y` (n,) with larger being better, `theta` (G + 2,)
+holds the log length scales, log(scale) and log(noise / scale).
 """
 
 from __future__ import annotations
@@ -27,48 +28,49 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-SPREAD = 0.5
-"""Of the weight of the opinion, before any trial."""
+WEIGHT_SD = 0.5
+"""Standard deviation of the prior's weight, before any trial."""
 
-CONSTANT = 3.0
+CONSTANT_SD = 3.0
 """Standard deviation of the constant, in units of the scale."""
 
 _LENGTH = (-0.4, 1.0)
-"""Mean and deviation of log(length / sqrt(G))."""
+"""Mean and standard deviation of log(length / sqrt(G))."""
 _SCALE = (0.3, 0.7)
-"""Of log(scale): trials are chosen, and lie closer together than random points."""
+"""The same of log(scale): trials are chosen, and lie closer together than random points."""
 _NOISE = (-5.0, 1.5)
-"""Of log(noise / scale): most noise is small beside what is tuned; trials say when it is not."""
+"""The same of log(noise / scale): noise is mostly small beside the effect of what is tuned."""
 
 _JITTER = 1e-8
+"""Added to the diagonal, so that the Cholesky factorization of repeated points succeeds."""
 
 
 @dataclass(frozen=True)
-class Data:
-    """What is known: trials, and the opinion of them."""
+class TrainingData:
+    """Trials, and the prior at them."""
 
     x: Array
-    """(n, columns)"""
+    """(n, d)"""
     phi: Array
     """(n,)"""
     y: Array
     """(n,), standardized"""
     groups: Sequence[slice]
-    """Columns of each parameter."""
-    trust: float
-    """Mean of the weight of the opinion."""
-    squares: Array = field(init=False)
+    """Columns of each parameter, G of them."""
+    prior_weight: float
+    """Mean of the prior's weight before any trial."""
+    distances: Array = field(init=False)
     """(G, n, n): squared distances by parameter."""
 
     def __post_init__(self) -> None:
-        """Compute the distances once."""
-        object.__setattr__(self, "squares", squares(self.x, self.x, self.groups))
+        """Compute the distances once: fitting needs them at every step."""
+        object.__setattr__(self, "distances", squared_distances(self.x, self.x, self.groups))
 
 
-def squares(a: Array, b: Array, groups: Sequence[slice]) -> Array:
+def squared_distances(a: Array, b: Array, groups: Sequence[slice]) -> Array:
     """Return (G, n, m): the squared distances of points, parameter by parameter.
 
-    Two categories are 1 apart.
+    Two different categories have distance 1.
     """
     out = np.empty((len(groups), len(a), len(b)))
     for g, columns in enumerate(groups):
@@ -76,52 +78,57 @@ def squares(a: Array, b: Array, groups: Sequence[slice]) -> Array:
         if p.shape[1] == 1:
             out[g] = (p - q.T) ** 2
         else:
+            # |p - q|^2 of two different one-hot vectors is 2; half of it is 1.
             out[g] = 0.5 * ((p**2).sum(1)[:, None] + (q**2).sum(1)[None] - 2.0 * p @ q.T)
     return out
 
 
 def matern(r2: Array) -> tuple[Array, Array]:
-    """Return the kernel and its derivative by r^2, at squared scaled distances."""
+    """Return the Matern-5/2 kernel and its derivative by r^2, at squared scaled distances r^2."""
     r = np.sqrt(5.0 * np.maximum(r2, 0.0))
     decay = np.exp(-r)
+    # The derivative by r^2 (not by r) is finite at 0, where that of the square root is not.
     return (1.0 + r + r * r / 3.0) * decay, -5.0 / 6.0 * (1.0 + r) * decay
 
 
 class Posterior:
-    """The process, given the data, its lengths, scale and noise."""
+    """The process, given the data, the length scales, the scale and the noise."""
 
-    def __init__(self, data: Data, theta: Array) -> None:
-        """Take what `fit` returned."""
+    def __init__(self, data: TrainingData, theta: Array) -> None:
+        """Factorize the covariance of the data at the `theta` that `fit` returned."""
         self._data = data
         self.lengths = np.exp(theta[:-2])
         self.scale = float(np.exp(theta[-2]))
         kernel = _covariance(data, theta)[0]
         self._factor = cholesky(kernel)
-        residual = data.y - self.scale * data.trust * data.phi
+        residual = data.y - self.scale * data.prior_weight * data.phi
         self._alpha = solve(self._factor, residual)
 
     def predict(self, x: Array, phi: Array) -> tuple[Array, Array]:
-        """Return the mean and standard deviation, without noise, of (m, columns) points."""
+        """Return the mean and standard deviation, without noise, of (m, d) points: (m,) each."""
         data = self._data
-        r2 = np.tensordot(self.lengths**-2, squares(x, data.x, data.groups), 1)
-        cross = matern(r2)[0] + SPREAD**2 * phi[:, None] * data.phi[None] + CONSTANT**2
+        r2 = np.tensordot(self.lengths**-2, squared_distances(x, data.x, data.groups), 1)
+        # A linear feature with a Gaussian weight adds its outer product to the covariance.
+        cross = matern(r2)[0] + WEIGHT_SD**2 * phi[:, None] * data.phi[None] + CONSTANT_SD**2
         cross *= self.scale**2
-        mean = self.scale * data.trust * phi + cross @ self._alpha
+        mean = self.scale * data.prior_weight * phi + cross @ self._alpha
         half = _half_solve(self._factor, cross.T)
-        prior = self.scale**2 * (1.0 + (SPREAD * phi) ** 2 + CONSTANT**2)
+        prior = self.scale**2 * (1.0 + (WEIGHT_SD * phi) ** 2 + CONSTANT_SD**2)
+        # At a trial without noise the difference is 0 up to rounding, which may be negative.
         return mean, np.sqrt(np.maximum(prior - (half**2).sum(0), 1e-12))
 
     @property
-    def weight(self) -> float:
-        """The posterior mean of the opinion's weight."""
+    def prior_weight(self) -> float:
+        """Posterior mean of the prior's weight."""
         data = self._data
-        return float(data.trust + SPREAD**2 * self.scale * (data.phi @ self._alpha))
+        return float(data.prior_weight + WEIGHT_SD**2 * self.scale * (data.phi @ self._alpha))
 
 
-def fit(data: Data) -> tuple[Array, float]:
-    """Return the most probable log lengths (G), log scale and log noise / scale.
+def fit(data: TrainingData) -> tuple[Array, float]:
+    """Return the most probable `theta` (G + 2,), and the log posterior density there.
 
-    And the log posterior there, up to a constant: how well the data are explained.
+    The density is known up to a constant that is the same for all data sets of n trials and G
+    parameters. It serves as the model evidence: how well the process explains the trials.
     """
     from scipy.optimize import minimize
 
@@ -135,57 +142,62 @@ def fit(data: Data) -> tuple[Array, float]:
 
 
 def _length_mean(count: int) -> float:
+    # log(length / sqrt(G)) has the mean _LENGTH[0]: distances in the cube grow with sqrt(G).
     return _LENGTH[0] + 0.5 * float(np.log(count))
 
 
-def _covariance(data: Data, theta: Array) -> tuple[Array, Array]:
-    """Return (n, n): the covariance of y, and its derivative by r^2."""
+def _covariance(data: TrainingData, theta: Array) -> tuple[Array, Array]:
+    """Return (n, n) twice: the covariance of y, and its derivative by r^2."""
     lengths, scale, noise = np.exp(theta[:-2]), np.exp(theta[-2]), np.exp(theta[-1])
-    kernel, slope = matern(np.tensordot(lengths**-2, data.squares, 1))
-    full = kernel + SPREAD**2 * np.outer(data.phi, data.phi) + CONSTANT**2
+    kernel, slope = matern(np.tensordot(lengths**-2, data.distances, 1))
+    full = kernel + WEIGHT_SD**2 * np.outer(data.phi, data.phi) + CONSTANT_SD**2
     full[np.diag_indices(len(full))] += noise**2 + _JITTER
     return scale**2 * full, scale**2 * slope
 
 
-def _loss(theta: Array, data: Data) -> tuple[float, Array]:
-    """Return the negative log posterior of log lengths, scale and noise, and its gradient."""
+def _loss(theta: Array, data: TrainingData) -> tuple[float, Array]:
+    """Return the negative log posterior density of `theta`, and its gradient (G + 2,)."""
     count = len(data.groups)
     full, slope = _covariance(data, theta)
     factor = cholesky(full)
     scale, noise = np.exp(theta[-2]), np.exp(theta[-1])
-    opinion = scale * data.trust * data.phi
-    residual = data.y - opinion
+    prior_mean = scale * data.prior_weight * data.phi
+    residual = data.y - prior_mean
     alpha = solve(factor, residual)
     inverse = solve(factor, np.eye(len(full)))
+    # d loss / d t = -1/2 tr((alpha alpha' - K^-1) dK/dt) for each hyperparameter t.
     outer = np.outer(alpha, alpha) - inverse
     gradient = np.empty_like(theta)
-    # d r^2 / d log length = -2 squares / length^2
+    # d r^2 / d log length = -2 distances / length^2
     by_length = -2.0 * np.exp(-2.0 * theta[:-2])
-    gradient[:-2] = -0.5 * by_length * np.einsum("gij,ij->g", data.squares, outer * slope)
-    gradient[-2] = len(full) - residual @ alpha - opinion @ alpha
+    gradient[:-2] = -0.5 * by_length * np.einsum("gij,ij->g", data.distances, outer * slope)
+    # dK / d log scale = 2 K, and the mean of the prior grows with the scale too.
+    gradient[-2] = len(full) - residual @ alpha - prior_mean @ alpha
     gradient[-1] = -np.trace(outer) * (scale * noise) ** 2
+    # log(det K) / 2 is the sum of the logarithms of the factor's diagonal.
     loss = 0.5 * residual @ alpha + np.log(np.diag(factor)).sum()
     means = np.concatenate([np.full(count, _length_mean(count)), [_SCALE[0], _NOISE[0]]])
-    spreads = np.concatenate([np.full(count, _LENGTH[1]), [_SCALE[1], _NOISE[1]]])
-    away = (theta - means) / spreads
-    return float(loss + 0.5 * away @ away), gradient + away / spreads
+    deviations = np.concatenate([np.full(count, _LENGTH[1]), [_SCALE[1], _NOISE[1]]])
+    z = (theta - means) / deviations
+    return float(loss + 0.5 * z @ z), gradient + z / deviations
 
 
 def cholesky(matrix: Array) -> Array:
-    """Return the lower factor of a symmetric positive definite matrix."""
+    """Return the lower Cholesky factor of a symmetric positive definite matrix."""
     import scipy.linalg
 
     return np.asarray(scipy.linalg.cholesky(matrix, lower=True))
 
 
 def solve(factor: Array, right: Array) -> Array:
-    """Return the solution for the matrix of a lower factor."""
+    """Return the solution of `matrix @ solution = right`, given the matrix's lower factor."""
     from scipy.linalg import cho_solve
 
     return np.asarray(cho_solve((factor, True), right))
 
 
 def _half_solve(factor: Array, right: Array) -> Array:
+    """Return the solution of `factor @ solution = right`."""
     from scipy.linalg import solve_triangular
 
     return np.asarray(solve_triangular(factor, right, lower=True))

@@ -1,4 +1,4 @@
-"""A small model and a space whose names it does not know."""
+"""A configuration model and a space whose names it does not know."""
 
 from __future__ import annotations
 
@@ -20,32 +20,37 @@ def run(creator, task, trials):
     done = []
     for number in range(trials):
         (proposal,) = creator.propose(History(task, tuple(done), 0, number), 1)
-        done.append(Trial(number, State.COMPLETE, proposal, score=float(loss(proposal.config))))
+        done.append(Trial(number, State.COMPLETE, proposal, values=(float(loss(proposal.config)),)))
     return done
 
 
-def knows_of(fake_backend, *names):
+def model_that_knows(fake_backend, *names):
     rng = np.random.default_rng(0)
     return fake_backend(
-        lambda call, sample: SPACE.text(SPACE.sample(rng)), "compact", knows=frozenset(names)
+        lambda call, sample: SPACE.text(SPACE.sample(rng)),
+        "compact",
+        known_parameters=frozenset(names),
     )
 
 
 def test_a_model_is_not_asked_where_it_does_not_know_the_names(make_task, fake_backend):
-    task, backend = make_task(space=SPACE), knows_of(fake_backend, "learning_rate", "momentum")
+    task, backend = (
+        make_task(space=SPACE),
+        model_that_knows(fake_backend, "learning_rate", "momentum"),
+    )
     creator = open_creator(task, backend=backend)
     trials = run(creator, task, 4)
     assert backend.calls == []
-    origins = [trial.proposal.origin for trial in trials]
-    assert origins == ["default", "engine:bo", "engine:bo", "engine:bo"]
+    origins = [str(trial.proposal.origin) for trial in trials]
+    assert origins == ["default", "bo", "bo", "bo"]
     assert trials[0].config == SPACE.default()
     notes = [trial.proposal.note for trial in trials]
-    assert notes == ["the model is not asked here: it does not know rate, depth", "", "", ""]
+    assert notes == ["the model is not asked: it was not trained on rate, depth", "", "", ""]
     alone = run(Hybrid(None), task, 4)
     assert [t.config for t in trials] == [t.config for t in alone]
 
 
 def test_a_model_is_asked_where_it_knows_half_of_the_names(make_task, fake_backend):
-    task, backend = make_task(space=SPACE), knows_of(fake_backend, "rate")
+    task, backend = make_task(space=SPACE), model_that_knows(fake_backend, "rate")
     run(open_creator(task, backend=backend), task, 2)
     assert backend.calls

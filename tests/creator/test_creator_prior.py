@@ -1,4 +1,4 @@
-"""What is made of a model's samples: an opinion on every point of the space."""
+"""The prior that is made of a model's samples."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from strategies import spaces
 
 from localhpo.creator import History, open_creator
-from localhpo.creator.agent import THOUGHTS
-from localhpo.creator.bayes import Opinion
+from localhpo.creator.agent import MODEL_SAMPLES
+from localhpo.creator.bayes import SamplePrior
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
+from localhpo.trial import DEFAULT
 
 MIXED = Space(
     [
@@ -34,8 +35,8 @@ def encoded(space, configs):
     return np.array([space.encode(space.canonical(config)) for config in configs])
 
 
-def opinion(space, configs):
-    return Opinion(space, configs, 1.0)
+def build(space, configs):
+    return SamplePrior(space, configs, 1.0)
 
 
 def drawn(space, count, seed=0):
@@ -43,41 +44,43 @@ def drawn(space, count, seed=0):
     return [space.sample(rng) for _ in range(count)]
 
 
-def liking(space, configs, *asked):
-    return opinion(space, configs)(encoded(space, asked))
+def prior_at(space, configs, *asked):
+    return build(space, configs)(encoded(space, asked))
 
 
 NUMBERS = Space([Float("x", 0.0, 1.0), Float("y", 0.0, 1.0)])
 
 
 @pytest.mark.parametrize("value", [0.0, 0.2, 0.5, 0.93, 1.0])
-def test_what_is_near_the_samples_is_liked_more_than_what_is_away(value):
+def test_the_prior_is_larger_near_the_samples(value):
     rng = np.random.default_rng(0)
     around = np.clip(rng.normal(value, 0.03, (24, 2)), 0.0, 1.0)
     configs = [NUMBERS.decode(point) for point in around]
     away = 1.0 if value < 0.5 else 0.0
-    near, nearly, far = liking(
+    near, nearly, far = prior_at(
         NUMBERS, configs, *({"x": x, "y": value} for x in (value, (2 * value + away) / 3, away))
     )
     assert near > nearly > far
     assert near > 0.0
 
 
-def test_a_single_sample_is_an_opinion_too():
-    near, far = liking(NUMBERS, [{"x": 0.8, "y": 0.3}], {"x": 0.8, "y": 0.3}, {"x": 0.1, "y": 0.9})
+def test_a_single_sample_makes_a_prior():
+    near, far = prior_at(
+        NUMBERS, [{"x": 0.8, "y": 0.3}], {"x": 0.8, "y": 0.3}, {"x": 0.1, "y": 0.9}
+    )
     assert near > 0.0 > far
 
 
-def test_every_parameter_adds_to_it():
+def test_every_parameter_adds_to_the_prior():
     at = {"x": 0.2, "y": 0.7}
-    both, one, none = liking(NUMBERS, [at] * 12, at, {"x": 0.2, "y": 0.1}, {"x": 0.9, "y": 0.1})
+    both, one, none = prior_at(NUMBERS, [at] * 12, at, {"x": 0.2, "y": 0.1}, {"x": 0.9, "y": 0.1})
     assert both > one > none
 
 
-def test_of_categories_the_one_that_was_said_most_is_liked_most():
+def test_the_most_frequent_category_has_the_largest_prior():
     space = Space([Categorical("booster", ("tree", "dart", "linear", "none"))])
     configs = [{"booster": name} for name in ["dart"] * 12 + ["tree"] * 6 + ["linear"] * 1]
-    dart, tree, linear, none = liking(
+    dart, tree, linear, none = prior_at(
         space, configs, *({"booster": name} for name in ("dart", "tree", "linear", "none"))
     )
     assert dart > tree > linear >= none
@@ -94,14 +97,14 @@ def test_of_categories_the_one_that_was_said_most_is_liked_most():
     ],
     ids=["numbers", "mixed", "category", "few values", "eight"],
 )
-def test_samples_from_all_over_are_next_to_no_opinion(space):
-    """A model that says anything at all is far less sure than one that says nearly the same."""
-    anything = [opinion(space, drawn(space, 32, seed)).spread for seed in range(5)]
-    same = opinion(space, [space.default()] * 32).spread
-    assert np.mean(anything) < same / 3
+def test_random_samples_have_a_small_spread(space):
+    """Random samples are far less certain than equal ones."""
+    random = [build(space, drawn(space, 32, seed)).spread for seed in range(5)]
+    same = build(space, [space.default()] * 32).spread
+    assert np.mean(random) < same / 3
 
 
-HARD_TO_BE_UNSURE_OF = {
+HARD_SPACES = {
     "conditional": Space(
         [
             Categorical("model", ("a", "b", "c")),
@@ -114,22 +117,22 @@ HARD_TO_BE_UNSURE_OF = {
 }
 
 
-@pytest.mark.parametrize("space", HARD_TO_BE_UNSURE_OF.values(), ids=HARD_TO_BE_UNSURE_OF)
-def test_a_model_that_samples_blindly_is_unsure_in_any_space(make_task, fake_backend, space):
+@pytest.mark.parametrize("space", HARD_SPACES.values(), ids=HARD_SPACES)
+def test_a_model_that_samples_at_random_is_uncertain_in_any_space(make_task, fake_backend, space):
     task, opened = make_task(space=space), []
     for seed in range(4):
-        texts = [space.text(config) for config in drawn(space, THOUGHTS, seed)]
+        texts = [space.text(config) for config in drawn(space, MODEL_SAMPLES, seed)]
         backend = fake_backend(lambda call, sample, texts=texts: texts[sample], "compact")
         creator = open_creator(task, backend=backend)
         opened += [p.origin for p in creator.propose(History(task, (), seed, 0), 1)]
-    assert opened.count("default") >= 3, "luck may make one of four look sure"
+    assert opened.count(DEFAULT) >= 3, "one of four may look certain by chance"
 
 
-def test_where_a_parameter_does_not_apply_it_says_nothing_of_its_values():
-    """Most samples have no `drop`; those that do like it large."""
+def test_samples_without_a_parameter_do_not_inform_its_values():
+    """Most samples have no `drop`; in those that do it is large."""
     configs = [{"model": "tree", "booster": "dart"}] * 20
     configs += [{"model": "net", "drop": drop} for drop in (0.86, 0.9, 0.94)] * 2
-    large, middle, small = liking(
+    large, middle, small = prior_at(
         NESTED, configs, *({"model": "net", "drop": drop} for drop in (0.9, 0.5, 0.1))
     )
     assert large > middle
@@ -137,9 +140,9 @@ def test_where_a_parameter_does_not_apply_it_says_nothing_of_its_values():
     assert middle == pytest.approx(small, abs=0.2)
 
 
-def test_a_category_that_does_not_apply_is_neither_liked_nor_disliked():
+def test_an_inactive_category_has_a_finite_prior():
     configs = [{"model": "net", "drop": 0.5}] * 4 + [{"model": "tree", "booster": "dart"}] * 4
-    dart, gbtree, inactive = liking(
+    dart, gbtree, inactive = prior_at(
         NESTED,
         configs,
         {"model": "tree", "booster": "dart"},
@@ -150,33 +153,33 @@ def test_a_category_that_does_not_apply_is_neither_liked_nor_disliked():
     assert np.isfinite(inactive)
 
 
-def test_its_order_and_its_repetition_do_not_matter():
+def test_the_order_of_the_samples_does_not_matter():
     configs = drawn(MIXED, 16)
     asked = encoded(MIXED, drawn(MIXED, 30, seed=1))
-    forwards, backwards = (opinion(MIXED, list(order)) for order in (configs, configs[::-1]))
+    forwards, backwards = (build(MIXED, list(order)) for order in (configs, configs[::-1]))
     np.testing.assert_allclose(forwards(asked), backwards(asked), atol=1e-12)
 
 
 @settings(max_examples=60, deadline=None)
 @given(space=spaces(), count=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
-def test_in_any_space_it_is_finite_and_bounded(space, count, seed):
-    made = opinion(space, drawn(space, count, seed))
+def test_in_any_space_the_prior_is_finite_and_bounded(space, count, seed):
+    made = build(space, drawn(space, count, seed))
     rng = np.random.default_rng(seed + 1)
     asked = np.concatenate(
         [encoded(space, drawn(space, 8, seed + 2)), rng.random((8, len(space.columns)))]
     )
-    said = made(asked)
-    assert said.shape == (16,)
-    assert np.isfinite(said).all()
-    assert np.abs(said).max() <= 1.0
+    values = made(asked)
+    assert values.shape == (16,)
+    assert np.isfinite(values).all()
+    assert np.abs(values).max() <= 1.0
     assert np.isfinite(made.spread)
     assert made.spread >= 0.0
 
 
 @settings(max_examples=40, deadline=None)
 @given(space=spaces(conditional=False), seed=st.integers(0, 2**32 - 1))
-def test_what_was_said_again_and_again_is_liked_best(space, seed):
+def test_a_repeated_sample_has_the_largest_prior(space, seed):
     config = space.sample(np.random.default_rng(seed))
     others = drawn(space, 12, seed + 1)
-    favorite, *rest = opinion(space, [config] * 24)(encoded(space, [config, *others]))
+    favorite, *rest = build(space, [config] * 24)(encoded(space, [config, *others]))
     assert favorite >= max(rest) - 1e-4  # a density is tabulated: its peak may lie beside it

@@ -1,0 +1,361 @@
+"""Meta-data of past data sets, in the initial design and in the prior."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from localhpo import tasks
+from localhpo.creator import History, open_creator
+from localhpo.creator.bayes.optimizer import MAX_HALF_GUIDED, ORIGIN
+from localhpo.creator.bayes.transfer_prior import (
+    RANDOM_CANDIDATES,
+    SurrogateEnsemble,
+    ranking_log_likelihood,
+)
+from localhpo.creator.hybrid import NOTHING_RETRIEVED
+from localhpo.creator.meta_proposer import BEFORE_EXPLORATION, INITIAL_DESIGN_SIZE, open_meta_data
+from localhpo.creator.warm_start import merge
+from localhpo.errors import InputError, MissingExtraError
+from localhpo.objective import Objective
+from localhpo.space import Categorical, Float, Int, Space
+from localhpo.task import CreatorSettings, load
+from localhpo.transfer import PastStudy, retrieve, source_tasks
+from localhpo.transfer.source_tasks import SourceTask
+from localhpo.trial import LLM, META, State, Trial
+
+SPACE = Space(
+    [
+        Float("rate", 1e-4, 1.0, log=True),
+        Int("depth", 1, 10),
+        Categorical("booster", ("tree", "dart")),
+        Float("drop", 0.0, 1.0, when={"booster": ("dart",)}),
+    ]
+)
+DEPTHS = (2, 4, 6, 8, 9)
+"""Where each of the past data sets is best; the rate is .01 everywhere."""
+
+
+def regret(config, depth):
+    """On a data set that is best at a depth: 0 to some 2."""
+    away = (np.log10(config["rate"]) + 2.0) ** 2 / 4 + (config["depth"] - depth) ** 2 / 20
+    return float(away + 0.1 * (config["booster"] == "dart") * (1.0 + config.get("drop", 0.0)))
+
+
+@pytest.fixture
+def source_task(make_task):
+    rng = np.random.default_rng(0)
+    configs = tuple(SPACE.sample(rng) for _ in range(80))
+    regrets = tuple(tuple(min(1.5, regret(c, d)) for c in configs) for d in DEPTHS)
+    names = tuple(f"best at {depth}" for depth in DEPTHS)
+    task = make_task(name="trees", space=SPACE)
+    return SourceTask(task, configs, names, regrets, (0.7, 0.7, 1.5, 1.5), 0.01)
+
+
+@pytest.fixture
+def task(make_task):
+    return make_task(space=SPACE)
+
+
+@pytest.fixture
+def trained(source_task, fake_backend, tmp_path):
+    """A configuration model that brings the source task."""
+    source_tasks.write_source_tasks(tmp_path / "lessons.json.gz", [source_task])
+    backend = fake_backend(
+        lambda *_: '{"rate":5e-1,"depth":2,"booster":"dart","drop":0.5}', "compact"
+    )
+    backend.model = dataclasses.replace(backend.model, meta_data=tmp_path / "lessons.json.gz")
+    return backend
+
+
+def run(creator, task, trials, depth=8):
+    done = []
+    for number in range(trials):
+        (proposal,) = creator.propose(History(task, tuple(done), 0, number), 1)
+        config = {**task.fixed, **proposal.config}
+        done.append(Trial(number, State.COMPLETE, proposal, values=(regret(config, depth),)))
+    return done
+
+
+def origins(trials):
+    return [str(trial.proposal.origin) for trial in trials]
+
+
+def make_ensemble(task, source_task):
+    return SurrogateEnsemble(task, [(source_task, 1.0)], np.random.default_rng(0))
+
+
+def test_the_initial_design_comes_first_and_then_meta_data_guides_the_optimizer(task, trained):
+    trials = run(open_creator(task, backend=trained), task, INITIAL_DESIGN_SIZE + 6)
+    design, later = trials[: INITIAL_DESIGN_SIZE + 1], trials[INITIAL_DESIGN_SIZE + 1 :]
+    exploration = design.pop(BEFORE_EXPLORATION)
+    assert origins(design) == ["meta"] * INITIAL_DESIGN_SIZE
+    assert exploration.proposal.origin == ORIGIN
+    assert exploration.proposal.rationale.startswith("exploration trial, far from all others")
+    assert set(origins(later)) <= {"bo+meta", "bo"}
+    assert "bo+meta" in origins(trials)
+    assert (
+        "5 similar data sets (trees) that come with the model fake" in trials[0].proposal.rationale
+    )
+    assert all(trial.proposal.model_digest is None for trial in trials)
+    assert len(trained.calls) == 1  # its samples are candidates, and poor ones
+    guided = next(t for t in trials if str(t.proposal.origin) == "bo+meta")
+    assert "guided by 5 similar data sets" in guided.proposal.rationale
+
+
+def test_a_prior_that_explains_all_trials_guides_half_of_the_later_ones(task, trained):
+    late = origins(run(open_creator(task, backend=trained), task, MAX_HALF_GUIDED + 24))[-14:]
+    assert set(late) == {"bo+meta", "bo"}
+
+
+def test_the_initial_design_is_good_from_the_first_trial(task, trained):
+    for depth in DEPTHS:
+        trials = run(open_creator(task, backend=trained), task, INITIAL_DESIGN_SIZE, depth)
+        worst = regret({"rate": 1e-2, "depth": 10 if depth < 6 else 1, "booster": "tree"}, depth)
+        assert trials[0].value < 0.6 * worst
+        assert min(trial.value for trial in trials) < 0.15
+
+
+def test_a_configuration_that_is_good_on_most_data_sets_comes_first(task, source_task):
+    ensemble = make_ensemble(task, source_task)
+    first = ensemble.candidates[ensemble.rank_candidates(())[0]]
+    assert 4 <= first["depth"] <= 8
+    assert first["booster"] == "tree"
+    assert 1e-3 < first["rate"] < 1e-1
+
+
+def test_trials_show_which_data_sets_are_similar(task, source_task, make_trial):
+    ensemble = make_ensemble(task, source_task)
+    assert ensemble.weights(()) == pytest.approx(np.full(5, 0.2))
+    configs = [{"rate": 1e-2, "depth": d, "booster": "tree"} for d in (1, 3, 5, 7, 9)]
+    trials = [make_trial(n, c, value=regret(c, 9)) for n, c in enumerate(configs)]
+    weights = ensemble.weights(trials)
+    assert weights.sum() == pytest.approx(1.0)
+    assert weights.argmax() in (3, 4)
+    assert weights[0] < 0.1
+    best = ensemble.candidates[ensemble.rank_candidates(trials)[0]]
+    assert best["depth"] >= 7
+
+
+def test_the_likelihood_depends_on_the_ranking_alone(task, source_task):
+    regrets = np.array([[0.0, 0.5, 1.0], [1.0, 0.5, 0.0]])
+    for y in (np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.1, 900.0])):
+        found = ranking_log_likelihood(regrets, y)
+        assert found[0] == 0.0
+        assert found[1] < -1.0
+
+
+def test_surrogates_predict_the_regret_of_other_points(task, source_task):
+    """The design has 80 points; the error on 200 new ones is small."""
+    ensemble = make_ensemble(task, source_task)
+    rng = np.random.default_rng(5)
+    configs = [SPACE.sample(rng) for _ in range(200)]
+    predicted = ensemble.regrets(np.array([SPACE.encode(config) for config in configs]))
+    for row, depth in zip(predicted, DEPTHS, strict=True):
+        true = np.array([regret(config, depth) for config in configs])
+        assert np.corrcoef(row, np.minimum(true, 1.5))[0, 1] > 0.95
+
+
+def test_a_part_of_the_space_with_other_spellings_and_a_fixed_value(make_task, trained):
+    """The depth is fixed, the rate has another range, and the categories another order."""
+    space = Space(
+        [
+            Categorical("booster", ("dart", "tree")),
+            Float("Rate", 1e-3, 1e-1),
+            Float("drop", 0.0, 0.5, when={"booster": ("dart",)}),
+        ]
+    )
+    task = make_task(name="trees", space=space, fixed={"depth": 9})
+    proposer = open_meta_data(task, trained.model)
+    assert proposer is not None
+    first = proposer.propose(History(task, (), 0, 0)).config
+    assert first["booster"] == "tree"
+    assert first["Rate"] < 5e-2
+
+
+def test_a_sample_of_the_model_is_tried_where_it_promises_more(task, source_task, trained):
+    rng = np.random.default_rng(3)
+    configs = [SPACE.sample(rng) for _ in range(4000)]
+    regrets = make_ensemble(task, source_task).regrets(np.array([SPACE.encode(c) for c in configs]))
+    best = configs[int(regrets.mean(axis=0).argmin())]  # the best of far more than are drawn
+    trained.answer = lambda *_: SPACE.text(best)
+    trials = run(open_creator(task, backend=trained), task, INITIAL_DESIGN_SIZE + 1)
+    (sample,) = [trial for trial in trials if trial.proposal.origin == LLM]
+    assert sample.config == best
+    assert sample.proposal.model_digest == trained.model.digest
+    assert origins(trials).count("meta") == INITIAL_DESIGN_SIZE - 1
+
+
+def test_meta_data_serves_where_the_model_fails(make_task, trained):
+    trained.answer = lambda *_: "none"
+    settings = CreatorSettings(on_model_error="engine")
+    task = make_task(space=SPACE, creator=settings)
+    (trial,) = run(open_creator(task, backend=trained), task, 1)
+    assert trial.proposal.origin == META
+    assert trial.proposal.note.startswith("fallback for the model")
+
+
+def test_a_default_of_the_task_still_comes_first(make_task, trained):
+    named = Space([dataclasses.replace(SPACE["rate"], default=0.1), *SPACE.parameters[1:]])
+    task = make_task(space=named)
+    trials = run(open_creator(task, backend=trained), task, 2)
+    assert origins(trials) == ["default", "meta"]
+
+
+def test_misleading_meta_data_is_given_up(task, trained):
+    """The trials contradict all data sets."""
+
+    def opposite(config):
+        return -regret(config, 5)
+
+    creator, done = open_creator(task, backend=trained), []
+    for number in range(20):
+        (proposal,) = creator.propose(History(task, tuple(done), 0, number), 1)
+        done.append(Trial(number, State.COMPLETE, proposal, values=(opposite(proposal.config),)))
+    assert "bo" in origins(done[INITIAL_DESIGN_SIZE:])
+    rng = np.random.default_rng(0)
+    blind = [min(opposite(SPACE.sample(rng)) for _ in range(20)) for _ in range(20)]
+    assert min(trial.value for trial in done) < np.median(blind)
+
+
+def test_the_next_candidate_is_tried_while_all_trials_fail(task, trained):
+    creator, failed = open_creator(task, backend=trained), []
+    for number in range(INITIAL_DESIGN_SIZE + 3):
+        (proposal,) = creator.propose(History(task, tuple(failed), 0, number), 1)
+        failed.append(Trial(number, State.FAILED, proposal))
+    assert [n for n, origin in enumerate(origins(failed)) if origin != "meta"] == [
+        BEFORE_EXPLORATION
+    ]
+    assert len({SPACE.key(trial.config) for trial in failed}) == len(failed)
+
+
+def test_past_studies_and_the_model_join_the_meta_data(task, trained, make_trial):
+    rng = np.random.default_rng(1)
+    configs = [SPACE.sample(rng) for _ in range(20)]
+    past = PastStudy("own/old", task, tuple(
+        make_trial(n, c, value=regret(c, 8)) for n, c in enumerate(configs)
+    ))  # fmt: skip
+    own = retrieve(task, [past])
+    trials = run(open_creator(task, backend=trained, retrieved=own), task, 6)
+    assert trained.calls
+    assert "bo+llm+meta+transfer" in origins(trials)
+    proposer = open_meta_data(task, trained.model)
+    history = History(task, (), 0, 0)
+    both = merge(own, proposer.retrieve(history))
+    assert {one.study for one in both} == {
+        "own/old",
+        "5 similar data sets (trees) that come with the model fake",
+    }
+    assert list(both) == sorted(both, key=lambda one: -one.weight)
+    assert {one.weight for one in both if one.study == "own/old"} == {one.weight for one in own}
+
+
+def test_a_fine_tuned_model_is_asked(make_task, trained):
+    task = make_task(space=SPACE, creator=CreatorSettings(transfer="finetuned"))
+    trials = run(open_creator(task, backend=trained), task, 6)
+    assert trained.calls
+    assert "on 5 similar data sets (trees)" in " ".join(
+        trial.proposal.rationale for trial in trials[:4]
+    )
+
+
+def test_source_tasks_of_the_tasks_metric_count(make_task, trained, source_task):
+    auc = make_task(name="trees", space=SPACE, objectives=(Objective("auc", "maximize"),))
+    other = dataclasses.replace(source_task, task=auc, data_sets=tuple("abcde"))
+    source_tasks.write_source_tasks(trained.model.meta_data, [source_task, other])
+
+    def reason_for(task):
+        history = History(task, (), 0, 0)
+        return open_meta_data(task, trained.model).propose(history).rationale
+
+    assert "on 5 similar data sets" in reason_for(make_task(space=SPACE))
+    assert "on 5 similar data sets" in reason_for(auc)
+    assert "on 10 similar data sets" in reason_for(
+        make_task(space=SPACE, objectives=(Objective("f1", "maximize"),))
+    )
+
+
+def test_a_source_task_of_another_kind_of_model_does_not_count(make_task, trained):
+    """Two of its five hyperparameters have the names of those that were tuned there."""
+    others = [Float("dropout", 0.0, 0.5), Int("heads", 1, 16), Float("warmup", 0.0, 0.3)]
+    task = make_task(space=Space([*SPACE.parameters[:2], *others]))
+    assert open_meta_data(task, trained.model) is None
+
+
+TREES = load(tasks.find("breast-cancer-xgboost")).space
+"""Hyperparameters of XGBoost: the built-in model has meta-data of them."""
+
+
+def test_a_configuration_model_without_meta_data_brings_none(make_task, fake_backend):
+    task = make_task(space=TREES)
+    assert open_meta_data(task, fake_backend(lambda *_: "{}", "compact").model) is None
+
+
+def test_meta_data_of_the_built_in_model_serves_a_chat_model(make_task, task, fake_backend):
+    model = fake_backend(lambda *_: "{}", "chat").model
+    assert open_meta_data(task, model) is None  # there is no meta-data with drops in boosters
+    trees = make_task(space=TREES, objectives=(Objective("accuracy", "maximize"),))
+    reason = open_meta_data(trees, model).propose(History(trees, (), 0, 0)).rationale
+    assert "that come with the model sprout" in reason
+
+
+def test_a_chat_model_takes_turns_with_meta_data(make_task, talking):
+    task = make_task(space=TREES, objectives=(Objective("accuracy", "maximize"),))
+    seen = set()
+    for seed in range(4):
+        creator = open_creator(task, backend=talking(TREES))
+        done = []
+        for number in range(6):
+            (proposal,) = creator.propose(History(task, tuple(done), seed, number), 1)
+            accuracy = -abs(np.log10(proposal.config["learning_rate"]) + 1.0)
+            done.append(Trial(number, State.COMPLETE, proposal, values=(float(accuracy),)))
+        assert set(origins(done)) <= {"llm", "meta", "bo+meta", "bo"}
+        seen.update(origins(done)[:3])
+    assert {"llm", "meta"} <= seen
+
+
+def test_meta_data_serves_where_a_chat_model_fails(make_task, fake_backend):
+    task = make_task(space=TREES, creator=CreatorSettings(on_model_error="engine"))
+    creator = open_creator(task, backend=fake_backend(lambda *_: "nonsense", "chat"))
+    proposals = [creator.propose(History(task, (), seed, 0), 1)[0] for seed in range(6)]
+    assert {proposal.origin for proposal in proposals} == {META}
+    assert any("fallback for the model" in proposal.note for proposal in proposals)
+
+
+def test_meta_data_needs_no_model(make_task, monkeypatch):
+    def missing(*args, **kwargs):
+        raise MissingExtraError("torch", "the transformers backend", "local")
+
+    monkeypatch.setattr("localhpo.llm.open_backend", missing)
+    task = make_task(space=TREES, objectives=(Objective("accuracy", "maximize"),))
+    trials = []
+    creator = open_creator(task)
+    for number in range(2):
+        (proposal,) = creator.propose(History(task, tuple(trials), 0, number), 1)
+        trials.append(Trial(number, State.COMPLETE, proposal, values=(0.5,)))
+    assert origins(trials) == ["meta"] * 2
+    assert all("no language model" in trial.proposal.note for trial in trials)
+
+
+def test_a_note_tells_that_nothing_was_retrieved_beside_meta_data(make_task, trained):
+    asking = CreatorSettings(transfer="retrieve")
+    task = make_task(space=SPACE, creator=asking)
+    first, second = run(open_creator(task, backend=trained), task, 2)
+    assert first.proposal.note == NOTHING_RETRIEVED
+    assert not second.proposal.note
+
+
+def test_unreadable_meta_data_is_an_error(task, trained):
+    trained.model.meta_data.write_bytes(b"none")
+    with pytest.raises(InputError, match="source tasks cannot be read"):
+        open_creator(task, backend=trained)
+
+
+def test_every_candidate_is_valid_and_unique(task, source_task):
+    ensemble = make_ensemble(task, source_task)
+    assert len(ensemble.candidates) > 0.9 * RANDOM_CANDIDATES
+    for config in ensemble.candidates:
+        SPACE.validate(config)
+    assert len({SPACE.key(config) for config in ensemble.candidates}) == len(ensemble.candidates)
