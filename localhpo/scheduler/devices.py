@@ -1,9 +1,9 @@
-"""What this machine offers to trials: CPUs, memory, GPUs and what is free of them.
+"""Inventory of this machine: the CPUs, memory and GPUs that trials may use.
 
-Limits that a container or a batch system sets count, not what the hardware could do: CPU
-affinity, cgroup quotas (v1 and v2), `CUDA_VISIBLE_DEVICES`. What processes of others hold of a
-device is not ours (`Gpu.foreign_mb`). No device is opened or initialized: that is left to the
-trials. `LOCALHPO_INVENTORY` stands in for all of it (see `simulated`).
+Limits of a container or a batch system count, not the hardware: CPU affinity, cgroup quotas (v1
+and v2), `CUDA_VISIBLE_DEVICES`. Device memory that other programs hold is recorded
+(`Gpu.foreign_mb`). No device is opened or initialized; trials do that. A file named by
+`LOCALHPO_INVENTORY` replaces all of this (see `simulated_inventory`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path, PurePosixPath
 
 import psutil
 
-from localhpo.scheduler import machine, nvml, simulated
-from localhpo.scheduler.meter import BESIDE_MB
-from localhpo.scheduler.nvml import Reading
-from localhpo.scheduler.placement import Gpu, Inventory, Part
+from localhpo.scheduler import nvml, resource_broker, simulated_inventory
+from localhpo.scheduler.meter import MIN_SHARED_MB
+from localhpo.scheduler.nvml import DeviceReading
+from localhpo.scheduler.placement import Gpu, Inventory, MachinePartition
 
 _MB = 2**20
 
@@ -28,150 +28,158 @@ _MB = 2**20
 def find_inventory(
     environ: Mapping[str, str] | None = None, *, root: Path = Path("/")
 ) -> Inventory:
-    """Return what trials may use.
-
-    Raises:
-        InputError: `LOCALHPO_INVENTORY` names a file that describes no machine.
+    """Return the resources that trials may use.
 
     Args:
-        environ: The environment that trials will have; that of this process by default.
-        root: Where `proc` and `sys` are found.
+        environ: Environment of the trials; that of this process by default.
+        root: Folder in which `proc` and `sys` are found.
+
+    Raises:
+        InputError: the file that `LOCALHPO_INVENTORY` names describes no machine.
     """
     environ = os.environ if environ is None else environ
-    if path := environ.get(simulated.VARIABLE):
-        inventory = simulated.load_inventory(path)
+    if path := environ.get(simulated_inventory.VARIABLE):
+        inventory = simulated_inventory.load_inventory(path)
         visible = environ.get("CUDA_VISIBLE_DEVICES")
-        gpus = inventory.gpus if visible is None else _restrict(inventory.gpus, _ids(visible))
+        gpus = inventory.gpus if visible is None else _restrict(inventory.gpus, _parse_ids(visible))
         return dataclasses.replace(inventory, gpus=tuple(gpus))
     warnings: list[str] = []
-    gpus = find_gpus(environ, root=root, tell=warnings.append)
+    gpus = find_gpus(environ, root=root, warn=warnings.append)
     return Inventory(
         cpus=count_cpus(root),
         memory_mb=total_memory_mb(root),
         gpus=gpus,
-        part=find_part(root),
+        partition=find_partition(root),
         warnings=tuple(warnings),
-        look=look_again if gpus else None,
+        refresh=refresh_gpus if gpus else None,
     )
 
 
 def count_cpus(root: Path = Path("/")) -> int:
-    """Return the CPUs this process may use at once: affinity and cgroup quota, at least 1."""
+    """Return the number of CPUs that affinity and cgroup quotas allow, at least 1."""
     quotas = [math.floor(quota) for quota in _cpu_quotas(root)]
     return max(1, min([len(os.sched_getaffinity(0)), *quotas]))
 
 
 def total_memory_mb(root: Path = Path("/")) -> float:
-    """Return the memory that this process and its children may use."""
+    """Return the host memory that this process and its children may use."""
     return min([psutil.virtual_memory().total, *_memory_limits(root).values()]) / _MB
 
 
-def find_part(root: Path = Path("/")) -> Part:
-    """Return which CPUs these are, and whose memory."""
-    groups = [folder for folder, _ in limit_files(root, "memory")]
+def find_partition(root: Path = Path("/")) -> MachinePartition:
+    """Return the CPUs of this process, and the cgroups that account for and limit its memory."""
+    groups = [folder for folder, _ in list_limit_files(root, "memory")]
     limits = _memory_limits(root)
-    # Of equal ones the outermost: it holds for more.
+    # Of equal limits the outermost: more processes share it.
     least = min(reversed(limits), key=lambda folder: limits[folder], default=None)
     if least is not None and limits[least] >= psutil.virtual_memory().total:
         least = None
-    # The first one is its own: of the tree where memory is limited, should there be two.
+    # The first is the process's own cgroup; with v1 and v2 both, in the tree with the limit.
     own = next((f for f in groups if least is None or least in (f, *f.parents)), None)
-    return Part(tuple(sorted(os.sched_getaffinity(0))), str(own or ""), str(least or ""))
+    return MachinePartition(
+        tuple(sorted(os.sched_getaffinity(0))), str(own or ""), str(least or "")
+    )
 
 
 def find_gpus(
     environ: Mapping[str, str] | None = None,
     *,
     root: Path = Path("/"),
-    tell: Callable[[str], object] = lambda _: None,
+    warn: Callable[[str], object] = lambda _: None,
 ) -> tuple[Gpu, ...]:
-    """Return the NVIDIA GPUs that a trial may see.
+    """Return the NVIDIA GPUs that trials may use.
 
-    Known from nvidia-ml-py where it is installed, else from the driver's files; where neither
-    knows any (WSL, other vendors) the list in `CUDA_VISIBLE_DEVICES` is believed. A list that is
-    set always restricts. An index in it is that of `nvidia-smi`, whatever CUDA itself would count
-    first. A GPU that is cut into MIG slices is its slices.
+    They are read by nvidia-ml-py where it is installed, else from the driver's files. Where neither
+    finds any (WSL, other vendors), the devices in `CUDA_VISIBLE_DEVICES` are assumed to exist. That
+    list always restricts, where it is set; its indices are those of `nvidia-smi`, even where CUDA
+    would count differently. A GPU that is divided into MIG slices is replaced by its slices.
 
     Args:
-        environ: The environment that trials will have; that of this process by default.
-        root: Where `proc` is found.
-        tell: Is told, in a sentence, of each device that does not answer.
+        environ: Environment of the trials; that of this process by default.
+        root: Folder in which `proc` is found.
+        warn: Called with a sentence for each device that does not answer.
     """
     environ = os.environ if environ is None else environ
     visible = environ.get("CUDA_VISIBLE_DEVICES")
-    readings = nvml.read_once(tell)
+    readings = nvml.read_devices(warn)
     if readings is not None:
         ours = _our_processes()
-        return tuple(_gpu(reading, ours) for reading in _chosen(readings, visible))
-    gpus = _gpus_by_driver(root) or [Gpu(id) for id in _ids(visible or "")]
-    return tuple(gpus if visible is None else _restrict(gpus, _ids(visible)))
+        return tuple(_make_gpu(reading, ours) for reading in _select_visible(readings, visible))
+    gpus = _gpus_by_driver(root) or [Gpu(id) for id in _parse_ids(visible or "")]
+    return tuple(gpus if visible is None else _restrict(gpus, _parse_ids(visible)))
 
 
-def _chosen(readings: Sequence[Reading], visible: str | None) -> list[Reading]:
-    """Return the devices that a list of ids names, as CUDA understands it; all without a list.
+def _select_visible(readings: Sequence[DeviceReading], visible: str | None) -> list[DeviceReading]:
+    """Return the devices that `CUDA_VISIBLE_DEVICES` names, as CUDA reads it; all without it.
 
-    An index that does not exist ends the list (that of a device which does not answer does not),
-    and so does a UUID that begins no device's or more than one, and a device that was named. The
-    index of a GPU that is cut names its first slice: CUDA sees no other.
+    The list ends at an index that does not exist (but not at a device that does not answer), at a
+    prefix of no UUID or of several, and at a device that was named before. The index of a GPU with
+    MIG slices names its first slice: CUDA sees no other.
     """
     if visible is None:
         return list(readings)
     most = max((reading.index for reading in readings), default=-1)
-    chosen: list[Reading] = []
-    for id in _ids(visible):
+    selected: list[DeviceReading] = []
+    for id in _parse_ids(visible):
         if id.isdigit():
             named = [r for r in readings if r.index == int(id)][:1]
         else:
             named = [r for r in readings if r.id.startswith(id)]
         if not named and id.isdigit() and int(id) < most:
             continue
-        if len(named) != 1 or named[0] in chosen:
+        if len(named) != 1 or named[0] in selected:
             break
-        chosen += named
-    return chosen
+        selected += named
+    return selected
 
 
-def _gpu(reading: Reading, ours: frozenset[int]) -> Gpu:
+def _make_gpu(reading: DeviceReading, ours: frozenset[int]) -> Gpu:
     own_mb = sum(mb or 0.0 for pid, mb in reading.processes.items() if pid in ours)
     foreign_mb = max(0.0, (reading.used_mb or 0.0) - own_mb)
     return Gpu(reading.id, reading.name, reading.total_mb, foreign_mb, reading.label)
 
 
-def look_again(gpus: Sequence[Gpu], busy: Collection[str]) -> tuple[Gpu, ...]:
-    """Return the same devices, with what others hold of them now.
+def refresh_gpus(gpus: Sequence[Gpu], busy: Collection[str]) -> tuple[Gpu, ...]:
+    """Return the same devices with the memory that other programs hold now.
 
-    One stays as it was where next to nothing has changed, and where it is busy with something of
-    ours that its driver does not name: then what is held may be that.
+    A device is returned unchanged where the difference is negligible, and where it runs something
+    of ours whose memory the driver does not report: the difference may be that.
+
+    Args:
+        gpus: The devices as they were.
+        busy: Ids of those on which this study runs something.
     """
-    readings = {reading.id: reading for reading in nvml.read_once() or ()}
+    readings = {reading.id: reading for reading in nvml.read_devices() or ()}
     ours = _our_processes() if readings else frozenset()
-    return tuple(_again(gpu, readings.get(gpu.id), ours, gpu.id in busy) for gpu in gpus)
+    return tuple(_refresh_gpu(gpu, readings.get(gpu.id), ours, gpu.id in busy) for gpu in gpus)
 
 
-def _again(gpu: Gpu, reading: Reading | None, ours: frozenset[int], is_busy: bool) -> Gpu:
+def _refresh_gpu(
+    gpu: Gpu, reading: DeviceReading | None, ours: frozenset[int], is_busy: bool
+) -> Gpu:
     if reading is None:
         return gpu
     held = [mb for pid, mb in reading.processes.items() if pid in ours]
     if is_busy and (not held or None in held):
         return gpu
-    now = _gpu(reading, ours)
-    return gpu if abs(now.foreign_mb - gpu.foreign_mb) < BESIDE_MB else now
+    now = _make_gpu(reading, ours)
+    return gpu if abs(now.foreign_mb - gpu.foreign_mb) < MIN_SHARED_MB else now
 
 
 def _our_processes() -> frozenset[int]:
-    """Return the numbers of this process, of this user's studies, and of all they have started.
+    """Return the ids of this process, of this user's studies, and of all their descendants.
 
-    What studies hold is counted as they claim it: see `machine`.
+    What studies hold is counted as they claim it: see `resource_broker`.
     """
-    found = {os.getpid(), *machine.processes()}
+    found = {os.getpid(), *resource_broker.read_pids()}
     for pid in list(found):
         with contextlib.suppress(psutil.Error):  # it ended meanwhile
             found.update(child.pid for child in psutil.Process(pid).children(recursive=True))
     return frozenset(found)
 
 
-def _ids(visible: str) -> list[str]:
-    """Read `CUDA_VISIBLE_DEVICES` as CUDA does: the first entry that is no device ends the list.
+def _parse_ids(visible: str) -> list[str]:
+    """Parse `CUDA_VISIBLE_DEVICES` as CUDA does: the first entry that is no device ends the list.
 
     https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables
     """
@@ -186,24 +194,24 @@ def _ids(visible: str) -> list[str]:
 def _restrict(gpus: Sequence[Gpu], ids: Sequence[str]) -> list[Gpu]:
     """Return the devices that the ids name; an index that does not exist ends the list."""
     known = {gpu.id: gpu for gpu in gpus}
-    chosen: list[Gpu] = []
+    selected: list[Gpu] = []
     for id in ids if gpus else ():
         if id.isdigit() and id not in known:
             break
-        chosen.append(known.get(id, Gpu(id)))
-    return chosen
+        selected.append(known.get(id, Gpu(id)))
+    return selected
 
 
 def _gpus_by_driver(root: Path) -> list[Gpu]:
-    """Count the devices that the kernel driver shows; it has a folder for each."""
+    """Return the devices of the kernel driver, which has a folder for each."""
     folder = root / "proc/driver/nvidia/gpus"
     found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [Gpu(str(i), _model(device)) for i, device in enumerate(found)]
+    return [Gpu(str(i), _read_product_name(device)) for i, device in enumerate(found)]
 
 
-def _model(device: Path) -> str:
-    """Read the line `Model: ...` of a device's file."""
-    for line in _text(device / "information").splitlines():
+def _read_product_name(device: Path) -> str:
+    """Return the product name, from the line `Model: ...` of a device's file."""
+    for line in _read_text(device / "information").splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "Model":
             return value.strip()
@@ -212,25 +220,25 @@ def _model(device: Path) -> str:
 
 def _cpu_quotas(root: Path) -> Iterator[float]:
     """Yield the CPUs that each cgroup above this process allows."""
-    for folder, name in limit_files(root, "cpu"):
+    for folder, name in list_limit_files(root, "cpu"):
         if name == "cpu.max":
-            quota, _, period = _text(folder / name).strip().partition(" ")
+            quota, _, period = _read_text(folder / name).strip().partition(" ")
         else:
-            quota, period = _text(folder / name), _text(folder / "cpu.cfs_period_us")
+            quota, period = _read_text(folder / name), _read_text(folder / "cpu.cfs_period_us")
         # "max" (v2) and -1 (v1) say that there is no quota.
         with contextlib.suppress(ValueError, ZeroDivisionError):
             if float(quota) > 0:
                 yield float(quota) / float(period)
 
 
-def limit_files(root: Path, controller: str) -> Iterator[tuple[Path, str]]:
-    """Yield (folder, file name) of one limit for each cgroup from this process's own upwards."""
+def list_limit_files(root: Path, controller: str) -> Iterator[tuple[Path, str]]:
+    """Yield (folder, file name) of the limit of each cgroup, from this process's own upwards."""
     names = {
         "cpu": ("cpu.max", "cpu.cfs_quota_us"),
         "memory": ("memory.max", "memory.limit_in_bytes"),
     }
     v2, v1 = names[controller]
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    for line in _read_text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             mount, name = root / "sys/fs/cgroup", v2
@@ -244,20 +252,22 @@ def limit_files(root: Path, controller: str) -> Iterator[tuple[Path, str]]:
 
 
 def _memory_limits(root: Path) -> dict[Path, float]:
-    """Return the bytes that each cgroup above this process allows, where it says how many."""
-    found = {folder: _number(folder / name) for folder, name in limit_files(root, "memory")}
+    """Return the memory limit in bytes of each cgroup of this process that has one, by folder."""
+    found = {
+        folder: _read_number(folder / name) for folder, name in list_limit_files(root, "memory")
+    }
     return {folder: limit for folder, limit in found.items() if limit is not None}
 
 
-def _number(path: Path) -> float | None:
-    """Return the number in a file; None where there is none (`max`, or no file)."""
+def _read_number(path: Path) -> float | None:
+    """Return the number in a file; None where it has none (`max`), or does not exist."""
     try:
-        return float(_text(path))
+        return float(_read_text(path))
     except ValueError:
         return None
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:

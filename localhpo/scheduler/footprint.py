@@ -1,4 +1,4 @@
-"""What a process and everything below it hold, measured."""
+"""Measured memory of a process and its descendants, on the host and on devices."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from pathlib import Path
 import psutil
 
 from localhpo.scheduler import nvml
-from localhpo.scheduler.devices import limit_files
-from localhpo.scheduler.nvml import Reading
+from localhpo.scheduler.devices import list_limit_files
+from localhpo.scheduler.nvml import DeviceReading
 
-_MB = 2**20
+_MB = 2**20  # bytes
 
 _USAGE = {
     "memory.max": ("memory.current", "inactive_file"),
     "memory.limit_in_bytes": ("memory.usage_in_bytes", "total_inactive_file"),
 }
-"""File of a cgroup's limit -> that of its usage, and the part of it that can be made free."""
+"""File of a cgroup's limit -> file of its usage, and key of the part that can be reclaimed."""
 
 
-def host_mb(pid: int) -> float | None:
-    """Return the memory of the host that a process and its descendants hold; None if it is gone.
+def measure_host_mb(pid: int) -> float | None:
+    """Return the host memory of a process and its descendants; None where it has ended.
 
-    Pages that they share count once for each that has them, so that it is never too little.
+    Shared pages count once per process, so that the result is never too small.
     """
     try:
         root = psutil.Process(pid)
-        return sum(_resident(one) for one in [root, *root.children(recursive=True)]) / _MB
+        return sum(_resident_bytes(one) for one in [root, *root.children(recursive=True)]) / _MB
     except psutil.Error:
         return None
 
 
-def host_free_mb(root: Path = Path("/")) -> float:
-    """Return the memory of the host that is free, or can be made free: here, by all limits.
+def measure_free_host_mb(root: Path = Path("/")) -> float:
+    """Return the host memory that is free or can be reclaimed, within all limits of cgroups.
 
-    What a cgroup holds of files that were read (the weights, for one) can be made free.
+    Cached files (such as weights that were read) can be reclaimed.
 
     Args:
-        root: Where `proc` and `sys` are found.
+        root: Folder in which `proc` and `sys` are found.
     """
     free = [float(psutil.virtual_memory().available)]
-    for folder, name in limit_files(root, "memory"):
+    for folder, name in list_limit_files(root, "memory"):
         usage, cache = _USAGE[name]
         with contextlib.suppress(OSError, ValueError):  # no such file, or no limit (`max`)
             limit = float((folder / name).read_text())
@@ -51,41 +51,41 @@ def host_free_mb(root: Path = Path("/")) -> float:
     return max(0.0, min(free)) / _MB
 
 
-def device_mb(pid: int, gpu: str) -> float | None:
+def measure_device_mb(pid: int, gpu: str) -> float | None:
     """Return the memory of one device that a process and its descendants hold.
 
-    None where the driver does not tell how much each process holds; and where it names none of
-    these on any device: in a container it names processes by the numbers of the host, or none.
+    None where the driver does not report memory by process, and where it reports none of these
+    processes on any device: in a container it may report the host's process ids, or none.
 
     Args:
-        pid: Of the process.
+        pid: Process id.
         gpu: Id or index of the device.
     """
-    readings = nvml.read_once() or []
-    reading = _of(gpu, readings)
+    readings = nvml.read_devices() or []
+    reading = _find_device(gpu, readings)
     try:
         root = psutil.Process(pid)
-        family = {root.pid, *(child.pid for child in root.children(recursive=True))}
+        pids = {root.pid, *(child.pid for child in root.children(recursive=True))}
     except psutil.Error:
         return None
-    if reading is None or all(family.isdisjoint(one.processes) for one in readings):
+    if reading is None or all(pids.isdisjoint(one.processes) for one in readings):
         return None
-    held = [mb for process, mb in reading.processes.items() if process in family]
+    held = [mb for process, mb in reading.processes.items() if process in pids]
     known = [mb for mb in held if mb is not None]
     return sum(known) if len(known) == len(held) else None
 
 
-def device_used_mb(gpu: str) -> float | None:
-    """Return the memory of one device that anybody holds; None where the driver does not tell."""
-    reading = _of(gpu, nvml.read_once() or [])
+def measure_used_device_mb(gpu: str) -> float | None:
+    """Return the memory of one device in use by all programs; None where it is not reported."""
+    reading = _find_device(gpu, nvml.read_devices() or [])
     return None if reading is None else reading.used_mb
 
 
-def _of(gpu: str, readings: Sequence[Reading]) -> Reading | None:
+def _find_device(gpu: str, readings: Sequence[DeviceReading]) -> DeviceReading | None:
     return next((one for one in readings if gpu in one.names), None)
 
 
-def _resident(process: psutil.Process) -> int:
+def _resident_bytes(process: psutil.Process) -> int:
     try:
         return int(process.memory_info().rss)
     except psutil.Error:  # it ended meanwhile

@@ -1,11 +1,11 @@
-"""How long the trials that are left would take: a small copy of the loop, run in no time.
+"""Forecast of how long the remaining trials take: a small simulation of the loop.
 
-The copy obeys the rules of the loop: what a slot waits for, when the server is asked and may
-rest (`is_worth_asking`, which is the loop's own), and that it is asked for all slots at once. It
-knows two places, the server's device (home) and all others, and trials of one kind, whose lengths
-are spread, so that they do not end at once. The spread was drawn once for all: equal plans take
-equal times. What it does not know: proposals that are drawn anew since they are stale, and that a
-question for more of them takes longer.
+It follows the rules of the loop: what a slot waits for, when the model is asked and may be
+offloaded (`should_ask`, which the loop itself uses), and that one call asks for proposals for all
+slots. It knows two kinds of places, on the server's device and on all others, and trials of one
+size, whose lengths vary so that they do not all end at once. The lengths are drawn with a fixed
+seed: equal plans take equal times. Not simulated: stale proposals that are made anew, and that a
+call for more proposals takes longer.
 """
 
 from __future__ import annotations
@@ -19,185 +19,195 @@ from heapq import heappop, heappush
 from itertools import cycle
 from statistics import fmean
 
-MOST = 256
-"""So many trials are played; what is left beyond them takes as much longer."""
+MAX_SIMULATED = 256
+"""Number of trials simulated; the time of further ones is proportional."""
 
 _SPREAD = 0.35
-"""Lengths are spread evenly by so much of the mean, on each side: trials of a fifth's deviation."""
+"""Lengths vary uniformly by this share of the mean, to each side: a standard deviation of 0.2."""
 
-_COURSES = 2
-"""So many pairs of courses make a forecast: what is long in one of a pair is short in the other."""
+_PAIRS = 2
+"""Number of pairs of rollouts; long trials of one are short in the other."""
 
 
-def _draw(courses: int) -> Iterator[tuple[float, ...]]:
-    """Yield lengths of trials, in means, for pairs of courses; the same every time."""
+def _draw_lengths(pairs: int) -> Iterator[tuple[float, ...]]:
+    """Yield lengths of trials, as multiples of the mean, for each rollout; always the same."""
     rng = random.Random(0)
-    for _ in range(courses):
-        longer = [rng.uniform(-_SPREAD, _SPREAD) for _ in range(2 * MOST)]
-        yield tuple(1 + x for x in longer)
-        yield tuple(1 - x for x in longer)
+    for _ in range(pairs):
+        deviations = [rng.uniform(-_SPREAD, _SPREAD) for _ in range(2 * MAX_SIMULATED)]
+        yield tuple(1 + x for x in deviations)
+        yield tuple(1 - x for x in deviations)
 
 
-_LENGTHS = tuple(_draw(_COURSES))
+_LENGTHS = tuple(_draw_lengths(_PAIRS))
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A way to go on, and what is known of it."""
+class SharingPlan:
+    """A mode of sharing in whole slots, and the present state of the study."""
 
-    beside: int
-    """Trials at once on the server's device while it is awake."""
-    home: int
-    """The same while it rests; as many as `beside` for one that is to stay awake."""
-    elsewhere: int
-    """Trials at once on the other devices."""
+    slots_resident: int
+    """Slots on the server's device while the server is resident."""
+    slots_offloaded: int
+    """Slots there while it is offloaded; equal to `slots_resident` where it stays resident."""
+    slots_elsewhere: int
+    """Slots on the other devices."""
     slots: int
-    """Trials at once that proposals are wanted for: those, or more where sizes are mixed."""
-    ahead: int
-    """Proposals to have in hand beyond those that free slots wait for."""
+    """Slots that proposals are wanted for: all of these, or more where sizes are mixed."""
+    prefetch: int
+    """Number of proposals wanted beyond those that free slots wait for."""
     trial_s: float
     """Mean length of a trial."""
     propose_s: float
-    """Of one question."""
-    rest_s: float = 0.0
-    """From awake to rest."""
-    back_s: float = 0.0
-    """From there to awake."""
-    wake_s: float = 0.0
-    """From what the server does now to awake; 0 where it is."""
-    in_hand: int = 0
-    """Proposals that there are."""
-    home_ages_s: tuple[float, ...] = ()
+    """Time of one call for proposals."""
+    offload_s: float = 0.0
+    """Time from resident to offloaded."""
+    restore_s: float = 0.0
+    """Time from offloaded to resident."""
+    first_restore_s: float = 0.0
+    """Time from the server's present state to resident; 0 where it is resident."""
+    buffered: int = 0
+    """Number of proposals that wait for a slot."""
+    server_device_ages_s: tuple[float, ...] = ()
     """How long each trial on the server's device has run."""
-    ages_s: tuple[float, ...] = ()
-    """The same for the others."""
+    other_ages_s: tuple[float, ...] = ()
+    """How long each other trial has run."""
 
     @property
-    def rests(self) -> bool:
-        """Whether the server makes room for trials."""
-        return self.home > self.beside
+    def offloads(self) -> bool:
+        """Whether the server is offloaded to free slots."""
+        return self.slots_offloaded > self.slots_resident
 
 
-def is_worth_asking(
-    *, awake: bool, in_hand: int, running: int, slots: int, elsewhere: float
+def should_ask(
+    *, is_resident: bool, buffered: int, running: int, slots: int, elsewhere: float
 ) -> bool:
-    """Return whether a question is worth the waking that it may take, for a server that rests.
+    """Return whether to ask for proposals now, in a mode that offloads the server.
 
-    One at rest is woken when a slot has nothing to run; where trials run on other devices, while
-    these have something in hand: until its own is free, that keeps them busy. One that is awake
-    is asked before it would have to be woken again at once.
+    An offloaded server is restored when a slot has nothing to run. Where trials run on other
+    devices, it is restored while these still have buffered proposals, which keep them busy until
+    the server's own device is free. A resident server is asked before it would have to be restored
+    again at once.
     """
-    if awake:
-        return in_hand <= max(elsewhere, slots - running)
-    return in_hand <= elsewhere and running < slots
+    if is_resident:
+        return buffered <= max(elsewhere, slots - running)
+    return buffered <= elsewhere and running < slots
 
 
 @lru_cache(maxsize=64)
-def finish_s(plan: Plan, left: int) -> float:
-    """Return how long it takes until the last of so many trials more has ended."""
-    played = min(left, MOST)
-    mean_s = fmean(_Course(plan, played, lengths).run() for lengths in _LENGTHS)
-    return mean_s * (left / played if left else 1.0)
+def estimate_remaining_s(plan: SharingPlan, trials_left: int) -> float:
+    """Return the mean time until the last of these further trials has ended."""
+    simulated = min(trials_left, MAX_SIMULATED)
+    mean_s = fmean(_Rollout(plan, simulated, lengths).run() for lengths in _LENGTHS)
+    return mean_s * (trials_left / simulated if trials_left else 1.0)
 
 
-class _Course:
-    """What happens, one thing after another."""
+class _Rollout:
+    """One simulated course of the remaining study, event by event."""
 
-    def __init__(self, plan: Plan, left: int, lengths: Sequence[float]) -> None:
+    def __init__(self, plan: SharingPlan, trials_left: int, lengths: Sequence[float]) -> None:
         self._lengths = cycle(lengths)
         self._plan = plan
-        self._left = left
-        self._in_hand = plan.in_hand
-        self._awake = plan.wake_s == 0
-        self._wake_s = plan.wake_s or plan.back_s
+        self._trials_left = trials_left
+        self._buffered = plan.buffered
+        self._is_resident = plan.first_restore_s == 0
+        self._restore_s = plan.first_restore_s or plan.restore_s
         self._now_s = 0.0
-        self._at = {True: 0, False: 0}  # how many run at home, and elsewhere
+        self._running = {True: 0, False: 0}  # on the server's device or not -> number of trials
         self._ends: list[tuple[float, bool]] = []
-        self._done_s = math.inf  # when the server is done with what it does
-        self._then_awake = True
-        self._then_in_hand = 0  # so many proposals more
-        self._due = False  # to be woken
-        for age_s in plan.home_ages_s:
+        self._server_done_s = math.inf  # when the server ends what it does now
+        self._then_resident = True
+        self._then_buffered = 0  # number of proposals that come of it
+        self._restore_pending = False
+        for age_s in plan.server_device_ages_s:
             self._start(True, age_s)
-        for age_s in plan.ages_s:
+        for age_s in plan.other_ages_s:
             self._start(False, age_s)
 
     def run(self) -> float:
         """Return when all trials have ended."""
-        while self._left or self._ends:
+        while self._trials_left or self._ends:
             self._ask()
-            self._start_waiting()
-            self._make_room()
+            self._start_buffered()
+            self._offload()
             self._advance()
         return self._now_s
 
-    def _start_waiting(self) -> None:
-        while self._in_hand and self._left:
-            at_home = self._place()
-            if at_home is None:
+    def _start_buffered(self) -> None:
+        while self._buffered and self._trials_left:
+            on_server_device = self._find_slot()
+            if on_server_device is None:
                 return
-            self._start(at_home)
-            self._in_hand -= 1
-            self._left -= 1
+            self._start(on_server_device)
+            self._buffered -= 1
+            self._trials_left -= 1
 
-    def _start(self, at_home: bool, age_s: float = 0.0) -> None:
-        self._at[at_home] += 1
+    def _start(self, on_server_device: bool, age_s: float = 0.0) -> None:
+        self._running[on_server_device] += 1
         length_s = self._plan.trial_s * next(self._lengths)
-        heappush(self._ends, (self._now_s + max(0.0, length_s - age_s), at_home))
+        heappush(self._ends, (self._now_s + max(0.0, length_s - age_s), on_server_device))
 
-    def _place(self) -> bool | None:
-        """Return whether the next trial has its place at home; None where there is no room."""
+    def _find_slot(self) -> bool | None:
+        """Return whether the next trial starts on the server's device; None without a free slot.
+
+        The place with the larger free share is taken.
+        """
         plan = self._plan
-        home = plan.beside if self._awake or self._due else plan.home
-        at_home = (home - self._at[True]) / max(1, home)
-        apart = (plan.elsewhere - self._at[False]) / max(1, plan.elsewhere)
-        if max(at_home, apart) <= 0:
+        must_fit_beside = self._is_resident or self._restore_pending
+        slots = plan.slots_resident if must_fit_beside else plan.slots_offloaded
+        free_there = (slots - self._running[True]) / max(1, slots)
+        free_elsewhere = (plan.slots_elsewhere - self._running[False]) / max(
+            1, plan.slots_elsewhere
+        )
+        if max(free_there, free_elsewhere) <= 0:
             return None
-        return at_home > apart
+        return free_there > free_elsewhere
 
     def _ask(self) -> None:
-        """Ask the server, or wake it, where proposals are wanted and its device has room."""
-        wanted = self._wanted()
-        self._due = wanted > 0 and not self._awake
-        if wanted <= 0 or self._done_s < math.inf:
+        """Ask for proposals, or restore the server, where they are wanted and it has room."""
+        wanted = self._count_wanted()
+        self._restore_pending = wanted > 0 and not self._is_resident
+        if wanted <= 0 or self._server_done_s < math.inf:
             return
-        if self._awake:
-            self._occupy(self._plan.propose_s, brings=wanted)
-        elif self._at[True] <= self._plan.beside:
-            self._awake = True  # in that its device is not free
-            self._occupy(self._wake_s)
-            self._wake_s = self._plan.back_s
+        if self._is_resident:
+            self._occupy_server(self._plan.propose_s, proposals=wanted)
+        elif self._running[True] <= self._plan.slots_resident:
+            self._is_resident = True  # it takes its memory from now on
+            self._occupy_server(self._restore_s)
+            self._restore_s = self._plan.restore_s
 
-    def _make_room(self) -> None:
-        """Let it rest, where that lets a trial run."""
-        has_room = len(self._ends) < self._plan.home + self._plan.elsewhere
-        waits = self._in_hand and self._left and has_room
-        if waits and self._awake and self._plan.rests and self._done_s == math.inf:
-            self._occupy(self._plan.rest_s, awake=False)
+    def _offload(self) -> None:
+        """Offload the server, where that lets a trial run."""
+        has_slot = len(self._ends) < self._plan.slots_offloaded + self._plan.slots_elsewhere
+        waits = self._buffered and self._trials_left and has_slot
+        is_idle = self._server_done_s == math.inf
+        if waits and self._is_resident and self._plan.offloads and is_idle:
+            self._occupy_server(self._plan.offload_s, resident=False)
 
-    def _occupy(self, seconds: float, *, awake: bool = True, brings: int = 0) -> None:
-        """Let the server do something; say what comes of it."""
-        self._done_s = self._now_s + seconds
-        self._then_awake, self._then_in_hand = awake, brings
+    def _occupy_server(self, seconds: float, *, resident: bool = True, proposals: int = 0) -> None:
+        """Let the server be busy, and be resident and have made proposals afterwards."""
+        self._server_done_s = self._now_s + seconds
+        self._then_resident, self._then_buffered = resident, proposals
 
-    def _wanted(self) -> int:
+    def _count_wanted(self) -> int:
         plan, running = self._plan, len(self._ends)
-        if plan.rests and not is_worth_asking(
-            awake=self._awake,
-            in_hand=self._in_hand,
+        if plan.offloads and not should_ask(
+            is_resident=self._is_resident,
+            buffered=self._buffered,
             running=running,
             slots=plan.slots,
-            elsewhere=plan.elsewhere,
+            elsewhere=plan.slots_elsewhere,
         ):
             return 0
-        return min(plan.slots + plan.ahead, self._left + running) - running - self._in_hand
+        wanted = min(plan.slots + plan.prefetch, self._trials_left + running)
+        return wanted - running - self._buffered
 
     def _advance(self) -> None:
+        """Go to the next event: the end of what the server does, or of a trial."""
         end_s = self._ends[0][0] if self._ends else math.inf
-        if self._done_s <= end_s:
-            self._now_s, self._done_s = self._done_s, math.inf
-            self._awake = self._then_awake
-            self._in_hand += self._then_in_hand
+        if self._server_done_s <= end_s:
+            self._now_s, self._server_done_s = self._server_done_s, math.inf
+            self._is_resident = self._then_resident
+            self._buffered += self._then_buffered
         else:
-            self._now_s, at_home = heappop(self._ends)
-            self._at[at_home] -= 1
+            self._now_s, on_server_device = heappop(self._ends)
+            self._running[on_server_device] -= 1

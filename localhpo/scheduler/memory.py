@@ -1,20 +1,20 @@
-"""How much memory a trial will need, said before it runs: from measured peaks.
+"""Estimates of how much memory a trial will need, from measured peaks of earlier trials.
 
-    estimator = Estimator(space, Wall(capacity_mb=8000, what="device memory"))
-    estimate = estimator.estimate(config, evidence)
-    estimate.mb         # reserve so much
-    estimate.reason     # "99 % sure, from 12 trials"
-    estimator.refusal(config, evidence)     # why it cannot fit, or None
+    estimator = MemoryEstimator(space, MemoryLimit(capacity_mb=8000, what="GPU memory"))
+    estimate = estimator.estimate(config, observations)
+    estimate.mb         # to reserve
+    estimate.reason     # "99 % sure, from 12 measured trials"
+    estimator.explain_refusal(config, observations)     # why it cannot fit, or None
 
-Two numbers, because two mistakes cost differently. What is *reserved* is an upper quantile:
-too little of it is an out-of-memory failure beside other trials. What is *refused* is by a
-lower one: a configuration that might fit is run, alone, and says itself whether it does.
+Two quantiles, because two mistakes cost differently. What is *reserved* is an upper quantile: too
+little causes an out-of-memory failure beside other trials. What is *refused* is decided by a lower
+one: a configuration that might fit is run exclusively, and so measured.
 
-While nothing is known, the estimate is a whole device. What the task declares stands for the
-estimate; that a configuration cannot fit is learned all the same.
+While nothing is measured, a whole device is reserved. Memory that the task declares is reserved
+instead of the estimate; configurations that cannot fit are refused all the same.
 
-Evidence is what trials were measured to use, of this study and of earlier ones of the same
-task. A trial that ran out of memory tells that its peak is at least what it had reached.
+Observations come from this study and from earlier ones of the same task. The peak of a trial that
+ran out of memory is a lower bound.
 """
 
 from __future__ import annotations
@@ -30,166 +30,179 @@ if TYPE_CHECKING:
     from localhpo.scheduler.peaks import PeakModel
     from localhpo.space import Space
 
-Kind = Literal["host", "device"]
+MemoryKind = Literal["host", "device"]
 
-UPPER = 0.99
+RESERVE_PROBABILITY = 0.99
 """Probability that a trial stays below what is reserved for it."""
-LOWER = 0.2
-"""Probability that a refused configuration would have fitted, at most."""
+REFUSE_PROBABILITY = 0.2
+"""Largest probability that a refused configuration would have fitted."""
 MARGIN = 1.05
-"""On what is reserved: peaks are polled, and allocators keep some in reserve."""
-NEAR_WALL = 1 / 16
-"""Of the capacity: while every peak is below, no trial is refused, and nothing is computed."""
+"""Factor on what is reserved: peaks are polled, and allocators hold some memory in reserve."""
+NEGLIGIBLE_SHARE = 1 / 16
+"""Share of the capacity: while every peak is below, nothing is refused, and no model is fitted."""
 REFIT_SHARE = 0.1
-"""The model is fitted anew when the evidence has grown by this share."""
+"""The peak model is fitted again when the number of observations has grown by this share."""
 
-_OUT_OF_MEMORY: dict[Cause, Kind] = {
+_OUT_OF_MEMORY: dict[Cause, MemoryKind] = {
     Cause.OUT_OF_MEMORY_HOST: "host",
     Cause.OUT_OF_MEMORY_DEVICE: "device",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
-    """What one trial was measured to need."""
+class PeakObservation:
+    """Measured peak memory of one trial."""
 
     config: Config
     peak_mb: float
-    at_least: bool = False
-    """It ran out of memory there: the true peak is above."""
+    is_lower_bound: bool = False
+    """Whether the trial ran out of memory at this peak: it needs more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wall:
-    """What no trial ever gets more of."""
+class MemoryLimit:
+    """The most memory of one kind that a trial can get."""
 
     capacity_mb: float | None
-    """Of the largest device in all, or the limit per trial; None where it is not known."""
+    """Total memory of the largest device, or the limit per trial; None where it is not known."""
     what: str = "memory"
-    """It, in words: `device memory`."""
+    """Kind of memory, as in messages: `GPU memory`."""
     declared_mb: float | None = None
-    """What the task says that each trial needs."""
+    """Memory per trial that the task declares; None where it declares none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a configuration needs, as far as it is known."""
+class MemoryEstimate:
+    """Memory to reserve for a configuration."""
 
     mb: float | None
-    """To be reserved; None for a whole device of unknown size."""
+    """Memory in MB; None for a whole device of unknown size."""
     reason: str
-    """Where the number comes from, for a person."""
-    whole: bool = False
-    """Whether it may need a device to itself."""
+    """Origin of the number, for people."""
+    exclusive: bool = False
+    """Whether the trial may need a device to itself."""
 
 
-class Estimator:
-    """Estimates the memory of one task's configurations; fits again as evidence comes in."""
+class MemoryEstimator:
+    """Estimates memory of one kind for the configurations of one task; refits as trials end."""
 
-    def __init__(self, space: Space, wall: Wall) -> None:
+    def __init__(self, space: Space, limit: MemoryLimit) -> None:
         self._space = space
-        self._wall = wall
+        self._limit = limit
         self._model: PeakModel | None = None
         self._fitted = (0, 0)
 
     def estimate(
-        self, config: Config, evidence: Sequence[Observation], usable_mb: float | None = None
-    ) -> Estimate:
-        """Return what to reserve for a configuration; at most the whole device.
+        self,
+        config: Config,
+        observations: Sequence[PeakObservation],
+        usable_mb: float | None = None,
+    ) -> MemoryEstimate:
+        """Return what to reserve for a configuration; at most a whole device.
 
         Args:
-            config: To be run.
-            evidence: What trials needed so far.
-            usable_mb: What others leave of the largest device now; all of it by default. What
-                cannot fit there, as a refusal would say it, is to wait for more.
+            config: Configuration to be run.
+            observations: Peaks of earlier trials.
+            usable_mb: Memory of the largest device that other programs leave now; its total by
+                default. A trial that cannot fit into it (by the rule for refusals) gets an estimate
+                above it, and so waits for more.
         """
-        wall = self._wall
-        if wall.declared_mb is not None:
-            return Estimate(wall.declared_mb, "as the task declares")
-        usable_mb = wall.capacity_mb if usable_mb is None else usable_mb
-        if not evidence:
-            return Estimate(usable_mb, "nothing was measured yet: a whole device", whole=True)
-        mb = MARGIN * self._fit(evidence).quantile(config, UPPER)
+        limit = self._limit
+        if limit.declared_mb is not None:
+            return MemoryEstimate(limit.declared_mb, "as the task declares")
+        usable_mb = limit.capacity_mb if usable_mb is None else usable_mb
+        if not observations:
+            reason = "no trial was measured yet: a whole device"
+            return MemoryEstimate(usable_mb, reason, exclusive=True)
+        based_on = _describe_basis(observations)
+        mb = MARGIN * self._fit(observations).quantile(config, RESERVE_PROBABILITY)
         if usable_mb is None or mb < usable_mb:
-            return Estimate(mb, f"{UPPER:.0%} sure, {_learned(evidence)}")
-        least_mb = min(self._fit(evidence).quantile(config, LOWER), wall.capacity_mb or math.inf)
+            return MemoryEstimate(mb, f"{RESERVE_PROBABILITY:.0%} sure, {based_on}")
+        least_mb = self._fit(observations).quantile(config, REFUSE_PROBABILITY)
+        least_mb = min(least_mb, limit.capacity_mb or math.inf)
         if least_mb > usable_mb:
-            return Estimate(least_mb, f"needs more than others leave, {_learned(evidence)}")
-        return Estimate(usable_mb, f"may need a whole device, {_learned(evidence)}", whole=True)
+            return MemoryEstimate(least_mb, f"needs more than other programs leave, {based_on}")
+        return MemoryEstimate(usable_mb, f"may need a whole device, {based_on}", exclusive=True)
 
-    def refusal(self, config: Config, evidence: Sequence[Observation]) -> str | None:
-        """Return why a configuration cannot fit, with the number; None where it may."""
-        capacity_mb = self._wall.capacity_mb
+    def explain_refusal(
+        self, config: Config, observations: Sequence[PeakObservation]
+    ) -> str | None:
+        """Return why a configuration cannot fit in memory; None where it may fit."""
+        capacity_mb = self._limit.capacity_mb
         if capacity_mb is None or not any(
-            seen.peak_mb > capacity_mb * NEAR_WALL for seen in evidence
+            seen.peak_mb > capacity_mb * NEGLIGIBLE_SHARE for seen in observations
         ):
             return None
-        least_mb = self._fit(evidence).quantile(config, LOWER)
+        least_mb = self._fit(observations).quantile(config, REFUSE_PROBABILITY)
         if least_mb <= capacity_mb:
             return None
         return (
-            f"needs at least {least_mb:.0f} MB of {self._wall.what} ({1 - LOWER:.0%} sure, "
-            f"{_learned(evidence)}), and {capacity_mb:.0f} MB is all there is"
+            f"needs at least {least_mb:.0f} MB of {self._limit.what}, of which there are"
+            f" {capacity_mb:.0f} MB ({1 - REFUSE_PROBABILITY:.0%} sure,"
+            f" {_describe_basis(observations)})"
         )
 
-    def _fit(self, evidence: Sequence[Observation]) -> PeakModel:
-        """Return a model of the evidence, or of nearly all of it."""
-        censored = sum(seen.at_least for seen in evidence)
-        known, known_censored = self._fitted
-        outgrown = abs(len(evidence) - known) > REFIT_SHARE * known or censored != known_censored
-        if self._model is None or outgrown:
+    def _fit(self, observations: Sequence[PeakObservation]) -> PeakModel:
+        """Return a model fitted to the observations, or to nearly all of them."""
+        bounds = sum(seen.is_lower_bound for seen in observations)
+        fitted, fitted_bounds = self._fitted
+        is_outdated = abs(len(observations) - fitted) > REFIT_SHARE * fitted
+        if self._model is None or is_outdated or bounds != fitted_bounds:
             from localhpo.scheduler.peaks import PeakModel
 
             self._model = PeakModel(
                 self._space,
-                [seen.config for seen in evidence],
-                [seen.peak_mb for seen in evidence],
-                [seen.at_least for seen in evidence],
+                [seen.config for seen in observations],
+                [seen.peak_mb for seen in observations],
+                [seen.is_lower_bound for seen in observations],
             )
-            self._fitted = len(evidence), censored
+            self._fitted = len(observations), bounds
         return self._model
 
 
-def observations(trials: Iterable[Trial], kind: Kind) -> list[Observation]:
-    """Return what trials tell about memory, in the order of their numbers.
+def read_observations(trials: Iterable[Trial], kind: MemoryKind) -> list[PeakObservation]:
+    """Return the measured peaks of trials, by trial number.
 
-    One that failed before it reported anything may not have begun to train, and says nothing.
+    A trial that failed before it reported anything is left out: it may not have begun to train.
     """
-    seen = (_observation(trial, kind) for trial in sorted(trials, key=lambda t: t.number))
+    seen = (_read_observation(trial, kind) for trial in sorted(trials, key=lambda t: t.number))
     return [one for one in seen if one is not None]
 
 
-def runs_out(cause: Cause) -> Kind | None:
-    """Return which memory a failure of that cause ran out of; None for any other."""
+def find_exhausted_memory(cause: Cause) -> MemoryKind | None:
+    """Return which memory a failure of this cause ran out of; None for other causes."""
     return _OUT_OF_MEMORY.get(cause)
 
 
-def ran_out(trial: Trial) -> Kind | None:
+def ran_out_of_memory(trial: Trial) -> MemoryKind | None:
     """Return which memory a trial ran out of; None where it did not."""
-    return None if trial.failure is None else runs_out(trial.failure.cause)
+    return None if trial.failure is None else find_exhausted_memory(trial.failure.cause)
 
 
-def again_alone(config: Config, trials: Iterable[Trial]) -> bool:
-    """Return whether a configuration waits to run again, having run out of memory beside others."""
+def must_rerun_exclusively(config: Config, trials: Iterable[Trial]) -> bool:
+    """Return whether a configuration ran out of memory beside other trials, and runs again."""
     return any(
-        trial.state is State.INTERRUPTED and ran_out(trial) is not None and trial.config == config
+        trial.state is State.INTERRUPTED
+        and ran_out_of_memory(trial) is not None
+        and trial.config == config
         for trial in trials
     )
 
 
-def _observation(trial: Trial, kind: Kind) -> Observation | None:
+def _read_observation(trial: Trial, kind: MemoryKind) -> PeakObservation | None:
     usage = trial.usage
     peak_mb = usage.peak_memory_mb if kind == "host" else usage.peak_gpu_memory_mb
     if peak_mb is None or not math.isfinite(peak_mb) or peak_mb <= 0:
         return None
-    if ran_out(trial) is not None:
-        known = ran_out(trial) == kind
-        return Observation(trial.config, peak_mb, at_least=True) if known else None
+    exhausted = ran_out_of_memory(trial)
+    if exhausted is not None:
+        is_this_kind = exhausted == kind
+        return PeakObservation(trial.config, peak_mb, is_lower_bound=True) if is_this_kind else None
     trained = trial.state in (State.COMPLETE, State.PRUNED) or bool(trial.measurements)
-    over = trial.state in (State.COMPLETE, State.PRUNED, State.FAILED)
-    return Observation(trial.config, peak_mb) if trained and over else None
+    ended = trial.state in (State.COMPLETE, State.PRUNED, State.FAILED)
+    return PeakObservation(trial.config, peak_mb) if trained and ended else None
 
 
-def _learned(evidence: Sequence[Observation]) -> str:
-    count = len(evidence)
+def _describe_basis(observations: Sequence[PeakObservation]) -> str:
+    count = len(observations)
     return f"from {count} measured {'trial' if count == 1 else 'trials'}"

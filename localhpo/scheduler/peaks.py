@@ -1,9 +1,8 @@
-"""How peak memory grows with hyperparameters: a small Bayesian regression.
+"""Regression of peak memory on hyperparameters (Bayesian, for few observations).
 
-What a training needs is a base that no hyperparameter changes (the interpreter, the libraries,
-a context on the device), and on top of it products of its sizes: weights grow with width²,
-activations with batch x width x depth. In logarithms each product is linear, and a sum of them
-close to quadratic.
+A training needs a base that no hyperparameter changes (interpreter, libraries, a context on the
+device), and on top of it products of sizes: weights grow with width², activations with batch x
+width x depth. In logarithms a product is linear, and a sum of products close to quadratic.
 
 Notation (n observations, d columns, k terms of an average):
 
@@ -13,18 +12,18 @@ Notation (n observations, d columns, k terms of an average):
     S              the parameters on which memory depends: few, and not known
     b              the base, as a share of the smallest peak seen
 
-For S and b, log(m - b) = c + sum_S (g + s_j) u_j + sum_S w_jk u_j u_k, and m has relative noise.
-All priors are normal: g is the growth that is expected of a size, s_j says how it differs. In
-nats they mean the same for each task: memory grows as a power between -1 and 2 of a size,
-nearly always. The answer is averaged over S, b, curvatures and noises, each weighted by how
-well it explains what was seen (Hoeting et al. 1999, Bayesian model averaging,
-https://doi.org/10.1214/ss/1009212519). So a hyperparameter without influence, such as a
-learning rate over four decades, stops to matter after a few trials, and where little was seen
-the quantiles are wide.
+For given S and b, log(m - b) = c + sum_S (g + s_j) u_j + sum_S w_jk u_j u_k, and m has relative
+noise. All priors are normal: g is the expected growth with a size, s_j the deviation of one
+parameter. In nats they mean the same for each task: memory nearly always grows as a power between
+-1 and 2 of a size. The prediction is averaged over S, b, curvatures and noises, each weighted by
+how well it explains the observations (Bayesian model averaging, Hoeting et al. 1999,
+https://doi.org/10.1214/ss/1009212519). So a hyperparameter without influence, such as a learning
+rate over four decades, is ignored after a few trials, and quantiles are wide where little was
+observed.
 
-A peak that is known only from below (out of memory at so much) is compared with what all others
-make of it. Where they expect as much, it is no news. Where they do not, it enters as what they
-expect given the bound, with a doubt of its own.
+A lower bound of a peak (the trial ran out of memory there) is compared with the prediction of all
+other observations. Where they predict as much, the bound is left out. Otherwise it enters as the
+peak that they predict given the bound, with an uncertainty of its own.
 """
 
 from __future__ import annotations
@@ -44,34 +43,34 @@ if TYPE_CHECKING:
     from localhpo.trial import Config, Value
 
 GROWTH = 0.5
-"""Power of a size with which memory is expected to grow."""
+"""Prior mean of the power of a size with which memory grows."""
 GROWTH_SD = 0.5
 SHIFT_SD = 0.5
-"""Nats that a number on [-1, 1], or a choice, may change."""
+"""Standard deviation, in nats, of the effect of a number on [-1, 1], or of a choice."""
 LEVEL, LEVEL_SD = math.log(1000.0), 3.0
-"""Of the constant, in log MB."""
+"""Prior mean and standard deviation of the constant c, in log MB."""
 BASES = (0.0, 0.6, 0.85, 0.95)
-"""Of the smallest peak."""
+"""Values of b, as shares of the smallest peak."""
 CURVATURES = (0.02, 0.1)
 """Standard deviation of each w_jk, per nat squared."""
 NOISES = (0.015, 0.05, 0.2)
-"""Relative; what the form misses is in it."""
+"""Relative noise, which includes what the formula cannot express."""
 RELEVANT = 0.35
 """Prior probability that memory depends on a parameter."""
 LARGEST_SET = 4
 BEAM = 6
-"""Sets that are grown further, of each size."""
+"""Number of sets of each size that are extended by one more parameter."""
 TEMPER = 0.5
-"""Power of the evidence: what was seen is not drawn from the model, and says less than it would."""
-MOST_OBSERVATIONS = 40
-EXPECTED = 0.9
-"""Probability from which a lower bound is no news."""
-MOST_ABOVE = 0.5
-"""Nats above its bound at which such a peak is taken to be, at most."""
+"""Power of the evidence, below 1 since observations are not really drawn from the model."""
+MAX_OBSERVATIONS = 40
+PREDICTED = 0.9
+"""A lower bound is left out where a peak above it has at least this predicted probability."""
+MAX_EXCESS = 0.5
+"""Largest distance, in nats, of the assumed peak above its lower bound."""
 CENSORED_SD = 0.3
-"""Doubt about a peak of which a lower bound is known, in nats."""
-KEPT = 1e-2
-"""Weight, relative to the best, below which a term of the average is dropped."""
+"""Uncertainty, in nats, of a peak of which a lower bound is known."""
+MIN_WEIGHT = 1e-2
+"""Weight, relative to the largest, below which a term of the average is dropped."""
 
 
 _NODES = np.linspace(-3.2, 3.2, 17)
@@ -79,19 +78,19 @@ _NODE_WEIGHTS = np.exp(-0.5 * _NODES**2) / np.exp(-0.5 * _NODES**2).sum()
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """The coordinates of configurations, and which parameter each belongs to."""
+class _Columns:
+    """Columns of the coordinates of configurations, and the parameter of each."""
 
     space: Space
     groups: tuple[slice, ...]
-    """Of each parameter, in the order of declaration."""
+    """Columns of each parameter, in the order of declaration."""
     growing: NDArray[np.bool_]
-    """(d,) whether a column is the logarithm of a size."""
+    """Whether a column is the logarithm of a size, (d,)."""
     scales: NDArray[np.float64]
-    """(d,) prior standard deviation of each slope."""
+    """Prior standard deviation of each slope, (d,)."""
 
     @classmethod
-    def of(cls, space: Space) -> Columns:
+    def of(cls, space: Space) -> _Columns:
         """Return the columns of a space."""
         groups, growing, start = [], [], 0
         for parameter in space.parameters:
@@ -120,13 +119,13 @@ class Columns:
 
 
 class PeakModel:
-    """Fitted to observations; says how much memory a configuration may need.
+    """Predicts quantiles of the peak memory of a configuration; fitted on construction.
 
     Args:
-        space: of the configurations.
-        configs: that were run; those before the last `MOST_OBSERVATIONS` are left out.
-        peaks_mb: of each, above 0.
-        at_least: whether a peak is a lower bound only.
+        space: Space of the configurations.
+        configs: Configurations that were run, n; the last `MAX_OBSERVATIONS` are used.
+        peaks_mb: Their peaks in MB, n, above 0.
+        is_lower_bound: Whether each peak is a lower bound, n.
     """
 
     def __init__(
@@ -134,26 +133,26 @@ class PeakModel:
         space: Space,
         configs: Sequence[Config],
         peaks_mb: Sequence[float],
-        at_least: Sequence[bool],
+        is_lower_bound: Sequence[bool],
     ) -> None:
-        keep = slice(max(0, len(configs) - MOST_OBSERVATIONS), None)
-        self._columns = Columns.of(space)
+        keep = slice(max(0, len(configs) - MAX_OBSERVATIONS), None)
+        self._columns = _Columns.of(space)
         u = self._columns.matrix(configs[keep])
         peaks = np.maximum(np.array(peaks_mb[keep], dtype=float), 1.0)
-        censored = np.array(at_least[keep], dtype=bool)
+        censored = np.array(is_lower_bound[keep], dtype=bool)
         self._u, exact = u[~censored], peaks[~censored]
         self._base = float((exact if exact.size else peaks).min())
         self._fits = self._fit(exact, np.zeros(len(exact)))
         if censored.any():
-            stand_in = self._above(u[censored], peaks[censored])
-            told = np.isfinite(stand_in)
-            self._u = np.vstack([self._u, u[censored][told]])
-            self._base = min([self._base, *stand_in[told]])
-            doubt = np.repeat([0.0, CENSORED_SD], [len(exact), int(told.sum())])
-            self._fits = self._fit(np.concatenate([exact, stand_in[told]]), doubt)
+            assumed = self._predict_above(u[censored], peaks[censored])
+            used = np.isfinite(assumed)
+            self._u = np.vstack([self._u, u[censored][used]])
+            self._base = min([self._base, *assumed[used]])
+            uncertainty = np.repeat([0.0, CENSORED_SD], [len(exact), int(used.sum())])
+            self._fits = self._fit(np.concatenate([exact, assumed[used]]), uncertainty)
 
     def quantile(self, config: Config, probability: float) -> float:
-        """Return the MB that the peak stays below with this probability."""
+        """Return the peak memory in MB that is not exceeded with this probability."""
         centers, weights = self._spread(self._columns.matrix([config])[0])
         noise = self._fits.noise[:, None]
         low, high = float(centers.min()) - 2.0, float(centers.max()) + 2.0
@@ -164,25 +163,26 @@ class PeakModel:
         return math.exp(min(high, 700.0))
 
     def _spread(self, u: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the distribution of log m at coordinates (d,), before noise.
+        """Return the distribution of log m at coordinates (d,), without noise.
 
-        As points and their weights, (k, nodes) both: log(b + e^y) is not normal where y is.
+        It is given by points and their weights, (k, nodes) both, since log(b + e^y) is not normal
+        for a normal y.
         """
         means, sds = self._predict(u)
         grown = np.exp(np.minimum(means[:, None] + sds[:, None] * _NODES, 700.0))
         centers = np.log(self._fits.base[:, None] + grown)
         return centers, self._fits.weights[:, None] * _NODE_WEIGHTS
 
-    def _fit(self, peaks: NDArray[np.float64], doubt: NDArray[np.float64]) -> _Fits:
-        """Return the average over sets; they are grown by one parameter from the best ones.
+    def _fit(self, peaks: NDArray[np.float64], uncertainty: NDArray[np.float64]) -> _Fits:
+        """Return fits for sets S of parameters; the best sets of each size are extended by one.
 
         Args:
-            peaks: (n,) MB at the coordinates `_u`.
-            doubt: (n,) relative, beside the noise.
+            peaks: Peaks in MB at the coordinates `_u`, (n,).
+            uncertainty: Relative uncertainty of each, beside the noise, (n,).
         """
         count = len(self._columns.groups)
         sets = [frozenset[int]()]
-        fits = [self._fit_sets(sets, peaks, doubt)]
+        fits = [self._fit_sets(sets, peaks, uncertainty)]
         seen = set(sets)
         for _ in range(min(count, LARGEST_SET)):
             best = fits[-1].best_sets(sets)[:BEAM]
@@ -191,16 +191,16 @@ class PeakModel:
             if not sets:
                 break
             seen.update(sets)
-            fits.append(self._fit_sets(sets, peaks, doubt))
-        return _Fits.joined(fits)
+            fits.append(self._fit_sets(sets, peaks, uncertainty))
+        return _Fits.concatenate(fits)
 
     def _fit_sets(
         self,
         sets: Sequence[frozenset[int]],
         peaks: NDArray[np.float64],
-        doubt: NDArray[np.float64],
+        uncertainty: NDArray[np.float64],
     ) -> _Fits:
-        """Return the fits of these sets, with each base, curvature and noise."""
+        """Return the fits of these sets, each with every base, curvature and noise."""
         count = len(self._columns.groups)
         grid = np.array(list(itertools.product(BASES, CURVATURES, NOISES)))
         share, curvature, noise = np.tile(grid, (len(sets), 1)).T  # (k,) each
@@ -209,22 +209,22 @@ class PeakModel:
         sizes = np.repeat([len(chosen) for chosen in sets], len(grid))
         base = share * self._base
         grown = peaks - base[:, None]  # (k, n)
-        magnified = peaks / grown  # of relative errors, by taking the base away
+        magnified = peaks / grown  # factor on relative errors when the base is subtracted
         gram = self._covariances(self._u, masks, curvature)  # (k, n, n)
         diagonal = np.arange(len(peaks))
-        gram[:, diagonal, diagonal] += (noise[:, None] ** 2 + doubt**2) * magnified**2
-        rest = np.log(grown) - self._means(self._u, masks)
+        gram[:, diagonal, diagonal] += (noise[:, None] ** 2 + uncertainty**2) * magnified**2
+        residuals = np.log(grown) - self._means(self._u, masks)
         inverse = np.linalg.inv(gram)
-        alpha = (inverse @ rest[:, :, None])[:, :, 0]
+        alpha = (inverse @ residuals[:, :, None])[:, :, 0]
         evidence = np.log(magnified).sum(axis=1)
-        evidence -= 0.5 * (rest * alpha).sum(axis=1)
+        evidence -= 0.5 * (residuals * alpha).sum(axis=1)
         evidence -= np.log(np.linalg.cholesky(gram)[:, diagonal, diagonal]).sum(axis=1)
         prior = sizes * math.log(RELEVANT) + (count - sizes) * math.log(1 - RELEVANT)
         weight = np.asarray(TEMPER * evidence + prior, dtype=float)
         return _Fits(masks, base, curvature, noise, weight, np.asarray(inverse, dtype=float), alpha)
 
     def _predict(self, u: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return mean and deviation of log(m - b) at coordinates (d,) by each fit, (k,) both."""
+        """Return mean and deviation of log(m - b) at coordinates (d,) for each fit, (k,) both."""
         fits = self._fits
         cross = self._covariances(u[None], fits.masks, fits.curvature)[:, 0]  # (k, n)
         scale = self._columns.scales**2
@@ -237,7 +237,7 @@ class PeakModel:
     def _covariances(
         self, u: NDArray[np.float64], masks: NDArray[np.bool_], curvature: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the prior covariances of coordinates (m, d) with those seen, (k, m, n)."""
+        """Return the prior covariances of coordinates (m, d) with the observed ones, (k, m, n)."""
         masked = masks[:, None, :] * u  # (k, m, d)
         linear = (masked * self._columns.scales**2) @ self._u.T
         square = (masked @ self._u.T) ** 2
@@ -247,71 +247,68 @@ class PeakModel:
         """Return the prior means at coordinates (m, d), (k, m)."""
         return np.asarray(LEVEL + GROWTH * (masks & self._columns.growing) @ u.T)
 
-    def _above(self, u: NDArray[np.float64], bounds: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the peaks that lower bounds stand for, by the present fit (n,).
+    def _predict_above(
+        self, u: NDArray[np.float64], bounds: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the predicted peaks in MB given their lower bounds, by the present fit (n,).
 
-        NaN for a bound that the fit expects anyway: it adds nothing.
+        NaN for a bound that the fit predicts anyway: it adds nothing.
         """
         out = np.full(len(bounds), np.nan)
         for i, (here, bound) in enumerate(zip(u, np.log(bounds), strict=True)):
             centers, weights = self._spread(here)
             weights = weights * (centers > bound)
-            if weights.sum() > EXPECTED:
+            if weights.sum() > PREDICTED:
                 continue
             excess = float((weights * (centers - bound)).sum() / max(weights.sum(), 1e-12))
-            out[i] = math.exp(bound + min(excess, MOST_ABOVE))
+            out[i] = math.exp(bound + min(excess, MAX_EXCESS))
         return out
 
 
 @dataclass(frozen=True, slots=True)
 class _Fits:
-    """The terms of the average; k of them."""
+    """The k fits that are averaged."""
 
     masks: NDArray[np.bool_]
-    """(k, d) which columns the set has."""
+    """Columns of each fit's set, (k, d)."""
     base: NDArray[np.float64]
-    """(k,) MB."""
+    """Base in MB, (k,)."""
     curvature: NDArray[np.float64]
-    """(k,)"""
+    """Standard deviation of the quadratic terms, (k,)."""
     noise: NDArray[np.float64]
-    """(k,)"""
+    """Relative noise, (k,)."""
     log_weight: NDArray[np.float64]
-    """(k,) without a common constant."""
+    """Logarithm of the weight up to a common constant, (k,)."""
     inverse: NDArray[np.float64]
-    """(k, n, n) of the covariance of what was seen."""
+    """Inverse covariance of the observations, (k, n, n)."""
     alpha: NDArray[np.float64]
-    """(k, n) that inverse times what the prior mean leaves."""
+    """That inverse times the residuals of the prior mean, (k, n)."""
 
     @classmethod
-    def joined(cls, parts: Sequence[_Fits]) -> _Fits:
-        """Return all fits that weigh something."""
+    def concatenate(cls, parts: Sequence[_Fits]) -> _Fits:
+        """Return all fits together, without those of negligible weight."""
         log_weight = np.concatenate([part.log_weight for part in parts])
-        keep = log_weight > log_weight.max() + math.log(KEPT)
+        keep = log_weight > log_weight.max() + math.log(MIN_WEIGHT)
         return cls(
-            *(
-                np.concatenate([getattr(part, name) for part in parts])[keep]
-                for name in (
-                    "masks",
-                    "base",
-                    "curvature",
-                    "noise",
-                    "log_weight",
-                    "inverse",
-                    "alpha",
-                )
-            )
+            masks=np.concatenate([part.masks for part in parts])[keep],
+            base=np.concatenate([part.base for part in parts])[keep],
+            curvature=np.concatenate([part.curvature for part in parts])[keep],
+            noise=np.concatenate([part.noise for part in parts])[keep],
+            log_weight=log_weight[keep],
+            inverse=np.concatenate([part.inverse for part in parts])[keep],
+            alpha=np.concatenate([part.alpha for part in parts])[keep],
         )
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        """(k,) summing to 1."""
+        """Weights of the fits, which sum to 1, (k,)."""
         weights = np.exp(self.log_weight - self.log_weight.max())
         return np.asarray(weights / weights.sum())
 
     def best_sets(self, sets: Sequence[frozenset[int]]) -> list[frozenset[int]]:
-        """Return the sets these are the fits of, the best one first."""
-        merit = self.log_weight.reshape(len(sets), -1).max(axis=1)
-        return [sets[i] for i in np.argsort(-merit, kind="stable")]
+        """Return the sets of these fits, the best one first."""
+        best = self.log_weight.reshape(len(sets), -1).max(axis=1)
+        return [sets[i] for i in np.argsort(-best, kind="stable")]
 
 
 def _normal_cdf(z: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -320,7 +317,7 @@ def _normal_cdf(z: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(ndtr(z))
 
 
-def _numbers(parameter: Parameter) -> tuple[float, float] | None:
+def _numeric_range(parameter: Parameter) -> tuple[float, float] | None:
     """Return the lowest and highest value of a numeric parameter; None for one that is not."""
     if parameter.kind in ("float", "int"):
         return float(parameter.low), float(parameter.high)  # type: ignore[union-attr]
@@ -333,19 +330,19 @@ def _numbers(parameter: Parameter) -> tuple[float, float] | None:
 
 
 def _is_size(parameter: Parameter) -> bool:
-    numbers = _numbers(parameter)
-    return numbers is not None and numbers[0] > 0
+    bounds = _numeric_range(parameter)
+    return bounds is not None and bounds[0] > 0
 
 
 def _width(parameter: Parameter) -> int:
-    return 1 if _numbers(parameter) is not None else len(parameter.values)  # type: ignore[union-attr]
+    return 1 if _numeric_range(parameter) is not None else len(parameter.values)  # type: ignore[union-attr]
 
 
 def _coordinates(parameter: Parameter, value: Value) -> list[float] | float:
-    numbers = _numbers(parameter)
-    if numbers is None:
+    bounds = _numeric_range(parameter)
+    if bounds is None:
         return [float(value == choice) for choice in parameter.values]  # type: ignore[union-attr]
-    low, high = numbers
+    low, high = bounds
     number = float(value)
     if low > 0:
         return math.log(max(number, 1e-300)) - (math.log(low) + math.log(high)) / 2

@@ -1,14 +1,15 @@
-"""Where the next trial goes: pure functions on what there is and what is held.
+"""Placement of trials on CPUs, memory and GPUs: pure functions of the inventory and what is held.
 
 Rules: at most `parallel` trials at once; CPUs and memory are reserved per trial (memory only
-where the task limits it, or an estimate is at hand); whole GPUs belong to one trial; a fraction
-shares a device, and trials are spread over the devices with the most room. A task without `gpus`
-sees the devices that it would see without LocalHPO. A trial that is to be alone gets a whole
-device, or all of the host, whatever its share: it has what models leave there, and nobody joins it.
+where the task limits it, or an estimate is known); a whole GPU belongs to one trial; trials that
+need a fraction share a device, and are spread over the devices with the most free memory. A task
+without `gpus` sees the devices that it would see without LocalHPO. An exclusive trial gets a whole
+device, or the whole host, whatever its share: all that models leave there, and no other trial joins
+it.
 
-Memory has one ledger: the model's server and the trials of other studies are claims beside the
-study's own trials (`others`), and a device takes no more than it has. What other programs hold is
-no claim: it bounds what is placed now (`Gpu.foreign_mb`), not what can ever be.
+The model and the trials of other studies (`others`) count like the study's own trials, and a device
+never holds more than its memory. What other programs hold (`Gpu.foreign_mb`) limits what is placed
+now, not what can ever be placed.
 """
 
 from __future__ import annotations
@@ -25,184 +26,186 @@ from localhpo.task import Resources
 
 _ROUNDING = 1e-9  # three thirds of a device are one device
 
-_WHOLE = 0.5
-"""A device of which others leave less than this is not a whole one: a trial of which nobody knows
-how much it takes waits for more."""
+_MIN_EXCLUSIVE_SHARE = 0.5
+"""Share of a device's memory, 0 to 1, that must be free for an exclusive trial, of which nobody
+knows how much memory it takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One device."""
+    """One GPU, or one MIG slice of a GPU."""
 
     id: str
-    """What `CUDA_VISIBLE_DEVICES` calls it: its UUID, or an index where nobody tells one."""
+    """Name in `CUDA_VISIBLE_DEVICES`: the UUID, or the index where no UUID is known."""
     name: str = ""
-    """The model; empty where it is not known."""
+    """Name of the product; empty where it is not known."""
     memory_mb: float | None = None
-    """In all; None where it is not known."""
+    """Total memory; None where it is not known."""
     foreign_mb: float = 0.0
-    """Held by processes that are not ours."""
+    """Memory held by processes that LocalHPO did not start."""
     label: str = ""
-    """What people call it; empty where that is the id."""
+    """Name shown to people; empty where it is the id."""
 
     @property
     def usable_mb(self) -> float | None:
-        """Memory that trials and the model may share; None where it is not known."""
+        """Memory that trials and models may use; None where it is not known."""
         return None if self.memory_mb is None else max(0.0, self.memory_mb - self.foreign_mb)
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """The part of a machine that a process may use: two jobs of one user may have one each."""
+class MachinePartition:
+    """CPUs and memory group that a process may use: two jobs on one machine may differ in both."""
 
     processors: tuple[int, ...] = ()
-    """Numbers of the CPUs; none where they are not known."""
+    """Numbers of the CPUs; empty where they are not known."""
     cgroup: str = ""
-    """The group whose memory it takes; empty where it is not known."""
+    """Memory cgroup of the process; empty where it is not known."""
     limited: str = ""
-    """The group, that one or one above it, whose limit is its own; empty where there is none."""
+    """Cgroup whose memory limit binds: that one or one above it; empty where there is no limit."""
 
-    def seen(self, assignment: Assignment, other: Part) -> Assignment:
-        """Return what an assignment in another part takes of this one."""
-        apart = bool(self.processors and other.processors)
-        apart = apart and set(self.processors).isdisjoint(other.processors)
+    def overlap(self, assignment: Assignment, other: MachinePartition) -> Assignment:
+        """Return what an assignment in another partition takes of this one."""
+        other_cpus = bool(self.processors and other.processors)
+        other_cpus = other_cpus and set(self.processors).isdisjoint(other.processors)
         above = self.limited.rstrip("/") + "/"
-        beside = bool(self.limited and other.cgroup)
-        beside = beside and not f"{other.cgroup.rstrip('/')}/".startswith(above)
+        other_memory = bool(self.limited and other.cgroup)
+        other_memory = other_memory and not f"{other.cgroup.rstrip('/')}/".startswith(above)
         return dataclasses.replace(
             assignment,
-            cpus=0.0 if apart else assignment.cpus,
-            memory_mb=0.0 if beside else assignment.memory_mb,
+            cpus=0.0 if other_cpus else assignment.cpus,
+            memory_mb=0.0 if other_memory else assignment.memory_mb,
         )
 
 
-Look = Callable[[Sequence[Gpu], Collection[str]], tuple[Gpu, ...]]
-"""From devices, and the ids of those that hold something of ours, to the same devices as they are
-now: with what others hold of them."""
+RefreshGpus = Callable[[Sequence[Gpu], Collection[str]], tuple[Gpu, ...]]
+"""From devices, and the ids of those on which this study runs something, to the same devices with
+the memory that other programs hold now."""
 
 
 @dataclass(slots=True)
 class Inventory:
-    """What trials may use of this machine.
+    """CPUs, memory and GPUs that trials may use.
 
-    One study has one, which all its parts look at: `gpus` is replaced when what others hold of them
-    has changed (by `Runs.look`), and nothing else changes.
+    All parts of a study share one inventory. Only `gpus` changes: it is replaced when other
+    programs take or free device memory (`RunningTrials.refresh_inventory`).
     """
 
     cpus: int
     memory_mb: float | None = None
-    """None where it is not known, and so does not bound anything."""
+    """Host memory; None where it is not known, and so limits nothing."""
     gpus: tuple[Gpu, ...] = ()
-    part: Part = Part()
-    """Of the machine, that these CPUs and this memory are."""
+    partition: MachinePartition = MachinePartition()
+    """Part of the machine that these CPUs and this memory are."""
     warnings: tuple[str, ...] = ()
-    """On what is there and cannot be used: sentences for the user."""
-    look: Look | None = field(default=None, compare=False, repr=False)
-    """Looks at the devices again; None where what others hold never changes, or is not known."""
+    """Sentences for the user about devices that cannot be used."""
+    refresh: RefreshGpus | None = field(default=None, compare=False, repr=False)
+    """Reads the devices again; None where what others hold never changes, or is not known."""
 
     @property
-    def whole(self) -> Inventory:
-        """What there would be, were it not for others."""
+    def without_foreign(self) -> Inventory:
+        """The inventory as it would be if other programs held no device memory."""
         gpus = tuple(dataclasses.replace(gpu, foreign_mb=0.0) for gpu in self.gpus)
         return dataclasses.replace(self, gpus=gpus)
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What one running trial, or the model's server, holds."""
+    """Resources that one running trial, or the model, holds."""
 
     cpus: float
     memory_mb: float = 0.0
+    """Host memory."""
     gpus: tuple[str, ...] = ()
     """Ids of the devices."""
     gpu_share: float = 1.0
-    """Of each of its devices."""
+    """Share of each of its devices, 0 to 1."""
     gpu_memory_mb: float = 0.0
-    """Of each of its devices; 0 where nobody knows."""
+    """Memory of each of its devices; 0 where it is not known."""
 
     @property
     def gpu_total(self) -> float:
-        """Devices held, as a number: what GPU minutes are counted in."""
+        """Number of devices held, in fractions: GPU minutes are this times minutes."""
         return len(self.gpus) * self.gpu_share
 
 
 @dataclass(frozen=True)
-class Need:
-    """The memory that one trial takes."""
+class MemoryNeed:
+    """Memory that one trial needs."""
 
     memory_mb: float = 0.0
-    """Of the host."""
+    """Host memory."""
     gpu_memory_mb: Mapping[str, float] = field(default_factory=dict)
-    """Of each device it may get, by id; a device that is not named is asked for none."""
-    alone: bool = False
-    """Whether no other trial is to be where it is."""
+    """Device memory by device id, for each device that it may get; 0 for an id that is absent."""
+    exclusive: bool = False
+    """Whether the trial must be the only one on its device, or on the host."""
 
     def __hash__(self) -> int:
-        return hash((self.memory_mb, self.alone, *self.gpu_memory_mb.items()))
+        return hash((self.memory_mb, self.exclusive, *self.gpu_memory_mb.items()))
 
 
-def need(
+def compute_memory_need(
     resources: Resources,
     inventory: Inventory,
     estimate_mb: float | None,
-    server: Assignment | None = None,
-    models: Sequence[Assignment] = (),
-) -> Need:
-    """Return what a trial needs.
+    model: Assignment | None = None,
+    other_models: Sequence[Assignment] = (),
+) -> MemoryNeed:
+    """Return the memory that a trial needs.
 
     The estimate is of the memory of each device, or of the host where trials hold no device.
-    Without one, a trial needs the share of a device's memory that it holds of the device; of a
-    device that the server never leaves for good, the share of the rest. Of one where nothing is
-    left it needs something, and so waits.
+    Without one, a trial that holds a share of a device needs that share of its memory, after what
+    the model never gives up. It needs at least 1 MB, so that it waits where nothing is free.
 
     Args:
         resources: What the task declares.
-        inventory: What there is.
-        estimate_mb: Peak of this very trial; None where nobody knows, infinity where it is to be
-            alone.
-        server: What the server holds at the least.
-        models: What those of other studies hold, beside which it may be alone.
+        inventory: Resources of the machine.
+        estimate_mb: Peak of this very trial; None where it is not known, infinity for an exclusive
+            trial.
+        model: What the model of this study holds at the least.
+        other_models: What models of other studies hold; an exclusive trial runs beside them.
     """
-    servers = [] if server is None else [server]
-    alone = estimate_mb == math.inf
+    models = [] if model is None else [model]
+    exclusive = estimate_mb == math.inf
     if resources.gpus == 0:
-        if alone:
-            return Need(_left_mb(inventory, [*servers, *models]), alone=True)
-        return Need(memory_mb=resources.memory_mb or estimate_mb or 0.0)
-    free_mb = _free_mb(inventory, servers)
-    if alone:
-        most_mb = _free_mb(inventory.whole, servers)
-        left_mb = _free_mb(inventory, [*servers, *models])
-        by_gpu = {id: max(1.0, mb, _WHOLE * most_mb[id]) for id, mb in left_mb.items()}
-        return Need(resources.memory_mb or 0.0, by_gpu, alone=True)
+        if exclusive:
+            return MemoryNeed(_free_host_mb(inventory, [*models, *other_models]), exclusive=True)
+        return MemoryNeed(memory_mb=resources.memory_mb or estimate_mb or 0.0)
+    free_mb = _free_gpu_mb(inventory, models)
+    if exclusive:
+        most_mb = _free_gpu_mb(inventory.without_foreign, models)
+        left_mb = _free_gpu_mb(inventory, [*models, *other_models])
+        by_gpu = {
+            id: max(1.0, mb, _MIN_EXCLUSIVE_SHARE * most_mb[id]) for id, mb in left_mb.items()
+        }
+        return MemoryNeed(resources.memory_mb or 0.0, by_gpu, exclusive=True)
     share = min(resources.gpus, 1.0)
     known = resources.gpu_memory_mb if estimate_mb is None else estimate_mb
     by_gpu = {id: max(1.0, share * mb) if known is None else known for id, mb in free_mb.items()}
-    return Need(resources.memory_mb or 0.0, by_gpu)
+    return MemoryNeed(resources.memory_mb or 0.0, by_gpu)
 
 
-def place(
+def place_trial(
     resources: Resources,
     inventory: Inventory,
     held: Sequence[Assignment],
     *,
-    need: Need | None = None,
+    need: MemoryNeed | None = None,
     others: Sequence[Assignment] = (),
 ) -> Assignment | None:
     """Return what the next trial gets; None while it has to wait.
 
     Args:
         resources: What the task declares.
-        inventory: What there is.
+        inventory: Resources of the machine.
         held: What the running trials of this study hold.
-        need: Of memory; what the task declares by default.
-        others: What anybody else holds.
+        need: Memory that the trial needs; what the task declares by default.
+        others: What the model and other studies hold.
     """
-    need = need or Need(memory_mb=resources.memory_mb or 0.0)
+    need = need or MemoryNeed(memory_mb=resources.memory_mb or 0.0)
     if len(held) >= resources.parallel:
         return None
     held = [*held, *others]
-    cpus = inventory.cpus if need.alone and not resources.gpus else resources.cpus
+    cpus = inventory.cpus if need.exclusive and not resources.gpus else resources.cpus
     if sum(a.cpus for a in held) + cpus > inventory.cpus + _ROUNDING:
         return None
     if (
@@ -210,15 +213,15 @@ def place(
         and sum(a.memory_mb for a in held) + need.memory_mb > inventory.memory_mb
     ):
         return None
-    share = 1.0 if need.alone else min(resources.gpus, 1.0)
-    free, free_mb = _free(inventory, held), _free_mb(inventory, held)
+    share = 1.0 if need.exclusive else min(resources.gpus, 1.0)
+    free_share, free_mb = _free_shares(inventory, held), _free_gpu_mb(inventory, held)
     open_gpus = [
         id
-        for id in free
-        if free[id] + _ROUNDING >= share
+        for id in free_share
+        if free_share[id] + _ROUNDING >= share
         and need.gpu_memory_mb.get(id, 0.0) <= free_mb.get(id, math.inf) * (1 + _ROUNDING)
     ]
-    open_gpus.sort(key=lambda id: (-free[id], -free_mb.get(id, math.inf)))
+    open_gpus.sort(key=lambda id: (-free_share[id], -free_mb.get(id, math.inf)))
     count = math.ceil(resources.gpus)
     if len(open_gpus) < count:
         return None
@@ -227,40 +230,40 @@ def place(
     return Assignment(cpus, need.memory_mb, gpus, share, gpu_memory_mb)
 
 
-def slots(
+def count_slots(
     resources: Resources,
     inventory: Inventory,
     *,
-    need: Need | None = None,
+    need: MemoryNeed | None = None,
     others: Sequence[Assignment] = (),
 ) -> int:
-    """Return how many trials run at once on a machine that only `others` use besides."""
+    """Return how many trials of one size run at once, where only `others` hold anything else."""
     held: list[Assignment] = []
-    while (a := place(resources, inventory, held, need=need, others=others)) is not None:
+    while (a := place_trial(resources, inventory, held, need=need, others=others)) is not None:
         held.append(a)
     return len(held)
 
 
-def at_once(
+def count_concurrent_trials(
     resources: Resources,
     inventory: Inventory,
-    needs: Sequence[Need],
+    needs: Sequence[MemoryNeed],
     *,
     others: Sequence[Assignment] = (),
 ) -> list[int]:
-    """Return how many trials run at once after each start, where such trials are started in turn.
+    """Return how many trials run at once after each start, where trials of these sizes alternate.
 
-    They begin again where they end, until the machine was full and each was started once more;
-    where there is no room for the next one, the one that has run longest ends.
+    Trials are started in order, again and again, until the machine was full once and each was
+    started once more. Where the next one does not fit, the one that has run longest ends.
 
     Returns:
-        As many numbers as there are trials; none but 0 where one of them can never run.
+        One number per trial, or [0] where one of them can never run.
     """
     held: deque[Assignment] = deque()
     counts: list[int] = []
     full = False
     for need in itertools.cycle(needs):
-        while (a := place(resources, inventory, held, need=need, others=others)) is None:
+        while (a := place_trial(resources, inventory, held, need=need, others=others)) is None:
             if not held:
                 return [0]
             held.popleft()
@@ -273,38 +276,38 @@ def at_once(
     return counts
 
 
-def too_big(inventory: Inventory, need: Need, server: Assignment) -> str:
-    """Return the sentence on a trial whose memory is more than any device, or the host, has."""
-    free_mb = _free_mb(inventory, [server])
+def describe_too_large(inventory: Inventory, need: MemoryNeed, model: Assignment) -> str:
+    """Return a sentence on a trial that needs more memory than any device, or the host, has."""
+    free_mb = _free_gpu_mb(inventory, [model])
     if need.gpu_memory_mb and free_mb:
         wanted_mb, most_mb = min(need.gpu_memory_mb.values()), max(free_mb.values())
-        where = "of a device"
+        where = "GPU memory"
     else:
-        wanted_mb, most_mb = need.memory_mb, (inventory.memory_mb or 0.0) - server.memory_mb
-        where = "of the host"
-    held = server.gpu_memory_mb or server.memory_mb
+        wanted_mb, most_mb = need.memory_mb, (inventory.memory_mb or 0.0) - model.memory_mb
+        where = "memory"
+    held = model.gpu_memory_mb or model.memory_mb
     beside = " beside the model" if held else ""
-    unknown = ", as nobody knows how much it takes (gpu_memory_mb would say)"
-    why = unknown if need.alone and need.gpu_memory_mb else ""
+    unknown = " (reserved because its use is not known; set [resources] gpu_memory_mb)"
+    why = unknown if need.exclusive and need.gpu_memory_mb else ""
     return (
-        f"it needs {wanted_mb:.0f} MB {where}{why}, and at most {most_mb:.0f} can be free{beside}"
+        f"it needs {wanted_mb:.0f} MB of {where}{why}; at most {most_mb:.0f} MB can be free{beside}"
     )
 
 
-def has_room(inventory: Inventory, held: Sequence[Assignment], wanted: Assignment) -> bool:
-    """Return whether the memory that is wanted is free: of the host, and of each device."""
-    free_mb = _free_mb(inventory, held)
+def fits_in_memory(inventory: Inventory, held: Sequence[Assignment], wanted: Assignment) -> bool:
+    """Return whether the memory that is wanted is free on the host and on each device."""
+    free_mb = _free_gpu_mb(inventory, held)
     held_mb = sum(a.memory_mb for a in held)
     if inventory.memory_mb is not None and wanted.memory_mb > inventory.memory_mb - held_mb:
         return False
     return all(wanted.gpu_memory_mb <= free_mb.get(id, math.inf) for id in wanted.gpus)
 
 
-def check(resources: Resources, inventory: Inventory) -> None:
+def check_resources(resources: Resources, inventory: Inventory) -> None:
     """Refuse a task whose trials can never run here.
 
     Raises:
-        TaskError: with what there is, and what to change.
+        TaskError: says what the machine has, and what to change.
     """
     if resources.gpus > 1 and resources.gpus != int(resources.gpus):
         raise TaskError(
@@ -322,18 +325,18 @@ def check(resources: Resources, inventory: Inventory) -> None:
         if wanted > there:
             raise TaskError(
                 f"[resources] {key} = {wanted:g} per trial, but this machine offers {there:g}",
-                hint=_remedy(key, there),
+                hint=_hint(key, there),
             )
 
 
-def environment(assignment: Assignment, user: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that keep a trial within its assignment.
+def make_environment(assignment: Assignment, user: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables that keep a trial within its assignment.
 
-    `CUDA_VISIBLE_DEVICES` names the devices granted; it is left alone where there are none. Where
-    it names them by index, `CUDA_DEVICE_ORDER` has that mean what it means to `nvidia-smi`.
-    `OMP_NUM_THREADS` is `cpus` rounded down, as Ray and torchrun do, because threads beyond
-    the cores that are free slow all trials down manyfold; a value in `user`, the environment
-    that the user or the task set, is respected.
+    `CUDA_VISIBLE_DEVICES` names the assigned devices; it is not set where there are none. Where it
+    names them by index, `CUDA_DEVICE_ORDER` makes CUDA count devices as `nvidia-smi` does.
+    `OMP_NUM_THREADS` is `cpus` rounded down, as in Ray and torchrun: more threads than free cores
+    slow all trials down several times. Values in `user`, the environment that the user or the task
+    set, take precedence.
     """
     env = {}
     if "OMP_NUM_THREADS" not in user:
@@ -345,7 +348,7 @@ def environment(assignment: Assignment, user: Mapping[str, str]) -> dict[str, st
     return env
 
 
-def _free(inventory: Inventory, held: Sequence[Assignment]) -> dict[str, float]:
+def _free_shares(inventory: Inventory, held: Sequence[Assignment]) -> dict[str, float]:
     """Return the free share of each device, in the order of the inventory."""
     free = {gpu.id: 1.0 for gpu in inventory.gpus}
     for assignment in held:
@@ -355,8 +358,8 @@ def _free(inventory: Inventory, held: Sequence[Assignment]) -> dict[str, float]:
     return free
 
 
-def _free_mb(inventory: Inventory, held: Sequence[Assignment]) -> dict[str, float]:
-    """Return the free memory of each device whose memory is known."""
+def _free_gpu_mb(inventory: Inventory, held: Sequence[Assignment]) -> dict[str, float]:
+    """Return the free memory of each device, in MB by id, where its size is known."""
     free = {gpu.id: gpu.usable_mb for gpu in inventory.gpus if gpu.usable_mb is not None}
     for assignment in held:
         for gpu in assignment.gpus:
@@ -366,21 +369,21 @@ def _free_mb(inventory: Inventory, held: Sequence[Assignment]) -> dict[str, floa
 
 
 def _largest_mb(resources: Resources, inventory: Inventory) -> float | None:
-    """Return the most that each device of a trial can have; None where it is not known.
+    """Return the most memory that each device of a trial can have; None where it is not known.
 
-    What other programs hold does not count: they may leave.
+    Memory that other programs hold counts as free: they may end.
     """
     sizes = [math.inf if gpu.memory_mb is None else gpu.memory_mb for gpu in inventory.gpus]
     largest = sorted(sizes, reverse=True)[: math.ceil(resources.gpus)]
     return min(largest) if largest and math.isfinite(largest[-1]) else None
 
 
-def _left_mb(inventory: Inventory, held: Sequence[Assignment]) -> float:
+def _free_host_mb(inventory: Inventory, held: Sequence[Assignment]) -> float:
     """Return the free memory of the host; 0 where it is not known."""
     return max(0.0, (inventory.memory_mb or 0.0) - sum(a.memory_mb for a in held))
 
 
-def _remedy(key: str, there: float) -> str:
+def _hint(key: str, there: float) -> str:
     if there == 0:
         return f"set [resources] {key} = 0; `localhpo doctor` shows which devices are found"
     return f"set [resources] {key} to {there:g} or less"

@@ -1,4 +1,4 @@
-"""The hardware as a study meets it: what it offers, what trials will need of it, what they took."""
+"""The hardware of a run: what trials will need of it, and measurements of what they used."""
 
 from __future__ import annotations
 
@@ -9,33 +9,40 @@ from functools import cached_property
 
 from localhpo.executor import Executor
 from localhpo.executor.clock import RealClock
-from localhpo.scheduler import nvml
-from localhpo.scheduler.accountant import Accountant
-from localhpo.scheduler.memory import Estimator, Kind, Observation, Wall, again_alone, observations
+from localhpo.scheduler import admission, nvml
+from localhpo.scheduler.accounting import UsageAccounting
+from localhpo.scheduler.memory import (
+    MemoryEstimator,
+    MemoryKind,
+    MemoryLimit,
+    PeakObservation,
+    must_rerun_exclusively,
+    read_observations,
+)
 from localhpo.scheduler.meter import Meter
+from localhpo.scheduler.metered import MeteredExecutor
 from localhpo.scheduler.placement import Inventory
-from localhpo.scheduler.watched import WatchedExecutor
-from localhpo.store import Store, Writer
-from localhpo.study.family import earlier_trials
+from localhpo.store import Store, StudyWriter
+from localhpo.study.related_studies import read_related_trials
 from localhpo.task import Task
 from localhpo.trial import Config, Trial
 
-_ENOUGH = 5
-"""Trials to be measured before host memory is reserved by estimate: until then as declared. One is
-enough for a device of which trials declare a part."""
+_MIN_OBSERVATIONS = 5
+"""Number of measured trials before host memory is reserved by estimate; until then as declared. For
+a share of a device one is enough."""
 
 
 class Hardware:
-    """Made for one run of a study; close it.
+    """Estimates and measures the resources of trials in one run; close it.
 
-    What a configuration needs may be asked by several threads: the loop's, and the Creator's,
-    which looks for one that fits. One waits for the other, whose fit to the same trials it needs.
+    Two threads ask for estimates: the loop's, and the Creator's, which looks for configurations
+    that fit. One waits for the other, so that a model of memory is fitted once and used by both.
 
     Args:
-        task: What is tuned.
-        key: Name of its study in the store, whose trials are handed in.
-        store: Holds earlier studies.
-        inventory: What there is.
+        task: Task of the study.
+        key: Name of the study, whose own trials are passed to each call.
+        store: Store with earlier studies.
+        inventory: Resources of the machine.
     """
 
     def __init__(self, task: Task, key: str, store: Store, inventory: Inventory) -> None:
@@ -45,82 +52,102 @@ class Hardware:
         self._clock = RealClock()
         self._meter = Meter(nvml.connect() if inventory.gpus else None, self._clock)
         self._estimators = {
-            kind: Estimator(task.space, wall) for kind, wall in walls(task, inventory).items()
+            kind: MemoryEstimator(task.space, limit)
+            for kind, limit in find_memory_limits(task, inventory).items()
         }
 
-    def watched(self, executor: Executor) -> WatchedExecutor:
-        """Return an Executor that measures what the trials of another one take."""
-        return WatchedExecutor(executor, self._meter)
+    def check_measurable(self) -> None:
+        """Check that the objectives and constraints that LocalHPO measures can be measured here.
 
-    def accountant(self, writer: Writer, loading_s: float) -> Accountant:
-        """Return an observer that keeps the books, and begins with how long the model took."""
-        return Accountant(writer.event, self._clock, lambda: self._meter.model, loading_s)
+        Raises:
+            TaskError: One cannot.
+        """
+        is_here = self._task.resources.executor == "process"  # devices of a cluster are not read
+        measures_energy = is_here and self._meter.measures_energy
+        admission.check_measurable(self._task, measures_energy=measures_energy)
 
-    def refusal(self, config: Config, trials: Sequence[Trial]) -> str | None:
-        """Return why a configuration cannot fit this machine; None where it may.
+    def metered(self, executor: Executor) -> MeteredExecutor:
+        """Return an Executor that measures what the trials of another one use of devices."""
+        return MeteredExecutor(executor, self._meter)
+
+    def usage_accounting(self, writer: StudyWriter, loading_s: float) -> UsageAccounting:
+        """Return an observer that records waiting times; the model took `loading_s` to load."""
+        return UsageAccounting(
+            writer.write_event, self._clock, lambda: self._meter.model, loading_s
+        )
+
+    def explain_refusal(self, config: Config, trials: Sequence[Trial]) -> str | None:
+        """Return why a configuration cannot fit in memory; None where it may fit.
 
         Args:
-            config: To be run.
-            trials: Of this study, so far.
+            config: Configuration to be run.
+            trials: Trials of this study so far.
         """
         with self._lock:
             for kind, estimator in self._estimators.items():
-                reason = estimator.refusal(config, self._evidence(kind, trials))
+                reason = estimator.explain_refusal(config, self._collect_observations(kind, trials))
                 if reason is not None:
                     return reason
             return None
 
     def estimate_mb(self, config: Config, trials: Sequence[Trial]) -> float | None:
-        """Return the memory to reserve for a configuration: of each device, else of the host.
+        """Return the memory to reserve for a configuration: on each device, else on the host.
 
-        Infinity where it is to be alone, since it may need a whole device, or ran out of memory
-        beside others. None where nobody knows, and the task says what is kept for it all the same.
-        Arguments as for `refusal`.
+        Infinity for an exclusive trial, which may need a whole device or ran out of memory beside
+        others. None where too little is known; what the task declares is reserved then.
+
+        Args:
+            config: Configuration to be run.
+            trials: Trials of this study so far.
         """
         gpus = self._task.resources.gpus
-        kind: Kind = "device" if gpus else "host"
-        if again_alone(config, trials):
+        kind: MemoryKind = "device" if gpus else "host"
+        if must_rerun_exclusively(config, trials):
             return math.inf
         with self._lock:
-            evidence = self._evidence(kind, trials)
-            if len(evidence) < _ENOUGH if kind == "host" else not evidence and gpus < 1:
+            observations = self._collect_observations(kind, trials)
+            if kind == "host" and len(observations) < _MIN_OBSERVATIONS:
+                return None
+            if kind == "device" and not observations and gpus < 1:
                 return None
             usable_mb = None
             if kind == "device":
-                usable_mb = _largest([gpu.usable_mb for gpu in self.inventory.gpus])
-            estimate = self._estimators[kind].estimate(config, evidence, usable_mb)
-        return math.inf if estimate.whole else estimate.mb
+                usable_mb = _find_largest([gpu.usable_mb for gpu in self.inventory.gpus])
+            estimate = self._estimators[kind].estimate(config, observations, usable_mb)
+        return math.inf if estimate.exclusive else estimate.mb
 
     def close(self) -> None:
-        """Let go of the devices. May be called twice."""
+        """Close the connection to the devices. May be called twice."""
         self._meter.close()
 
-    def _evidence(self, kind: Kind, trials: Sequence[Trial]) -> list[Observation]:
-        return self._earlier[kind] + observations(trials, kind)
+    def _collect_observations(
+        self, kind: MemoryKind, trials: Sequence[Trial]
+    ) -> list[PeakObservation]:
+        return self._earlier[kind] + read_observations(trials, kind)
 
     @cached_property
-    def _earlier(self) -> dict[Kind, list[Observation]]:
-        # By a store of its own: the Creator asks from its thread, while the writer uses the other.
-        trials = earlier_trials(Store(self._store.home), self._key, self._task)
-        return {kind: observations(trials, kind) for kind in self._estimators}
+    def _earlier(self) -> dict[MemoryKind, list[PeakObservation]]:
+        # A separate connection: the Creator's thread reads while the writer uses the other one.
+        trials = read_related_trials(Store(self._store.home), self._key, self._task)
+        return {kind: read_observations(trials, kind) for kind in self._estimators}
 
 
-def walls(task: Task, inventory: Inventory) -> dict[Kind, Wall]:
-    """Return what bounds a trial's memory: of the host always, of a device where it holds one.
+def find_memory_limits(task: Task, inventory: Inventory) -> dict[MemoryKind, MemoryLimit]:
+    """Return the limits of a trial's memory: of the host, and of a device if it uses devices.
 
-    What others hold of a device bounds nothing for good.
+    Memory that other programs hold does not lower them: it may be freed.
     """
     limits = [mb for mb in (task.resources.memory_mb, inventory.memory_mb) if mb is not None]
-    found: dict[Kind, Wall] = {
-        "host": Wall(min(limits, default=None), "memory", task.resources.memory_mb)
+    found: dict[MemoryKind, MemoryLimit] = {
+        "host": MemoryLimit(min(limits, default=None), "memory", task.resources.memory_mb)
     }
     if task.resources.gpus:
-        largest_mb = _largest([gpu.memory_mb for gpu in inventory.gpus])
-        found["device"] = Wall(largest_mb, "device memory", task.resources.gpu_memory_mb)
+        largest_mb = _find_largest([gpu.memory_mb for gpu in inventory.gpus])
+        found["device"] = MemoryLimit(largest_mb, "GPU memory", task.resources.gpu_memory_mb)
     return found
 
 
-def _largest(sizes: Sequence[float | None]) -> float | None:
-    """Return the largest of the devices' sizes; None where one of them is not known."""
+def _find_largest(sizes: Sequence[float | None]) -> float | None:
+    """Return the largest size; None where one is not known."""
     known = [mb for mb in sizes if mb is not None]
     return max(known, default=None) if len(known) == len(sizes) else None

@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from localhpo.creator import Creator
-from localhpo.llm.hosting import Host, Wanted
+from localhpo.llm.placement import MemoryRequest, ModelPlacer
 from localhpo.scheduler.devices import find_inventory
-from localhpo.scheduler.machine import SERVER, Machine
+from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker
 from localhpo.store import Store
-from localhpo.study.pasts import open_remembering
-from localhpo.study.starting import Room
+from localhpo.study.past_studies import open_remembering
+from localhpo.study.startup import ModelReservation
 from localhpo.task import Task
 
 if TYPE_CHECKING:
-    from localhpo.llm.vllm import ManagedServer
+    pass
 
 
 class Proposing:
@@ -41,15 +41,15 @@ class Proposing:
         self._given = given
         self._say = say
         self._opened: Creator | None = None
-        self._part: tuple[Machine, Room] | None = None
+        self._part: tuple[ResourceBroker, ModelReservation] | None = None
         self.took_s = 0.0
         """How long its model was waited for when it was opened: for room, and to be loaded."""
 
-    def creator(self, host: Host | None = None) -> Creator:
+    def creator(self, placer: ModelPlacer | None = None) -> Creator:
         """Return it, opened.
 
         Args:
-            host: Of a run, asked for room before a model is loaded.
+            placer: Of a run, asked for memory before a model is loaded.
 
         Raises:
             InputError, MissingExtraError, ModelError: as `open_creator`.
@@ -57,19 +57,21 @@ class Proposing:
         if self._given is not None:
             return self._given
         if self._opened is None:
-            asked, began = host or Host(self._find_room, self._say), time.monotonic()
+            asked, began = placer or ModelPlacer(self._reserve, self._say), time.monotonic()
             try:
-                self._opened = open_remembering(self._store, self._key, self._task, host=asked)
+                self._opened = open_remembering(self._store, self._key, self._task, placer=asked)
             finally:
-                if host is None:
+                if placer is None:
                     self._settle()
-            has_model = hasattr(self._opened, "server")
-            self.took_s = time.monotonic() - began if has_model else 0.0
+            if self._opened.backend is not None:  # otherwise there was no model to wait for
+                self.took_s = time.monotonic() - began
         return self._opened
 
     def server_pid(self) -> int | None:
         """Return the process of the server that the model runs in now; None without one."""
-        server: ManagedServer | None = getattr(self._given or self._opened, "server", None)
+        creator = self._given or self._opened
+        backend = None if creator is None else creator.backend
+        server = None if backend is None else backend.server
         return None if server is None else server.pid
 
     def close(self) -> None:
@@ -83,17 +85,17 @@ class Proposing:
 
     # By hand.
 
-    def _find_room(self, wanted: Wanted) -> Sequence[str] | None:
-        return self._entered()[1].find(wanted)
+    def _reserve(self, request: MemoryRequest) -> Sequence[str] | None:
+        return self._entered()[1].reserve(request)
 
-    def _entered(self) -> tuple[Machine, Room]:
+    def _entered(self) -> tuple[ResourceBroker, ModelReservation]:
         """Return this study's part in the ledger, and what finds room there."""
         if self._part is None:
             inventory, priority = find_inventory(), self._task.resources.priority
-            machine = Machine(
-                self._key, inventory, priority=priority, server=self.server_pid, by_hand=True
+            broker = ResourceBroker(
+                self._key, inventory, priority=priority, server_pid=self.server_pid, is_manual=True
             )
-            self._part = machine, Room(inventory, machine)
+            self._part = broker, ModelReservation(inventory, broker)
         return self._part
 
     def _settle(self) -> None:
@@ -101,9 +103,9 @@ class Proposing:
         if (pid := self.server_pid()) is None:
             self._leave()
             return
-        machine, room = self._entered()
-        if claim := room.claimed(pid):
-            machine.hold(SERVER, claim)
+        broker, reservation = self._entered()
+        if claim := reservation.find_claim(pid):
+            broker.update_claim(MODEL_CLAIM, claim)
 
     def _leave(self) -> None:
         part, self._part = self._part, None

@@ -8,18 +8,18 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from nvml_stand_in import Device, NVMLError, NVMLError_NoPermission, stand_in
+from fake_nvml import Device, NVMLError, NVMLError_NoPermission, make_fake_nvml
 
 from localhpo.errors import InputError
 from localhpo.scheduler.devices import (
     count_cpus,
     find_gpus,
     find_inventory,
-    find_part,
+    find_partition,
     total_memory_mb,
 )
 from localhpo.scheduler.placement import Gpu, Inventory
-from localhpo.scheduler.simulated import load_inventory, parse_inventory
+from localhpo.scheduler.simulated_inventory import load_inventory, parse_inventory
 
 HERE = len(os.sched_getaffinity(0))
 
@@ -37,7 +37,7 @@ def no_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
 
 
-def test_this_machine_has_what_trials_need() -> None:
+def test_this_machine_has_cpus_and_memory() -> None:
     inventory = find_inventory()
     assert 1 <= inventory.cpus <= (os.cpu_count() or 1)
     assert inventory.memory_mb is not None
@@ -79,11 +79,11 @@ def test_this_machine_has_what_trials_need() -> None:
         ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "nonsense\n"}, HERE),
     ],
 )
-def test_cpu_quotas_count(tmp_path: Path, files: dict[str, str], expected: int) -> None:
+def test_cpu_quotas_limit_the_cpus(tmp_path: Path, files: dict[str, str], expected: int) -> None:
     assert count_cpus(write(tmp_path, files)) == expected
 
 
-def test_a_memory_limit_counts(tmp_path: Path) -> None:
+def test_a_memory_limit_limits_the_memory(tmp_path: Path) -> None:
     write(
         tmp_path,
         {
@@ -105,7 +105,7 @@ def test_a_memory_limit_counts(tmp_path: Path) -> None:
             {
                 "proc/self/cgroup": "0::/a/b\n",
                 "sys/fs/cgroup/a/memory.max": "1000\n",
-                "sys/fs/cgroup/a/b/memory.max": "1000\n",  # what the job has, each step has
+                "sys/fs/cgroup/a/b/memory.max": "1000\n",  # each step has the limit of its job
             },
             "/a/b",
             "/a",
@@ -121,10 +121,10 @@ def test_a_memory_limit_counts(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_whose_memory_it_is_is_known(
+def test_memory_cgroup_and_limit_are_found(
     tmp_path: Path, files: dict[str, str], cgroup: str, limited: str
 ) -> None:
-    part = find_part(write(tmp_path, files))
+    part = find_partition(write(tmp_path, files))
     mount = f"{tmp_path}/sys/fs/cgroup"
     assert part.processors == tuple(sorted(os.sched_getaffinity(0)))
     assert (part.cgroup, part.limited) == (cgroup and mount + cgroup, limited and mount + limited)
@@ -141,11 +141,11 @@ def driver(root: Path, count: int) -> Path:
     )
 
 
-def test_no_driver_is_no_gpu(tmp_path: Path) -> None:
+def test_without_a_driver_there_is_no_gpu(tmp_path: Path) -> None:
     assert find_gpus({}, root=tmp_path) == ()
 
 
-def test_the_driver_shows_its_devices(tmp_path: Path) -> None:
+def test_devices_are_read_from_the_driver(tmp_path: Path) -> None:
     assert find_gpus({}, root=driver(tmp_path, 2)) == (Gpu("0", "NVIDIA A"), Gpu("1", "NVIDIA A"))
 
 
@@ -170,55 +170,51 @@ def test_cuda_visible_devices_restricts(
     assert tuple(gpu.id for gpu in gpus) == expected
 
 
-def test_a_list_is_believed_where_nothing_else_is_known(tmp_path: Path) -> None:
+def test_visible_devices_are_assumed_to_exist_without_other_sources(tmp_path: Path) -> None:
     assert find_gpus({"CUDA_VISIBLE_DEVICES": "2,5"}, root=tmp_path) == (Gpu("2"), Gpu("5"))
 
 
-def nvml(monkeypatch: pytest.MonkeyPatch, *devices: Device, **settings: bool) -> ModuleType:
-    module = stand_in(list(devices), **settings)
+def use_nvml(monkeypatch: pytest.MonkeyPatch, *devices: Device, **settings: bool) -> ModuleType:
+    module = make_fake_nvml(list(devices), **settings)
     monkeypatch.setitem(sys.modules, "pynvml", module)
     return module
 
 
-def test_the_management_library_knows_names_and_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nvml(monkeypatch, Device(name="NVIDIA 0"), Device(name="NVIDIA 1", uuid="GPU-1"))
+def test_nvml_reports_names_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_nvml(monkeypatch, Device(name="NVIDIA 0"), Device(name="NVIDIA 1", uuid="GPU-1"))
     assert find_gpus({"CUDA_VISIBLE_DEVICES": "1"}, root=tmp_path) == (
         Gpu("GPU-1", "NVIDIA 1", 80 * 1024.0, label="1"),
     )
 
 
-def test_a_list_of_devices_that_do_not_exist_is_not_believed(
+def test_visible_devices_unknown_to_nvml_are_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nvml(monkeypatch)
+    use_nvml(monkeypatch)
     assert find_gpus({"CUDA_VISIBLE_DEVICES": "0"}, root=tmp_path) == ()
 
 
-def test_a_management_library_without_a_driver_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nvml(monkeypatch, driver_missing=True)
+def test_nvml_without_a_driver_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_nvml(monkeypatch, driver_missing=True)
     assert find_gpus({}, root=driver(tmp_path, 1)) == (Gpu("0", "NVIDIA A"),)
 
 
-def test_what_foreign_processes_hold_is_not_ours(
+def test_memory_of_other_programs_is_foreign(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         processes = {os.getpid(): 3000.0, child.pid: 2000.0, 2**22 + 1: 9000.0}
-        nvml(monkeypatch, Device(total_mb=40_000, used_mb=14_500, processes=processes))
+        use_nvml(monkeypatch, Device(total_mb=40_000, used_mb=14_500, processes=processes))
         (gpu,) = find_gpus({}, root=tmp_path)
         child.communicate(b"\n")
     # The driver's own 500 MB are nobody's to use either.
     assert (gpu.foreign_mb, gpu.usable_mb) == (9500.0, 30_500.0)
 
 
-def test_memory_that_no_process_tells_of_is_foreign(
+def test_memory_of_unreported_processes_is_foreign(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nvml(monkeypatch, Device(total_mb=1000, used_mb=1200, processes={os.getpid(): None}))
+    use_nvml(monkeypatch, Device(total_mb=1000, used_mb=1200, processes={os.getpid(): None}))
     (gpu,) = find_gpus({}, root=tmp_path)
     assert (gpu.foreign_mb, gpu.usable_mb) == (1200.0, 0.0)
 
@@ -257,47 +253,47 @@ B = Gpu("GPU-bb", "NVIDIA B", 24_000.0, label="1")
 def test_slices_are_devices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, expected: tuple[Gpu, ...]
 ) -> None:
-    nvml(monkeypatch, SLICED, WHOLE)
+    use_nvml(monkeypatch, SLICED, WHOLE)
     environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     assert find_gpus(environ, root=tmp_path) == expected
 
 
-def test_jobs_that_each_see_one_device_as_0_have_devices_of_their_own(
+def test_devices_with_index_0_of_different_jobs_differ(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = Device(fault=NVMLError_NoPermission("insufficient permissions"))
     ids = []
     for devices in ([Device(uuid="GPU-a"), theirs], [theirs, Device(uuid="GPU-b")]):
-        nvml(monkeypatch, *devices)
+        use_nvml(monkeypatch, *devices)
         ids += [gpu.id for gpu in find_gpus({"CUDA_VISIBLE_DEVICES": "0"}, root=tmp_path)]
     assert ids == ["GPU-a", "GPU-b"]
 
 
-def test_a_device_that_does_not_answer_is_told_of_and_hides_no_other(
+def test_a_device_that_does_not_answer_is_warned_of_and_hides_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nvml(monkeypatch, Device(fault=NVMLError("GPU is lost")), WHOLE)
+    use_nvml(monkeypatch, Device(fault=NVMLError("GPU is lost")), WHOLE)
     for visible in ({}, {"CUDA_VISIBLE_DEVICES": "0,1"}):
         inventory = find_inventory(visible, root=tmp_path)
         assert inventory.gpus == (B,)
-        assert inventory.warnings == ("GPU 0 does not answer, and is left out: GPU is lost",)
+        assert inventory.warnings == ("GPU 0 does not answer and is not used: GPU is lost",)
 
 
-def test_a_driver_that_stops_to_answer_is_passed_over(
+def test_a_driver_that_stops_answering_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = nvml(monkeypatch, WHOLE)
+    module = use_nvml(monkeypatch, WHOLE)
     monkeypatch.setattr(module, "nvmlDeviceGetCount", module.__dict__["library"].fail)
     assert find_gpus({}, root=driver(tmp_path, 1)) == (Gpu("0", "NVIDIA A"),)
 
 
-def test_the_library_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = nvml(monkeypatch, WHOLE)
+def test_the_connection_to_nvml_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = use_nvml(monkeypatch, WHOLE)
     find_gpus({}, root=tmp_path)
     assert module.__dict__["library"].open == 0
 
 
-def test_an_inventory_file_stands_in_for_the_machine(tmp_path: Path) -> None:
+def test_an_inventory_file_replaces_the_machine(tmp_path: Path) -> None:
     path = tmp_path / "machine.toml"
     path.write_text(
         "cpus = 32\nmemory_mb = 256_000\n[[gpus]]\ncount = 2\nname = 'A'\nmemory_mb = 80_000\n"
@@ -334,13 +330,13 @@ def test_an_inventory_may_be_json(tmp_path: Path) -> None:
         ([], "must be a table"),
     ],
 )
-def test_an_inventory_that_describes_no_machine_is_refused(table: Any, said: str) -> None:
+def test_an_invalid_inventory_is_refused(table: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
         parse_inventory(table)
 
 
 @pytest.mark.parametrize(("name", "text"), [("a.toml", "cpus = "), ("a.json", "cpus = 1")])
-def test_an_inventory_that_cannot_be_read_is_refused(tmp_path: Path, name: str, text: str) -> None:
+def test_an_unreadable_inventory_is_refused(tmp_path: Path, name: str, text: str) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         load_inventory(tmp_path / name)
     (tmp_path / name).write_text(text)

@@ -9,12 +9,12 @@ from localhpo.scheduler.placement import (
     Assignment,
     Gpu,
     Inventory,
-    Need,
-    at_once,
-    check,
-    environment,
-    place,
-    slots,
+    MemoryNeed,
+    check_resources,
+    count_concurrent_trials,
+    count_slots,
+    make_environment,
+    place_trial,
 )
 from localhpo.task import Resources
 
@@ -23,7 +23,7 @@ TWO_GPUS = Inventory(cpus=8, memory_mb=32_000, gpus=(Gpu("0"), Gpu("1")))
 
 def fill(resources: Resources, inventory: Inventory) -> list[Assignment]:
     held: list[Assignment] = []
-    while (assignment := place(resources, inventory, held)) is not None:
+    while (assignment := place_trial(resources, inventory, held)) is not None:
         held.append(assignment)
     return held
 
@@ -44,19 +44,19 @@ def fill(resources: Resources, inventory: Inventory) -> list[Assignment]:
     ],
 )
 def test_as_many_trials_run_as_fit(resources: Resources, expected: int) -> None:
-    assert slots(resources, TWO_GPUS) == expected
+    assert count_slots(resources, TWO_GPUS) == expected
 
 
-def test_trials_of_mixed_sizes_share_the_room_in_turn() -> None:
+def test_trials_of_mixed_sizes_run_in_turn() -> None:
     resources, host = Resources(parallel=20), Inventory(cpus=8, memory_mb=10_000)
-    small, large = Need(memory_mb=1_000), Need(memory_mb=8_000)
-    assert at_once(resources, host, [small]) == [8]  # cores
-    assert at_once(resources, host, [large, large, small]) == [1, 2, 2]
-    assert at_once(resources, host, [small, Need(memory_mb=11_000)]) == [0]
+    small, large = MemoryNeed(memory_mb=1_000), MemoryNeed(memory_mb=8_000)
+    assert count_concurrent_trials(resources, host, [small]) == [8]  # cores
+    assert count_concurrent_trials(resources, host, [large, large, small]) == [1, 2, 2]
+    assert count_concurrent_trials(resources, host, [small, MemoryNeed(memory_mb=11_000)]) == [0]
 
 
-def test_unknown_memory_bounds_nothing() -> None:
-    assert slots(Resources(parallel=3, memory_mb=10_000), Inventory(cpus=8)) == 3
+def test_unknown_memory_limits_nothing() -> None:
+    assert count_slots(Resources(parallel=3, memory_mb=10_000), Inventory(cpus=8)) == 3
 
 
 def test_whole_gpus_belong_to_one_trial() -> None:
@@ -70,10 +70,10 @@ def test_fractions_share_devices_and_spread_over_them() -> None:
     assert [a.gpu_total for a in held] == [0.5] * 4
 
 
-def test_a_freed_place_is_given_again() -> None:
+def test_a_freed_device_is_assigned_again() -> None:
     resources = Resources(parallel=9, gpus=1)
     held = fill(resources, TWO_GPUS)
-    again = place(resources, TWO_GPUS, held[1:])
+    again = place_trial(resources, TWO_GPUS, held[1:])
     assert again is not None
     assert again.gpus == ("0",)
 
@@ -84,7 +84,7 @@ def test_a_freed_place_is_given_again() -> None:
     gpus=st.one_of(st.floats(0.05, 1.0), st.integers(0, 4)),
     memory_mb=st.one_of(st.none(), st.floats(100, 40_000)),
 )
-def test_nothing_is_ever_granted_twice(
+def test_nothing_is_ever_assigned_twice(
     parallel: int, cpus: float, gpus: float, memory_mb: float | None
 ) -> None:
     resources = Resources(parallel=parallel, cpus=cpus, gpus=gpus, memory_mb=memory_mb)
@@ -98,7 +98,7 @@ def test_nothing_is_ever_granted_twice(
 
 
 @pytest.mark.parametrize(
-    ("resources", "said"),
+    ("resources", "message"),
     [
         (Resources(gpus=3), "[resources] gpus = 3 per trial, but this machine offers 2"),
         (Resources(cpus=9), "[resources] cpus = 9 per trial, but this machine offers 8"),
@@ -106,10 +106,10 @@ def test_nothing_is_ever_granted_twice(
         (Resources(gpus=1.5), "gpus must be a fraction below 1 or a whole number, got 1.5"),
     ],
 )
-def test_a_task_that_never_fits_is_refused(resources: Resources, said: str) -> None:
+def test_a_task_that_never_fits_is_refused(resources: Resources, message: str) -> None:
     with pytest.raises(TaskError) as error:
-        check(resources, TWO_GPUS)
-    assert said in str(error.value)
+        check_resources(resources, TWO_GPUS)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -120,33 +120,33 @@ def test_a_task_that_never_fits_is_refused(resources: Resources, said: str) -> N
         (Resources(gpus=2, gpu_memory_mb=10_000), 8_000),
     ],
 )
-def test_memory_that_no_device_can_have_is_refused(resources: Resources, offers: int) -> None:
+def test_memory_above_every_devices_size_is_refused(resources: Resources, offers: int) -> None:
     gpus = (Gpu("0", memory_mb=8_000), Gpu("1", memory_mb=24_000, foreign_mb=20_000))
     with pytest.raises(TaskError) as error:
-        check(resources, Inventory(cpus=8, gpus=gpus))
+        check_resources(resources, Inventory(cpus=8, gpus=gpus))
     assert f"gpu_memory_mb = {resources.gpu_memory_mb:g} per trial" in str(error.value)
     assert f"this machine offers {offers}" in str(error.value)
     assert error.value.hint == f"set [resources] gpu_memory_mb to {offers} or less"
 
 
-def test_memory_that_some_device_can_have_or_that_is_not_known_is_none_to_refuse() -> None:
+def test_memory_that_some_device_may_have_is_admitted() -> None:
     gpus = (Gpu("0", memory_mb=8_000), Gpu("1", memory_mb=24_000, foreign_mb=20_000))
-    check(Resources(gpus=1, gpu_memory_mb=24_000), Inventory(cpus=8, gpus=gpus))
-    check(Resources(gpus=0, gpu_memory_mb=99_000), Inventory(cpus=8, gpus=gpus))
-    check(Resources(gpus=1, gpu_memory_mb=99_000), TWO_GPUS)
+    check_resources(Resources(gpus=1, gpu_memory_mb=24_000), Inventory(cpus=8, gpus=gpus))
+    check_resources(Resources(gpus=0, gpu_memory_mb=99_000), Inventory(cpus=8, gpus=gpus))
+    check_resources(Resources(gpus=1, gpu_memory_mb=99_000), TWO_GPUS)
 
 
 def test_a_missing_gpu_is_explained() -> None:
     with pytest.raises(TaskError) as error:
-        check(Resources(gpus=1), Inventory(cpus=2))
+        check_resources(Resources(gpus=1), Inventory(cpus=2))
     assert "offers 0" in str(error.value)
     assert "localhpo doctor" in error.value.hint
 
 
-def test_a_trial_sees_the_devices_granted_alone() -> None:
+def test_a_trial_sees_only_its_assigned_devices() -> None:
     assignment = Assignment(cpus=2.5, gpus=("GPU-a", "GPU-b"))
     expected = {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}
-    assert environment(assignment, {}) == expected
+    assert make_environment(assignment, {}) == expected
 
 
 @pytest.mark.parametrize(
@@ -155,19 +155,19 @@ def test_a_trial_sees_the_devices_granted_alone() -> None:
         (("1",), {}, "PCI_BUS_ID"),
         (("1",), {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, None),
         (("GPU-a",), {}, None),  # which is the same in any order
-        (("abc/0",), {}, None),  # of a cluster, which tells its trials itself
+        (("abc/0",), {}, None),  # of a cluster, which sets it for its trials
         ((), {}, None),
     ],
 )
-def test_an_index_means_what_it_means_to_nvidia_s_tools(
+def test_devices_are_indexed_as_in_nvidia_smi(
     ids: tuple[str, ...], user: dict[str, str], order: str | None
 ) -> None:
-    assert environment(Assignment(1.0, gpus=ids), user).get("CUDA_DEVICE_ORDER") == order
+    assert make_environment(Assignment(1.0, gpus=ids), user).get("CUDA_DEVICE_ORDER") == order
 
 
-def test_threads_that_the_user_set_are_respected() -> None:
-    assert environment(Assignment(cpus=1), {"OMP_NUM_THREADS": "4"}) == {}
+def test_a_number_of_threads_set_by_the_user_is_kept() -> None:
+    assert make_environment(Assignment(cpus=1), {"OMP_NUM_THREADS": "4"}) == {}
 
 
 def test_a_fraction_of_a_cpu_is_one_thread() -> None:
-    assert environment(Assignment(cpus=0.25), {}) == {"OMP_NUM_THREADS": "1"}
+    assert make_environment(Assignment(cpus=0.25), {}) == {"OMP_NUM_THREADS": "1"}

@@ -1,4 +1,4 @@
-"""How trials and the model's server share memory: the decision, and what comes of it."""
+"""How trials and the model's server share memory: the decision, and its effect."""
 
 from __future__ import annotations
 
@@ -10,27 +10,33 @@ from typing import Any, Literal
 
 import psutil
 import pytest
-from resting_server import RestingServer
+from fake_server import FakeServer
 
 from localhpo.errors import ModelError
 from localhpo.executor.clock import RealClock
-from localhpo.scheduler.placement import Assignment, Gpu, Inventory, Need
-from localhpo.scheduler.sharing import Mode, Numbers, ahead, decide, finish_s
-from localhpo.scheduler.tenancy import Tenancy
-from localhpo.scheduler.tenant import InProcess, Managed, Simulated
+from localhpo.scheduler.loaded_model import InProcessModel, ServerModel, SimulatedModel
+from localhpo.scheduler.model_residency import ModelResidency
+from localhpo.scheduler.placement import Assignment, Gpu, Inventory, MemoryNeed
+from localhpo.scheduler.sharing import (
+    SharingMode,
+    SharingStatistics,
+    choose_mode,
+    count_prefetch,
+    estimate_remaining_s,
+)
 from localhpo.task import Resources
 
-SHORT_OF_ROOM = Numbers(
-    beside=1,
-    elsewhere=0,
-    asleep=3,
-    stopped=3,
+SHORT_OF_MEMORY = SharingStatistics(
+    slots_resident=1,
+    slots_elsewhere=0,
+    slots_asleep=3,
+    slots_stopped=3,
     propose_s=2,
-    rest_s={"sleep": 1, "stop": 5},
-    back_s={"sleep": 3, "stop": 55},
+    offload_s={"sleep": 1, "stop": 5},
+    restore_s={"sleep": 3, "stop": 55},
     trial_s=600,
     results=1,
-    left=30,
+    trials_left=30,
 )
 
 
@@ -39,123 +45,148 @@ SHORT_OF_ROOM = Numbers(
     [
         ({}, "sleep"),
         ({"trial_s": None}, "sleep"),  # even trials of a few seconds would make up for it
-        ({"trial_s": None, "asleep": None, "left": 20}, "resident"),  # for a start they would not
-        ({"trial_s": None, "beside": 0, "asleep": None}, "stop"),
-        ({"trial_s": 1.0, "back_s": {"sleep": 9, "stop": 55}}, "resident"),  # waking costs more
-        ({"asleep": None}, "stop"),
-        ({"asleep": None, "trial_s": 5.0}, "resident"),
-        ({"asleep": None, "stopped": None}, "resident"),
-        ({"beside": 3}, "resident"),
-        ({"beside": 3, "elsewhere": 3}, "device"),
-        ({"asleep": 1, "stopped": 3}, "stop"),
+        (
+            {"trial_s": None, "slots_asleep": None, "trials_left": 20},
+            "resident",
+        ),  # a start would cost too much
+        ({"trial_s": None, "slots_resident": 0, "slots_asleep": None}, "stop"),
+        ({"trial_s": 1.0, "restore_s": {"sleep": 9, "stop": 55}}, "resident"),  # waking costs more
+        ({"slots_asleep": None}, "stop"),
+        ({"slots_asleep": None, "trial_s": 5.0}, "resident"),
+        ({"slots_asleep": None, "slots_stopped": None}, "resident"),
+        ({"slots_resident": 3}, "resident"),
+        ({"slots_resident": 3, "slots_elsewhere": 3}, "device"),
+        ({"slots_asleep": 1, "slots_stopped": 3}, "stop"),
         ({"contended": False}, "cpu"),
     ],
 )
-def test_auto_decides_by_numbers(changes: dict[str, Any], mode: str) -> None:
-    decision = decide("auto", replace(SHORT_OF_ROOM, **changes))
+def test_auto_decides_by_statistics(changes: dict[str, Any], mode: str) -> None:
+    decision = choose_mode("auto", replace(SHORT_OF_MEMORY, **changes))
     assert decision.mode == mode
     assert decision.reason
 
 
-def test_what_the_user_chose_is_done_where_it_can_be() -> None:
-    assert decide("resident", SHORT_OF_ROOM).mode == "resident"
-    no_sleep = decide("sleep", replace(SHORT_OF_ROOM, asleep=None))
+def test_the_users_setting_is_followed_where_the_server_supports_it() -> None:
+    assert choose_mode("resident", SHORT_OF_MEMORY).mode == "resident"
+    no_sleep = choose_mode("sleep", replace(SHORT_OF_MEMORY, slots_asleep=None))
     assert (no_sleep.mode, "cannot sleep" in no_sleep.reason) == ("stop", True)
 
 
 @pytest.mark.parametrize("present", ["resident", "sleep"])
-def test_two_modes_as_good_as_each_other_do_not_take_turns(present: Mode) -> None:
-    near = replace(SHORT_OF_ROOM, beside=2.95)
+def test_equally_good_modes_do_not_alternate(present: SharingMode) -> None:
+    near = replace(SHORT_OF_MEMORY, slots_resident=2.95)
     for left in range(4, 40):
-        assert decide("auto", replace(near, left=left), present).mode == present
+        assert choose_mode("auto", replace(near, trials_left=left), present).mode == present
 
 
-def test_one_slot_more_of_many_is_worth_a_change_but_no_second_one() -> None:
-    many = replace(SHORT_OF_ROOM, beside=23, elsewhere=21, asleep=24, trial_s=60, left=240)
-    assert decide("auto", many, "resident").mode == "sleep"
-    assert decide("auto", many, "resident", changes=1).mode == "resident"
+def test_one_more_slot_of_many_is_worth_one_change_but_not_a_second() -> None:
+    many = replace(
+        SHORT_OF_MEMORY,
+        slots_resident=23,
+        slots_elsewhere=21,
+        slots_asleep=24,
+        trial_s=60,
+        trials_left=240,
+    )
+    assert choose_mode("auto", many, "resident").mode == "sleep"
+    assert choose_mode("auto", many, "resident", changes=1).mode == "resident"
 
 
-def test_a_dear_change_waits_until_the_length_of_trials_is_known() -> None:
-    gains = {"beside": 20, "elsewhere": 18, "asleep": None, "stopped": 21, "left": 60}  # 3 %
-    dear = replace(SHORT_OF_ROOM, **gains, trial_s=50)
-    assert decide("auto", replace(dear, results=2)).mode == "resident"
-    assert decide("auto", replace(dear, results=3)).mode == "stop"
+def test_an_expensive_change_waits_until_the_length_of_trials_is_known() -> None:
+    gains = {
+        "slots_resident": 20,
+        "slots_elsewhere": 18,
+        "slots_asleep": None,
+        "slots_stopped": 21,
+        "trials_left": 60,
+    }  # 3 %
+    expensive = replace(SHORT_OF_MEMORY, **gains, trial_s=50)
+    assert choose_mode("auto", replace(expensive, results=2)).mode == "resident"
+    assert choose_mode("auto", replace(expensive, results=3)).mode == "stop"
     # A trial takes longer than the server is away: nothing much can be lost.
-    assert decide("auto", replace(dear, trial_s=61, results=2)).mode == "stop"
+    assert choose_mode("auto", replace(expensive, trial_s=61, results=2)).mode == "stop"
 
 
-def test_each_change_makes_the_next_one_dearer() -> None:
-    worse = replace(SHORT_OF_ROOM, beside=2.4)
-    assert decide("auto", worse, "resident").mode == "sleep"
-    assert decide("auto", worse, "resident", changes=10).mode == "resident"
+def test_each_change_raises_the_threshold_for_the_next() -> None:
+    worse = replace(SHORT_OF_MEMORY, slots_resident=2.4)
+    assert choose_mode("auto", worse, "resident").mode == "sleep"
+    assert choose_mode("auto", worse, "resident", changes=10).mode == "resident"
 
 
-def test_a_sleeping_server_that_is_to_be_stopped_takes_a_start_to_be_back() -> None:
-    asleep = replace(SHORT_OF_ROOM, standing="asleep", in_hand=3, left=4)
-    slow = replace(asleep, back_s={"sleep": 3, "stop": 955})
-    assert finish_s("stop", 3, slow) > finish_s("stop", 3, asleep) + 500
-    assert finish_s("sleep", 3, slow) == finish_s("sleep", 3, asleep)
+def test_a_sleeping_server_that_is_to_be_stopped_must_start_again() -> None:
+    asleep = replace(SHORT_OF_MEMORY, server_state="offloaded", buffered=3, trials_left=4)
+    slow = replace(asleep, restore_s={"sleep": 3, "stop": 955})
+    assert estimate_remaining_s("stop", 3, slow) > estimate_remaining_s("stop", 3, asleep) + 500
+    assert estimate_remaining_s("sleep", 3, slow) == estimate_remaining_s("sleep", 3, asleep)
 
 
-def test_a_rest_is_never_free() -> None:
-    """Where sizes are mixed, a server that rests makes room for less than one more."""
-    mixed = replace(SHORT_OF_ROOM, beside=3.56, asleep=3.94, stopped=4, trial_s=10)
-    for way in ("sleep", "stop"):
-        slow = replace(mixed, back_s={"sleep": 500, "stop": 500})
-        assert finish_s(way, 3.94, slow) > finish_s(way, 3.94, mixed) + 400
+def test_offloading_is_never_free() -> None:
+    """Where sizes are mixed, offloading may free less than one slot."""
+    mixed = replace(
+        SHORT_OF_MEMORY, slots_resident=3.56, slots_asleep=3.94, slots_stopped=4, trial_s=10
+    )
+    for method in ("sleep", "stop"):
+        slow = replace(mixed, restore_s={"sleep": 500, "stop": 500})
+        assert (
+            estimate_remaining_s(method, 3.94, slow)
+            > estimate_remaining_s(method, 3.94, mixed) + 400
+        )
 
 
-def test_the_mode_is_decided_after_the_first_proposals() -> None:
-    blank = replace(SHORT_OF_ROOM, trial_s=None, propose_s=0, results=0)
-    assert decide("auto", blank).mode == "resident"
-    assert decide("auto", replace(blank, in_hand=3)).mode == "sleep"
-    assert decide("auto", replace(blank, beside=0)).mode == "sleep"  # no trial would ever start
+def test_the_mode_is_chosen_after_the_first_proposals() -> None:
+    blank = replace(SHORT_OF_MEMORY, trial_s=None, propose_s=0, results=0)
+    assert choose_mode("auto", blank).mode == "resident"
+    assert choose_mode("auto", replace(blank, buffered=3)).mode == "sleep"
+    assert (
+        choose_mode("auto", replace(blank, slots_resident=0)).mode == "sleep"
+    )  # no trial would ever start
 
 
-def test_a_bad_mode_is_left_in_a_short_study_too() -> None:
-    short = replace(SHORT_OF_ROOM, left=5)
-    assert decide("auto", short, "resident").mode == "sleep"
-    in_hand = replace(short, in_hand=5)  # room is made for the last ones in any mode
-    assert decide("auto", in_hand, "resident").mode == "resident"
+def test_a_bad_mode_is_left_even_in_a_short_study() -> None:
+    short = replace(SHORT_OF_MEMORY, trials_left=5)
+    assert choose_mode("auto", short, "resident").mode == "sleep"
+    in_hand = replace(short, buffered=5)  # memory is freed for the last ones in any mode
+    assert choose_mode("auto", in_hand, "resident").mode == "resident"
 
 
-def test_proposals_are_drawn_ahead_only_where_waiting_costs() -> None:
-    assert ahead("resident", 2, SHORT_OF_ROOM) == 0
-    assert ahead("resident", 2, replace(SHORT_OF_ROOM, trial_s=10.0)) == 2
-    assert ahead("sleep", 3, replace(SHORT_OF_ROOM, beside=3)) == 0
-    assert ahead("stop", 3, SHORT_OF_ROOM) == 3
-    assert ahead("stop", 3, replace(SHORT_OF_ROOM, results=0)) == 0  # they would know nothing
+def test_proposals_are_prefetched_only_where_waiting_costs() -> None:
+    assert count_prefetch("resident", 2, SHORT_OF_MEMORY) == 0
+    assert count_prefetch("resident", 2, replace(SHORT_OF_MEMORY, trial_s=10.0)) == 2
+    assert count_prefetch("sleep", 3, replace(SHORT_OF_MEMORY, slots_resident=3)) == 0
+    assert count_prefetch("stop", 3, SHORT_OF_MEMORY) == 3
+    assert (
+        count_prefetch("stop", 3, replace(SHORT_OF_MEMORY, results=0)) == 0
+    )  # they would know no results
 
 
 @pytest.mark.parametrize(("propose_s", "most"), [(2, 4), (5, 4), (8, 7), (100, 8)])
-def test_what_is_in_hand_lasts_while_two_questions_take(propose_s: float, most: int) -> None:
-    numbers = replace(SHORT_OF_ROOM, trial_s=10.0, propose_s=propose_s)
-    assert ahead("resident", 4, numbers) == most
+def test_prefetched_proposals_last_for_two_calls(propose_s: float, most: int) -> None:
+    numbers = replace(SHORT_OF_MEMORY, trial_s=10.0, propose_s=propose_s)
+    assert count_prefetch("resident", 4, numbers) == most
 
 
-def test_before_the_first_result_no_more_than_one_is_drawn_ahead_for_each_slot() -> None:
-    apart = replace(SHORT_OF_ROOM, beside=2, elsewhere=2, trial_s=10.0)
-    assert ahead("stop", 3, apart) == 6
-    assert ahead("stop", 3, replace(apart, results=0)) == 3
+def test_before_the_first_result_at_most_one_proposal_per_slot_is_prefetched() -> None:
+    apart = replace(SHORT_OF_MEMORY, slots_resident=2, slots_elsewhere=2, trial_s=10.0)
+    assert count_prefetch("stop", 3, apart) == 6
+    assert count_prefetch("stop", 3, replace(apart, results=0)) == 3
 
 
 @pytest.mark.parametrize(("think_s", "unseen"), [(0.3, 0), (4.0, 1)])
-def test_with_one_slot_a_proposal_knows_all_results_where_waiting_costs_little(
-    make_stage: Any, hands: Any, think_s: float, unseen: int
+def test_with_one_slot_nothing_is_prefetched_where_waiting_costs_little(
+    make_bench: Any, fakes: Any, think_s: float, unseen: int
 ) -> None:
-    stage = make_stage(trials=6)
+    bench = make_bench(trials=6)
 
-    class Thinking(hands.Creator):
+    class Thinking(fakes.Creator):
         def propose(self, history: Any, n: int) -> Any:
-            stage.clock.sleep(think_s)
+            bench.clock.sleep(think_s)
             return super().propose(history, n)
 
-    stage.creator = Thinking()
-    stage.run()
-    for history, _ in stage.creator.shown[:2]:
+    bench.creator = Thinking()
+    bench.run()
+    for history, _ in bench.creator.shown[:2]:
         assert history.next_number == count_complete(history)  # none before the first result
-    missed = [h.next_number - count_complete(h) for h, _ in stage.creator.shown]
+    missed = [h.next_number - count_complete(h) for h, _ in bench.creator.shown]
     assert max(missed) == unseen
 
 
@@ -166,92 +197,106 @@ def count_complete(history: Any) -> int:
 # The loop, with a simulated server on a device of 24 GB.
 
 GPU = Inventory(cpus=8, gpus=(Gpu("0", memory_mb=24_000),))
-HOLDS = Assignment(0.0, gpus=("0",), gpu_share=0.0, gpu_memory_mb=16_000)
+RESIDENT = Assignment(0.0, gpus=("0",), gpu_share=0.0, gpu_memory_mb=16_000)
 
 
-class Late(Simulated):
-    """Takes its times by a clock that is made after it, as the stage's is."""
+class LateClockModel(SimulatedModel):
+    """Gets its clock after it was made, since the bench makes its clock later."""
 
     def __init__(self) -> None:
-        self.holds = HOLDS
+        self.assignment = RESIDENT
 
     def begin(self, clock: Any, asleep_mb: float) -> None:
         super().__init__(
-            clock, holds=HOLDS, asleep_mb=asleep_mb, sleep_s=2, wake_s=3, stop_s=3, start_s=40
+            clock,
+            assignment=RESIDENT,
+            asleep_mb=asleep_mb,
+            sleep_s=2,
+            wake_s=3,
+            stop_s=3,
+            start_s=40,
         )
 
 
-def run_beside_server(stage: Any, *, asleep_mb: float = 1_500, trial_mb: float = 18_000) -> Any:
-    tenant = Late()
-    loop = stage.loop(inventory=GPU, tenant=tenant, estimate=lambda config: trial_mb)
-    tenant.begin(stage.clock, asleep_mb)
+def run_beside_server(bench: Any, *, asleep_mb: float = 1_500, trial_mb: float = 18_000) -> Any:
+    model = LateClockModel()
+    loop = bench.loop(inventory=GPU, loaded_model=model, estimate_mb=lambda config: trial_mb)
+    model.begin(bench.clock, asleep_mb)
     return loop.run()
 
 
-def gpu_stage(make_stage: Any, make_task: Any, sharing: str, **changes: Any) -> Any:
+def gpu_bench(make_bench: Any, make_task: Any, sharing: str, **changes: Any) -> Any:
     resources = Resources(gpus=0.25, cpus=1.0, sharing=sharing)  # type: ignore[arg-type]
-    return make_stage(task=make_task(resources=resources), **changes)
+    return make_bench(task=make_task(resources=resources), **changes)
 
 
-def test_a_trial_that_does_not_fit_beside_the_server_makes_it_sleep(
-    make_stage: Any, make_task: Any
+def test_the_server_sleeps_for_a_trial_that_does_not_fit_beside_it(
+    make_bench: Any, make_task: Any
 ) -> None:
-    stage = gpu_stage(make_stage, make_task, "auto", trials=3)
-    trials = run_beside_server(stage)
+    bench = gpu_bench(make_bench, make_task, "auto", trials=3)
+    trials = run_beside_server(bench)
     assert [trial.state for trial in trials] == ["complete"] * 3
-    events = [e for e in stage.recorder.events if e.kind == "sharing"]
+    events = [e for e in bench.recorder.events if e.kind == "sharing"]
     decisions = [e for e in events if "mode" in e.data]
     assert [e.data["mode"] for e in decisions] == ["resident", "sleep"]
     assert decisions[-1].message.startswith("sleep: ")
     slept = next(e for e in events if "act" in e.data)
     assert slept.message == (
-        "the server went to sleep, to make room for a trial: it took 2.0 s, and freed 14500 of"
-        " 16000 MB"
+        "the model's server went to sleep to free memory for a trial (2.0 s, it freed 14500 of"
+        " 16000 MB)"
     )
     told = {key: slept.data[key] for key in ("act", "seconds", "freed_mb", "held_mb")}
     assert told == {"act": "sleep", "seconds": 2.0, "freed_mb": 14_500, "held_mb": 1_500}
-    assert stage.executor.most_at_once == 1
+    assert bench.executor.max_running == 1
 
 
-def test_the_first_question_is_for_as_many_as_any_mode_can_run(
-    make_stage: Any, make_task: Any
+def test_the_first_call_asks_for_as_many_as_any_mode_can_run(
+    make_bench: Any, make_task: Any
 ) -> None:
-    stage = gpu_stage(make_stage, make_task, "auto", trials=8, parallel=4)
-    run_beside_server(stage, trial_mb=5_000)  # one beside the server
-    assert stage.creator.shown[0][1] == 4
+    bench = gpu_bench(make_bench, make_task, "auto", trials=8, parallel=4)
+    run_beside_server(bench, trial_mb=5_000)  # one beside the server
+    assert bench.creator.shown[0][1] == 4
 
 
-def test_resident_refuses_what_cannot_fit_beside(make_stage: Any, make_task: Any) -> None:
-    stage = gpu_stage(make_stage, make_task, "resident", trials=1)
+def test_resident_refuses_trials_that_cannot_fit_beside_the_server(
+    make_bench: Any, make_task: Any
+) -> None:
+    bench = gpu_bench(make_bench, make_task, "resident", trials=1)
     with pytest.raises(Exception, match="20 infeasible proposals"):
-        run_beside_server(stage)
-    assert "at most 8000 can be free beside the model" in stage.recorder.said("infeasible")[0]
+        run_beside_server(bench)
+    assert (
+        "at most 8000 MB can be free beside the model" in bench.recorder.messages("infeasible")[0]
+    )
 
 
-def test_a_sleep_that_frees_nothing_becomes_a_stop(make_stage: Any, make_task: Any) -> None:
-    stage = gpu_stage(make_stage, make_task, "auto", trials=2)
-    trials = run_beside_server(stage, asleep_mb=15_900)
+def test_a_server_whose_sleep_frees_nothing_is_stopped(make_bench: Any, make_task: Any) -> None:
+    bench = gpu_bench(make_bench, make_task, "auto", trials=2)
+    trials = run_beside_server(bench, asleep_mb=15_900)
     assert [trial.state for trial in trials] == ["complete"] * 2
-    assert stage.recorder.said("warning") == [
-        "sleep freed 100 of 16000 MB: the server is stopped instead, now and later"
+    assert bench.recorder.messages("warning") == [
+        "sleep freed 100 of 16000 MB: the model's server is stopped instead, now and later"
     ]
 
 
-def test_stale_drafts_are_dropped_and_recorded(make_stage: Any, make_task: Any, hands: Any) -> None:
-    def play(job: Any) -> Any:  # each one is better than those before
-        return hands.Play(10.0 + 20.0 * (job.number == 1), curve=(-float(job.number),))
+def test_stale_prefetched_proposals_are_discarded_and_recorded(
+    make_bench: Any, make_task: Any, fakes: Any
+) -> None:
+    def script(job: Any) -> Any:  # each one is better than those before
+        return fakes.TrialScript(10.0 + 20.0 * (job.number == 1), curve=(-float(job.number),))
 
-    stage = gpu_stage(make_stage, make_task, "auto", trials=6, parallel=2, play=play)
+    bench = gpu_bench(make_bench, make_task, "auto", trials=6, parallel=2, script=script)
 
-    class Slow(hands.Creator):
+    class Slow(fakes.Creator):
         def propose(self, history: Any, n: int) -> Any:
-            stage.clock.sleep(4.0)
+            bench.clock.sleep(4.0)
             return super().propose(history, n)
 
-    stage.creator = Slow()
-    trials = run_beside_server(stage, trial_mb=2_000)
+    bench.creator = Slow()
+    trials = run_beside_server(bench, trial_mb=2_000)
     assert [trial.state for trial in trials] == ["complete"] * 6
-    assert stage.recorder.said("dropped")[0].startswith("drawn before the best trial was known")
+    assert bench.recorder.messages("dropped")[0].startswith(
+        "a prefetched proposal was discarded: a better"
+    )
     assert trials[3].started_at - trials[2].started_at < 11  # a stale one, and no empty slot
 
 
@@ -259,60 +304,64 @@ def test_stale_drafts_are_dropped_and_recorded(make_stage: Any, make_task: Any, 
     ("sharing", "warns"),
     [
         ("auto", False),
-        ("resident", False),  # what happens anyway
+        ("resident", False),  # as without a server
         ("sleep", True),
         ("stop", True),
         ("device", True),
         ("cpu", True),
     ],
 )
-def test_a_choice_that_has_no_effect_is_said_once(
-    make_stage: Any, make_task: Any, sharing: Any, warns: bool
+def test_a_setting_without_effect_is_warned_of_once(
+    make_bench: Any, make_task: Any, sharing: Any, warns: bool
 ) -> None:
-    stage = make_stage(task=make_task(resources=Resources(sharing=sharing)), trials=3)
-    trials = stage.loop(tenant=None).run()
+    bench = make_bench(task=make_task(resources=Resources(sharing=sharing)), trials=3)
+    trials = bench.loop(loaded_model=None).run()
     assert [trial.state for trial in trials] == ["complete"] * 3
-    assert stage.recorder.said("sharing") == []
-    warned = stage.recorder.said("warning")
+    assert bench.recorder.messages("sharing") == []
+    warned = bench.recorder.messages("warning")
     assert len(warned) == warns
     assert all(f'sharing = "{sharing}" has no effect' in message for message in warned)
 
 
 @pytest.mark.parametrize(
-    ("sharing", "holds", "why"),
+    ("sharing", "assignment", "why"),
     [
-        ("cpu", HOLDS, "the model's server is on device 0"),
+        ("cpu", RESIDENT, "the model's server is on device 0"),
         ("device", Assignment(0.0, memory_mb=100), "the model's server is in host memory"),
         ("cpu", Assignment(0.0, memory_mb=100), None),
-        ("device", HOLDS, None),
-        ("sleep", HOLDS, None),
+        ("device", RESIDENT, None),
+        ("sleep", RESIDENT, None),
     ],
 )
-def test_a_choice_of_a_place_where_the_server_is_not_is_said(
-    sharing: Any, holds: Assignment, why: str | None
+def test_a_setting_for_memory_that_the_server_does_not_use_is_warned_of(
+    sharing: Any, assignment: Assignment, why: str | None
 ) -> None:
-    tenancy = Tenancy(
-        InProcess(holds),
+    residency = ModelResidency(
+        InProcessModel(assignment),
         resources=Resources(sharing=sharing),
         inventory=replace(GPU, memory_mb=1_000),
         clock=RealClock(),
     )
-    said = [news.message for news in tenancy.take_news()]
-    assert said == ([f'sharing = "{sharing}" has no effect: {why}'] if why else [])
+    messages = [event.message for event in residency.take_events()]
+    assert messages == ([f'sharing = "{sharing}" has no effect: {why}'] if why else [])
 
 
 def test_a_stopped_server_is_not_put_to_sleep() -> None:
-    tenancy = Tenancy(
-        Simulated(RealClock(), holds=HOLDS, asleep_mb=10, sleep_s=0, wake_s=0, stop_s=0, start_s=0),
+    residency = ModelResidency(
+        SimulatedModel(
+            RealClock(), assignment=RESIDENT, asleep_mb=10, sleep_s=0, wake_s=0, stop_s=0, start_s=0
+        ),
         resources=Resources(gpus=1),
         inventory=GPU,
         clock=RealClock(),
     )
-    need = Need(gpu_memory_mb={"0": 20_000})
-    tenancy.consider([need], [], trial_s=9.0, propose_s=1.0, results=1, left=None, in_hand=0)
-    assert tenancy.rest_for(need, [], [], is_last=False) == "sleep"
-    tenancy.rest("stop")
-    assert tenancy.rest_for(need, [], [], is_last=False) is None
+    need = MemoryNeed(gpu_memory_mb={"0": 20_000})
+    residency.choose_mode(
+        [need], [], trial_s=9.0, propose_s=1.0, results=1, trials_left=None, buffered=0
+    )
+    assert residency.find_offload(need, [], [], is_last=False) == "sleep"
+    residency.offload("stop")
+    assert residency.find_offload(need, [], [], is_last=False) is None
 
 
 # A real server process that holds real memory.
@@ -322,52 +371,54 @@ def resident_mb(pid: int) -> float:
     return psutil.Process(pid).memory_info().rss / 1e6
 
 
-@pytest.mark.parametrize(("kind", "after"), [("frees", "asleep"), ("lies", "stopped")])
-def test_what_a_sleep_freed_is_measured(kind: Literal["frees", "lies"], after: str) -> None:
-    server = RestingServer(kind)
-    tenant = Managed(server, holds=Assignment(0.0, memory_mb=150), measure=resident_mb)
-    tenancy = Tenancy(
-        tenant,
+@pytest.mark.parametrize(("kind", "after"), [("frees", "offloaded"), ("keeps", "stopped")])
+def test_memory_freed_by_sleep_is_measured(kind: Literal["frees", "keeps"], after: str) -> None:
+    server = FakeServer(kind)
+    model = ServerModel(server, assignment=Assignment(0.0, memory_mb=150), measure=resident_mb)
+    residency = ModelResidency(
+        model,
         resources=Resources(memory_mb=200),
         inventory=Inventory(cpus=2, memory_mb=250),
         clock=RealClock(),
     )
-    tenant.wake()
+    model.wake()
     try:
-        need = Need(memory_mb=200)
-        tenancy.consider([need], [], trial_s=None, propose_s=0.0, results=0, left=None, in_hand=0)
-        assert tenancy.mode == "sleep"
-        assert tenancy.rest_for(need, [], [], is_last=False) == "sleep"
-        tenancy.rest("sleep")
-        assert not tenancy.awake
+        need = MemoryNeed(memory_mb=200)
+        residency.choose_mode(
+            [need], [], trial_s=None, propose_s=0.0, results=0, trials_left=None, buffered=0
+        )
+        assert residency.mode == "sleep"
+        assert residency.find_offload(need, [], [], is_last=False) == "sleep"
+        residency.offload("sleep")
+        assert not residency.is_ready
         assert (server.pid is None) == (after == "stopped")
-        assert tenancy.holding.memory_mb < 50
-        heard = tenancy.take_news()
-        warned = [news.message for news in heard if news.kind == "warning"]
+        assert residency.current_assignment.memory_mb < 50
+        events = residency.take_events()
+        warned = [event.message for event in events if event.kind == "warning"]
         assert len(warned) == (after == "stopped")
-        assert heard[-1].data["act"] == ("stop" if after == "stopped" else "sleep")
-        assert heard[-1].data["freed_mb"] > 100
-        tenancy.call()()
-        (woken,) = tenancy.take_news()
+        assert events[-1].data["act"] == ("stop" if after == "stopped" else "sleep")
+        assert events[-1].data["freed_mb"] > 100
+        residency.begin_wake()()
+        (woken,) = residency.take_events()
         assert woken.data["act"] == ("start" if after == "stopped" else "wake")
         assert woken.data["held_mb"] > 120
-        assert tenancy.awake
-        assert (tenant.used_mb() or 0) > 120
+        assert residency.is_ready
+        assert (model.measure_mb() or 0) > 120
         assert server.starts == (2 if after == "stopped" else 1)
     finally:
         server.stop()
 
 
-def test_a_model_in_this_process_makes_no_room() -> None:
-    tenant = InProcess(HOLDS)
-    assert tenant.rests == frozenset()
-    for rest in (tenant.sleep, tenant.stop):
+def test_a_model_in_this_process_cannot_free_its_memory() -> None:
+    model = InProcessModel(RESIDENT)
+    assert model.offload_methods == frozenset()
+    for offload in (model.sleep, model.stop):
         with pytest.raises(ModelError):
-            rest()
+            offload()
 
 
 @pytest.mark.slow
-def test_auto_is_never_much_worse_than_the_best_fixed_way() -> None:
+def test_auto_is_never_much_worse_than_the_best_fixed_mode() -> None:
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-m", "scripts.simulate_sharing", "--quick", "--seeds", "5"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)

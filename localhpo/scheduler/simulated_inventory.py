@@ -1,16 +1,16 @@
-"""An inventory from a file: the machine that tests, benchmarks and rehearsals pretend to have.
+"""An inventory read from a file: a simulated machine for tests, benchmarks and dry runs.
 
     cpus = 32
     memory_mb = 256_000
 
     [[gpus]]
-    count = 4               # so many alike; 1 where it is left out
+    count = 4               # number of equal devices; 1 by default
     name = "NVIDIA A100 80GB"
     memory_mb = 81_920
-    foreign_mb = 2_000      # held by processes that are not ours
+    foreign_mb = 2_000      # held by other programs
 
-TOML, or JSON of the same shape. `LOCALHPO_INVENTORY` names such a file: the machine is then
-taken to be what it says, and trials are told devices that may not exist.
+TOML, or JSON of the same structure. Where `LOCALHPO_INVENTORY` names such a file, LocalHPO takes
+the machine to have these resources, and trials are assigned devices that may not exist.
 """
 
 from __future__ import annotations
@@ -52,45 +52,45 @@ def load_inventory(path: Path | str) -> Inventory:
 
 
 def parse_inventory(table: Any, *, where: str = "inventory") -> Inventory:
-    """Return the inventory that a table describes.
+    """Return the inventory that a parsed file describes.
 
     Raises:
         InputError: a key is missing, unknown, or of the wrong kind.
     """
-    table = _table(table, _KEYS, where)
+    table = _check_table(table, _KEYS, where)
     if "cpus" not in table:
         raise InputError(f"{where} cpus: must be given, as a whole number")
     gpus = table.get("gpus", [])
     if not isinstance(gpus, list):
         raise InputError(f"{where} gpus: must be a list of tables, [[gpus]]; got {gpus!r}")
     found: list[Gpu] = []
-    for place, gpu in enumerate(gpus):
-        found += _gpus(gpu, len(found), f"{where} gpus[{place}]")
+    for position, gpu in enumerate(gpus):
+        found += _parse_gpus(gpu, len(found), f"{where} gpus[{position}]")
     ids = [gpu.id for gpu in found]
     for id in ids:
         if ids.count(id) > 1:
             raise InputError(f"{where}: two devices have the id {id!r}")
     return Inventory(
-        cpus=_count(table["cpus"], f"{where} cpus"),
-        memory_mb=_memory(table.get("memory_mb"), f"{where} memory_mb"),
+        cpus=_check_count(table["cpus"], f"{where} cpus"),
+        memory_mb=_check_memory(table.get("memory_mb"), f"{where} memory_mb"),
         gpus=tuple(found),
     )
 
 
-def _gpus(table: Any, first: int, where: str) -> list[Gpu]:
-    table = _table(table, _GPU_KEYS, where)
-    count = _count(table.get("count", 1), f"{where} count")
+def _parse_gpus(table: Any, first: int, where: str) -> list[Gpu]:
+    table = _check_table(table, _GPU_KEYS, where)
+    count = _check_count(table.get("count", 1), f"{where} count")
     if "id" in table and count > 1:
         raise InputError(f"{where}: {count} devices cannot share the id {table['id']!r}")
-    memory_mb = _memory(table.get("memory_mb"), f"{where} memory_mb")
-    foreign_mb = _memory(table.get("foreign_mb"), f"{where} foreign_mb") or 0.0
+    memory_mb = _check_memory(table.get("memory_mb"), f"{where} memory_mb")
+    foreign_mb = _check_memory(table.get("foreign_mb"), f"{where} foreign_mb") or 0.0
     if memory_mb is not None and foreign_mb > memory_mb:
         raise InputError(f"{where} foreign_mb: must be at most memory_mb; got {foreign_mb:g}")
     name = str(table.get("name", "simulated"))
     return [Gpu(str(table.get("id", first + i)), name, memory_mb, foreign_mb) for i in range(count)]
 
 
-def _table(value: Any, known: tuple[str, ...], where: str) -> Mapping[str, Any]:
+def _check_table(value: Any, known: tuple[str, ...], where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise InputError(f"{where}: must be a table; got {value!r}")
     for key in value:
@@ -100,13 +100,13 @@ def _table(value: Any, known: tuple[str, ...], where: str) -> Mapping[str, Any]:
     return value
 
 
-def _count(value: Any, where: str) -> int:
+def _check_count(value: Any, where: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
     raise InputError(f"{where}: must be a whole number of at least 1; got {value!r}")
 
 
-def _memory(value: Any, where: str) -> float | None:
+def _check_memory(value: Any, where: str) -> float | None:
     if value is None:
         return None
     number = isinstance(value, int | float) and not isinstance(value, bool)

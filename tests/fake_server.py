@@ -1,4 +1,4 @@
-"""A server that stands in for vLLM: a real process, which holds real memory of the host."""
+"""A fake of a vLLM server: a real process that holds real host memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from localhpo.llm.hosting import Wanted
+from localhpo.llm.placement import MemoryRequest
 from localhpo.llm.vllm import Settings
 
 HELD_BYTES = 120_000_000
@@ -26,18 +26,18 @@ for line in sys.stdin:
 """
 
 
-class RestingServer:
-    """Holds 120 MB awake; answers every order, as a server does whose sleep may do nothing.
+class FakeServer:
+    """A server that holds 120 MB while awake; as `keeps`, its sleep frees nothing.
 
-    It has what `scheduler.tenant.Managed`, `study.starting` and `study.serving` read of a server.
+    It has the members of `llm.protocol.ModelServer`.
     """
 
-    def __init__(self, kind: Literal["frees", "lies"] = "frees") -> None:
+    def __init__(self, kind: Literal["frees", "keeps"] = "frees") -> None:
         self._kind = kind
         self._process: subprocess.Popen[str] | None = None
         self.sleeping = False
         self.orders: list[str] = []
-        """All that it was told, in order."""
+        """All orders that it got, in sequence."""
         self.shared = False
         self.on_cpu = True
         self.can_sleep = True
@@ -46,10 +46,10 @@ class RestingServer:
         self.gpus: tuple[str, ...] = ()
 
     @property
-    def wanted(self) -> Wanted:
+    def memory_request(self) -> MemoryRequest:
         chosen = self.settings
         share = chosen.gpu_share or 0.0
-        return Wanted(self.need_bytes, self.on_cpu, share, chosen.gpus, chosen.split)
+        return MemoryRequest(self.need_bytes, self.on_cpu, share, chosen.gpus, chosen.gpu_count)
 
     @property
     def pid(self) -> int | None:
@@ -97,9 +97,9 @@ class RestingServer:
 
 
 @contextmanager
-def running(kind: Literal["frees", "lies"] = "frees") -> Iterator[RestingServer]:
-    """Give the block a server that was started; nothing of it is left afterwards."""
-    server = RestingServer(kind)
+def running(kind: Literal["frees", "keeps"] = "frees") -> Iterator[FakeServer]:
+    """Start a server for the block, and stop it afterwards."""
+    server = FakeServer(kind)
     server.start()
     try:
         yield server

@@ -1,4 +1,4 @@
-"""What a Ray cluster offers to the trials of a study."""
+"""Resources of a Ray cluster for the trials of a study."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 
 from localhpo.errors import TaskError
 from localhpo.executor.ray import Node
-from localhpo.scheduler.placement import slots
-from localhpo.study.place import cluster_inventory
+from localhpo.scheduler.placement import count_slots
+from localhpo.study.execution_target import cluster_inventory
 from localhpo.task import Resources
 
 PLAIN = Node("a", cpus=3, memory_mb=8_000, gpus=0)
@@ -29,15 +29,15 @@ MORE = Node("c", cpus=8, memory_mb=64_000, gpus=3)
         ({"cpus": 8, "gpus": 0.5}, [GPUS, MORE], 2),
     ],
 )
-def test_slots_are_what_whole_trials_fill(
+def test_slots_count_whole_trials_per_node(
     needs: dict[str, float], nodes: list[Node], count: int
 ) -> None:
     resources = Resources(parallel=100, **needs)  # type: ignore[arg-type]
-    assert slots(resources, cluster_inventory(resources, nodes)) == count
+    assert count_slots(resources, cluster_inventory(resources, nodes)) == count
 
 
 @pytest.mark.parametrize("needs", [{"cpus": 9}, {"gpus": 4}, {"memory_mb": 99_000}])
-def test_a_trial_that_no_node_can_hold_is_refused(needs: dict[str, float]) -> None:
+def test_a_trial_that_fits_no_node_is_refused(needs: dict[str, float]) -> None:
     resources = Resources(**needs)  # type: ignore[arg-type]
-    with pytest.raises(TaskError, match="one node of the Ray cluster must hold a trial"):
+    with pytest.raises(TaskError, match="no node of the Ray cluster can run a trial"):
         cluster_inventory(resources, [PLAIN, GPUS])

@@ -18,46 +18,46 @@ import pytest
 from localhpo import runtime
 from localhpo.errors import LocalHPOError
 from localhpo.scheduler import placement
-from localhpo.scheduler.machine import SERVER, Machine
-from localhpo.scheduler.placement import Assignment, Gpu, Inventory, Part
+from localhpo.scheduler.placement import Assignment, Gpu, Inventory, MachinePartition
+from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker
 from localhpo.task import Resources
 
 TWO = Inventory(cpus=2)
 ONE_CPU = Assignment(cpus=1.0)
-MakeMachine = Callable[..., Machine]
+MakeBroker = Callable[..., ResourceBroker]
 
 
-def claim(machine: Machine, number: int, held: int = 0) -> bool:
+def claim(broker: ResourceBroker, number: int, held: int = 0) -> bool:
     """Claim one CPU, `held` of this study's own beside the others'."""
 
     def take(others: Sequence[Assignment]) -> Assignment | None:
-        return placement.place(Resources(parallel=9), TWO, [ONE_CPU] * held, others=others)
+        return placement.place_trial(Resources(parallel=9), TWO, [ONE_CPU] * held, others=others)
 
-    return machine.claim(str(number), ONE_CPU, take) is not None
+    return broker.claim(str(number), ONE_CPU, take) is not None
 
 
-def test_two_studies_never_hold_more_than_there_is(make_machine: MakeMachine) -> None:
-    a, b = make_machine("a"), make_machine("b")
+def test_two_studies_never_hold_more_than_there_is(make_broker: MakeBroker) -> None:
+    a, b = make_broker("a"), make_broker("b")
     assert claim(a, 0) and claim(b, 0)
     assert not claim(a, 1, held=1) and not claim(b, 1, held=1)
     b.release("0")
     assert claim(a, 1, held=1)
 
 
-def test_turns_go_to_whoever_used_the_least(make_machine: MakeMachine, times: list[float]) -> None:
-    a, b = make_machine("a"), make_machine("b")
+def test_the_study_that_used_least_goes_first(make_broker: MakeBroker, times: list[float]) -> None:
+    a, b = make_broker("a"), make_broker("b")
     assert claim(a, 0) and claim(a, 1, held=1)
     assert not claim(b, 0)  # it waits from now on
     times[0] += 5
     a.release("0")
-    assert not claim(a, 2, held=1)  # gives way
+    assert not claim(a, 2, held=1)  # it gives way
     assert claim(b, 0)
     a.release("1")
     assert claim(a, 2)
 
 
-def test_priority_counts_use_for_less(make_machine: MakeMachine, times: list[float]) -> None:
-    a, b = make_machine("a", priority=4.0), make_machine("b")
+def test_priority_divides_use(make_broker: MakeBroker, times: list[float]) -> None:
+    a, b = make_broker("a", priority=4.0), make_broker("b")
     assert claim(a, 0) and claim(b, 0)
     times[0] += 4
     a.release("0")
@@ -70,19 +70,19 @@ def test_priority_counts_use_for_less(make_machine: MakeMachine, times: list[flo
 
 
 @pytest.mark.parametrize(("server_mb", "gives_way"), [(8_000, True), (16_000, False)])
-@pytest.mark.parametrize("waits", [SERVER, "0"])
-def test_nobody_gives_way_where_a_server_has_the_room(
-    make_machine: MakeMachine, times: list[float], server_mb: float, gives_way: bool, waits: str
+@pytest.mark.parametrize("waits", [MODEL_CLAIM, "0"])
+def test_no_study_yields_where_a_model_holds_the_memory(
+    make_broker: MakeBroker, times: list[float], server_mb: float, gives_way: bool, waits: str
 ) -> None:
-    """Who did would wait for one that waits for him: his server holds on while he waits."""
+    """Two studies would wait for each other: a model is not unloaded while its study waits."""
 
     def server(mb: float) -> Assignment:
         return Assignment(0.0, gpus=("0",), gpu_share=0.0, gpu_memory_mb=mb)
 
-    wish = server(16_000) if waits == SERVER else Assignment(1.0, 0.0, ("0",), 1.0, 16_000)
+    wish = server(16_000) if waits == MODEL_CLAIM else Assignment(1.0, 0.0, ("0",), 1.0, 16_000)
     gpu = Inventory(cpus=2, gpus=(Gpu("0", memory_mb=24_000),))
-    a, b = make_machine("a", gpu), make_machine("b", gpu)
-    assert a.claim(SERVER, server(server_mb), lambda _: server(server_mb))
+    a, b = make_broker("a", gpu), make_broker("b", gpu)
+    assert a.claim(MODEL_CLAIM, server(server_mb), lambda _: server(server_mb))
     assert claim(a, 0)
     assert b.claim(waits, wish, lambda _: None) is None  # it waits from now on
     times[0] += 70
@@ -91,11 +91,11 @@ def test_nobody_gives_way_where_a_server_has_the_room(
     assert claim(a, 1) is not gives_way
 
 
-def test_a_newcomer_begins_level(make_machine: MakeMachine, times: list[float]) -> None:
-    a = make_machine("a")
+def test_a_new_study_starts_level(make_broker: MakeBroker, times: list[float]) -> None:
+    a = make_broker("a")
     assert claim(a, 0)
     times[0] += 3_600
-    b = make_machine("b")
+    b = make_broker("b")
     assert claim(b, 0)
     times[0] += 1
     a.release("0")
@@ -103,33 +103,33 @@ def test_a_newcomer_begins_level(make_machine: MakeMachine, times: list[float]) 
     assert claim(a, 1)  # b has used more than a since it came: a need not wait for an hour
 
 
-def test_one_that_stopped_asking_keeps_nobody_waiting(
-    make_machine: MakeMachine, times: list[float]
+def test_a_study_that_stopped_asking_keeps_nobody_waiting(
+    make_broker: MakeBroker, times: list[float]
 ) -> None:
-    a, b = make_machine("a"), make_machine("b")
+    a, b = make_broker("a"), make_broker("b")
     assert claim(a, 0) and claim(a, 1, held=1) and not claim(b, 0)
     times[0] += 60
     a.release("0")
     assert claim(a, 2, held=1)
 
 
-def test_a_closed_study_holds_nothing(make_machine: MakeMachine) -> None:
-    a, b = make_machine("a"), make_machine("b")
+def test_a_closed_study_holds_nothing(make_broker: MakeBroker) -> None:
+    a, b = make_broker("a"), make_broker("b")
     assert claim(a, 0)
-    assert [other.cpus for other in b.others] == [1.0]
+    assert [other.cpus for other in b.read_other_claims()] == [1.0]
     a.close()
     a.close()
-    assert b.others == []
+    assert b.read_other_claims() == []
 
 
-def test_claims_of_a_dead_process_are_dropped(make_machine: MakeMachine, tmp_path: Path) -> None:
+def test_claims_of_a_dead_process_are_dropped(make_broker: MakeBroker, tmp_path: Path) -> None:
     code = """
         import sys
         from pathlib import Path
-        from localhpo.scheduler.machine import Machine
+        from localhpo.scheduler.resource_broker import ResourceBroker
         from localhpo.scheduler.placement import Assignment, Inventory
-        machine = Machine("dead", Inventory(cpus=2), folder=Path(sys.argv[1]))
-        machine.claim("0", Assignment(cpus=2.0), lambda others: Assignment(cpus=2.0))
+        broker = ResourceBroker("dead", Inventory(cpus=2), folder=Path(sys.argv[1]))
+        broker.claim("0", Assignment(cpus=2.0), lambda others: Assignment(cpus=2.0))
         print("held", flush=True)
         sys.stdin.read()
     """
@@ -138,47 +138,45 @@ def test_claims_of_a_dead_process_are_dropped(make_machine: MakeMachine, tmp_pat
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        machine = make_machine("alive")
-        assert not claim(machine, 0)
+        broker = make_broker("alive")
+        assert not claim(broker, 0)
         process.kill()
         process.wait()
-        assert claim(machine, 0)
+        assert claim(broker, 0)
 
 
-def test_an_id_that_came_again_is_another_process(
-    make_machine: MakeMachine, tmp_path: Path
-) -> None:
-    make_machine("a")
+def test_a_reused_process_id_is_another_process(make_broker: MakeBroker, tmp_path: Path) -> None:
+    make_broker("a")
     path = tmp_path / "m" / "machine.json"
     (row,) = json.loads(path.read_text())
     path.write_text(json.dumps([{**row, "study": "old", "started": row["started"] - 100}]))
-    assert [entry.study for entry in make_machine("b").entries] == ["b"]
+    assert [entry.study for entry in make_broker("b").read_entries()] == ["b"]
 
 
-def test_a_clock_that_is_set_ends_no_study(
-    make_machine: MakeMachine, monkeypatch: pytest.MonkeyPatch
+def test_setting_the_clock_drops_no_claims(
+    make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a = make_machine("a")
+    a = make_broker("a")
     assert claim(a, 0)
-    create_time = psutil.Process.create_time  # derived from the clock that was set
+    create_time = psutil.Process.create_time  # depends on the system clock
     monkeypatch.setattr(psutil.Process, "create_time", lambda self: create_time(self) + 3_600)
-    assert [other.cpus for other in make_machine("b").others] == [1.0]
+    assert [other.cpus for other in make_broker("b").read_other_claims()] == [1.0]
 
 
-def test_a_ledger_that_vanishes_is_made_again(make_machine: MakeMachine, tmp_path: Path) -> None:
-    a, b = make_machine("a", priority=2.0), make_machine("b")
+def test_a_file_that_vanishes_is_written_again(make_broker: MakeBroker, tmp_path: Path) -> None:
+    a, b = make_broker("a", priority=2.0), make_broker("b")
     assert claim(a, 0)
     shutil.rmtree(tmp_path / "m")
     assert claim(b, 0)
     assert claim(a, 1, held=1) is False
-    (entry,) = [entry for entry in b.entries if entry.study == "a"]
-    assert (entry.priority, list(entry.claims)) == (2.0, ["0"])  # it is told again
+    (entry,) = [entry for entry in b.read_entries() if entry.study == "a"]
+    assert (entry.priority, list(entry.claims)) == (2.0, ["0"])  # written again
 
 
-def test_a_ledger_that_cannot_be_used_is_an_error_with_a_hint(
-    make_machine: MakeMachine, tmp_path: Path
+def test_an_unusable_folder_is_an_error_with_a_hint(
+    make_broker: MakeBroker, tmp_path: Path
 ) -> None:
-    a = make_machine("a")
+    a = make_broker("a")
     shutil.rmtree(tmp_path / "m")
     (tmp_path / "m").write_text("")
     with pytest.raises(LocalHPOError, match="cannot be used") as caught:
@@ -186,14 +184,16 @@ def test_a_ledger_that_cannot_be_used_is_an_error_with_a_hint(
     assert "XDG_RUNTIME_DIR" in caught.value.hint
 
 
-# Jobs of one user on parts of one node.
+# Jobs of one user on partitions of one node.
 
 
-def part(processors: Sequence[int], cgroup: str, limited: str = "") -> Inventory:
-    return Inventory(len(processors), 1_000, part=Part(tuple(processors), cgroup, limited))
+def partition(processors: Sequence[int], cgroup: str, limited: str = "") -> Inventory:
+    return Inventory(
+        len(processors), 1_000, partition=MachinePartition(tuple(processors), cgroup, limited)
+    )
 
 
-LEFT, RIGHT = part((0, 1), "/job1/step", "/job1"), part((2, 3), "/job2/step", "/job2")
+LEFT, RIGHT = partition((0, 1), "/job1/step", "/job1"), partition((2, 3), "/job2/step", "/job2")
 FULL = Assignment(cpus=2.0, memory_mb=1_000)
 
 
@@ -201,39 +201,37 @@ FULL = Assignment(cpus=2.0, memory_mb=1_000)
     ("mine", "theirs", "seen"),
     [
         (LEFT, RIGHT, (0.0, 0.0)),
-        (LEFT, part((1, 2), "/job1/other"), (2.0, 1_000)),
-        (LEFT, part((2, 3), "/job1"), (0.0, 1_000)),
-        (LEFT, part((0, 1), "/job10", "/job10"), (2.0, 0.0)),
-        (part((0, 1), "/user"), RIGHT, (0.0, 1_000)),  # of a machine without limits all take
-        (LEFT, TWO, (2.0, 1_000)),  # it does not say
+        (LEFT, partition((1, 2), "/job1/other"), (2.0, 1_000)),
+        (LEFT, partition((2, 3), "/job1"), (0.0, 1_000)),
+        (LEFT, partition((0, 1), "/job10", "/job10"), (2.0, 0.0)),
+        (partition((0, 1), "/user"), RIGHT, (0.0, 1_000)),  # without a limit all memory is shared
+        (LEFT, TWO, (2.0, 1_000)),  # partition not known
         (TWO, LEFT, (2.0, 1_000)),
     ],
 )
-def test_others_count_where_they_share_a_part_of_the_machine(
-    make_machine: MakeMachine, mine: Inventory, theirs: Inventory, seen: tuple[float, float]
+def test_claims_count_where_partitions_overlap(
+    make_broker: MakeBroker, mine: Inventory, theirs: Inventory, seen: tuple[float, float]
 ) -> None:
-    a, b = make_machine("a", mine), make_machine("b", theirs)
+    a, b = make_broker("a", mine), make_broker("b", theirs)
     b.claim("0", FULL, lambda others: FULL)
-    assert [(other.cpus, other.memory_mb) for other in a.others] == [seen]
+    assert [(other.cpus, other.memory_mb) for other in a.read_other_claims()] == [seen]
 
 
-def test_jobs_that_share_nothing_take_no_turns(
-    make_machine: MakeMachine, times: list[float]
-) -> None:
-    a, b = make_machine("a", LEFT), make_machine("b", RIGHT)
+def test_jobs_that_share_nothing_take_no_turns(make_broker: MakeBroker, times: list[float]) -> None:
+    a, b = make_broker("a", LEFT), make_broker("b", RIGHT)
     assert a.claim("0", ONE_CPU, lambda others: ONE_CPU)
-    assert b.claim("0", ONE_CPU, lambda others: None) is None  # it waits, has used less...
+    assert b.claim("0", ONE_CPU, lambda others: None) is None  # it waits, and has used less...
     times[0] += 5
-    assert a.claim("1", ONE_CPU, lambda others: ONE_CPU)  # ...and nothing of this would help it
+    assert a.claim("1", ONE_CPU, lambda others: ONE_CPU)  # ...but needs nothing of this
 
 
-def test_an_entry_that_names_no_part_counts(make_machine: MakeMachine, tmp_path: Path) -> None:
-    a, b = make_machine("a", LEFT), make_machine("b", RIGHT)
+def test_an_entry_without_a_partition_counts(make_broker: MakeBroker, tmp_path: Path) -> None:
+    a, b = make_broker("a", LEFT), make_broker("b", RIGHT)
     b.claim("0", FULL, lambda others: FULL)
     path = tmp_path / "m" / "machine.json"
     rows = json.loads(path.read_text())
     path.write_text(json.dumps([{k: v for k, v in row.items() if k != "part"} for row in rows]))
-    assert a.others == [FULL]
+    assert a.read_other_claims() == [FULL]
 
 
 # Two real runs.
@@ -300,7 +298,7 @@ def all_cpus() -> float:
 
 
 @pytest.mark.slow
-def test_two_runs_share_the_cpus_and_both_go_on(start_study: Any, tmp_path: Path) -> None:
+def test_two_runs_share_the_cpus(start_study: Any, tmp_path: Path) -> None:
     half = all_cpus() / 2
     studies = [start_study(name, trials=5, cpus=half, seconds=1.0) for name in ("a", "b")]
     assert [study.wait(timeout=120) for study in studies] == [0, 0]
@@ -316,14 +314,14 @@ def test_two_runs_share_the_cpus_and_both_go_on(start_study: Any, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_killed_run_frees_its_claims(start_study: Any, tmp_path: Path) -> None:
+def test_claims_of_a_killed_run_are_freed(start_study: Any, tmp_path: Path) -> None:
     with start_study("a", trials=1, cpus=all_cpus(), seconds=600.0) as first:
         while ("a", "+") not in log_of(tmp_path):
             assert first.poll() is None
             time.sleep(0.05)
         with start_study("b", trials=1, cpus=all_cpus(), seconds=0.0) as second:
-            ledger = runtime.folder() / "machine.json"
-            while not any(row["wish"] for row in json.loads(ledger.read_text())):
+            path = runtime.folder() / "machine.json"
+            while not any(row["wish"] for row in json.loads(path.read_text())):
                 assert second.poll() is None
                 time.sleep(0.05)
             assert ("b", "+") not in log_of(tmp_path)

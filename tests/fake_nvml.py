@@ -1,7 +1,7 @@
-"""A stand-in for nvidia-ml-py: the same functions, on devices that a test describes.
+"""A fake of nvidia-ml-py: the same functions, on devices that a test describes.
 
-Most test machines have no NVIDIA driver. `test_scheduler_nvml` holds the names used here
-against the real library where that is installed.
+Most test machines have no NVIDIA driver. `test_scheduler_nvml` compares the names used here with
+the real library where that is installed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MB = 2**20
 
 @dataclass
 class Device:
-    """One GPU, or one slice of one; None for what its driver does not tell."""
+    """One GPU, or one MIG slice; None for what its driver does not report."""
 
     name: str = "NVIDIA A"
     uuid: str = "GPU-0"
@@ -24,31 +24,31 @@ class Device:
     used_mb: float = 0.0
     processes: dict[int, float | None] = field(default_factory=dict)
     utilization: int | None = 0
-    """In percent."""
+    """Percent."""
     power_w: float | None = 100.0
     energy_j: float | None = 0.0
     slices: list[Device] | None = None
-    """None where it is not cut."""
+    """Its MIG slices; None where it has none."""
     fault: Exception | None = None
-    """Raised by questions about it: for want of permission, by the first."""
+    """Raised by queries about it; NVMLError_NoPermission by the query for its handle."""
     reserved_mb: float | None = None
-    """By the driver; None where it is an old one, that does not tell."""
+    """Reserved by the driver; None for an old driver, which does not report it."""
 
 
 class NVMLError(Exception):
-    """What the library raises for everything that it does not know."""
+    """Raised for everything that is not known."""
 
 
 class NVMLError_NotSupported(NVMLError):
-    """What it raises for what this device cannot tell."""
+    """Raised for what this device does not report."""
 
 
 class NVMLError_NoPermission(NVMLError):
-    """What it raises for a device that this process may not use."""
+    """Raised for a device that this process may not use."""
 
 
 class Library:
-    """The functions, as methods."""
+    """The functions of the library, as methods."""
 
     def __init__(self, devices: list[Device], driver_missing: bool) -> None:
         self.open = 0
@@ -56,7 +56,7 @@ class Library:
         self._driver_missing = driver_missing
 
     def fail(self) -> None:
-        """Answer nothing."""
+        """Raise the error of a missing driver."""
         raise NVMLError("driver not loaded")
 
     def nvmlInit(self) -> None:
@@ -86,20 +86,20 @@ class Library:
     def nvmlDeviceGetMemoryInfo(self, device: Device, version: int | None = None) -> Any:
         if device.fault is not None:
             raise device.fault
-        total, used = int(told(device.total_mb) * MB), int(device.used_mb * MB)
+        total, used = int(reported(device.total_mb) * MB), int(device.used_mb * MB)
         if version is None:
             return SimpleNamespace(total=total, used=used + int((device.reserved_mb or 0.0) * MB))
-        reserved = int(told(device.reserved_mb) * MB)
+        reserved = int(reported(device.reserved_mb) * MB)
         return SimpleNamespace(total=total, used=used, reserved=reserved)
 
     def nvmlDeviceGetUtilizationRates(self, device: Device) -> Any:
-        return SimpleNamespace(gpu=told(device.utilization))
+        return SimpleNamespace(gpu=reported(device.utilization))
 
     def nvmlDeviceGetPowerUsage(self, device: Device) -> int:
-        return int(told(device.power_w) * 1000)
+        return int(reported(device.power_w) * 1000)
 
     def nvmlDeviceGetTotalEnergyConsumption(self, device: Device) -> int:
-        return int(told(device.energy_j) * 1000)
+        return int(reported(device.energy_j) * 1000)
 
     def nvmlDeviceGetComputeRunningProcesses(self, device: Device) -> list[Any]:
         return [
@@ -113,8 +113,8 @@ class Library:
     def nvmlDeviceGetMigMode(self, device: Device) -> list[int]:
         if device.uuid.startswith("MIG"):
             raise NVMLError("not supported")
-        cut = int(device.slices is not None)
-        return [cut, cut]
+        is_sliced = int(device.slices is not None)
+        return [is_sliced, is_sliced]
 
     def nvmlDeviceGetMaxMigDeviceCount(self, device: Device) -> int:
         return 7
@@ -125,14 +125,14 @@ class Library:
         return device.slices[index]
 
 
-def told(value: float | None) -> float:
+def reported(value: float | None) -> float:
     if value is None:
         raise NVMLError_NotSupported("not supported")
     return value
 
 
-def stand_in(devices: list[Device], *, driver_missing: bool = False) -> ModuleType:
-    """Return a module to be put at `sys.modules["pynvml"]`."""
+def make_fake_nvml(devices: list[Device], *, driver_missing: bool = False) -> ModuleType:
+    """Return a module to be set as `sys.modules["pynvml"]`."""
     module = ModuleType("pynvml")
     library = Library(devices, driver_missing)
     names = [name for name in dir(library) if name.startswith("nvml")]

@@ -1,7 +1,7 @@
-"""Stands in for torch in the programs of the smoke test: what they hold is noted in files.
+"""A fake of torch for the programs of the smoke test, which records in files what they allocate.
 
-Copied beside the programs as `torch.py`. One file for each process, named by its number, holds
-the bytes that it takes; `FAKE_GPU` names their folder.
+Copied beside the programs as `torch.py`. One file per process, named by its id, has the MB that it
+holds; `FAKE_GPU` names their folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ atexit.register(_note.unlink, missing_ok=True)
 
 
 class OutOfMemoryError(RuntimeError):
-    """As torch's own."""
+    """Like the error of torch."""
 
 
 def _used_mb() -> float:
@@ -38,7 +38,7 @@ def empty(size: int, dtype: object, device: str) -> object:
 
 
 class Matrix:
-    """Takes its time to be multiplied."""
+    """A matrix whose multiplication takes a while."""
 
     def __matmul__(self, _other: Matrix) -> Matrix:
         time.sleep(0.001)
@@ -54,7 +54,7 @@ def tanh(value: Matrix) -> Matrix:
 
 
 class cuda:
-    """As torch's module of that name."""
+    """Like the module `torch.cuda`."""
 
     @staticmethod
     def synchronize() -> None:

@@ -1,4 +1,4 @@
-"""A study against a memory limit, with real processes."""
+"""A study with a memory limit, with real processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from localhpo.space import Int, Space
 from localhpo.store import Store
 from localhpo.study import Study
-from localhpo.study.family import earlier_trials
+from localhpo.study.related_studies import read_related_trials
 from localhpo.task import Budget, CreatorSettings, Resources, Task
 from localhpo.trial import Cause, State
 
@@ -25,7 +25,7 @@ report(step=0, loss=float(sys.argv[2]))
 
 
 @pytest.mark.slow
-def test_what_cannot_fit_is_not_proposed_is_refused_when_asked_for_and_later_studies_know(
+def test_configurations_that_cannot_fit_are_avoided_refused_and_known_to_later_studies(
     make_task: Callable[..., Task], tmp_path: Path, home: Path
 ) -> None:
     (tmp_path / "train.py").write_text(SCRIPT)
@@ -39,14 +39,14 @@ def test_what_cannot_fit_is_not_proposed_is_refused_when_asked_for_and_later_stu
     study.run()
     failed = [trial for trial in study.trials if trial.state is State.FAILED]
     assert {t.failure.cause for t in failed if t.failure} <= {Cause.OUT_OF_MEMORY_HOST}
-    # A third of all draws cannot fit. The first of them tell where the wall is.
+    # A third of all draws cannot fit. The first failures show where the limit is.
     assert 1 <= len(failed) <= 4
     assert not [trial for trial in study.trials if trial.state is State.INFEASIBLE]
     assert len(study.trials) == 14
 
     again = Study.open(task, "again")
-    assert len(earlier_trials(Store(home), again.key, task)) == len(study.trials)
+    assert len(read_related_trials(Store(home), again.key, task)) == len(study.trials)
     again.enqueue({"size": 1000})
     again.run()
     assert again.trials[0].state is State.INFEASIBLE  # known from the first study
-    assert "300 MB is all there is" in again.trials[0].summary
+    assert "of which there are 300 MB" in again.trials[0].summary

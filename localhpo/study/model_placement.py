@@ -1,0 +1,230 @@
+"""Where the model of a run is loaded, and the memory that it holds beside the trials."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+from localhpo.creator import Creator
+from localhpo.llm.placement import ModelPlacer
+from localhpo.llm.protocol import Backend, ModelServer
+from localhpo.scheduler import footprint
+from localhpo.scheduler.loaded_model import InProcessModel, LoadedModel, ServerModel
+from localhpo.scheduler.placement import Assignment, Gpu, Inventory
+from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker
+from localhpo.study.startup import (
+    ModelReservation,
+    assign_devices,
+    assign_host_memory,
+    find_device,
+    requested_mb,
+    usable_mb,
+)
+from localhpo.task import Task
+
+_MB = 2**20  # bytes
+
+Notify = Callable[[Literal["note", "warning"], str], None]
+"""Tells the user, and records it as an event."""
+
+_Measured = tuple[Assignment, Callable[[int], float | None]]
+"""What a server holds, and a function from its process id to what it holds later."""
+
+
+class ModelPlacement:
+    """Places the model of one run of a study, and measures what it holds.
+
+    Attributes:
+        inventory: Resources that trials and the model may use.
+        broker: Claims of the studies on this machine; None where trials run elsewhere.
+
+    Args:
+        task: Says where the model is to be.
+        inventory: Resources as found before the model was loaded.
+        broker: Claims of the studies on the model's machine; closed with this.
+        notify: Tells what is waited for, and what cannot be measured.
+        model_inventory: Resources that the model's process may use, where they differ.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        inventory: Inventory,
+        broker: ResourceBroker | None,
+        notify: Notify,
+        model_inventory: Inventory | None = None,
+    ) -> None:
+        self.inventory = inventory
+        self._task = task
+        self._model_broker = broker
+        self.broker = broker if task.resources.executor == "process" else None
+        self._notify = notify
+        self._reservation = ModelReservation(model_inventory or inventory, broker)
+
+    @property
+    def placer(self) -> ModelPlacer:
+        """Where the model asks for memory before it is loaded."""
+        return ModelPlacer(self._reservation.reserve, partial(self._notify, "note"))
+
+    def find_loaded_model(self, creator: Creator) -> LoadedModel | None:
+        """Return the model of an opened Creator, whoever started its server.
+
+        None where its memory does not concern trials: a model in this process and on no device
+        (unless the task keeps it there), a server that the user started (its memory is foreign
+        memory), and a server on a device that trials cannot use.
+        """
+        backend = creator.backend
+        if backend is None:
+            return None
+        server = backend.server
+        if server is None:
+            return self._find_in_process(backend)
+        if (pid := server.pid) is None:
+            return None
+        if self._model_broker is not None and (claim := self._reservation.find_claim(pid)):
+            # The study that started the server may end before this one does.
+            self._model_broker.update_claim(MODEL_CLAIM, claim)
+        measured = _measure_host(pid) if server.on_cpu else self._measure_devices(server, pid)
+        if measured is None:
+            return None
+        assignment, measure = measured
+        if len(assignment.gpus) == server.memory_request.device_count:
+            server.gpus = assignment.gpus  # a restart must use the devices that are counted
+        return ServerModel(
+            server,
+            assignment=assignment,
+            measure=measure,
+            can_sleep=server.can_sleep,
+            weights_mb=server.weight_bytes / _MB,
+            host_free_mb=footprint.measure_free_host_mb,
+        )
+
+    def close(self) -> None:
+        """Give back what was reserved."""
+        if self._model_broker is not None:
+            self._model_broker.close()
+
+    @property
+    def _gpus(self) -> dict[str, Gpu]:
+        """Devices of this machine, by id; empty where trials run elsewhere."""
+        is_here = self._task.resources.executor == "process"
+        return {gpu.id: gpu for gpu in self.inventory.gpus} if is_here else {}
+
+    def _find_in_process(self, backend: Backend) -> InProcessModel | None:
+        on_device = backend.on_device
+        if on_device is None:
+            return InProcessModel() if _is_kept_in_host_memory(self._task) else None
+        gpu = find_device(list(self._gpus.values()), on_device.uuid, on_device.index)
+        if gpu is None:
+            return None
+        held_mb = footprint.measure_device_mb(os.getpid(), gpu.id)
+        if held_mb is None:
+            held_mb = on_device.reserved_bytes / _MB
+        needed_mb = min(held_mb + on_device.working_bytes / _MB, usable_mb(gpu))
+        return InProcessModel(assign_devices((gpu.id,), needed_mb))
+
+    def _measure_devices(self, server: ModelServer, pid: int) -> _Measured | None:
+        held = {id: footprint.measure_device_mb(pid, id) for id in self._gpus}
+        if all(mb is None for mb in held.values()):
+            return self._estimate_devices(server, pid)
+        gpus = tuple(id for id, mb in held.items() if mb is None or mb > 0)
+        held_mb = _measure_largest_mb(pid, gpus)
+        if held_mb is None:
+            return self._estimate_devices(server, pid, gpus) if gpus else None
+        return assign_devices(gpus, held_mb), partial(_measure_largest_mb, gpus=gpus)
+
+    def _estimate_devices(
+        self, server: ModelServer, pid: int, gpus: tuple[str, ...] = ()
+    ) -> _Measured | None:
+        """Return what to count for a server whose memory the driver does not report.
+
+        For a server started in this run: the growth of the used memory of its devices. For one
+        that another study started: what that study claims. Otherwise: what the server requested.
+
+        Args:
+            server: The running server.
+            pid: Its process id.
+            gpus: Its devices, where these at least are known.
+        """
+        own_claim = self._reservation.claim
+        other_claim = None if own_claim else self._reservation.find_claim(pid)
+        known = gpus or (own_claim or other_claim or self._guess_devices(server)).gpus
+        devices = [self._gpus[id] for id in known if id in self._gpus]
+        if not devices:
+            return None
+        measure: Callable[[int], float | None] = partial(_measure_growth_mb, devices=devices)
+        held_mb, source = measure(pid), "the growth of the memory in use since it was started"
+        if not own_claim or held_mb is None or held_mb < server.weight_bytes / _MB:
+            measure = _measure_nothing
+            held_mb, source = requested_mb(server.memory_request, devices), "what it requested"
+        if not own_claim:
+            if other_claim:
+                held_mb, source = other_claim.gpu_memory_mb, "what the study claims that started it"
+            # In place: broker, estimates and loop share this inventory.
+            self.inventory.gpus = _reduce_foreign(self.inventory.gpus, devices, held_mb)
+        ids = tuple(gpu.id for gpu in devices)
+        self._notify(
+            "warning",
+            "the driver does not report the memory of the model's server (in a container it reports"
+            f" the host's process ids); assuming {held_mb:.0f} MB of device {', '.join(ids)}:"
+            f" {source}",
+        )
+        return assign_devices(ids, held_mb), measure
+
+    def _guess_devices(self, server: ModelServer) -> Assignment:
+        """Return the devices of a server that nobody has a claim for: its own, or the first."""
+        request = server.memory_request
+        return assign_devices(request.gpus or tuple(self._gpus)[: request.device_count], 0.0)
+
+
+def _is_kept_in_host_memory(task: Task) -> bool:
+    return task.resources.sharing == "cpu" and task.creator.backend == "transformers"
+
+
+def _measure_host(pid: int) -> _Measured | None:
+    held_mb = footprint.measure_host_mb(pid)
+    return (assign_host_memory(held_mb), footprint.measure_host_mb) if held_mb else None
+
+
+def _measure_largest_mb(pid: int, gpus: Sequence[str]) -> float | None:
+    """Return what a server holds of the device of which it holds most; None where not reported.
+
+    The parts of a model that is split over devices are about equally large.
+    """
+    held = [footprint.measure_device_mb(pid, gpu) for gpu in gpus]
+    known = [mb for mb in held if mb is not None]
+    return max(known, default=None) if len(known) == len(held) else None
+
+
+def _measure_growth_mb(pid: int, devices: Sequence[Gpu]) -> float | None:  # noqa: ARG001 - signature
+    """Return the growth of used memory over foreign memory, on the device where it is largest.
+
+    Trials beside the server are included, so that the result is never too small; memory that other
+    programs have freed since is not.
+    """
+    used = [footprint.measure_used_device_mb(gpu.id) for gpu in devices]
+    growth = [mb - gpu.foreign_mb for mb, gpu in zip(used, devices, strict=True) if mb is not None]
+    return max(0.0, *growth) if len(growth) == len(devices) else None
+
+
+def _measure_nothing(pid: int) -> None:
+    """Return None: nothing can be measured."""
+
+
+def _reduce_foreign(gpus: Sequence[Gpu], devices: Sequence[Gpu], held_mb: float) -> tuple[Gpu, ...]:
+    """Return devices without the server's memory in `foreign_mb`, as far as it was counted there.
+
+    It was where the foreign memory and the server's together exceed the memory in use.
+    """
+
+    def corrected(gpu: Gpu) -> Gpu:
+        used_mb = footprint.measure_used_device_mb(gpu.id)
+        if gpu not in devices or used_mb is None:
+            return gpu
+        counted_twice_mb = min(held_mb, max(0.0, gpu.foreign_mb + held_mb - used_mb))
+        return dataclasses.replace(gpu, foreign_mb=max(0.0, gpu.foreign_mb - counted_twice_mb))
+
+    return tuple(map(corrected, gpus))
