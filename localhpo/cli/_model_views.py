@@ -13,7 +13,7 @@ from rich.text import Text
 from localhpo.analysis import formatting
 from localhpo.analysis.records import jsonable
 from localhpo.cli import _views
-from localhpo.llm import profiles, server_memory
+from localhpo.llm import profiles, server_memory, tuning_record
 from localhpo.llm.card import RENAMED_KEYS, Card, card_record
 from localhpo.llm.folder import config, license, thinking
 from localhpo.llm.memory import PROPOSAL_TOKENS, MemoryEstimate, ModelMemory
@@ -41,6 +41,7 @@ def profiles_table(found: Sequence[ModelProfile]) -> Table:
     kv = f"KV cache of {PROPOSAL_TOKENS:,} tokens"
     headers = ("profile", "parameters", "weights", kv, "context", "license", "published as")
     table = _views.plain_table(*headers, right=("parameters", "weights", kv, "context"))
+    table.columns[0].no_wrap = True  # the name that a user types
     for profile in found:
         table.add_row(
             profile.name,
@@ -201,7 +202,8 @@ def _lines(key: str, value: Any) -> list[tuple[str, str]]:
     if key == "memory":
         value = value.get("sum", "")
     if isinstance(value, dict):
-        items = [f"{name}: {item}" for name, item in value.items()]
+        old = tuning_record.RENAMED_KEYS if key == "tuned" else ()
+        items = [f"{name}: {item}" for name, item in value.items() if name not in old]
     elif isinstance(value, list):
         items = [str(item) for item in value]
     elif key == "answer_prefix" and value:

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     ),
 )
 def command() -> None:
-    """Compare creators (methods that propose configurations) on benchmark problems.
+    """Compare creators on benchmark problems.
 
-    Studies run as usual, with simulated trials of known results. A suite is a fixed list of
-    problems. Results are kept in bench/ in the folder of the studies (./.localhpo); a run continues
-    where an earlier one stopped.
+    A creator is a method that proposes configurations. Studies run as usual, with simulated trials
+    of known results. A suite is a fixed list of problems. Results are kept in bench/ in the folder
+    of the studies (./.localhpo); a run continues where an earlier one stopped.
     """
 
 
@@ -116,7 +116,7 @@ def run(
     names), hybrid:no-history. Ctrl-C stops it; the same command continues.
     """
     from localhpo.bench import comparison, creators, runner, suites
-    from localhpo.bench.problems.opening import Places
+    from localhpo.bench.problems.registry import DataFolders
     from localhpo.errors import InputError
     from localhpo.store.results import Results, bench_folder
 
@@ -129,7 +129,7 @@ def run(
         seeds=seeds,
         trials=trials,
         jobs=jobs,
-        places=Places(data, folder / "trainings"),
+        places=DataFolders(data, folder / "trainings"),
     )
     selection, failed = runner.run(plan, results, _bench_runs.progress_printer())
     try:

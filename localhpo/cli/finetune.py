@@ -134,7 +134,7 @@ def _print_missing(missing: int, as_json: bool) -> None:
 
 def _tune(plan: FinetunePlan, settings: TrainingSettings, device: str | None, force: bool) -> Card:
     """Train and test the model, while no study waits for the machine."""
-    from localhpo.bench.replaying import Replayer
+    from localhpo.bench.replay import Replayer
     from localhpo.cli._low_priority import LowPriorityClaim
     from localhpo.finetune import pipeline
     from localhpo.scheduler.devices import find_inventory

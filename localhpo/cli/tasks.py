@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 def command(context: click.Context, as_json: bool) -> None:
     """List the tasks that come with LocalHPO.
 
-    Ready tasks are training scripts that come with LocalHPO; `localhpo run NAME` tunes one. Most
-    need data: `localhpo tasks show NAME` lists the files, where to download them, and their
-    license. The list shows which data are on this machine. LOCALHPO_DATA, or `run --data`, names their folder.
+    They are training scripts with a task file; `localhpo run NAME` tunes one. Most need data: the
+    list shows which are on this machine, and `localhpo tasks show NAME` which files are needed,
+    where to download them, and their license. LOCALHPO_DATA, or `run --data`, names their folder.
     """
     if context.invoked_subcommand is None:
         _list(as_json)

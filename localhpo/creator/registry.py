@@ -26,6 +26,23 @@ WITH_TRANSFER = ("hybrid", "agent")
 
 NAMES = (*WITH_TRANSFER, BO, *ENGINES)
 
+FIRST_OBJECTIVE_ONLY = (*WITH_TRANSFER, BO)
+"""Creators that optimize the first objective of a task, and ignore its constraints."""
+
+
+def describe_ignored_goals(task: Task, creator: str) -> str:
+    """Return which goals of the task a creator ignores, and which creators do not; else empty."""
+    others = [objective.name for objective in task.objectives[1:]]
+    limits = [constraint.describe() for constraint in task.constraints]
+    if creator not in FIRST_OBJECTIVE_ONLY or not (others or limits):
+        return ""
+    ignored = ", ".join([*others, *limits])
+    verb = "is" if len(others) + len(limits) == 1 else "are"
+    return (
+        f"{creator} optimizes {task.metric} only; {ignored} {verb} recorded. The creators nsga2, tpe "
+        "and gp take all objectives and constraints into account"
+    )
+
 
 def open_creator(
     task: Task,

@@ -88,6 +88,7 @@ class Loop:
         loaded_model: The model, where it shares memory with trials.
         estimate_mb: Estimates the memory of a configuration's trial.
         broker: Shares the machine with other studies; None for a study by itself.
+        notes: Published as notes when the study begins.
 
     Raises:
         TaskError: A trial of this task can never run on this machine, or part of its budget has no
@@ -114,7 +115,9 @@ class Loop:
         loaded_model: LoadedModel | None = None,
         estimate_mb: MemoryEstimate | None = None,
         broker: ResourceBroker | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
+        self._notes = tuple(notes)
         self._inventory = inventory = admit(task, inventory)
         self._task = task
         self._clock = clock or RealClock()
@@ -206,6 +209,8 @@ class Loop:
         self._publish(
             "begun", f"{done} of {total} trials are done" if total else f"{done} trials are done"
         )
+        for note in self._notes:
+            self._publish("note", note)
         for warning in self._inventory.warnings:
             self._publish("warning", warning)
         for trial in self._table.recover():

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from localhpo.creator import Creator, History
+from localhpo.creator import Creator, History, describe_ignored_goals
 from localhpo.errors import InputError, NoGoodTrialError, StudyLockedError, StudyNotFoundError
 from localhpo.executor import Executor
 from localhpo.objective import best_trials
@@ -200,7 +200,9 @@ class Study:
                 check_ready(self.task)
             pending = PendingEvents(observers)
             pid = self._proposing.server_pid
-            model_placement = make_model_placement(self.task, self.key, inventory, pid, pending.publish)
+            model_placement = make_model_placement(
+                self.task, self.key, inventory, pid, pending.publish
+            )
             # A server ends before what it holds is given to others.
             with contextlib.closing(model_placement), contextlib.closing(self):
                 self._proposing.creator(model_placement.placer)
@@ -210,7 +212,9 @@ class Study:
                     hardware.usage_accounting(session.writer, self._proposing.took_s),
                     *observers,
                 )
-                self._loop = self._make_loop(session, executor, hardware, model_placement, told, callbacks)
+                self._loop = self._make_loop(
+                    session, executor, hardware, model_placement, told, callbacks
+                )
                 with on_signal(self._loop.interrupt):
                     trials = self._loop.run()
         finally:
@@ -387,7 +391,9 @@ class Study:
 
     def _check_good(self, trials: Sequence[Trial]) -> None:
         if counted(trials) and not best_trials(trials, self.task.objectives):
-            raise NoGoodTrialError(f"none of the {counted(trials)} trials of {self.key} was good")
+            raise NoGoodTrialError(
+                f"{self.key} has no complete trial: none of its {counted(trials)} trials succeeded"
+            )
 
     def _make_loop(
         self,
@@ -417,6 +423,7 @@ class Study:
             spent=budget.SpentTime.from_data([event.data for event in self.events]),
             read_enqueued=lambda: session.read_enqueued(self._live),
             broker=model_placement.broker,
+            notes=list(filter(None, [describe_ignored_goals(self.task, creator.name)])),
         )
 
     def _see(self, trials: tuple[Trial, ...]) -> None:
