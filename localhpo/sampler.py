@@ -4,17 +4,22 @@
     study.optimize(objective, n_trials=10)
 
 The Creator needs to know the whole space before it proposes. Give it as `space` (Optuna
-distributions, or a `Space`); without it the first trial takes the center of each range, and
-from then on the space is what all finished trials have in common. A parameter outside that
+distributions, or a `Space`). Without it the first trial takes the center of each range, and later
+ones use the parameters that all finished trials have in common. A parameter outside that
 space is sampled at random. A study ends when every configuration of its space was tried.
+
+Studies may have several objectives and constraints. The creators `nsga2`, `tpe`, `gp` and `random`
+take all of them; `hybrid`, `agent` and `bo` optimize the first objective, and warn of it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import threading
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optuna.samplers import BaseSampler, RandomSampler
@@ -23,7 +28,9 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from localhpo.creator import Creator, History, open_creator
+from localhpo.creator.engines import ENGINES
 from localhpo.errors import InputError, SpaceError, SpaceExhaustedError
+from localhpo.objective import Constraint, Objective
 from localhpo.space import Space
 from localhpo.space.optuna import (
     NOTHING,
@@ -33,7 +40,7 @@ from localhpo.space.optuna import (
     to_internal,
 )
 from localhpo.task import Budget, CreatorSettings, Task, fixed_of
-from localhpo.trial import Config, Direction, Measurement, Proposal, State, Trial
+from localhpo.trial import USER, Config, Measurement, Origin, Proposal, State, Trial
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -50,27 +57,34 @@ _STATES: Mapping[TrialState, State] = {
 _ENGINE_STATE = "localhpo:engine_state"
 _ORIGIN = "localhpo:origin"
 _RATIONALE = "localhpo:rationale"
-_PIECE = 2000
-"""Characters; a relational storage takes 2,045."""
-_METRIC = "value"
+_CHUNK = 2000
+"""Characters of an attribute; a relational storage takes 2,045."""
+_VALUE = "value"
+"""Name of an objective, as in Optuna's data frames: `value`, or `value_0`, `value_1`, ..."""
+_CONSTRAINTS = "constraints"
+"""System attribute in which Optuna keeps constraint values: a list, or with Optuna 5 also one
+attribute `constraints:NAME` for each."""
 
 
 _ONE_AT_A_TIME = threading.Lock()
-"""Optuna's `n_jobs` are threads, and in one process models cannot be loaded in two at once. Of
-the module, not of the sampler, which stays one that can be pickled."""
+"""Held while a Creator works: Optuna's `n_jobs` are threads, and only one of them may load a model.
+A lock of the module, so that the sampler can be pickled."""
 
 
 class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usable stubs here
-    """Samples by a LocalHPO Creator; one objective.
+    """Samples by a LocalHPO Creator.
 
     Args:
         space: the search space, where it is known beforehand.
-        background: what is tuned, in plain words, for the model.
-        fixed: hyperparameters that the objective does not suggest, and their values: the model is
-            told them, for what is good may depend on them; the objective is not given them.
-        creator: who proposes, and with which model.
+        background: description of the task in plain words, for the model.
+        fixed: hyperparameters that the objective does not suggest, and their values. The model is
+            told them, since good values of others may depend on them.
+        creator: name of the creator, or its settings.
         trials: how many trials are planned, where known.
-        seed: of every random choice; the same seed gives the same engine proposals.
+        seed: seed of every random choice; the same seed gives the same engine proposals.
+        constraints_func: returns the constraint values of a finished trial, <= 0 where they hold,
+            as for Optuna's samplers. With Optuna 5 the objective may call `Trial.set_constraint`
+            instead.
     """
 
     def __init__(
@@ -82,6 +96,7 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
         creator: CreatorSettings | str = "hybrid",
         trials: int | None = None,
         seed: int = 0,
+        constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
     ) -> None:
         self._space: Space | None = None
         self._distributions: dict[str, BaseDistribution] = {}
@@ -97,8 +112,10 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
         self._common = IntersectionSearchSpace()
         self._random = RandomSampler(seed=seed)
         self._in_flight: dict[int, Config] = {}
+        self._constraints_func = constraints_func
         self._creator: Creator | None = None
-        self._creator_space: str | None = None
+        self._creator_key: tuple[str, bool] | None = None
+        self._has_warned = False
 
     def infer_relative_search_space(
         self,
@@ -118,10 +135,11 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
         if not search_space:
             return {}
         space = self._space or from_distributions(search_space)
-        task = self._task(study, space)
         with _ONE_AT_A_TIME:
             past = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-            trials = [known for one in past for known in self._known(one, space)]
+            task = self._task(study, space, past)
+            self._warn_of_first_objective(task)
+            trials = [known for one in past for known in self._known(one, task)]
             history = History(task, tuple(trials), seed=self._seed, next_number=trial.number)
             try:
                 (proposal,) = self._creator_for(task).propose(history, 1)
@@ -131,10 +149,10 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
                 raise
             self._in_flight[trial.number] = proposal.config
         storage, number = study._storage, trial._trial_id
-        for key, piece in _pieces(proposal.engine_state).items():
-            storage.set_trial_system_attr(number, key, piece)
-        storage.set_trial_system_attr(number, _ORIGIN, proposal.origin)
-        storage.set_trial_system_attr(number, _RATIONALE, proposal.rationale[:_PIECE])
+        for key, chunk in _to_chunks(proposal.engine_state).items():
+            storage.set_trial_system_attr(number, key, chunk)
+        storage.set_trial_system_attr(number, _ORIGIN, str(proposal.origin))
+        storage.set_trial_system_attr(number, _RATIONALE, proposal.rationale[:_CHUNK])
         internal = to_internal(space, proposal.config)
         return {name: _choice(value, search_space[name]) for name, value in internal.items()}
 
@@ -158,22 +176,24 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
         self,
         study: Study,
         trial: FrozenTrial,
-        state: TrialState,  # noqa: ARG002 - Optuna's signature
+        state: TrialState,
         values: Sequence[float] | None,  # noqa: ARG002 - Optuna's signature
     ) -> None:
-        """End the study where nothing new is left."""
+        """Store the trial's constraint values; end the study where nothing new is left."""
         self._in_flight.pop(trial.number, None)
+        self._store_constraints(study, trial, state)
         past = study.get_trials(deepcopy=False)
         space = self._whole_space(past)
         if space is None or len(past) < space.cardinality:
             return
-        tried = {space.key(known.config) for one in past for known in self._known(one, space)}
+        task = self._task(study, space, past)
+        tried = {space.key(known.config) for one in past for known in self._known(one, task)}
         if len(tried) >= space.cardinality:
-            with contextlib.suppress(RuntimeError):  # there is nothing to end: ask and tell
+            with contextlib.suppress(RuntimeError):  # with ask and tell there is nothing to end
                 study.stop()
 
     def reseed_rng(self) -> None:
-        """Leave the seed as it is: proposals depend on the trial's number, not on a state."""
+        """Reseed random values only: proposals depend on the trial's number, not on a state."""
         self._random.reseed_rng()
 
     def close(self) -> None:
@@ -182,17 +202,18 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
             self._creator.close()
             self._creator = None
 
-    def _known(self, trial: FrozenTrial, space: Space) -> Sequence[Trial]:
-        """Return the trial in our terms; nothing when it lacks a parameter of the space."""
-        proposed = self._in_flight.get(trial.number)  # which another thread is yet to suggest
+    def _known(self, trial: FrozenTrial, task: Task) -> Sequence[Trial]:
+        """Return the trial as LocalHPO's; nothing when it lacks a parameter of the space."""
+        # Another thread may not have suggested the values of its proposal yet.
+        proposed = self._in_flight.get(trial.number)
         try:
-            config = space.canonical(proposed or from_internal(space, trial.params))
-            return (_in_our_terms(trial, config),)
+            config = task.space.canonical(proposed or from_internal(task.space, trial.params))
+            return (_from_frozen_trial(trial, config, task),)
         except (InputError, KeyError):
             return ()
 
     def _whole_space(self, trials: Sequence[FrozenTrial]) -> Space | None:
-        """Return the space of the study; None while a trial shows that there is more to it."""
+        """Return the space of the study; None while trials differ in their parameters."""
         if self._space is not None:
             return self._space
         first = trials[0].distributions
@@ -201,19 +222,12 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
             return None
         return from_distributions(first)
 
-    def _task(self, study: Study, space: Space) -> Task:
-        if len(study.directions) != 1:
-            raise InputError(
-                f"LocalHPOSampler needs a study with one objective; this one has "
-                f"{len(study.directions)}"
-            )
-        maximize = study.direction is StudyDirection.MAXIMIZE
-        direction: Direction = "maximize" if maximize else "minimize"
+    def _task(self, study: Study, space: Space, past: Sequence[FrozenTrial]) -> Task:
         return Task(
             name=study.study_name,
             command=(),
-            metric=_METRIC,
-            direction=direction,
+            objectives=_objectives(study),
+            constraints=self._constraints(past),
             space=space,
             background=self._background,
             fixed=fixed_of(self._fixed, space, "fixed"),
@@ -222,25 +236,97 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
             seed=self._seed,
         )
 
+    def _constraints(self, past: Sequence[FrozenTrial]) -> tuple[Constraint, ...]:
+        """Return the constraints that trials have values of; at least one where they are computed.
+
+        Optuna does not say how many there will be before the first trial has finished.
+        """
+        names = dict.fromkeys(name for trial in past for name in _constraint_values(trial))
+        if not names and self._constraints_func is not None:
+            names = {_constraint_name(0): None}
+        return tuple(Constraint(name, max=0.0) for name in names)
+
+    def _store_constraints(self, study: Study, trial: FrozenTrial, state: TrialState) -> None:
+        """Compute the constraint values of a trial and keep them where Optuna does.
+
+        Raises:
+            InputError: one of them is NaN.
+        """
+        if self._constraints_func is None or state not in (TrialState.COMPLETE, TrialState.PRUNED):
+            return
+        values = [float(value) for value in self._constraints_func(trial)]
+        if any(map(math.isnan, values)):
+            raise InputError(
+                f"constraints_func must return numbers; got {values} for trial {trial.number}"
+            )
+        study._storage.set_trial_system_attr(trial._trial_id, _CONSTRAINTS, values)
+
+    def _warn_of_first_objective(self, task: Task) -> None:
+        """Warn once where the creator optimizes less than the study asks for."""
+        limits = []
+        if len(task.objectives) > 1:
+            limits.append(f"optimizes the first of {len(task.objectives)} objectives only")
+        if task.constraints:
+            limits.append("ignores constraints")
+        if self._has_warned or not limits or self._settings.name in ENGINES:
+            return
+        self._has_warned = True
+        warnings.warn(
+            f"the creator {self._settings.name!r} {' and '.join(limits)}; "
+            "'nsga2', 'tpe' and 'gp' take all objectives and constraints",
+            UserWarning,
+            stacklevel=2,
+        )
+
     def _creator_for(self, task: Task) -> Creator:
-        """Return the Creator, made anew when the space has changed."""
-        signature = task.space.signature()
-        if self._creator is None or self._creator_space != signature:
+        """Return the Creator; it is opened again when the space has changed.
+
+        An engine also when the first constraint is known, so that it can refuse constraints.
+        """
+        constrained = bool(task.constraints) and self._settings.name in ENGINES
+        key = (task.space.signature(), constrained)
+        if self._creator is None or self._creator_key != key:
             self.close()
             self._creator = open_creator(task)
-            self._creator_space = signature
+            self._creator_key = key
         return self._creator
 
 
-def _pieces(state: Mapping[str, Any]) -> dict[str, str]:
-    """Return an engine's state in pieces that any of Optuna's storages can hold."""
+def _objectives(study: Study) -> tuple[Objective, ...]:
+    """Return the objectives of a study, with the names of its metrics where there are several."""
+    directions = [
+        "maximize" if direction is StudyDirection.MAXIMIZE else "minimize"
+        for direction in study.directions
+    ]
+    if len(directions) == 1:
+        return (Objective(_VALUE, directions[0]),)
+    names = study.metric_names or [f"{_VALUE}_{index}" for index in range(len(directions))]
+    return tuple(map(Objective, names, directions))
+
+
+def _constraint_name(index: int) -> str:
+    return f"constraint_{index}"
+
+
+def _constraint_values(trial: FrozenTrial) -> dict[str, float]:
+    """Return the constraint values of a trial by name, <= 0 where they hold."""
+    attrs = trial.system_attrs
+    listed = enumerate(attrs.get(_CONSTRAINTS) or ())
+    values = {_constraint_name(index): value for index, value in listed}
+    prefix = f"{_CONSTRAINTS}:"
+    named = {key.removeprefix(prefix): attrs[key] for key in attrs if key.startswith(prefix)}
+    return {**values, **named}
+
+
+def _to_chunks(state: Mapping[str, Any]) -> dict[str, str]:
+    """Return an engine's state in attributes short enough for all of Optuna's storages."""
     text = json.dumps(dict(state)) if state else ""
-    starts = range(0, len(text), _PIECE)
-    return {f"{_ENGINE_STATE}:{n}": text[start : start + _PIECE] for n, start in enumerate(starts)}
+    starts = range(0, len(text), _CHUNK)
+    return {f"{_ENGINE_STATE}:{n}": text[start : start + _CHUNK] for n, start in enumerate(starts)}
 
 
-def _joined(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an engine's state from its pieces; empty where there are none."""
+def _from_chunks(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an engine's state from its attributes; empty where there are none."""
     keys = [key for key in attrs if key.startswith(f"{_ENGINE_STATE}:")]
     text = "".join(attrs[key] for key in sorted(keys, key=lambda key: int(key.rsplit(":")[-1])))
     state: dict[str, Any] = json.loads(text) if text else {}
@@ -248,12 +334,12 @@ def _joined(attrs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _varied(trial: FrozenTrial) -> set[str]:
-    """Return what may differ from trial to trial of what this one was given."""
+    """Return the parameters of a trial that have more than one value."""
     return {name for name, one in trial.distributions.items() if not one.single()}
 
 
 def _has_counterpart(distribution: BaseDistribution) -> bool:
-    """Return whether there is a hyperparameter of ours for it."""
+    """Return whether a hyperparameter of LocalHPO can have this distribution."""
     try:
         from_distributions({"it": distribution})
     except SpaceError:
@@ -262,24 +348,31 @@ def _has_counterpart(distribution: BaseDistribution) -> bool:
 
 
 def _choice(value: Any, distribution: BaseDistribution) -> Any:
-    """Return a value as the distribution has it: what is called `None` may be None."""
+    """Return a value as the distribution has it: the text `None` may stand for None."""
     choices = getattr(distribution, "choices", ())
     return None if value == NOTHING and None in choices else value
 
 
-def _in_our_terms(trial: FrozenTrial, config: Config) -> Trial:
+def _from_frozen_trial(trial: FrozenTrial, config: Config, task: Task) -> Trial:
     attrs = trial.system_attrs
     state = _STATES[trial.state]
     steps = sorted(trial.intermediate_values.items())
-    score = trial.value if state is State.COMPLETE else None
-    if state is State.PRUNED and steps:
-        score = steps[-1][1]
+    values: Sequence[float] = ()
+    if state is State.COMPLETE:
+        values = trial.values or ()
+    elif state is State.PRUNED and steps:
+        values = (steps[-1][1],)
+    known = _constraint_values(trial)
+    violations = [known.get(constraint.name, math.nan) for constraint in task.constraints]
     return Trial(
         number=trial.number,
         state=state,
         proposal=Proposal(
-            config=config, origin=attrs.get(_ORIGIN, "user"), engine_state=_joined(attrs)
+            config=config,
+            origin=Origin.parse(attrs.get(_ORIGIN, str(USER))),
+            engine_state=_from_chunks(attrs),
         ),
-        score=score,
-        measurements=tuple(Measurement(s, _METRIC, v, 0.0) for s, v in steps),
+        values=tuple(values),
+        violations=tuple(violations) if values else (),
+        measurements=tuple(Measurement(s, task.metric, v, 0.0) for s, v in steps),
     )

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
 from localhpo import LocalHPOSampler, sampler
+from localhpo.creator import Creator, open_creator
 from localhpo.creator.engines import Engine
 from localhpo.creator.protocol import History
 from localhpo.errors import InputError, TaskError
+from localhpo.space.optuna import from_distributions
 from localhpo.task import Task
 from localhpo.trial import Proposal
 
@@ -42,8 +46,8 @@ def configs(study: optuna.Study) -> list[tuple[object, ...]]:
     return [tuple(trial.params.values()) for trial in study.trials]
 
 
-@pytest.mark.parametrize("creator", ["random", "tpe", "cmaes"])
-def test_a_study_runs_without_leaving_optuna(creator: str) -> None:
+@pytest.mark.parametrize("creator", ["random", "tpe", "cmaes", "nsga2"])
+def test_a_study_of_optuna_runs_with_every_engine(creator: str) -> None:
     study = optuna.create_study(sampler=LocalHPOSampler(SPACE, creator=creator, seed=1))
     study.optimize(objective, n_trials=8)
     assert len(set(configs(study))) == 8
@@ -52,7 +56,7 @@ def test_a_study_runs_without_leaving_optuna(creator: str) -> None:
     assert configs(again) == configs(study)
 
 
-def test_an_unknown_space_is_learned_from_the_first_trial() -> None:
+def test_an_unknown_space_is_taken_from_the_first_trial() -> None:
     study = optuna.create_study(sampler=LocalHPOSampler(creator="random"))
     study.optimize(objective, n_trials=4)
     assert study.trials[0].params == {"lr": pytest.approx(3.16e-3), "depth": 5, "kind": "a"}
@@ -75,7 +79,7 @@ def test_a_choice_may_be_none(is_told: bool) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
-def test_a_choice_without_counterpart_is_drawn_at_random() -> None:
+def test_a_choice_that_localhpo_cannot_represent_is_random() -> None:
     study = optuna.create_study(sampler=LocalHPOSampler(creator="random"))
 
     def objective(trial: optuna.Trial) -> float:
@@ -86,16 +90,16 @@ def test_a_choice_without_counterpart_is_drawn_at_random() -> None:
     assert {trial.params["sizes"] for trial in study.trials} == {(8, 8), (16, 8)}
 
 
-def test_origins_and_reasons_are_kept_with_the_trials() -> None:
+def test_origins_and_reasons_are_stored_with_the_trials() -> None:
     study = optuna.create_study(sampler=LocalHPOSampler(SPACE, creator="tpe"))
     study.optimize(objective, n_trials=2)
     for trial in study.trials:
-        assert trial.system_attrs["localhpo:origin"] == "engine:tpe"
+        assert trial.system_attrs["localhpo:origin"] == "tpe"
         assert trial.system_attrs["localhpo:rationale"]
 
 
-def test_an_engine_goes_on_from_a_storage(tmp_path: Path) -> None:
-    """CMA-ES is rebuilt from what it left with the trials, in a storage that keeps little."""
+def test_an_engine_continues_from_a_storage(tmp_path: Path) -> None:
+    """CMA-ES is restored from attributes of the trials, in a storage with short attributes."""
 
     def run(trials_a_time: int, storage: str | None) -> list[tuple[object, ...]]:
         name = "bowl"
@@ -120,7 +124,7 @@ def test_an_engine_goes_on_from_a_storage(tmp_path: Path) -> None:
     assert run(3, url) == run(12, None)
 
 
-def test_failed_and_pruned_trials_are_no_scores() -> None:
+def test_failed_and_pruned_trials_have_no_final_value() -> None:
     def patchy(trial: optuna.Trial) -> float:
         value = objective(trial)
         if trial.number % 3 == 1:
@@ -134,32 +138,146 @@ def test_failed_and_pruned_trials_are_no_scores() -> None:
     assert len(set(configs(study))) == 9
 
 
-def test_what_is_fixed_reaches_the_creator_and_not_the_objective(
+def test_fixed_values_reach_the_creator_and_not_the_objective(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told: list[dict[str, object]] = []
+    given: list[dict[str, object]] = []
 
     def opened(task: Task) -> Engine:
-        told.append(dict(task.fixed))
+        given.append(dict(task.fixed))
         return Engine("random")
 
     monkeypatch.setattr(sampler, "open_creator", opened)
     study = optuna.create_study(sampler=LocalHPOSampler(SPACE, fixed={"trees": 300}))
     study.optimize(objective, n_trials=1)
-    assert told == [{"trees": 300}]
+    assert given == [{"trees": 300}]
     assert study.trials[0].params.keys() == SPACE.keys()
     both = optuna.create_study(sampler=LocalHPOSampler(SPACE, fixed={"depth": 3}))
     with pytest.raises(TaskError, match="depth: is tuned"):
         both.optimize(objective, n_trials=1)
 
 
-def test_several_objectives_are_refused() -> None:
-    study = optuna.create_study(
-        directions=["minimize", "maximize"], sampler=LocalHPOSampler(SPACE, creator="random")
+PLANE = {name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in ("x", "y")}
+
+
+def two_objectives(trial: optuna.Trial) -> tuple[float, float]:
+    x, y = (trial.suggest_float(name, 0.0, 1.0) for name in ("x", "y"))
+    trial.set_user_attr("excess", y - 0.4)
+    return x**2 + y**2, -((1.0 - x) ** 2) - (1.0 - y) ** 2
+
+
+def excess(trial: optuna.trial.FrozenTrial) -> tuple[float]:
+    return (trial.user_attrs["excess"],)
+
+
+def study_of_two(creator: str, **more: Any) -> optuna.Study:
+    return optuna.create_study(
+        directions=["minimize", "maximize"],
+        sampler=LocalHPOSampler(PLANE, creator=creator, seed=2, **more),
     )
-    with pytest.raises(InputError, match="one objective"):
-        study.ask().suggest_float("lr", 1e-4, 1e-1, log=True)
-        study.optimize(lambda trial: (objective(trial), 0.0), n_trials=1)
+
+
+@pytest.mark.parametrize("creator", ["random", "tpe", "nsga2"])
+def test_engines_take_several_objectives_and_constraints(
+    creator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks: list[Task] = []
+
+    def opened(task: Task) -> Creator:
+        tasks.append(task)
+        return open_creator(task)
+
+    histories: list[History] = []
+
+    class Recording(Engine):
+        def propose_one(self, history: History) -> Proposal:
+            histories.append(history)
+            return super().propose_one(history)
+
+    monkeypatch.setattr(sampler, "open_creator", opened)
+    monkeypatch.setattr("localhpo.creator.registry.Engine", Recording)
+    study = study_of_two(creator, constraints_func=excess)
+    study.optimize(two_objectives, n_trials=25)
+    assert len(set(configs(study))) == 25
+    assert len(tasks) == 1
+    last = histories[-1]
+    assert [one.name for one in last.task.objectives] == ["value_0", "value_1"]
+    assert [one.direction for one in last.task.objectives] == ["minimize", "maximize"]
+    assert [one.describe() for one in last.task.constraints] == ["constraint_0 <= 0"]
+    for known, trial in zip(last.trials, study.trials, strict=False):
+        assert known.values == tuple(trial.values)
+        assert known.violations == (trial.params["y"] - 0.4,)
+    assert all(trial.params["y"] <= 0.4 for trial in study.best_trials), "Optuna knows them too"
+
+
+def test_the_front_of_tpe_is_feasible_more_often_than_that_of_random() -> None:
+    feasible = {}
+    for creator in ("tpe", "random"):
+        study = study_of_two(creator, constraints_func=excess)
+        study.optimize(two_objectives, n_trials=40)
+        feasible[creator] = sum(trial.params["y"] <= 0.4 for trial in study.trials)
+    assert feasible["tpe"] > 1.3 * feasible["random"]
+
+
+def test_a_study_with_several_objectives_continues_from_a_storage(tmp_path: Path) -> None:
+    def run(trials_a_time: int, storage: str | None) -> list[tuple[object, ...]]:
+        for _ in range(30 // trials_a_time):
+            study = optuna.create_study(
+                study_name="two", storage=storage, load_if_exists=True,
+                directions=["minimize", "maximize"],
+                sampler=LocalHPOSampler(PLANE, creator="nsga2", constraints_func=excess),
+            )  # fmt: skip
+            study.optimize(two_objectives, n_trials=trials_a_time)
+        return configs(study)
+
+    assert run(10, f"sqlite:///{tmp_path}/optuna.db") == run(30, None)
+
+
+def test_constraints_that_the_objective_sets_are_read() -> None:
+    if not hasattr(optuna.Trial, "set_constraint"):
+        pytest.skip("needs Optuna 5")
+
+    def constrained(trial: optuna.Trial) -> tuple[float, float]:
+        values = two_objectives(trial)
+        trial.set_constraint("height", trial.params["y"] - 0.4)
+        return values
+
+    made = LocalHPOSampler(PLANE, creator="tpe", seed=0)
+    study = optuna.create_study(directions=["minimize", "maximize"], sampler=made)
+    study.optimize(constrained, n_trials=12)
+    past = study.get_trials()
+    task = made._task(study, from_distributions(PLANE), past)
+    assert [one.describe() for one in task.constraints] == ["height <= 0"]
+    assert made._known(past[0], task)[0].violations == (past[0].params["y"] - 0.4,)
+
+
+def test_bo_takes_the_first_objective_and_warns_once() -> None:
+    study = study_of_two("bo", constraints_func=excess)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        study.optimize(two_objectives, n_trials=12)
+    (warning,) = [one for one in caught if one.category is UserWarning]
+    assert str(warning.message) == (
+        "the creator 'bo' optimizes the first of 2 objectives only and ignores constraints; "
+        "'nsga2', 'tpe' and 'gp' take all objectives and constraints"
+    )
+    assert min(trial.values[0] for trial in study.trials) < 0.05
+
+
+def test_cmaes_is_refused_with_several_objectives_or_constraints() -> None:
+    with pytest.raises(InputError, match="'cmaes' needs one objective and no constraints"):
+        study_of_two("cmaes").optimize(two_objectives, n_trials=1)
+    single = optuna.create_study(
+        sampler=LocalHPOSampler(PLANE, creator="cmaes", constraints_func=excess)
+    )
+    with pytest.raises(InputError, match="constraint constraint_0 <= 0"):
+        single.optimize(lambda trial: two_objectives(trial)[0], n_trials=1)
+
+
+def test_a_constraint_that_is_nan_is_an_error() -> None:
+    study = study_of_two("random", constraints_func=lambda _: [float("nan")])
+    with pytest.raises(InputError, match=r"must return numbers; got \[nan\] for trial 0"):
+        study.optimize(two_objectives, n_trials=1)
 
 
 def test_threads_share_one_creator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,13 +306,13 @@ def test_threads_share_one_creator(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(study.trials) == 8
 
 
-def test_a_study_ends_where_its_space_does() -> None:
+def test_a_study_ends_when_its_space_is_exhausted() -> None:
     study = optuna.create_study(sampler=LocalHPOSampler(creator="random"))
     study.optimize(lambda trial: trial.suggest_int("x", 0, 2) + trial.suggest_int("y", 1, 1), 9)
     assert sorted(configs(study)) == [(0, 1), (1, 1), (2, 1)]
 
 
-def test_a_branch_goes_on_when_what_all_trials_share_is_used_up() -> None:
+def test_branches_continue_when_the_common_parameters_are_exhausted() -> None:
     def branching(trial: optuna.Trial) -> float:
         if trial.suggest_categorical("kind", ["a", "b"]) == "a":
             return float(trial.suggest_float("x", 0.0, 1.0))
@@ -206,7 +324,7 @@ def test_a_branch_goes_on_when_what_all_trials_share_is_used_up() -> None:
     assert len(set(configs(study))) == 12
 
 
-def test_a_proposal_that_is_not_suggested_yet_is_known_to_the_next() -> None:
+def test_a_proposal_of_another_thread_is_not_proposed_again() -> None:
     all_have_asked = threading.Barrier(4)
 
     def waiting(trial: optuna.Trial) -> float:
