@@ -1,12 +1,12 @@
-"""How often an estimate of memory is too little, and how much it reserves for nothing.
+"""Measure how often an estimate of memory is too small, and how much it reserves in vain.
 
     python scripts/measure_memory.py                 # formulas and real trainings
     python scripts/measure_memory.py --seeds 5 --trials 30 --only formulas
 
 Formulas are a base plus products of sizes, with 2 % noise. Real trainings are networks in numpy,
-each in a process of its own, whose peak the kernel tells (VmHWM). After n measured trials the
-next one, drawn at random, is estimated and then run: covered is the share whose peak stayed
-within the reserve; excess is reserve / peak, the median. Estimates are not capped by a device.
+each in its own process, whose peak the kernel reports (VmHWM). After n measured trials the next
+random one is estimated and then run. Covered is the share of trials whose peak was within the
+estimate; excess is estimate / peak. Estimates are not limited by the size of a device.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from localhpo.scheduler.memory import Estimator, Observation, Wall
+from localhpo.scheduler.memory import MemoryEstimator, MemoryLimit, PeakObservation
 from localhpo.space import Space
 from localhpo.trial import Config
 
@@ -58,7 +58,7 @@ print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
 """
 
 
-def formula(seed: int) -> Callable[[Config], float]:
+def make_formula(seed: int) -> Callable[[Config], float]:
     rng = np.random.default_rng(seed)
     base, large = rng.uniform(150, 1500), 10 ** rng.uniform(2.5, 4.5)
     part = rng.uniform(0, 1)
@@ -74,28 +74,28 @@ def formula(seed: int) -> Callable[[Config], float]:
     return peak_mb
 
 
-def training(config: Config) -> float:
+def train(config: Config) -> float:
     command = [sys.executable, "-c", TRAINING, json.dumps(dict(config))]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout)
 
 
 def measure(peak_mb: Callable[[Config], float], seed: int, trials: int) -> list[tuple[int, float]]:
-    """Return (trials measured before, reserve / peak) of each trial but the first."""
+    """Return (number of trials measured before, estimate / peak) for each trial but the first."""
     rng = np.random.default_rng(seed)
-    estimator, evidence = Estimator(SPACE, Wall(None)), list[Observation]()
+    estimator, observations = MemoryEstimator(SPACE, MemoryLimit(None)), list[PeakObservation]()
     found = []
     for n in range(trials):
         config = SPACE.sample(rng)
-        reserve_mb = estimator.estimate(config, evidence).mb
+        estimate_mb = estimator.estimate(config, observations).mb
         peak = peak_mb(config)
-        if reserve_mb is not None:
-            found.append((n, reserve_mb / peak))
-        evidence.append(Observation(config, peak))
+        if estimate_mb is not None:
+            found.append((n, estimate_mb / peak))
+        observations.append(PeakObservation(config, peak))
     return found
 
 
-def show(title: str, found: list[tuple[int, float]]) -> None:
+def print_table(title: str, found: list[tuple[int, float]]) -> None:
     print(f"{title}: {len(found)} estimates")
     print("  measured before   estimates  covered  worst  excess (median, 90 %)")
     for low, high in STAGES:
@@ -117,11 +117,11 @@ def main() -> None:
     options = parser.parse_args()
     seeds = range(options.seeds)
     if options.only != "trainings":
-        found = [measure(formula(seed), seed, options.trials) for seed in seeds]
-        show("formulas", [one for part in found for one in part])
+        found = [measure(make_formula(seed), seed, options.trials) for seed in seeds]
+        print_table("formulas", [one for part in found for one in part])
     if options.only != "formulas":
-        found = [measure(training, 1000 + seed, options.trials) for seed in seeds]
-        show("numpy trainings", [one for part in found for one in part])
+        found = [measure(train, 1000 + seed, options.trials) for seed in seeds]
+        print_table("numpy trainings", [one for part in found for one in part])
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What no stand-in can show, checked on a machine with a GPU."""
+"""Checks on a machine with a GPU of what fakes in tests cannot show."""

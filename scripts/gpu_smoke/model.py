@@ -1,4 +1,4 @@
-"""The model that trials run beside: how long it takes to open, to answer, to sleep and to wake."""
+"""The model beside the trials: how long it takes to open, answer, sleep and wake up."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from localhpo.llm import model_registry, probe
 from localhpo.llm.protocol import Backend, Message
 from localhpo.scheduler.placement import Gpu
 from scripts.gpu_smoke.device import Bench
-from scripts.gpu_smoke.verdict import SkippedError, must, near
+from scripts.gpu_smoke.verdict import SkippedError, require, require_near
 
 if TYPE_CHECKING:
     from localhpo.llm.vllm import ManagedServer
 
 KV_MB = 256
-"""Of KV cache: more than so small a model needs."""
+"""Size of the KV cache: more than the small model needs."""
 FREED_MB = 100.0
-"""At the least by sleep, which gives it back."""
+"""Memory that sleep must free, at least."""
 START_S = 240.0
-"""For the server: with less the script could not keep its own bound."""
+"""Time limit for the start of the server, within the ten minutes of the script."""
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """The model that trials run beside."""
+class OpenedModel:
+    """The model beside the trials."""
 
     backend: Backend
     server: ManagedServer | None
@@ -36,8 +36,8 @@ class Model:
     opened_s: float
 
 
-def open_model(gpu: Gpu) -> Model:
-    """Start the model's server, or load the model in this process where there is none."""
+def open_model(gpu: Gpu) -> OpenedModel:
+    """Start a vLLM server, or load the model in this process where vLLM is not installed."""
     begin = time.perf_counter()
     folder = model_registry.find_model(model_registry.DEFAULT)
     if has_vllm():
@@ -46,53 +46,53 @@ def open_model(gpu: Gpu) -> Model:
         server = ManagedServer(folder, Settings(gpus=(gpu.id,), kv_cache_mb=KV_MB), start_s=START_S)
         if not server.on_cpu:
             backend = VllmBackend(server)
-            return Model(backend, server, time.perf_counter() - begin)
+            return OpenedModel(backend, server, time.perf_counter() - begin)
     from localhpo.llm.transformers import TransformersBackend
 
     in_process = TransformersBackend(folder, device="cuda")
-    return Model(in_process, None, time.perf_counter() - begin)
+    return OpenedModel(in_process, None, time.perf_counter() - begin)
 
 
 def has_vllm() -> bool:
-    """Whether vLLM is installed, for whatever device."""
+    """Return whether vLLM is installed, for any device."""
     return importlib.util.find_spec("vllm") is not None
 
 
-def answers(model: Model) -> float:
-    """Return the seconds that two answers took."""
+def time_answers(model: OpenedModel) -> float:
+    """Return the time of two answers in seconds."""
     begin = time.perf_counter()
     message = Message("user", "Choose a side.")
     found = model.backend.generate([message], probe.CONSTRAINT, n=2, max_tokens=96)
-    must(len(found) == 2, f"{len(found)} answers where 2 were asked for")
+    require(len(found) == 2, f"{len(found)} answers instead of 2")
     return time.perf_counter() - begin
 
 
-def sleeping(bench: Bench, model: Model) -> str:
-    """How long sleep and waking take, by level, and what was freed."""
+def check_sleep(bench: Bench, model: OpenedModel) -> str:
+    """Measure how long sleep and waking up take, by level, and the memory freed."""
     server = model.server
     if server is None:
         raise SkippedError(
             "vLLM for GPUs is not installed here: the model runs in this process, where it cannot"
-            f" sleep; loaded in {model.opened_s:.1f} s, two answers in {answers(model):.2f} s"
+            f" sleep; loaded in {model.opened_s:.1f} s, two answers in {time_answers(model):.2f} s"
         )
-    told = [f"started in {model.opened_s:.1f} s, two answers in {answers(model):.2f} s"]
+    sentences = [f"started in {model.opened_s:.1f} s, two answers in {time_answers(model):.2f} s"]
     for level in (1, 2):
         awake_mb = bench.reading().used_mb
-        sleep_s = _seconds(partial(server.sleep, level))
+        sleep_s = _time(partial(server.sleep, level))
         freed_mb = awake_mb - bench.reading().used_mb
-        wake_s = _seconds(server.wake)
+        wake_s = _time(server.wake)
         back_mb = bench.reading().used_mb
         sentence = (
             f"level {level} sleeps in {sleep_s:.2f} s, frees {freed_mb:.0f} MB,"
-            f" wakes in {wake_s:.2f} s, answers in {answers(model):.2f} s"
+            f" wakes in {wake_s:.2f} s, answers in {time_answers(model):.2f} s"
         )
-        must(freed_mb >= FREED_MB, sentence)
-        near(f"{sentence}; used before and after", awake_mb, back_mb)
-        told.append(sentence)
-    return "; ".join(told)
+        require(freed_mb >= FREED_MB, sentence)
+        require_near(f"{sentence}; memory in use before and after", awake_mb, back_mb)
+        sentences.append(sentence)
+    return "; ".join(sentences)
 
 
-def _seconds(action: Callable[[], object]) -> float:
+def _time(action: Callable[[], object]) -> float:
     begin = time.perf_counter()
     action()
     return time.perf_counter() - begin

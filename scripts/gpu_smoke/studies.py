@@ -1,4 +1,4 @@
-"""Studies on the device: one that runs out of memory, one that shares it with the model."""
+"""Checks of studies on the device: out of memory, and sharing it with the model."""
 
 from __future__ import annotations
 
@@ -7,52 +7,52 @@ from collections.abc import Sequence
 from typing import Any
 
 from localhpo import Study
-from localhpo.analysis.accounting import accounts
+from localhpo.analysis.resource_use import sum_resource_use
 from localhpo.creator import open_creator
 from localhpo.errors import NoGoodTrialError
-from localhpo.scheduler.memory import Estimator, Wall, observations
+from localhpo.scheduler.memory import MemoryEstimator, MemoryLimit, read_observations
 from localhpo.store import Event
 from localhpo.task import Task, parse
 from localhpo.trial import Cause, State, Trial
 from scripts.gpu_smoke.device import CONTEXT_MB, PROGRAMS, Bench
-from scripts.gpu_smoke.model import Model
-from scripts.gpu_smoke.verdict import SkippedError, must
+from scripts.gpu_smoke.model import OpenedModel
+from scripts.gpu_smoke.verdict import SkippedError, require
 
-BUSY = 0.1
-"""Share at the least: trials spend some of their time on imports."""
+MIN_UTILIZATION = 0.1
+"""Smallest accepted utilization: trials spend some of their time on imports."""
 RESERVED_MB = 3072
-"""What the task declares for each of two trials beside the model."""
+"""Memory that the task declares for each of two trials beside the model."""
 SPACE = {"mb": {"type": "int", "low": 256, "high": 1024}}
-"""What `train` holds, in MB; `greedy` does not heed it."""
+"""Memory that `train` holds, in MB; `allocate_too_much` ignores it."""
 
 
-def greedy(bench: Bench) -> str:
-    """A trial that asks for more than the device has."""
-    task = make_task("greedy", "random", SPACE, {"gpus": 1})
+def check_out_of_memory(bench: Bench) -> str:
+    """Run a trial that allocates more than the device has."""
+    task = make_task("allocate_too_much", "random", SPACE, {"gpus": 1})
     with Study.open(task, home=bench.folder / "home") as study:
         with contextlib.suppress(NoGoodTrialError):
             study.run()
-        return judge_greedy(study.trials, bench.reading().total_mb)
+        return describe_out_of_memory(study.trials, bench.reading().total_mb)
 
 
-def judge_greedy(trials: Sequence[Trial], total_mb: float) -> str:
-    """Return a sentence on how the trial that ran out of memory was recorded.
+def describe_out_of_memory(trials: Sequence[Trial], total_mb: float) -> str:
+    """Return a sentence on the record of a trial that ran out of memory.
 
     Raises:
-        FailedError: not as a failure of that cause, without score, with its peak.
+        FailedError: it is not a failure of that cause, without a value, with its peak.
     """
     (trial,) = trials
     cause = trial.failure.cause if trial.failure else None
     peak_mb = trial.usage.peak_gpu_memory_mb
     sentence = (
-        f"recorded as {trial.state}, {cause}, score {trial.score}, peak"
+        f"recorded as {trial.state}, {cause}, value {trial.value}, peak"
         f" {'unknown' if peak_mb is None else f'{peak_mb:.0f} MB'} of {total_mb:.0f} MB"
     )
-    bounds = [one.at_least for one in observations(trials, "device")]
-    return must(
+    bounds = [one.is_lower_bound for one in read_observations(trials, "device")]
+    return require(
         trial.state is State.FAILED
         and cause is Cause.OUT_OF_MEMORY_DEVICE
-        and trial.score is None
+        and trial.value is None
         and peak_mb is not None
         and peak_mb > total_mb / 2
         and bounds == [True],
@@ -60,12 +60,12 @@ def judge_greedy(trials: Sequence[Trial], total_mb: float) -> str:
     )
 
 
-def beside(bench: Bench, model: Model) -> str:
-    """Two trials at once beside the model."""
+def check_shared_device(bench: Bench, model: OpenedModel) -> str:
+    """Run two trials at once beside the model."""
     need_mb = 2 * RESERVED_MB + 2 * CONTEXT_MB
     free_mb = bench.reading().total_mb - bench.reading().used_mb
     if free_mb < need_mb:
-        raise SkippedError(f"it takes {need_mb:.0f} MB free, and there are {free_mb:.0f}")
+        raise SkippedError(f"needs {need_mb:.0f} MB of free memory; {free_mb:.0f} MB are free")
     resources = {"gpus": 0.5, "parallel": 2, "gpu_memory_mb": RESERVED_MB}
     task = make_task("train", "agent", SPACE, resources, trials=4)
     with (
@@ -73,66 +73,70 @@ def beside(bench: Bench, model: Model) -> str:
         Study.open(task, home=bench.folder / "home", creator=creator) as study,
     ):
         study.run()
-        return judge_beside(study.trials, study.events, task)
+        return describe_shared_device(study.trials, study.events, task)
 
 
-def judge_beside(trials: Sequence[Trial], events: Sequence[Event], task: Task) -> str:
+def describe_shared_device(trials: Sequence[Trial], events: Sequence[Event], task: Task) -> str:
     """Return a sentence on trials that shared the device.
 
     Raises:
-        FailedError: one failed, never two ran at once, one took more than was reserved, what
-            they took is not measured or not learned, or the device was hardly ever busy.
+        FailedError: one failed, no two ran at once, one used more than was reserved, their memory
+            is not measured or not learned from, or the device was hardly used.
     """
     states = [str(trial.state) for trial in trials]
-    must(set(states) == {"complete"}, f"trials ended as {', '.join(states)}")
+    require(set(states) == {"complete"}, f"trials ended as {', '.join(states)}")
     origins = {trial.proposal.origin for trial in trials}
-    must("model" in origins, f"the model proposed nothing: {', '.join(sorted(origins))}")
-    most = most_at_once(trials)
-    must(most == 2, f"at most {most} of the trials ran at once")
-    return f"{len(trials)} trials, {most} at once; {_memory(trials, task)}; {_busy(trials, events)}"
+    require(
+        any(origin.uses("llm") for origin in origins),
+        f"no proposal is of the model: {', '.join(sorted(map(str, origins)))}",
+    )
+    most = count_most_at_once(trials)
+    require(most == 2, f"at most {most} of the trials ran at once")
+    memory = _check_memory(trials, task)
+    return f"{len(trials)} trials, {most} at once; {memory}; {_check_utilization(trials, events)}"
 
 
-def _busy(trials: Sequence[Trial], events: Sequence[Event]) -> str:
-    """Hold the share of time in which the device computed against the least."""
-    books = accounts(trials, events)
+def _check_utilization(trials: Sequence[Trial], events: Sequence[Event]) -> str:
+    """Return a sentence on the utilization of the device."""
+    use = sum_resource_use(trials, events)
     modes = [str(event.data["mode"]) for event in events if "mode" in event.data]
-    if books.gpu_utilization is None:
-        raise SkippedError("trials ran beside the model, but how busy the device was is not told")
-    return must(
-        books.gpu_utilization >= BUSY,
-        f"busy {books.gpu_utilization:.0%} of the time that trials held it;"
+    if use.gpu_utilization is None:
+        raise SkippedError("trials ran beside the model, but utilization is not reported here")
+    return require(
+        use.gpu_utilization >= MIN_UTILIZATION,
+        f"utilization {use.gpu_utilization:.0%} while trials held the device;"
         f" sharing: {', '.join(modes) or 'resident, in this process'};"
-        f" the model took {books.model_gpu_memory_mb or 0.0:.0f} MB",
+        f" the model took {use.model_gpu_memory_mb or 0.0:.0f} MB",
     )
 
 
-def _memory(trials: Sequence[Trial], task: Task) -> str:
-    """Hold what was reserved for trials, and what would be, against what they took."""
-    told = []
+def _check_memory(trials: Sequence[Trial], task: Task) -> str:
+    """Return a sentence on the memory of trials: allocated, metered, and estimated from it."""
+    pairs = []
     for trial in trials:
         peak_mb, own_mb = trial.usage.peak_gpu_memory_mb, _reserved_mb(trial)
         if peak_mb is None:
             raise SkippedError(
-                "trials ran beside the model, but what each one takes of a shared device cannot be"
-                " told here (the driver names no processes)"
+                "trials ran beside the model, but their memory on a shared device cannot be"
+                " measured here (the driver reports no processes)"
             )
-        told.append(f"{own_mb:.0f}->{peak_mb:.0f}")
+        pairs.append(f"{own_mb:.0f}->{peak_mb:.0f}")
         fits = own_mb <= peak_mb + 1 and peak_mb <= min(RESERVED_MB, own_mb + CONTEXT_MB)
-        must(fits, f"torch reserved {own_mb:.0f} MB, the meter says {peak_mb:.0f}")
-    evidence = observations(trials, "device")
-    estimator = Estimator(task.space, Wall(None))
-    estimates = [estimator.estimate(seen.config, evidence).mb or 0.0 for seen in evidence]
-    short = [s.peak_mb for s, mb in zip(evidence, estimates, strict=True) if mb < s.peak_mb]
-    must(not short, f"the estimate learned from them is too little for peaks of {short} MB")
-    return f"MB by torch->meter {' '.join(told)}, estimates {min(estimates):.0f} and more"
+        require(fits, f"torch reserved {own_mb:.0f} MB, the meter says {peak_mb:.0f}")
+    observations = read_observations(trials, "device")
+    estimator = MemoryEstimator(task.space, MemoryLimit(None))
+    estimates = [estimator.estimate(seen.config, observations).mb or 0.0 for seen in observations]
+    short = [s.peak_mb for s, mb in zip(observations, estimates, strict=True) if mb < s.peak_mb]
+    require(not short, f"estimates from these trials are too small for peaks of {short} MB")
+    return f"MB by torch->meter {' '.join(pairs)}, estimates {min(estimates):.0f} and more"
 
 
 def _reserved_mb(trial: Trial) -> float:
     return max(m.value for m in trial.measurements if m.name == "reserved_mb")
 
 
-def most_at_once(trials: Sequence[Trial]) -> int:
-    """Return how many of the trials ran at the same time, at most."""
+def count_most_at_once(trials: Sequence[Trial]) -> int:
+    """Return the largest number of trials that ran at the same time."""
     spans = [(trial.started_at or 0.0, trial.finished_at or 0.0) for trial in trials]
     return max(sum(a <= begin < b for a, b in spans) for begin, _ in spans)
 
@@ -151,7 +155,7 @@ def make_task(
         "space": space,
         "budget": {"trials": trials, "timeout_s": 120},
         "resources": resources,
-        # An engine that stands in for the model would hide that it fails.
+        # A fallback engine would hide that the model fails.
         "creator": {"name": creator, "on_model_error": "stop"},
     }
     return parse(table, folder=PROGRAMS)

@@ -1,4 +1,4 @@
-"""How a check ends: with a sentence that has its numbers, and one of three words before it."""
+"""The line of a check: ok, FAILED or skipped, and a sentence with its numbers."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable
 from localhpo.errors import LocalHPOError
 
 NEAR_MB = 300.0
-"""Two numbers of the same memory may differ by so much: they are taken one after the other."""
+"""Allowed difference of two measurements of the same memory, which are taken in turn."""
 
 
 class FailedError(Exception):
-    """A number is not what it should be; the message has both."""
+    """A number is not as expected; the message has both."""
 
 
 class SkippedError(Exception):
-    """This machine cannot show it; the message says why."""
+    """This machine does not allow the check; the message says why."""
 
 
-def near(what: str, one_mb: float, other_mb: float, within_mb: float = NEAR_MB) -> str:
-    """Return a sentence on two numbers that should be the same.
+def require_near(what: str, one_mb: float, other_mb: float, within_mb: float = NEAR_MB) -> str:
+    """Return a sentence on two numbers that must be nearly equal.
 
     Raises:
         FailedError: they are not.
@@ -30,26 +30,26 @@ def near(what: str, one_mb: float, other_mb: float, within_mb: float = NEAR_MB) 
     return sentence
 
 
-def must(holds: bool, sentence: str) -> str:
-    """Return a sentence on something that should hold.
+def require(holds: bool, sentence: str) -> str:
+    """Return a sentence on a condition that must hold.
 
     Raises:
-        FailedError: it does not.
+        FailedError: it does not hold.
     """
     if not holds:
         raise FailedError(sentence)
     return sentence
 
 
-def tell(name: str, check: Callable[[], str]) -> bool:
-    """Make a check and print its line; False where it failed."""
+def run_check(name: str, check: Callable[[], str]) -> bool:
+    """Run a check and print its line; return whether it did not fail."""
     try:
         verdict, sentence = "ok", check()
     except SkippedError as skipped:
         verdict, sentence = "skipped", str(skipped)
     except FailedError as failed:
         verdict, sentence = "FAILED", str(failed)
-    except Exception as error:  # noqa: BLE001 - the other checks are to be made all the same
+    except Exception as error:  # noqa: BLE001 - the other checks must still run
         hint = f" ({error.hint})" if isinstance(error, LocalHPOError) and error.hint else ""
         verdict, sentence = "FAILED", f"{type(error).__name__}: {error}{hint}"
     print(f"{verdict:8} {name}: {sentence}", flush=True)

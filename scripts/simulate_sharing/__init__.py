@@ -1,1 +1,1 @@
-"""What sharing memory between trials and the model's server is worth, in simulated time."""
+"""Benchmark of sharing memory between trials and the model's server, in simulated time."""

@@ -1,12 +1,12 @@
-"""Compare `auto` with each fixed way of sharing, on a grid of machines, models and trials.
+"""Compare `auto` with each fixed mode of sharing, on a grid of machines, models and trials.
 
-    python -m scripts.simulate_sharing             # the whole grid, most of an hour
-    python -m scripts.simulate_sharing --quick     # the part of it that a test runs
-    python -m scripts.simulate_sharing --sample 50 # so many settings of the grid, by chance
-    python -m scripts.simulate_sharing --seeds 5   # each with so many studies: the law is of means
+    python -m scripts.simulate_sharing             # the whole grid, almost an hour
+    python -m scripts.simulate_sharing --quick     # the part that a test runs
+    python -m scripts.simulate_sharing --sample 50 # random settings of the grid
+    python -m scripts.simulate_sharing --seeds 5   # studies per setting: means are compared
     python -m scripts.simulate_sharing --inventory machine.toml --all    # the grid on that machine
 
-Everything is drawn under a seed: the same table every time.
+The same seed gives the same table.
 """
 
 from __future__ import annotations
@@ -18,50 +18,52 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from localhpo.errors import InputError
-from localhpo.scheduler.simulated import load_inventory
+from localhpo.scheduler.simulated_inventory import load_inventory
 from scripts.simulate_sharing import grid
-from scripts.simulate_sharing.study import Setting
+from scripts.simulate_sharing.study import SimulationSetting
 
 
 def main() -> int:
-    """Print the table; 1 where `auto` breaks the law."""
+    """Print the table; return 1 where `auto` is worse than the best fixed mode."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="a small part of the grid")
-    parser.add_argument("--sample", type=int, help="so many settings of the grid")
-    parser.add_argument("--inventory", type=Path, help="the machine: a file of simulated devices")
-    parser.add_argument("--seed", type=int, default=0, help="the first one")
-    parser.add_argument("--seeds", type=int, default=1, help="so many studies for each setting")
-    parser.add_argument("--all", action="store_true", help="print every row, not the summary alone")
+    parser.add_argument("--sample", type=int, help="number of random settings of the grid")
+    parser.add_argument("--inventory", type=Path, help="file that describes the machine")
+    parser.add_argument("--seed", type=int, default=0, help="first seed")
+    parser.add_argument("--seeds", type=int, default=1, help="number of studies per setting")
+    parser.add_argument("--all", action="store_true", help="print every row beside the summary")
     parser.add_argument("--json", action="store_true", help="print every study as JSON instead")
     options = parser.parse_args()
     settings = grid.QUICK if options.quick else grid.FULL
     if options.inventory:
         try:
-            settings = grid.on(load_inventory(options.inventory))
+            settings = grid.list_settings_of(load_inventory(options.inventory))
         except InputError as error:
             parser.error(str(error))
     if options.sample:
-        settings = grid.sample(options.sample, options.seed, settings)
+        settings = grid.draw_settings(options.sample, options.seed, settings)
     seeds = range(options.seed, options.seed + options.seeds)
-    rows = list(_compared(settings, seeds))
+    rows = list(_compare_all(settings, seeds))
     if options.json:
         print(json.dumps([row.to_data() for row in rows], indent=1))
     else:
-        for line in grid.table(rows, every=options.all or options.quick):
+        for line in grid.format_table(rows, every=options.all or options.quick):
             print(line)
-    return 0 if all(row.keeps_the_law for row in rows) else 1
+    return 0 if all(row.is_within_tolerance for row in rows) else 1
 
 
-def _compared(settings: Sequence[Setting], seeds: Sequence[int]) -> Iterator[grid.Row]:
-    """Yield the rows, and say on a terminal how far it is."""
+def _compare_all(
+    settings: Sequence[SimulationSetting], seeds: Sequence[int]
+) -> Iterator[grid.SettingComparison]:
+    """Yield the rows, and show progress on a terminal."""
     worst = 0.0
     for done, setting in enumerate(settings):
         if sys.stderr.isatty():
-            said = f"{done} of {len(settings)} settings, worst {worst:.3f}"
-            print(f"\r{said}", end="", file=sys.stderr, flush=True)
-        row = grid.compare(setting, seeds)
+            progress = f"{done} of {len(settings)} settings, worst {worst:.3f}"
+            print(f"\r{progress}", end="", file=sys.stderr, flush=True)
+        row = grid.compare_modes(setting, seeds)
         worst = max(worst, row.excess)
         yield row
     if sys.stderr.isatty():

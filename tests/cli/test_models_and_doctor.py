@@ -131,7 +131,7 @@ def test_doctor_names_devices_as_nvidia_smi_does(monkeypatch):
     lost = fake_nvml.Device(fault=fake_nvml.NVMLError("GPU is lost"))
     slices = [fake_nvml.Device("NVIDIA A 1g", "MIG-12345678-9abc", total_mb=9_000)]
     devices = [lost, fake_nvml.Device("NVIDIA B"), fake_nvml.Device(slices=slices)]
-    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml.stand_in(devices))
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml.make_fake_nvml(devices))
     found = by_name([*_checks._devices(), *_checks._fit()])
     assert found["gpu 1"].finding.startswith("NVIDIA B, ")
     assert found["gpu 2/MIG-12345678"].finding.startswith("NVIDIA A 1g, ")

@@ -1,4 +1,4 @@
-"""The script for machines with a GPU, on stand-ins: what its checks pass, and what they catch."""
+"""The script for machines with a GPU, on fakes: what its checks accept and reject."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-import nvml_stand_in
+import fake_nvml
 import psutil
 import pytest
 
 from localhpo.llm.scripted import ScriptedBackend
-from localhpo.trial import Cause, Failure, Proposal, State, Trial, Usage
+from localhpo.trial import Cause, Failure, Origin, Proposal, State, Trial, Usage
 from scripts.gpu_smoke import __main__ as smoke
 from scripts.gpu_smoke import device, model, studies
-from scripts.gpu_smoke.verdict import FailedError, SkippedError, tell
+from scripts.gpu_smoke.verdict import FailedError, SkippedError, run_check
 
 ROOT = Path(__file__).resolve().parents[2]
 TOTAL_MB, DRIVER_MB = 16_200.0, 200.0
 
 
-class LiveDevice(nvml_stand_in.Device):
-    """A device that holds what the programs have noted (see `torch_stand_in`)."""
+class LiveDevice(fake_nvml.Device):
+    """A device that holds what the programs recorded (see `fake_torch`)."""
 
     def __init__(self, notes: Path) -> None:
         self._notes = notes
@@ -46,27 +46,27 @@ class LiveDevice(nvml_stand_in.Device):
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> device.Bench:
-    """A device for the programs, which import a stand-in for torch that lies beside them."""
+    """A device for the programs, which import a fake of torch from their folder."""
     notes, programs, folder = tmp_path / "notes", tmp_path / "programs", tmp_path / "bench"
     notes.mkdir()
     folder.mkdir()
     shutil.copytree(device.PROGRAMS, programs)
-    shutil.copy(Path(__file__).parent / "torch_stand_in.py", programs / "torch.py")
+    shutil.copy(Path(__file__).parent / "fake_torch.py", programs / "torch.py")
     monkeypatch.setenv("FAKE_GPU", str(notes))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    monkeypatch.setitem(sys.modules, "pynvml", nvml_stand_in.stand_in([LiveDevice(notes)]))
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml.make_fake_nvml([LiveDevice(notes)]))
     monkeypatch.setattr(device, "PROGRAMS", programs)
     monkeypatch.setattr(studies, "PROGRAMS", programs)
     (gpu,) = smoke.devices.find_gpus()
     return device.Bench(gpu, folder)
 
 
-def ended(number: int, start: float, end: float, state: State = State.COMPLETE) -> Trial:
-    proposal = Proposal({"mb": 300}, "model")
+def make_ended(number: int, start: float, end: float, state: State = State.COMPLETE) -> Trial:
+    proposal = Proposal({"mb": 300}, Origin.parse("llm"))
     return Trial(number, state, proposal, started_at=start, finished_at=end)
 
 
-def test_without_a_gpu_it_says_so() -> None:
+def test_without_a_gpu_nothing_is_checked() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "scripts.gpu_smoke"],
         cwd=ROOT,
@@ -79,69 +79,75 @@ def test_without_a_gpu_it_says_so() -> None:
     assert "no NVIDIA GPU" in done.stdout and "ok" not in done.stdout
 
 
-@pytest.mark.parametrize("check", [device.totals, device.growth, device.metered, device.ledger])
+@pytest.mark.parametrize(
+    "check", [device.check_totals, device.check_growth, device.check_meter, device.check_inventory]
+)
 def test_right_numbers_pass(check, bench: device.Bench) -> None:
     assert " MB" in check(bench)
 
 
 def test_wrong_numbers_fail(bench: device.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = device.footprint.device_mb
-    monkeypatch.setattr(device.footprint, "device_mb", lambda pid, gpu: honest(pid, gpu) / 2)
-    with pytest.raises(FailedError, match="held by process"):
-        device.growth(bench)
+    measure = device.footprint.measure_device_mb
+    monkeypatch.setattr(
+        device.footprint, "measure_device_mb", lambda pid, gpu: measure(pid, gpu) / 2
+    )
+    with pytest.raises(FailedError, match="memory of the process"):
+        device.check_growth(bench)
 
 
-def test_processes_that_the_driver_does_not_name_are_no_failure(
+def test_unreported_processes_skip_the_check(
     bench: device.Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library: ModuleType = sys.modules["pynvml"]
     monkeypatch.setattr(library, "nvmlDeviceGetComputeRunningProcesses", lambda _device: [])
-    with pytest.raises(SkippedError, match="which process"):
-        device.growth(bench)
+    with pytest.raises(SkippedError, match="memory by process"):
+        device.check_growth(bench)
 
 
-def test_trials_of_which_two_never_ran_at_once_fail() -> None:
-    in_turn = [ended(0, 1.0, 2.0), ended(1, 2.0, 3.0)]
-    assert studies.most_at_once(in_turn) == 1
-    assert studies.most_at_once([*in_turn, ended(2, 2.5, 4.0)]) == 2
+def test_trials_that_never_ran_at_once_fail() -> None:
+    in_turn = [make_ended(0, 1.0, 2.0), make_ended(1, 2.0, 3.0)]
+    assert studies.count_most_at_once(in_turn) == 1
+    assert studies.count_most_at_once([*in_turn, make_ended(2, 2.5, 4.0)]) == 2
     with pytest.raises(FailedError, match="at most 1"):
-        studies.judge_beside(in_turn, [], studies.make_task("train", "random", studies.SPACE, {}))
+        studies.describe_shared_device(
+            in_turn, [], studies.make_task("train", "random", studies.SPACE, {})
+        )
     with pytest.raises(FailedError, match="ended as complete, failed"):
-        failed = ended(1, 1.0, 2.0, State.FAILED)
+        failed = make_ended(1, 1.0, 2.0, State.FAILED)
         task = studies.make_task("train", "random", studies.SPACE, {})
-        studies.judge_beside([in_turn[0], failed], [], task)
+        studies.describe_shared_device([in_turn[0], failed], [], task)
 
 
-def test_how_a_trial_without_memory_must_be_recorded() -> None:
+def test_the_record_of_a_trial_out_of_memory_is_checked() -> None:
     right = replace(
-        ended(0, 1.0, 9.0, State.FAILED),
+        make_ended(0, 1.0, 9.0, State.FAILED),
         failure=Failure(Cause.OUT_OF_MEMORY_DEVICE, "the device ran out of memory"),
         usage=Usage(peak_gpu_memory_mb=14_400.0),
     )
-    assert "14400 MB of 16000 MB" in studies.judge_greedy([right], 16_000.0)
+    assert "14400 MB of 16000 MB" in studies.describe_out_of_memory([right], 16_000.0)
     for wrong in (
-        replace(right, state=State.COMPLETE, score=0.5),
+        replace(right, state=State.COMPLETE, values=(0.5,)),
         replace(right, failure=Failure(Cause.EXIT_CODE, "exit code 1")),
         replace(right, usage=Usage()),
         replace(right, usage=Usage(peak_gpu_memory_mb=400.0)),
     ):
         with pytest.raises(FailedError):
-            studies.judge_greedy([wrong], 16_000.0)
+            studies.describe_out_of_memory([wrong], 16_000.0)
 
 
-def test_a_check_that_breaks_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_check_that_raises_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     def broken() -> str:
         raise OSError("no such device")
 
-    assert not tell("broken", broken)
-    assert tell("fine", lambda: "1 and 1 MB")
+    assert not run_check("broken", broken)
+    assert run_check("fine", lambda: "1 and 1 MB")
     assert capsys.readouterr().out == (
         "FAILED   broken: OSError: no such device\nok       fine: 1 and 1 MB\n"
     )
 
 
 @pytest.mark.slow
-def test_all_checks_on_stand_ins(
+def test_all_checks_on_fakes(
     bench: device.Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from localhpo.llm import transformers
@@ -155,8 +161,8 @@ def test_all_checks_on_stand_ins(
     assert "out of device memory" in lines[4] and "4 trials, 2 at once" in lines[7]
 
 
-class Sleeper:
-    """A server that holds memory of the device: so much awake, so much asleep."""
+class SleepingServer:
+    """A server that holds some memory of the device awake, and less or as much asleep."""
 
     def __init__(self, awake_mb: float, asleep_mb: float) -> None:
         self._note = Path(os.environ["FAKE_GPU"]) / str(os.getpid())
@@ -170,10 +176,14 @@ class Sleeper:
         self._note.write_text(str(self._awake_mb))
 
 
-def test_what_sleep_frees_is_measured(bench: device.Bench) -> None:
+def test_memory_freed_by_sleep_is_measured(bench: device.Bench) -> None:
     answer = '{"side":"left","count":420}'
     backend = ScriptedBackend(lambda *_: answer)
-    slept = model.sleeping(bench, model.Model(backend, Sleeper(900.0, 300.0), opened_s=1.0))
+    slept = model.check_sleep(
+        bench, model.OpenedModel(backend, SleepingServer(900.0, 300.0), opened_s=1.0)
+    )
     assert slept.count("frees 600 MB") == 2
     with pytest.raises(FailedError, match="frees 0 MB"):
-        model.sleeping(bench, model.Model(backend, Sleeper(900.0, 900.0), opened_s=1.0))
+        model.check_sleep(
+            bench, model.OpenedModel(backend, SleepingServer(900.0, 900.0), opened_s=1.0)
+        )

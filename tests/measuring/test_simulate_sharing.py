@@ -12,17 +12,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def simulated(inventory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def run_simulation(inventory: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "scripts.simulate_sharing", "--inventory", str(inventory)]
     return subprocess.run(
         [*command, *options], cwd=ROOT, capture_output=True, text=True, check=False
     )
 
 
-def test_a_machine_comes_from_a_file(tmp_path: Path) -> None:
+def test_a_machine_is_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "machine.toml"
     path.write_text("cpus = 8\n[[gpus]]\ncount = 2\nmemory_mb = 24_564\nforeign_mb = 4_564\n")
-    done = simulated(path, "--sample", "2", "--json")
+    done = run_simulation(path, "--sample", "2", "--json")
     rows = json.loads(done.stdout)
     assert len(rows) == 2, done.stderr
     for row in rows:
@@ -31,19 +31,17 @@ def test_a_machine_comes_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "says"),
+    ("gpus", "message"),
     [
-        ("", "must be of one size"),
+        ("", "must have one known size"),
         ("[[gpus]]\nmemory_mb = 24_000\n[[gpus]]\nmemory_mb = 80_000\n", "got 2 sizes of 2 GPUs"),
         ("[[gpus]]\nmemory_mb = 1_000\n", "must hold the smallest model"),
     ],
 )
-def test_a_machine_that_the_grid_does_not_know_is_refused(
-    tmp_path: Path, gpus: str, says: str
-) -> None:
+def test_a_machine_outside_of_the_grid_is_refused(tmp_path: Path, gpus: str, message: str) -> None:
     path = tmp_path / "machine.toml"
     path.write_text(f"cpus = 8\n{gpus}")
-    done = simulated(path)
+    done = run_simulation(path)
     assert done.returncode == 2
-    assert says in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""Hold so many MB of the device until the input ends; say what torch says of it."""
+"""Hold so many MB of the device until the input ends; print free and total memory by torch."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Ask for one and a half times what the device has, slowly enough to be measured."""
+"""Allocate 1.5 times the device's memory, slowly enough to be measured."""
 
 import time
 
