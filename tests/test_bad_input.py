@@ -1,7 +1,7 @@
-"""What bad input gets, as a user meets it: through the command line, end to end.
+"""Errors for bad input on the command line, end to end.
 
-Each refusal says what must hold, where, and what to do; its exit code is that of the design;
-and it leaves nothing in the store.
+Each error says what must hold, where, and what to do, has the exit code of its class, and leaves
+nothing in the store.
 """
 
 from __future__ import annotations
@@ -64,6 +64,12 @@ def parameters(*lines: str) -> dict[str, str]:
     return {"space": "[space]\n" + "\n".join(lines) + "\n"}
 
 
+def goals(text: str) -> dict[str, str]:
+    """Return a task file whose objectives are the given tables."""
+    head = HEAD.replace('metric = "loss"\ndirection = "minimize"\n', "")
+    return {"head": head, "rest": f"{REST}{text}\n"}
+
+
 def command(*arguments: str) -> dict[str, str]:
     return {"head": HEAD.replace('["python", "train.py"]', str(list(arguments)))}
 
@@ -113,9 +119,49 @@ def command(*arguments: str) -> dict[str, str]:
             ["task.toml [task] command", "{y}", "neither a parameter nor"],
         ),
         ({"rest": REST + "[resources]\ncpus = 100000"}, ["task.toml [resources] cpus"]),
+        (
+            {"rest": REST + '[[objective]]\nname = "f1"\ndirection = "maximize"'},
+            [
+                "objectives must be given in one form",
+                "[task] metric and direction",
+                "delete metric",
+            ],
+        ),
+        (
+            goals('[[objective]]\nname = "f1"\ndirecton = "maximize"'),
+            ["task.toml [[objective]] 1", "'directon'", "mean 'direction'"],
+        ),
+        (
+            goals('[[objective]]\nname = "f1"\ndirection = "up"'),
+            ["task.toml [[objective]] 1 direction", "minimize", "maximize", "'up'"],
+        ),
+        (
+            goals(2 * '[[objective]]\nname = "f1"\ndirection = "maximize"\n'),
+            ["task.toml [[objective]]", "each name must stand once", "'f1' twice"],
+        ),
+        (
+            {"rest": REST + '[[constraint]]\nname = "size"\nmin = 3.0\nmax = 1.0'},
+            ["task.toml [[constraint]] 1", "min <= max must hold", "min = 3, max = 1"],
+        ),
+        (
+            {"rest": REST + '[[constraint]]\nname = "size"\nmaxx = 1.0'},
+            ["task.toml [[constraint]] 1", "'maxx'", "mean 'max'"],
+        ),
+        (
+            {"rest": REST + '[[constraint]]\nname = "energy_j"\nmax = 1.0'},
+            ["task.toml [[constraint]] energy_j", "trials must hold a GPU", "[resources] gpus"],
+        ),
+        (
+            {"rest": REST + '[[constraint]]\nname = "size"'},
+            ["task.toml [[constraint]] 1", "must bound 'size' by min, max or both", "max = 200.0"],
+        ),
+        (
+            {"rest": REST + '[[constraint]]\nname = "size"\nmax = "large"'},
+            ["task.toml [[constraint]] 1 max", "a finite number", "'large'"],
+        ),
     ],
 )
-def test_a_task_that_cannot_be_used_is_refused(
+def test_an_invalid_task_is_refused(
     project: Path, home: Path, capsys: Captured, change: dict[str, str], says: list[str]
 ) -> None:
     write(project, **change)
@@ -130,7 +176,7 @@ def test_a_task_that_cannot_be_used_is_refused(
     ("script", "cause", "says"),
     [
         ("pass", "nothing reported", "did not report loss; how to: `from localhpo import report`"),
-        ("import localhpo\nlocalhpo.report(los=1)", "nothing reported", "mean metric = 'los'?"),
+        ("import localhpo\nlocalhpo.report(los=1)", "nothing reported", "did you mean 'los'?"),
         (
             "import localhpo\nlocalhpo.report(loss=float('nan'))",
             "non-finite metric",
@@ -144,7 +190,7 @@ def test_a_task_that_cannot_be_used_is_refused(
         ),
     ],
 )
-def test_a_script_that_reports_nothing_of_use_fails(
+def test_a_script_without_usable_reports_fails(
     project: Path, home: Path, capsys: Captured, script: str, cause: str, says: str
 ) -> None:
     write(project, script=script)
@@ -154,6 +200,37 @@ def test_a_script_that_reports_nothing_of_use_fails(
     assert "localhpo trials --failed" in shown.err
     failures = [trial.failure for trial in Store(home).trials("t/main")]
     assert [failure and failure.cause.value for failure in failures] == [cause] * 2
+
+
+OBJECTIVES = """[[objective]]
+name = "loss"
+direction = "minimize"
+[[objective]]
+name = "latency"
+direction = "minimize"
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (goals(OBJECTIVES), ["did not report latency", "it reported loss"]),
+        (
+            {"rest": REST + '[[constraint]]\nname = "los"\nmax = 1.0\n'},
+            ["did not report los", "it reported loss"],
+        ),
+    ],
+    ids=["an objective", "a constraint on an unknown name"],
+)
+def test_a_trial_without_a_value_for_a_goal_fails_with_its_name(
+    project: Path, home: Path, capsys: Captured, change: dict[str, str], says: list[str]
+) -> None:
+    write(project, **change)
+    assert run() == 3
+    shown = capsys.readouterr()
+    for part in says:
+        assert part in shown.out
+    assert "localhpo trials --failed" in shown.err
 
 
 @pytest.mark.parametrize(
@@ -224,7 +301,7 @@ def test_a_database_of_a_newer_version_is_left_alone(
     assert not list(home.glob("studies/other/*/trials"))
 
 
-def test_a_study_continues_under_its_own_settings_only(
+def test_a_study_continues_with_its_own_settings_only(
     project: Path, home: Path, capsys: Captured
 ) -> None:
     assert run() == 0
@@ -236,7 +313,7 @@ def test_a_study_continues_under_its_own_settings_only(
     assert states(home) == ["complete"] * 2
 
 
-def test_a_study_starts_although_a_shell_has_the_database(project: Path, home: Path) -> None:
+def test_a_study_starts_while_a_shell_uses_the_database(project: Path, home: Path) -> None:
     assert run() == 0
     code = "import sys, duckdb; c = duckdb.connect(sys.argv[1]); print(flush=True); input()"
     with subprocess.Popen(
@@ -278,7 +355,7 @@ def user_namespaces_work() -> bool:
 
 
 @pytest.mark.skipif(not user_namespaces_work(), reason="user namespaces are not allowed here")
-def test_a_full_disk_is_said_to_be_full(home: Path) -> None:
+def test_the_error_of_a_full_disk_names_the_disk(home: Path) -> None:
     home.mkdir()
     script = 'mount -t tmpfs -o size=1m tmpfs "$1" && shift && exec "$@"'
     full = ["unshare", "-rm", "sh", "-c", script, "sh", str(home)]

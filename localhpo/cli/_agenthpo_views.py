@@ -10,14 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from localhpo.bench.agenthpo import table
-from localhpo.bench.agenthpo.results import Result, TaskResult
+from localhpo.bench.agenthpo.results import ExperimentResult, TaskResult
 from localhpo.cli._views import plain_table
 
 _BETWEEN = 3
 """Largest number of spaces between two columns of a table."""
 
 
-def result_view(result: Result, files: Iterable[Path], width: int) -> RenderableType:
+def result_view(result: ExperimentResult, files: Iterable[Path], width: int) -> RenderableType:
     """Return a table for each task, the cost of proposals, and the paths of the files."""
     parts: list[RenderableType] = []
     for task in result.tasks:
@@ -30,11 +30,11 @@ def result_view(result: Result, files: Iterable[Path], width: int) -> Renderable
     return Group(*parts)
 
 
-def _scores(result: Result, task: TaskResult, width: int) -> Table:
+def _scores(result: ExperimentResult, task: TaskResult, width: int) -> Table:
     names = table.headers(result)
-    rows = list(table.rows(result, task))
+    rows = list(table.make_rows(result, task))
     if _width([names, *(row.cells for row in rows)]) > width:
-        rows = list(table.rows(result, task, brief=True))
+        rows = list(table.make_rows(result, task, brief=True))
     made = _table(names, [])
     for row in rows:
         cells = [Text(cell) for cell in row.cells]

@@ -13,8 +13,8 @@ from localhpo.cli._help import Command
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from localhpo.bench.agenthpo.runner import Plan, Studies
-    from localhpo.bench.pool import Failed
+    from localhpo.bench.agenthpo.runner import ExperimentPlan, Studies
+    from localhpo.bench.pool import FailedCall
 
 _CREATORS = "hybrid,agent,tpe,random"
 
@@ -89,7 +89,7 @@ def command(
 
     home, data = bench_folder() / "agenthpo", data and data.absolute()
     names = _bench_runs.parse_names(creators, "--creators") or []
-    plan = runner.Plan(
+    plan = runner.ExperimentPlan(
         tasks=tuple(_bench_runs.parse_names(tasks, "--tasks") or subjects.default_names(data)),
         creators=tuple(map(known.parse, names)),
         runs=runs,
@@ -100,13 +100,17 @@ def command(
         data=data,
         small=small,
     )
-    studies, failed = runner.run(plan, _bench_runs.progress_printer())
+    studies, failed = runner.run_missing(plan, _bench_runs.progress_printer())
     _show_results(plan, studies, failed, out or home, as_json)
     _bench_runs.raise_first(failed)
 
 
 def _show_results(
-    plan: Plan, studies: Studies, failed: Sequence[Failed], folder: Path, as_json: bool
+    plan: ExperimentPlan,
+    studies: Studies,
+    failed: Sequence[FailedCall],
+    folder: Path,
+    as_json: bool,
 ) -> None:
     """Write the table and the figures, and print the numbers.
 
@@ -125,7 +129,7 @@ def _show_results(
         _bench_runs.raise_first(failed)  # the reason why there is nothing to show
         raise
     failures = [{"what": one.what, "error": str(one.error)} for one in failed]
-    record = {**results.record(result), "failed": failures}
+    record = {**results.to_record(result), "failed": failures}
     files = {
         "agenthpo.md": table.markdown(result),
         "agenthpo.json": json.dumps(record, indent=2, allow_nan=False) + "\n",

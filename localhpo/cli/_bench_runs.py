@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from localhpo.bench.pool import Failed, Progress
+    from localhpo.bench.pool import FailedCall, RunProgress
 
 _PROGRESS_INTERVAL_S = 5.0
 
@@ -25,13 +25,13 @@ def parse_names(names: str | None, option: str) -> list[str] | None:
     return list(unique)
 
 
-def progress_printer() -> Callable[[Progress], None]:
+def progress_printer() -> Callable[[RunProgress], None]:
     """Return a function that prints the progress of a run to standard error, at intervals."""
     from localhpo.analysis import formatting
 
     printed_s = 0.0
 
-    def print_progress(progress: Progress) -> None:
+    def print_progress(progress: RunProgress) -> None:
         nonlocal printed_s
         is_last = progress.done == progress.total
         if not is_last and progress.elapsed_s - printed_s < _PROGRESS_INTERVAL_S:
@@ -48,7 +48,7 @@ def progress_printer() -> Callable[[Progress], None]:
     return print_progress
 
 
-def raise_first(failed: Sequence[Failed]) -> None:
+def raise_first(failed: Sequence[FailedCall]) -> None:
     """Raise an error for the first of the failed studies, if there are any.
 
     Raises:

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from localhpo.analysis import formatting
-from localhpo.bench.comparison import Comparison, best_scores
-from localhpo.bench.statistics import Entry
+from localhpo.bench.comparison import CreatorComparison, best_values
+from localhpo.bench.statistics import RegretSummary
 from localhpo.cli._views import plain_table
 
 _REGRET_WIDTH, _REST_WIDTH = 15, 28
@@ -20,19 +20,19 @@ _ROOM_FOR_ORIGINS = 120
 """Columns of a terminal below which the origins of proposals are left out."""
 
 
-def comparison_view(comparison: Comparison, figure: Path, width: int) -> RenderableType:
+def comparison_view(comparison: CreatorComparison, figure: Path, width: int) -> RenderableType:
     """Return the tables of a comparison for so many columns, and the path of its figure."""
     names = max(map(len, comparison.creators))
     roomy = names + _REST_WIDTH + _REGRET_WIDTH * len(comparison.columns) <= width
     parts: list[RenderableType] = [*_headlines(comparison), "", _regrets(comparison, roomy)]
     parts += [*_footnotes(comparison, roomy)]
-    if best_scores(comparison):
+    if best_values(comparison):
         parts += ["", _scores(comparison)]
     parts += ["", _conduct(comparison, width >= _ROOM_FOR_ORIGINS), "", Text(f"figure  {figure}")]
     return Group(*parts)
 
 
-def _headlines(comparison: Comparison) -> Iterator[Text]:
+def _headlines(comparison: CreatorComparison) -> Iterator[Text]:
     suite, there = comparison.suite, len(comparison.problems)
     wanted = len(suite.problems)
     problems = (
@@ -43,7 +43,7 @@ def _headlines(comparison: Comparison) -> Iterator[Text]:
     yield Text(f"{problems} x {seeds} x {formatting.count(comparison.trials, 'trial')}")
 
 
-def _footnotes(comparison: Comparison, roomy: bool) -> Iterator[Text]:
+def _footnotes(comparison: CreatorComparison, roomy: bool) -> Iterator[Text]:
     last, first = comparison.columns[-1], comparison.creators[0]
     error = "; ± standard error over seeds" if roomy and len(comparison.seeds) > 1 else ""
     best = "the best known value (these results included)" if roomy else "the best known value"
@@ -56,11 +56,13 @@ def _footnotes(comparison: Comparison, roomy: bool) -> Iterator[Text]:
         )
 
 
-def _regrets(comparison: Comparison, roomy: bool) -> Table:
+def _regrets(comparison: CreatorComparison, roomy: bool) -> Table:
     last = comparison.columns[-1]
     regrets = [f"@{column.trial}" for column in comparison.columns]
-    duels = ["w-t-l", "p"] if last.duels else []
-    table = plain_table("creator", *regrets, "rank", *duels, right=[*regrets, "rank", *duels])
+    paired_tests = ["w-t-l", "p"] if last.paired_tests else []
+    table = plain_table(
+        "creator", *regrets, "rank", *paired_tests, right=[*regrets, "rank", *paired_tests]
+    )
     for numbers in table.columns[1:]:
         numbers.no_wrap = True
     best = [min(entry.mean for entry in column.entries) for column in comparison.columns]
@@ -74,23 +76,23 @@ def _regrets(comparison: Comparison, roomy: bool) -> Table:
     return table
 
 
-def _regret(entry: Entry, roomy: bool, *, is_best: bool) -> Text:
+def _regret(entry: RegretSummary, roomy: bool, *, is_best: bool) -> Text:
     there = roomy and entry.error_seeds is not None
     error = f" ±{entry.error_seeds:.3f}" if there else ""
     return Text(f"{entry.mean:.3f}{error}", style="bold green" if is_best else "")
 
 
-def _duel(comparison: Comparison, c: int) -> list[str]:
-    duels = comparison.columns[-1].duels
+def _duel(comparison: CreatorComparison, c: int) -> list[str]:
+    paired_tests = comparison.columns[-1].paired_tests
     if not c:
-        return [""] * 2 if duels else []
-    duel = duels[c - 1]
+        return [""] * 2 if paired_tests else []
+    duel = paired_tests[c - 1]
     chance = "-" if duel.p_value is None else f"{duel.p_value:.2g}"
     return [f"{duel.wins}-{duel.ties}-{duel.losses}", chance]
 
 
-def _scores(comparison: Comparison) -> Table:
-    means = best_scores(comparison)
+def _scores(comparison: CreatorComparison) -> Table:
+    means = best_values(comparison)
     headers = ["best value so far", *(f"@{column.trial}" for column in comparison.columns)]
     table = plain_table(*headers, right=headers[1:])
     for name, scores in means.items():
@@ -98,7 +100,7 @@ def _scores(comparison: Comparison) -> Table:
     return table
 
 
-def _conduct(comparison: Comparison, roomy: bool) -> Table:
+def _conduct(comparison: CreatorComparison, roomy: bool) -> Table:
     shares = ("redrawn", "repeated", "invalid", "failed", "fallbacks")
     aside = ("made by",) if roomy else ()
     table = plain_table("proposals", "seconds", "tokens", *shares, *aside,
@@ -107,7 +109,7 @@ def _conduct(comparison: Comparison, roomy: bool) -> Table:
         numbers.no_wrap = True
     for name, conduct in zip(comparison.creators, comparison.conduct, strict=True):
         values = (
-            conduct.redrawn, conduct.repeated, conduct.invalid, conduct.failed, conduct.stand_ins,
+            conduct.redrawn, conduct.repeated, conduct.invalid, conduct.failed, conduct.fallbacks,
         )  # fmt: skip
         origins = ", ".join(
             f"{formatting.printable(origin)} {formatting.percent(count / max(1, conduct.trials))}"

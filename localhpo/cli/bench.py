@@ -13,8 +13,8 @@ from localhpo.cli._help import Command, Group
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from localhpo.bench.comparison import Comparison
-    from localhpo.bench.pool import Failed
+    from localhpo.bench.comparison import CreatorComparison
+    from localhpo.bench.pool import FailedCall
     from localhpo.bench.suites import Suite
 
 
@@ -61,7 +61,7 @@ def list_(suite: str | None, as_json: bool) -> None:
     if suite is None:
         _list_suites(list(suites.all_suites().values()), as_json)
         return
-    problems = suites.find(suite).problems
+    problems = suites.find_suite(suite).problems
     if as_json:
         _output.print_json(list(problems))
     else:
@@ -111,7 +111,7 @@ def run(
 
     SUITE is a suite or a problem of `localhpo bench list`, or a CSV file of evaluated
     configurations with its task file beside it. Creators: hybrid, agent, random, tpe, gp,
-    cmaes; center+gp and the like (the default or the center first); hybrid-lessons (no model),
+    cmaes; center+gp and the like (the default or the center first); hybrid-meta (no model),
     hybrid-no-model (no lessons either); hybrid@PATH (another model), hybrid:anonymous (no
     names), hybrid:no-history. Ctrl-C stops it; the same command continues.
     """
@@ -123,15 +123,15 @@ def run(
     folder = bench_folder()
     results = Results(folder)
     wanted = _bench_runs.parse_names(names, "--creators")
-    plan = runner.Plan(
-        suite=suites.find(suite),
-        creators=tuple(map(creators.parse, wanted or creators.DEFAULT)),
+    plan = runner.BenchPlan(
+        suite=suites.find_suite(suite),
+        creators=tuple(map(creators.parse_name, wanted or creators.DEFAULT)),
         seeds=seeds,
         trials=trials,
         jobs=jobs,
-        places=DataFolders(data, folder / "trainings"),
+        folders=DataFolders(data, folder / "trainings"),
     )
-    selection, failed = runner.run(plan, results, _bench_runs.progress_printer())
+    selection, failed = runner.run_suite(plan, results, _bench_runs.progress_printer())
     try:
         made = comparison.compare(selection, results)
     except InputError:
@@ -168,8 +168,8 @@ def show(suite: str, names: str | None, trials: int | None, as_json: bool) -> No
 
     folder = bench_folder()
     results = Results(folder)
-    selection = comparison.latest(
-        suites.find(suite),
+    selection = comparison.select_latest(
+        suites.find_suite(suite),
         results,
         creators=_bench_runs.parse_names(names, "--creators"),
         trials=trials,
@@ -192,7 +192,7 @@ def _list_suites(suites: Sequence[Suite], as_json: bool) -> None:
 
 
 def _show_results(
-    comparison: Comparison, folder: Path, as_json: bool, failed: Sequence[Failed]
+    comparison: CreatorComparison, folder: Path, as_json: bool, failed: Sequence[FailedCall]
 ) -> None:
     """Write the figure and print the numbers."""
     from localhpo.bench import figure

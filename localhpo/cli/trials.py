@@ -103,14 +103,16 @@ def _print_studies(records: list[StudyRecord], as_json: bool) -> None:
     for row in rows:
         is_beyond = row["budget"] is None or row["budget"] < row["counted"]
         trials = str(row["counted"]) if is_beyond else f"{row['counted']} of {row['budget']}"
-        best = (
-            formatting.value(row["best"])
-            if len(row["objectives"]) == 1
-            else f"{len(row['best_trials'])} trials"
-        )
+        best = formatting.value(row["best"]) if len(row["objectives"]) == 1 else _front_size(row)
         metrics = ", ".join(formatting.printable(one["name"]) for one in row["objectives"])
         table.add_row(row["study"], trials, metrics, best, _when(row["changed_at"]))
     _output.show(table)
+
+
+def _front_size(row: dict[str, Any]) -> str:
+    from localhpo.analysis.formatting import count
+
+    return count(len(row["best_trials"]), "trial") if row["best_trials"] else "-"
 
 
 def _study_row(record: StudyRecord) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def test_progress_goes_to_standard_error(home, capsys):
 
 def test_show_runs_nothing(measured, monkeypatch, capsys):
     monkeypatch.setenv("LOCALHPO_HOME", str(measured))
-    monkeypatch.setattr("localhpo.bench.runner.run", None)
+    monkeypatch.setattr("localhpo.bench.runner.run_suite", None)
     assert main(["bench", "show", "quadratics", "--creators", "random,tpe", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["creators"] == ["random", "tpe"]
@@ -75,7 +75,7 @@ def test_list_names_every_suite_and_its_problems(capsys):
     listed = capsys.readouterr().out
     assert all(f"\n{name} " in f"\n{listed}" for name in suites.all_suites())
     assert main(["bench", "list", "taskset"]) == 0
-    assert capsys.readouterr().out.splitlines() == list(suites.find("taskset").problems)
+    assert capsys.readouterr().out.splitlines() == list(suites.find_suite("taskset").problems)
     assert main(["bench", "list", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == list(suites.all_suites())
