@@ -167,7 +167,7 @@ class Agent:
             SpaceExhaustedError: nothing new is left.
             ModelError: the model failed, and the task says to stop then.
         """
-        return propose_one_by_one(self.propose_one, history.first_objective(), n)
+        return propose_one_by_one(self.propose_one, history, n)
 
     def propose_one(self, history: History) -> Proposal:
         """Return one new proposal. Raises as `propose` does."""
@@ -222,7 +222,7 @@ class Agent:
         """
         if self._on_model_error == "stop":
             raise error
-        proposal = self._fallback(history)
+        proposal = self._fallback(history.first_objective())
         note = f"fallback for the model: {error}"
         return dataclasses.replace(
             proposal,

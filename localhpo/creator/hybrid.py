@@ -113,7 +113,7 @@ class Hybrid:
             SpaceExhaustedError: nothing new is left.
             ModelError: the model failed, and the task says to stop then.
         """
-        return propose_one_by_one(self._propose_with_notes, history.first_objective(), n)
+        return propose_one_by_one(self._propose_with_notes, history, n)
 
     def close(self) -> None:
         """Close the agent."""
@@ -128,12 +128,13 @@ class Hybrid:
             notes.insert(1, NOTHING_RETRIEVED)
         return dataclasses.replace(proposal, note="; ".join(filter(None, notes)))
 
-    def _propose_one(self, history: History) -> Proposal:
+    def _propose_one(self, full_history: History) -> Proposal:
+        history = full_history.first_objective()
         if not history.trials and history.task.space.has_defaults:
             return propose_default(history, "the task's defaults")
         agent = self._agent
         if agent is not None and not agent.is_configuration_model:
-            return self._take_turns(history, agent)
+            return self._take_turns(history, full_history, agent)
         retrieved, meta_data = _merge_sources(history, self._retrieved, self._meta_data)
         asks_model = agent is not None and not is_unknown_space(
             history.task.space, agent.model.known_parameters
@@ -157,8 +158,8 @@ class Hybrid:
             proposal = _propose_from_samples(history, samples, retrieved)
         return dataclasses.replace(proposal, seconds=time.perf_counter() - started)
 
-    def _take_turns(self, history: History, agent: Agent) -> Proposal:
-        """Return the proposal of a chat model, or of the optimizer."""
+    def _take_turns(self, history: History, full_history: History, agent: Agent) -> Proposal:
+        """Return the proposal of a chat model, which sees all objectives, or of the optimizer."""
         draw = np.random.default_rng(derive_seed(history, "turn")).random()
         if self._track_record is None:
             self._track_record = past_track_record(
@@ -169,7 +170,7 @@ class Hybrid:
             has_meta_data=self._meta_data is not None, past=self._track_record,
         )  # fmt: skip
         if draw < share:
-            return agent.propose_one(history)
+            return agent.propose_one(full_history)
         return propose_fallback(history, self._retrieved, self._meta_data)
 
 

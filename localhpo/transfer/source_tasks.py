@@ -11,12 +11,12 @@ space, so each is stored once:
     {"format": 2,
      "spaces": [<[space] of a task file>, ...],
      "designs": [{"space": index in spaces, "configs": [config, ...]}, ...],
-     "lessons": [{"name", "metric", "direction", "background", "design": index in designs,
-                  "lengths": [number, ...], "noise": number,
-                  "data_sets": [name, ...], "regrets": [[hundredths, ...], ...]}, ...]}
+     KEY: [{"name", "metric", "direction", "background", "design": index in designs,
+            "lengths": [number, ...], "noise": number,
+            "data_sets": [name, ...], "regrets": [[hundredths, ...], ...]}, ...]}
 
-A configuration is a list in the order of the space, null where a value is inactive. The key
-"lessons" is the name that source tasks had when the format was made.
+A configuration is a list in the order of the space, null where a value is inactive. KEY is
+`_SOURCE_TASKS`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ from localhpo.task import Task
 from localhpo.trial import Config
 
 _FORMAT = 2
+
+_SOURCE_TASKS = "lessons"
+"""Key of the source tasks: what they were called when the format was made."""
 
 _REGRET_UNIT = 0.01
 """The file holds regrets as integer multiples of this."""
@@ -72,7 +75,7 @@ def read_source_tasks(
             raise InputError(f"{path}: format {table['format']}, and this version reads {_FORMAT}")
         spaces = [Space.from_table(rows) for rows in table["spaces"]]
         found = []
-        for row in table["lessons"]:
+        for row in table[_SOURCE_TASKS]:
             design = table["designs"][row["design"]]
             task = _parse_task(row, spaces[design["space"]])
             if wanted(task):
@@ -106,7 +109,7 @@ def write_source_tasks(path: Path, source_tasks: Sequence[SourceTask]) -> None:
         })  # fmt: skip
     table = {
         "format": _FORMAT, "spaces": [json.loads(space) for space in spaces],
-        "designs": tables, "lessons": rows,
+        "designs": tables, _SOURCE_TASKS: rows,
     }  # fmt: skip
     text = json.dumps(table, separators=(",", ":"))
     path.write_bytes(gzip.compress(text.encode(), mtime=0))

@@ -183,6 +183,7 @@ CASES = {
     "tpe": engine("tpe"),
     "gp": engine("gp"),
     "cmaes": engine("cmaes"),
+    "nsga2": engine("nsga2"),
     "agent, scripted": Case(scripted, frozenset({"llm"} | FALLBACK)),
     "agent, compact": model("agent", "compact", Sampling, {"llm"} | FALLBACK),
     "agent, down": model("agent", "chat", Failing, FALLBACK),
@@ -202,6 +203,8 @@ CASES = {
 }
 ONE_OBJECTIVE = [name for name in CASES if name.startswith(("bo", "agent", "hybrid"))]
 """Creators that optimize the first objective of a task."""
+SEVERAL_OBJECTIVES = ("random", "tpe", "gp", "nsga2")
+"""Creators that optimize all objectives of a task under its constraints."""
 
 
 @pytest.fixture(params=CASES)
@@ -310,6 +313,35 @@ def test_of_several_objectives_the_first_counts(make_task, make_trial, name):
     other.close()
 
 
+@pytest.mark.parametrize("setting", ["plain", "nested"])
+@pytest.mark.parametrize("name", SEVERAL_OBJECTIVES)
+def test_laws_hold_for_several_objectives_and_constraints(make_task, make_trial, name, setting):
+    task = make_task(
+        space=SPACES[setting],
+        objectives=(Objective("loss", "minimize"), Objective("accuracy", "maximize")),
+        constraints=(Constraint("size", max=1.0), Constraint("wall_s", max=9.0)),
+    )
+    history = past(task, make_trial, [*HISTORIES["every state"], *HISTORIES["few"]])
+    trials = tuple(
+        t.with_(values=(*t.values, float(t.number)), violations=(t.number - 9.0, -1.0))
+        if t.state is State.COMPLETE
+        else t.with_(values=())
+        for t in history.trials
+    )
+    history = replace(history, trials=trials)
+    proposals = CASES[name].make(task).propose(history, 2)
+    known = {task.space.key(trial.config) for trial in trials}
+    for proposal in proposals:
+        task.space.validate(proposal.config)
+        assert task.space.key(proposal.config) not in known
+        known.add(task.space.key(proposal.config))
+        assert str(proposal.origin) == name
+        assert json.loads(json.dumps(dict(proposal.engine_state))) == dict(proposal.engine_state)
+    again = CASES[name].make(task).propose(history, 2)
+    assert [p.config for p in proposals] == [p.config for p in again]
+    assert [p.seed for p in proposals] == [p.seed for p in again]
+
+
 @pytest.mark.parametrize("name", ["one", "five"])
 def test_a_tiny_space_is_searched_completely_and_then_exhausted(case, make_task, name):
     space = SPACES[name]
@@ -333,4 +365,4 @@ def test_more_than_is_left_gives_what_is_left(case, make_task):
 
 
 def test_the_name_is_the_one_it_is_selected_by(creator):
-    assert creator.name in ("bo", "random", "tpe", "gp", "cmaes", "agent", "hybrid")
+    assert creator.name in ("bo", "random", "tpe", "gp", "cmaes", "nsga2", "agent", "hybrid")

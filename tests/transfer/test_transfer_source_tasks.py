@@ -40,8 +40,8 @@ def source_tasks(make_task: Callable[..., Task]) -> list[SourceTask]:
 
 
 def test_written_source_tasks_are_read_back(source_tasks: list[SourceTask], tmp_path: Path) -> None:
-    write_source_tasks(tmp_path / "lessons.json.gz", source_tasks)
-    again = read_source_tasks(tmp_path / "lessons.json.gz")
+    write_source_tasks(tmp_path / "source_tasks.json.gz", source_tasks)
+    again = read_source_tasks(tmp_path / "source_tasks.json.gz")
     assert len(again) == 3
     for before, after in zip(source_tasks, again, strict=True):
         assert after.task.space == SPACE
@@ -57,8 +57,10 @@ def test_written_source_tasks_are_read_back(source_tasks: list[SourceTask], tmp_
 def test_only_wanted_source_tasks_are_returned(
     source_tasks: list[SourceTask], tmp_path: Path
 ) -> None:
-    write_source_tasks(tmp_path / "lessons.json.gz", source_tasks)
-    some = read_source_tasks(tmp_path / "lessons.json.gz", lambda task: task.metric == "accuracy")
+    write_source_tasks(tmp_path / "source_tasks.json.gz", source_tasks)
+    some = read_source_tasks(
+        tmp_path / "source_tasks.json.gz", lambda task: task.metric == "accuracy"
+    )
     assert [source.task.metric for source in some] == ["accuracy"]
 
 
@@ -82,7 +84,7 @@ def test_writing_twice_gives_identical_files(
 def test_an_unreadable_file_is_named_in_the_error(
     tmp_path: Path, content: bytes, says: str
 ) -> None:
-    path = tmp_path / "lessons.json.gz"
+    path = tmp_path / "source_tasks.json.gz"
     path.write_bytes(content)
     with pytest.raises(InputError, match=says) as error:
         read_source_tasks(path)
