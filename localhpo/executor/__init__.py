@@ -1,4 +1,4 @@
-"""Run one trial, and say what happened. See `localhpo.executor.protocol` for the laws."""
+"""Runs one trial and reports what happened. See `localhpo.executor.protocol` for the laws."""
 
 from localhpo.executor.command import check as check_command
 from localhpo.executor.command import check_program

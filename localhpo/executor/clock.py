@@ -1,4 +1,4 @@
-"""The time that a study lives in: the real one, or a simulated one.
+"""Clocks: the real one, and a simulated one for benchmarks and tests.
 
 The loop asks its clock and never the `time` module, so that a benchmark runs the real loop
 over trials of minutes in milliseconds (as Syne Tune does: swap backend and clock, keep the
@@ -13,7 +13,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time and lets it pass."""
+    """Tells the time, and waits."""
 
     def time(self) -> float:
         """Return the seconds since the epoch (UTC): for records."""
@@ -24,12 +24,12 @@ class Clock(Protocol):
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Let that many seconds pass; a negative number is none."""
+        """Wait that many seconds; not at all where the number is negative."""
         ...
 
 
 class RealClock:
-    """The time of this machine."""
+    """The clock of this machine."""
 
     def time(self) -> float:
         """Return the seconds since the epoch (UTC)."""
@@ -45,20 +45,21 @@ class RealClock:
 
 
 class SimulatedClock:
-    """A time that passes only when somebody sleeps; not for several threads."""
+    """A clock that advances only by `sleep`; not thread-safe."""
 
     def __init__(self, start: float = 0.0) -> None:
-        """Begin at `start` seconds since the epoch."""
+        """Start at `start` seconds since the epoch."""
         self._start = start
         self._elapsed_s = 0.0
 
     def aside(self, work: Callable[[], None]) -> float:
-        """Do work that takes its time beside everything else, as a thread does.
+        """Run work whose simulated time passes in parallel, as if in a thread of its own.
 
-        It sees the clock go on; for everyone else the time is as it was.
+        The clock advances for the work alone and is set back afterwards.
 
         Returns:
-            When it is done, on the monotonic clock: pretend until then that it still goes on.
+            When the work is done, in seconds of the monotonic clock; callers treat it as running
+            until then.
         """
         began_s = self._elapsed_s
         try:

@@ -30,7 +30,7 @@ _NEGATIVE_NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 
 
 class Named(Protocol):
-    """What is asked of a task here."""
+    """The part of a task that this module reads."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ def check(command: Sequence[str], task: Named) -> None:
                 raise TaskError(
                     f"[task] command: {argument!r} holds {{{name}}}, which is neither a"
                     f" parameter nor one of {', '.join(KNOWN)}",
-                    hint=_meant(name, [*names, *KNOWN]),
+                    hint=_hint_for(name, [*names, *KNOWN]),
                 )
     for name in _placeholders(command[0]):
         if name in names:
@@ -180,7 +180,7 @@ def _fill(argument: str, values: Mapping[str, str]) -> str:
     return _PIECE.sub(fill, argument)
 
 
-def _meant(name: str, known: Sequence[str]) -> str:
+def _hint_for(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     meant = f"did you mean {{{near[0]}}}? " if near else ""
     return f"{meant}A brace that is meant as such is doubled: {{{{ or }}}}"

@@ -22,7 +22,7 @@ from localhpo.task import Task
 from localhpo.trial import Cause, Failure, Measurement, State, Usage
 
 TAIL_LINES = 20
-"""Of standard error, kept with a failure."""
+"""Last lines of standard error that are kept with a failure."""
 
 
 class Verdict(StrEnum):
@@ -51,10 +51,10 @@ class Ending:
     message: str = ""
     """What the supervisor adds to its verdict."""
     exit_code: int | None = None
-    """Of the trial's own process; -9 for signal 9."""
+    """Exit code of the trial's own process; -9 for signal 9."""
     failure: Failure | None = None
     """How it failed by itself, where that needs no finding out."""
-    asked: State | None = None
+    stop_state: State | None = None
     """The state that `Run.stop` asked for."""
     retry: bool = False
     """Whether it runs again: what ended it was none of its doing."""
@@ -116,8 +116,8 @@ def diagnose(
     task: Task, ending: Ending, measurements: Sequence[Measurement]
 ) -> tuple[State, Failure | None]:
     """Return the state of a run that has ended, and why it failed if it did."""
-    if ending.asked is not None and ending.verdict in _NOT_BY_ITSELF:
-        return ending.asked, None
+    if ending.stop_state is not None and ending.verdict in _NOT_BY_ITSELF:
+        return ending.stop_state, None
     if ending.verdict is Verdict.ABANDONED:
         return State.INTERRUPTED, None
     if ending.verdict is Verdict.EXITED and ending.failure is not None:

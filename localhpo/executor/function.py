@@ -74,7 +74,7 @@ class FunctionExecutor:
         return self._processes.launch(job, argv)
 
     def close(self) -> None:
-        """End whatever still runs, as interrupted; takes up to the grace period."""
+        """End whatever still runs, as interrupted; takes to the grace period."""
         self._processes.close()
         self._folder.cleanup()
 

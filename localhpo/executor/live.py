@@ -1,4 +1,4 @@
-"""The runs that an executor has started, and how it ends them."""
+"""The runs of an executor that have not ended, and how it ends them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from localhpo.executor.protocol import Run
 from localhpo.trial import State
 
 
-class Endable(Run, Protocol):
-    """A run that can be ended for good."""
+class StoppableRun(Run, Protocol):
+    """A run that an executor can stop, kill and wait for."""
 
     @property
-    def over(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether the outcome is known."""
         ...
 
     @property
-    def asked(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether it was asked to end."""
         ...
 
@@ -31,12 +31,12 @@ class Endable(Run, Protocol):
         ...
 
 
-class Live:
-    """Keeps the runs that have not ended."""
+class ActiveRuns:
+    """The runs that have not ended."""
 
     def __init__(self) -> None:
-        """Begin with none."""
-        self._runs: list[Endable] = []
+        """Start without runs."""
+        self._runs: list[StoppableRun] = []
         self._closed = False
 
     def check_open(self) -> None:
@@ -48,19 +48,19 @@ class Live:
         if self._closed:
             raise ExecutorError("this executor is closed: no trial can be started")
 
-    def add(self, run: Endable) -> None:
-        """Keep a run that was started; those that have ended are let go."""
-        self._runs = [one for one in self._runs if not one.over]
+    def add(self, run: StoppableRun) -> None:
+        """Add a run that was started, and drop those that have ended."""
+        self._runs = [one for one in self._runs if not one.has_ended]
         self._runs.append(run)
 
     def close(self) -> None:
-        """End all, as interrupted, within the grace period. May be called twice.
+        """End all runs, as interrupted, within the grace period. May be called twice.
 
-        A trial that was asked to end before has had its time: it is killed at once.
+        A trial that was asked to end before has had its grace period: it is killed at once.
         """
         self._closed = True
         for run in self._runs:
-            if run.asked:
+            if run.stop_requested:
                 run.kill()
             else:
                 run.stop(State.INTERRUPTED)

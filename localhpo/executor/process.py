@@ -10,9 +10,9 @@ What is covered and what is not, of ending, measuring and logging, stands at the
     localhpo/job.json         argument list, folder, limits: enough to run it by hand
     localhpo/result.json      how it ended; there only when nothing of the trial was left
 
-and whatever the script itself put there. A run in a folder that was used before ends what an
-earlier run has left running (that takes both LocalHPO and the supervisor to be killed at once),
-removes the files above and keeps the script's own: a checkpoint can be continued from.
+and whatever the script itself put there. A run in a folder that was used before kills processes
+that an earlier run left behind (only possible where LocalHPO and the supervisor were killed at
+once), removes the files above and keeps the script's own, such as checkpoints.
 """
 
 from __future__ import annotations
@@ -34,26 +34,32 @@ from typing import Any, Literal
 from localhpo.errors import ExecutorError, TaskError
 from localhpo.executor.command import arguments
 from localhpo.executor.diagnosis import Ending, Verdict, conclude
-from localhpo.executor.live import Live
+from localhpo.executor.live import ActiveRuns
 from localhpo.executor.protocol import Job, Outcome
-from localhpo.executor.tail import Reader, compile_pattern, last_lines, parse_line, parse_stdout
+from localhpo.executor.tail import (
+    MeasurementReader,
+    compile_pattern,
+    last_lines,
+    parse_line,
+    parse_stdout,
+)
 from localhpo.trial import Measurement, State, Usage
 
 SUPERVISOR = str(Path(__file__).with_name("supervisor.py"))
 """A program, not a module of this process."""
 STDERR_LINES = 100
-"""Of standard error, searched for what went wrong."""
+"""Last lines of standard error that are searched for the cause of a failure."""
 CLOSE_S = 15.0
-"""Beyond the grace period: then the supervisor itself is taken to be stuck."""
-STRAYS_S = 10.0
-"""For what an earlier run has left to end, once it is killed."""
+"""Seconds after the grace period until the supervisor itself counts as stuck."""
+LEFTOVERS_S = 10.0
+"""Seconds that processes of an earlier run have to end after KILL."""
 
 
 class ProcessExecutor:
     """Runs the command of a task. Not for several threads at once."""
 
     def __init__(self, *, log_limit_mb: float = 64.0) -> None:
-        """Set the size up to which standard output and standard error are kept, each.
+        """Create an executor that keeps `log_limit_mb` of standard output and of standard error.
 
         Raises:
             ExecutorError: this is not Linux, where processes can be supervised.
@@ -64,7 +70,7 @@ class ProcessExecutor:
                 hint="run LocalHPO in a Linux container or virtual machine",
             )
         self._log_limit_mb = log_limit_mb
-        self._live = Live()
+        self._active_runs = ActiveRuns()
 
     def start(self, job: Job) -> ProcessRun:
         """Start the command of the job's task.
@@ -89,21 +95,21 @@ class ProcessExecutor:
         Raises:
             ExecutorError: the trial's folder cannot be written, or no process be started.
         """
-        self._live.check_open()
+        self._active_runs.check_open()
         run = ProcessRun(job, argv, log_limit_mb=self._log_limit_mb)
-        self._live.add(run)
+        self._active_runs.add(run)
         return run
 
     def close(self) -> None:
         """End whatever still runs, as interrupted, within the grace period."""
-        self._live.close()
+        self._active_runs.close()
 
 
 class Files:
     """The files of one trial; all paths are absolute."""
 
     def __init__(self, folder: Path) -> None:
-        """Name them; nothing is created."""
+        """Derive the paths; nothing is created."""
         self.folder = folder.resolve()
         self.stdout = self.folder / "stdout.txt"
         self.stderr = self.folder / "stderr.txt"
@@ -118,7 +124,7 @@ class Files:
         """Make the folder, without what an earlier run of the trial left there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.job.exists() and not self.result.exists():
-            end_strays(self.folder)
+            kill_leftovers(self.folder)
         if self.own.exists():
             shutil.rmtree(self.own)
         for path in (self.stdout, self.stderr, self.stop):
@@ -151,15 +157,15 @@ class ProcessRun:
         """
         self._job = job
         self._files = Files(job.folder)
-        self._asked: State | None = None
+        self._stop_state: State | None = None
         self._outcome: Outcome | None = None
         self._measurements: list[Measurement] = []
         self._unread = 0  # index of the first measurement that poll() has not returned
-        self._readers = [Reader(self._files.metrics, parse_line)]
+        self._readers = [MeasurementReader(self._files.metrics, parse_line)]
         if job.task.stdout_regex is not None:
             pattern = compile_pattern(job.task.stdout_regex)
             parse = partial(parse_stdout, pattern, job.task.metric)
-            self._readers.append(Reader(self._files.stdout, parse))
+            self._readers.append(MeasurementReader(self._files.stdout, parse))
         try:
             self._supervisor = self._start(argv, log_limit_mb)
         except OSError as exc:
@@ -171,14 +177,14 @@ class ProcessRun:
             raise TaskError(f"[task] env cannot be an environment: {exc}") from exc
 
     @property
-    def over(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether the outcome has been read."""
         return self._outcome is not None
 
     @property
-    def asked(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether it was asked to end."""
-        return self._asked is not None
+        return self._stop_state is not None
 
     @property
     def outcome(self) -> Outcome | None:
@@ -189,9 +195,9 @@ class ProcessRun:
     def poll(self) -> Sequence[Measurement]:
         """Return what was reported since the last call."""
         self._advance()
-        news = self._measurements[self._unread :]
+        new = self._measurements[self._unread :]
         self._unread = len(self._measurements)
-        return news
+        return new
 
     def stop(self, state: Literal[State.PRUNED, State.INTERRUPTED]) -> None:
         """Ask it to end, as pruned or interrupted. The first state asked for holds.
@@ -199,19 +205,19 @@ class ProcessRun:
         A pruned trial learns of it through `report()`, and by TERM after half of the grace
         period; an interrupted one gets TERM at once.
         """
-        if self.over:
+        if self.has_ended:
             return
-        self._asked = self._asked or state
-        lifeline = self._supervisor.stdin
+        self._stop_state = self._stop_state or state
+        control_pipe = self._supervisor.stdin
         with contextlib.suppress(OSError):  # it has ended, or the disk is full
-            if lifeline is not None:
+            if control_pipe is not None:
                 # Before the marker: a script that sees it and ends has then been asked.
-                lifeline.write(b"p" if state is State.PRUNED else b"i")
+                control_pipe.write(b"p" if state is State.PRUNED else b"i")
             self._files.stop.touch()
 
     def kill(self) -> None:
-        """End it at once: a supervisor without its lifeline does not wait."""
-        if not self.over and self._supervisor.stdin is not None:
+        """End it at once: a supervisor whose control pipe is closed does not wait."""
+        if not self.has_ended and self._supervisor.stdin is not None:
             self._supervisor.stdin.close()
 
     def wait(self) -> None:
@@ -226,7 +232,7 @@ class ProcessRun:
         job, files = self._job, self._files
         files.clear()
         files.config.write_text(json.dumps(dict(job.values), indent=2) + "\n")
-        orders = {
+        settings = {
             "argv": list(argv),
             "cwd": str(job.task.folder.resolve()),
             "stdout": str(files.stdout),
@@ -238,8 +244,8 @@ class ProcessRun:
             "log_limit_mb": log_limit_mb,
             "parent": os.getpid(),
         }
-        files.job.write_text(json.dumps(orders, indent=2) + "\n")
-        with files.stderr.open("ab") as stderr, _signals_held_back():  # its own traceback
+        files.job.write_text(json.dumps(settings, indent=2) + "\n")
+        with files.stderr.open("ab") as stderr, _signals_blocked():  # its own traceback
             return subprocess.Popen(
                 [sys.executable, "-I", "-S", SUPERVISOR, str(files.job)],
                 stdin=subprocess.PIPE,
@@ -252,9 +258,9 @@ class ProcessRun:
             )
 
     def _advance(self) -> None:
-        if self.over:
+        if self.has_ended:
             return
-        ended = self._supervisor.poll() is not None  # asked first: then all is there to be read
+        ended = self._supervisor.poll() is not None  # checked first: then all output is there
         for reader in self._readers:
             self._measurements += reader.read()
         if ended and all(reader.at_end for reader in self._readers):
@@ -264,11 +270,11 @@ class ProcessRun:
 
     def _ending(self) -> Ending:
         with self._supervisor as process:  # closes the pipes
-            said = process.stdout.read() if process.stdout else b""
+            output = process.stdout.read() if process.stdout else b""
         try:
-            result: dict[str, Any] = json.loads(said)
+            result: dict[str, Any] = json.loads(output)
         except ValueError:
-            end_strays(self._files.folder)
+            kill_leftovers(self._files.folder)
             code = self._supervisor.returncode
             result = {"verdict": Verdict.LOST, "message": f"it ended with {code}"}
         usage = Usage(result.get("wall_s", 0.0), result.get("cpu_s"), result.get("peak_memory_mb"))
@@ -276,7 +282,7 @@ class ProcessRun:
             Verdict(result["verdict"]),
             message=result["message"],
             exit_code=result.get("exit_code"),
-            asked=self._asked,
+            stop_state=self._stop_state,
             usage=usage,
             stderr=last_lines(self._files.stderr, STDERR_LINES),
             oom_kills=result.get("oom_kills", 0),
@@ -288,8 +294,8 @@ class ProcessRun:
 
 
 @contextlib.contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Have a supervisor that starts meanwhile hear of its end as soon as it can act on it."""
+def _signals_blocked() -> Iterator[None]:
+    """Block signals while a supervisor starts: it unblocks them once its handlers are set."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {SIGTERM, SIGINT, SIGHUP})
     try:
         yield
@@ -297,17 +303,17 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_strays(folder: Path) -> None:
+def kill_leftovers(folder: Path) -> None:
     """Kill the processes of a trial whose supervisor was killed.
 
-    They are known by their environment, which says whose folder is theirs.
+    They are recognized by the LOCALHPO_TRIAL_DIR of their environment.
 
     Raises:
         ExecutorError: they do not end.
     """
     import psutil
 
-    def strays() -> list[psutil.Process]:
+    def find_leftovers() -> list[psutil.Process]:
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
@@ -316,8 +322,8 @@ def end_strays(folder: Path) -> None:
                     found.append(process)
         return found
 
-    deadline = time.monotonic() + STRAYS_S
-    while left := strays():
+    deadline = time.monotonic() + LEFTOVERS_S
+    while left := find_leftovers():
         if time.monotonic() > deadline:
             pids = ", ".join(str(process.pid) for process in left)
             raise ExecutorError(f"processes of an earlier run in {folder} do not end: {pids}")

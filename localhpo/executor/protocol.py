@@ -1,4 +1,4 @@
-"""What an Executor is: it runs one trial and says what happened.
+"""The Executor protocol: it runs one trial and reports what happened.
 
 Laws, which `tests/contracts/test_executor_contract.py` runs over every implementation:
 
@@ -43,7 +43,7 @@ class Job:
 
     @property
     def values(self) -> Config:
-        """All that the script is given: what is fixed, and the configuration."""
+        """Everything that the script is given: fixed values and the configuration."""
         return {**self.task.fixed, **self.config}
 
 
@@ -61,6 +61,11 @@ class Outcome:
     """What happened, for a person and for the Creator: deterministic text."""
     violations: tuple[float, ...] = ()
     """One for each constraint, as in `Trial.violations`."""
+
+    @property
+    def value(self) -> float | None:
+        """The value of the one objective; None where there is none."""
+        return self.values[0] if len(self.values) == 1 else None
 
 
 class Run(Protocol):
@@ -92,7 +97,7 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """End whatever still runs, as interrupted; at once what was asked to end before.
+        """End all runs, as interrupted; kill those at once that were asked to end before.
 
         May be called twice.
         """

@@ -1,4 +1,4 @@
-"""Runs trials that were computed before, in simulated time: for benchmarks and tests.
+"""Replays trials that were computed before, in simulated time: for benchmarks and tests.
 
     clock = SimulatedClock()
     executor = SimulatedExecutor(lambda config, seed: replay_of(config), clock)
@@ -22,20 +22,20 @@ from localhpo.trial import Config, Failure, Measurement, State, Usage
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A run as it would have gone."""
+    """The course of a run: what it reports, and how it ends."""
 
     measurements: Sequence[Measurement]
     """In the order of report; `time` in seconds since the start of the trial."""
     duration_s: float
-    """Until it ends by itself."""
+    """Seconds until it ends by itself."""
     failure: Failure | None = None
-    """How it fails at its end, where it does."""
+    """How it fails; None where it succeeds."""
     usage: Usage = field(default_factory=Usage)
     """What it uses; the wall clock is `duration_s`, or less where it is ended earlier."""
 
 
 Evaluate = Callable[[Config, int], Replay]
-"""From a configuration and a seed to the run; the same every time."""
+"""Returns the run of a configuration and a seed; the same every time."""
 
 
 class SimulatedExecutor:
@@ -79,7 +79,7 @@ class SimulatedRun:
         self._clock = clock
         self._started = clock.monotonic()
         self._started_at = clock.time()
-        self._told = 0
+        self._reported_before = 0
         self._outcome: Outcome | None = None
         self._ended_s = replay.duration_s
 
@@ -98,13 +98,13 @@ class SimulatedRun:
         """Return what was reported since the last call."""
         ended = self.outcome is not None
         reported = self._reported(self._ended_s if ended else self._elapsed_s)
-        news, self._told = reported[self._told :], len(reported)
-        return news
+        new, self._reported_before = reported[self._reported_before :], len(reported)
+        return new
 
     def stop(self, state: Literal[State.PRUNED, State.INTERRUPTED]) -> None:
         """End it now, as pruned or interrupted, unless it has ended."""
         if self.outcome is None:
-            self._end(self._elapsed_s, Verdict.STOPPED, asked=state)
+            self._end(self._elapsed_s, Verdict.STOPPED, stop_state=state)
 
     @property
     def _elapsed_s(self) -> float:
@@ -118,7 +118,7 @@ class SimulatedRun:
         ]
 
     def _end(
-        self, after_s: float, verdict: Verdict, message: str = "", asked: State | None = None
+        self, after_s: float, verdict: Verdict, message: str = "", stop_state: State | None = None
     ) -> None:
         self._ended_s = after_s
         ending = Ending(
@@ -126,7 +126,7 @@ class SimulatedRun:
             message,
             exit_code=0,
             failure=self._replay.failure,
-            asked=asked,
+            stop_state=stop_state,
             usage=dataclasses.replace(self._replay.usage, wall_s=after_s),
         )
         self._outcome = conclude(self._job.task, ending, self._reported(after_s))

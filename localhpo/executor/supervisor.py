@@ -5,7 +5,7 @@
 It is a program of its own, on the standard library alone: it starts in some 30 ms, and neither
 a script's PYTHONPATH nor a module of the user's called `json.py` reaches it.
 
-Standard input is its lifeline: `p` asks for the end of a pruned trial, `i` of an interrupted
+Standard input is its control pipe: `p` asks for the end of a pruned trial, `i` of an interrupted
 one, and the end of the file means that LocalHPO is gone. Its last act is one JSON object, on
 standard output and in the file that the job names (written, synced, then renamed into place).
 A job without a parent is a server of several: its standard input is a file that each of them
@@ -16,8 +16,8 @@ What is covered:
 - the trial's process leads a session of its own. Descendants that leave it (setsid, double
   fork) are found all the same: orphans become children of the supervisor (a "subreaper"), so
   what the trial has started hangs below it, and is gone when it has no child left;
-- LocalHPO's death, however sudden, closes the lifeline (and changes the parent, should a
-  fork of LocalHPO hold the lifeline open): everything is killed at once;
+- LocalHPO's death, however sudden, closes the control pipe (and changes the parent, should
+  a fork of LocalHPO hold the pipe open): everything is killed at once;
 - the death of the supervisor kills the trial's own process (a death signal);
 - wall clock: TERM to all, and KILL after the grace period;
 - memory: the sum of resident memory over all descendants, polled; KILL above the limit. Pages
@@ -75,15 +75,15 @@ class Log:
     def __init__(self, path: str, limit_bytes: int) -> None:
         """Open the file, behind what it holds."""
         self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115 - until close()
-        self._room = limit_bytes
+        self._remaining_bytes = limit_bytes
         self._tail: deque[bytes] = deque()
         self._tail_bytes = self._left_out = 0
         self.error = ""
 
     def write(self, data: bytes) -> None:
         """Take what the trial printed; never raises, for the trial goes on on a full disk."""
-        head, rest = data[: self._room], data[self._room :]
-        self._room -= len(head)
+        head, rest = data[: self._remaining_bytes], data[self._remaining_bytes :]
+        self._remaining_bytes -= len(head)
         self._put(head)
         if rest:
             self._tail.append(rest)
@@ -110,17 +110,17 @@ class Log:
 
 
 class Supervisor:
-    """One trial, from its start until nothing of it is left."""
+    """Supervises one trial, from its start until none of its processes is left."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        """Take over this process: its signals, its descendants."""
+        """Set up this process: its signal handlers, and orphans become its children."""
         self._job = job
         limit = int(job["log_limit_mb"] * MB)
         self._logs = [Log(job["stdout"], limit), Log(job["stderr"], limit)]
         self._selector = selectors.DefaultSelector()
         self._listening = job["parent"] is not None
         if self._listening:
-            self._selector.register(0, selectors.EVENT_READ, self._listen)
+            self._selector.register(0, selectors.EVENT_READ, self._read_control_pipe)
         self._child = 0
         self._exit_code: int | None = None
         self._verdict = self._message = ""
@@ -129,14 +129,14 @@ class Supervisor:
         self._timeout_at = self._poll_at = self._term_at = self._kill_at = NEVER
         self._peak_mb, self._left_behind = 0.0, 0
         self._oom_kills = _oom_kills()
-        self._take_over()
+        self._become_subreaper()
 
     def run(self) -> dict[str, Any]:
-        """Run the trial; return what became of it."""
+        """Run the trial; return how it ended, as the JSON object that LocalHPO reads."""
         if self._start():
             while self._reap():
-                self._keep_time()
-                self._attend()
+                self._check_limits()
+                self._wait_for_events()
                 if time.monotonic() > self._kill_at + GIVE_UP_S:
                     self._message += "; what it started cannot be killed"
                     break
@@ -145,7 +145,7 @@ class Supervisor:
             log.close()
         return self._result()
 
-    def _take_over(self) -> None:
+    def _become_subreaper(self) -> None:
         _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         wake, woken = os.pipe()
         for end in (0, wake, woken):
@@ -171,7 +171,9 @@ class Supervisor:
                 preexec_fn=_before_exec,  # safe: there is no other thread
             )
         except (OSError, ValueError) as exc:
-            self._end("could not start", refusal(exc, job), term_in=NEVER, kill_in=NEVER)
+            self._end(
+                "could not start", explain_start_failure(exc, job), term_in=NEVER, kill_in=NEVER
+            )
             return False
         self._child = child.pid
         child.returncode = 0  # _reap waits for it, not the Popen
@@ -185,8 +187,8 @@ class Supervisor:
             self._timeout_at = self._started + job["timeout_s"]
         return True
 
-    def _attend(self) -> None:
-        """Serve lifeline, pipes and signals, or wait until something falls due."""
+    def _wait_for_events(self) -> None:
+        """Handle control pipe, output and signals, or wait until the next deadline."""
         now = time.monotonic()
         until = min(self._timeout_at, self._poll_at, self._term_at, self._kill_at)
         if now >= self._kill_at:
@@ -208,7 +210,7 @@ class Supervisor:
 
         return read
 
-    def _listen(self) -> None:
+    def _read_control_pipe(self) -> None:
         try:
             asked = os.read(0, 64) if self._listening else b"-"
         except BlockingIOError:
@@ -235,7 +237,7 @@ class Supervisor:
         self._term_at = min(self._term_at, now + term_in)
         self._kill_at = min(self._kill_at, now + kill_in)
 
-    def _keep_time(self) -> None:
+    def _check_limits(self) -> None:
         now = time.monotonic()
         if self._job["parent"] is None and not self._verdict:
             with contextlib.suppress(OSError):  # somebody holds a lock; else nobody will again
@@ -270,7 +272,7 @@ class Supervisor:
             self._end("memory", message, term_in=NEVER, kill_in=0.0)
 
     def _reap(self) -> bool:
-        """Take in the dead; return whether anything of the trial is left."""
+        """Collect ended processes; return whether anything of the trial still runs."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -287,7 +289,7 @@ class Supervisor:
         self._timeout_at = NEVER
         if -exit_code in ENDING:  # sent to all, as at a shutdown, it is on its way here as well
             time.sleep(0.1)
-        self._listen()  # asked to end just before it did: then that is why
+        self._read_control_pipe()  # asked to end just before it did: then that is why
         self._end("exited", term_in=0.0, kill_in=self._job["grace_s"])
 
     def _result(self) -> dict[str, Any]:
@@ -314,8 +316,8 @@ def descendants(root: int) -> dict[int, int]:
             stat = (entry / "stat").read_bytes()
         except OSError:
             continue
-        # pid (name, which may hold anything) state ppid ... rss: see proc_pid_stat(5). The
-        # undead count: a process whose first thread has ended looks like one, and lives.
+        # pid (name, which may hold anything) state ppid ... rss: see proc_pid_stat(5). Zombies
+        # count: a process whose first thread has ended looks like one, and still runs.
         fields = stat[stat.rindex(b")") + 2 :].split()
         resident = int(fields[21]) * resource.getpagesize()
         children.setdefault(int(fields[1]), []).append((int(entry.name), resident))
@@ -342,7 +344,7 @@ def _signal_all(number: int) -> int:
 
 
 def _oom_kills() -> int:
-    """Return how many processes this machine's kernel has ended for want of memory."""
+    """Return how many processes the kernel of this machine has killed for lack of memory."""
     return _number("/proc/vmstat", "oom_kill") or 0
 
 
@@ -359,8 +361,8 @@ def _before_exec() -> None:
         score.write_text(str(min(1000, int(score.read_text()) + OOM_SCORE)))
 
 
-def refusal(exc: OSError | ValueError, job: dict[str, Any]) -> str:
-    """Say why a command could not be started, and what to do."""
+def explain_start_failure(exc: OSError | ValueError, job: dict[str, Any]) -> str:
+    """Return why a command could not be started, and what to do."""
     program, cwd = job["argv"][0], job["cwd"]
     if isinstance(exc, ValueError):
         return f"a value cannot be an argument: {exc}"
@@ -377,14 +379,14 @@ def refusal(exc: OSError | ValueError, job: dict[str, Any]) -> str:
     return f"{program}: {exc.strerror}"
 
 
-def save(result: str, path: Path) -> None:
-    """Write the result so that a file of that name is always a whole one."""
-    draft = path.with_suffix(".draft")
-    with draft.open("w") as file:
+def write_result(result: str, path: Path) -> None:
+    """Write the result atomically: a reader sees all of it or no file."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w") as file:
         file.write(result)
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(path)
+    partial.replace(path)
 
 
 def main(path: str) -> None:
@@ -392,7 +394,7 @@ def main(path: str) -> None:
     job = json.loads(Path(path).read_text())
     result = json.dumps(Supervisor(job).run())
     with contextlib.suppress(OSError):  # a full disk: LocalHPO reads standard output anyway
-        save(result, Path(job["result"]))
+        write_result(result, Path(job["result"]))
     os.write(1, result.encode())
 
 

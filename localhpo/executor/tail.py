@@ -1,4 +1,4 @@
-"""Read what a trial reports while it writes: from where the last read ended, never again.
+"""Reads what a trial reports while it writes, each byte once.
 
 A line counts once its end is there; a torn one waits. One call reads a bounded amount, so a
 script that reports a million lines does not hold the loop up: `at_end` tells whether there may
@@ -20,7 +20,7 @@ from localhpo.errors import TaskError
 from localhpo.trial import Measurement
 
 CHUNK_BYTES = 1 << 18
-"""Read by one call: some thousand lines, a few milliseconds."""
+"""Bytes read by one call: some thousand lines, a few milliseconds."""
 LINE_BYTES = 1 << 16
 """A longer line is skipped."""
 THINNED_AFTER = 100_000
@@ -35,8 +35,8 @@ _NUMBER = re.compile(
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
-class Lines:
-    """The lines of a file that grows."""
+class LineReader:
+    """Reads the completed lines of a growing file."""
 
     def __init__(self, path: Path) -> None:
         """Begin at the start of the file, which need not be there yet."""
@@ -63,8 +63,8 @@ class Lines:
         self._torn = torn
         return lines
 
-    def rest(self) -> list[bytes]:
-        """Return the last line although its end is missing."""
+    def read_unfinished(self) -> list[bytes]:
+        """Return the last line, whose line break is missing."""
         torn, self._torn = self._torn, b""
         return [torn] if torn and not self._too_long else []
 
@@ -84,8 +84,8 @@ class Lines:
             return b""
 
 
-class Reader:
-    """The measurements in a file that grows."""
+class MeasurementReader:
+    """Reads the measurements in a growing file."""
 
     def __init__(self, path: Path, parse: Callable[[bytes, int], list[Measurement] | None]) -> None:
         """Begin at the start of the file.
@@ -95,7 +95,7 @@ class Reader:
             parse: from a line, and the step that follows the last one, to its measurements;
                 None for a line that cannot be used.
         """
-        self._lines = Lines(path)
+        self._lines = LineReader(path)
         self._parse = parse
         self._step = 0
         self._unusable = 0
@@ -125,7 +125,7 @@ class Reader:
 
     def finish(self) -> list[Measurement]:
         """Return what a last line without an end holds, once nobody writes any more."""
-        return self._measurements(self._lines.rest())
+        return self._measurements(self._lines.read_unfinished())
 
     def _measurements(self, lines: list[bytes]) -> list[Measurement]:
         found: list[Measurement] = []

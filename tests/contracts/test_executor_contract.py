@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from localhpo.bench.agenthpo.trainings import RememberingExecutor, Trainings
+from localhpo.bench.agenthpo.training_cache import CachingExecutor, TrainingCache
 from localhpo.errors import ExecutorError
 from localhpo.executor import (
     Executor,
@@ -25,7 +25,7 @@ from localhpo.executor import (
 )
 from localhpo.executor.clock import Clock, RealClock, SimulatedClock
 from localhpo.scheduler.meter import Meter
-from localhpo.scheduler.watched import WatchedExecutor
+from localhpo.scheduler.metered import MeteredExecutor
 from localhpo.task import Task
 from localhpo.trial import Cause, Failure, Measurement, State
 
@@ -129,13 +129,13 @@ def simulated(kind: str, task: Task) -> Bench:
 
 def watched(kind: str, task: Task) -> Bench:
     bench = simulated(kind, task)
-    executor = WatchedExecutor(bench.executor, Meter(None, bench.clock))
+    executor = MeteredExecutor(bench.executor, Meter(None, bench.clock))
     return dataclasses.replace(bench, executor=executor)
 
 
 def remembering(kind: str, task: Task) -> Bench:
     bench = simulated(kind, task)
-    executor = RememberingExecutor(bench.executor, Trainings(task.folder / "trainings", "digest"))
+    executor = CachingExecutor(bench.executor, TrainingCache(task.folder / "trainings", "digest"))
     return dataclasses.replace(bench, executor=executor)
 
 
@@ -187,7 +187,7 @@ def test_a_good_trial_is_complete_and_scored(make: Make) -> None:
     assert all(m.time > 1.7e9 for m in reported)
     outcome = run.outcome
     assert outcome is not None
-    assert (outcome.state, outcome.score, outcome.failure) == (State.COMPLETE, 0.7, None)
+    assert (outcome.state, outcome.value, outcome.failure) == (State.COMPLETE, 0.7, None)
     assert outcome.usage.wall_s > 0
     assert outcome.summary.startswith("loss 0.7 at step 3 (best 0.5 at 2, then rising); noise 3; ")
 
@@ -218,7 +218,7 @@ def test_a_failed_trial_has_a_cause_and_no_score(make: Make, kind: str, cause: C
     outcome = run.outcome
     assert outcome is not None
     assert outcome.failure is not None
-    assert (outcome.state, outcome.score, outcome.failure.cause) == (State.FAILED, None, cause)
+    assert (outcome.state, outcome.value, outcome.failure.cause) == (State.FAILED, None, cause)
     assert outcome.summary.startswith(f"failed: {cause}")
 
 
@@ -245,7 +245,7 @@ def test_a_stopped_trial_has_the_state_that_was_asked_for_first(make: Make, stat
     outcome = run.outcome
     assert outcome is not None
     assert (outcome.state, outcome.failure) == (state, None)
-    assert (outcome.score is not None) == (state is State.PRUNED)
+    assert (outcome.value is not None) == (state is State.PRUNED)
 
 
 def test_stopping_what_has_ended_changes_nothing(make: Make) -> None:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from localhpo.executor import Job, Outcome, ProcessExecutor
-from localhpo.executor.process import ProcessRun, end_strays
+from localhpo.executor.process import ProcessRun, kill_leftovers
 from localhpo.task import Task
 from localhpo.trial import Measurement, Value
 
@@ -94,7 +94,7 @@ def trials(make_task: Callable[..., Task], tmp_path: Path) -> Iterator[Trials]:
     made = Trials(make_task, tmp_path)
     yield made
     made.executor.close()
-    end_strays(made.folder / "trial")  # a test that fails leaves nothing either
+    kill_leftovers(made.folder / "trial")  # a test that fails leaves nothing either
 
 
 @pytest.fixture

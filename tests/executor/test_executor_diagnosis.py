@@ -94,7 +94,7 @@ def test_causes(make_task: Callable[..., Task], ending: Ending, cause: Cause, me
 def test_a_metric_that_ends_as_no_number_is_a_failure(
     make_task: Callable[..., Task], values: tuple[float, ...], expected: str, objective: str
 ) -> None:
-    outcome = conclude(make_task(objective=objective), ended(), curve(*values))
+    outcome = conclude(make_task(value=objective), ended(), curve(*values))
     assert outcome.failure == Failure(Cause.NOT_FINITE, expected)
     assert (outcome.state, outcome.value) == (State.FAILED, None)
 
@@ -136,16 +136,18 @@ def test_a_trial_that_reports_nothing_is_told_how(
 
 def test_what_was_asked_for_is_what_is_said(make_task: Callable[..., Task]) -> None:
     task = make_task()
-    pruned = Ending(Verdict.STOPPED, exit_code=-15, asked=State.PRUNED)
+    pruned = Ending(Verdict.STOPPED, exit_code=-15, stop_state=State.PRUNED)
     assert diagnose(task, pruned, GOOD) == (State.PRUNED, None)
     assert conclude(task, pruned, GOOD).value == 0.25
-    interrupted = Ending(Verdict.STOPPED, exit_code=1, asked=State.INTERRUPTED, stderr=TORCH_OOM)
+    interrupted = Ending(
+        Verdict.STOPPED, exit_code=1, stop_state=State.INTERRUPTED, stderr=TORCH_OOM
+    )
     assert diagnose(task, interrupted, GOOD) == (State.INTERRUPTED, None)
     assert conclude(task, interrupted, GOOD).value is None
-    lost = Ending(Verdict.LOST, asked=State.INTERRUPTED)
+    lost = Ending(Verdict.LOST, stop_state=State.INTERRUPTED)
     assert diagnose(task, lost, GOOD) == (State.INTERRUPTED, None)
     # It had ended by itself before it could be asked.
-    assert diagnose(task, ended(asked=State.PRUNED), GOOD) == (State.COMPLETE, None)
+    assert diagnose(task, ended(stop_state=State.PRUNED), GOOD) == (State.COMPLETE, None)
     assert diagnose(task, Ending(Verdict.ABANDONED), GOOD) == (State.INTERRUPTED, None)
 
 
@@ -156,8 +158,8 @@ def test_a_lost_node_is_a_cause_whether_or_not_the_trial_runs_again(
     task = make_task()
     ending = Ending(Verdict.NODE_LOST, "no heartbeat", retry=retry)
     assert diagnose(task, ending, GOOD) == (state, Failure(Cause.NODE_LOST, "no heartbeat"))
-    asked = Ending(Verdict.NODE_LOST, asked=State.PRUNED)
-    assert diagnose(task, asked, GOOD) == (State.PRUNED, None)
+    pruned = Ending(Verdict.NODE_LOST, stop_state=State.PRUNED)
+    assert diagnose(task, pruned, GOOD) == (State.PRUNED, None)
 
 
 def test_the_tail_of_standard_error_is_short(make_task: Callable[..., Task]) -> None:

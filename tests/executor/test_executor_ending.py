@@ -224,18 +224,20 @@ def test_a_supervisor_that_is_told_to_end_interrupts(trials: Any, is_alive: Aliv
 LOCALHPO = """
 import os, sys, time
 from pathlib import Path
+from localhpo.objective import Objective
 from localhpo.executor import Job, ProcessExecutor
 from localhpo.space import Int, Space
 from localhpo.task import Task
 here = Path(sys.argv[1])
-task = Task("small", ("python", "train.py"), (Objective("loss", "minimize"),), Space([Int("depth", 1, 8)]),
+goals = (Objective("loss", "minimize"),)
+task = Task("small", ("python", "train.py"), goals, Space([Int("depth", 1, 8)]),
             folder=here)
 run = ProcessExecutor().start(
     Job(task=task, number=0, config={"depth": 3}, seed=1, folder=here / "trial"))
 while not run.poll(): time.sleep(0.01)
 if "fork" in sys.argv:
     if os.fork() == 0:
-        time.sleep(60)  # holds a copy of the lifeline
+        time.sleep(60)  # holds a copy of the control pipe
 print(run._supervisor.pid, flush=True)
 time.sleep(60)
 """

@@ -172,6 +172,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 import helper
+from localhpo.objective import Objective
 from localhpo.executor import FunctionExecutor, Job
 from localhpo.space import Int, Space
 from localhpo.task import Task
@@ -179,7 +180,8 @@ FACTOR = 2
 class Local: value = 1
 def objective(depth): return helper.double(depth) * FACTOR + Local().value
 folder = Path(sys.argv[1])
-task = Task("small", (), (Objective("loss", "minimize"),), Space([Int("depth", 1, 8)]), folder=folder)
+goals = (Objective("loss", "minimize"),)
+task = Task("small", (), goals, Space([Int("depth", 1, 8)]), folder=folder)
 executor = FunctionExecutor(objective)
 run = executor.start(Job(task=task, number=0, config={"depth": 3}, seed=1, folder=folder / "t"))
 while run.outcome is None: time.sleep(0.01)

@@ -332,13 +332,15 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_the_machine(trials: Any) ->
 FULL_DISK = """
 import dataclasses, os, sys, time
 from pathlib import Path
+from localhpo.objective import Objective
 from localhpo.errors import ExecutorError
 from localhpo.executor import Job, ProcessExecutor
 from localhpo.space import Int, Space
 from localhpo.task import Task
 disk = Path(sys.argv[1])
 source = "import os; os.write(1, b'y' * 5_000_000); import time; time.sleep(0.2)"
-task = Task("small", ("python", "-c", source), (Objective("loss", "minimize"),), Space([Int("depth", 1, 8)]))
+goals = (Objective("loss", "minimize"),)
+task = Task("small", ("python", "-c", source), goals, Space([Int("depth", 1, 8)]))
 job = Job(task=task, number=0, config={"depth": 3}, seed=1, folder=disk / "trial")
 executor = ProcessExecutor()
 run = executor.start(job)

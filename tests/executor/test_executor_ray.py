@@ -159,8 +159,8 @@ def test_a_folder_that_the_node_lacks_is_an_error_that_says_what_to_do(
 def test_no_node_to_wait_for_is_an_error(
     start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(limits, "LOOK_S", 0.1)
+    monkeypatch.setattr(limits, "NO_NODE_S", 0.0)
+    monkeypatch.setattr(limits, "CHECK_NODES_S", 0.1)
     run = start("", Resources(cpus=8.0))
     with pytest.raises(ExecutorError, match="none of the 4 nodes"):
         finish(run)
@@ -178,6 +178,7 @@ def test_a_trial_ends_with_its_driver(
     (tmp_path / "drive.py").write_text(f"""
 import time
 from pathlib import Path
+from localhpo.objective import Objective
 from localhpo.executor import Job, RayExecutor
 from localhpo.space import Int, Space
 from localhpo.task import Task

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from localhpo.executor.summary import MAX_CHARS, summarize, trend
+from localhpo.objective import Objective
 from localhpo.task import Task
 from localhpo.trial import Cause, Failure, Measurement, State, Usage
 
@@ -56,7 +57,7 @@ RISING = [0.1, 0.3, 0.5, 0.6, 0.7, 0.71]
 def test_complete_runs(
     make_task: Callable[..., Task], measurements: list[Measurement], expected: str
 ) -> None:
-    task = make_task(metric="val_f1", direction="maximize")
+    task = make_task(objectives=(Objective("val_f1", "maximize"),))
     assert summarize(task, State.COMPLETE, None, measurements, USAGE) == expected
 
 
@@ -84,7 +85,7 @@ def test_it_stays_short_whatever_names_there_are(make_task: Callable[..., Task])
     names = {"x" * 150: [1.0], "y" * 150: [2.0]}
     text = summarize(make_task(), State.COMPLETE, None, reported(loss=[0.5], **names), USAGE)
     assert text == f"loss 0.5 at step 1; {'x' * 150} 1; 12.3 s, 310 MB"
-    task = make_task(metric="z" * 400)
+    task = make_task(objectives=(Objective("z" * 400),))
     text = summarize(task, State.COMPLETE, None, reported(**{"z" * 400: [0.5]}), USAGE)
     assert len(text) == MAX_CHARS
 

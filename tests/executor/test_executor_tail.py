@@ -16,7 +16,7 @@ from localhpo.executor.tail import (
     CHUNK_BYTES,
     LINE_BYTES,
     THINNED_AFTER,
-    Reader,
+    MeasurementReader,
     compile_pattern,
     last_lines,
     number_at,
@@ -36,7 +36,7 @@ def append(path: Path, data: bytes) -> None:
 
 
 def test_each_line_is_read_once_and_a_torn_one_when_it_is_whole(path: Path) -> None:
-    reader = Reader(path, parse_line)
+    reader = MeasurementReader(path, parse_line)
     assert reader.read() == []
     append(path, b'{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
     assert [(m.step, m.value) for m in reader.read()] == [(1, 0.5)]
@@ -50,7 +50,7 @@ def test_each_line_is_read_once_and_a_torn_one_when_it_is_whole(path: Path) -> N
 
 
 def test_a_flood_is_thinned_out_and_its_newest_values_are_kept(path: Path) -> None:
-    reader = Reader(path, parse_line)
+    reader = MeasurementReader(path, parse_line)
     line = b'{"step": 1, "loss": 0.5}\n'
     append(path, line * (THINNED_AFTER + 1))
     found = 0
@@ -65,7 +65,7 @@ def test_a_flood_is_thinned_out_and_its_newest_values_are_kept(path: Path) -> No
 
 
 def test_a_last_line_without_an_end_counts_when_it_is_whole(path: Path) -> None:
-    reader = Reader(path, parse_line)
+    reader = MeasurementReader(path, parse_line)
     append(path, b'{"loss": 0.5}')
     assert reader.read() == []
     assert [m.value for m in reader.finish()] == [0.5]
@@ -73,7 +73,7 @@ def test_a_last_line_without_an_end_counts_when_it_is_whole(path: Path) -> None:
 
 
 def test_a_last_line_that_is_torn_is_counted(path: Path) -> None:
-    reader = Reader(path, parse_line)
+    reader = MeasurementReader(path, parse_line)
     append(path, b'{"loss": 0.5}\n{"loss": 0.')
     reader.read()
     assert reader.finish() == []
@@ -86,7 +86,7 @@ def test_however_it_is_cut_the_same_is_read(
 ) -> None:
     path = tmp_path_factory.mktemp("cut") / "metrics.jsonl"
     text = b"".join(b'{"step": %d, "loss": %d, "name": "\xc3\xa9"}\n' % (i, i) for i in range(20))
-    reader, found, start = Reader(path, parse_line), [], 0
+    reader, found, start = MeasurementReader(path, parse_line), [], 0
     for cut in [*cuts, len(text)]:
         append(path, text[start : start + cut])
         start += cut
@@ -98,7 +98,7 @@ def test_however_it_is_cut_the_same_is_read(
 def test_a_million_lines_are_read_in_bounded_parts(path: Path) -> None:
     line = b'{"step": 1, "loss": 0.5}\n'
     path.write_bytes(line * 50_000)
-    reader, parts = Reader(path, parse_line), []
+    reader, parts = MeasurementReader(path, parse_line), []
     parts.append(len(reader.read()))
     assert not reader.at_end
     while not reader.at_end:
@@ -108,7 +108,7 @@ def test_a_million_lines_are_read_in_bounded_parts(path: Path) -> None:
 
 
 def test_a_line_without_end_does_not_fill_the_memory(path: Path) -> None:
-    reader = Reader(path, parse_line)
+    reader = MeasurementReader(path, parse_line)
     for _ in range(20):
         append(path, b"x" * LINE_BYTES)
         assert reader.read() == []
@@ -172,7 +172,7 @@ def test_nan_is_a_value() -> None:
     ],
 )
 def test_garbage_is_counted_and_harms_nothing(path: Path, line: bytes) -> None:
-    reader = Reader(path, parse_line)
+    reader = MeasurementReader(path, parse_line)
     append(path, line + b'\n{"loss": 0.5}\n')
     found = reader.read()
     assert [(m.step, m.value) for m in found] == [(1, 0.5)]
@@ -226,7 +226,7 @@ def test_what_is_no_number_is_none(text: str) -> None:
 
 
 def test_matches_without_a_number_are_counted(path: Path) -> None:
-    reader = Reader(path, partial(parse_stdout, compile_pattern(r"loss: (\w+)"), "loss"))
+    reader = MeasurementReader(path, partial(parse_stdout, compile_pattern(r"loss: (\w+)"), "loss"))
     append(path, b"loss: high\nnothing\nloss: 3\n")
     assert [(m.step, m.value) for m in reader.read()] == [(1, 3.0)]
     assert reader.skipped == 1
@@ -268,6 +268,6 @@ def test_reports_of_the_reporter_are_read(path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("LOCALHPO_METRICS", str(path))
     report(step=1, loss=math.nan, f1=math.inf)
     report(loss=1e-300)
-    found = Reader(path, parse_line).read()
+    found = MeasurementReader(path, parse_line).read()
     assert [(m.step, m.name) for m in found] == [(1, "loss"), (1, "f1"), (2, "loss")]
     assert json.loads(path.read_text().splitlines()[1])["loss"] == found[2].value == 1e-300

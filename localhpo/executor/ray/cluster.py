@@ -17,7 +17,7 @@ from localhpo.errors import ExecutorError, MissingExtraError
 from localhpo.task import Resources
 
 REACH_S = 5.0
-"""For the head of the cluster to answer; Ray itself would try for a minute and more."""
+"""Seconds for the head of the cluster to answer; Ray itself would try for over a minute."""
 _JOIN = (
     "start one with `ray start --head` and let this machine and the others join with"
     " `ray start --address=HEAD:6379`; then set RAY_ADDRESS or [resources] ray_address"
@@ -37,14 +37,14 @@ class Node:
 
     def holds(self, resources: Resources) -> int:
         """Return how many trials run on it at once, if nothing else does."""
-        rooms = [self.cpus / resources.cpus]
+        limits = [self.cpus / resources.cpus]
         if resources.memory_mb:
-            rooms.append(self.memory_mb / resources.memory_mb)
+            limits.append(self.memory_mb / resources.memory_mb)
         if resources.gpus >= 1:
-            rooms.append(self.gpus / resources.gpus)
+            limits.append(self.gpus / resources.gpus)
         elif resources.gpus:  # a share is of one device
-            rooms.append(self.gpus * math.floor(1 / resources.gpus + _ROUNDING))
-        return math.floor(min(rooms) + _ROUNDING)
+            limits.append(self.gpus * math.floor(1 / resources.gpus + _ROUNDING))
+        return math.floor(min(limits) + _ROUNDING)
 
 
 class Cluster:
@@ -122,13 +122,13 @@ def check_address(address: str) -> None:
 
 
 def _refusal(address: str, exc: Exception) -> ExecutorError:
-    said = " ".join(str(exc).split())
-    if "Version mismatch" in said:
+    reason = " ".join(str(exc).split())
+    if "Version mismatch" in reason:
         return ExecutorError(
-            f"the Ray cluster at {address} was started with other versions: {said}",
+            f"the Ray cluster at {address} was started with other versions: {reason}",
             hint="install the same Ray and the same Python on all nodes",
         )
-    return ExecutorError(f"no Ray cluster can be joined at {address}: {said}", hint=_JOIN)
+    return ExecutorError(f"no Ray cluster can be joined at {address}: {reason}", hint=_JOIN)
 
 
 def _node(entry: dict[str, Any]) -> Node:
@@ -158,7 +158,7 @@ def _own_signals() -> Iterator[None]:
 def _print_on_stdout(wanted: bool) -> None:
     """Let Ray print what nodes say on this process's standard output, or not.
 
-    `log_to_driver=False` stops the output of workers only; the news of a lost node would still
+    `log_to_driver=False` stops the output of workers only; messages about a lost node would still
     be printed into results. This is the switch that Ray's debugger turns (ray/util/rpdb.py).
     """
     import ray._private.worker as worker

@@ -1,4 +1,4 @@
-"""Gives trials to the nodes of a Ray cluster. The laws stand in `localhpo.executor.protocol`."""
+"""Runs trials on the nodes of a Ray cluster. The laws stand in `localhpo.executor.protocol`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from localhpo.errors import ExecutorError
 from localhpo.executor.command import check as check_command
-from localhpo.executor.live import Live
+from localhpo.executor.live import ActiveRuns
 from localhpo.executor.protocol import Job
 from localhpo.executor.ray.cluster import Cluster, Node
 from localhpo.executor.ray.node import NodeTrial
@@ -16,16 +16,16 @@ from localhpo.executor.ray.run import RayRun
 from localhpo.task import Resources
 
 RETRIES = 3
-"""So often a trial whose node was lost runs again."""
-PATIENCE_S = 120.0
-"""So long a trial waits while the cluster has no node that could ever run it: one may come back."""
-LOOK_S = 5.0
-"""Between two looks at the nodes, while a trial waits."""
+"""How often a trial whose node was lost runs again."""
+NO_NODE_S = 120.0
+"""Seconds that a trial waits while no node of the cluster could run it: one may come back."""
+CHECK_NODES_S = 5.0
+"""Seconds between two checks of the nodes while a trial waits."""
 _MB = 2**20
 
 _ACTOR_ENVIRONMENT = {
     # Ray would kill the supervisor (a direct child) when it ends an actor, and so let go of what
-    # the trial has started. Left alone, the supervisor sees its lifeline close and ends all.
+    # the trial has started. Left alone, the supervisor sees its control pipe close and ends all.
     "RAY_kill_child_processes_on_worker_exit": "0",
     # A trial without GPUs sees the devices that it would see without Ray, as on one machine.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -48,7 +48,7 @@ class RayExecutor:
         """
         self._cluster = Cluster(address)
         self._log_limit_mb = log_limit_mb
-        self._live = Live()
+        self._active_runs = ActiveRuns()
         self._lost: Counter[int] = Counter()  # nodes, by the number of the trial they ran
 
     @property
@@ -63,20 +63,20 @@ class RayExecutor:
             TaskError: the command holds a placeholder that means nothing.
             ExecutorError: the trial's folder cannot be written.
         """
-        self._live.check_open()
+        self._active_runs.check_open()
         check_command(job.task.command, job.task)
         run = RayRun(
             job,
             self._actor(job.task.resources),
-            check=_Patience(self._cluster, job.task.resources).check,
+            check=_NodeWatch(self._cluster, job.task.resources).check,
             may_retry=lambda: self._may_retry(job.number),
         )
-        self._live.add(run)
+        self._active_runs.add(run)
         return run
 
     def close(self) -> None:
         """End whatever still runs, as interrupted, and leave the cluster."""
-        self._live.close()
+        self._active_runs.close()
         self._cluster.close()
 
     def _actor(self, resources: Resources) -> Any:
@@ -97,28 +97,28 @@ class RayExecutor:
         return self._lost[number] <= RETRIES
 
 
-class _Patience:
-    """Watches whether a waiting trial has a node to wait for."""
+class _NodeWatch:
+    """Checks that a waiting trial has a node that could run it."""
 
     def __init__(self, cluster: Cluster, resources: Resources) -> None:
         self._cluster = cluster
         self._resources = resources
-        self._hopeful = self._looked = time.monotonic()
+        self._last_node_at = self._checked_at = time.monotonic()
 
     def check(self) -> None:
-        """Look at the nodes now and then.
+        """Check the nodes every `CHECK_NODES_S`.
 
         Raises:
-            ExecutorError: for `PATIENCE_S` there has been no node that could run the trial.
+            ExecutorError: for `NO_NODE_S` there has been no node that could run the trial.
         """
         now = time.monotonic()
-        if now < self._looked + LOOK_S:
+        if now < self._checked_at + CHECK_NODES_S:
             return
-        self._looked = now
+        self._checked_at = now
         nodes = self._cluster.nodes
         if any(node.holds(self._resources) for node in nodes):
-            self._hopeful = now
-        elif now > self._hopeful + PATIENCE_S:
+            self._last_node_at = now
+        elif now > self._last_node_at + NO_NODE_S:
             raise ExecutorError(
                 f"none of the {len(nodes)} nodes left in the Ray cluster can run a trial",
                 hint="`ray status` shows them; run the study again when nodes are back",

@@ -1,4 +1,4 @@
-"""A folder's files, as they travel between two machines: piece by piece, by name."""
+"""Copies the files of a folder between two machines, in parts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FileEntry:
     """A file of a folder."""
 
     name: str
@@ -20,16 +20,16 @@ class Entry:
     """What it points to, of a symbolic link."""
 
 
-def entries(folder: Path) -> list[Entry]:
+def entries(folder: Path) -> list[FileEntry]:
     """Return the files and symbolic links below a folder; pipes, sockets and the like stay."""
     found = []
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_symlink():
-            found.append(Entry(name, 0, link=os.readlink(path)))  # noqa: PTH115 - text
+            found.append(FileEntry(name, 0, link=os.readlink(path)))  # noqa: PTH115 - text
         elif path.is_file():
             stat = path.stat()
-            found.append(Entry(name, stat.st_size, stat.st_mode & 0o777))
+            found.append(FileEntry(name, stat.st_size, stat.st_mode & 0o777))
     return found
 
 
@@ -43,7 +43,7 @@ def read(folder: Path, name: str, offset: int, count: int) -> bytes:
         return b""
 
 
-def write(folder: Path, entry: Entry, offset: int, data: bytes) -> None:
+def write(folder: Path, entry: FileEntry, offset: int, data: bytes) -> None:
     """Write a part of a file, whose earlier parts are there; a link as a whole."""
     path = folder / entry.name
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,41 +21,41 @@ from typing import Literal
 from localhpo import __version__
 from localhpo.executor.process import ProcessExecutor, ProcessRun
 from localhpo.executor.protocol import Job, Outcome
-from localhpo.executor.ray.files import Entry, entries, read, write
+from localhpo.executor.ray.files import FileEntry, entries, read, write
 from localhpo.trial import Measurement, State
 
-NEWS = 5_000
-"""Measurements in one answer."""
+UPDATE_MEASUREMENTS = 5_000
+"""Measurements in one update."""
 LOG_BYTES = 1 << 18
-"""Of one output, in one answer."""
+"""Bytes of one output in one update."""
 WATCH_S = 1.0
-"""Between two looks whether the node's part of Ray is there."""
+"""Seconds between two checks that the raylet runs."""
 OWN_SWITCHES = ("RAY_kill_child_processes_on_worker_exit", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
 """Variables that are meant for the actor's process and no business of the trial's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
-    """Where an actor lives."""
+class ActorNode:
+    """The node that an actor runs on."""
 
     host: str
     folder: str
-    """The trial's, on the node."""
+    """Folder of the trial on the node."""
     version: str
-    """Of LocalHPO."""
+    """Version of LocalHPO."""
     has_folder: bool
     """Whether the folder of the task is there."""
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """What is new about a trial."""
+class TrialUpdate:
+    """What a trial reported and printed since the last update."""
 
     measurements: Sequence[Measurement]
     logs: Mapping[str, bytes]
-    """What follows in each file that was asked for, by name."""
+    """New output of each file that was asked for, by name."""
     outcome: Outcome | None
-    """There once all measurements were told."""
+    """None until all measurements were returned."""
 
 
 class NodeTrial:
@@ -72,11 +72,13 @@ class NodeTrial:
         raylet = os.getppid()
         end_when(lambda: os.getppid() != raylet)
 
-    def hello(self, task_folder: str) -> Hello:
-        """Say where this is."""
-        return Hello(platform.node(), str(self._folder), __version__, Path(task_folder).is_dir())
+    def describe(self, task_folder: str) -> ActorNode:
+        """Return the node, and whether the task's folder is there."""
+        return ActorNode(
+            platform.node(), str(self._folder), __version__, Path(task_folder).is_dir()
+        )
 
-    def write(self, entry: Entry, offset: int, data: bytes) -> None:
+    def write(self, entry: FileEntry, offset: int, data: bytes) -> None:
         """Put a part of a file where the trial finds it."""
         write(self._folder, entry, offset, data)
 
@@ -91,18 +93,18 @@ class NodeTrial:
             here = dataclasses.replace(job, folder=self._folder, env=_with_devices(job.env))
             self._run = self._executor.start(here)
 
-    def news(self, seen: int, offsets: Mapping[str, int]) -> News:
+    def read_update(self, seen: int, offsets: Mapping[str, int]) -> TrialUpdate:
         """Return what was reported after the first `seen` measurements, and printed."""
         outcome = None
         if self._run is not None:
             outcome = self._run.outcome
             self._measurements += self._run.poll()
-        told = self._measurements[seen : seen + NEWS]
+        new = self._measurements[seen : seen + UPDATE_MEASUREMENTS]
         logs = {
             name: read(self._folder, name, offset, LOG_BYTES) for name, offset in offsets.items()
         }
-        is_all = seen + len(told) == len(self._measurements)
-        return News(told, logs, outcome if is_all else None)
+        is_all = seen + len(new) == len(self._measurements)
+        return TrialUpdate(new, logs, outcome if is_all else None)
 
     def stop(self, state: Literal[State.PRUNED, State.INTERRUPTED]) -> None:
         """Ask the trial to end."""
@@ -114,7 +116,7 @@ class NodeTrial:
         if self._run is not None:
             self._run.kill()
 
-    def files(self) -> list[Entry]:
+    def files(self) -> list[FileEntry]:
         """Return what the trial's folder holds."""
         return entries(self._folder)
 
@@ -122,7 +124,7 @@ class NodeTrial:
         """Return a part of a file."""
         return read(self._folder, name, offset, count)
 
-    def leave(self) -> None:
+    def remove_folder(self) -> None:
         """Remove the trial's folder, once all of it was brought back."""
         self._executor.close()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -132,13 +134,13 @@ def end_when(condition: Callable[[], bool]) -> None:
     """End this process, and so its trial, as soon as the condition holds.
 
     A worker of Ray outlives its raylet: measured with Ray 2.60, for as long as one looked. Its
-    trial would then run on while another node runs it again.
+    trial would then go on while another node runs it again.
     """
 
     def watch() -> None:
         while not condition():
             time.sleep(WATCH_S)
-        os._exit(1)  # closes the supervisor's lifeline, which ends all of the trial
+        os._exit(1)  # closes the supervisor's control pipe, which ends all of the trial
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -1,8 +1,8 @@
-"""The driver's side of one trial: a course of questions to its actor, and what is made of them.
+"""The driver's side of one trial: the calls to its actor, and the outcome they lead to.
 
-A course is a generator. It yields the next question (a method of `NodeTrial` and its arguments)
-and is sent the answer; where it yields None nothing is asked for a while. So the order of things
-can be read from top to bottom in `RayRun._course`, and yet nothing ever blocks.
+The calls are made by a generator. It yields the next call (a method of `NodeTrial` and its
+arguments) and is sent the result; where it yields None, no call is made for `POLL_S`. So the
+protocol can be read from top to bottom in `RayRun._call_actor`, and nothing ever blocks.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from localhpo.errors import ExecutorError, LocalHPOError
 from localhpo.executor.diagnosis import Ending, Verdict, conclude
 from localhpo.executor.process import STDERR_LINES, Files
 from localhpo.executor.protocol import Job, Outcome
-from localhpo.executor.ray.files import Entry, entries, read, write
-from localhpo.executor.ray.node import Hello, News
+from localhpo.executor.ray.files import FileEntry, entries, read, write
+from localhpo.executor.ray.node import ActorNode, TrialUpdate
 from localhpo.executor.tail import last_lines
 from localhpo.trial import Measurement, State, Usage
 
 POLL_S = 0.2
-"""Between an answer and the next question while a trial runs."""
+"""Seconds between two calls while a trial runs."""
 SILENCE_S = 30.0
-"""Beyond the grace period: an actor that is to end and does not answer is killed."""
+"""Seconds after the grace period until an actor that does not answer is killed."""
 PART_BYTES = 1 << 22
-"""Of a file, in one question or answer."""
+"""Bytes of a file in one call or result."""
 LOGS = ("stdout.txt", "stderr.txt", "localhpo/metrics.jsonl")
-"""Files that come back while the trial runs."""
+"""Files that are fetched while the trial runs."""
 
-Question = tuple[str, tuple[Any, ...]]
-Course = Generator[Question | None, Any, Outcome]
+Call = tuple[str, tuple[Any, ...]]
+Calls = Generator[Call | None, Any, Outcome]
 
 
 class RayRun:
@@ -47,7 +47,7 @@ class RayRun:
         check: Callable[[], None],
         may_retry: Callable[[], bool],
     ) -> None:
-        """Ask the actor for the first time.
+        """Make the first call.
 
         Args:
             job: the trial; its folder is made ready here.
@@ -64,29 +64,29 @@ class RayRun:
         self._actor = actor
         self._check = check
         self._may_retry = may_retry
-        self._asked: State | None = None
+        self._stop_state: State | None = None
         self._started: float | None = None
         self._ended: Outcome | None = None  # known, while its files still come
         self._outcome: Outcome | None = None
         self._measurements: list[Measurement] = []
         self._unread = 0  # index of the first measurement that poll() has not returned
-        self._heard = time.monotonic()
-        self._ask_at = 0.0
+        self._answered_at = time.monotonic()
+        self._next_call_at = 0.0
         with _on_disk(job):
             self._files.clear()
-        self._course_of_trial = self._course()
-        self._question = next(self._course_of_trial)
-        self._answer: Any = self._put(self._question)
+        self._calls = self._call_actor()
+        self._call = next(self._calls)
+        self._result: Any = self._make_call(self._call)
 
     @property
-    def over(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether the outcome is known."""
         return self._outcome is not None
 
     @property
-    def asked(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether it was asked to end."""
-        return self._asked is not None
+        return self._stop_state is not None
 
     @property
     def outcome(self) -> Outcome | None:
@@ -105,32 +105,32 @@ class RayRun:
             ExecutorError: no node can run the trial.
         """
         self._advance()
-        news = self._measurements[self._unread :]
+        new = self._measurements[self._unread :]
         self._unread = len(self._measurements)
-        return news
+        return new
 
     def stop(self, state: Literal[State.PRUNED, State.INTERRUPTED]) -> None:
         """Ask it to end; one that has not begun is taken from the queue."""
-        if self.over:
+        if self.has_ended:
             return
-        self._asked = self._asked or state
-        self._heard = time.monotonic()
+        self._stop_state = self._stop_state or state
+        self._answered_at = time.monotonic()
         if self._started is None:
-            self.give_up()
+            self.kill_actor()
         else:
             self._actor.stop.remote(state)
 
     def kill(self) -> None:
         """End it at once; what it left still comes back."""
-        if self.over:
+        if self.has_ended:
             return
         if self._started is None:
-            self.give_up()
+            self.kill_actor()
         else:
             self._actor.kill.remote()
 
-    def give_up(self) -> None:
-        """End its actor, and with it whatever it runs."""
+    def kill_actor(self) -> None:
+        """Kill its actor, and with it the trial."""
         import ray
 
         ray.kill(self._actor)
@@ -138,60 +138,58 @@ class RayRun:
     def wait(self) -> None:
         """Wait until it has ended, once it was stopped; an actor that is silent is ended."""
         while self.outcome is None:
-            if time.monotonic() > self._heard + self._job.grace_s + SILENCE_S:
-                self.give_up()
+            if time.monotonic() > self._answered_at + self._job.grace_s + SILENCE_S:
+                self.kill_actor()
             time.sleep(0.01)
 
-    # The course of a trial.
-
-    def _course(self) -> Course:
-        hello = yield "hello", (str(self._job.task.folder),)
-        self._check_node(hello)
+    def _call_actor(self) -> Calls:
+        node = yield "describe", (str(self._job.task.folder),)
+        self._check_node(node)
         sent = entries(self._files.folder)
         yield from self._send([e for e in sent if not self._is_own(e)])
         self._started = time.monotonic()
         yield "start", (self._job,)
         offsets = dict.fromkeys(LOGS, 0)
         while self._ended is None:
-            self._ended = yield from self._hear(offsets)
+            self._ended = yield from self._read_update(offsets)
         yield from self._fetch(sent, offsets)
-        yield "leave", ()
+        yield "remove_folder", ()
         return self._ended
 
-    def _check_node(self, hello: Hello) -> None:
-        if hello.version != __version__:
+    def _check_node(self, node: ActorNode) -> None:
+        if node.version != __version__:
             raise ExecutorError(
-                f"node {hello.host} runs LocalHPO {hello.version}, and the driver {__version__}",
+                f"node {node.host} runs LocalHPO {node.version}, and the driver {__version__}",
                 hint="install the same version on all nodes",
             )
-        if not hello.has_folder:
+        if not node.has_folder:
             raise ExecutorError(
-                f"the folder of the task, {self._job.task.folder}, is not on node {hello.host}",
+                f"the folder of the task, {self._job.task.folder}, is not on node {node.host}",
                 hint="mount it there under the same path, or put the script and its data where"
                 " all nodes have them and name that folder: [task] cwd",
             )
 
-    def _send(self, files: Sequence[Entry]) -> Generator[Question, Any, None]:
+    def _send(self, files: Sequence[FileEntry]) -> Generator[Call, Any, None]:
         for entry in files:
             for offset in range(0, max(entry.size, 1), PART_BYTES):
                 part = read(self._files.folder, entry.name, offset, PART_BYTES)
                 yield "write", (entry, offset, part)
 
-    def _hear(self, offsets: dict[str, int]) -> Generator[Question | None, Any, Outcome | None]:
-        news: News = yield "news", (len(self._measurements), dict(offsets))
-        self._measurements += news.measurements
-        for name, data in news.logs.items():
-            self._keep(Entry(name, 0), offsets[name], data)
+    def _read_update(self, offsets: dict[str, int]) -> Generator[Call | None, Any, Outcome | None]:
+        update: TrialUpdate = yield "read_update", (len(self._measurements), dict(offsets))
+        self._measurements += update.measurements
+        for name, data in update.logs.items():
+            self._keep(FileEntry(name, 0), offsets[name], data)
             offsets[name] += len(data)
-        if news.outcome is None and not news.measurements:
+        if update.outcome is None and not update.measurements:
             yield None
-        return news.outcome
+        return update.outcome
 
     def _fetch(
-        self, sent: Sequence[Entry], offsets: dict[str, int]
-    ) -> Generator[Question, Any, None]:
-        """Make the folder here what it is there."""
-        there: list[Entry] = yield "files", ()
+        self, sent: Sequence[FileEntry], offsets: dict[str, int]
+    ) -> Generator[Call, Any, None]:
+        """Fetch the files of the trial's folder on the node."""
+        there: list[FileEntry] = yield "files", ()
         names = {entry.name for entry in there}
         for entry in sent:
             if entry.name not in names and not self._is_own(entry):
@@ -204,25 +202,23 @@ class RayRun:
                     part = yield "read", (entry.name, offset, PART_BYTES)
                 self._keep(entry, offset, part)
 
-    def _is_own(self, entry: Entry) -> bool:
+    def _is_own(self, entry: FileEntry) -> bool:
         """Return whether LocalHPO makes the file anew for each run."""
         return entry.name.startswith(f"{self._files.own.name}/")
 
-    def _keep(self, entry: Entry, offset: int, data: bytes) -> None:
+    def _keep(self, entry: FileEntry, offset: int, data: bytes) -> None:
         with _on_disk(self._job):
             write(self._files.folder, entry, offset, data)
 
-    # How questions are put.
-
-    def _put(self, question: Question | None) -> Any:
-        if question is None:
+    def _make_call(self, call: Call | None) -> Any:
+        if call is None:
             return None
-        method, arguments = question
+        method, arguments = call
         return getattr(self._actor, method).remote(*arguments)
 
     def _advance(self) -> None:
-        """Take the answer that is there, and put the next question."""
-        if self.over or time.monotonic() < self._ask_at:
+        """Take the result that is there, and make the next call."""
+        if self.has_ended or time.monotonic() < self._next_call_at:
             return
         try:
             self._step()
@@ -230,38 +226,38 @@ class RayRun:
             self._outcome = self._conclude(Verdict.ABANDONED, str(exc))
             raise
         finally:
-            if self.over:
-                self.give_up()  # its place is free for the next
+            if self.has_ended:
+                self.kill_actor()  # frees its CPUs and GPUs
 
     def _step(self) -> None:
         import ray
 
-        answer = None
-        if self._answer is not None:
-            ready, _ = ray.wait([self._answer], timeout=0)
+        result = None
+        if self._result is not None:
+            ready, _ = ray.wait([self._result], timeout=0)
             if not ready:
                 if self._started is None:
                     self._check()
                 return
             try:
-                answer = ray.get(self._answer)
+                result = ray.get(self._result)
             except (ray.exceptions.ActorUnavailableError, ray.exceptions.ObjectLostError):
-                self._answer = self._put(self._question)  # lost on its way: once more
+                self._result = self._make_call(self._call)  # the result was lost: call again
                 return
             except ray.exceptions.RayError as exc:
-                self._outcome = self._ended or self._after(exc)
+                self._outcome = self._ended or self._outcome_of_error(exc)
                 return
-        self._heard = time.monotonic()
+        self._answered_at = time.monotonic()
         try:
-            self._question = self._course_of_trial.send(answer)
+            self._call = self._calls.send(result)
         except StopIteration as end:
             self._outcome = end.value
             return
-        self._ask_at = 0.0 if self._question else self._heard + POLL_S
-        self._answer = self._put(self._question)
+        self._next_call_at = 0.0 if self._call else self._answered_at + POLL_S
+        self._result = self._make_call(self._call)
 
-    def _after(self, exc: Exception) -> Outcome:
-        """Return the outcome of a trial whose actor does not answer any more.
+    def _outcome_of_error(self, exc: Exception) -> Outcome:
+        """Return the outcome of a trial whose actor failed.
 
         Raises:
             LocalHPOError: the trial cannot be run at all.
@@ -269,20 +265,20 @@ class RayRun:
         import ray
 
         errors = ray.exceptions
-        said = _last_line(exc)
+        reason = _last_line(exc)
         if isinstance(exc, errors.RayTaskError) and isinstance(exc.cause, LocalHPOError):
             raise exc.cause
         if isinstance(exc, errors.OutOfMemoryError):
             return self._conclude(Verdict.MEMORY, "its node ran out of memory, and Ray ended it")
         if getattr(exc, "actor_init_failed", False):
             raise ExecutorError(
-                f"trial {self._job.number} cannot be run on its node: {said}",
+                f"trial {self._job.number} cannot be run on its node: {reason}",
                 hint="the same LocalHPO must be installed on each node",
             ) from exc
         if not isinstance(exc, errors.RayActorError | errors.NodeDiedError):
-            raise ExecutorError(f"Ray cannot run trial {self._job.number}: {said}") from exc
-        again = not self.asked and self._may_retry()
-        message = f"the node was lost: {said}" + ("; it runs again" if again else "")
+            raise ExecutorError(f"Ray cannot run trial {self._job.number}: {reason}") from exc
+        again = not self.stop_requested and self._may_retry()
+        message = f"the node was lost: {reason}" + ("; it runs again" if again else "")
         return self._conclude(Verdict.NODE_LOST, message, retry=again)
 
     def _conclude(self, verdict: Verdict, message: str, *, retry: bool = False) -> Outcome:
@@ -290,7 +286,7 @@ class RayRun:
         ending = Ending(
             verdict,
             message=message,
-            asked=self._asked,
+            stop_state=self._stop_state,
             retry=retry,
             usage=Usage(wall_s),
             stderr=last_lines(self._files.stderr, STDERR_LINES),
