@@ -60,7 +60,7 @@ def add_card(folder: Path, **changes: Any) -> Card:
         "files": hash_files(folder),
         "made": {"script": "tests/tiny_model.py", "seconds": 0.5},
         "measured": {"trials": 0},
-        "not_good_at": ("anything",),
+        "limitations": ("anything",),
     }
     card = Card(**(fields | changes))
     (folder / "card.toml").write_text(render_card(card))

@@ -32,7 +32,7 @@ class RealServer:
     @contextmanager
     def adopted(self) -> Iterator[VllmBackend]:
         """Give the block a backend as a second study on this machine would have it."""
-        backend = VllmBackend(ManagedServer(self.server.folder, FORCING, place=self._place))
+        backend = VllmBackend(ManagedServer(self.server.folder, FORCING, runtime_folder=self._place))
         try:
             assert backend.server.pid == self.server.pid
             yield backend
@@ -89,5 +89,5 @@ def real_server(place: Path, **options: Any) -> Iterator[RealServer]:
     """Run a server of the built-in model for the block."""
     skip_without_vllm()
     folder = model_registry.find_model(model_registry.DEFAULT)
-    with running(ManagedServer(folder, FORCING, place=place, **options)) as server:
+    with running(ManagedServer(folder, FORCING, runtime_folder=place, **options)) as server:
         yield RealServer(server, place)

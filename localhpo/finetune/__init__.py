@@ -1,7 +1,7 @@
-"""Fine-tuning: the agent learns from its owner's past studies.
+"""Fine-tuning of a model on the user's past studies.
 
-Past studies become examples (`dataset`: prompts as inference renders them, answers that hindsight
-calls good). A model is trained on them (`train`), and the result is used only if it beats its base
-on tasks that it never saw (`gate`). `rounds` does all of it; the trained model lies on the shelf
-of models with a card that says what it was made of (`shelving`).
+Past studies become training examples (`dataset`): prompts as inference renders them, and answers
+that are relabeled with the best configurations known by now (`relabeling`). A model is trained on
+them (`train`) and used only if it beats its base on tasks that were kept aside (`evaluation`).
+`pipeline` runs all of this; the trained model goes to the model registry (`registration`).
 """

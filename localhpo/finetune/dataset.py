@@ -1,9 +1,8 @@
-"""Past studies -> examples: a prompt as inference renders it, and answers good in hindsight.
+"""Past studies -> training examples: prompts as inference renders them, with relabeled answers.
 
-A study gives several prompts, cut at several points of its history. The one without any trial
-counts most: a small model is asked that alone (`creator.hybrid`), and whoever is asked later has
-trials to go by. Tasks, not rows, are held out: no study of a held-out task is trained on, nor does
-what worked there flow into the answers.
+A study gives several prompts, after different numbers of trials. The prompt without any trial has
+the most answers: a small model is asked only that one (`creator.hybrid`). Whole tasks are held out:
+no study of a held-out task is trained on, nor do its results influence the answers.
 """
 
 from __future__ import annotations
@@ -28,26 +27,27 @@ from localhpo.transfer import PastStudy
 from localhpo.trial import COUNTED, Value
 
 SHOWN_TRIALS: Mapping[Style, Sequence[int]] = {
-    "compact": (0, 3, 8),  # what it shows teaches it little, and takes time
+    "compact": (0, 3, 8),  # a small model learns little from shown trials, and they take time
     "chat": (0, 1, 2, 3, 5, 8, 12, 20),
 }
-"""Trials shown."""
+"""Prompt style -> numbers of trials to show."""
 
 FIRST_ANSWERS = 32
-"""To the question before any trial, which a small model is asked for as many."""
+"""Answers to the prompt without trials; at inference a small model samples as many."""
 LATER_ANSWERS = 4
+"""Answers to each later prompt."""
 
 HELD_OUT = 0.25
-"""Share of the tasks that only test."""
-ENOUGH_HELD_OUT = 9
-"""Tasks that are held out at least, but no more than half of all. On the 24 data sets of
-`scripts/measure_learning.py`, where training lowered the regret by 0.19, the gate's test sees it
-from five of them in 36 of 100 draws, from six in 56, from nine in 74, from twelve in 90; more
-seeds of each add little."""
-LEAST_HELD_OUT = 5
-"""Tasks from which a paired test can tell anything."""
+"""Share of the tasks that are kept aside for the evaluation."""
+TARGET_HELD_OUT = 9
+"""Smallest number of held-out tasks, as long as it is at most half of all. On the 24 data sets of
+`scripts/measure_learning.py`, where training lowered the regret by 0.19, the evaluation detects it
+with five tasks in 36 of 100 draws, with six in 56, with nine in 74, with twelve in 90; more seeds
+of each task add little."""
+MIN_HELD_OUT = 5
+"""Smallest number of tasks with which a paired test can be significant."""
 
-MORE_STUDIES = "finish studies of other tasks, or take in earlier ones with `localhpo import`"
+MORE_STUDIES = "finish studies of other tasks, or import earlier ones with `localhpo import`"
 
 CountTokens = Callable[[Sequence[Message]], int]
 
@@ -60,34 +60,33 @@ class TrainingExample:
     messages: tuple[Message, ...]
     answers: tuple[str, ...]
     shown: int
-    """Trials of the study that had ended."""
+    """Number of trials in the prompt."""
 
 
 @dataclass(frozen=True)
 class StudySplit:
-    """Which studies train and which only test."""
+    """Studies for training, and studies that are kept aside for the evaluation."""
 
     train: tuple[PastStudy, ...]
     held_out: tuple[PastStudy, ...]
 
     @property
     def held_out_tasks(self) -> int:
-        """Tasks that only test."""
+        """Number of tasks that are kept aside."""
         return len({task_key(past_study) for past_study in self.held_out})
 
 
 def task_key(past_study: PastStudy) -> str:
-    """Return what makes a task here: its name and what it says of its data.
+    """Return the key by which studies count as one task: its name and its background.
 
-    Neither its space nor what is fixed beside it: with the same data, what was good under other
-    ranges or other fixed values is nearly the answer already. So such studies are on one side,
-    and one pair of the gate's test.
+    Its space does not count: on the same data, the good values of other ranges are nearly the
+    answer already. So such studies are all for training or all for the evaluation.
     """
     return f"{past_study.task.name}\n{past_study.task.background.strip()}"
 
 
 def split_studies(past_studies: Sequence[PastStudy], seed: int) -> StudySplit:
-    """Hold out a quarter of the tasks, or as many as a test needs where half of them are.
+    """Keep a quarter of the tasks aside, or more where the evaluation needs more; at most half.
 
     Raises:
         InputError: there are fewer than two tasks.
@@ -98,7 +97,7 @@ def split_studies(past_studies: Sequence[PastStudy], seed: int) -> StudySplit:
             f"fine-tuning needs studies of two tasks or more, got {len(keys)}",
             hint=MORE_STUDIES,
         )
-    count = min(len(keys) // 2, max(ENOUGH_HELD_OUT, round(HELD_OUT * len(keys))))
+    count = min(len(keys) // 2, max(TARGET_HELD_OUT, round(HELD_OUT * len(keys))))
     order = np.random.default_rng(seed).permutation(len(keys))
     out = {keys[int(i)] for i in order[:count]}
     return StudySplit(
@@ -110,19 +109,19 @@ def split_studies(past_studies: Sequence[PastStudy], seed: int) -> StudySplit:
 def make_examples(
     past_studies: Sequence[PastStudy], model: Model, count_tokens: CountTokens, *, seed: int
 ) -> list[TrainingExample]:
-    """Return the examples of some studies, each prompt and answer once.
+    """Return the training examples of some studies, each prompt and each answer once.
 
     Args:
-        past_studies: usable ones; they also say what is good for each other.
-        model: what will be trained: its prompt and context length.
-        count_tokens: of a rendered prompt, by that model.
-        seed: draws the answers.
+        past_studies: usable studies; similar ones also supply answers for each other.
+        model: the model to train.
+        count_tokens: counts the tokens of a rendered prompt, by that model.
+        seed: seed of the answers.
     """
     rng = np.random.default_rng(seed)
     found: dict[tuple[Message, ...], TrainingExample] = {}
     for past_study in past_studies:
-        good = relabeling.find_candidates(past_study, past_studies, rng)
-        for example in _of_study(past_study, good, model, count_tokens, rng):
+        candidates = relabeling.find_candidates(past_study, past_studies, rng)
+        for example in _make_study_examples(past_study, candidates, model, count_tokens, rng):
             known = found.get(example.messages)
             if known is not None:
                 both = tuple(dict.fromkeys([*known.answers, *example.answers]))
@@ -131,9 +130,9 @@ def make_examples(
     return list(found.values())
 
 
-def _of_study(
+def _make_study_examples(
     past_study: PastStudy,
-    good: relabeling.AnswerCandidates,
+    candidates: relabeling.AnswerCandidates,
     model: Model,
     count_tokens: CountTokens,
     rng: np.random.Generator,
@@ -149,7 +148,7 @@ def _of_study(
         messages, shown, _ = fit_prompt(history, model, count_tokens)
         answers = [
             format_answer(history, config, model, shown)
-            for config in good.draw(trials, LATER_ANSWERS if cut else FIRST_ANSWERS, rng)
+            for config in candidates.draw(trials, LATER_ANSWERS if cut else FIRST_ANSWERS, rng)
         ]
         if answers:
             yield TrainingExample(
@@ -160,9 +159,9 @@ def _of_study(
 def format_answer(
     history: History, config: dict[str, Value], model: Model, shown: Sequence[int]
 ) -> str:
-    """Return the text that the model is to answer, checked against the grammar's own reader.
+    """Return the text of an answer, checked by the parser of the grammar.
 
-    A model that talks also gives the reason that is computed from the trials.
+    A chat model also gives a rationale, which is computed from the trials.
 
     Raises:
         ConfigurationError: the configuration is not in the space.
@@ -171,10 +170,10 @@ def format_answer(
     text = space.text(config)
     if chat:
         reason, evidence = rationale.compute(history, config)
-        said = "".join(c if c.isprintable() else " " for c in reason)[:MAX_ANALYSIS]
+        analysis = "".join(c if c.isprintable() else " " for c in reason)[:MAX_ANALYSIS]
         cited = [number for number in evidence if number in shown][:MAX_EVIDENCE]
         text = (
-            f'{{"analysis":{json.dumps(said, ensure_ascii=False)},"config":{text},'
+            f'{{"analysis":{json.dumps(analysis, ensure_ascii=False)},"config":{text},'
             f'"evidence":{json.dumps(cited, separators=(",", ":"))}}}'
         )
     grammar.parse(text, space, rationale=chat, trials=shown)

@@ -1,12 +1,11 @@
-"""The gate: a fine-tuned model is used only if it beats its base on tasks that it never saw.
+"""Evaluation of a fine-tuned model: it is used only if it beats its base on tasks kept aside.
 
-Two questions on each held-out task: are configurations that hindsight calls good likelier, and
-does a study that is replayed with it find good ones earlier? The second is answered by a function
-that is handed in: it runs the Creator with a model on what the task's own trials make one expect,
-and returns the mean regret of its first trials. Tasks are the pairs of the test, not seeds or
-trials: a model that is better on one task many times over has been seen to be better once. (With
-task and seed as pairs, models whose merit differs by task but is none on average passed in 19 of
-100 draws instead of 5.)
+Two comparisons on each held-out task: the loss of good configurations, and the regret of a
+replayed study. A function that is handed in replays: it runs the Creator with a model on a
+surrogate of the task's own trials, and returns the mean regret of the first trials. The test pairs
+base and candidate by task, not by seed or trial: many seeds of one task are not independent. (With
+pairs of task and seed, models that are better on some tasks and worse on others, but not better on
+average, passed in 19 of 100 draws instead of 5.)
 """
 
 from __future__ import annotations
@@ -16,19 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from localhpo.finetune.dataset import LEAST_HELD_OUT
-from localhpo.llm.tuning_record import Gate
+from localhpo.finetune.dataset import MIN_HELD_OUT
+from localhpo.llm.tuning_record import VersionStatus
 from localhpo.transfer import PastStudy
 
 SIGNIFICANT = 0.05
+"""Largest p with which a candidate is accepted."""
 
 ReplayStudy = Callable[[PastStudy, Path], float]
-"""From a held-out study and the folder of a model to the mean regret of the first trials."""
+"""From a held-out study and a model folder to the mean regret of the first trials."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskComparison:
-    """BaseModel and candidate on one held-out task; smaller is better."""
+    """Losses and regrets of base and candidate on one held-out task; smaller is better."""
 
     base_loss: float
     tuned_loss: float
@@ -38,43 +38,45 @@ class TaskComparison:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """What the gate says."""
+    """Result of the evaluation."""
 
-    gate: Gate
-    why: str
+    status: VersionStatus
+    reason: str
     numbers: Mapping[str, float]
 
 
 def evaluate_candidate(pairs: Sequence[TaskComparison], *, force: bool = False) -> EvaluationResult:
-    """Return whether the candidate may be used, and why.
+    """Return whether the candidate may be used, with the reason.
 
     Args:
-        pairs: one for each held-out task.
-        force: the user wants it used all the same.
+        pairs: one comparison for each held-out task.
+        force: whether to use it even if it is not better.
     """
     numbers = _numbers(pairs)
-    gate, why = _verdict(pairs, numbers)
-    if force and gate != "accepted":
-        return EvaluationResult("forced", f"by --force, though {why}", numbers)
-    return EvaluationResult(gate, why, numbers)
+    status, reason = _decide(pairs, numbers)
+    if force and status != "accepted":
+        return EvaluationResult("forced", f"by --force, though {reason}", numbers)
+    return EvaluationResult(status, reason, numbers)
 
 
-def _verdict(pairs: Sequence[TaskComparison], numbers: Mapping[str, float]) -> tuple[Gate, str]:
-    told = sum(pair.base_regret != pair.tuned_regret for pair in pairs)
-    if told < LEAST_HELD_OUT:
+def _decide(
+    pairs: Sequence[TaskComparison], numbers: Mapping[str, float]
+) -> tuple[VersionStatus, str]:
+    different = sum(pair.base_regret != pair.tuned_regret for pair in pairs)
+    if different < MIN_HELD_OUT:
         return "undecided", (
-            f"it cannot be told: replays differ on {told} of {len(pairs)} held-out tasks, and "
-            f"{LEAST_HELD_OUT} are needed"
+            f"too few tasks to decide: results differ on {different} of {len(pairs)} tasks kept "
+            f"aside for the evaluation, and {MIN_HELD_OUT} are needed"
         )
     if numbers["tuned_loss"] >= numbers["base_loss"]:
         return "refused", (
-            "good configurations of held-out tasks are not likelier: loss "
+            "it does not predict good configurations of other tasks better: loss "
             f"{numbers['tuned_loss']:.3f}, base {numbers['base_loss']:.3f}"
         )
     regrets = f"{numbers['tuned_regret']:.3f}, base {numbers['base_regret']:.3f}"
     if numbers["p"] >= SIGNIFICANT:
-        return "refused", f"replays are not better: regret {regrets}, p = {numbers['p']:.3f}"
-    return "accepted", f"regret in replays of held-out tasks {regrets}, p = {numbers['p']:.3g}"
+        return "refused", f"its studies are not better: regret {regrets}, p = {numbers['p']:.3f}"
+    return "accepted", f"its studies are better: regret {regrets}, p = {numbers['p']:.3g}"
 
 
 def _numbers(pairs: Sequence[TaskComparison]) -> dict[str, float]:
@@ -91,7 +93,7 @@ def _numbers(pairs: Sequence[TaskComparison]) -> dict[str, float]:
 
 
 def _p(differences: Sequence[float]) -> float:
-    """Return the one-sided p of Wilcoxon's signed-rank test that differences are below 0."""
+    """Return the one-sided p of Wilcoxon's signed-rank test for differences below 0."""
     from scipy.stats import wilcoxon
 
     if not any(differences):

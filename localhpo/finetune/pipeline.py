@@ -1,4 +1,4 @@
-"""One round: past studies -> examples -> training -> gate -> shelf."""
+"""Runs fine-tuning: past studies -> examples -> training -> evaluation -> model registry."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ from localhpo.transfer import PastStudy, split_usable
 
 _CANDIDATE = "candidate"
 _UNFINISHED = ".tuning"
-"""Folder on the shelf of trainings that have not ended, one for each base."""
+"""Folder in the model registry for unfinished trainings, one for each base."""
 
 
 @dataclass(frozen=True)
 class FinetunePlan:
-    """What a round would do; `localhpo finetune --dry-run` shows it."""
+    """What fine-tuning would use; `localhpo finetune --dry-run` shows it."""
 
     base: BaseModel
     split: StudySplit
     left_out: tuple[tuple[PastStudy, str], ...]
-    """Studies that do not count, and why."""
+    """Studies that are not used, with the reason."""
     missing: str = ""
-    """Why nothing can be trained; empty where it can."""
+    """Why nothing can be trained; empty if training is possible."""
 
     def check(self) -> None:
-        """Refuse what cannot be trained.
+        """Refuse a plan with too few studies.
 
         Raises:
-            InputError: there is too little to learn from.
+            InputError: there are too few studies.
         """
         if self.missing:
             raise InputError(self.missing, hint=dataset.MORE_STUDIES)
 
 
 def plan_finetuning(past_studies: Sequence[PastStudy], model: str, *, seed: int) -> FinetunePlan:
-    """Return what a round would take.
+    """Return which studies fine-tuning would use.
 
     Raises:
         InputError: there is no such base.
@@ -64,7 +64,7 @@ def plan_finetuning(past_studies: Sequence[PastStudy], model: str, *, seed: int)
 
 
 def run_finetuning(
-    what: FinetunePlan,
+    plan: FinetunePlan,
     settings: train.TrainingSettings,
     replay: ReplayStudy,
     *,
@@ -73,87 +73,91 @@ def run_finetuning(
     watch: train.OnProgress = lambda _: None,
     pause: train.OnPause = lambda: None,
 ) -> Card:
-    """Train, evaluate_candidate, and put the result on the shelf; return its card.
+    """Train and evaluate a model, and register it; return its card.
 
-    One that was killed goes on where it was when it is called again with the same studies and
-    settings.
+    After a kill, a call with the same studies and settings continues from the checkpoint.
 
     Args:
-        what: what is trained on, and what tests.
-        settings: how it is trained.
-        replay: for the gate.
-        force: use the result whatever the gate says.
-        device: as torch names it; a GPU where there is one by default.
-        watch: is told after each step.
-        pause: is called between steps.
+        plan: the studies for training and evaluation.
+        settings: settings of the training.
+        replay: replays a held-out study with a model, for the evaluation.
+        force: use the model even if it is not better than its base.
+        device: device as torch names it; by default a GPU if there is one.
+        watch: called after each step.
+        pause: called between steps.
 
     Raises:
-        InputError: there is too little to learn from, or the training does not fit the device.
+        InputError: there are too few studies, or the training does not fit the device.
         MissingExtraError: a package is not installed.
-        ModelError: the base cannot be loaded, or the shelf cannot be written.
+        ModelError: the base cannot be loaded, or the model registry cannot be written.
     """
-    what.check()
-    base = what.base
+    plan.check()
+    base = plan.base
     work = model_registry.registry_folder() / _UNFINISHED / base.card.name
-    draft = work / _CANDIDATE / registration.next_version_name(base)
-    shutil.rmtree(draft.parent, ignore_errors=True)
-    # Apart, so that the model is gone from its device before the gate opens it and its base.
-    trained = _train(what, settings, work, draft, device, watch, pause)
-    card = registration.make_card(draft, base, settings.method, what.split, trained.made)
-    versions.write_card(card, draft)
-    verdict = evaluate_candidate(
-        _pairs(what.split.held_out, trained, replay, base.folder, draft), force=force
+    candidate = work / _CANDIDATE / registration.next_version_name(base)
+    shutil.rmtree(candidate.parent, ignore_errors=True)
+    # In a function, so that the device is free again before the evaluation loads the models.
+    trained = _train(plan, settings, work, candidate, device, watch, pause)
+    card = registration.make_card(candidate, base, settings.method, plan.split, trained.made)
+    versions.write_card(card, candidate)
+    result = evaluate_candidate(
+        _pairs(plan.split.held_out, trained, replay, base.folder, candidate), force=force
     )
-    card = registration.register_version(draft, card, verdict)
+    card = registration.register_version(candidate, card, result)
     shutil.rmtree(work, ignore_errors=True)
     return card
 
 
 @dataclass(frozen=True)
 class _TrainingResult:
-    """What training has left beside the files."""
+    """Result of a training, besides the files."""
 
     made: Mapping[str, Any]
-    """How, for the card."""
+    """How the model was trained, for the card."""
     base_losses: Mapping[str, Sequence[float]]
-    """Of good configurations of each held-out study, before."""
+    """Held-out study -> losses of its good configurations under the base."""
     tuned_losses: Mapping[str, Sequence[float]]
-    """The same, afterwards."""
+    """The same under the trained model."""
 
 
 def _train(
-    what: FinetunePlan, settings: train.TrainingSettings, work: Path, draft: Path, device: str | None,
-    watch: train.OnProgress, pause: train.OnPause,
-) -> _TrainingResult:  # fmt: skip
-    """Train and write the result to `draft`; the checkpoint lies in `work`."""
-    base = what.base
+    plan: FinetunePlan,
+    settings: train.TrainingSettings,
+    work: Path,
+    candidate: Path,
+    device: str | None,
+    watch: train.OnProgress,
+    pause: train.OnPause,
+) -> _TrainingResult:
+    """Train a model and write it to `candidate`; the checkpoint is in `work`."""
+    base = plan.base
     _check_memory(base, settings, settings.batch_tokens, device)
     trainee = TrainableModel(
         base.folder, settings.method, rank=settings.rank, seed=settings.seed, device=device
     )
-    learned = _encoded(what.split.train, base, trainee, settings)
-    tested = _encoded(what.split.held_out, base, trainee, settings)
-    _check_memory(base, settings, max(map(_longest, learned), default=0), device)
-    before = train.compute_losses(trainee, tested, settings)
-    key = train.compute_training_digest(learned, settings, base.card.digest)
-    progress = train.train_model(trainee, learned, settings, work, key, watch=watch, pause=pause)
-    after = train.compute_losses(trainee, tested, settings)
-    trainee.write(draft, base.name)
+    training = _encode_examples(plan.split.train, base, trainee, settings)
+    held_out = _encode_examples(plan.split.held_out, base, trainee, settings)
+    _check_memory(base, settings, max(map(_longest, training), default=0), device)
+    before = train.compute_losses(trainee, held_out, settings)
+    key = train.compute_training_digest(training, settings, base.card.digest)
+    progress = train.train_model(trainee, training, settings, work, key, watch=watch, pause=pause)
+    after = train.compute_losses(trainee, held_out, settings)
+    trainee.write(candidate, base.name)
     made = {
         **{k: v for k, v in dataclasses.asdict(settings).items() if v is not None},
         "steps": progress.step, "of_steps": progress.steps, "seconds": round(progress.seconds, 1),
-        "examples": len(learned), "answers": sum(len(e.answers) for e in learned),
+        "examples": len(training), "answers": sum(len(e.answers) for e in training),
     }  # fmt: skip
-    return _TrainingResult(made, _by_study(tested, before), _by_study(tested, after))
+    return _TrainingResult(made, _by_study(held_out, before), _by_study(held_out, after))
 
 
-def _encoded(
+def _encode_examples(
     past_studies: Sequence[PastStudy],
     base: BaseModel,
     trainee: TrainableModel,
     settings: train.TrainingSettings,
 ) -> list[EncodedExample]:
-    """Return the examples of some studies in the model's tokens."""
+    """Return the examples of some studies as tokens of the model."""
     render = PromptRenderer(trainee.tokenizer, base.model).tokens
     found: list[TrainingExample] = dataset.make_examples(
         past_studies, base.model, lambda messages: len(render(messages)), seed=settings.seed
@@ -162,6 +166,7 @@ def _encoded(
 
 
 def _longest(example: EncodedExample) -> int:
+    """Return the tokens of the prompt with the longest answer."""
     return len(example.prompt) + max(map(len, example.answers))
 
 
@@ -194,7 +199,7 @@ def _pairs(
     base: Path,
     candidate: Path,
 ) -> list[TaskComparison]:
-    """Return base and candidate on each held-out task, means over its studies."""
+    """Return base and candidate on each held-out task, as means over its studies."""
     # One model after the other: a device may not hold both.
     before = {past_study.study: replay(past_study, base) for past_study in held_out}
     after = {past_study.study: replay(past_study, candidate) for past_study in held_out}

@@ -1,4 +1,4 @@
-"""Values as short as a person would write them: what a small model can learn to answer."""
+"""Rounds values to a coarse grid, so that a small model can learn to answer with them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MANTISSAS = np.array([1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0])
 
 
 def quantize_config(space: Space, config: Config) -> dict[str, Value]:
-    """Return the configuration with values as short as a person would write them.
+    """Return the configuration with each number rounded to about twenty values of its range.
 
-    Some twenty values of a range carry all that is known of a good one; short answers are
-    cheap to learn and to draw.
+    A good value is not known more exactly than that, and short answers are cheap to learn and to
+    generate.
     """
     out = dict(config)
     for name, value in config.items():
@@ -37,13 +37,13 @@ def quantize_config(space: Space, config: Config) -> dict[str, Value]:
 
 
 def _step_size(least: float) -> float:
-    """Return the smallest of 1, 2, 5, 10, 20, ... (and 0.5, 0.2, ...) that is not below."""
+    """Return the smallest step of ..., 0.5, 1, 2, 5, 10, ... that is at least `least`."""
     decade = 10.0 ** math.floor(math.log10(least))
     return next(m * decade for m in (1.0, 2.0, 5.0, 10.0) if m * decade >= least * 0.999)
 
 
 def _round_log(value: float) -> float:
-    """Return the nearest of eleven round numbers to a decade."""
+    """Return the nearest of the eleven round numbers of its decade."""
     if value <= 0:
         return value
     decade = 10.0 ** math.floor(math.log10(value))

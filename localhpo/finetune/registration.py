@@ -1,4 +1,4 @@
-"""Puts a trained model on the shelf, with a card that says what it was made of."""
+"""Adds a trained model to the model registry, with a card that says how it was made."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from localhpo.llm.tuning_record import Method, TuningRecord, templates_sha256
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A model that is to be fine-tuned."""
+    """A model to fine-tune."""
 
     name: str
-    """On the shelf; its folder where it is not there."""
+    """Name in the model registry; the path of its folder if it is not registered."""
     folder: Path
     card: Card
-    """As it is, or as `models add` would write it."""
+    """Its card, or the one that `models add` would write."""
     model: Model
 
 
 def find_base_model(name: str) -> BaseModel:
-    """Return the base of that name or in that folder, verified.
+    """Return a base model by name or folder, verified.
 
     Raises:
-        InputError: there is none, or it is a fine-tuned model itself.
-        CardError: it is not what its card says, or no model that can be used.
+        InputError: there is no such model, or it is fine-tuned itself.
+        CardError: its files differ from its card, or it cannot be used.
     """
     folder = model_registry.find_model(name)
     card = model_registry.read_verified_card(folder)
     if card is not None and card.tuned is not None:
         raise InputError(
-            f"model {card.name} is fine-tuned already",
-            hint=f"tune its base again, on all studies: --model {card.tuned.base}",
+            f"model {card.name} is already fine-tuned",
+            hint=f"fine-tune its base on all studies instead: --model {card.tuned.base}",
         )
     if card is None:
-        card = registration.draft_card(folder, folder.resolve().name)
+        card = registration.build_card(folder, folder.resolve().name)
     known = {place.name for place in model_registry.card_folders()}
     return BaseModel(
         name=card.name if card.name in known else str(folder.resolve()),
@@ -57,7 +57,7 @@ def find_base_model(name: str) -> BaseModel:
 
 
 def next_version_name(base: BaseModel) -> str:
-    """Return a name that no model on the shelf has: `sprout-tuned-3`."""
+    """Return the first free name in the model registry, such as `sprout-tuned-3`."""
     known = {place.name for place in model_registry.card_folders()}
     number = 1
     while (name := f"{base.card.name}-tuned-{number}") in known:
@@ -68,14 +68,14 @@ def next_version_name(base: BaseModel) -> str:
 def make_card(
     folder: Path, base: BaseModel, method: Method, split: StudySplit, made: Mapping[str, Any]
 ) -> Card:
-    """Return the card of what was trained, which no gate has seen yet.
+    """Return the card of a trained model that is not evaluated yet.
 
     Args:
-        folder: with its files.
-        base: what it was made from.
-        method: what was trained of it.
-        split: what it was trained on, and what tests it.
-        made: how: settings, seconds, steps.
+        folder: folder of its files.
+        base: its base.
+        method: whether an adapter or all weights were trained.
+        split: the studies for training and evaluation.
+        made: settings, seconds and steps of the training.
     """
     studies = split.train
     names = {name for past_study in studies for name in past_study.task.space.names}
@@ -89,15 +89,17 @@ def make_card(
         measured={},
         folder="",
         profile="",
-        # One that does not tell what it knows is always asked.
-        knows=tuple(sorted({*base.card.knows, *names})) if base.card.knows else (),
+        # A model without this list is always asked.
+        known_parameters=tuple(sorted({*base.card.known_parameters, *names}))
+        if base.card.known_parameters
+        else (),
         tuned=TuningRecord(
             base=base.name,
             base_digest=base.card.digest,
             prompt_sha256=templates_sha256(base.card.prompt),
             method=method,
-            gate="undecided",
-            why="no gate has seen it",
+            status="undecided",
+            reason="not evaluated yet",
             studies=tuple(past_study.study for past_study in studies),
             held_out=tuple(past_study.study for past_study in split.held_out),
             trials=sum(len(past_study.ranked_trials) for past_study in studies),
@@ -106,19 +108,19 @@ def make_card(
     )
 
 
-def register_version(draft: Path, card: Card, verdict: EvaluationResult) -> Card:
-    """Write the verdict into the card, and move the folder to the shelf.
+def register_version(candidate: Path, card: Card, result: EvaluationResult) -> Card:
+    """Write the evaluation into the card, and move the folder to the model registry.
 
     Raises:
-        CardError: the shelf cannot be written.
+        CardError: the model registry cannot be written.
     """
     if card.tuned is None:
         raise ValueError(f"{card.name} was not fine-tuned")
-    judged = dataclasses.replace(card.tuned, gate=verdict.gate, why=verdict.why)
-    card = dataclasses.replace(card, tuned=judged, gate=dict(verdict.numbers))
-    versions.write_card(card, draft)
+    tuned = dataclasses.replace(card.tuned, status=result.status, reason=result.reason)
+    card = dataclasses.replace(card, tuned=tuned, evaluation=dict(result.numbers))
+    versions.write_card(card, candidate)
     try:
-        draft.rename(model_registry.registry_folder() / card.name)
+        candidate.rename(model_registry.registry_folder() / card.name)
     except OSError as exc:
-        raise CardError(f"the shelf of models cannot be written: {exc}") from exc
+        raise CardError(f"the model registry cannot be written: {exc}") from exc
     return card

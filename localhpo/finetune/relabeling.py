@@ -1,13 +1,13 @@
-"""What should have been tried: good configurations of a task, known only afterwards.
+"""Relabels the prompts of a past study with the best configurations that are known by now.
 
-Twenty trials show a few good configurations, and by luck where they lie exactly. So a process is
-fitted to the trials of each study (`creator.bayes.surrogate`), and what a model is to answer is
-drawn from trials and crosses of good ones, by what the process expects of them there and on the
-similar tasks: the least mean regret over its owner's problems is what a first trial on
-the next one wants.
+A study of twenty trials holds few good configurations, and noise decides which one is best. So a
+Gaussian process is fitted to the trials of each study (`creator.bayes.surrogate`). Answers are
+drawn from its trials and from crosses of its good ones, by their expected regret on this task and
+on similar tasks: a first trial on a new task should have a low mean regret over the user's tasks.
 
-Regret: 0 is the best that is known of a task, 1 its median trial. Shapes: S studies,
-C candidates.
+Regret: 0 is the best value known of a task, 1 that of its median trial. A study of several
+objectives counts by its first one; trials that violate a constraint are no answers. Shapes: C
+candidates.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from localhpo.creator.bayes.surrogate import canonical_or_none, expected_regret
+from localhpo.creator.bayes.surrogate import Surrogate, canonical_or_none, expected_regret
 from localhpo.finetune.quantization import quantize_config
 from localhpo.space import Space
-from localhpo.transfer import PastStudy, similarity
+from localhpo.transfer import PastStudy, similarity, to_single_objective
 from localhpo.trial import Config, State, Trial, Value
 
 Array = NDArray[np.float64]
 
 SHARPNESS = 0.1
-"""Of answers: one is e times as likely as another whose regret is larger by this."""
+"""An answer is e times as likely as another whose regret is larger by this."""
 
 OWN_TRIALS = 4
-"""Trials shown after which the study itself counts as much as all similar ones together."""
+"""Number of shown trials from which the study itself counts as much as all similar ones."""
 
-ALIKE = 0.5
-"""Similarity from which what was good on one task is taken to be good on the other."""
+MIN_TASK_SIMILARITY = 0.5
+"""Similarity of tasks from which good configurations of one are used for the other."""
 
 _CROSSES = 160
 _PARENTS = 12
@@ -41,66 +41,76 @@ _PARENTS = 12
 
 @dataclass(frozen=True)
 class AnswerCandidates:
-    """Candidates for the answers on one task, and how good they are."""
+    """Candidate answers on one task, with their expected regret."""
 
     space: Space
     configs: Sequence[dict[str, Value]]
-    """In coarse values, each once."""
+    """Quantized, each once."""
     own: Array
-    """(C,): regret on the task itself."""
+    """(C,): expected regret on the task itself."""
     similar: Array
-    """(C,): mean regret on the similar tasks; that on the task itself where there are none."""
+    """(C,): mean expected regret on similar tasks; where there are none, the same as `own`."""
 
     def draw(
-        self, taken: Sequence[Trial], count: int, rng: np.random.Generator
+        self, shown: Sequence[Trial], count: int, rng: np.random.Generator
     ) -> list[dict[str, Value]]:
-        """Return what to answer after the trials `taken`, none of them; good ones are likelier.
+        """Return answers to a prompt, good ones with a higher probability.
 
         Args:
-            taken: shown in the prompt.
-            count: at most as many are returned.
-            rng: draws.
+            shown: trials in the prompt, none of which is an answer.
+            count: largest number of answers.
+            rng: source of random numbers.
         """
-        own = (1 + len(taken)) / (1 + len(taken) + OWN_TRIALS)
+        own = (1 + len(shown)) / (1 + len(shown) + OWN_TRIALS)
         regret = own * self.own + (1.0 - own) * self.similar
-        known = {self.space.key(trial.config) for trial in taken}
-        known |= {self.space.key(quantize_config(self.space, trial.config)) for trial in taken}
-        score = -regret / SHARPNESS + rng.gumbel(size=len(regret))
-        order = [int(i) for i in np.argsort(-score)]
-        fresh = [i for i in order if self.space.key(self.configs[i]) not in known]
-        return [self.configs[i] for i in fresh[:count]]
+        known = {self.space.key(trial.config) for trial in shown}
+        known |= {self.space.key(quantize_config(self.space, trial.config)) for trial in shown}
+        # Gumbel noise makes the order a draw without replacement from the softmax of -regret.
+        noisy = -regret / SHARPNESS + rng.gumbel(size=len(regret))
+        order = [int(i) for i in np.argsort(-noisy)]
+        new = [i for i in order if self.space.key(self.configs[i]) not in known]
+        return [self.configs[i] for i in new[:count]]
 
 
 def find_candidates(
     past_study: PastStudy, others: Sequence[PastStudy], rng: np.random.Generator
 ) -> AnswerCandidates:
-    """Return the candidates for one task.
+    """Return the candidate answers on one task.
 
     Args:
-        past_study: with at least one complete trial.
-        others: what may be learned from beside it; those that are not `ALIKE` are left out.
-        rng: draws crosses.
+        past_study: a study with at least one complete trial.
+        others: other studies; those that are not similar are left out.
+        rng: source of random numbers.
     """
     space = past_study.task.space
     peers = [
         p
         for p in others
-        if p is not past_study and similarity(past_study.task, p.task).value >= ALIKE
+        if p is not past_study and similarity(past_study.task, p.task).value >= MIN_TASK_SIMILARITY
     ]
-    studies = [past_study, *peers]
-    refused = {space.key(t.config) for t in past_study.trials if t.state is State.FAILED}
+    objective = past_study.task.objectives[0]
+    studies = [to_single_objective(study, objective) for study in (past_study, *peers)]
+    refused = {
+        space.key(t.config)
+        for t in past_study.trials
+        if t.state is State.FAILED or t.feasible is False
+    }
     configs = _candidates(studies, space, refused, rng)
-    regrets = np.array(
-        [expected_regret(space, study.task.direction, study.trials)(configs) for study in studies]
-    )
+    regrets = np.array([_fit_regret(space, study)(configs) for study in studies])
     similar = regrets[1:].mean(axis=0) if peers else regrets[0]
     return AnswerCandidates(space, configs, regrets[0], similar)
+
+
+def _fit_regret(space: Space, study: PastStudy) -> Surrogate:
+    """Return the expected regret on the task of a study, by its feasible trials."""
+    feasible = [trial for trial in study.trials if trial.feasible is not False]
+    return expected_regret(space, study.task.direction, feasible)
 
 
 def _candidates(
     studies: Sequence[PastStudy], space: Space, refused: set[str], rng: np.random.Generator
 ) -> list[dict[str, Value]]:
-    """Return trials of all studies and crosses of the best of each, in coarse values, once."""
+    """Return the trials of all studies and crosses of the best ones, quantized, each once."""
     tried = [
         c
         for s in studies
@@ -121,7 +131,7 @@ def _candidates(
 
 
 def _cross(space: Space, best: Sequence[Config], rng: np.random.Generator) -> dict[str, Value]:
-    """Return a mix of two of the best, moved a little."""
+    """Return a cross of two of the best configurations, mutated a little."""
     one, other = (space.encode(best[i]) for i in rng.choice(len(best), 2))
     point = np.where(rng.uniform(size=one.shape) < 0.5, one, other)
     return space.decode(np.clip(point + rng.normal(0.0, 0.07, point.shape), 0.0, 1.0))

@@ -1,8 +1,8 @@
-"""Examples -> rows of tokens: a prompt, and behind it several answers that do not see each other.
+"""Examples -> rows of tokens: a prompt, followed by answers that do not attend to each other.
 
-Each answer continues the prompt, so it takes up its positions right behind it, and a prompt is
-read once for all its answers. A model that cannot read that way (`llm.transformers.network`) gets
-one answer a row. Shapes: T tokens.
+The positions of each answer begin right after the prompt, so the prompt is read once for all its
+answers. A model that cannot be packed in this way (`llm.transformers.network`) gets one answer per
+row. Shapes: T tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from localhpo.finetune.dataset import TrainingExample
 from localhpo.llm.protocol import Message
 
 WEIGHT_VALUE, WEIGHT_REST = 1.0, 0.1
-"""Weights in the loss: values are what is asked for; the grammar forces most of the rest."""
+"""Weights in the loss: of values, and of other tokens, most of which the grammar forces."""
 
 _VALUE = re.compile(r'(?<=":)(?:"[^"]*"|[^,{}\[\]"]+)')
 
@@ -28,30 +28,30 @@ Render = Callable[[Sequence[Message]], list[int]]
 
 @dataclass(frozen=True)
 class TokenRow:
-    """Tokens of one pass."""
+    """Tokens of one forward pass."""
 
     ids: NDArray[np.int64]
     positions: NDArray[np.int64]
     owner: NDArray[np.int64]
-    """Which answer a token is of, from 1; 0 for the prompt."""
+    """(T,): number of the answer that a token belongs to, from 1; 0 for the prompt."""
     source: NDArray[np.int64]
-    """Where what predicts a token stands: the one before, or the prompt's last."""
+    """(T,): index of the token that predicts this one: the one before, or the prompt's last."""
     weights: NDArray[np.float32]
-    """Of each token in the loss; 0 for the prompt."""
+    """(T,): weight of each token in the loss; 0 for the prompt."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def visible(self) -> NDArray[np.bool_]:
-        """(T, T): whether the row's token sees the column's."""
+        """(T, T): whether the token of the row attends to the token of the column."""
         own = (self.owner[None, :] == 0) | (self.owner[:, None] == self.owner[None, :])
         return np.asarray(own & np.tril(np.ones((len(self),) * 2, dtype=bool)))
 
 
 @dataclass(frozen=True)
 class EncodedExample:
-    """An example in tokens."""
+    """An example as tokens."""
 
     study: str
     prompt: tuple[int, ...]
@@ -59,14 +59,14 @@ class EncodedExample:
     weights: tuple[tuple[float, ...], ...]
 
     def rows(
-        self, most: int, room: int, rng: np.random.Generator | None = None
+        self, max_answers: int, max_tokens: int, rng: np.random.Generator | None = None
     ) -> Iterator[TokenRow]:
         """Yield rows that hold each answer once.
 
         Args:
-            most: answers of a row.
-            room: tokens of a row; a single answer may take more.
-            rng: puts the answers into another order.
+            max_answers: largest number of answers in a row.
+            max_tokens: largest number of tokens in a row; a single answer may exceed it.
+            rng: shuffles the answers; None: in their order.
         """
         order = list(range(len(self.answers)))
         if rng is not None:
@@ -75,7 +75,7 @@ class EncodedExample:
         size = len(self.prompt)
         for which in order:
             length = len(self.answers[which])
-            if taken and (len(taken) == most or size + length > room):
+            if taken and (len(taken) == max_answers or size + length > max_tokens):
                 yield self._row(taken)
                 taken, size = [], len(self.prompt)
             taken.append(which)
@@ -100,12 +100,12 @@ class EncodedExample:
 
 
 def encode(example: TrainingExample, render: Render, tokenizer: Any) -> EncodedExample:
-    """Return an example in the tokens of a model.
+    """Return an example as tokens of a model.
 
     Args:
-        example: what is asked and answered.
-        render: the prompt's tokens, as at inference.
-        tokenizer: with offsets, as fast ones have.
+        example: the prompt and its answers.
+        render: returns the tokens of a prompt, as at inference.
+        tokenizer: a fast tokenizer, which returns offsets.
     """
     end = tokenizer.eos_token_id
     pieces = [
@@ -124,8 +124,8 @@ def encode(example: TrainingExample, render: Render, tokenizer: Any) -> EncodedE
 
 
 def value_weights(text: str, offsets: Sequence[tuple[int, int]]) -> list[float]:
-    """Return the weight of each token of an answer, given where it lies in the text."""
-    start = max(0, text.find('"config":'))  # an analysis before it is words, not values
+    """Return the weight of each token of an answer, given its span in the text."""
+    start = max(0, text.find('"config":'))  # an analysis before it holds no values
     spans = [m.span() for m in _VALUE.finditer(text, start) if text[m.start()] != "{"]
     return [
         WEIGHT_VALUE if any(a < end and begin < b for a, b in spans) else WEIGHT_REST

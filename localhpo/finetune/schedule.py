@@ -1,4 +1,4 @@
-"""When the next round is due: after so many finished studies that no round has seen."""
+"""When to fine-tune again: after a number of finished studies that no version was trained on."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ DEFAULT_EVERY = 5
 
 
 def count_missing_studies(past_studies: Sequence[PastStudy], base: str, every: int) -> int:
-    """Return how many finished studies are missing until a round is due; 0: it is due.
+    """Return how many finished studies are missing until the next training; 0: it is due.
 
-    Also a version that the gate kept out has seen its studies: the same ones would not get
-    another through.
+    The studies of a refused version count as used: training on them again would give the same.
 
     Args:
         past_studies: the studies of the store.
-        base: name of the model, as cards of its versions have it.
-        every: studies after which a round is due.
+        base: name of the base model, as in the cards of its versions.
+        every: number of new studies after which a training is due.
     """
     seen: set[str] = set()
     for card in versions.find_versions(base):
         if card.tuned is not None:
             seen |= {*card.tuned.studies, *card.tuned.held_out}
-    fresh = [
+    unused = [
         past_study
         for past_study in past_studies
-        if past_study.study not in seen and _counts(past_study)
+        if past_study.study not in seen and _is_finished(past_study)
     ]
-    return max(0, every - len(fresh))
+    return max(0, every - len(unused))
 
 
-def _counts(past_study: PastStudy) -> bool:
-    """Whether a study has used up its trials, and teaches something."""
+def _is_finished(past_study: PastStudy) -> bool:
+    """Whether a study is finished and can be learned from."""
     return unusable_reason(past_study) is None and len(past_study.trials) >= (
         past_study.task.budget.trials or 1
     )

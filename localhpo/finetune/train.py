@@ -1,9 +1,9 @@
-"""Trains a model on examples, within a time; goes on after a kill where it was.
+"""Trains a model on examples within a time limit; continues from a checkpoint after a kill.
 
-A step reads several rows. Their order is drawn anew for each pass over the examples, from the
-seed and the number of the pass, and dropout anew for each step: so a checkpoint is the trained
-weights, the optimizer and the number of the step. The rate warms up and falls with the share of
-the steps, or of the minutes if those run out first.
+A step reads several rows. Their order follows from the seed and the number of the pass over the
+examples, dropout from the seed and the number of the step: so a checkpoint needs only the trained
+weights, the optimizer state and the step. The learning rate warms up, then decays with the share
+of the steps, or of the minutes if that is larger.
 """
 
 from __future__ import annotations
@@ -29,49 +29,50 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "checkpoint.pt"
 _EVERY_S = 20.0
-"""Between checkpoints."""
+"""Seconds between checkpoints."""
 _WARMUP = 0.05
-"""Share of the training."""
+"""Share of the training with a rising learning rate."""
 _CLIP = 1.0
+"""Largest norm of the gradient."""
 
 RATES: dict[Method, float] = {"lora": 2e-3, "full": 5e-4}
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """How a model is trained."""
+    """Settings of a training."""
 
     method: Method = "lora"
     rank: int = ADAPTER_RANK
     rate: float | None = None
-    """The highest; None: that of `RATES`."""
+    """Highest learning rate; None: that of `RATES`."""
     passes: int = 8
-    """Over the examples."""
+    """Passes over the examples."""
     rows: int = 2
-    """Of a step."""
+    """Rows of a step."""
     answers: int = 12
-    """Of a row."""
+    """Answers of a row."""
     batch_tokens: int = 3072
-    """Of a row, unless a single answer takes more."""
+    """Tokens of a row, unless a single answer takes more."""
     weight_decay: float = 0.01
     minutes: float = 20.0
-    """Of training: it ends then, with what it has learned."""
+    """Time limit; training ends then, and the weights so far are the result."""
     threads: int = 1
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """How far a training is."""
+    """Progress of a training."""
 
     step: int
     steps: int
     loss: float
-    """Mean over the values of the last step."""
+    """Mean loss of the values in the last step."""
     seconds: float
-    """Trained, over all runs."""
+    """Seconds of training, over all runs."""
     left_s: float
-    """Until its end, at most."""
+    """Seconds until the end, at most."""
 
 
 OnProgress = Callable[[TrainingProgress], None]
@@ -81,10 +82,10 @@ OnPause = Callable[[], None]
 def compute_training_digest(
     examples: Sequence[EncodedExample], settings: TrainingSettings, base_digest: str
 ) -> str:
-    """Return a hash of all that decides a training: a checkpoint of another is not taken up."""
-    said = dataclasses.asdict(settings)
-    said.pop("minutes")
-    text = json.dumps([[dataclasses.astuple(e) for e in examples], said, base_digest])
+    """Return a hash of all inputs of a training; a checkpoint with another hash is ignored."""
+    chosen = dataclasses.asdict(settings)
+    chosen.pop("minutes")
+    text = json.dumps([[dataclasses.astuple(e) for e in examples], chosen, base_digest])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -98,19 +99,19 @@ def train_model(
     watch: OnProgress = lambda _: None,
     pause: OnPause = lambda: None,
 ) -> TrainingProgress:
-    """Train; return how far it came.
+    """Train a model; return the progress at the end.
 
     Args:
-        trainee: what is trained.
-        examples: at least one.
-        settings: how.
-        folder: of the checkpoint, which is made.
-        key: `identity` of this training.
-        watch: is told after each step.
-        pause: is called between steps, and may take its time, which does not count.
+        trainee: the model to train.
+        examples: at least one example.
+        settings: settings of the training.
+        folder: folder of the checkpoint; created if missing.
+        key: hash of the training (`compute_training_digest`).
+        watch: called after each step.
+        pause: called between steps; the time that it takes does not count.
 
     Raises:
-        InputError: there is nothing to learn from.
+        InputError: there is no example.
     """
     import torch
 
@@ -148,7 +149,7 @@ def train_model(
 def compute_losses(
     trainee: TrainableModel, examples: Sequence[EncodedExample], settings: TrainingSettings
 ) -> list[float]:
-    """Return the mean loss of the values of each example's answers: how unlikely they are."""
+    """Return the mean loss of the values in each example's answers."""
     import torch
 
     torch.set_num_threads(settings.threads)
@@ -166,7 +167,7 @@ def compute_losses(
 
 
 class _StepPlan:
-    """Which rows each step reads."""
+    """Assigns rows to steps."""
 
     def __init__(
         self, examples: Sequence[EncodedExample], settings: TrainingSettings, packs: bool
@@ -174,13 +175,13 @@ class _StepPlan:
         self._examples = examples
         self._settings = settings
         self._packs = packs
-        self._a_pass = len(list(self._pass(0)))
-        self.steps = self._a_pass * settings.passes
+        self._steps_per_pass = len(list(self._pass(0)))
+        self.steps = self._steps_per_pass * settings.passes
 
     def from_step(self, step: int) -> Iterator[list[TokenRow]]:
-        """Yield the rows of each step that is left."""
-        for number in range(step // self._a_pass, self._settings.passes):
-            skip = step - number * self._a_pass
+        """Yield the rows of each remaining step."""
+        for number in range(step // self._steps_per_pass, self._settings.passes):
+            skip = step - number * self._steps_per_pass
             yield from list(self._pass(number))[max(0, skip) :]
 
     def _pass(self, number: int) -> Iterator[list[TokenRow]]:
@@ -201,10 +202,10 @@ def _rows(
 
 
 class _Checkpoint:
-    """What a checkpoint holds."""
+    """State of a training, which is saved and restored."""
 
     def __init__(self, trainee: TrainableModel, optimizer: Any, path: Path, key: str) -> None:
-        """Take up the checkpoint, where there is one of this very training."""
+        """Restore the checkpoint of this training, if there is one."""
         self.step = 0
         self.seconds = 0.0
         self._trainee = trainee
@@ -215,14 +216,14 @@ class _Checkpoint:
         self._restore()
 
     def advance(self, seconds: float) -> None:
-        """Count a step; save now and then."""
+        """Count a step; save from time to time."""
         self.step += 1
         self.seconds += seconds
         if time.monotonic() - self._saved > _EVERY_S:
             self.save()
 
     def save(self) -> None:
-        """Write the checkpoint in one move: a kill leaves the old one or the new one."""
+        """Write the checkpoint atomically: a kill leaves the old or the new one."""
         import torch
 
         state = {
@@ -230,9 +231,9 @@ class _Checkpoint:
             "weights": {n: p.detach().cpu() for n, p in self._trainee.trained().items()},
             "optimizer": self._optimizer.state_dict(),
         }  # fmt: skip
-        draft = self._path.with_suffix(".part")
-        torch.save(state, draft)
-        draft.replace(self._path)
+        partial = self._path.with_suffix(".part")
+        torch.save(state, partial)
+        partial.replace(self._path)
         self._saved = time.monotonic()
 
     def _restore(self) -> None:
@@ -251,7 +252,7 @@ class _Checkpoint:
 
 
 def _step(trainee: TrainableModel, rows: Sequence[TokenRow], optimizer: Any) -> float:
-    """Make one step; return the mean loss on values before it."""
+    """Make one optimizer step; return the mean loss of values before it."""
     import torch
 
     whole = float(sum(row.weights.sum() for row in rows))
@@ -270,7 +271,7 @@ def _step(trainee: TrainableModel, rows: Sequence[TokenRow], optimizer: Any) -> 
 
 
 def _factor(share: float) -> float:
-    """Return the rate's factor after a share of the training: warm-up, then a cosine."""
+    """Return the factor of the learning rate at a share of the training: warm-up, then cosine."""
     if share < _WARMUP:
         return 0.05 + 0.95 * share / _WARMUP
     return 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * share))

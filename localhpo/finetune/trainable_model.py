@@ -1,4 +1,4 @@
-"""A model that is to be trained: loaded, made ready, asked for its loss, and written."""
+"""A model in training: loading, losses of rows, and writing the result."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TARGETS = "all-linear"
-"""Matrices that get an adapter, as peft calls them; output and embeddings are left out."""
+"""Matrices that get an adapter, as peft names them; output layer and embeddings do not."""
 
 DROPOUT = 0.05
-"""Of an adapter's input: past studies are few."""
+"""Dropout on the input of an adapter; high, because past studies are few."""
 
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
@@ -27,19 +27,19 @@ _TOKENIZER_FILES = (
 
 
 class TrainableModel:
-    """A base model, on its device, with what is trained of it."""
+    """A base model on its device, with the weights that are trained."""
 
     def __init__(
         self, base: Path, method: Method, *, rank: int, seed: int, device: str | None = None
     ) -> None:
-        """Load the base and make it ready.
+        """Load the base and prepare it for training.
 
         Args:
-            base: its folder, known to be safe.
-            method: whether adapters or all weights are trained.
-            rank: of adapters.
-            seed: of their start.
-            device: as torch names it; a GPU where there is one by default.
+            base: folder of the base, whose files were checked.
+            method: whether an adapter or all weights are trained.
+            rank: rank of the adapter.
+            seed: seed of the initial weights of the adapter.
+            device: device as torch names it; by default a GPU if there is one.
 
         Raises:
             MissingExtraError: torch, transformers, llguidance or peft is not installed.
@@ -66,7 +66,7 @@ class TrainableModel:
 
     @property
     def device(self) -> Any:
-        """Where it is."""
+        """Device of the model."""
         return next(self.network.parameters()).device
 
     def trained(self) -> dict[str, Tensor]:
@@ -74,7 +74,7 @@ class TrainableModel:
         return {n: p for n, p in self.network.named_parameters() if p.requires_grad}
 
     def losses(self, row: TokenRow) -> Tensor:
-        """Return the loss of each token of a row, (T,): 0 where the weight is."""
+        """Return the loss of each token of a row, (T,); 0 where its weight is 0."""
         import torch
 
         device = self.device
@@ -88,24 +88,24 @@ class TrainableModel:
         ids = torch.as_tensor(row.ids, device=device)
         scores = self.network(input_ids=ids[None], use_cache=False, **given).logits[0]
         kept = torch.as_tensor(row.weights > 0, device=device)
-        told = scores[torch.as_tensor(row.source, device=device)[kept]].float()
+        predicted = scores[torch.as_tensor(row.source, device=device)[kept]].float()
         out = torch.zeros(len(row), device=device)
-        out[kept] = torch.nn.functional.cross_entropy(told, ids[kept], reduction="none")
+        out[kept] = torch.nn.functional.cross_entropy(predicted, ids[kept], reduction="none")
         return out
 
     def write(self, folder: Path, base_name: str) -> None:
         """Write the adapter, or the whole model with its tokenizer, as safetensors.
 
-        A whole model has the precision of its base's files afterwards, and is trained no more.
+        A whole model is converted to the precision of the base's files: do not train it further.
         """
         from localhpo.llm.transformers import loading
 
         folder.mkdir(parents=True)
         if self._method == "lora":
-            # Embeddings are not trained; told so, peft does not look for the base on a hub.
+            # Embeddings are not trained; so peft does not look for the base on a hub.
             self.network.save_pretrained(folder, save_embedding_layers=False)
-            _say_base(folder / "adapter_config.json", base_name)
-            (folder / "README.md").unlink(missing_ok=True)  # a form that nobody filled in
+            _write_base_name(folder / "adapter_config.json", base_name)
+            (folder / "README.md").unlink(missing_ok=True)  # an empty template
         else:
             with loading.quiet():
                 self.network.to(_dtype_of(self._base)).save_pretrained(folder)
@@ -113,7 +113,7 @@ class TrainableModel:
                 if (self._base / name).is_file():
                     shutil.copyfile(self._base / name, folder / name)
         for path in folder.iterdir():
-            path.chmod(0o644)  # peft and transformers write what only their owner can read
+            path.chmod(0o644)  # peft and transformers write files that only their owner can read
 
 
 def _with_adapter(network: Any, rank: int) -> Any:
@@ -128,17 +128,16 @@ def _with_adapter(network: Any, rank: int) -> Any:
     return get_peft_model(network, config)
 
 
-def _say_base(path: Path, name: str) -> None:
-    """Name the base rather than the folder where it lay."""
-    said = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**said, "base_model_name_or_path": name}, indent=2) + "\n")
+def _write_base_name(path: Path, name: str) -> None:
+    """Replace the path of the base by its name in the configuration of an adapter."""
+    table = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**table, "base_model_name_or_path": name}, indent=2) + "\n")
 
 
 def _dtype_of(base: Path) -> Any:
-    """Return the type in which the base keeps its weights."""
-    import torch
-
+    """Return the torch dtype of the weights in the base's files."""
     from localhpo.llm.folder import description
+    from localhpo.llm.transformers import adapter
 
-    said = description.read_text_config(base)
-    return getattr(torch, str(said.get("dtype") or said.get("torch_dtype")), torch.float32)
+    table = description.read_text_config(base)
+    return adapter.find_dtype(str(table.get("dtype") or table.get("torch_dtype")))

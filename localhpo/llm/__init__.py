@@ -1,13 +1,13 @@
-"""How text is produced under a constraint: one protocol, several backends, models on disk."""
+"""Language models: backends that generate text under a constraint, and models on disk."""
 
 from localhpo.llm.backends import BACKENDS, open_backend
-from localhpo.llm.protocol import Backend, Completion, Constraint, Message, Model
+from localhpo.llm.protocol import AnswerConstraint, Backend, Completion, Message, Model
 
 __all__ = [
     "BACKENDS",
+    "AnswerConstraint",
     "Backend",
     "Completion",
-    "Constraint",
     "Message",
     "Model",
     "open_backend",

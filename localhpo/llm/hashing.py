@@ -1,8 +1,8 @@
-"""sha256 of files, remembered: a listing of models must not read tens of gigabytes each time.
+"""Cached sha256 of files: a listing of models must not read tens of gigabytes each time.
 
-A large file counts as unchanged while its path, size, inode and time of change are, as git's index
-has it; `again` reads it whatever was remembered. Small files are remembered in this process only.
-The memory is a cache: where it cannot be read or written, files are read.
+A large file counts as unchanged while its path, size, inode and modification time are the same, as
+in git's index; `again` reads it anyway. Small files are cached in this process only. Where the
+cache cannot be read or written, files are read.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from functools import lru_cache
 from pathlib import Path
 
 _LARGE = 2**26
-"""Bytes from which reading a file takes longer than looking it up."""
+"""Size in bytes from which a file is cached on disk."""
 _SETTLED_S = 2.0
-"""A file that changed less than this ago may change again without a new time of change."""
+"""A file that changed less than this ago may change again within the same modification time."""
 
 
 def file_sha256(path: Path, *, again: bool = False) -> str:
-    """Return the sha256 of a file, read now or remembered.
+    """Return the sha256 of a file, computed now or cached.
 
     Args:
-        path: Of the file.
-        again: Read it, whatever is remembered.
+        path: The file.
+        again: Read the file even where its hash is cached.
     """
     path = path.resolve()
     stat = path.stat()
@@ -36,11 +36,11 @@ def file_sha256(path: Path, *, again: bool = False) -> str:
     if stat.st_size < _LARGE:
         return _sha256(path, stat.st_size, stat.st_mtime_ns)
     key = f"{path}\n{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
-    if not again and (known := _remembered().get(key)):
+    if not again and (known := _read_cache().get(key)):
         return known
     digest = _sha256(path, stat.st_size, stat.st_mtime_ns)
     if time.time() - stat.st_mtime > _SETTLED_S:
-        _remember(key, digest)
+        _cache(key, digest)
     return digest
 
 
@@ -50,28 +50,28 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - part
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _memory() -> Path:
+def _cache_file() -> Path:
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(root).expanduser() / "localhpo" / "sha256.json"
 
 
-def _remembered() -> dict[str, str]:
+def _read_cache() -> dict[str, str]:
     try:
-        known = json.loads(_memory().read_text(encoding="utf-8"))
+        known = json.loads(_cache_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
-def _remember(key: str, digest: str) -> None:
-    """Add a file, in place of what was known of its path; another process may do so too."""
+def _cache(key: str, digest: str) -> None:
+    """Store the hash of a file in place of the old one; another process may do so too."""
     path = key.partition("\n")[0] + "\n"
-    known = {k: v for k, v in _remembered().items() if not k.startswith(path)}
-    memory = _memory()
+    known = {k: v for k, v in _read_cache().items() if not k.startswith(path)}
+    file_path = _cache_file()
     with contextlib.suppress(OSError):
-        memory.parent.mkdir(parents=True, exist_ok=True)
+        file_path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=memory.parent, delete=False
+            "w", encoding="utf-8", dir=file_path.parent, delete=False
         ) as file:
             json.dump(known | {key: digest}, file)
-        Path(file.name).replace(memory)
+        Path(file.name).replace(file_path)

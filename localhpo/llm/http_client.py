@@ -1,4 +1,4 @@
-"""HTTP to a model server on this machine, with each failure told as a BackendError."""
+"""HTTP client of a model server; each failure is a BackendError."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import httpx
 from localhpo.errors import BackendError, InputError
 
 API_KEY = "LOCALHPO_API_KEY"
-"""Environment variable: the key of a server that wants one."""
+"""Environment variable for the API key of a server."""
 CONNECT_S = 5.0
+"""Timeout of connecting, in seconds."""
 
 _START_ONE = (
     "start it (`vllm serve MODEL --host 127.0.0.1`, `llama-server -m MODEL.gguf`,"
@@ -26,23 +27,23 @@ class UnreachableError(BackendError):
 
 
 class HttpError(BackendError):
-    """The server answered, with an error status.
+    """The server answered with an HTTP error status.
 
     Attributes:
-        status: Of HTTP: 4xx blames the request, 5xx the server.
+        status: HTTP status: 4xx for a fault of the request, 5xx of the server.
     """
 
     def __init__(self, message: str, *, status: int) -> None:
-        """Say who refused, and why."""
+        """Store the message and the status."""
         super().__init__(message)
         self.status = status
 
 
 class ServerClient:
-    """One server. Only this machine is talked to, unless its host is allowed by name.
+    """Client of one server, on this machine unless its host is allowed by name.
 
     Proxies and other settings of the environment are ignored, and redirects are not followed:
-    what a study asks goes to the given address and nowhere else.
+    prompts go to the given address only.
     """
 
     def __init__(
@@ -56,13 +57,13 @@ class ServerClient:
         """Check the address; connect at the first request.
 
         Args:
-            url: Where the server listens.
-            allow_remote: Hosts other than this machine that may be asked.
-            timeout_s: Of one request.
-            key: What it wants to see; that of the environment by default.
+            url: Address of the server.
+            allow_remote: Hosts other than this machine that may be contacted.
+            timeout_s: Timeout of a request, in seconds.
+            key: API key; that of the environment by default.
 
         Raises:
-            InputError: it is no http address, or one of another machine.
+            InputError: the url is no http address, or that of another machine.
         """
         base = _base(url)
         if not _is_loopback(base.host) and base.host not in {h.lower() for h in allow_remote}:
@@ -86,7 +87,7 @@ class ServerClient:
         """Return the JSON at a path: below the url, or below the host if it begins with a slash.
 
         Raises:
-            BackendError: none that can be understood; `UnreachableError` where none came,
+            BackendError: the answer is not JSON; `UnreachableError` where none came,
                 `HttpError` for an error status.
         """
         return _json(self._request("GET", path))
@@ -95,11 +96,11 @@ class ServerClient:
         """Send JSON, and return the JSON that comes back. Raises as `get`."""
         return _json(self._request("POST", path, body))
 
-    def models(self) -> list[Mapping[str, Any]]:
-        """Return what the server says of each model that it serves; at least one.
+    def list_models(self) -> list[Mapping[str, Any]]:
+        """Return the entries of the models that the server serves; at least one.
 
         Raises:
-            BackendError: no answer, or none that can be understood.
+            BackendError: no answer, or one that is not in the OpenAI format.
         """
         reply = self.get("models")
         entries = reply.get("data") if isinstance(reply, dict) else None
@@ -114,12 +115,12 @@ class ServerClient:
             raise BackendError(f"the server at {self.url} serves no model", hint="load one into it")
         return entries
 
-    def tell(self, path: str, body: Mapping[str, Any] | None = None, **query: str) -> None:
-        """Post what has no answer but that it was understood. Raises as `get`."""
+    def send(self, path: str, body: Mapping[str, Any] | None = None, **query: str) -> None:
+        """Send a POST request whose answer does not matter. Raises as `get`."""
         self._request("POST", path, body, query)
 
-    def answers(self, path: str) -> bool:
-        """Whether something is well at a path, whatever it says."""
+    def is_healthy(self, path: str) -> bool:
+        """Return whether a path answers without an error status."""
         try:
             self._request("GET", path)
         except BackendError:
@@ -163,7 +164,7 @@ class ServerClient:
             )
         if response.status_code in (401, 403):
             raise BackendError(
-                f"the server at {self.url} wants another key (HTTP {response.status_code})",
+                f"the server at {self.url} refuses the API key (HTTP {response.status_code})",
                 hint=f"set {API_KEY}",
             )
         if not response.is_success:
@@ -201,11 +202,11 @@ def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return False  # a name could lead anywhere
+        return False  # a name could resolve to any address
 
 
 def _reason(response: httpx.Response) -> str:
-    """Return what the server says went wrong, wherever it says it."""
+    """Return the error message in a response."""
     try:
         body = response.json()
     except ValueError:

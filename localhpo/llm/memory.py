@@ -1,11 +1,10 @@
-"""How much memory a model needs on a device, and whether a device has it.
+"""Estimates the memory that a model needs on a device.
 
-Weights are held whole: of a mixture of experts all experts', although a token wakes a few. While
-a model reads, each layer keeps keys and values of what it has read (the KV cache): a layer that
-sees everything, for each token; one with a sliding window, for no more tokens than its window;
-one with linear attention a state of fixed size. With H heads of keys, of width d, and b bytes a
-number, a layer keeps 2 H d b bytes for each token. (`localhpo.llm.folder.config` reads this from a
-model's config.json; what a server makes of it is in `localhpo.llm.server_memory`.)
+All weights count: of a mixture of experts those of all experts, although a token uses few. The KV
+cache depends on the kind of layer: full attention keeps keys and values of each token, a sliding
+window those of its last tokens, linear attention a state of fixed size. With H key heads of width
+d, and b bytes per number, a layer keeps 2 H d b bytes per token. (`localhpo.llm.folder.config`
+reads this from config.json; `localhpo.llm.server_memory` has the needs of a vLLM server.)
 """
 
 from __future__ import annotations
@@ -14,55 +13,55 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 PROPOSAL_TOKENS = 8192
-"""Prompt and answer of a proposal: what a device must have room for. Longer ones are rare."""
+"""Tokens of prompt and answer of a proposal that must fit in memory. Longer ones are rare."""
 
 WORK_BYTES = 2**30
-"""What a device holds beside weights and KV cache: its context, what a pass computes. Assumed."""
+"""Memory besides weights and KV cache: CUDA context and activations. An assumption."""
 
 _SINGLE = 4
-"""Bytes of a number in single precision, in which a model runs in process on a CPU."""
+"""Bytes of a number in single precision, which a model in this process uses on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachePart:
-    """So many times so many bytes of a KV cache."""
+    """A part of a KV cache: `count` entries of `each_bytes`."""
 
     count: int
     each_bytes: int
     what: str = ""
-    """Of what, where it is not tokens in every layer."""
+    """Kind of entries; empty for tokens in layers with full attention."""
 
     @property
     def size_bytes(self) -> int:
-        """All of it."""
+        """Size of the part."""
         return self.count * self.each_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ModelMemory:
-    """Bytes that a model takes, in the precision of its files."""
+    """Memory of a model, in the precision of its files."""
 
     weights_bytes: int
-    """As the files hold them; of a mixture of experts all experts."""
+    """Size of the weights in the files; of a mixture of experts all experts."""
     token_bytes: int
-    """KV cache of one token in the layers that see every token."""
+    """KV cache of one token in the layers with full attention."""
     window_token_bytes: int
-    """The same in the layers with a sliding window."""
+    """KV cache of one token in the layers with a sliding window."""
     window: int
-    """Tokens that those layers look back on; 0 where there are none."""
+    """Length of the sliding window in tokens; 0 where no layer has one."""
     state_bytes: int
-    """Of layers with linear attention: the same for each sequence, whatever its length."""
+    """States of the layers with linear attention, per sequence of any length."""
     number_bytes: int
-    """Of one number in the KV cache: 2 where the model computes in half precision."""
+    """Size of a number in the KV cache: 2 in half precision."""
     layers: int
-    """That see every token, and keep keys and values of their own."""
+    """Number of layers with full attention and their own keys and values."""
     window_layers: int
-    """The same, with a sliding window."""
+    """Number of layers with a sliding window and their own keys and values."""
     state_layers: int
-    """With linear attention."""
+    """Number of layers with linear attention."""
 
     def kv_parts(self, tokens: int) -> Sequence[CachePart]:
-        """Return what one sequence of so many tokens takes in the KV cache."""
+        """Return the KV cache of one sequence of so many tokens."""
         return (
             CachePart(tokens, self.token_bytes),
             CachePart(min(tokens, self.window), self.window_token_bytes, "in windows"),
@@ -70,11 +69,11 @@ class ModelMemory:
         )
 
     def kv_bytes(self, tokens: int) -> int:
-        """Return the sum of `kv_parts`."""
+        """Return the size of the KV cache of one sequence."""
         return sum(part.size_bytes for part in self.kv_parts(tokens))
 
     def in_single_precision(self, parameters: int) -> ModelMemory:
-        """Return what the model takes, at most, where it runs in process on a CPU, unpacked."""
+        """Return the memory in single precision, as in this process on a CPU, unpacked."""
         scale = _SINGLE / self.number_bytes
         return replace(
             self,
@@ -88,28 +87,28 @@ class ModelMemory:
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """What a model takes on a device."""
+    """Estimated memory of a model on a device."""
 
     weights_bytes: int
     kv_parts: Sequence[CachePart]
     tokens: int
-    """Of prompt and answer."""
+    """Tokens of prompt and answer."""
     work_bytes: int = WORK_BYTES
 
     @property
     def kv_bytes(self) -> int:
-        """Of the KV cache."""
+        """Size of the KV cache."""
         return sum(part.size_bytes for part in self.kv_parts)
 
     @property
     def total_bytes(self) -> int:
-        """All of it."""
+        """Sum of weights, KV cache and working memory."""
         return self.weights_bytes + self.kv_bytes + self.work_bytes
 
 
 def estimate_memory(
     memory: ModelMemory, context_length: int, tokens: int = PROPOSAL_TOKENS
 ) -> MemoryEstimate:
-    """Return what a model takes in process for one sequence, no longer than its context."""
+    """Return the memory of a model in this process for one sequence within its context."""
     tokens = min(tokens, context_length)
     return MemoryEstimate(memory.weights_bytes, memory.kv_parts(tokens), tokens)

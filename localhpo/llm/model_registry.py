@@ -1,13 +1,12 @@
-"""Model folders: whether they are what their card says, and where they are.
+"""Model registry: finds the models on this machine, and verifies them against their cards.
 
-A model is a folder in Hugging Face layout, with a card (`localhpo.llm.card`) that names every
-file with its sha256. Models that ship with LocalHPO have it inside. A model that a user brings
-gets one on the user's shelf, `$LOCALHPO_MODELS` (`localhpo.llm.registration`): beside its files where
-they lie there too, else in a folder that holds the card alone, which says where the files are.
+A model is a folder in Hugging Face layout with a card (`localhpo.llm.card`) that lists every file
+with its sha256. Models that ship with LocalHPO have their card inside. The card of a user's model
+is in the user's model registry, the folder `$LOCALHPO_MODELS` (`localhpo.llm.registration`): beside
+the files if they are there too, else in a folder of its own that names the folder of the files.
 
-A folder may come without a card: nothing is verified then, and its digest is computed. Either way
-it holds no code and no pickle: weights are safetensors, and code that comes with a model is never
-run.
+A folder without a card is not verified, and its digest is computed. No model folder may hold code
+or pickles: weights are safetensors, and code that comes with a model is never run.
 """
 
 from __future__ import annotations
@@ -53,53 +52,55 @@ __all__ = [
 DEFAULT = "sprout"
 """The built-in model."""
 
-_RUNS = frozenset({".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pth", ".py"})
+_CODE_SUFFIXES = frozenset(
+    {".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pth", ".py"}
+)
 """Suffixes of code and of pickles, which are code too. Never loaded, so never tolerated."""
-_LOADED = frozenset({".gz", ".jinja", ".json", ".model", ".safetensors", ".txt"})
-"""Suffixes of what a model is loaded from; a card must vouch for each."""
+_LOADED_SUFFIXES = frozenset({".gz", ".jinja", ".json", ".model", ".safetensors", ".txt"})
+"""Suffixes of files that a model is loaded from; a card must list each."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelListing:
-    """One line of a listing of models."""
+    """A model in the listing of models."""
 
     name: str
-    """What a user types to choose it."""
+    """Name by which a user selects it."""
     path: Path
-    """Of its files."""
+    """Folder of its files."""
     card: Card | None
     size_bytes: int
     state: Literal["verified", "no card", "broken"]
     error: str = ""
-    """Why it is broken."""
+    """Why it is broken; empty if it is not."""
     hint: str = ""
-    """What to do then."""
+    """What to do about it."""
 
 
 def read_card(folder: Path) -> Card:
-    """Read the card of a model folder, in it or on the shelf; `verify` says whether it is true.
+    """Read the card of a model folder, from the folder or the registry. It is not verified.
 
     Raises:
-        CardError: there is none, or it cannot be understood.
+        CardError: there is no card, or it cannot be read.
     """
-    place = _place_of(folder)
-    if place is None:
-        raise CardError(f"{folder} holds no {CARD}", hint=f"make one: localhpo models add {folder}")
-    return _read(place / CARD)
+    card_folder = _card_folder_of(folder)
+    if card_folder is None:
+        raise CardError(f"{folder} has no {CARD}", hint=f"write one: localhpo models add {folder}")
+    return _read(card_folder / CARD)
 
 
 def read_verified_card(folder: Path) -> Card | None:
-    """Return the verified card of a folder; None for one without a card, which holds no code.
+    """Return the verified card of a folder; None for a folder without a card, which has no code.
 
     Raises:
-        CardError: there is no such folder, or it is not what its card says.
+        CardError: there is no such folder, it holds code, or it differs from its card.
     """
     if not folder.is_dir():
         raise CardError(
             f"there is no model folder {folder}",
-            hint="a model that was registered in place must stay there, or be added again",
+            hint="if the model was added without --copy and moved since, add it again",
         )
-    if _place_of(folder) is None:
+    if _card_folder_of(folder) is None:
         refuse_code(folder)
         return None
     card = read_card(folder)
@@ -108,17 +109,17 @@ def read_verified_card(folder: Path) -> Card | None:
 
 
 def find_base_folder(folder: Path, card: Card | None) -> Path:
-    """Return the folder that the weights are loaded from: the base's for an adapter.
+    """Return the folder of the weights: that of the base for an adapter.
 
     Raises:
-        CardError: a fine-tuned model whose base or prompt is not the one that it was trained on.
+        CardError: a fine-tuned model was trained on another base or other prompts.
     """
     if card is None or card.tuned is None:
         return folder
     if templates_sha256(card.prompt) != card.tuned.prompt_sha256:
         raise CardError(
-            f"model {card.name} was trained on other prompts than this version of LocalHPO has",
-            hint="train it again: localhpo finetune",
+            f"model {card.name} was trained on the prompts of another version of LocalHPO",
+            hint="train a new one: localhpo finetune",
         )
     if not card.is_adapter:
         return folder
@@ -126,25 +127,25 @@ def find_base_folder(folder: Path, card: Card | None) -> Path:
         base = find_model(card.tuned.base)
     except InputError as exc:
         raise CardError(
-            f"model {card.name} needs its base {card.tuned.base}, which is not here",
+            f"model {card.name} needs its base {card.tuned.base}, which is not on this machine",
             hint="add it: localhpo models add",
         ) from exc
-    theirs = read_verified_card(base)
-    digest = theirs.digest if theirs else compute_digest(base)
+    base_card = read_verified_card(base)
+    digest = base_card.digest if base_card else compute_digest(base)
     if digest != card.tuned.base_digest:
         raise CardError(
             f"model {card.name} was trained on a base of digest {card.tuned.base_digest}, but "
             f"{card.tuned.base} is {digest} here",
-            hint="put that base back, or train again: localhpo finetune",
+            hint="restore that base, or train a new model: localhpo finetune",
         )
     return base
 
 
 def verify_files(folder: Path, card: Card) -> None:
-    """Check that the folder holds exactly what its card vouches for.
+    """Check that the folder holds exactly the files of its card.
 
     Raises:
-        CardError: a file is missing, differs, is not in the card, or could be run.
+        CardError: a file is missing, differs, is not in the card, or is code.
     """
     refuse_code(folder)
     for difference in find_differences(folder, card):
@@ -152,12 +153,12 @@ def verify_files(folder: Path, card: Card) -> None:
 
 
 def find_differences(folder: Path, card: Card, *, again: bool = False) -> Iterator[CardError]:
-    """Yield how a folder differs from its card.
+    """Yield each difference between a folder and its card.
 
     Args:
-        folder: Of the model's files.
-        card: What they should be.
-        again: Read every file, also one that was read before and seems unchanged.
+        folder: Folder of the model's files.
+        card: Card of the model.
+        again: Read every file, even those whose hashes are cached.
     """
     for name, expected in sorted(card.files.items()):
         path = folder / name
@@ -168,7 +169,7 @@ def find_differences(folder: Path, card: Card, *, again: bool = False) -> Iterat
         elif (found := file_sha256(path, again=again)) != expected:
             yield CardError(
                 f"{path} is not the file that {CARD} lists: sha256 must be {expected}, is {found}",
-                hint="copy the model folder again; a changed model needs a card of its own",
+                hint="copy the model folder again; a changed model needs a new card",
             )
     for name in list_loaded_files(folder):
         if name not in card.files:
@@ -179,13 +180,13 @@ def find_differences(folder: Path, card: Card, *, again: bool = False) -> Iterat
 
 
 def refuse_code(folder: Path) -> None:
-    """Refuse a folder with a file that could be run when it is loaded.
+    """Refuse a folder that holds code or pickles.
 
     Raises:
-        CardError: one is there.
+        CardError: there is such a file.
     """
     for name in list_files(folder):
-        if Path(name).suffix.lower() in _RUNS:
+        if Path(name).suffix.lower() in _CODE_SUFFIXES:
             raise CardError(
                 f"{folder / name} could run code when it is loaded; weights must be safetensors",
                 hint="keep only *.safetensors, *.json and the tokenizer's files in a model folder",
@@ -193,64 +194,67 @@ def refuse_code(folder: Path) -> None:
 
 
 def compute_digest(folder: Path) -> str:
-    """Return the digest of a folder without a card: the one that its card would give."""
+    """Return the digest of a folder without a card: the one that its card would have."""
     return digest_files(hash_files(folder))
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """Return name and sha256 of every file that is loaded: `Card.files` of a new card."""
+    """Return path -> sha256 of every file that a model is loaded from, as in `Card.files`."""
     return {name: file_sha256(folder / name) for name in list_loaded_files(folder)}
 
 
 def find_model(name_or_path: str) -> Path:
-    """Return the folder of a model's files, by the name that `entries` lists or by its path.
+    """Return the folder of a model's files, by its name or path.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such model.
     """
     found = card_folders()
-    for place in found:
-        if place.name == name_or_path:
-            return _folder_of(place)
+    for card_folder in found:
+        if card_folder.name == name_or_path:
+            return _files_folder_of(card_folder)
     path = Path(name_or_path).expanduser()
     if name_or_path and path.is_dir():
-        return _folder_of(path)
-    known = sorted({place.name for place in found})
+        return _files_folder_of(path)
+    known = sorted({card_folder.name for card_folder in found})
     raise InputError(
         f"no model {name_or_path!r}: it must be one of {', '.join(known) or '(none installed)'},"
-        f" or the path of a local model folder",
+        f" or the path of a model folder",
         hint=did_you_mean(name_or_path, known)
-        or "LocalHPO downloads nothing: copy a model here, then `localhpo models add FOLDER`",
+        or "LocalHPO downloads nothing: copy the model here, then: localhpo models add FOLDER",
     )
 
 
 def read_cards() -> list[tuple[Path, Card]]:
-    """Return the models that come with this install and those on the shelf: files, and card.
+    """Return folder and card of each model, those that ship first.
 
-    Folders whose card cannot be read are left out; `entries` shows them too.
+    Folders whose card cannot be read are left out; `list_models` shows them.
     """
     found = []
-    for place in card_folders():
+    for card_folder in card_folders():
         with contextlib.suppress(CardError):
-            found.append((_folder_of(place), _read(place / CARD)))
+            found.append((_files_folder_of(card_folder), _read(card_folder / CARD)))
     return found
 
 
 def list_models() -> list[ModelListing]:
-    """Describe each model, verified or with the reason why not. Reads weights not seen before."""
-    return [inspect_model(_folder_of(place), name=place.name) for place in card_folders()]
+    """Return each model, verified or with an error. Reads weights whose hashes are not cached."""
+    return [
+        inspect_model(_files_folder_of(card_folder), name=card_folder.name)
+        for card_folder in card_folders()
+    ]
 
 
 def inspect_model(folder: Path, *, name: str = "") -> ModelListing:
-    """Describe one model. Reads its weights, where they were not seen before."""
-    place = _place_of(folder)
-    name = name or (place or folder).name
+    """Return one model for a listing. Reads its weights unless their hashes are cached."""
+    card_folder = _card_folder_of(folder)
+    name = name or (card_folder or folder).name
     if not folder.is_dir():
         return ModelListing(name, folder, None, 0, "broken", f"there is no folder {folder}")
     size = sum((folder / file).stat().st_size for file in list_files(folder))
     card = None
     try:
-        if place is None:
+        if card_folder is None:
             refuse_code(folder)
             return ModelListing(name, folder, None, size, "no card")
         card = read_card(folder)
@@ -261,7 +265,7 @@ def inspect_model(folder: Path, *, name: str = "") -> ModelListing:
 
 
 def registry_folder() -> Path:
-    """Return the folder of the user's own models, which need not exist."""
+    """Return the folder of the user's model registry, which need not exist."""
     if own := os.environ.get("LOCALHPO_MODELS"):
         return Path(own).expanduser()
     root = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
@@ -269,15 +273,15 @@ def registry_folder() -> Path:
 
 
 def card_folders() -> list[Path]:
-    """Return the folder of each model's card, or of a model without one: shipped, then shelf."""
+    """Return the folder of each card, or of a model without one; those that ship first."""
     roots = [registry_folder()]
-    with contextlib.suppress(FileNotFoundError):  # an install may come without models
+    with contextlib.suppress(FileNotFoundError):  # an installation may have no models
         roots.insert(0, resources.folder("models"))
     return [folder for root in roots for folder in _model_folders(root)]
 
 
 def list_files(folder: Path) -> list[str]:
-    """Return the paths inside a folder of its files, without hidden ones."""
+    """Return the relative paths of the files in a folder, without hidden ones."""
     found = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     return sorted(
         name.as_posix() for name in found if not any(part[0] == "." for part in name.parts)
@@ -285,8 +289,8 @@ def list_files(folder: Path) -> list[str]:
 
 
 def list_loaded_files(folder: Path) -> list[str]:
-    """Return the paths inside a folder of the files that a model is loaded from."""
-    return [name for name in list_files(folder) if Path(name).suffix.lower() in _LOADED]
+    """Return the relative paths of the files that a model is loaded from."""
+    return [name for name in list_files(folder) if Path(name).suffix.lower() in _LOADED_SUFFIXES]
 
 
 def _read(path: Path) -> Card:
@@ -299,23 +303,26 @@ def _read(path: Path) -> Card:
     return parse_card(table, path)
 
 
-def _place_of(folder: Path) -> Path | None:
-    """Return where the card of a model folder lies: in it, or on the shelf."""
+def _card_folder_of(folder: Path) -> Path | None:
+    """Return the folder of a model folder's card: itself, or one in the registry."""
     if (folder / CARD).is_file():
         return folder
-    for place in _model_folders(registry_folder()):
-        if _folder_of(place) != place and _folder_of(place) == folder.resolve():
-            return place
+    for card_folder in _model_folders(registry_folder()):
+        if (
+            _files_folder_of(card_folder) != card_folder
+            and _files_folder_of(card_folder) == folder.resolve()
+        ):
+            return card_folder
     return None
 
 
-def _folder_of(place: Path) -> Path:
-    """Return where the files of a card lie."""
+def _files_folder_of(card_folder: Path) -> Path:
+    """Return the folder of a card's files."""
     try:
-        elsewhere = _read(place / CARD).folder
+        elsewhere = _read(card_folder / CARD).folder
     except CardError:
-        return place
-    return Path(elsewhere) if elsewhere else place
+        return card_folder
+    return Path(elsewhere) if elsewhere else card_folder
 
 
 def _model_folders(root: Path) -> Iterator[Path]:

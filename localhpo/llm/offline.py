@@ -1,8 +1,8 @@
-"""What libraries of language models are told by the environment: every hub and telemetry is off.
+"""Environment variables that keep libraries of language models offline: no hub, no telemetry.
 
-They read these variables once, when they are imported. So the variables are put back
-afterwards: the libraries stay offline in this process, while a trial started later, or a script
-of the user's, finds the environment as its owner left it.
+The libraries read these variables once, on import. So the variables are restored afterwards: the
+libraries stay offline in this process, and trials and the user's scripts see their own
+environment.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ OFFLINE_VARIABLES: Mapping[str, str] = {
     "DO_NOT_TRACK": "1",
 }
 PASSIVE_WAIT: Mapping[str, str] = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Threads of the model sleep between passes. While they spin, as they do by default, a busy
-neighbor makes them 13 times slower; and there is always one, a trial."""
+"""Has threads of the model sleep between forward passes. By default they spin, and beside a busy
+process, such as a trial, are 13 times slower."""
 
 
 def cuda_device_order() -> Mapping[str, str]:
-    """Return the variable that has an index mean the device it means to `nvidia-smi`.
+    """Return the variable that makes CUDA number devices as `nvidia-smi` does.
 
-    It is what the user, and the placement of trials, take it for; CUDA would count the fastest
-    first. It reads the variable once, where it is first used. An order that the user chose stays.
+    The user and the placement of trials use these numbers; by default CUDA puts the fastest device
+    first. CUDA reads the variable on its first use. An order that the user set is kept.
     """
     return {"CUDA_DEVICE_ORDER": os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")}
 
 
 @contextmanager
 def imported_offline() -> Iterator[None]:
-    """Set the switches for the imports of a block."""
-    wanted = (
+    """Keep the libraries that a block imports offline."""
+    variables = (
         dict(OFFLINE_VARIABLES) if "torch" in sys.modules else {**OFFLINE_VARIABLES, **PASSIVE_WAIT}
     )
-    with set_environment(wanted):
+    with set_environment(variables):
         yield
 
 
 @contextmanager
 def set_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for a block, and for the processes that are started in it."""
+    """Set environment variables for a block and for the processes that it starts."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -1,7 +1,7 @@
-"""A server that the user runs on this machine and that speaks OpenAI's chat completions.
+"""Backend for a server that the user runs and that has OpenAI's chat completions interface.
 
-vLLM, llama.cpp, Ollama, LM Studio and SGLang do. What they do with a constraint differs, down to
-ignoring it in silence: `probe` finds out, and a server that does not hold it is not used.
+vLLM, llama.cpp, Ollama, LM Studio and SGLang have it. They treat constraints differently, some
+ignore them silently: `probe` tests this, and a server that ignores them is refused.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from localhpo.errors import BackendError, InputError
 from localhpo.llm import model_registry, probe, profiles, seeds, tokens
 from localhpo.llm.folder import thinking
 from localhpo.llm.http_client import HttpError, ServerClient
-from localhpo.llm.protocol import Completion, Constraint, Message, Model
+from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
 from localhpo.llm.replies import RequestInfo, parse_completions
 
 ASSUMED_CONTEXT = 4096
-"""Of a server that does not tell: the default of Ollama and LM Studio."""
+"""Context length if the server does not report it: the default of Ollama and LM Studio."""
 
 
 class OpenAIBackend:
-    """Asks a server. A schema in place of the grammar (see `form`) leaves spelling to the caller.
+    """Generates by a running server.
 
     Attributes:
-        form: How constraints are sent, as the probe found.
+        form: How constraints are sent. A form that is not exact sends the JSON Schema: the caller
+            must then put values into their canonical spelling.
     """
 
     def __init__(
@@ -38,21 +39,21 @@ class OpenAIBackend:
         allow_remote: Collection[str] = (),
         timeout_s: float = 300.0,
     ) -> None:
-        """Connect, choose a model, and find out how its answers can be constrained.
+        """Connect, choose a model, and test how its answers can be constrained.
 
         Args:
-            url: Where the server listens, such as http://127.0.0.1:8000/v1.
-            model: One of those that it serves; not needed where it serves one.
-            allow_remote: Hosts other than this machine that may be asked.
-            timeout_s: Of one request.
+            url: Address of the server, such as http://127.0.0.1:8000/v1.
+            model: Name of a model of the server; needed where it serves several.
+            allow_remote: Hosts other than this machine that may be contacted.
+            timeout_s: Timeout of a request, in seconds.
 
         Raises:
-            InputError: the url cannot be used, or the model is not served.
+            InputError: the url is invalid, or the model is not served.
             ConstraintError: the server ignores constraints.
-            BackendError: it does not answer.
+            BackendError: the server does not answer.
         """
         self._closed = False
-        self._together = True
+        self._takes_n = True
         self._server = ServerClient(url, allow_remote=allow_remote, timeout_s=timeout_s)
         try:
             served = _choose(self._server, model)
@@ -60,11 +61,13 @@ class OpenAIBackend:
                 name=served["id"],
                 digest=served["id"],
                 context_length=_context_length(self._server, served),
-                deterministic=False,  # batching changes rounding, and some ignore the seed
+                deterministic=False,  # batching changes rounding, and some servers ignore the seed
             )
-            self._switch: Mapping[str, Any] = {}
-            self._switch = probe.accepted(self._ask_probe, _switch_fields(served["id"]))
-            self.form = probe.strongest_form(self._ask_probe, self._server.url)
+            self._thinking_fields: Mapping[str, Any] = {}
+            self._thinking_fields = probe.filter_accepted(
+                self._request_probe, _find_thinking_fields(served["id"])
+            )
+            self.form = probe.find_strictest_form(self._request_probe, self._server.url)
         except BaseException:
             self._server.close()
             raise
@@ -85,31 +88,31 @@ class OpenAIBackend:
         return None
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Return an upper estimate of the tokens of the prompt: the tokenizer is not here."""
+        """Return an upper estimate of the tokens of the prompt; the server has the tokenizer."""
         return tokens.estimate_prompt_tokens(messages)
 
     def generate(
         self,
         messages: Sequence[Message],
-        constraint: Constraint,
+        constraint: AnswerConstraint,
         *,
         n: int = 1,
         max_tokens: int = 1024,
         temperature: float = 1.0,
         seed: int = 0,
     ) -> list[Completion]:
-        """Return `n` completions. The seed of each is that of the request it came with."""
+        """Return `n` completions. The seed of each is that of its request."""
         if self._closed:
             raise BackendError("the backend is closed")
-        fields = {**self._switch, **self.form.fields(constraint)}
+        fields = {**self._thinking_fields, **self.form.fields(constraint)}
         request = _Request(messages, fields, max_tokens, temperature)
-        if n > 1 and self._together:
-            answers = self._ask_together(request, n, seed)
+        if n > 1 and self._takes_n:
+            answers = self._request_several(request, n, seed)
         else:
-            answers = self._ask(request, 1, seed)
-        # Many servers give one answer to a request, whatever is asked.
+            answers = self._request(request, 1, seed)
+        # Many servers return one answer per request, whatever `n` is.
         for its_seed in seeds.derive_seeds(seed, n)[len(answers) :]:
-            answers += self._ask(request, 1, its_seed)
+            answers += self._request(request, 1, its_seed)
         return answers[:n]
 
     def close(self) -> None:
@@ -117,26 +120,26 @@ class OpenAIBackend:
         self._closed = True
         self._server.close()
 
-    def _ask_together(self, request: _Request, n: int, seed: int) -> list[Completion]:
-        """Ask for `n` answers at once; where that fails, for one, and so from now on."""
+    def _request_several(self, request: _Request, n: int, seed: int) -> list[Completion]:
+        """Request `n` answers at once; where that fails, one, also for later requests."""
         try:
-            answers = self._ask(request, n, seed)
+            answers = self._request(request, n, seed)
         except HttpError:
-            answers = self._ask(request, 1, seed)
-        self._together = len(answers) >= n
+            answers = self._request(request, 1, seed)
+        self._takes_n = len(answers) >= n
         return answers
 
-    def _ask(self, request: _Request, n: int, seed: int) -> list[Completion]:
+    def _request(self, request: _Request, n: int, seed: int) -> list[Completion]:
         started = time.perf_counter()
         reply = self._server.post("chat/completions", request.body(self._model.name, n, seed))
-        asked = RequestInfo(
+        info = RequestInfo(
             tokens.estimate_prompt_tokens(request.messages), request.max_tokens, seed
         )
-        return parse_completions(reply, asked, time.perf_counter() - started)
+        return parse_completions(reply, info, time.perf_counter() - started)
 
-    def _ask_probe(self, message: Message, fields: Mapping[str, Any], max_tokens: int) -> str:
-        request = _Request([message], {**self._switch, **fields}, max_tokens, 1.0)
-        return self._ask(request, 1, 0)[0].text
+    def _request_probe(self, message: Message, fields: Mapping[str, Any], max_tokens: int) -> str:
+        request = _Request([message], {**self._thinking_fields, **fields}, max_tokens, 1.0)
+        return self._request(request, 1, 0)[0].text
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +161,11 @@ class _Request:
         }
 
 
-def _switch_fields(name: str) -> Mapping[str, Any]:
-    """Return what keeps a model of that name from thinking, as servers take it.
+def _find_thinking_fields(name: str) -> Mapping[str, Any]:
+    """Return the request fields that switch off the reasoning of a model.
 
-    vLLM, SGLang and llama.cpp pass `chat_template_kwargs` on to the template; vLLM reads the effort
-    of gpt-oss from a field of its own, and Ollama that of every model.
+    vLLM, SGLang and llama.cpp pass `chat_template_kwargs` on to the template; vLLM reads the
+    reasoning effort of gpt-oss from a separate field, and Ollama that of every model.
     """
     known = profiles.find_profile(name)
     kwargs = dict(known.chat_template_kwargs if known else thinking.UNKNOWN)
@@ -176,25 +179,25 @@ def _switch_fields(name: str) -> Mapping[str, Any]:
 
 
 def _choose(server: ServerClient, name: str | None) -> Mapping[str, Any]:
-    """Return what the server says of the model of that name, or of its only one."""
-    served = server.models()
+    """Return the entry of the named model, or of the only one."""
+    served = server.list_models()
     if name is None and len(served) == 1:
         return served[0]
     for entry in served:
         if entry["id"] == name:
             return entry
     listed = ", ".join(entry["id"] for entry in served)
-    wanted = "several models" if name is None else f"no model {name!r}"
+    found = "several models" if name is None else f"no model {name!r}"
     raise InputError(
-        f"the server at {server.url} serves {wanted}; it serves: {listed}",
+        f"the server at {server.url} serves {found}; it serves: {listed}",
         hint="name one of them as model",
     )
 
 
 def _context_length(server: ServerClient, served: Mapping[str, Any]) -> int:
-    """Return how many tokens fit, where the server tells."""
-    told = served.get("max_model_len")  # vLLM, SGLang
-    if told is None and "meta" in served:  # llama.cpp; its n_ctx_train is not what it serves
+    """Return the context length that the server reports, else the default."""
+    length = served.get("max_model_len")  # vLLM, SGLang
+    if length is None and "meta" in served:  # llama.cpp; its n_ctx_train is not what it serves
         with suppress(HttpError, AttributeError):
-            told = server.get("/props").get("default_generation_settings", {}).get("n_ctx")
-    return told if isinstance(told, int) and told > 0 else ASSUMED_CONTEXT
+            length = server.get("/props").get("default_generation_settings", {}).get("n_ctx")
+    return length if isinstance(length, int) and length > 0 else ASSUMED_CONTEXT

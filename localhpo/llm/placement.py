@@ -16,7 +16,7 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class MemoryRequest:
-    """ModelMemory that a model asks for, and where."""
+    """Memory that a model asks for, and where."""
 
     size_bytes: int
     """On each of its devices, or in host memory. An estimate."""
@@ -64,7 +64,7 @@ class ModelPlacer:
 
 @dataclass(frozen=True, slots=True)
 class DeviceFootprint:
-    """ModelMemory that a model in this process takes of a device."""
+    """Memory that a model in this process takes of a device."""
 
     uuid: str
     """UUID of the device, as the driver spells it behind `GPU-`."""

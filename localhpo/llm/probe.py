@@ -1,8 +1,8 @@
-"""Finds out how a server holds its answers to a constraint, if it does.
+"""Tests whether a server enforces constraints, and in which form they must be sent.
 
-A server may take a constraint and ignore it, or keep its shape and ignore its bounds, without a
-word. So each form in which a constraint can be sent is tried, the strongest first, on a small
-one that no answer fulfils by chance, with prompts that ask for its violation. Only answers count.
+A server may accept a constraint and silently ignore it, or enforce its shape but not its bounds. So
+each form of sending a constraint is tried, the strictest first, with a small constraint that no
+answer meets by chance, and with prompts that ask for its violation. Only the answers decide.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from typing import Any
 
 from localhpo.errors import BackendError, ConstraintError, GenerationError
 from localhpo.llm.http_client import HttpError
-from localhpo.llm.protocol import Constraint, Message
+from localhpo.llm.protocol import AnswerConstraint, Message
 
 MAX_TOKENS = 96
-"""Of one answer to the probe; a right one has some 20."""
+"""Limit for an answer to the probe; a correct one has about 20 tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConstraintForm:
-    """One way to send a constraint."""
+    """A way to send a constraint."""
 
     name: str
     exact: bool
-    """Whether it is the grammar, with its one spelling of each value, or the JSON Schema."""
-    fields: Callable[[Constraint], dict[str, Any]]
-    """What it adds to the body of a request."""
+    """Whether it sends the grammar, which fixes the spelling of values, or the JSON Schema."""
+    fields: Callable[[AnswerConstraint], dict[str, Any]]
+    """Returns the fields to add to the body of a request."""
 
 
-def _schema_field(constraint: Constraint) -> dict[str, Any]:
+def _schema_field(constraint: AnswerConstraint) -> dict[str, Any]:
     schema = {"name": "answer", "strict": True, "schema": constraint.schema}
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
 _MARK = "%llguidance {}\n"
-"""Tells llama.cpp and SGLang, whose own dialects differ, that a grammar is llguidance's Lark."""
+"""Marks a grammar as llguidance's Lark for llama.cpp and SGLang, whose own dialects differ."""
 
 FORMS = (
     ConstraintForm(
@@ -48,7 +48,7 @@ FORMS = (
     ConstraintForm("ebnf", True, lambda c: {"ebnf": _MARK + c.grammar}),
     ConstraintForm("response_format", False, _schema_field),
 )
-"""vLLM's, llama.cpp's and SGLang's way to send a grammar; everyone's to send a schema."""
+"""Fields for a grammar in vLLM, llama.cpp and SGLang; then that for a schema in all servers."""
 
 
 def _branch(side: str, key: str, kind: str, low: float, high: float) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _branch(side: str, key: str, kind: str, low: float, high: float) -> dict[str
     }
 
 
-CONSTRAINT = Constraint(
+CONSTRAINT = AnswerConstraint(
     grammar=r"""start: "{\"side\":\"left\",\"count\":" /41[7-9]|42[0-3]/ "}"
     | "{\"side\":\"right\",\"share\":" /0\.031[2-8]/ "}"
 """,
@@ -75,7 +75,7 @@ CONSTRAINT = Constraint(
         ],
     },
 )
-"""Narrow bounds on an integer and on a number, one of them by condition."""
+"""Narrow bounds on an integer or on a number, depending on another value."""
 
 _EXACT = re.compile(
     r'\{"side":"left","count":(41[7-9]|42[0-3])\}|\{"side":"right","share":0\.031[2-8]\}'
@@ -86,54 +86,53 @@ _FORBIDDEN = (
     '{"side":"left","share":0.0315}',
     '{"side":"right","count":420}',
 )
-"""What the probe asks for: out of bounds, and in the wrong branch."""
+"""Answers that the probe asks for: out of bounds, or of the wrong branch."""
 
 _HOW_TO_FIX = (
-    "start the server so that it holds constraints. vLLM: --structured-outputs-config"
+    "start the server with support for constraints. vLLM: --structured-outputs-config"
     ' \'{"backend":"guidance","disable_any_whitespace":true}\'; SGLang: --grammar-backend'
-    " llguidance; llama.cpp: build it with -DLLAMA_LLGUIDANCE=ON. Servers that leave the bounds of"
-    " numbers open, such as Ollama, cannot be used; --backend transformers runs the model's folder"
+    " llguidance; llama.cpp: build it with -DLLAMA_LLGUIDANCE=ON. Servers that do not enforce the"
+    " bounds of numbers, such as Ollama, cannot be used; --backend transformers runs a model folder"
 )
 
 Ask = Callable[[Message, Mapping[str, Any], int], str]
-"""From a message, fields of the request and `max_tokens` to an answer."""
+"""From a message, request fields and `max_tokens` to an answer."""
 
 
-def accepted(ask: Ask, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return fields that a server takes in a request: all of them, or none."""
+def filter_accepted(ask: Ask, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the fields if the server accepts them in a request, else none."""
     try:
         if fields:
             ask(Message("user", "Answer with exactly this, and nothing else: ok"), fields, 1)
     except HttpError:
         return {}
     except (GenerationError, BackendError):
-        pass  # one token is hardly ever an answer; a server that is gone is told of by what follows
+        pass  # one token is rarely an answer; if the server is gone, the next request fails
     return fields
 
 
-def strongest_form(ask: Ask, where: str) -> ConstraintForm:
-    """Return the strongest form that the server at `where` holds its answers to.
+def find_strictest_form(ask: Ask, where: str) -> ConstraintForm:
+    """Return the strictest form that the server at `where` enforces.
 
     Raises:
-        ConstraintError: it holds them to none.
+        ConstraintError: it enforces none.
         BackendError: it does not answer.
     """
     failures = []
     for form in FORMS:
-        found = failure(form, ask)
+        found = find_failure(form, ask)
         if found is None:
             return form
         failures.append(f"  {form.name}: {found}")
     raise ConstraintError(
-        f"the server at {where} does not hold answers to a constraint. Told to give a count of"
-        " 417 to 423 or a share of 0.0312 to 0.0318, in each form that servers know:\n"
-        + "\n".join(failures),
+        f"the server at {where} does not enforce constraints. Asked for a count of 417 to 423 or a"
+        " share of 0.0312 to 0.0318, in each form that servers know:\n" + "\n".join(failures),
         hint=_HOW_TO_FIX,
     )
 
 
-def failure(form: ConstraintForm, ask: Ask) -> str | None:
-    """Return how a form fails; None if it holds.
+def find_failure(form: ConstraintForm, ask: Ask) -> str | None:
+    """Return how a form fails; None if it is enforced.
 
     Raises:
         BackendError: the server does not answer.
@@ -145,12 +144,12 @@ def failure(form: ConstraintForm, ask: Ask) -> str | None:
             answer = ask(message, fields, MAX_TOKENS)
         except (HttpError, GenerationError) as exc:
             return str(exc)
-        if not (_EXACT.fullmatch(answer) if form.exact else _fulfils_schema(answer)):
+        if not (_EXACT.fullmatch(answer) if form.exact else _meets_schema(answer)):
             return f"it answered {answer!r}"
     return None
 
 
-def _fulfils_schema(answer: str) -> bool:
+def _meets_schema(answer: str) -> bool:
     try:
         value = json.loads(answer)
     except ValueError:

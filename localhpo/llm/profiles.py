@@ -1,4 +1,4 @@
-"""Models that a user is likely to bring, from `profiles.toml`, which says what its keys mean."""
+"""Profiles of published models that users often add, from `profiles.toml`."""
 
 from __future__ import annotations
 
@@ -17,65 +17,68 @@ from localhpo.llm.memory import ModelMemory
 _FILE = Path(__file__).with_name("profiles.toml")
 
 _HALF = 2
-"""Bytes of a weight as these models are published, where nothing else is said."""
+"""Bytes per weight of these models, unless a profile says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelProfile:
-    """A published model, as far as its files say what it needs. Unverified: none was seen here."""
+    """A published model and what it needs, by its published files; not verified."""
 
     name: str
     repository: str
-    """Where it is published."""
+    """Repository in which it is published."""
     license: str
     parameters: int
     shape: ModelShape
     memory: ModelMemory
     chat_template_kwargs: Mapping[str, Any]
-    """As on a card."""
+    """As in a card."""
     answer_prefix: str
-    """As on a card."""
+    """As in a card."""
     note: str
-    """What else one should know."""
+    """Note for the user."""
 
 
 @lru_cache(maxsize=1)
 def read_profiles() -> Mapping[str, ModelProfile]:
-    """Return every profile by name."""
+    """Return profile name -> profile."""
     table = tomllib.loads(_FILE.read_text(encoding="utf-8"))
     return {name: _profile(name, entry) for name, entry in table.items()}
 
 
 def find_profile(name: str) -> ModelProfile | None:
-    """Return the profile of a model, by the name of its folder or of its repository."""
+    """Return a profile by the name of a model's folder or repository; None if there is none."""
     return read_profiles().get(name.rstrip("/").rpartition("/")[2].lower())
 
 
-def match_profile(name: str, said: Config) -> str:
-    """Return the name of the profile of that name, if a config.json agrees with it; else nothing.
+def match_profile(name: str, table: Config) -> str:
+    """Return the name of the profile that a model matches; empty if there is none.
 
     Args:
-        name: Of the folder.
-        said: Its config.json.
+        name: Name of its folder.
+        table: Its config.json.
     """
     profile = find_profile(name)
-    return profile.name if profile and not find_differences(profile, said) else ""
+    return profile.name if profile and not find_differences(profile, table) else ""
 
 
-def find_differences(profile: ModelProfile, said: Config) -> list[str]:
-    """Return where a config.json differs from a profile, such as `layers: 36, not 40`."""
+def find_differences(profile: ModelProfile, table: Config) -> list[str]:
+    """Return how a config.json differs from a profile, such as `layers: 36, not 40`."""
     try:
-        found = config.parse_shape(said)
+        found = config.parse_shape(table)
     except CardError as exc:
         return [str(exc)]
-    pairs: list[tuple[str, int, int]] = [
-        (key.replace("_", " "), getattr(found, key), getattr(profile.shape, key))
-        for key in ("context_length", "layers", "hidden_size", "vocab_size")
+    expected = profile.shape
+    pairs = [
+        ("context length", found.context_length, expected.context_length),
+        ("layers", found.layers, expected.layers),
+        ("hidden size", found.hidden_size, expected.hidden_size),
+        ("vocab size", found.vocab_size, expected.vocab_size),
     ]
-    tokens = profile.shape.context_length
-    own_cache, its_cache = found.cache.kv_bytes(tokens), profile.shape.cache.kv_bytes(tokens)
-    pairs.append((f"bytes of KV cache for {tokens:,} tokens", own_cache, its_cache))
-    return [f"{what}: {own:,}, not {its:,}" for what, own, its in pairs if own != its]
+    tokens = expected.context_length
+    caches = found.cache.kv_bytes(tokens), expected.cache.kv_bytes(tokens)
+    pairs.append((f"bytes of KV cache for {tokens:,} tokens", *caches))
+    return [f"{what}: {own:,}, not {other:,}" for what, own, other in pairs if own != other]
 
 
 def _profile(name: str, entry: Mapping[str, Any]) -> ModelProfile:

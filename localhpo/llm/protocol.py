@@ -1,19 +1,19 @@
-"""What a backend is: text produced under a constraint.
+"""The protocol of a backend, which generates text under a constraint.
 
-A backend takes the constraint in two forms and uses the one that it can enforce; one that
-can enforce neither refuses to open. To this package a grammar is text: it knows nothing of
-search spaces.
+A backend is given the constraint in two forms and uses the one that it can enforce; a backend that
+can enforce neither refuses to open. In this package a grammar is just text: search spaces are
+unknown here.
 
-Laws, which `tests/contracts/test_backend_contract.py` runs over every implementation:
+Rules, which `tests/contracts/test_backend_contract.py` tests for every implementation:
 
-- every completion that `generate` returns matches the constraint, and ended by itself
-  (hitting `max_tokens` is a `GenerationError`, never a truncated text);
-- the same request with the same seed gives the same texts, except where the server does
-  not promise it (`Model.deterministic`);
-- `n` completions come back in one call, each of its own draw;
+- every completion that `generate` returns matches the constraint and is complete (reaching
+  `max_tokens` is a `GenerationError`, never a truncated text);
+- the same request with the same seed gives the same texts, unless the server does not guarantee it
+  (`Model.deterministic`);
+- one call returns `n` completions, which are sampled independently;
 - after `close`, `generate` raises `BackendError`; `close` may be called twice.
 
-`generate` blocks, for seconds with a large model. One caller at a time.
+`generate` blocks, for seconds with a large model. It is not thread-safe.
 """
 
 from __future__ import annotations
@@ -35,49 +35,50 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Constraint:
-    """What an answer must look like, in two equivalent forms."""
+class AnswerConstraint:
+    """The format of answers, in two equivalent forms."""
 
     grammar: str
-    """Lark grammar in llguidance's dialect: exact."""
+    """Lark grammar in llguidance's dialect; exact."""
     schema: Mapping[str, Any]
-    """JSON Schema, for servers that take nothing else; answers are validated again."""
+    """JSON Schema, for servers without grammars; answers are validated again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What a backend serves."""
+    """The model of a backend."""
 
     name: str
     digest: str
-    """sha256 over the weights (from the card), or what the server calls its model."""
+    """Digest of the files (from the card), or the server's name of the model."""
     context_length: int
     """Tokens of prompt and answer together."""
     prompt: Literal["chat", "compact"] = "chat"
-    """Which templates of `prompts/` it is asked with."""
+    """Style of its prompts: the templates in `prompts/`."""
     deterministic: bool = True
-    knows: frozenset[str] = frozenset()
-    """Names of hyperparameters that it was trained on; empty: it does not tell."""
+    """Whether equal requests give equal answers."""
+    known_parameters: frozenset[str] = frozenset()
+    """Names of the hyperparameters that it was trained on; empty where they are not known."""
     meta_data: Path | None = None
-    """File of what it was trained on, case by case, where that comes with it."""
+    """File with the meta-data of its training data sets; None if it has none."""
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """What its chat template is told beside the messages, so that it does not think aloud."""
+    """Arguments of its chat template that switch reasoning off."""
     answer_prefix: str = ""
-    """What a rendered prompt is followed by, where that leads past the place for thoughts."""
+    """Text behind the rendered prompt that skips the reasoning; empty if none is needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One finished answer and its cost."""
+    """A complete answer and its cost."""
 
     text: str
     prompt_tokens: int
     completion_tokens: int
     seconds: float
-    """Its share of the time of the call."""
+    """Share of the call's time."""
     seed: int
     logprob: float | None = None
-    """Sum of log-probabilities of the tokens that were not forced, where known."""
+    """Sum of the log-probabilities of tokens that the grammar did not force; None if not known."""
 
 
 class ModelServer(Protocol):
@@ -139,11 +140,11 @@ class ModelServer(Protocol):
 
 
 class Backend(Protocol):
-    """Produces text under a constraint. See the module for the laws."""
+    """Generates text under a constraint. See the module for the rules."""
 
     @property
     def model(self) -> Model:
-        """What is served."""
+        """The model that it serves."""
         ...
 
     @property
@@ -157,28 +158,28 @@ class Backend(Protocol):
         ...
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Return the tokens of the rendered prompt, or an upper estimate of them."""
+        """Return the number of tokens of the rendered prompt, or an upper estimate."""
         ...
 
     def generate(
         self,
         messages: Sequence[Message],
-        constraint: Constraint,
+        constraint: AnswerConstraint,
         *,
         n: int = 1,
         max_tokens: int = 1024,
         temperature: float = 1.0,
         seed: int = 0,
     ) -> list[Completion]:
-        """Return `n` completions of the prompt, each of which matches the constraint.
+        """Return `n` completions of the prompt that match the constraint.
 
         Raises:
-            ConstraintError: the constraint cannot be compiled or held.
+            ConstraintError: the constraint cannot be compiled or enforced.
             GenerationError: an answer did not end within `max_tokens`.
             BackendError: the backend failed, or is closed.
         """
         ...
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Free its resources. May be called twice."""
         ...

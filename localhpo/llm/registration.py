@@ -1,9 +1,9 @@
-"""Makes the card of a model that a user brings, and puts it on the shelf.
+"""Adds a user's model to the model registry: checks its folder and writes its card.
 
 Everything on the card comes from the folder's own files: config.json, the headers of the weights,
-the chat template, the README. A folder that could run code, is not complete, or holds the weights
-of another architecture than it says is refused. Its files stay where they are, unless a copy is
-asked for: models have tens of gigabytes.
+the chat template, the README. A folder that holds code, is incomplete, or has weights of another
+architecture than config.json says is refused. Its files stay where they are unless a copy is asked
+for: models have tens of gigabytes.
 """
 
 from __future__ import annotations
@@ -35,55 +35,55 @@ _GGUF = (
 )
 
 OnFile = Callable[[Path], None]
-"""Is told of each file before it is read: that can take minutes."""
+"""Called with each file before it is read, which can take minutes."""
 
 
 def register_model(
     path: Path, name: str = "", *, copy: bool = False, on_file: OnFile | None = None
 ) -> Card:
-    """Check a model folder, write its card, and return it; `model_registry.find_model(card.name)` finds it.
+    """Check a model folder, add it to the model registry, and return its card.
 
     Args:
         path: The folder, in Hugging Face layout.
-        name: What the model will be called; the folder's own name by default.
-        copy: Copy the files to the shelf; without it they are used where they are.
-        on_file: Is told of each file before it is read.
+        name: Name of the model; that of the folder by default.
+        copy: Copy the files to the registry; else they are used where they are.
+        on_file: Called with each file before it is read.
 
     Raises:
-        InputError: the name cannot be used, or there is no such folder.
-        CardError: the folder is unsafe, incomplete, or no model that can be used; or the shelf
-            cannot be written.
+        InputError: the name is invalid or taken, or there is no such folder.
+        CardError: the folder is unsafe, incomplete, or no usable model; or the registry cannot be
+            written.
     """
     _check_folder(path)
     folder = path.resolve()
     name = name or folder.name
     _check_name(name, folder)
-    card = draft_card(folder, name, on_file)
-    place = model_registry.registry_folder() / name
+    card = build_card(folder, name, on_file)
+    target = model_registry.registry_folder() / name
     try:
-        if copy and place != folder:
-            _copy(folder, place, card)
-        elif place != folder:
+        if copy and target != folder:
+            _copy(folder, target, card)
+        elif target != folder:
             card = replace(card, folder=str(folder))
-        place.mkdir(parents=True, exist_ok=True)
-        (place / CARD).write_text(render_card(card), encoding="utf-8")
+        target.mkdir(parents=True, exist_ok=True)
+        (target / CARD).write_text(render_card(card), encoding="utf-8")
     except OSError as exc:
         raise CardError(
-            f"the shelf of models cannot be written: {exc}",
+            f"the model registry cannot be written: {exc}",
             hint="set LOCALHPO_MODELS to a folder of yours",
         ) from exc
     return card
 
 
-def draft_card(folder: Path, name: str, on_file: OnFile | None = None) -> Card:
-    """Return the card of a folder, which is not written anywhere.
+def build_card(folder: Path, name: str, on_file: OnFile | None = None) -> Card:
+    """Return the card of a folder, without writing it.
 
     Raises:
-        CardError: the folder is unsafe, incomplete, or no model that can be used.
+        CardError: the folder is unsafe, incomplete, or no usable model.
     """
     safety.check_folder(folder)
-    said = config.read_config(folder)
-    config.check_architecture(said)
+    table = config.read_config(folder)
+    config.check_architecture(table)
     shape, found, memory = measure_model(folder)
     _check_tokenizer(folder)
     switch = thinking.find_switch(thinking.read_chat_template(folder))
@@ -99,7 +99,7 @@ def draft_card(folder: Path, name: str, on_file: OnFile | None = None) -> Card:
         files=_hashes(folder, on_file),
         dtype=shape.dtype,
         quantization=shape.quantization,
-        profile=profiles.match_profile(folder.name, said),
+        profile=profiles.match_profile(folder.name, table),
         chat_template_kwargs=switch.chat_template_kwargs,
         answer_prefix=switch.answer_prefix,
         memory=memory,
@@ -107,20 +107,20 @@ def draft_card(folder: Path, name: str, on_file: OnFile | None = None) -> Card:
 
 
 def measure_model(folder: Path, devices: int = 1) -> tuple[ModelShape, WeightsSummary, ModelMemory]:
-    """Return what a folder's model is and needs, from config.json and the headers of its weights.
+    """Return shape, weights and memory of a model, from config.json and the weights' headers.
 
     Args:
-        folder: Of the model.
-        devices: Over which it is spread: it needs that much of each.
+        folder: Folder of the model.
+        devices: Number of devices that it is split over; the memory is that of each.
 
     Raises:
-        CardError: it is not complete, or its weights are another model's.
+        CardError: the folder is incomplete, or its weights are those of another model.
     """
-    said = config.read_config(folder)
-    shape = config.parse_shape(said, devices)
+    table = config.read_config(folder)
+    shape = config.parse_shape(table, devices)
     found = weights.summarize(weights.read_headers(folder), shape)
     if not shape.dtype:
-        shape = config.parse_shape({**said, "dtype": found.dtype}, devices)
+        shape = config.parse_shape({**table, "dtype": found.dtype}, devices)
     return shape, found, replace(shape.cache, weights_bytes=found.size_bytes // devices)
 
 
@@ -137,12 +137,12 @@ def _check_folder(path: Path) -> None:
 
 
 def _check_tokenizer(folder: Path) -> None:
-    there = [folder / name for name in _TOKENIZERS if (folder / name).is_file()]
-    if not there:
+    found = [folder / name for name in _TOKENIZERS if (folder / name).is_file()]
+    if not found:
         raise CardError(
-            f"{folder} holds no tokenizer: none of {', '.join(_TOKENIZERS)}", hint=_COPY_AGAIN
+            f"{folder} has no tokenizer: none of {', '.join(_TOKENIZERS)}", hint=_COPY_AGAIN
         )
-    for path in there:
+    for path in found:
         if not path.stat().st_size:
             raise CardError(f"{path} is empty", hint=_COPY_AGAIN)
         if path.suffix == ".json":
@@ -150,14 +150,14 @@ def _check_tokenizer(folder: Path) -> None:
 
 
 def _check_table(path: Path, key: str) -> None:
-    """Refuse a file that holds no JSON object, or one without that key."""
+    """Refuse a file that holds no JSON object, or one without the key."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
         raise CardError(f"{path} cannot be read: {exc}", hint=_COPY_AGAIN) from exc
     if not isinstance(table, dict) or (key and not isinstance(table.get(key), dict)):
         what = f"an object with {key}" if key else "an object"
-        raise CardError(f"{path} is no tokenizer: it must hold {what}", hint=_COPY_AGAIN)
+        raise CardError(f"{path} is not a tokenizer file: it must hold {what}", hint=_COPY_AGAIN)
 
 
 def _check_name(name: str, folder: Path) -> None:
@@ -166,11 +166,11 @@ def _check_name(name: str, folder: Path) -> None:
             f"a model's name must be letters, digits, '.', '_' and '-', but is {name!r}",
             hint="choose one with --name",
         )
-    for place in model_registry.card_folders():
-        if place.name == name and model_registry.find_model(name).resolve() != folder:
+    for target in model_registry.card_folders():
+        if target.name == name and model_registry.find_model(name).resolve() != folder:
             raise InputError(
-                f"there is a model {name!r} already, in {model_registry.find_model(name)}",
-                hint=f"choose another name with --name, or delete {place} first",
+                f"a model {name!r} exists already, in {model_registry.find_model(name)}",
+                hint=f"choose another name with --name, or delete {target} first",
             )
 
 
@@ -183,22 +183,22 @@ def _hashes(folder: Path, on_file: OnFile | None) -> dict[str, str]:
     return hashes
 
 
-def _copy(folder: Path, place: Path, card: Card) -> None:
-    """Copy the files that the card names; a copy that is cut off is not left on the shelf."""
+def _copy(folder: Path, target: Path, card: Card) -> None:
+    """Copy the files of the card; an interrupted copy is removed."""
     needed = sum((folder / file).stat().st_size for file in card.files)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if needed > (free := shutil.disk_usage(place.parent).free):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if needed > (free := shutil.disk_usage(target.parent).free):
         raise CardError(
-            f"{place.parent} has {free / 1e9:.1f} GB free, the copy needs {needed / 1e9:.1f} GB",
-            hint="leave out --copy: the model is then used where it is",
+            f"{target.parent} has {free / 1e9:.1f} GB free, the copy needs {needed / 1e9:.1f} GB",
+            hint="leave out --copy to use the model where it is",
         )
-    unfinished = place.with_name(f".{place.name}.unfinished")
+    unfinished = target.with_name(f".{target.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         for file in card.files:
             (unfinished / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / file, unfinished / file)
-        unfinished.rename(place)
+        unfinished.rename(target)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise

@@ -1,4 +1,4 @@
-"""Reads what an OpenAI-compatible server answers: finished texts and what they cost."""
+"""Parses the replies of OpenAI-compatible servers into completions."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from localhpo.llm.protocol import Completion
 
 @dataclass(frozen=True, slots=True)
 class RequestInfo:
-    """What of a request is needed to read its reply."""
+    """The part of a request that is needed to parse its reply."""
 
     prompt_tokens: int
-    """Where the server does not count them itself."""
+    """Tokens of the prompt, for servers that do not report them."""
     max_tokens: int
     seed: int
     seed_step: int = 0
-    """From the seed of one answer to that of the next, where the server says how it seeds them."""
+    """Difference between the seeds of successive answers, where it is documented."""
 
 
-def parse_completions(reply: Any, asked: RequestInfo, seconds: float) -> list[Completion]:
-    """Return the answers of a reply, to a chat or to a plain prompt.
+def parse_completions(reply: Any, request: RequestInfo, seconds: float) -> list[Completion]:
+    """Return the completions of a reply to a chat or a plain prompt.
 
     Args:
-        reply: The JSON that came back.
-        asked: What it answers.
-        seconds: That the request took.
+        reply: The JSON of the reply.
+        request: The request.
+        seconds: Duration of the request.
 
     Raises:
         GenerationError: an answer did not end within `max_tokens`.
-        BackendError: this is no completion, or one that did not end by itself.
+        BackendError: the reply is no completion, or an answer was cut off.
     """
     try:
         choices: list[Mapping[str, Any]] = reply["choices"]
-        texts = [_finished(_text(c), c["finish_reason"], asked.max_tokens) for c in choices]
+        texts = [_finished(_text(c), c["finish_reason"], request.max_tokens) for c in choices]
         usage = reply.get("usage") or {}
     except (KeyError, TypeError, AttributeError) as exc:
-        raise BackendError(f"the server sent something else than a completion: {reply!r}") from exc
+        raise BackendError(f"the reply of the server is no completion: {reply!r}") from exc
     if not choices:
-        raise BackendError(f"the server sent a completion without an answer: {reply!r}")
+        raise BackendError(f"the reply of the server has no answer: {reply!r}")
     counts = _counts(choices, texts, usage.get("completion_tokens"))
     return [
         Completion(
             text=text,
-            prompt_tokens=usage.get("prompt_tokens") or asked.prompt_tokens,
+            prompt_tokens=usage.get("prompt_tokens") or request.prompt_tokens,
             completion_tokens=count,
             seconds=seconds / len(texts),
-            seed=asked.seed + index * asked.seed_step,
+            seed=request.seed + index * request.seed_step,
         )
         for index, (text, count) in enumerate(zip(texts, counts, strict=True))
     ]
@@ -62,24 +62,24 @@ def _text(choice: Mapping[str, Any]) -> str | None:
 
 
 def _counts(choices: list[Mapping[str, Any]], texts: list[str], total: int | None) -> list[int]:
-    """Return the tokens of each answer."""
-    if all(choice.get("token_ids") for choice in choices):  # vLLM tells, when asked
+    """Return the number of tokens of each answer."""
+    if all(choice.get("token_ids") for choice in choices):  # vLLM returns them on request
         return [len(choice["token_ids"]) for choice in choices]
-    # Others count all answers of a request together.
-    spent = total or sum(map(tokens.estimate_tokens, texts))
-    return [spent // len(texts) + (i < spent % len(texts)) for i in range(len(texts))]
+    # Other servers report the sum over the answers of a request.
+    total = total or sum(map(tokens.estimate_tokens, texts))
+    return [total // len(texts) + (i < total % len(texts)) for i in range(len(texts))]
 
 
 def _finished(text: str | None, reason: str, max_tokens: int) -> str:
-    """Return the text of an answer that ended by itself."""
+    """Return the text of an answer, if it is complete."""
     if reason == "length":
         raise GenerationError(
             f"an answer did not end within {max_tokens} tokens: {text!r}",
-            hint="if it is full of blanks, start vLLM with disable_any_whitespace",
+            hint="if the answer is mostly white space, start vLLM with disable_any_whitespace",
         )
     if reason != "stop" or not text:
         raise BackendError(
-            f"the server ended an answer for reason {reason!r}, with the text {text!r}",
-            hint="where a model thinks before it answers, switch that off in the server",
+            f"the server ended an answer with reason {reason!r} and text {text!r}",
+            hint="if the model reasons before it answers, switch reasoning off in the server",
         )
     return text

@@ -1,4 +1,4 @@
-"""Answers from a script, for tests, simulations and examples: no model at all."""
+"""Backend with prepared answers instead of a model, for tests, simulations and examples."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 
 from localhpo.errors import BackendError, ConstraintError, GenerationError, InputError
 from localhpo.llm import seeds, tokens
-from localhpo.llm.protocol import Completion, Constraint, Message, Model
+from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
 
-Script = Callable[[Sequence[Message], Constraint, int], str]
+Script = Callable[[Sequence[Message], AnswerConstraint, int], str]
 """From messages, constraint and seed to an answer."""
 
 
 class ScriptedBackend:
-    """Gives the answers of a list, in order, or those of a function.
+    """Returns the answers of a list, in order, or those of a function.
 
-    Each is checked against the grammar where llguidance is installed (the extra `local`); a
-    bare install takes the script's word.
+    Each is checked against the grammar if llguidance is installed (the extra `local`), else it is
+    not checked.
     """
 
     def __init__(self, script: Sequence[str] | Script, *, context_length: int = 8192) -> None:
-        """Take answers, or a function that gives them."""
+        """Take answers, or a function that returns them."""
         self._script = script
         self._given = 0
         self._closed = False
@@ -36,10 +36,10 @@ class ScriptedBackend:
 
     @classmethod
     def from_file(cls, path: Path) -> ScriptedBackend:
-        """Take the lines of a file, each of which is an answer as it stands, in JSON.
+        """Take the lines of a file as answers, each in JSON.
 
         Raises:
-            InputError: it cannot be read, or a line is not JSON.
+            InputError: the file cannot be read, or a line is not JSON.
         """
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -54,7 +54,7 @@ class ScriptedBackend:
 
     @property
     def model(self) -> Model:
-        """What is served."""
+        """The model, a placeholder."""
         return self._model
 
     @property
@@ -74,28 +74,28 @@ class ScriptedBackend:
     def generate(
         self,
         messages: Sequence[Message],
-        constraint: Constraint,
+        constraint: AnswerConstraint,
         *,
         n: int = 1,
         max_tokens: int = 1024,
         temperature: float = 1.0,
         seed: int = 0,
     ) -> list[Completion]:
-        """Return the next `n` answers. The temperature means nothing here."""
+        """Return the next `n` answers. The temperature is ignored."""
         del temperature
         if self._closed:
             raise BackendError("the backend is closed")
         return [
-            self._complete(messages, constraint, its_seed, max_tokens)
-            for its_seed in seeds.derive_seeds(seed, n)
+            self._complete(messages, constraint, answer_seed, max_tokens)
+            for answer_seed in seeds.derive_seeds(seed, n)
         ]
 
     def close(self) -> None:
-        """Answer no more."""
+        """Refuse further requests."""
         self._closed = True
 
     def _complete(
-        self, messages: Sequence[Message], constraint: Constraint, seed: int, max_tokens: int
+        self, messages: Sequence[Message], constraint: AnswerConstraint, seed: int, max_tokens: int
     ) -> Completion:
         started = time.perf_counter()
         text = self._next(messages, constraint, seed)
@@ -110,13 +110,13 @@ class ScriptedBackend:
             seed=seed,
         )
 
-    def _next(self, messages: Sequence[Message], constraint: Constraint, seed: int) -> str:
+    def _next(self, messages: Sequence[Message], constraint: AnswerConstraint, seed: int) -> str:
         if callable(self._script):
             return self._script(messages, constraint, seed)
         if self._given == len(self._script):
             raise BackendError(
-                f"the script is at its end: it held {self._given} answers",
-                hint="write more answers than the study asks for",
+                f"the script has no more answers: it had {self._given}",
+                hint="add answers to the script",
             )
         self._given += 1
         return self._script[self._given - 1]

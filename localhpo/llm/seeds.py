@@ -1,4 +1,4 @@
-"""One seed for each answer of a call."""
+"""Derives the seeds of a call's answers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import hashlib
 
 
 def derive_seeds(seed: int, n: int) -> list[int]:
-    """Return the seeds of `n` answers, the first of which is `seed` itself.
+    """Return the seeds of `n` answers; the first is `seed` itself.
 
-    So an answer can be drawn again alone, with its own seed. The others are hashed, so that
-    calls with neighboring seeds share none. They fit 31 bits: servers take no more.
+    So an answer can be generated again alone, with its own seed. The others are hashed, so that
+    calls with neighboring seeds share none. They have 31 bits, the limit of servers.
     """
     return [seed, *(_hash(seed, index) for index in range(1, n))]
 

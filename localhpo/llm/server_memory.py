@@ -1,18 +1,19 @@
-"""How much memory a server of vLLM takes: what it is started with, and what `doctor` holds it to.
+"""Estimates the memory of a vLLM server, for its start and for `localhpo doctor`.
 
-vLLM refuses to start with a KV cache that cannot hold one sequence of the whole context, and counts
-that in its own way (vllm/v1/core/kv_cache_utils.py of version 0.32). Layers of one kind are put
-into groups of G layers, the last one filled up; all groups draw blocks of one size, G pages, from
-one pool. So, with a block for some tokens of G layers:
+vLLM refuses to start with a KV cache that cannot hold one sequence of the whole context, and has
+its own layout (vllm/v1/core/kv_cache_utils.py of version 0.32). Layers of one kind are put into
+groups of G layers, the last group padded; all groups take blocks of one size, G pages, from one
+pool. A block holds some tokens for G layers:
 
-- layers that see everything take a block for those tokens, in each of their groups;
-- layers with a window take the same for their window and what is read in two steps;
-- layers with linear attention take two blocks in each of their groups, whatever the length, and a
-  page is made so large that it holds a state: that of the other layers has more tokens then;
-- one block is nobody's, and each sequence leaves its last one half empty.
+- full attention takes a block for those tokens in each of its groups;
+- a sliding window takes the same for the window and the tokens of two steps;
+- linear attention takes two blocks in each of its groups, for any length, and pages are enlarged
+  until one holds a state, so that a page of the other layers holds more tokens;
+- one block is reserved, and the last block of each sequence is half empty on average.
 
-The sum below is never less (`tests/llm/test_llm_vllm_memory.py` asks vLLM), and has room for
-answers beside the prompt that they share. When it is used up vLLM lets answers wait.
+The estimate below is never lower (`tests/llm/test_llm_vllm_memory.py` compares it with vLLM), and
+includes several answers besides the prompt that they share. When the cache is full, vLLM queues
+answers.
 """
 
 from __future__ import annotations
@@ -23,33 +24,33 @@ from dataclasses import dataclass
 from localhpo.llm.memory import PROPOSAL_TOKENS, CachePart, MemoryEstimate, ModelMemory
 
 STEP_TOKENS = 2048
-"""Read at a time: what vLLM takes on a device of less than 70 GB, and on a CPU. On a larger one it
-would take more, and then more memory, for steps and windows."""
+"""Tokens of a step: vLLM's default on devices below 70 GB and on CPUs. On larger devices its
+default is higher, which needs more memory for steps and windows."""
 
 WORK_BYTES = 2 * 2**30
-"""Beside weights and KV cache: half a GiB for CUDA's context, what a step computes, buffers of
-attention and CUDA graphs. Estimated, not yet measured."""
+"""Memory besides weights and KV cache: half a GiB for the CUDA context, activations, buffers of
+attention and CUDA graphs. An estimate, not yet measured."""
 
 AT_ONCE = 8
-"""Answers with room beside each other: those of two proposals. A small model is asked for more,
-but each of them is then short."""
+"""Number of answers with memory at the same time: those of two proposals. A small model generates
+more at a time, but shorter ones."""
 
 _ANSWER_TOKENS = 1024
-"""Of one answer, at the most."""
+"""Largest number of tokens of an answer."""
 _IN_FLIGHT = 2 * STEP_TOKENS
-"""Tokens that are read and not yet settled, at the most: one step is planned during another."""
+"""Largest number of tokens in unfinished steps: one step is scheduled during another."""
 _BLOCK_TOKENS = 128
-"""In the largest block of attention; others divide it."""
+"""Tokens of the largest attention block; the other sizes divide it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """What vLLM takes for a model, in bytes. See the module."""
+    """Layout of vLLM's KV cache for a model, in bytes. See the module."""
 
     token_bytes: int
     window_token_bytes: int
     sequence_bytes: int
-    """Of states, with what their large pages leave empty."""
+    """States of a sequence, with the unused part of their enlarged pages."""
 
 
 def estimate_memory(
@@ -60,14 +61,14 @@ def estimate_memory(
     answers: int = AT_ONCE,
     in_flight: int = _IN_FLIGHT,
 ) -> MemoryEstimate:
-    """Return what a server takes on its device.
+    """Return the memory of a server on its device.
 
     Args:
-        memory: Of its model.
-        context_length: Of the model, in tokens.
-        tokens: Of prompt and answer that a sequence may have; no more than the context.
-        answers: Drawn at a time; more than `AT_ONCE` wait.
-        in_flight: Tokens that are read and not yet settled, at the most; by default as on a GPU.
+        memory: Memory of its model.
+        context_length: Context length of the model, in tokens.
+        tokens: Tokens of prompt and answer of a sequence; at most the context length.
+        answers: Number of answers at a time; those beyond `AT_ONCE` are queued.
+        in_flight: Largest number of tokens in unfinished steps; by default as on a GPU.
     """
     tokens = min(tokens, context_length)
     at_once = min(answers, AT_ONCE)
@@ -101,18 +102,19 @@ def _layout(memory: ModelMemory) -> _Layout:
 
 
 def _group_size(counts: Sequence[int]) -> int:
-    """Return how many layers a group has: as the kind with the fewest, or nearly equal, the most.
+    """Return the number of layers in a group.
 
-    As `_get_kv_cache_groups_uniform_page_size` has it.
+    That of the rarest kind, or of the most frequent one if all are nearly equal, as in vLLM's
+    `_get_kv_cache_groups_uniform_page_size`.
     """
     least, most = min(counts, default=1), max(counts, default=1)
     return most if most < 1.5 * least else least
 
 
 def _of_equal_pages(token: int, window_token: int) -> tuple[int, int]:
-    """Return the bytes of a token in both kinds of layers, once their pages are of one size.
+    """Return the bytes of a token in both kinds of layers after their pages have one size.
 
-    The smaller page gets more tokens where it divides the larger, and is else filled up.
+    The smaller page takes more tokens if its size divides the larger one; else it is padded.
     """
     largest = max(token, window_token)
     token, window_token = (
@@ -122,6 +124,6 @@ def _of_equal_pages(token: int, window_token: int) -> tuple[int, int]:
 
 
 def _page(state: int, token: int) -> int:
-    """Return the bytes of a page that holds a state, and so many tokens."""
+    """Return the size of a page that holds a state: a multiple of an attention block."""
     block = _BLOCK_TOKENS * token
     return -(-state // block) * block if block else state

@@ -1,4 +1,4 @@
-"""How many tokens a text has, where its tokenizer is not at hand."""
+"""Estimates the number of tokens of a text without its tokenizer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from localhpo.llm.protocol import Message
 
 _OVERHEAD = 8
-"""Tokens that a chat template puts around a message."""
+"""Tokens that a chat template adds per message."""
 _PIECES = re.compile(r"[A-Za-z]{1,3}|\s+|.", re.DOTALL)
-"""Tokenizers of today make fewer: words are longer, and some take digits three at a time."""
+"""Pieces that count as a token each. Real tokenizers make fewer: their words are longer, and some
+take three digits at a time."""
 
 
 def estimate_tokens(text: str) -> int:

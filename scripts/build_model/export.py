@@ -15,11 +15,11 @@ from localhpo.llm.card import digest_files
 from localhpo.llm.folder.description import META_DATA
 from localhpo.transfer import source_tasks
 
-from . import corpus, evaluate, functions, spaces, train, whole
+from . import atomic_file, corpus, evaluate, functions, spaces, train
 
 NAME = "sprout"
 
-NOT_GOOD_AT = (
+LIMITATIONS = (
     "kinds of models that it never saw: where it knows fewer than half of the names, it is not"
     " asked",
     "learning from the history: its loss does not fall with the trials shown (value_loss_*), so"
@@ -31,15 +31,15 @@ NOT_GOOD_AT = (
 )
 
 
-def weights(
-    work: Path, target: Path, settings: train.Settings, earlier: Sequence[Path] = ()
+def write_weights(
+    work: Path, target: Path, settings: train.TrainSettings, earlier: Sequence[Path] = ()
 ) -> int:
     """Write weights, tokenizer and lessons; return the number of parameters.
 
     With `earlier` checkpoints of the same training, the mean of all: stochastic weight averaging
     (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407).
     """
-    model = train.build(settings, work / "model")
+    model = train.build_model(settings, work / "model")
     model.load_state_dict(_mean([train.load_checkpoint(one)["model"] for one in (work, *earlier)]))
     # Half the size; backends convert to what their device is fast with.
     model.half().save_pretrained(target)
@@ -56,8 +56,8 @@ def _mean(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {key: sum(state[key] for state in states) / len(states) for key in states[0]}
 
 
-def card(
-    work: Path, target: Path, parameters: int, settings: train.Settings,
+def write_card(
+    work: Path, target: Path, parameters: int, settings: train.TrainSettings,
     name: str = NAME, version: str | None = None,
 ) -> None:  # fmt: skip
     """Write `card.toml` with what is known: hashes, recipe, and the numbers measured so far.
@@ -68,7 +68,7 @@ def card(
         parameters: how many it has.
         settings: it was trained with.
         name: of the model.
-        version: by default what `next_version` returns.
+        version: by default what `choose_version` returns.
 
     Raises:
         InputError: no version was given, and that of the card there is no number.
@@ -94,18 +94,18 @@ def card(
         made = {**there.made, **made}  # what somebody wrote there is true of the same files
     text = model_registry.render_card(
         model_registry.Card(
-            name=name, version=version or next_version(there, name, files),
+            name=name, version=version or choose_version(there, name, files),
             license="MIT", architecture="llama",
             summary="built in: first trials from what is usual in the field; small, and no talker",
             parameters=parameters, context_length=settings.context, prompt="compact",
-            files=files, made=made, measured=measured(work, digest_files(files)),
-            not_good_at=NOT_GOOD_AT, knows=known_names(work),
+            files=files, made=made, measured=read_measured(work, digest_files(files)),
+            limitations=LIMITATIONS, known_parameters=find_known_names(work),
         )
     )  # fmt: skip
-    whole.write(target / model_registry.CARD, text)
+    atomic_file.write_atomically(target / model_registry.CARD, text)
 
 
-def next_version(there: model_registry.Card | None, name: str, files: Mapping[str, str]) -> str:
+def choose_version(there: model_registry.Card | None, name: str, files: Mapping[str, str]) -> str:
     """Return the version of the card there where it is of the same files, else one above it.
 
     Raises:
@@ -131,7 +131,7 @@ was not asked about 40 functions over the names of LoRA and of policy optimizati
 _PARAMETER = re.compile(r"^(\S+) (?:float|int|ordinal|categorical|bool) ", re.MULTILINE)
 
 
-def known_names(work: Path) -> tuple[str, ...]:
+def find_known_names(work: Path) -> tuple[str, ...]:
     """Return the names of hyperparameters that the training data tell something about.
 
     Made-up names are each seen once or a few times; those of nameless functions, and of what has no
@@ -146,11 +146,11 @@ def known_names(work: Path) -> tuple[str, ...]:
     return tuple(sorted(n for n, count in seen.items() if count >= SEEN and n not in idle))
 
 
-def measured(work: Path, digest: str) -> dict[str, float]:
+def read_measured(work: Path, digest: str) -> dict[str, float]:
     """Return the numbers for the card of the model with a digest; empty before `evaluate`."""
     out: dict[str, float] = {}
-    for suite, record in evaluate.kept(work / "bench.json", digest).items():
+    for suite, record in evaluate.read_numbers(work / "bench.json", digest).items():
         group = suite.replace("-", "_")
-        out |= {f"{group}_{k}": value for k, value in evaluate.summary(record).items()}
-    losses = evaluate.kept(work / "history.json", digest)
+        out |= {f"{group}_{k}": value for k, value in evaluate.summarize(record).items()}
+    losses = evaluate.read_numbers(work / "history.json", digest)
     return out | {f"value_loss_{k}": v for k, v in losses.items()}

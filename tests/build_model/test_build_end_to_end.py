@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from localhpo import grammar
-from localhpo.llm import cards
-from localhpo.llm.protocol import Constraint, Message
+from localhpo.llm import model_registry
+from localhpo.llm.protocol import AnswerConstraint, Message
 from localhpo.space import Float, Int, Space
 from scripts.build_model import __main__ as build
 from scripts.build_model import train
@@ -56,15 +56,15 @@ def test_questions_end_with_the_request(built: Path) -> None:
 def test_the_folder_is_a_model_that_answers(built: Path) -> None:
     from localhpo.llm import open_backend
 
-    card = cards.load(built / "tiny")
-    cards.verify(built / "tiny", card)
+    card = model_registry.read_card(built / "tiny")
+    model_registry.verify_files(built / "tiny", card)
     assert card.made["steps"] == 20 and not card.measured
     space = Space(
         [Float("learning_rate", low=1e-4, high=1e-1, log=True), Int("depth", low=1, high=8)]
     )
     backend = open_backend("transformers", model=str(built / "tiny"))
     try:
-        constraint = Constraint(grammar=grammar.lark(space), schema=grammar.json_schema(space))
+        constraint = AnswerConstraint(grammar=grammar.lark(space), schema=grammar.json_schema(space))
         answers = backend.generate([Message("user", "minimize loss\n9:")], constraint, n=3, seed=1)
     finally:
         backend.close()
@@ -79,7 +79,7 @@ def test_the_card_says_what_was_used_and_its_version_rises_with_new_weights(buil
     export = ["export", "--work", str(built / "work"), "--target", str(target), *TINY]
     for _ in range(2):  # the second time nothing is new
         build.main(export)
-        card = cards.load(target)
+        card = model_registry.read_card(target)
         assert (card.name, card.version) == ("sprout", "1")
     assert card.made["device"] == train.device_name("cuda" if torch.cuda.is_available() else "cpu")
     text = (target / "card.toml").read_text()
@@ -87,9 +87,9 @@ def test_the_card_says_what_was_used_and_its_version_rises_with_new_weights(buil
     of_others = text.replace(sha, "0" * 64).replace('version = "1"', 'version = "7"')
     (target / "card.toml").write_text(of_others)
     build.main(export)
-    assert cards.load(target).version == "8"
+    assert model_registry.read_card(target).version == "8"
     build.main([*export, "--version", "2026a"])
-    assert cards.load(target).version == "2026a"
+    assert model_registry.read_card(target).version == "2026a"
 
 
 def test_what_was_written_about_the_same_weights_stays_in_their_card(built: Path) -> None:
@@ -97,7 +97,7 @@ def test_what_was_written_about_the_same_weights_stays_in_their_card(built: Path
     card.write_text(card.read_text().replace("[made]", '[made]\nnot_as_split = "said"'))
     common = ["--work", str(built / "work"), "--target", str(built / "tiny")]
     build.main(["export", *common, *TINY])
-    assert cards.load(built / "tiny").made["not_as_split"] == "said"
+    assert model_registry.read_card(built / "tiny").made["not_as_split"] == "said"
 
 
 def test_a_training_that_began_before_devices_were_recorded_says_so(
@@ -105,7 +105,9 @@ def test_a_training_that_began_before_devices_were_recorded_says_so(
 ) -> None:
     state = train.load_checkpoint(built / "work")
     del state["progress"]["devices"]
-    model = train.build(train.Settings(hidden=32, layers=1, heads=2), built / "work" / "model")
+    model = train.build_model(
+        train.TrainSettings(hidden=32, layers=1, heads=2), built / "work" / "model"
+    )
     torch = pytest.importorskip("torch")
     torch.save({**state, "optimizer": {}}, tmp_path / "checkpoint.pt")
 

@@ -16,7 +16,7 @@ from tiny_model import make_model
 
 from localhpo import grammar
 from localhpo.errors import BackendError, ConstraintError, GenerationError
-from localhpo.llm import Backend, Constraint, Message, open_backend
+from localhpo.llm import AnswerConstraint, Backend, Message, open_backend
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 
 SPACE = Space(
@@ -41,7 +41,7 @@ SPACE = Space(
 class Case:
     """A constraint, and what holds for the value of an answer that matches it."""
 
-    constraint: Constraint
+    constraint: AnswerConstraint
     holds: Callable[[Any], bool]
 
 
@@ -67,33 +67,33 @@ def _is_rationale(value: Any) -> bool:
 
 CASES = {
     "one to ten": Case(
-        Constraint(
+        AnswerConstraint(
             r'start: "{\"a\":" /[1-9]|10/ "}"',
             _object(a={"type": "integer", "minimum": 1, "maximum": 10}),
         ),
         lambda value: 1 <= value["a"] <= 10,
     ),
     "negative": Case(
-        Constraint(
+        AnswerConstraint(
             r'start: "{\"a\":" /-(4[1-9]|5[0-3])/ "}"',
             _object(a={"type": "integer", "minimum": -53, "maximum": -41}),
         ),
         lambda value: -53 <= value["a"] <= -41,
     ),
     "choice": Case(
-        Constraint(
+        AnswerConstraint(
             r'start: "{\"b\":" ("\"gbtree\"" | "\"dart\"" | "true") "}"',
             _object(b={"enum": ["gbtree", "dart", True]}),
         ),
         lambda value: value["b"] in ("gbtree", "dart", True),
     ),
     "one sentence": Case(
-        Constraint(r'start: "{\"c\":3}"', _object(c={"enum": [3]})),
+        AnswerConstraint(r'start: "{\"c\":3}"', _object(c={"enum": [3]})),
         lambda value: value == {"c": 3},
     ),
-    "space": Case(Constraint(grammar.lark(SPACE), grammar.json_schema(SPACE)), _is_config),
+    "space": Case(AnswerConstraint(grammar.lark(SPACE), grammar.json_schema(SPACE)), _is_config),
     "rationale": Case(
-        Constraint(
+        AnswerConstraint(
             grammar.lark(SPACE, rationale=True, trials=[1, 4]),
             grammar.json_schema(SPACE, rationale=True, trials=[1, 4]),
         ),
@@ -113,10 +113,10 @@ IMPLEMENTATIONS = (
 )
 
 
-BROKEN = Constraint("start: /[/", {"type": "no such type"})
+BROKEN = AnswerConstraint("start: /[/", {"type": "no such type"})
 
 
-def _random_answer(messages: Sequence[Message], constraint: Constraint, seed: int) -> str:
+def _random_answer(messages: Sequence[Message], constraint: AnswerConstraint, seed: int) -> str:
     if constraint is BROKEN:
         return "{}"
     rng = np.random.default_rng(seed)
@@ -180,7 +180,7 @@ def test_the_same_seed_gives_the_same_texts(backend: Backend) -> None:
         pytest.skip("this backend does not promise it")
     case = CASES["space"].constraint
     first = backend.generate(PROMPT, case, n=3, seed=3)
-    backend.generate([Message("user", "something else")], CASES["choice"].constraint, seed=8)
+    backend.generate([Message("user", "is no completion")], CASES["choice"].constraint, seed=8)
     again = backend.generate(PROMPT, case, n=3, seed=3)
     assert [c.text for c in first] == [c.text for c in again]
     assert [c.text for c in backend.generate(PROMPT, case, n=3, seed=4)] != [c.text for c in first]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from localhpo.creator.prompt import Style
-from localhpo.llm.protocol import Completion, Constraint, Message, Model
+from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
 from localhpo.space import Space
 
 Answer = Callable[[int, int], str]
@@ -27,7 +27,9 @@ class FakeBackend:
         known_parameters: frozenset[str] = frozenset(),
     ) -> None:
         self.answer = answer
-        self.model = Model("fake", "digest-of-fake", context_length, style, known_parameters=known_parameters)
+        self.model = Model(
+            "fake", "digest-of-fake", context_length, style, known_parameters=known_parameters
+        )
         self.calls: list[dict[str, Any]] = []
         self.closed = False
         self.server = None
@@ -39,7 +41,7 @@ class FakeBackend:
     def generate(
         self,
         messages: Sequence[Message],
-        constraint: Constraint,
+        constraint: AnswerConstraint,
         *,
         n: int = 1,
         max_tokens: int = 1024,
@@ -72,7 +74,7 @@ def fake_backend() -> type[FakeBackend]:
 
 
 @pytest.fixture
-def talking() -> Callable[[Space], FakeBackend]:
+def chat_backend() -> Callable[[Space], FakeBackend]:
     """Make a chat-style model that draws from the whole of a space."""
 
     def make(space: Space) -> FakeBackend:

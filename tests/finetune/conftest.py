@@ -13,9 +13,9 @@ def past_studies():
 
 
 @pytest.fixture
-def shelf(tmp_path, monkeypatch):
-    """An empty shelf of models."""
-    folder = tmp_path / "shelf"
+def registry(tmp_path, monkeypatch):
+    """An empty registry of models."""
+    folder = tmp_path / "registry"
     folder.mkdir()
     monkeypatch.setenv("LOCALHPO_MODELS", str(folder))
     return folder

@@ -34,7 +34,7 @@ def home(tmp_path, monkeypatch):
     return folder
 
 
-def test_a_dry_run_shows_what_is_taken_and_left_and_why(home, shelf, capsys):
+def test_a_dry_run_shows_what_is_taken_and_left_and_why(home, registry, capsys):
     for number in range(3):
         keep(home, make_past(number))
     keep(home, make_past(3), private=True)
@@ -49,17 +49,17 @@ def test_a_dry_run_shows_what_is_taken_and_left_and_why(home, shelf, capsys):
     assert uses["made-3/main"] == "left out: it is private"
     assert main(["finetune", "--dry-run"]) == 0
     assert "left out: it is private" in capsys.readouterr().out
-    assert not list(shelf.iterdir())
+    assert not list(registry.iterdir())
 
 
-def test_auto_says_how_many_studies_are_missing(home, shelf, capsys):
+def test_auto_says_how_many_studies_are_missing(home, registry, capsys):
     keep(home, make_past(0))
     assert main(["finetune", "--auto", "--every", "3"]) == 0
     assert capsys.readouterr().out.endswith("until the next round: 2\n")
-    assert not list(shelf.iterdir())
+    assert not list(registry.iterdir())
 
 
-def test_too_little_is_an_error_that_says_what_to_do(home, shelf, capsys):
+def test_too_little_is_an_error_that_says_what_to_do(home, registry, capsys):
     keep(home, make_past(0))
     assert main(["finetune"]) == 2
     told = capsys.readouterr().err
@@ -68,7 +68,7 @@ def test_too_little_is_an_error_that_says_what_to_do(home, shelf, capsys):
 
 
 @pytest.mark.slow
-def test_the_built_in_model_learns_from_a_store(home, shelf, capsys):
+def test_the_built_in_model_learns_from_a_store(home, registry, capsys):
     for number in range(10):
         keep(home, make_past(number))
     command = ["finetune", "--passes", "3", "--minutes", "0.5", "--auto", "--every", "10", "--json"]
@@ -82,7 +82,7 @@ def test_the_built_in_model_learns_from_a_store(home, shelf, capsys):
         "transformers", model=versions.current_version_name(model_registry.DEFAULT)
     )
     assert backend.model.digest == card["digest"]
-    assert set(SPACE.names) <= backend.model.knows
+    assert set(SPACE.names) <= backend.model.known_parameters
 
 
 class TestTurn:

@@ -1,4 +1,4 @@
-"""One round: from past studies to a model on the shelf, and what becomes of it."""
+"""One round: from past studies to a model on the registry, and what becomes of it."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from localhpo.cli import main
 from localhpo.creator import open_creator, prompt
 from localhpo.errors import CardError, InputError
 from localhpo.finetune import dataset, pipeline, schedule, train
-from localhpo.llm import Constraint, Message, model_registry, open_backend, tuning_record, versions
+from localhpo.llm import AnswerConstraint, Message, model_registry, open_backend, tuning_record, versions
 from localhpo.llm.transformers import TransformersBackend
 from localhpo.task import CreatorSettings
 
@@ -28,15 +28,15 @@ def quick(monkeypatch):
 
 
 @pytest.fixture
-def base(shelf, tiny):
-    """A model on the shelf that knows nothing of our names."""
-    folder = shutil.copytree(tiny, shelf / "small")
-    add_card(folder, context_length=4096, knows=("alpha",))
+def base(registry, tiny):
+    """A model on the registry that knows nothing of our names."""
+    folder = shutil.copytree(tiny, registry / "small")
+    add_card(folder, context_length=4096, known_parameters=("alpha",))
     return folder
 
 
 def better(past, folder):
-    """A replay in which whatever is on no shelf yet is better, the more the later the task."""
+    """A replay in which whatever is on no registry yet is better, the more the later the task."""
     number = int(past.task.name.removeprefix("made-"))
     return 0.5 if (folder / "config.json").exists() else 0.4 - number / 100
 
@@ -52,17 +52,17 @@ def tune(past_studies, replay, settings=SETTINGS, **more):
 
 
 def ask(backend):
-    constraint = Constraint(grammar.lark(SPACE), grammar.json_schema(SPACE))
+    constraint = AnswerConstraint(grammar.lark(SPACE), grammar.json_schema(SPACE))
     return [c.text for c in backend.generate([Message("user", "9:")], constraint, n=4)]
 
 
 def test_an_accepted_adapter_is_used(base, past_studies):
     card = tune(past_studies, better)
-    assert card.tuned.gate == "accepted", card.tuned.why
+    assert card.tuned.status == "accepted", card.tuned.reason
     assert card.tuned.base == "small"
     assert len(card.tuned.studies) == len(card.tuned.held_out) == 5
     assert card.tuned.trials == 5 * 7
-    assert {"alpha", *SPACE.names} == set(card.knows)
+    assert {"alpha", *SPACE.names} == set(card.known_parameters)
     assert model_registry.read_card(model_registry.find_model(card.name)) == card
     assert versions.find_current_version("small") == card
     assert not (model_registry.registry_folder() / ".tuning" / "small").exists()
@@ -71,7 +71,7 @@ def test_an_accepted_adapter_is_used(base, past_studies):
         open_backend("transformers", model="small"),
     )
     assert with_.model.digest == f"{model_registry.read_card(base).digest}+{card.digest}"
-    assert with_.model.knows == set(card.knows)
+    assert with_.model.known_parameters == set(card.known_parameters)
     assert ask(with_) != ask(without)
 
 
@@ -87,18 +87,18 @@ def test_a_whole_model_is_a_folder_of_its_own(base, past_studies):
 
 def test_what_the_gate_refuses_is_kept_and_kept_out_of_use(base, past_studies):
     card = tune(past_studies, worse)
-    assert card.tuned.gate == "refused"
+    assert card.tuned.status == "refused"
     assert versions.find_current_version("small") is None
-    with pytest.raises(CardError, match="kept out of use"):
+    with pytest.raises(CardError, match="is not in use"):
         open_backend("transformers", model=card.name)
     with pytest.raises(InputError, match="no fine-tuned version of small is in use"):
         versions.current_version_name("small")
 
 
 def test_few_tasks_tell_nothing_unless_the_user_insists(base, past_studies):
-    assert tune(past_studies[:4], better).tuned.gate == "undecided"
+    assert tune(past_studies[:4], better).tuned.status == "undecided"
     card = tune(past_studies[:4], better, force=True)
-    assert card.tuned.gate == "forced"
+    assert card.tuned.status == "forced"
     assert versions.find_current_version("small") == card
     with pytest.raises(InputError, match="two tasks or more"):
         tune(past_studies[:1], better)
@@ -128,7 +128,7 @@ def test_roll_back_goes_to_the_one_before_and_keeps_the_last(base, past_studies,
     )
     assert versions.find_current_version("small") == first
     assert (
-        model_registry.read_card(model_registry.find_model(second.name)).tuned.gate == "withdrawn"
+        model_registry.read_card(model_registry.find_model(second.name)).tuned.status == "withdrawn"
     )
     main(["finetune", "--model", "small", "--rollback"])
     main(["finetune", "--model", "small", "--rollback"])
@@ -140,14 +140,14 @@ def test_a_study_asks_for_the_version_in_use(base, past_studies):
     settings = CreatorSettings(name="agent", model="small", transfer="finetuned")
     task = replace(past_studies[0].task, creator=settings)
     creator = open_creator(task)
-    assert creator.model.knows == set(card.knows)
+    assert creator.model.known_parameters == set(card.known_parameters)
     creator.close()
 
 
 def test_models_shows_base_data_and_gate(base, past_studies, capsys):
     card = tune(past_studies, better)
     assert main(["models"]) == 0
-    (line,) = [x for x in capsys.readouterr().out.splitlines() if card.tuned.why in x]
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if card.tuned.reason in x]
     assert line.split()[:3] == [card.name, "small", "lora"]
     assert "35 trials of 5 studies" in line
     assert main(["models", "show", card.name, "--json"]) == 0
@@ -167,7 +167,7 @@ def test_templates_that_are_hashed_are_those_that_are_rendered(past_studies, mon
 
 def test_a_fine_tuned_model_is_no_base(base, past_studies):
     card = tune(past_studies, better)
-    with pytest.raises(InputError, match="fine-tuned already"):
+    with pytest.raises(InputError, match="already fine-tuned"):
         pipeline.plan_finetuning(past_studies, card.name, seed=0)
 
 

@@ -49,7 +49,7 @@ def make(
 
     def make(behavior: str = "works", **options: Any) -> ManagedServer:
         program(behavior)
-        changes: dict[str, Any] = {"on_cpu": True, "place": tmp_path / "run"}
+        changes: dict[str, Any] = {"on_cpu": True, "runtime_folder": tmp_path / "run"}
         settings = options.pop("settings", Settings())
         made.append(ManagedServer(sprout, settings, **{**changes, **options}))
         return made[-1]

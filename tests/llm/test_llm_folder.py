@@ -244,7 +244,7 @@ def test_an_output_layer_that_copies_the_embedding_is_not_counted_twice() -> Non
 def test_what_config_json_leaves_out_is_named(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "tiny")
     edit_json(folder / "config.json", max_position_embeddings=None)
-    with pytest.raises(CardError, match="must say max_position_embeddings"):
+    with pytest.raises(CardError, match="must have max_position_embeddings"):
         config.parse_shape(config.read_config(folder))
 
 
@@ -264,7 +264,7 @@ NO_DECODERS = (
 
 @pytest.mark.parametrize("said", NO_DECODERS)
 def test_what_does_not_continue_texts_is_refused(said: dict[str, Any]) -> None:
-    with pytest.raises(CardError, match="must describe a model that continues a text"):
+    with pytest.raises(CardError, match="must describe a causal language model"):
         config.check_architecture(said)
 
 

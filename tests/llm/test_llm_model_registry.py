@@ -27,8 +27,8 @@ CARD = Card(
     files={"model.safetensors": SHA, "sub folder/config.json": SHA},
     made={"script": "scripts/build_model", "tokens": 6_600_000, "seconds": 1320.5},
     measured={"regret at 1": 0.42, "small": 1e-8},
-    not_good_at=("families it never saw", "German"),
-    knows=tuple(f"name_{n}" for n in range(30)),
+    limitations=("families it never saw", "German"),
+    known_parameters=tuple(f"name_{n}" for n in range(30)),
 )
 
 
@@ -89,7 +89,7 @@ FALSE: dict[str, tuple[Callable[[Path], object], str]] = {
     "pickle below": (lambda f: _below(f, "optimizer.PT"), r"optimizer\.PT could run code"),
     "code": (lambda f: (f / "modeling_oak.py").touch(), r"modeling_oak\.py could run code"),
     "unlisted": (lambda f: (f / "added_tokens.json").touch(), r"added_tokens\.json is not listed"),
-    "no card": (lambda f: (f / "card.toml").unlink(), r"holds no card\.toml"),
+    "no card": (lambda f: (f / "card.toml").unlink(), r"has no card\.toml"),
     "bad TOML": (lambda f: rewrite(f, "name =", "name"), r"card\.toml cannot be read: .*line 1"),
     "not text": (lambda f: (f / "card.toml").write_bytes(b"\xff"), "cannot be read"),
     "unknown key": (
@@ -120,7 +120,7 @@ FALSE: dict[str, tuple[Callable[[Path], object], str]] = {
     "nested table": (lambda f: rewrite(f, "seconds = 0.5", "seconds = {}"), r"\[made\] seconds"),
     "not a list": (
         lambda f: rewrite(f, '[\n    "anything",\n]', "3"),
-        "not_good_at must be a list of strings",
+        "limitations must be a list of strings",
     ),
     "outside": (
         lambda f: rewrite(f, "[files]", f'[files]\n"../config.json" = "{SHA}"'),
@@ -157,37 +157,37 @@ def test_a_card_without_weights_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def shelf(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def registry(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the user's own models."""
     monkeypatch.setenv("LOCALHPO_MODELS", str(folder.parent))
     return folder.parent
 
 
-def test_a_model_is_found_by_name_and_by_path(shelf: Path) -> None:
-    assert model_registry.find_model("tiny") == shelf / "tiny"
-    assert model_registry.find_model(str(shelf / "tiny")) == shelf / "tiny"
+def test_a_model_is_found_by_name_and_by_path(registry: Path) -> None:
+    assert model_registry.find_model("tiny") == registry / "tiny"
+    assert model_registry.find_model(str(registry / "tiny")) == registry / "tiny"
 
 
 @pytest.mark.parametrize("name", ["tinny", "Qwen/Qwen3-0.6B", "/no/such/folder", ""])
-def test_a_model_that_is_not_here_is_told_so(shelf: Path, name: str) -> None:
+def test_a_model_that_is_not_here_is_told_so(registry: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"must be one of .*tiny") as caught:
         model_registry.find_model(name)
     expected = "did you mean 'tiny'?" if name == "tinny" else "downloads nothing"
     assert expected in caught.value.hint
 
 
-def test_a_listing_shows_each_model_and_what_is_wrong_with_it(shelf: Path) -> None:
+def test_a_listing_shows_each_model_and_what_is_wrong_with_it(registry: Path) -> None:
     for name in ("broken", "changed", "bare", "dangerous"):
-        shutil.copytree(shelf / "tiny", shelf / name)
-    rewrite(shelf / "broken", "name =", "nome =")
-    (shelf / "changed" / "config.json").write_text("{}")
-    (shelf / "bare" / "card.toml").unlink()
-    (shelf / "dangerous" / "card.toml").unlink()
-    (shelf / "dangerous" / "weights.pkl").touch()
-    (shelf / "no model").mkdir()
-    (shelf / "notes.txt").touch()
+        shutil.copytree(registry / "tiny", registry / name)
+    rewrite(registry / "broken", "name =", "nome =")
+    (registry / "changed" / "config.json").write_text("{}")
+    (registry / "bare" / "card.toml").unlink()
+    (registry / "dangerous" / "card.toml").unlink()
+    (registry / "dangerous" / "weights.pkl").touch()
+    (registry / "no model").mkdir()
+    (registry / "notes.txt").touch()
     entries = {entry.name: entry for entry in model_registry.list_models()}
-    states = {name: entries[name].state for name in sorted(entries) if name in _names(shelf)}
+    states = {name: entries[name].state for name in sorted(entries) if name in _names(registry)}
     assert states == {
         "bare": "no card",
         "broken": "broken",
@@ -197,15 +197,15 @@ def test_a_listing_shows_each_model_and_what_is_wrong_with_it(shelf: Path) -> No
     }
     assert "unknown key 'nome'" in entries["broken"].error
     assert entries["changed"].card is not None
-    assert entries["tiny"].card == model_registry.read_card(shelf / "tiny")
+    assert entries["tiny"].card == model_registry.read_card(registry / "tiny")
     assert entries["tiny"].size_bytes > 100_000
     listed = {path.name for path, _ in model_registry.read_cards()}
     assert {"tiny", "changed"} <= listed
     assert not {"broken", "bare"} & listed
 
 
-def _names(shelf: Path) -> set[str]:
-    return {path.name for path in shelf.iterdir()}
+def _names(registry: Path) -> set[str]:
+    return {path.name for path in registry.iterdir()}
 
 
 def test_a_shelf_that_is_not_there_is_empty(

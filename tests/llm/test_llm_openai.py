@@ -14,11 +14,11 @@ from model_server import Answer, Body, Reply, completion, enforcing, failure, se
 from tiny_model import add_card
 
 from localhpo.errors import BackendError, ConstraintError, GenerationError, InputError
-from localhpo.llm import Backend, Completion, Constraint, Message, open_backend
+from localhpo.llm import AnswerConstraint, Backend, Completion, Message, open_backend
 from localhpo.llm.openai import ASSUMED_CONTEXT, OpenAIBackend
 
 ASKED = [Message("user", "Propose.")]
-CONSTRAINT = Constraint('start: "{\\"a\\":" /[1-9]/ "}"', {"type": "object"})
+CONSTRAINT = AnswerConstraint('start: "{\\"a\\":" /[1-9]/ "}"', {"type": "object"})
 ANSWER = '{"a":3}'
 
 
@@ -229,7 +229,7 @@ def test_a_slow_server_is_given_up() -> None:
 GETS: Mapping[str, tuple[Reply, str]] = {
     "redirect": ((307, "http://10.0.0.1/v1/models"), "redirects to http://10.0.0.1"),
     "not json": ((200, "<html>hello</html>"), "not JSON: '<html>hello"),
-    "key": ((401, {"error": "no"}), "wants another key"),
+    "key": ((401, {"error": "no"}), "refuses the API key"),
     "another interface": ((200, {"models": []}), "does not list its models"),
     "odd entries": ((200, {"data": [{"name": "x"}]}), "does not list its models"),
     "no models": ((200, {"data": []}), "serves no model"),
@@ -248,10 +248,10 @@ def test_what_is_no_model_server_is_told_so(reply: Reply, message: str) -> None:
 
 REPLIES: Mapping[str, tuple[Reply, type[Exception], str]] = {
     "length": (completion(["{"], "length"), GenerationError, "did not end within 50 tokens"),
-    "empty": (completion([""]), BackendError, "with the text ''"),
+    "empty": (completion([""]), BackendError, "and text ''"),
     "filtered": (completion(["{}"], "content_filter"), BackendError, "content_filter"),
-    "no choice": ((200, {"choices": []}), BackendError, "without an answer"),
-    "another thing": ((200, {"text": "x"}), BackendError, "something else"),
+    "no choice": ((200, {"choices": []}), BackendError, "has no answer"),
+    "another thing": ((200, {"text": "x"}), BackendError, "is no completion"),
     "redirect": ((302, "http://10.0.0.1/"), BackendError, "redirects"),
     "refused": (failure(400, "context is 2048 tokens"), BackendError, "context is 2048"),
 }

@@ -71,7 +71,7 @@ def test_a_folder_agrees_or_it_is_said_where_not() -> None:
     told = profiles.find_differences(profiles.read_profiles()["qwen3-8b"], other)
     assert told[0] == "layers: 40, not 36"
     assert (
-        "must say hidden_size"
+        "must have hidden_size"
         in profiles.find_differences(
             profiles.read_profiles()["qwen3-8b"],
             {k: v for k, v in config.items() if k != "hidden_size"},

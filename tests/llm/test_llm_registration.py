@@ -12,10 +12,17 @@ import pytest
 from tiny_model import CONTEXT, edit_json, make_model
 
 from localhpo.errors import CardError, InputError
-from localhpo.llm import Constraint, Message, hashing, model_registry, open_backend, registration
+from localhpo.llm import (
+    AnswerConstraint,
+    Message,
+    hashing,
+    model_registry,
+    open_backend,
+    registration,
+)
 from localhpo.llm.folder import weights
 
-DIGIT = Constraint('start: "{\\"a\\":" /[1-9]/ "}"', {})
+DIGIT = AnswerConstraint('start: "{\\"a\\":" /[1-9]/ "}"', {})
 ASKED = [Message("user", "Propose.")]
 
 
@@ -35,8 +42,10 @@ def test_a_model_is_registered_in_place_and_used_by_name(folder: Path) -> None:
         == card
         == model_registry.read_card(model_registry.find_model("Oak-1B"))
     )
-    on_shelf = [path.name for path in model_registry.registry_folder().rglob("*") if path.is_file()]
-    assert on_shelf == ["card.toml"]
+    in_registry = [
+        path.name for path in model_registry.registry_folder().rglob("*") if path.is_file()
+    ]
+    assert in_registry == ["card.toml"]
     backend = open_backend("transformers", model="Oak-1B", device="cpu")
     assert (backend.model.name, backend.model.digest) == ("Oak-1B", card.digest)
     assert backend.model.context_length == CONTEXT
@@ -47,7 +56,7 @@ def test_a_model_is_registered_in_place_and_used_by_name(folder: Path) -> None:
 
 def test_the_card_says_what_the_files_say(folder: Path) -> None:
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# Oak\n")
-    card = registration.draft_card(folder, "oak")
+    card = registration.build_card(folder, "oak")
     network = weights.read_headers(folder)
     assert (card.architecture, card.context_length, card.license) == ("llama", CONTEXT, "MIT")
     assert (card.dtype, card.quantization, card.prompt) == ("float32", "", "chat")
@@ -131,13 +140,13 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "code": (lambda f: (f / "modeling_oak.py").touch(), "could run code"),
     "code by name": (
         lambda f: edit_json(f / "config.json", auto_map={"AutoConfig": "oak.Config"}),
-        "asks for code of its own repository",
+        "needs code of its own repository",
     ),
     "code of a tokenizer": (
         lambda f: edit_json(f / "tokenizer_config.json", auto_map={"AutoTokenizer": ["a.B", None]}),
-        "asks for code of its own repository",
+        "needs code of its own repository",
     ),
-    "link out": (_outside, "is a link to .*, out of the model folder"),
+    "link out": (_outside, "is a link to .*, outside the model folder"),
     "shard missing": (_sharded, r"lacks 1 of the files of weights .* model-2-of-2\.safetensors"),
     "tensor missing": (_short_of_a_tensor, r"lacks the tensor model\.layers\.9\.up\.weight"),
     "index leads out": (_index_leads_out, "must name .* beside it, but names '../other"),
@@ -149,24 +158,24 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "cut in its header": (
         lambda f: os.truncate(f / "model.safetensors", 100),
-        "is no complete safetensors file",
+        "is not a complete safetensors file",
     ),
-    "empty": (lambda f: os.truncate(f / "model.safetensors", 0), "is no complete safetensors"),
-    "no config": (lambda f: (f / "config.json").unlink(), r"holds no config\.json"),
+    "empty": (lambda f: os.truncate(f / "model.safetensors", 0), "is not a complete safetensors"),
+    "no config": (lambda f: (f / "config.json").unlink(), r"has no config\.json"),
     "config is none": (lambda f: (f / "config.json").write_text("[]"), "must hold an object"),
     "no decoder": (
         lambda f: edit_json(f / "config.json", architectures=["BertModel"]),
-        "must describe a model that continues a text",
+        "must describe a causal language model",
     ),
     "other layers": (
         lambda f: edit_json(f / "config.json", num_hidden_layers=36),
-        "belong to another model than config.json: it says 36 layers, they have 2",
+        "belong to another model than config.json: it has 36 layers, they have 2",
     ),
     "other width": (
         lambda f: edit_json(f / "config.json", hidden_size=128),
-        "it says 512 tokens of width 128, model.embed_tokens.weight has shape",
+        "it has 512 tokens of width 128, model.embed_tokens.weight has shape",
     ),
-    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "holds no tokenizer"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer"),
     "tokenizer cut short": (
         lambda f: os.truncate(f / "tokenizer.json", 1_000),
         r"tokenizer\.json cannot be read",
@@ -177,7 +186,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "tokenizer null": (
         lambda f: (f / "tokenizer.json").write_text("null"),
-        r"tokenizer\.json is no tokenizer: it must hold an object with model",
+        r"tokenizer\.json is not a tokenizer file: it must hold an object with model",
     ),
     "tokenizer without model": (
         lambda f: (f / "tokenizer.json").write_text("{}"),
@@ -185,15 +194,15 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "word for a number": (
         lambda f: edit_json(f / "config.json", num_key_value_heads="x"),
-        "must say num_key_value_heads as an integer .* but says 'x'",
+        "num_key_value_heads in config.json must be an integer .* but is 'x'",
     ),
     "number beyond all": (
         lambda f: edit_json(f / "config.json", head_dim=10**400),
-        r"must say head_dim as an integer .* but says 10+\.\.\.",
+        r"head_dim in config.json must be an integer .* but is 10+\.\.\.",
     ),
     "huge number of layers": (
         lambda f: edit_json(f / "config.json", num_hidden_layers=10**30),
-        "must say num_hidden_layers, a positive integer up to 100,000",
+        "must have num_hidden_layers, a positive integer up to 100,000",
     ),
     "number for a table": (
         lambda f: edit_json(f / "config.json", text_config=7),
@@ -201,7 +210,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "architectures in a table": (
         lambda f: edit_json(f / "config.json", architectures={"a": "LlamaForCausalLM"}),
-        r"says architectures \(none\)",
+        r"has architectures \(none\)",
     ),
 }
 
@@ -242,7 +251,7 @@ def test_a_name_that_cannot_be_used_is_refused(name: str, folder: Path) -> None:
 def test_a_name_that_is_taken_is_refused(folder: Path, tmp_path: Path) -> None:
     registration.register_model(folder, "oak")
     other = Path(shutil.copytree(folder, tmp_path / "other"))
-    with pytest.raises(InputError, match="there is a model 'oak' already") as caught:
+    with pytest.raises(InputError, match="a model 'oak' exists already") as caught:
         registration.register_model(other, "oak")
     assert str(model_registry.registry_folder() / "oak") in caught.value.hint
 

@@ -17,13 +17,13 @@ import pytest
 from tiny_model import CONTEXT, END, add_card, edit_json
 
 from localhpo.errors import BackendError, CardError, InputError, MissingExtraError
-from localhpo.llm import Constraint, Message, model_registry, open_backend
+from localhpo.llm import AnswerConstraint, Message, model_registry, open_backend
 from localhpo.llm.memory import WORK_BYTES
 from localhpo.llm.placement import NO_MEMORY, DeviceFootprint, MemoryRequest, ModelPlacer
 from localhpo.llm.transformers import TransformersBackend, loading
 
 ASKED = [Message("system", "You tune."), Message("user", "Propose.")]
-DIGIT = Constraint('start: "{\\"a\\":" /[1-9]/ "}"', {})
+DIGIT = AnswerConstraint('start: "{\\"a\\":" /[1-9]/ "}"', {})
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_folder_that_is_not_what_its_card_says_is_refused(
 
 
 CARDLESS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "empty": (lambda f: shutil.rmtree(f) or f.mkdir(), r"holds no config\.json"),
+    "empty": (lambda f: shutil.rmtree(f) or f.mkdir(), r"has no config\.json"),
     "absent": (shutil.rmtree, "there is no model folder"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "cannot be loaded"),
     "pickled weights": (
@@ -252,14 +252,14 @@ def test_an_empty_prompt_is_told_so(folder: Path) -> None:
 
 def test_a_text_that_spells_a_special_token_cannot_end_an_answer(folder: Path) -> None:
     backend = opened(folder)
-    spelled = Constraint(f'start: "{{\\"a\\":\\"" ("{END}" | "x") "\\"}}"', {})
+    spelled = AnswerConstraint(f'start: "{{\\"a\\":\\"" ("{END}" | "x") "\\"}}"', {})
     for completion in backend.generate(ASKED, spelled, n=8):
         assert json.loads(completion.text)["a"] in (END, "x")
 
 
 def test_temperature_zero_takes_the_likeliest(folder: Path) -> None:
     backend = opened(folder)
-    letters = Constraint("start: /[a-j]{3}/", {})
+    letters = AnswerConstraint("start: /[a-j]{3}/", {})
     greedy = backend.generate(ASKED, letters, n=3, temperature=0)
     assert len({completion.text for completion in greedy}) == 1
     cold = backend.generate(ASKED, letters, n=3, temperature=1e-6)
@@ -267,8 +267,8 @@ def test_temperature_zero_takes_the_likeliest(folder: Path) -> None:
     drawn = backend.generate(ASKED, letters, n=40)
     assert len({completion.text for completion in drawn}) > 5
     # A likely first letter can lead to unlikely ones: compare the first alone.
-    first = backend.generate(ASKED, Constraint("start: /[a-j]/", {}), temperature=0)[0]
-    for completion in backend.generate(ASKED, Constraint("start: /[a-j]/", {}), n=20):
+    first = backend.generate(ASKED, AnswerConstraint("start: /[a-j]/", {}), temperature=0)[0]
+    for completion in backend.generate(ASKED, AnswerConstraint("start: /[a-j]/", {}), n=20):
         assert first.logprob is not None
         assert completion.logprob is not None
         assert completion.logprob <= first.logprob + 1e-6

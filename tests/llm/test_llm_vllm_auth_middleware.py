@@ -78,8 +78,8 @@ def test_it_needs_no_package(tmp_path: Path) -> None:
     # The copy is loaded by a server that may not find LocalHPO.
     copy = tmp_path / f"{auth_middleware.MODULE}.py"
     copy.write_bytes(Path(auth_middleware.__file__).read_bytes())
-    code = f"import {auth_middleware.MODULE} as it; assert it.__file__ == {str(copy)!r}; it.KeyMiddleware"
-    program = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; {code}"
+    code = f"import {auth_middleware.MODULE} as it; assert it.__file__ == {str(copy)!r}"
+    program = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; {code}; it.KeyMiddleware"
     subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True)
 
 
@@ -89,7 +89,7 @@ def test_a_server_is_started_with_it(make: Callable[..., ManagedServer]) -> None
     for path in ("/is_sleeping", "/v1/models", "/health"):
         url = f"{server.http.url.removesuffix('/v1')}{path}"
         assert httpx.get(url, trust_env=False).status_code == 401
-        assert server.http.answers(path)
+        assert server.http.is_healthy(path)
 
 
 def test_it_is_found_in_the_folder_of_the_server(

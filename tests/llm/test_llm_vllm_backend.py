@@ -20,12 +20,12 @@ from localhpo.errors import (
     CardError,
     ConstraintError,
 )
-from localhpo.llm import Constraint, Message, model_registry, open_backend
+from localhpo.llm import AnswerConstraint, Message, model_registry, open_backend
 from localhpo.llm.tuning_record import TuningRecord, templates_sha256
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 
 ASKED = [Message("user", "Propose.")]
-CONSTRAINT = Constraint('start: "{\\"a\\":" /[1-9]/ "}"', {"type": "object"})
+CONSTRAINT = AnswerConstraint('start: "{\\"a\\":" /[1-9]/ "}"', {"type": "object"})
 
 Make = Callable[..., ManagedServer]
 
@@ -39,7 +39,7 @@ def test_a_request_is_bounded_seeded_and_holds_the_grammar(make: Make) -> None:
     answers = backend.generate(ASKED, CONSTRAINT, n=3, max_tokens=50, temperature=0.5, seed=7)
     assert [answer.seed for answer in answers] == [7, 8, 9]
     assert [answer.completion_tokens for answer in answers] == [3, 3, 3]
-    assert calls(server.shelf.parent)[-1] == [
+    assert calls(server.adapter_folder.parent)[-1] == [
         "/v1/completions",
         {
             "model": server.name,
@@ -57,7 +57,7 @@ def test_a_request_is_bounded_seeded_and_holds_the_grammar(make: Make) -> None:
 def test_what_spells_a_control_token_is_sent_as_words(make: Make) -> None:
     server = make()
     VllmBackend(server).count_tokens([Message("user", "a <eos> b")])
-    _, body = calls(server.shelf.parent)[-1]
+    _, body = calls(server.adapter_folder.parent)[-1]
     assert body["messages"] == [{"role": "user", "content": "a < eos> b"}]
 
 
@@ -69,7 +69,7 @@ def test_a_prompt_that_leaves_no_room_is_refused_before_it_is_sent(make: Make) -
 
 def test_a_vllm_that_ignores_grammars_is_not_used(make: Make) -> None:
     server = make("ignores")
-    with pytest.raises(ConstraintError, match="does not hold answers to a grammar"):
+    with pytest.raises(ConstraintError, match="does not enforce grammars"):
         VllmBackend(server)
     assert not server.running
 
@@ -95,7 +95,7 @@ def test_a_server_that_always_crashes_is_given_up(make: Make) -> None:
     for _ in range(3):
         with pytest.raises(BackendError, match=r"broke|no server listens"):
             backend.generate(ASKED, CONSTRAINT)
-    with pytest.raises(BackendError, match="has ended 4 times, at last because: it ended with"):
+    with pytest.raises(BackendError, match="has crashed 4 times, at last because: it ended with"):
         backend.generate(ASKED, CONSTRAINT)
 
 
@@ -133,7 +133,7 @@ def test_each_version_of_an_adapter_has_a_name_and_a_folder_of_its_own(
         digests.add(backend.model.digest)
     backend.use_adapter(None)
     backend.generate(ASKED, CONSTRAINT)
-    for path, body in calls(server.shelf.parent):
+    for path, body in calls(server.adapter_folder.parent):
         if "adapter" in path or (path == "/v1/completions" and body["prompt"] == list(b"Propose.")):
             asked.append((path.rpartition("/")[2], body.get("lora_name", body.get("model"))))
     first, second = (name for path, name in asked if path == "load_lora_adapter")
@@ -147,7 +147,7 @@ def test_each_version_of_an_adapter_has_a_name_and_a_folder_of_its_own(
         ("unload_lora_adapter", second),
         ("completions", server.name),
     ]
-    shelved = {p.read_bytes() for p in server.shelf.glob("*/adapter_model.safetensors")}
+    shelved = {p.read_bytes() for p in server.adapter_folder.glob("*/adapter_model.safetensors")}
     assert shelved == {b"first", b"second"}
     assert len(digests | {backend.model.digest}) == 3
 
@@ -159,12 +159,12 @@ def test_an_adapter_is_loaded_again_after_a_crash(make: Make, adapter: Path) -> 
     assert backend.generate(ASKED, CONSTRAINT)
     loads = [
         body["lora_name"]
-        for path, body in calls(server.shelf.parent)
+        for path, body in calls(server.adapter_folder.parent)
         if path == "/v1/load_lora_adapter"
     ]
     assert len(loads) == 2
     assert len(set(loads)) == 1
-    assert calls(server.shelf.parent)[-1][1]["model"] == loads[0]
+    assert calls(server.adapter_folder.parent)[-1][1]["model"] == loads[0]
 
 
 def test_an_adapter_outlives_a_stop_and_start_of_the_server(make: Make, adapter: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_adapter_outlives_a_stop_and_start_of_the_server(make: Make, adapter:
     server.start()  # as who shares the device out does it
     assert backend.generate(ASKED, CONSTRAINT)
     assert backend.generate(ASKED, CONSTRAINT)
-    paths = [path.rpartition("/")[2] for path, _ in calls(server.shelf.parent)]
+    paths = [path.rpartition("/")[2] for path, _ in calls(server.adapter_folder.parent)]
     assert paths[-3:] == ["load_lora_adapter", "completions", "completions"]
     backend.use_adapter(None)
     assert backend.generate(ASKED, CONSTRAINT)
@@ -184,9 +184,9 @@ def test_an_adapter_outlives_a_stop_and_start_of_the_server(make: Make, adapter:
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("adapter_config.json", '{"r": 16}', "rank 16; the server takes up to 8"),
-        ("adapter_config.json", "{}", "does not say the rank"),
-        ("adapter_config.json", '{"r": "8"}', "must be a whole number"),
+        ("adapter_config.json", '{"r": 16}', "rank 16; the server accepts up to 8"),
+        ("adapter_config.json", "{}", "does not have the rank"),
+        ("adapter_config.json", '{"r": "8"}', "must be an integer"),
         ("adapter_model.bin", "x", "could run code"),
     ],
 )
@@ -201,7 +201,7 @@ def test_an_adapter_that_cannot_be_loaded_is_refused(
 
 
 def test_a_server_without_room_for_adapters_says_so(make: Make, adapter: Path) -> None:
-    with pytest.raises(BackendError, match="takes no adapters"):
+    with pytest.raises(BackendError, match="accepts no adapters"):
         VllmBackend(make()).use_adapter(adapter)
 
 
@@ -216,7 +216,7 @@ def test_a_fine_tuned_model_is_served_as_its_base_with_an_adapter(
     monkeypatch.setenv("LOCALHPO_MODELS", str(tmp_path))
     base = model_registry.read_card(model_registry.find_model("sprout"))
     tuned = TuningRecord(
-        base="sprout", base_digest=base.digest, method="lora", gate="accepted", why="better",
+        base="sprout", base_digest=base.digest, method="lora", status="accepted", reason="better",
         prompt_sha256=templates_sha256(base.prompt), studies=(), held_out=(), trials=0, made_at=0.0,
     )  # fmt: skip
     card = replace(
@@ -224,14 +224,14 @@ def test_a_fine_tuned_model_is_served_as_its_base_with_an_adapter(
         name="adapter",
         files=model_registry.hash_files(adapter),
         tuned=tuned,
-        knows=("new_name",),
+        known_parameters=("new_name",),
     )
     (adapter / "card.toml").write_text(model_registry.render_card(card))
     backend = open_backend("vllm", model="adapter")
     assert isinstance(backend, VllmBackend)
     assert backend.server.folder == model_registry.find_model("sprout")
     assert backend.model.digest == f"{base.digest}+{card.digest}"
-    assert "new_name" in backend.model.knows
+    assert "new_name" in backend.model.known_parameters
     assert backend.generate(ASKED, CONSTRAINT)
     backend.close()
     assert not backend.server.running

@@ -23,7 +23,7 @@ from vllm_server import RealServer, running, skip_without_vllm
 
 from localhpo import grammar, runtime
 from localhpo.errors import BackendError
-from localhpo.llm import Constraint, Message, model_registry, open_backend
+from localhpo.llm import AnswerConstraint, Message, model_registry, open_backend
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 from localhpo.llm.vllm.server_registry import ServerSlot
 from localhpo.space import Float, Int, Space
@@ -31,7 +31,7 @@ from localhpo.space import Float, Int, Space
 pytestmark = pytest.mark.slow
 
 SPACE = Space([Float("learning_rate", 1e-4, 1e-1, log=True), Int("max_depth", 3, 11)])
-CONSTRAINT = Constraint(grammar.lark(SPACE), grammar.json_schema(SPACE))
+CONSTRAINT = AnswerConstraint(grammar.lark(SPACE), grammar.json_schema(SPACE))
 PROMPT = [Message("user", "minimize loss\nlearning_rate float\nmax_depth int <eos>\n" * 8)]
 
 
@@ -85,7 +85,7 @@ def test_a_prompt_that_nearly_fills_the_context_is_read(served: VllmBackend) -> 
 
 
 def key_of(server: ManagedServer) -> str:
-    record = ServerSlot(server.shelf.parent).read()
+    record = ServerSlot(server.adapter_folder.parent).read()
     assert record is not None
     return record.key
 
@@ -99,12 +99,12 @@ def test_it_asks_for_the_key_on_every_path(served: VllmBackend) -> None:
     for path in ("/metrics", "/health", "/version", "/v1/models", "/docs"):
         assert asked(served.server, "sesame", path).status_code == 401
         assert asked(served.server, key_of(served.server), path).status_code == 200
-    assert served.server.http.answers("/health")
+    assert served.server.http.is_healthy("/health")
 
 
 def test_a_cpu_cannot_sleep(vllm_server: RealServer) -> None:
     assert not vllm_server.server.can_sleep
-    with pytest.raises(BackendError, match="on a CPU vLLM gives nothing back"):
+    with pytest.raises(BackendError, match="on a CPU vLLM frees nothing"):
         vllm_server.server.sleep()
 
 
@@ -116,7 +116,7 @@ def with_adapters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmBack
     skip_without_vllm()
     place = tmp_path_factory.mktemp("vllm-with-adapters")
     server = ManagedServer(
-        model_registry.find_model("sprout"), Settings(adapter_rank=8), place=place
+        model_registry.find_model("sprout"), Settings(adapter_rank=8), runtime_folder=place
     )
     with running(server):
         yield VllmBackend(server)

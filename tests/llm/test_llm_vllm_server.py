@@ -23,21 +23,21 @@ from localhpo.errors import (
     InputError,
     MissingExtraError,
 )
-from localhpo.llm import Constraint, Message, open_backend
+from localhpo.llm import AnswerConstraint, Message, open_backend
 from localhpo.llm.server_memory import WORK_BYTES
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend, builds
 from localhpo.llm.vllm.process import reason
-from localhpo.llm.vllm.server import proves
+from localhpo.llm.vllm.server import is_genuine
 from localhpo.llm.vllm.server_registry import ServerRecord, ServerSlot
 
 ASKED = [Message("user", "Propose.")]
-CONSTRAINT = Constraint('start: "{\\"a\\":" /[1-9]/ "}"', {"type": "object"})
+CONSTRAINT = AnswerConstraint('start: "{\\"a\\":" /[1-9]/ "}"', {"type": "object"})
 
 Make = Callable[..., ManagedServer]
 
 
 def record_of(server: ManagedServer) -> ServerRecord:
-    record = ServerSlot(server.shelf.parent).read()
+    record = ServerSlot(server.adapter_folder.parent).read()
     assert record is not None
     return record
 
@@ -66,7 +66,11 @@ def test_a_server_starts_behind_a_key_on_this_machine_and_ends_with_all_it_start
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert record.key not in " ".join(command)
     assert len(record.key) > 30
-    private = [server.shelf.parent / "server.json", server.shelf.parent, server.shelf.parent.parent]
+    private = [
+        server.adapter_folder.parent / "server.json",
+        server.adapter_folder.parent,
+        server.adapter_folder.parent.parent,
+    ]
     assert [stat.S_IMODE(path.stat().st_mode) for path in private] == [0o600, 0o700, 0o700]
     server.stop()
     server.stop()
@@ -155,7 +159,7 @@ def test_other_settings_are_another_server(make: Make) -> None:
 @contextmanager
 def misled(server: ManagedServer, **changes: Any) -> Iterator[None]:
     """Have the file say something else of the server that runs."""
-    path = server.shelf.parent / "server.json"
+    path = server.adapter_folder.parent / "server.json"
     true = path.read_text()
     path.write_text(json.dumps({**json.loads(true), **changes}))
     yield
@@ -179,10 +183,10 @@ def test_a_server_proves_itself_by_key_and_model(make: Make, program: Any) -> No
     server = make()
     server.start()
     record = record_of(server)
-    assert proves(record, server.name)
-    assert not proves(record, "another@0123")
+    assert is_genuine(record, server.name)
+    assert not is_genuine(record, "another@0123")
     server.stop()
-    assert not proves(record, server.name)
+    assert not is_genuine(record, server.name)
     with pytest.raises(BackendError, match="did not answer"):
         make("open", start_s=2).start()  # it would answer anyone
 
@@ -192,13 +196,13 @@ def test_a_folder_of_somebody_else_is_refused(make: Make, tmp_path: Path) -> Non
     place.mkdir(mode=0o777)
     place.chmod(0o777)
     with pytest.raises(BackendError, match="belongs to you alone"):
-        make(place=place).start()
+        make(runtime_folder=place).start()
 
 
 def test_a_start_waits_for_one_that_is_under_way(make: Make, tmp_path: Path) -> None:
     server = make()
     server.start()
-    path = server.shelf.parent / "server.json"
+    path = server.adapter_folder.parent / "server.json"
     path.rename(path.with_suffix(".later"))  # as it is until the server answers
     waiting = make(start_s=30)
     command = f"sleep 1; mv {path.with_suffix('.later')} {path}"
@@ -214,7 +218,7 @@ def test_a_cpu_cannot_sleep(make: Make) -> None:
     server = make()
     server.start()
     assert not server.can_sleep
-    with pytest.raises(BackendError, match="on a CPU vLLM gives nothing back"):
+    with pytest.raises(BackendError, match="on a CPU vLLM frees nothing"):
         server.sleep()
 
 
@@ -236,7 +240,7 @@ def test_a_server_sleeps_and_wakes(make: Make, level: int, waking: list[str]) ->
     server.wake()
     assert not server.sleeping
     assert backend.generate(ASKED, CONSTRAINT)
-    asked = [path for path, _ in calls(server.shelf.parent)]
+    asked = [path for path, _ in calls(server.adapter_folder.parent)]
     asleep = asked.index(f"/sleep?level={level}&mode=wait")
     assert asked[asleep + 1 : asleep + 1 + len(waking)] == waking
 
@@ -244,7 +248,7 @@ def test_a_server_sleeps_and_wakes(make: Make, level: int, waking: list[str]) ->
 def test_a_sleep_that_did_not_come_is_told(make: Make) -> None:
     server = make("sleepless", on_cpu=False)
     server.start()
-    with pytest.raises(BackendError, match="says that it is awake"):
+    with pytest.raises(BackendError, match="did not go to sleep"):
         server.sleep()
 
 
@@ -309,7 +313,7 @@ def test_a_server_asks_for_weights_cache_and_room_to_work(
     assert server.need_bytes == server.weight_bytes + 700 * 2**20 + WORK_BYTES
     halved = ManagedServer(tiny_model, Settings(gpu_share=0.5), on_cpu=False)
     assert halved.need_bytes == server.weight_bytes + WORK_BYTES
-    split = ManagedServer(tiny_model, Settings(kv_cache_mb=700, split=2), on_cpu=False)
+    split = ManagedServer(tiny_model, Settings(kv_cache_mb=700, gpu_count=2), on_cpu=False)
     assert split.need_bytes == server.need_bytes - server.weight_bytes // 2  # of each
     assert split.memory_request.gpu_count == 2
 

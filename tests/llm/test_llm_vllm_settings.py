@@ -62,7 +62,7 @@ def test_devices_that_share_a_model_are_asked_for_a_part_each(
     assert part.weights_bytes == whole.weights_bytes // len(gpus)
     argv = flags(folder, on_cpu=False, gpus=gpus)
     assert value(argv, "--tensor-parallel-size") == str(len(gpus))
-    assert flags(folder, on_cpu=False, split=len(gpus)) == argv  # whichever devices it is given
+    assert flags(folder, on_cpu=False, gpu_count=len(gpus)) == argv  # whichever devices it is given
     needed = server_memory.estimate_memory(part, 2048, 2048, answers=Settings().answers)
     assert value(argv, KV) == str(needed.kv_bytes)
 
@@ -74,7 +74,7 @@ def test_a_cpu_is_told_no_share(sprout: Path) -> None:
 def test_a_gpu_gives_what_a_card_says(tmp_path: Path) -> None:
     windows = {"sliding_window": 16, "sliding_window_pattern": 2, "head_dim": 16}
     folder = make_model(tmp_path / "Oak", "gemma3_text", **windows)
-    memory = registration.draft_card(folder, "oak").memory
+    memory = registration.build_card(folder, "oak").memory
     assert memory is not None and memory.window_layers
     needed = server_memory.estimate_memory(memory, 2048, 1000).kv_bytes
     assert value(flags(folder, on_cpu=False, context_tokens=1000), KV) == str(needed)

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from localhpo.errors import BackendError
-from localhpo.llm import Constraint, Message
+from localhpo.llm import AnswerConstraint, Message
 from localhpo.llm.placement import MemoryRequest, ModelPlacer
 from localhpo.llm.vllm import ManagedServer, VllmBackend
 from localhpo.llm.vllm.lease import Lease
@@ -28,14 +28,14 @@ from localhpo.llm.vllm.lease import Lease
 Make = Callable[..., ManagedServer]
 
 ASKED = [Message("user", "Propose.")]
-CONSTRAINT = Constraint('start: "{\\"a\\":" /[1-9]/ "}"', {"type": "object"})
+CONSTRAINT = AnswerConstraint('start: "{\\"a\\":" /[1-9]/ "}"', {"type": "object"})
 
 USER = """
 import os, sys, time
 from pathlib import Path
 from localhpo.llm.vllm import ManagedServer
 
-server = ManagedServer(Path(sys.argv[1]), on_cpu=True, place=Path(sys.argv[2]))
+server = ManagedServer(Path(sys.argv[1]), on_cpu=True, runtime_folder=Path(sys.argv[2]))
 server.start()
 if sys.argv[3] == "forks" and os.fork() == 0:
     server.stop()  # it has no part in it
@@ -221,12 +221,12 @@ def test_the_same_weights_under_another_name_are_another_server(make: Make, tmp_
     shutil.copytree(first.folder, copy)
     card = (copy / "card.toml").read_text()
     (copy / "card.toml").write_text(card.replace('name = "sprout"', 'name = "other"'))
-    second = ManagedServer(copy, on_cpu=True, place=tmp_path / "run")
+    second = ManagedServer(copy, on_cpu=True, runtime_folder=tmp_path / "run")
     first.start()
     try:
         second.start()
         assert second.pid != first.pid
-        assert second.http.models()[0]["id"] == second.name != first.name
+        assert second.http.list_models()[0]["id"] == second.name != first.name
     finally:
         second.stop()
 
@@ -258,7 +258,7 @@ def test_a_server_that_sleeps_is_waited_for_and_adopted_once_it_wakes(make: Make
 
     second.start(ModelPlacer(say=say))
     assert second.pid == first.pid
-    assert said == [f"waiting for the server of {second.name}: another study lets it sleep"]
+    assert said == [f"waiting for the server of {second.name}: another study has put it to sleep"]
 
 
 def test_where_one_sleeps_for_long_another_is_started(make: Make) -> None:
@@ -333,7 +333,7 @@ def test_a_host_that_fails_leaves_the_place_to_others(make: Make) -> None:
 def test_a_server_that_would_not_sleep_can_be_adopted(make: Make) -> None:
     first, second = make("sleepless", on_cpu=False), make("sleepless", on_cpu=False)
     first.start()
-    with pytest.raises(BackendError, match="says that it is awake"):
+    with pytest.raises(BackendError, match="did not go to sleep"):
         first.sleep()
     second.start()
     assert second.pid == first.pid

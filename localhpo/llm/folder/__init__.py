@@ -1,1 +1,1 @@
-"""What a model folder says of itself, read from its own files: nothing in it is run or loaded."""
+"""Reads the description of a model from its own files: no code is run, no weights are loaded."""

@@ -1,11 +1,11 @@
-"""What config.json says: architecture, context, precision, and what the KV cache takes.
+"""Reads config.json: architecture, context length, precision, and the size of the KV cache.
 
-Every model type writes its layers in its own way, and newer versions of transformers write what
-older ones left to the reader (`layer_types`). Each rule below is that of the type's configuration
-class in transformers; tests compare the sums with what its caches really hold.
+Each model type describes its layers in its own way, and newer versions of transformers write what
+older ones left to defaults (`layer_types`). The rules below are those of the configuration classes
+in transformers; tests compare the sums with its caches.
 
-A kind of layer that is not known here counts as full attention, which keeps at least as much. So
-does one that attends in chunks: vLLM keeps all of its tokens.
+An unknown kind of layer counts as full attention, which needs at least as much. So does chunked
+attention: vLLM keeps all of its tokens.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _FULL, _SLIDING, _LINEAR = "full_attention", "sliding_attention", "linear_attent
 _ATTENTION = {"attention", _FULL, _SLIDING, "chunked_attention"}
 
 _NUMBER_BYTES = {"float32": 4, "float64": 8}
-"""Of one number, where it is not two."""
+"""Bytes of a number, where it is not two."""
 
 _MOST, _MOST_LAYERS = 10**9, 10**5
-"""Far above any model: what is more is no number of heads, tokens or layers."""
-_TOLD = 60
-"""Characters of a value that are told."""
-_AGAIN = "save the model again with a newer transformers, which writes it"
+"""Limits far above any real model; larger numbers are errors."""
+_SHOWN_CHARS = 60
+"""Number of characters of a value in a message."""
+_AGAIN = "save the model again with a newer version of transformers"
 
 _SLIDING_PATTERN = {
     "cohere2": 4,
@@ -44,11 +44,12 @@ _SLIDING_PATTERN = {
     "gpt_oss": 2,
     "olmo3": 4,
 }
-"""Of so many layers the last one sees everything, where config.json does not list the layers."""
+"""Model type -> period of its layers, of which the last has full attention and the others a sliding
+window; for a config.json that does not list the layers."""
 _LINEAR_PATTERN = {"qwen3_next": 4, "qwen3_5_text": 4, "qwen3_5_moe_text": 4}
-"""The same with linear attention in place of windows."""
+"""The same with linear attention instead of a sliding window."""
 
-_LEFT_OUT: Mapping[str, Config] = {
+_DEFAULTS: Mapping[str, Config] = {
     "gemma3_text": {
         "num_attention_heads": 8,
         "num_key_value_heads": 4,
@@ -57,42 +58,42 @@ _LEFT_OUT: Mapping[str, Config] = {
         "vocab_size": 262208,
     },
 }
-"""What published files of a type leave to the defaults of its class."""
+"""Model type -> values that its published files leave to the defaults of its class."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What config.json says of a model."""
+    """Description of a model in config.json."""
 
     architecture: str
-    """Its model type, such as `qwen3`."""
+    """Model type, such as `qwen3`."""
     context_length: int
     layers: int
     hidden_size: int
     vocab_size: int
     dtype: str
-    """In which it computes, as torch names it; empty where it is not said."""
+    """Precision of computation, as torch names it; empty if not given."""
     quantization: str
-    """Such as `gptq, 4 bit`; empty where weights are not packed."""
+    """Quantization such as `gptq, 4 bit`; empty if weights are not quantized."""
     packed_bits: int
-    """Bits of a packed weight; 0 where weights are not packed, or it is not said."""
+    """Bits of a packed weight; 0 where weights are not packed, or not given."""
     tied: bool
-    """Whether the embedding is the output layer too."""
+    """Whether the embedding is also the output layer."""
     cache: ModelMemory
-    """What the KV cache takes, without weights."""
+    """Size of the KV cache, without weights."""
 
 
 def read_config(folder: Path) -> Config:
     """Return config.json of a model folder.
 
     Raises:
-        CardError: there is none, or it is no JSON object.
+        CardError: there is no such file, or it is no JSON object.
     """
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
-        raise CardError(f"{folder} is not a model folder: it holds no config.json") from exc
+        raise CardError(f"{folder} is not a model folder: it has no config.json") from exc
     except (OSError, ValueError) as exc:
         raise CardError(f"{path} cannot be read: {exc}") from exc
     if not isinstance(config, dict):
@@ -101,10 +102,10 @@ def read_config(folder: Path) -> Config:
 
 
 def check_architecture(config: Config) -> None:
-    """Refuse a model that does not continue texts.
+    """Refuse a model that is not a causal language model.
 
     Raises:
-        CardError: it is an encoder, an encoder with a decoder, or says nothing of what it is.
+        CardError: it is an encoder, has an encoder, or names no architecture.
     """
     named = config.get("architectures")
     name = str(named[0]) if isinstance(named, list) and named else "(none)"
@@ -114,21 +115,21 @@ def check_architecture(config: Config) -> None:
     )
     if config.get("is_encoder_decoder") or not continues or "model_type" not in config:
         raise CardError(
-            "config.json must describe a model that continues a text (architectures:"
-            f" ...ForCausalLM, and a model_type), but says architectures {name}",
-            hint="bring a decoder, such as a Qwen, Llama, Gemma, Phi or gpt-oss",
+            "config.json must describe a causal language model (architectures: ...ForCausalLM, and"
+            f" a model_type), but has architectures {name}",
+            hint="use a decoder model, such as Qwen, Llama, Gemma, Phi or gpt-oss",
         )
 
 
 def parse_shape(config: Config, devices: int = 1) -> ModelShape:
-    """Return what a config.json says of its model, of its part that handles text.
+    """Return the shape of the language part of a model.
 
     Args:
-        config: What it says.
-        devices: Over which the model is spread, as vLLM does it: the KV cache is then that of one.
+        config: The content of config.json.
+        devices: Number of devices that vLLM splits the model over; the KV cache is that of one.
 
     Raises:
-        CardError: it does not say something that must be known, or says it in no known way.
+        CardError: a required value is missing or invalid.
     """
     try:
         return _shape(config, devices)
@@ -157,10 +158,10 @@ def _shape(config: Config, devices: int) -> ModelShape:
 
 
 def keeps_states(config: Config) -> bool:
-    """Return whether a model has layers that keep a state in place of keys and values.
+    """Return whether a model has layers that keep a state instead of keys and values.
 
-    As vLLM's `is_hybrid` has it, from what such models write: the kinds of their layers where they
-    list them, else the sizes of their states.
+    Like vLLM's `is_hybrid`, by the kinds of layers where they are listed, else by keys for the
+    sizes of states.
     """
     text = _text_part(config)
     if listed := text.get("layer_types") or text.get("layers_block_type"):
@@ -170,14 +171,14 @@ def keeps_states(config: Config) -> bool:
 
 
 def _text_part(config: Config) -> Config:
-    """Return the part that handles text, with what its type leaves out."""
+    """Return the language part, with the defaults of its type."""
     text = config.get("text_config", config)
-    return {**_LEFT_OUT.get(str(text.get("model_type")), {}), **text}
+    return {**_DEFAULTS.get(str(text.get("model_type")), {}), **text}
 
 
 def _cache(text: Config, number_bytes: int, devices: int) -> ModelMemory:
-    """Sum over the layers that keep something of their own, for one of so many devices."""
-    shared = _whole(text, "num_kv_shared_layers")
+    """Return the KV cache on one device: the sum over layers that do not share that of another."""
+    shared = _optional_number(text, "num_kv_shared_layers")
     kinds = _layer_kinds(text)
     kept = kinds[: len(kinds) - shared]
     full: list[int] = []
@@ -205,46 +206,46 @@ def _layer_kinds(text: Config) -> Sequence[str]:
     if listed := text.get("layer_types"):
         return [str(name) for name in listed]
     if kind in _LINEAR_PATTERN:
-        every = _whole(text, "full_attention_interval") or _LINEAR_PATTERN[kind]
+        every = _optional_number(text, "full_attention_interval") or _LINEAR_PATTERN[kind]
         return [_LINEAR if (i + 1) % every else _FULL for i in range(count)]
-    window = _whole(text, "sliding_window")
+    window = _optional_number(text, "sliding_window")
     if not window or text.get("use_sliding_window") is False:
         return [_FULL] * count
     if window >= _number(text, "max_position_embeddings"):
-        return [_FULL] * count  # it never comes into effect
+        return [_FULL] * count  # the window is never exceeded
     if pattern := text.get("sliding_window_pattern") or _SLIDING_PATTERN.get(kind):
         every = len(pattern) if isinstance(pattern, str) else int(pattern)  # "LLLG" is 4
         kinds = [_SLIDING if (i + 1) % every else _FULL for i in range(count)]
         return [*kinds[:-1], _FULL] if kind.startswith("gemma4") else kinds
-    first = _whole(text, "max_window_layers") if text.get("use_sliding_window") else 0
+    first = _optional_number(text, "max_window_layers") if text.get("use_sliding_window") else 0
     return [_SLIDING if i >= first else _FULL for i in range(count)]
 
 
 def _numbers_per_token(text: Config, layer: int, kind: str, devices: int = 1) -> int:
-    """Return how many numbers one layer keeps of one token, on one of so many devices.
+    """Return how many numbers one layer keeps of one token on each device.
 
-    Heads are shared out, and each device has one at least (vLLM's `get_num_kv_heads`); a latent
-    vector, which is for all heads, is on each.
+    Heads are divided over the devices, at least one each (vLLM's `get_num_kv_heads`); a latent
+    vector, which all heads share, is on each device.
     """
     # Multi-head latent attention: one vector for all heads.
-    if latent := _whole(text, "kv_lora_rank"):
-        return latent + _whole(text, "qk_rope_head_dim")
+    if latent := _optional_number(text, "kv_lora_rank"):
+        return latent + _optional_number(text, "qk_rope_head_dim")
     own = {**text, **_of_layer(text, layer), **(_of_full(text) if kind == _FULL else {})}
-    heads = _whole(own, "num_key_value_heads") or _number(text, "num_attention_heads")
-    width = _whole(own, "head_dim") or _number(text, "hidden_size") // _number(
+    heads = _optional_number(own, "num_key_value_heads") or _number(text, "num_attention_heads")
+    width = _optional_number(own, "head_dim") or _number(text, "hidden_size") // _number(
         text, "num_attention_heads"
     )
     return 2 * max(1, heads // devices) * width
 
 
 def _of_layer(text: Config, layer: int) -> Config:
-    """Return where one layer differs, as newer files list it under its number."""
+    """Return the values in which one layer differs, which newer files list by its number."""
     listed = text.get("per_layer_config") or {}
     return next((own for number, own in listed.items() if int(number) == layer), {})
 
 
 def _of_full(text: Config) -> Config:
-    """Return where the layers that see everything differ: Gemma 4's have other heads."""
+    """Return the values in which layers with full attention differ, as in Gemma 4."""
     own: dict[str, Any] = {}
     if width := text.get("global_head_dim"):
         own["head_dim"] = width
@@ -254,32 +255,32 @@ def _of_full(text: Config) -> Config:
 
 
 def _state(text: Config, number_bytes: int) -> int:
-    """Return the bytes of a layer with linear attention: a gated delta rule, and a convolution.
+    """Return the bytes of the state of a linear attention layer: gated delta rule and convolution.
 
-    Its recurrent state is in single precision (https://arxiv.org/abs/2412.06464, and Qwen's
+    The recurrent state is in single precision (https://arxiv.org/abs/2412.06464, and Qwen's
     `mamba_ssm_dtype`).
     """
     if "linear_num_value_heads" not in text:
         return _numbers_per_token(text, 0, _FULL) * number_bytes
     keys = _number(text, "linear_num_key_heads") * _number(text, "linear_key_head_dim")
     values = _number(text, "linear_num_value_heads") * _number(text, "linear_value_head_dim")
-    convolved = (2 * keys + values) * (_whole(text, "linear_conv_kernel_dim") or 4)
+    convolved = (2 * keys + values) * (_optional_number(text, "linear_conv_kernel_dim") or 4)
     return values * _number(text, "linear_key_head_dim") * 4 + convolved * number_bytes
 
 
 def _window(text: Config) -> int:
-    return _whole(text, "sliding_window") or _number(text, "max_position_embeddings")
+    return _optional_number(text, "sliding_window") or _number(text, "max_position_embeddings")
 
 
 def _quantization(config: Config) -> tuple[str, int]:
-    """Return how weights are packed, and into how many bits."""
+    """Return how weights are quantized, and to how many bits."""
     text: Config = config.get("text_config") or {}
-    said = _first(config, text, "quantization_config") or {}
-    method = str(said.get("quant_method") or "")
+    packing = _first(config, text, "quantization_config") or {}
+    method = str(packing.get("quant_method") or "")
     if not method:
         return "", 0
-    bits = int(said.get("bits") or _FIXED_BITS.get(method, 0) or _bits_of_groups(said))
-    if said.get("load_in_4bit"):
+    bits = int(packing.get("bits") or _FIXED_BITS.get(method, 0) or _bits_of_groups(packing))
+    if packing.get("load_in_4bit"):
         bits = 4
     return f"{method}, {bits} bit" if bits else method, bits
 
@@ -287,9 +288,9 @@ def _quantization(config: Config) -> tuple[str, int]:
 _FIXED_BITS = {"mxfp4": 4, "fp8": 8}
 
 
-def _bits_of_groups(said: Config) -> int:
-    """Return the bits of the first group of weights, as compressed-tensors lists them."""
-    groups = said.get("config_groups") or {}
+def _bits_of_groups(packing: Config) -> int:
+    """Return the bits of the first group of weights in the format of compressed-tensors."""
+    groups = packing.get("config_groups") or {}
     for group in groups.values():
         return int((group.get("weights") or {}).get("num_bits") or 0)
     return 0
@@ -307,15 +308,15 @@ def _number(text: Config, key: str, most: int = _MOST) -> int:
     value = text.get(key)
     if type(value) is not int or not 1 <= value <= most:
         raise CardError(
-            f"config.json must say {key}, a positive integer up to {most:,}, but says"
+            f"config.json must have {key}, a positive integer up to {most:,}, but has"
             f" {_short(value)}",
             hint=_AGAIN,
         )
     return value
 
 
-def _whole(text: Config, key: str) -> int:
-    """Return a number that may be left out: 0 then."""
+def _optional_number(text: Config, key: str) -> int:
+    """Return an optional number; 0 if it is missing."""
     value = text.get(key) or 0
     try:
         number = int(value)
@@ -323,13 +324,13 @@ def _whole(text: Config, key: str) -> int:
         number = -1
     if not 0 <= number <= _MOST:
         raise CardError(
-            f"config.json must say {key} as an integer from 0 to {_MOST:,}, or leave it out, but"
-            f" says {_short(value)}",
+            f"{key} in config.json must be an integer from 0 to {_MOST:,}, or be left out, but is"
+            f" {_short(value)}",
             hint=_AGAIN,
         )
     return number
 
 
 def _short(value: object) -> str:
-    told = repr(value)
-    return told if len(told) <= _TOLD else f"{told[:_TOLD]}..."
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."

@@ -1,4 +1,4 @@
-"""What a model folder says of itself, read without loading the model."""
+"""Describes the model of a folder without loading it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ META_DATA = "lessons.json.gz"
 def describe_model(
     folder: Path, card: Card | None, context_length: int, deterministic: bool
 ) -> Model:
-    """Describe the model of a folder, by its card where it has one."""
+    """Return the description of a model, from its card if it has one."""
     switch = _switch(folder, card)
     return Model(
         name=card.name if card else folder.resolve().name,
@@ -29,7 +29,7 @@ def describe_model(
         context_length=context_length,
         prompt=card.prompt if card else "chat",
         deterministic=deterministic,
-        knows=frozenset(card.knows) if card else frozenset(),
+        known_parameters=frozenset(card.known_parameters) if card else frozenset(),
         meta_data=meta_data if (meta_data := folder / META_DATA).is_file() else None,
         chat_template_kwargs=switch.chat_template_kwargs,
         answer_prefix=switch.answer_prefix,
@@ -37,27 +37,27 @@ def describe_model(
 
 
 def _switch(folder: Path, card: Card | None) -> ThinkingSwitch:
-    """Return how the model is kept from thinking: as its card says, else as its template can."""
+    """Return how reasoning is switched off: by the card, else by the chat template."""
     if card and (card.chat_template_kwargs or card.answer_prefix):
         return ThinkingSwitch(card.chat_template_kwargs, card.answer_prefix)
     return thinking.find_switch(thinking.read_chat_template(folder))
 
 
 def read_text_config(folder: Path) -> Mapping[str, Any]:
-    """Return the part of `config.json` that describes the network of text.
+    """Return the language part of `config.json`.
 
     Raises:
-        CardError: there is none, or it cannot be read.
+        CardError: there is no such file, or it cannot be read.
     """
     if not (folder / "config.json").is_file():
-        raise CardError(f"{folder} is not a model folder: it holds no config.json")
+        raise CardError(f"{folder} is not a model folder: it has no config.json")
     table = _table(folder / "config.json")
     text: Mapping[str, Any] = table.get("text_config", table)
     return text
 
 
 def control_tokens(folder: Path) -> list[str]:
-    """Return the spellings of the tokens that end a turn, open one, and the like.
+    """Return the spellings of control tokens, such as those that end a turn.
 
     Raises:
         CardError: a file of the tokenizer cannot be read.
@@ -69,7 +69,7 @@ def control_tokens(folder: Path) -> list[str]:
 
 
 def has_chat_template(folder: Path) -> bool:
-    """Whether the tokenizer says how messages are put together.
+    """Return whether the tokenizer has a chat template.
 
     Raises:
         CardError: `tokenizer_config.json` cannot be read.
@@ -79,7 +79,7 @@ def has_chat_template(folder: Path) -> bool:
 
 
 def _table(path: Path) -> Mapping[str, Any]:
-    """Return a JSON object; an empty one where there is no such file."""
+    """Return a JSON object; an empty one if there is no such file."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

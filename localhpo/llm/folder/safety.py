@@ -1,4 +1,4 @@
-"""Refuses what a model folder must not hold: pickles, code, and links that lead out of it."""
+"""Refuses unsafe model folders: with pickles, code, or links that lead out of the folder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json")
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that could make whoever loads it run code, or read files of others.
+    """Refuse a folder that could run code when it is loaded, or give access to other files.
 
     Raises:
-        CardError: it could.
+        CardError: the folder is unsafe.
     """
     _refuse_links(folder)
     model_registry.refuse_code(folder)
@@ -28,21 +28,21 @@ def _refuse_links(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and not path.resolve().is_relative_to(root):
             raise CardError(
-                f"{path} is a link to {path.resolve()}, out of the model folder",
-                hint="copy what the links lead to, as `cp -rL FOLDER COPY` does, and add the copy",
+                f"{path} is a link to {path.resolve()}, outside the model folder",
+                hint="copy the folder with `cp -rL FOLDER COPY`, and add the copy",
             )
 
 
 def _refuse_auto_map(path: Path) -> None:
-    """Refuse a configuration that asks for code of its repository to be run."""
+    """Refuse a configuration that needs code of its repository."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return  # not there, or no JSON: whoever needs it says so
-    if isinstance(said, dict) and said.get("auto_map"):
+        return  # missing or not JSON: whoever needs the file reports that
+    if isinstance(table, dict) and table.get("auto_map"):
         raise CardError(
-            f"{path} asks for code of its own repository (auto_map: {said['auto_map']}), which is"
+            f"{path} needs code of its own repository (auto_map: {table['auto_map']}), which is"
             " never run",
-            hint="where transformers knows the architecture by itself, delete auto_map and the *.py"
+            hint="if transformers supports the architecture itself, delete auto_map and the *.py"
             " files; else choose another model",
         )

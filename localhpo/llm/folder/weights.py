@@ -1,7 +1,7 @@
-"""What the weights are, from the headers of their files: nothing is loaded.
+"""Reads the headers of weight files, without loading the weights.
 
 A safetensors file begins with the length of its header (8 bytes, little-endian) and the header in
-JSON: for each tensor its type, shape and place (https://github.com/huggingface/safetensors#format).
+JSON: type, shape and offsets of each tensor (https://github.com/huggingface/safetensors#format).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
 _LONGEST_HEADER = 100_000_000
-"""Bytes; safetensors itself reads no longer one."""
+"""Largest header in bytes, as in safetensors itself."""
 
 _DTYPES = {
     "BF16": "bfloat16",
@@ -39,13 +39,13 @@ _DTYPES = {
     "U32": "uint32",
 }
 _BITS = {"I8": 8, "U8": 8, "I32": 32, "U32": 32}
-"""Of the integers that packed weights are held in."""
+"""Bits of the integers that hold quantized weights."""
 
-_BESIDE = re.compile(
+_QUANTIZATION_TENSOR = re.compile(
     r"(scale|scales|scale_inv|_scale_2|zeros|qzeros|zero_point|g_idx|weight_shape|absmax|quant_map"
     r"|quant_state[\w.]*|biases|k_scale|v_scale)$"
 )
-"""Tensors that say how others are packed; they are not parameters."""
+"""Names of tensors that describe the quantization of others; they are not parameters."""
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 _OTHER_PARTS = re.compile(r"vision|visual|audio|\bmtp\b|multi_modal")
@@ -54,30 +54,30 @@ _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte)\.weight$")
 
 @dataclass(frozen=True, slots=True)
 class TensorHeader:
-    """One tensor, as a header describes it."""
+    """Header of one tensor."""
 
     dtype: str
-    """As safetensors spells it."""
+    """Type, as safetensors names it."""
     shape: tuple[int, ...]
     size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsSummary:
-    """What the weights of a model come to."""
+    """Totals of the weights of a model."""
 
     parameters: int
-    """Unpacked; of a mixture of experts all experts'."""
+    """Number of parameters, before quantization; of a mixture of experts those of all experts."""
     size_bytes: int
     dtype: str
-    """Of most bytes, as torch names it."""
+    """Type of most of the weights, as torch names it."""
 
 
 def read_headers(folder: Path) -> dict[str, TensorHeader]:
-    """Return every tensor of a model by name.
+    """Return tensor name -> header.
 
     Raises:
-        CardError: a file is missing, cut short, or no safetensors file.
+        CardError: a file is missing, truncated, or no safetensors file.
     """
     tensors: dict[str, TensorHeader] = {}
     for name in _files(folder):
@@ -85,24 +85,24 @@ def read_headers(folder: Path) -> dict[str, TensorHeader]:
     for name, file in _index(folder).items():
         if name not in tensors:
             raise CardError(
-                f"{folder / file} lacks the tensor {name}, which {INDEX} says it holds",
+                f"{folder / file} lacks the tensor {name}, which {INDEX} lists",
                 hint="copy the model folder again",
             )
     return tensors
 
 
 def size_bytes(folder: Path) -> int:
-    """Return what the weights of a folder that are loaded come to, as they are in its files.
+    """Return the size of the weights that are loaded from a folder, in bytes.
 
-    A folder may hold the same ones in a second layout.
+    A folder may hold the same weights again in another layout, which does not count.
     """
-    with contextlib.suppress(CardError):  # files that no index lists are loaded too
+    with contextlib.suppress(CardError):  # without a valid index, all files are loaded
         return sum(tensor.size_bytes for tensor in read_headers(folder).values())
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def summarize(tensors: Mapping[str, TensorHeader], shape: ModelShape) -> WeightsSummary:
-    """Return what the weights come to, once it is sure that they are those of this config.json.
+    """Return the totals of the weights, after a check that they match config.json.
 
     Raises:
         CardError: they belong to another architecture.
@@ -139,7 +139,7 @@ def _files(folder: Path) -> Sequence[str]:
 
 
 def _index(folder: Path) -> Mapping[str, str]:
-    """Return tensor -> file, of a model in several files; nothing of one in a single file."""
+    """Return tensor name -> file of a model in several files; empty for a single file."""
     path = folder / INDEX
     if not path.is_file():
         return {}
@@ -167,7 +167,7 @@ def _header(path: Path) -> dict[str, TensorHeader]:
         end = max((entry["data_offsets"][1] for entry in listed.values()), default=0)
     except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise CardError(
-            f"{path} is no complete safetensors file: {exc}", hint="copy the model folder again"
+            f"{path} is not a complete safetensors file: {exc}", hint="copy the model folder again"
         ) from exc
     if size != 8 + length + end:
         raise CardError(
@@ -183,12 +183,12 @@ def _tensor(entry: Mapping[str, Any]) -> TensorHeader:
 
 
 def _is_copy(name: str, tensors: Mapping[str, TensorHeader], shape: ModelShape) -> bool:
-    """Whether a tensor is the output layer of a model that uses its embedding for it."""
+    """Return whether a tensor is an output layer that the model ties to its embedding."""
     return shape.tied and name.endswith("lm_head.weight") and any(map(_EMBEDDING.search, tensors))
 
 
 def _parameters(name: str, tensor: TensorHeader, shape: ModelShape) -> int:
-    if shape.quantization and _BESIDE.search(name):
+    if shape.quantization and _QUANTIZATION_TENSOR.search(name):
         return 0
     numbers = math.prod(tensor.shape)
     held = _BITS.get(tensor.dtype)
@@ -202,14 +202,14 @@ def _check_match(tensors: Mapping[str, TensorHeader], shape: ModelShape) -> None
     for name in filter(_EMBEDDING.search, plain):
         if plain[name].shape != wanted:
             raise CardError(
-                f"the weights belong to another model than config.json: it says {wanted[0]} tokens"
+                f"the weights belong to another model than config.json: it has {wanted[0]} tokens"
                 f" of width {wanted[1]}, {name} has shape {plain[name].shape}",
                 hint="copy config.json and the weights from the same place",
             )
     layers = [int(found[1]) for name in language if (found := _LAYER.search(name))]
     if layers and max(layers) + 1 < shape.layers:
         raise CardError(
-            f"the weights belong to another model than config.json: it says {shape.layers} layers,"
+            f"the weights belong to another model than config.json: it has {shape.layers} layers,"
             f" they have {max(layers) + 1}",
             hint="copy config.json and the weights from the same place",
         )

@@ -1,4 +1,4 @@
-"""A language model in this process: a local folder, run by transformers, under llguidance."""
+"""Runs a model folder in this process, with transformers and llguidance."""
 
 from localhpo.llm.transformers.backend import TransformersBackend
 

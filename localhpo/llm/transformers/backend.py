@@ -1,4 +1,4 @@
-"""The backend that runs a model folder in this process."""
+"""Backend that runs the model in this process."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from typing import TYPE_CHECKING
 from localhpo.errors import BackendError, CardError
 from localhpo.llm import model_registry, seeds
 from localhpo.llm.folder import description
-from localhpo.llm.protocol import Completion, Constraint, Message, Model
-from localhpo.llm.transformers import loading
+from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
+from localhpo.llm.transformers import adapter, loading
 from localhpo.llm.transformers.rendering import PromptRenderer
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
     from localhpo.llm.placement import ModelPlacer
     from localhpo.llm.transformers.decoding import Decoder
 
 
 class TransformersBackend:
-    """Serves a model folder in this process.
+    """Runs a model folder in this process.
 
-    The model shares the machine with trials, so that it takes one thread by default. What was
-    read of a prompt is kept: a prompt that begins like the one before is read faster.
+    The model uses one thread by default, because trials run on the same machine. The KV cache of
+    the last prompt is kept: a prompt with the same beginning is read faster.
 
     Attributes:
-        on_device: What it takes of a device; None for a model on a CPU.
+        on_device: Device memory of the model; None for a model on a CPU.
     """
 
     def __init__(
@@ -38,17 +40,17 @@ class TransformersBackend:
         threads: int = 1,
         placer: ModelPlacer | None = None,
     ) -> None:
-        """Verify the folder against its card, where it has one, and load it.
+        """Verify the folder against its card, if it has one, and load it.
 
         Args:
-            folder: In Hugging Face layout, weights as safetensors; or an adapter of such a one.
-            device: As torch names it; a GPU where there is one by default.
-            threads: Of torch, while this backend works.
+            folder: A folder in Hugging Face layout with safetensors weights, or a LoRA adapter.
+            device: Device as torch names it; by default a GPU if there is one.
+            threads: Number of threads of torch while this backend works.
             placer: RequestInfo for memory on a GPU before the model is loaded, where no device is
                 given: loading waits until there is enough.
 
         Raises:
-            CardError: the folder is not what its card says, or not a complete model.
+            CardError: the folder differs from its card, or is not a complete model.
             BackendError: the model cannot be used under a grammar, or not on this device.
             MissingExtraError: torch, transformers or llguidance is not installed.
         """
@@ -77,7 +79,7 @@ class TransformersBackend:
 
     @property
     def model(self) -> Model:
-        """What is served."""
+        """The model that it runs."""
         return self._model
 
     @property
@@ -92,21 +94,21 @@ class TransformersBackend:
     def generate(
         self,
         messages: Sequence[Message],
-        constraint: Constraint,
+        constraint: AnswerConstraint,
         *,
         n: int = 1,
         max_tokens: int = 1024,
         temperature: float = 1.0,
         seed: int = 0,
     ) -> list[Completion]:
-        """Return `n` completions of the prompt, each accepted by the grammar."""
+        """Return `n` completions of the prompt that match the grammar."""
         from localhpo.llm.transformers.decoding import Sampling
 
         if self._decoder is None:
             raise BackendError("the backend is closed")
         started = time.perf_counter()
         prompt = self._prompts.tokens(messages)
-        self._check_room(len(prompt), max_tokens)
+        self._check_context(len(prompt), max_tokens)
         sampling = Sampling(seeds.derive_seeds(seed, n), temperature, max_tokens)
         with self._working():
             draws = self._decoder.draw(prompt, constraint.grammar, sampling)
@@ -117,10 +119,10 @@ class TransformersBackend:
                 prompt_tokens=len(prompt),
                 completion_tokens=len(draw.tokens),
                 seconds=seconds / n,
-                seed=its_seed,
+                seed=answer_seed,
                 logprob=draw.logprob,
             )
-            for draw, its_seed in zip(draws, sampling.seeds, strict=True)
+            for draw, answer_seed in zip(draws, sampling.seeds, strict=True)
         ]
 
     def close(self) -> None:
@@ -136,7 +138,7 @@ class TransformersBackend:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _check_room(self, prompt_tokens: int, max_tokens: int) -> None:
+    def _check_context(self, prompt_tokens: int, max_tokens: int) -> None:
         if not prompt_tokens:
             raise BackendError("the prompt is empty")
         if prompt_tokens + max_tokens > self._model.context_length:
@@ -148,7 +150,7 @@ class TransformersBackend:
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        """Hold torch to this backend's threads; running out of memory is a BackendError."""
+        """Set the number of torch threads; raise BackendError when memory runs out."""
         import torch
 
         before = torch.get_num_threads()
@@ -158,17 +160,16 @@ class TransformersBackend:
         except torch.OutOfMemoryError as exc:
             raise BackendError(
                 f"the model ran out of memory: {exc}",
-                hint="free the device, or choose a smaller model",
+                hint="free memory on the device, or choose a smaller model",
             ) from exc
         finally:
             torch.set_num_threads(before)
 
 
-def _context_length(config: object) -> int:
-    length = getattr(config, "max_position_embeddings", None)
-    if not isinstance(length, int):
+def _context_length(config: PretrainedConfig) -> int:
+    if (length := adapter.find_context_length(config)) is None:
         raise CardError(
-            "config.json does not say how long the context is (max_position_embeddings)",
+            "config.json does not have the context length (max_position_embeddings)",
             hint="write a card.toml with context_length",
         )
     return length

@@ -1,9 +1,9 @@
-"""Draws answers from a language model under a grammar.
+"""Samples answers from a language model under a grammar.
 
-The grammar decides at each place which tokens may follow. Where it leaves one alone, that one is
-taken without asking the model, and read in the same pass as the choice before it: of the some
-120 tokens of a configuration with 12 values, only 35 are choices. This changes no answer, only
-the time it takes: llguidance leaves one token alone wherever it forces one.
+The grammar determines the allowed next tokens. If only one is allowed, it is taken without the
+model, and read in the same forward pass as the choice before it: of about 120 tokens of a
+configuration with 12 values, only 35 are choices. This saves time and changes no answer:
+llguidance allows a single token wherever it forces one.
 """
 
 from __future__ import annotations
@@ -23,61 +23,61 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _ROW = 12
-"""Answers drawn in the same passes. Each reads past all others of its row, so that more gain
-nothing: measured with 12 and 100 million parameters on one core."""
+"""Number of answers in the same forward passes. Each attends past all others of its row, so that
+more gain nothing: measured with 12 and 100 million parameters on one core."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How answers are drawn."""
+    """How answers are sampled."""
 
     seeds: Sequence[int]
-    """One per answer."""
+    """One seed per answer."""
     temperature: float
-    """0 takes the likeliest token each time."""
+    """0 takes the most probable token each time."""
     max_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedAnswer:
-    """One answer."""
+    """A sampled answer."""
 
     text: str
     tokens: tuple[int, ...]
-    """Without the one that ends it."""
+    """Its tokens, without the end token."""
     logprob: float
-    """Sum over its choices of the log-probability under the mask, at temperature 1."""
+    """Sum of the log-probabilities of its choices among the allowed tokens, at temperature 1."""
 
 
 class Decoder:
-    """A network, its tokenizer, and the prompt that it read last."""
+    """Samples answers; keeps the KV cache of the last prompt."""
 
     def __init__(self, network: Network, tokenizer: LLTokenizer) -> None:
-        """Start with nothing read. The tokenizer must have the network's vocabulary size."""
+        """Start with an empty cache. The tokenizer must have the network's vocabulary size."""
         self._network = network
         self._tokenizer = tokenizer
         self._prefix = CachedPrefix(network)
         self._compiled: tuple[str, LLMatcher] | None = None
 
     def draw(self, prompt: Sequence[int], grammar: str, sampling: Sampling) -> list[DecodedAnswer]:
-        """Return one answer per seed, each accepted by the Lark grammar.
+        """Return one answer per seed, each of which matches the Lark grammar.
 
         Raises:
-            ConstraintError: the grammar cannot be compiled, or leads nowhere.
+            ConstraintError: the grammar cannot be compiled, or allows no next token.
             GenerationError: an answer did not end within `max_tokens`.
-            BackendError: the network's scores are not numbers.
+            BackendError: the logits are not finite.
         """
         root = _Branch(self._compile(grammar), self._tokenizer, sampling.max_tokens)
         shared = [*prompt, *root.tokens]
         branches = [root.fork(seed, shared[-1]) for seed in sampling.seeds]
         try:
-            # Each branch reads the last shared token itself: so it gets its first scores.
-            self._prefix.become(shared[:-1])
+            # Each branch reads the last shared token itself, to get its first logits.
+            self._prefix.set_tokens(shared[:-1])
             width = _ROW if self._network.packs else 1
             for start in range(0, len(branches), width):
                 self._grow(branches[start : start + width], sampling.temperature)
         except BaseException:
-            self._prefix = CachedPrefix(self._network)  # the old one may be read halfway
+            self._prefix = CachedPrefix(self._network)  # the old one may be incomplete
             raise
         return [branch.result() for branch in branches]
 
@@ -89,7 +89,7 @@ class Decoder:
                     branch.choose(its_scores, temperature)
 
     def _compile(self, grammar: str) -> LLMatcher:
-        """Return a fresh matcher. The last grammar is kept: a study asks with one."""
+        """Return a new matcher. The last grammar is cached: a study has only one."""
         from llguidance import LLMatcher
 
         if self._compiled is None or self._compiled[0] != grammar:
@@ -102,16 +102,16 @@ class Decoder:
 
 
 class _Branch:
-    """One answer while it is drawn.
+    """An answer while it is sampled.
 
     Attributes:
-        tokens: What it consists of so far.
-        pending: The last of them, which the network has not read yet.
+        tokens: Its tokens so far.
+        pending: The last tokens, which the network has not read yet.
         ended: Whether it is complete.
     """
 
     def __init__(self, matcher: LLMatcher, tokenizer: LLTokenizer, max_tokens: int) -> None:
-        """Begin with what the grammar forces."""
+        """Begin with the tokens that the grammar forces."""
         self.tokens: list[int] = []
         self.pending: list[int] = []
         self.ended = False
@@ -124,7 +124,7 @@ class _Branch:
         self._take_forced()
 
     def fork(self, seed: int, pending: int) -> _Branch:
-        """Return a branch that goes on from here with choices of its own."""
+        """Return a copy that continues with its own random choices."""
         twin = copy.copy(self)
         twin.tokens = list(self.tokens)
         twin.pending = [pending]
@@ -133,7 +133,7 @@ class _Branch:
         return twin
 
     def choose(self, scores: Tensor, temperature: float) -> None:
-        """Take one of the allowed tokens by its score, then what it makes forced."""
+        """Sample an allowed token, then take the tokens that are forced after it."""
         import torch
 
         bits = torch.frombuffer(bytearray(self._allowed), dtype=torch.uint8)
@@ -141,13 +141,13 @@ class _Branch:
         scores = scores[allowed].double()
         if not math.isfinite(scores.max()):
             raise BackendError(
-                "the model's scores are not finite numbers",
+                "the model's logits are not finite",
                 hint="its weights are damaged, or overflow in half precision",
             )
-        place = _pick(scores, temperature, self._random)
-        self._logprob += float(scores[place] - scores.logsumexp(0))
+        index = _pick(scores, temperature, self._random)
+        self._logprob += float(scores[index] - scores.logsumexp(0))
         self.pending = []
-        self._take([int(allowed[place])])
+        self._take([int(allowed[index])])
         self._take_forced()
 
     def result(self) -> DecodedAnswer:
@@ -155,7 +155,7 @@ class _Branch:
         return DecodedAnswer(self._text(), tuple(self.tokens), self._logprob)
 
     def _take_forced(self) -> None:
-        """Take tokens while there is no choice; leave what is allowed where there is one."""
+        """Take tokens while there is no choice, then store the allowed ones."""
         while not self._matcher.is_stopped():
             forced = self._matcher.compute_ff_tokens()
             if not forced:
@@ -164,7 +164,7 @@ class _Branch:
                 if count > 1:
                     return
                 if count == 0:
-                    raise ConstraintError(f"the grammar leads nowhere after {self._text()!r}")
+                    raise ConstraintError(f"the grammar allows no token after {self._text()!r}")
                 forced = [next(token for token, bit in enumerate(self._allowed) if bit)]
             self._take(forced)
         if self._matcher.is_error():
@@ -181,7 +181,7 @@ class _Branch:
         if len(self.tokens) > self._max_tokens:
             raise GenerationError(
                 f"an answer did not end within {self._max_tokens} tokens: {self._text()!r}",
-                hint="allow longer answers, or shorten what the grammar demands",
+                hint="raise max_tokens, or shorten the answers that the grammar allows",
             )
 
     def _text(self) -> str:
@@ -189,13 +189,12 @@ class _Branch:
 
 
 def _pick(scores: Tensor, temperature: float, rng: random.Random) -> int:
-    """Return an index: of the highest score at temperature 0, else drawn by them."""
+    """Return the index of the highest score at temperature 0, else a random one by softmax."""
     import torch
 
     if temperature == 0:
         return int(scores.argmax())
-    # The inverse of the distribution function: one number from the seed's own stream decides, on
-    # any device alike.
+    # Inverse transform sampling: one random number per choice, so that all devices sample alike.
     rising = torch.softmax(scores / temperature, 0).cumsum(0)
-    place = torch.searchsorted(rising, rng.random() * float(rising[-1]), right=True)
-    return min(int(place), len(scores) - 1)  # rounding may end at the very top
+    index = torch.searchsorted(rising, rng.random() * float(rising[-1]), right=True)
+    return min(int(index), len(scores) - 1)  # rounding may give the upper end

@@ -34,15 +34,15 @@ class LoadedNetwork:
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     grammar_tokenizer: LLTokenizer
-    """llguidance's view of the tokenizer, with as many tokens as the network has scores."""
+    """llguidance's form of the tokenizer, with as many tokens as the network has logits."""
 
 
 def import_libraries() -> None:
-    """Import what a model needs, offline.
+    """Import the libraries that a model needs, offline.
 
     Raises:
-        MissingExtraError: something is not installed.
-        BackendError: what is installed does not fit together.
+        MissingExtraError: a library is not installed.
+        BackendError: the installed builds are incompatible.
     """
     try:
         with offline.imported_offline():
@@ -52,18 +52,18 @@ def import_libraries() -> None:
         raise MissingExtraError(
             exc.name or str(exc), "a language model in this process", "local"
         ) from exc
-    except (RuntimeError, OSError) as exc:  # compiled code of one build beside that of another
-        hint = _TORCHVISION_HINT if "torchvision" in str(exc) else "install builds that fit"
+    except (RuntimeError, OSError) as exc:  # compiled code of incompatible builds
+        hint = _TORCHVISION_HINT if "torchvision" in str(exc) else "install compatible builds"
         raise BackendError(f"transformers cannot be imported: {exc}", hint=hint) from exc
 
 
 def load(folder: Path, device: str | None = None, *, adapter: Path | None = None) -> LoadedNetwork:
-    """Load a folder whose files are known to be safe.
+    """Load a folder whose files were checked.
 
     Args:
-        folder: In Hugging Face layout.
-        device: As torch names it; a GPU where there is one by default.
-        adapter: Of LoRA, as peft writes it; merged into the weights.
+        folder: A folder in Hugging Face layout.
+        device: Device as torch names it; by default a GPU if there is one.
+        adapter: Folder of a LoRA adapter, as peft writes it; merged into the weights.
 
     Raises:
         CardError: the folder is not a complete model.
@@ -72,14 +72,14 @@ def load(folder: Path, device: str | None = None, *, adapter: Path | None = None
     from safetensors import SafetensorError
 
     if not (folder / "config.json").is_file():
-        raise CardError(f"{folder} is not a model folder: it holds no config.json")
+        raise CardError(f"{folder} is not a model folder: it has no config.json")
     try:
         with quiet():
             tokenizer = _tokenizer(folder)
             network = _network(folder, on_cpu=(device or default_device()).startswith("cpu"))
             if adapter is not None:
                 network = _merged(network, adapter)
-    # What transformers raises for a damaged or unknown folder, from its many places.
+    # The errors of transformers for damaged or unknown folders.
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as exc:
         raise CardError(
             f"the model in {folder} cannot be loaded: {exc}",
@@ -104,12 +104,12 @@ def _network(folder: Path, *, on_cpu: bool) -> PreTrainedModel:
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
-        # A CPU decodes faster in single precision than in the half that checkpoints come in.
+        # A CPU decodes faster in single precision than in the half precision of checkpoints.
         dtype=torch.float32 if on_cpu else "auto",
         output_loading_info=True,
     )
     if missing := sorted(report["missing_keys"]):
-        # transformers would make them up, at random.
+        # transformers would initialize them at random.
         raise ValueError(f"its weights lack {len(missing)} tensors, {missing[0]} among them")
     return network.eval()
 
@@ -124,7 +124,7 @@ def _merged(network: PreTrainedModel, adapter: Path) -> PreTrainedModel:
 
 
 def default_device() -> str:
-    """Return a GPU where there is one, as torch names it."""
+    """Return "cuda" if there is a GPU, else "cpu"."""
     import torch
 
     with offline.set_environment(offline.cuda_device_order()):
@@ -146,7 +146,7 @@ def find_device(folder: Path, placer: ModelPlacer) -> str:
 
 
 def _devices() -> tuple[str, ...]:
-    """Return the UUID of each GPU that this process sees, as torch counts them."""
+    """Return the UUIDs of the GPUs that this process sees, in the order of torch."""
     import torch
 
     with offline.set_environment(offline.cuda_device_order()):
@@ -157,7 +157,7 @@ def _devices() -> tuple[str, ...]:
 def _working_bytes(folder: Path) -> int:
     """Return the memory that a model needs beside its weights.
 
-    Its KV cache counts twice: what was read is copied where more is read behind it.
+    Its KV cache counts twice: the prefix is copied for the continuations.
     """
     shape = config.parse_shape(config.read_config(folder))
     return 2 * shape.cache.kv_bytes(min(PROPOSAL_TOKENS, shape.context_length)) + WORK_BYTES
@@ -182,13 +182,13 @@ def _move(network: PreTrainedModel, device: str) -> PreTrainedModel:
     try:
         with offline.set_environment(offline.cuda_device_order()):
             return network.to(device)
-    except (RuntimeError, AssertionError) as exc:  # no such device, or no room on it
+    except (RuntimeError, AssertionError) as exc:  # no such device, or not enough memory
         size = network.get_memory_footprint() / 2**30
         raise BackendError(
             f"the model cannot be put on device {device!r}, which must have {size:.2g} GiB free"
             f" for its weights alone: {exc}",
-            hint="free the device, choose a smaller model, or keep this one in host memory"
-            ' (sharing = "cpu")',
+            hint="free memory on the device, choose a smaller model, or keep the model in host"
+            ' memory (sharing = "cpu")',
         ) from exc
 
 
@@ -200,7 +200,7 @@ def _grammar_tokenizer(network: PreTrainedModel, tokenizer: PreTrainedTokenizerF
     ends |= set(named) if isinstance(named, list) else {named}
     ends.discard(None)
     if not ends:
-        raise BackendError("the model names no token that ends a text (eos_token)")
+        raise BackendError("the model has no token that ends a text (eos_token)")
     size = network.config.get_text_config().vocab_size
     try:
         return llguidance.hf.from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(ends))
@@ -210,7 +210,7 @@ def _grammar_tokenizer(network: PreTrainedModel, tokenizer: PreTrainedTokenizerF
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep progress bars and notices off the user's terminal while a model is loaded."""
+    """Hide progress bars and log messages of transformers while a model is loaded."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

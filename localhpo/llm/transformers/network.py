@@ -1,12 +1,12 @@
-"""A causal language model as a function: tokens in, scores of the next token out.
+"""A causal language model as a function: tokens in, logits of the next token out.
 
-`CachedPrefix` keeps what the model has read, so that of the next prompt only what differs is read.
-Behind it, several continuations ("branches") are read in the same passes: they lie one after
-another in one row, and a mask hides each from the others, so that nothing is copied or padded.
-This needs full attention with rotary positions, which most small open-weights models have;
-with others each branch goes its own way from a copy of the prefix.
+`CachedPrefix` keeps the KV cache of the last prompt, so that only the differing end of the next one
+is read. Several continuations ("branches") of a prefix are read in the same forward passes: they
+are packed into one row, and a mask hides each from the others, so that nothing is copied or
+padded. This needs full attention with rotary positions, as most small open-weight models have; for
+other models each branch has a copy of the prefix.
 
-Notation: `T` tokens of one pass, `P` tokens of the prefix, `K` tokens behind it so far, `V` the
+Shapes: `T` tokens of one pass, `P` tokens of the prefix, `K` tokens behind it so far, `V` the
 vocabulary.
 """
 
@@ -19,28 +19,29 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from localhpo.errors import BackendError
+from localhpo.llm.transformers import adapter
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import DynamicCache, PreTrainedModel
 
 _TOLERANCE = 0.2
-"""Error of scores, as a share of their spread. Measured: up to 0.05 where bfloat16 rounds, 1.2 and
-more where a cache is wrongly continued."""
+"""Largest error of logits, relative to their standard deviation. Measured: up to 0.05 by rounding
+in bfloat16, 1.2 and more if a cache is continued wrongly."""
 
 
 class Network:
     """A loaded model, in evaluation mode.
 
     Attributes:
-        packs: Whether branches can share one row.
+        packs: Whether several branches can be packed into one row.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Take a model, and measure how what it has read can be continued.
+        """Take a model, and test how its KV cache can be continued.
 
         Raises:
-            BackendError: it cannot be: answers would be wrong.
+            BackendError: it cannot be continued: answers would be wrong.
         """
         self._model = model
         self._selects = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -49,13 +50,13 @@ class Network:
             self.packs = self._can_continue([[0, 1]])
         if not self.packs and not self._can_continue([[0], [1]]):
             raise BackendError(
-                f"a model of type {model.config.model_type!r} cannot be used in process:"
-                " continuing what it has read gives other scores than reading all at once",
-                hint="serve it with a server of its own, and use --backend openai",
+                f"a model of type {model.config.model_type!r} cannot run in this process:"
+                " with its KV cache it gives other logits than without",
+                hint="start a model server, and use --backend openai",
             )
 
     def empty_cache(self) -> DynamicCache:
-        """Return the keys and values of nothing."""
+        """Return an empty KV cache."""
         from transformers import DynamicCache
 
         return DynamicCache(config=self._model.config)
@@ -63,16 +64,16 @@ class Network:
     def read(
         self, cache: DynamicCache, tokens: Sequence[int], last: Sequence[int], **given: Tensor
     ) -> Tensor:
-        """Read `T` tokens behind what the cache holds; afterwards it holds them too.
+        """Read `T` tokens, and add them to the cache.
 
         Args:
-            cache: Keys and values of what was read.
-            tokens: What to read.
-            last: Indices of the tokens after which the next one is asked for.
-            given: More inputs of the model.
+            cache: KV cache of the tokens before.
+            tokens: The tokens to read.
+            last: Indices of the tokens whose next-token logits are needed.
+            given: Further inputs of the model.
 
         Returns:
-            Scores of the next token, (len(last), V).
+            Logits of the next token, (len(last), V).
         """
         import torch
 
@@ -87,7 +88,7 @@ class Network:
         return scores if self._selects else scores[kept]
 
     def mask(self, seen: Tensor) -> Tensor:
-        """Turn what each token sees, bool (T, P+K), into what attention adds, (1, 1, T, P+K)."""
+        """Return the additive attention mask, (1, 1, T, P+K), of a boolean one, (T, P+K)."""
         import torch
 
         dtype = self._model.dtype
@@ -97,22 +98,21 @@ class Network:
     def _has_full_attention(self) -> bool:
         from transformers.cache_utils import DynamicLayer
 
-        config = self._model.config
-        rotary = getattr(config, "rope_parameters", None) and not getattr(config, "alibi", False)
         layers = self.empty_cache().layers
-        return bool(rotary) and all(type(layer) is DynamicLayer for layer in layers)
+        is_full = all(type(layer) is DynamicLayer for layer in layers)
+        return is_full and adapter.has_rotary_positions(self._model.config)
 
     def _can_continue(self, groups: Sequence[Sequence[int]]) -> bool:
-        """Whether branches, grouped into rows, get the scores of being read from the start."""
+        """Return whether branches, grouped into rows, get the same logits as without a cache."""
         try:
             return max(self._errors(groups)) <= _TOLERANCE
-        except (ValueError, TypeError, LookupError):  # not made for it at all
+        except (ValueError, TypeError, LookupError):  # the model does not support it
             return False
 
     def _errors(self, groups: Sequence[Sequence[int]]) -> Iterator[float]:
         start, branches = list(range(1, 9)), ([9, 10, 11], [12, 13, 14])
         prefix = CachedPrefix(self)
-        prefix.become(start)
+        prefix.set_tokens(start)
         for group in groups:
             with prefix.row(len(group)) as row:
                 row.read({i: branches[b][:2] for i, b in enumerate(group)})
@@ -123,21 +123,21 @@ class Network:
 
 
 class CachedPrefix:
-    """What a network has read, to be continued. Thrown away when a pass through it failed."""
+    """KV cache of a prompt, which can be continued. Discarded when a forward pass failed."""
 
     def __init__(self, network: Network) -> None:
-        """Start with nothing read."""
+        """Start with an empty cache."""
         self._network = network
         self._tokens: list[int] = []
         self._cache = network.empty_cache()
 
-    def become(self, tokens: Sequence[int]) -> int:
-        """Hold exactly these tokens; return how many of them had to be read."""
+    def set_tokens(self, tokens: Sequence[int]) -> int:
+        """Change the content to these tokens; return how many of them had to be read."""
         kept = _common_length(self._tokens, tokens)
         if self._network.packs:
             self._forget(len(self._tokens) - kept)
         elif kept < len(self._tokens):
-            # A sliding window or a recurrent state cannot be taken back.
+            # A sliding window or a recurrent state cannot be cropped.
             self._cache, kept = self._network.empty_cache(), 0
         if fresh := tokens[kept:]:
             self._network.read(self._cache, fresh, [len(fresh) - 1])
@@ -146,7 +146,7 @@ class CachedPrefix:
 
     @contextmanager
     def row(self, branches: int) -> Iterator[BranchRow]:
-        """Give a row of branches behind this prefix, which is itself again afterwards."""
+        """Yield a row of branches behind this prefix; afterwards the prefix is restored."""
         packs = self._network.packs
         cache = self._cache if packs else copy.deepcopy(self._cache)
         row = BranchRow(self._network, cache, len(self._tokens), branches)
@@ -161,16 +161,16 @@ class CachedPrefix:
 
 
 class BranchRow:
-    """Branches behind one prefix, each of which sees the prefix and itself."""
+    """Branches behind one prefix, each of which attends to the prefix and to itself."""
 
     def __init__(self, network: Network, cache: DynamicCache, prefix: int, branches: int) -> None:
-        """Start each branch empty. More than one needs a network that packs.
+        """Start with empty branches. More than one needs a network that packs.
 
         Args:
-            network: What reads.
-            cache: Keys and values of the prefix; the branches are added to it.
-            prefix: Its length.
-            branches: How many there are.
+            network: The network.
+            cache: KV cache of the prefix, to which the branches are added.
+            prefix: Number of tokens of the prefix.
+            branches: Number of branches.
         """
         self._network = network
         self._cache = cache
@@ -179,14 +179,14 @@ class BranchRow:
         self._owners: list[int] = []
 
     def __len__(self) -> int:
-        """Tokens of all branches."""
+        """Return the number of tokens of all branches."""
         return len(self._owners)
 
     def read(self, pending: Mapping[int, Sequence[int]]) -> Tensor:
-        """Read the next tokens of some branches, in one pass.
+        """Read the next tokens of some branches in one forward pass.
 
         Returns:
-            Scores of what follows each of them, (len(pending), V), in the order given.
+            Logits of the token after each branch, (len(pending), V), in the given order.
         """
         tokens: list[int] = []
         positions: list[int] = []
@@ -204,12 +204,12 @@ class BranchRow:
         import torch
 
         if len(self._lengths) == 1:
-            return {}  # an ordinary continuation, of any model
+            return {}  # an ordinary continuation, which any model supports
         owners = torch.tensor(self._owners)  # (K,)
         places = torch.arange(len(owners))
         own, now = owners[-len(positions) :, None], places[-len(positions) :, None]
-        behind = (owners == own) & (places <= now)  # (T, K)
-        seen = torch.cat([behind.new_ones(len(positions), self._prefix), behind], dim=1)
+        own_tokens = (owners == own) & (places <= now)  # (T, K)
+        seen = torch.cat([own_tokens.new_ones(len(positions), self._prefix), own_tokens], dim=1)
         return {
             "position_ids": torch.tensor([positions]),
             "attention_mask": self._network.mask(seen),
@@ -217,6 +217,6 @@ class BranchRow:
 
 
 def _common_length(a: Sequence[int], b: Sequence[int]) -> int:
-    """Return how many tokens both begin with."""
+    """Return the length of the common prefix."""
     pairs = enumerate(zip(a, b, strict=False))
     return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))

@@ -1,4 +1,4 @@
-"""Messages -> the tokens of a prompt: for answering and for training alike."""
+"""Renders messages into the tokens of a prompt, for inference and training alike."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class PromptRenderer:
     """Renders prompts for one model."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, model: Model) -> None:
-        """Take the tokenizer, and the description of what is asked."""
+        """Take the tokenizer and the description of the model."""
         self.tokenizer = tokenizer
         self._model = model
-        self._as_data = control_token_escaper(_control_tokens(tokenizer))
+        self._escape = control_token_escaper(_control_tokens(tokenizer))
 
     def tokens(self, messages: Sequence[Message]) -> list[int]:
-        """Return the tokens of the prompt: by the chat template, if the tokenizer has one.
+        """Return the tokens of the prompt, by the chat template if the tokenizer has one.
 
         Raises:
             BackendError: the chat template refuses the messages.
@@ -31,11 +31,11 @@ class PromptRenderer:
         from jinja2 import TemplateError
 
         if not self.tokenizer.chat_template:
-            text = "\n\n".join(self._as_data(message.content) for message in messages)
+            text = "\n\n".join(self._escape(message.content) for message in messages)
             return list(self.tokenizer(text, verbose=False)["input_ids"])
         try:
             text = self.tokenizer.apply_chat_template(
-                [{"role": m.role, "content": self._as_data(m.content)} for m in messages],
+                [{"role": m.role, "content": self._escape(m.content)} for m in messages],
                 tokenize=False,
                 add_generation_prompt=True,
                 **self._model.chat_template_kwargs,

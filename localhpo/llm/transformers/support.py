@@ -1,4 +1,4 @@
-"""What the transformers that is installed knows of models, without loading any."""
+"""Checks whether the installed version of transformers supports a model, without loading it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from localhpo.llm import offline
 
 
 def find_unsupported(config: Mapping[str, Any]) -> list[str]:
-    """Return what a config.json names that transformers does not know: model type, architectures.
+    """Return the model type and architectures of a config.json that transformers does not support.
 
-    Nothing where transformers is not there, or cannot be imported: then nobody can tell.
+    Empty if transformers is not installed or cannot be imported.
     """
     try:
         with offline.imported_offline():
             import transformers
     except (ImportError, OSError, RuntimeError):
-        return []  # compiled code of one build beside that of another ends so too
+        return []  # RuntimeError: compiled code of incompatible builds
     kind, classes = str(config.get("model_type")), dir(transformers)
     found = [] if kind in transformers.CONFIG_MAPPING else [f"model_type {kind}"]
     named = config.get("architectures") or ()

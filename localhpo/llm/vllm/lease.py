@@ -1,13 +1,12 @@
-"""Who uses a server: it runs for as long as anybody holds a lease.
+"""Leases on a server: it runs as long as any process holds one.
 
-A lease is a lock of the kernel on one file beside the server. Those who use it share that lock,
-and the kernel drops the part of a process that has ended, however sudden the end. The server's
-supervisor tries again and again to lock the file for itself alone: it can once nobody uses the
-server, keeps the lock, so that nobody comes any more, and ends the server.
+A lease is a shared kernel lock on a file beside the server. The kernel releases the lock of a
+process that ends, even after a crash. The server's supervisor polls for an exclusive lock: it gets
+it when no process uses the server, keeps it, so that no process can start to, and ends the server.
 
-The locks are of the open file (OFD locks, https://man7.org/linux/man-pages/man2/F_OFD_SETLK.2const.html):
-two leases of one process are two, and to close one leaves the other. A process forked from this
-one would keep a copy open, and the server alive: it closes its copies at once.
+The locks belong to the open file (OFD locks, https://man7.org/linux/man-pages/man2/F_OFD_SETLK.2const.html):
+two leases of one process are independent. A forked process would keep a copy open, and with it the
+server running: so it closes its copies at once.
 """
 
 from __future__ import annotations
@@ -21,25 +20,25 @@ from pathlib import Path
 from typing import Self
 
 FILE = "users"
-"""In the server's folder. It stays there: who opens it must find the one that others have."""
+"""File in the server's folder. It is never deleted: all processes must lock the same file."""
 
 _FLOCK = "hhqqi0q"
-"""struct flock of 64-bit Linux: type, whence, start, length (0: all), and the owner's id."""
+"""struct flock of 64-bit Linux: type, whence, start, length (0: the whole file), pid."""
 
 _held: weakref.WeakSet[Lease] = weakref.WeakSet()
 
 
 class Lease:
-    """The right to use the server of one folder; made by `take`."""
+    """The right to use the server of a folder; created by `take`."""
 
     def __init__(self, descriptor: int) -> None:
-        """Take over an open file that is locked."""
+        """Take ownership of a locked file descriptor."""
         self._descriptor: int | None = descriptor
         _held.add(self)
 
     @classmethod
     def take(cls, folder: Path) -> Self | None:
-        """Return a lease; None where the server ends, or another keeps it to itself."""
+        """Return a lease; None if the server is ending or another process has it exclusively."""
         descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o600)
         if _lock(descriptor, fcntl.F_RDLCK):
             return cls(descriptor)
@@ -48,20 +47,20 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether it was not closed: in a process forked from the holder's it was."""
+        """Whether it is open; in a forked process it is not."""
         return self._descriptor is not None
 
     @property
     def shared(self) -> bool:
-        """Whether others hold one too; it may be released, and closed it is nobody's."""
+        """Whether others hold a lease too, also after `release`; False once this is closed."""
         if self._descriptor is None:
             return False
         wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        in_the_way = fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, wanted)
-        return bool(struct.unpack(_FLOCK, in_the_way)[0] == fcntl.F_RDLCK)
+        conflict = fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, wanted)
+        return bool(struct.unpack(_FLOCK, conflict)[0] == fcntl.F_RDLCK)
 
     def make_exclusive(self) -> bool:
-        """Let nobody else have one until `make_shared`; False, and no change, where somebody has."""
+        """Exclude other leases until `make_shared`; return False, unchanged, if there are any."""
         return _lock(self._open, fcntl.F_WRLCK)
 
     def make_shared(self) -> None:
@@ -69,11 +68,11 @@ class Lease:
         _lock(self._open, fcntl.F_RDLCK)
 
     def release(self) -> None:
-        """Use the server no more."""
+        """Stop using the server; the file stays open."""
         _lock(self._open, fcntl.F_UNLCK)
 
     def close(self) -> None:
-        """Release it for good. May be called twice."""
+        """Close the lease. May be called twice."""
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = None
@@ -86,7 +85,7 @@ class Lease:
 
 
 def _lock(descriptor: int, kind: int) -> bool:
-    """Change a lock in one step; False, and no change, where others are in the way."""
+    """Change the lock atomically; return False, unchanged, if another lock conflicts."""
     with contextlib.suppress(BlockingIOError, PermissionError):  # EAGAIN or EACCES, says POSIX
         wanted = struct.pack(_FLOCK, kind, os.SEEK_SET, 0, 0, 0)
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
@@ -94,9 +93,9 @@ def _lock(descriptor: int, kind: int) -> bool:
     return False
 
 
-def _let_go_of_copies() -> None:
+def _close_copies() -> None:
     for lease in list(_held):
         lease.close()
 
 
-os.register_at_fork(after_in_child=_let_go_of_copies)
+os.register_at_fork(after_in_child=_close_copies)

@@ -1,8 +1,8 @@
-"""The server's process, which ends with its last user, and what its log says of its end.
+"""The process of a server, and why it ended according to its log.
 
-It runs below the supervisor that trials run below: that one ends it, and all that it has started,
-once nobody holds a lease (see `localhpo.llm.vllm.lease`); keeps its log to a size; and measures
-its memory. It is no matter who of them has started it.
+It runs under the supervisor that also runs trials. The supervisor ends it and its child processes
+when no process holds a lease (see `localhpo.llm.vllm.lease`), limits the size of its log, and
+measures its memory. It does not matter which process has started it.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ LOG = "server.log"
 RESULT = "result.json"
 LOG_LIMIT_MB = 16.0
 GRACE_S = 10.0
-"""From being asked to end to being killed."""
+"""Seconds from SIGTERM to SIGKILL."""
 STUCK_S = 15.0
-"""Beyond it: then the supervisor itself is taken to be stuck."""
+"""Further seconds after which the supervisor itself counts as stuck."""
 TAIL_BYTES = 65_536
-"""Of the log, searched for a reason."""
+"""Bytes at the end of the log that are searched for an error."""
 TAIL_LINES = 12
-"""Of the log, shown where it names no error."""
+"""Lines at the end of the log that are shown if it has no error."""
 
 _ERROR = re.compile(r"(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception): .+|\S+: error: .+")
 _PREFIX = re.compile(r"^\((?:APIServer|EngineCore|Worker)[^)]*\)\s*(?:ERROR \S+ \S+ \[[^]]*\]\s*)?")
 _CONSEQUENCE = ("Engine core initialization failed", "See root cause above", "EngineDeadError")
-"""What is raised because of an error that stands further above."""
+"""Errors that only follow from an earlier one."""
 
 
 _left: list[subprocess.Popen[bytes]] = []
-"""Started here, and used by others yet: looked after, so that none stays undead when it ends."""
+"""Supervisors started here that others still use; they are reaped when they end."""
 
 
 class ServerProcess:
-    """A program below a supervisor, which ends once nobody holds a lease.
+    """A program under a supervisor, which ends when no process holds a lease.
 
     Attributes:
-        log: What it prints, on both of its streams.
+        log: File with its stdout and stderr.
     """
 
     def __init__(
@@ -58,28 +58,28 @@ class ServerProcess:
         *,
         keep_open: Sequence[int] = (),
     ) -> None:
-        """Start it; the caller holds a lease on the folder.
+        """Start the program; the caller holds a lease on the folder.
 
         Args:
             argv: The program and its arguments.
-            environment: Variables that it gets besides those of this process.
-            folder: One of its own: it runs there, and its log lies there.
-            keep_open: File descriptors that stay open for as long as it runs.
+            environment: Variables besides those of this process.
+            folder: Its working directory, also for its log.
+            keep_open: File descriptors that stay open while it runs.
 
         Raises:
-            BackendError: the folder cannot be written, or no process be started.
+            BackendError: the folder cannot be written, or the process cannot be started.
         """
         from localhpo.executor.supervisor import __file__ as supervisor
 
         self.log = folder / LOG
         reap()
         try:
-            if self.log.exists():  # it may say why the one before has crashed
+            if self.log.exists():  # it may explain a crash
                 self.log.replace(self.log.with_suffix(".previous.log"))
             (folder / RESULT).unlink(missing_ok=True)
             shutil.copyfile(auth_middleware.__file__, folder / f"{auth_middleware.MODULE}.py")
-            orders = json.dumps(_orders(argv, folder), indent=2)
-            (folder / "job.json").write_text(f"{orders}\n")
+            job = json.dumps(_make_job(argv, folder), indent=2)
+            (folder / "job.json").write_text(f"{job}\n")
             with (folder / lease.FILE).open("r+b") as users:
                 self._supervisor = subprocess.Popen(
                     [sys.executable, "-I", "-S", supervisor, str(folder / "job.json")],
@@ -89,38 +89,38 @@ class ServerProcess:
                     cwd=folder,
                     env={**os.environ, **offline.cuda_device_order(), **environment},
                     pass_fds=tuple(keep_open),
-                    start_new_session=True,  # Ctrl-C in a terminal reaches LocalHPO alone
+                    start_new_session=True,  # Ctrl-C in a terminal reaches LocalHPO only
                 )
         except OSError as exc:
             raise BackendError(
                 f"the model's server cannot be started: {exc}",
-                hint=f"free space on the disk and the right to write {folder}",
+                hint=f"check the free disk space and the write permission of {folder}",
             ) from exc
 
     @property
     def pid(self) -> int:
-        """The process below which all of the server hangs."""
+        """Process id of the supervisor, parent of all processes of the server."""
         return self._supervisor.pid
 
     def ends_within(self, seconds: float) -> bool:
-        """Wait for its end, and say whether it came."""
+        """Wait for the end; return whether it came."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._supervisor.wait(seconds)
         return self._supervisor.poll() is not None
 
     def leave(self) -> None:
-        """Have no more to do with it; it runs on for others, or has ended."""
+        """Detach from the process; it goes on for others, or has ended."""
         if not self.ends_within(0.0):
             _left.append(self._supervisor)
 
 
 def reap() -> None:
-    """Look after those that were left to others: of one that has ended nothing stays."""
+    """Reap the detached supervisors that have ended."""
     _left[:] = [process for process in _left if process.poll() is None]
 
 
-def _orders(argv: Sequence[str], folder: Path) -> Mapping[str, object]:
-    """Return what the supervisor is told."""
+def _make_job(argv: Sequence[str], folder: Path) -> Mapping[str, object]:
+    """Return the job description for the supervisor."""
     return {
         "argv": list(argv),
         "cwd": str(folder),
@@ -135,26 +135,26 @@ def _orders(argv: Sequence[str], folder: Path) -> Mapping[str, object]:
     }
 
 
-def why_ended(folder: Path) -> str:
-    """Say why the server of a folder ended, in the words of its log."""
-    return reason(tail(folder / LOG), _exit(folder / RESULT))
+def find_end_reason(folder: Path) -> str:
+    """Return why the server of a folder ended, by its log."""
+    return find_reason(read_tail(folder / LOG), _describe_exit(folder / RESULT))
 
 
-def _exit(path: Path) -> str:
-    """Say how it ended, in the words of its supervisor."""
+def _describe_exit(path: Path) -> str:
+    """Return how the process ended, by its supervisor."""
     try:
         result = json.loads(path.read_text())
     except (OSError, ValueError):
         return "its supervisor was killed"
     if result["oom_kills"]:
-        return "this machine ran out of memory while it ran"
+        return "this machine ran out of memory"
     if result["message"]:
         return str(result["message"])
     return f"it ended with exit code {result['exit_code']}"
 
 
-def tail(log: Path) -> str:
-    """Return the end of a log; nothing where there is none."""
+def read_tail(log: Path) -> str:
+    """Return the end of a log; empty if there is none."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL_BYTES))
@@ -163,20 +163,20 @@ def tail(log: Path) -> str:
         return ""
 
 
-def reason(log: str, exit_: str) -> str:
-    """Return what a log of vLLM says went wrong: its last error that is no other's consequence.
+def find_reason(log: str, exit_: str) -> str:
+    """Return the last error in a log of vLLM that does not just follow from another.
 
-    Its engine is a process of its own; the server prints the engine's traceback, then its own,
-    which says only that the engine failed.
+    The engine is a separate process: the server prints the engine's traceback, then its own, which
+    says only that the engine failed.
 
     Args:
-        log: The end of it.
-        exit_: How the process ended, for a log that names no error.
+        log: The end of the log.
+        exit_: How the process ended, for a log without an error.
     """
     lines = [_PREFIX.sub("", line).rstrip() for line in log.splitlines()]
     errors = [line for line in lines if _ERROR.match(line)]
     causes = [error for error in errors if not any(word in error for word in _CONSEQUENCE)]
     if causes:
         return causes[-1]
-    said = "\n".join(f"  {line}" for line in lines[-TAIL_LINES:] if line)
-    return f"{exit_}; the end of its log:\n{said}" if said else exit_
+    shown = "\n".join(f"  {line}" for line in lines[-TAIL_LINES:] if line)
+    return f"{exit_}; the end of its log:\n{shown}" if shown else exit_

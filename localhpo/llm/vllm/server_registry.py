@@ -1,14 +1,14 @@
-"""Which servers run on this machine, so that a second study finds the first one's.
+"""Registry of the running servers of this machine, so that studies can share one.
 
-    $XDG_RUNTIME_DIR/localhpo-<uid>/    or elsewhere, see `localhpo.runtime`
-        <fingerprint>-<k>/              of a model and the settings that it is served with
-            lock                        held by the server's supervisor, for as long as it runs
-            users                       held by all who use it, see `localhpo.llm.vllm.lease`
-            server.json                 pid, port, key, model: there once it answers
+    $XDG_RUNTIME_DIR/localhpo-<uid>/    or another folder, see `localhpo.runtime`
+        <fingerprint>-<k>/              fingerprint of a model and its settings
+            lock                        locked by the server's supervisor while it runs
+            users                       locked by its users, see `localhpo.llm.vllm.lease`
+            server.json                 pid, port, key, model; written when it answers
             server.log
 
 All of it can be read by its owner alone. What server.json says is believed when the server
-proves it, see `localhpo.llm.vllm.server`.
+is_genuine it, see `localhpo.llm.vllm.server`.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from localhpo import runtime
 from localhpo.errors import BackendError, LocalHPOError
 
 SLOTS = 4
-"""For one fingerprint: a server that cannot be adopted does not keep a study from its own."""
+"""Number of servers per fingerprint: if one cannot be shared, a study starts another."""
 
 _RECORD = "server.json"
 
 
 @dataclass(frozen=True, slots=True)
 class ServerRecord:
-    """A server that answers."""
+    """A running server."""
 
     pid: int
-    """The process below which all of it hangs."""
+    """Process id of its supervisor."""
     started: int
-    """When that began, as `runtime.start_of` says it."""
+    """Start time of that process, by `runtime.start_of`."""
     port: int
-    """On 127.0.0.1."""
+    """Port on 127.0.0.1."""
     key: str
     name: str
-    """What it calls its model; the model's digest is part of it."""
+    """Name of its model in the server, which contains the digest."""
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Address of its OpenAI interface."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     @property
@@ -55,25 +55,27 @@ class ServerRecord:
 
 
 class ServerSlot:
-    """A place for one server."""
+    """A folder for one server."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder, where there is none.
+        """Create the folder if it does not exist.
 
         Raises:
-            BackendError: it cannot be made.
+            BackendError: it cannot be created.
         """
         self.folder = folder
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
-            raise BackendError(f"the folder of the model's server cannot be made: {exc}") from exc
+            raise BackendError(
+                f"the folder of the model's server cannot be created: {exc}"
+            ) from exc
 
     def take(self) -> int | None:
-        """Take the place; return the descriptor that holds it, or None where a server has it.
+        """Lock the slot; return the descriptor of the lock, or None if a server has it.
 
-        The place is free again when every copy of the descriptor is closed. Whatever else lies
-        there is then of a server that has ended.
+        The slot is free again when every copy of the descriptor is closed. Other files in it then
+        belong to a server that has ended.
         """
         descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -84,45 +86,45 @@ class ServerSlot:
         return descriptor
 
     def read(self) -> ServerRecord | None:
-        """Return the server that runs here; None where none does, or none is ready yet."""
-        record = self._noted()
+        """Return the server in this slot; None if none runs or it is not ready yet."""
+        record = self._read_record()
         return record if record and record.alive else None
 
     def write(self, record: ServerRecord) -> None:
-        """Say that a server answers. The file is never there in part."""
-        draft = self.folder / "server.draft"
-        draft.unlink(missing_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        """Record a server that answers, atomically."""
+        partial = self.folder / "server.partial"
+        partial.unlink(missing_ok=True)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             json.dump(asdict(record), file)
-        draft.replace(self.folder / _RECORD)
+        partial.replace(self.folder / _RECORD)
 
     def clear(self) -> None:
-        """Forget the server that was here; for who holds the place."""
+        """Delete the record; only for the holder of the lock."""
         (self.folder / _RECORD).unlink(missing_ok=True)
 
     def forget(self, record: ServerRecord) -> None:
-        """Forget a server that has ended; one that has taken its place since stays noted."""
-        if self._noted() == record:
+        """Delete the record of a server that has ended, unless another server has replaced it."""
+        if self._read_record() == record:
             self.clear()
 
-    def _noted(self) -> ServerRecord | None:
+    def _read_record(self) -> ServerRecord | None:
         try:
             return ServerRecord(**json.loads((self.folder / _RECORD).read_text()))
         except (OSError, ValueError, TypeError):
             return None
 
 
-def slots(fingerprint: str, place: Path | None = None) -> Iterator[ServerSlot]:
-    """Yield the places for servers of one fingerprint, in the order in which they are tried.
+def slots(fingerprint: str, folder: Path | None = None) -> Iterator[ServerSlot]:
+    """Yield the slots of a fingerprint, in the order in which they are tried.
 
     Raises:
-        BackendError: `place` is somebody else's, or cannot be made.
+        BackendError: `folder` belongs to another user, or cannot be created.
     """
-    place = runtime.folder() if place is None else place
+    folder = runtime.folder() if folder is None else folder
     try:
-        runtime.make_private(place)
+        runtime.make_private(folder)
     except LocalHPOError as error:
         raise BackendError(str(error), hint=error.hint) from error
     for k in range(SLOTS):
-        yield ServerSlot(place / f"{fingerprint}-{k}")
+        yield ServerSlot(folder / f"{fingerprint}-{k}")

@@ -1,4 +1,4 @@
-"""One process's use of a server: begun by starting or adopting one, ended by leaving it."""
+"""A process's session with a server: it starts or adopts a server, and later leaves it."""
 
 from __future__ import annotations
 
@@ -16,37 +16,45 @@ from localhpo import runtime
 from localhpo.errors import BackendError
 from localhpo.llm.http_client import ServerClient
 from localhpo.llm.vllm.lease import Lease
-from localhpo.llm.vllm.process import GRACE_S, STUCK_S, ServerProcess, reap, tail, why_ended
+from localhpo.llm.vllm.process import (
+    GRACE_S,
+    STUCK_S,
+    ServerProcess,
+    find_end_reason,
+    read_tail,
+    reap,
+)
 from localhpo.llm.vllm.server_registry import ServerRecord, ServerSlot
 
 POLL_S = 0.2
+"""Seconds between checks."""
 REQUEST_S = 300.0
-"""For one request. Answers of a small model take seconds; a large one's may wait for others."""
+"""Timeout of a request. A small model answers in seconds; a large one may queue requests."""
 CHECK_S = 10.0
-"""For a server that is to be adopted to answer."""
+"""Timeout of the check before a server is adopted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSession:
-    """A server as this process uses it."""
+    """A session of this process with a server."""
 
     slot: ServerSlot
     lease: Lease
     record: ServerRecord
     http: ServerClient
     process: ServerProcess | None
-    """Where it was started here."""
+    """Process of the server, if it was started here."""
 
     @classmethod
     def adopt(cls, slot: ServerSlot, lease: Lease, record: ServerRecord, name: str) -> Self | None:
-        """Use a server that runs; None, and no lease, where it is not shown to serve that model."""
-        is_well = False
+        """Use a running server; if it does not serve the model, close the lease and return None."""
+        is_valid = False
         try:
-            is_well = proves(record, name)
+            is_valid = is_genuine(record, name)
         finally:
-            if not is_well:
+            if not is_valid:
                 lease.close()
-        return cls(slot, lease, record, _asking(record), None) if is_well else None
+        return cls(slot, lease, record, _make_client(record), None) if is_valid else None
 
     @classmethod
     def start(
@@ -62,19 +70,19 @@ class ServerSession:
         """Start a server, and return when it answers.
 
         Args:
-            slot: Its place.
-            held: The descriptor that holds the place; it is closed here.
-            name: Of the model, as the server is to call it.
-            argv: From a port to the program that listens there.
-            environment: From a key to variables that have it asked for.
-            deadline: On the monotonic clock.
+            slot: Its slot.
+            held: Descriptor of the slot's lock; it is closed here.
+            name: Name of the model in the server.
+            argv: From a port to the command of a server that listens on it.
+            environment: From a key to the variables of a server that requires it.
+            deadline: Latest time, on the monotonic clock.
 
         Returns:
-            None where no lease can be had: somebody keeps the last server of this place to
-            himself, and has not seen that it ended.
+            None if there is no lease: another process has the last server of this slot
+            exclusively, and has not noticed that it ended.
 
         Raises:
-            BackendError: it did not start, with the reason, or not in time. Nothing is left.
+            BackendError: it did not start, with the reason, or not in time. It is ended then.
         """
         lease = Lease.take(slot.folder)
         if lease is None:
@@ -88,11 +96,11 @@ class ServerSession:
             lease.close()
             raise
         finally:
-            os.close(held)  # the process has a copy
+            os.close(held)  # the server process has a copy
         record = ServerRecord(process.pid, runtime.start_of(process.pid), port, key, name)
-        use = cls(slot, lease, record, _asking(record), process)
+        use = cls(slot, lease, record, _make_client(record), process)
         try:
-            _await(process, record, deadline)
+            _wait_until_ready(process, record, deadline)
             slot.write(record)
         except BaseException:
             use.leave()
@@ -100,9 +108,9 @@ class ServerSession:
         return use
 
     def leave(self) -> None:
-        """Use it no more; it has ended when this returns, unless others use it."""
+        """End the session; the server has ended when this returns, unless others use it."""
         self.http.close()
-        if not self.lease.held:  # here is a fork of the process that uses it
+        if not self.lease.held:  # this is a fork of the process of the session
             return
         self.lease.release()
         self._await_end()
@@ -110,11 +118,11 @@ class ServerSession:
             self.slot.forget(self.record)
         if self.process is not None:
             self.process.leave()
-        reap()  # another use of this process may have started it
+        reap()  # another session of this process may have started it
         self.lease.close()
 
     def _await_end(self) -> None:
-        """Wait until it has ended, unless others use it; kill a supervisor that is stuck."""
+        """Wait for the end of the server, unless others use it; kill a stuck supervisor."""
         give_up = time.monotonic() + GRACE_S + STUCK_S
         while self.record.alive and not self.lease.shared:
             if time.monotonic() > give_up:
@@ -124,39 +132,39 @@ class ServerSession:
             time.sleep(POLL_S / 4)
 
 
-def proves(record: ServerRecord, name: str) -> bool:
-    """Whether a server answers to its key and to no other, and serves the model of that name."""
+def is_genuine(record: ServerRecord, name: str) -> bool:
+    """Return whether a server accepts its key and no other, and serves the named model."""
     server = ServerClient(record.url, timeout_s=CHECK_S, key=record.key)
-    stranger = ServerClient(record.url, timeout_s=CHECK_S, key=secrets.token_urlsafe(32))
-    with contextlib.closing(server), contextlib.closing(stranger):
+    impostor = ServerClient(record.url, timeout_s=CHECK_S, key=secrets.token_urlsafe(32))
+    with contextlib.closing(server), contextlib.closing(impostor):
         with contextlib.suppress(BackendError):
-            stranger.models()
+            impostor.list_models()
             return False
         try:
-            return name in [entry["id"] for entry in server.models()]
+            return name in [entry["id"] for entry in server.list_models()]
         except BackendError:
             return False
 
 
-def _asking(record: ServerRecord) -> ServerClient:
+def _make_client(record: ServerRecord) -> ServerClient:
     return ServerClient(record.url, timeout_s=REQUEST_S, key=record.key)
 
 
-def _await(process: ServerProcess, record: ServerRecord, deadline: float) -> None:
+def _wait_until_ready(process: ServerProcess, record: ServerRecord, deadline: float) -> None:
     """Wait until a server answers.
 
     Raises:
         BackendError: it ended, or the deadline passed.
     """
     started = time.monotonic()
-    while not proves(record, record.name):
+    while not is_genuine(record, record.name):
         if process.ends_within(POLL_S):
             raise BackendError(
-                f"the model's server did not start: {why_ended(process.log.parent)}",
+                f"the model's server did not start: {find_end_reason(process.log.parent)}",
                 hint=f"its log: {process.log}",
             )
         if time.monotonic() > deadline:
-            last = "".join(f"\n  {line}" for line in tail(process.log).splitlines()[-3:])
+            last = "".join(f"\n  {line}" for line in read_tail(process.log).splitlines()[-3:])
             waited_s = time.monotonic() - started
             raise BackendError(
                 f"the model's server did not answer within {waited_s:.0f} s;"
