@@ -161,9 +161,8 @@ class MetaDataProposer:
         if explored or count_initial_design(history) != BEFORE_EXPLORATION:
             return None
         made = optimizer.to_proposal(history, optimizer.suggest_far(history))
-        reason = (
-            f"exploration trial, far from all others, in case {ensemble.description} mislead here"
-        )
+        data_sets = ensemble.description
+        reason = f"exploration trial, far from all others, in case results on {data_sets} mislead"
         return dataclasses.replace(made, rationale=f"{reason}; {made.rationale}")
 
     def _propose_initial(self, history: History, ensemble: SurrogateEnsemble) -> Proposal | None:
@@ -180,11 +179,11 @@ class MetaDataProposer:
         config = ensemble.candidates[selection.candidate]
         if selection.candidate in ensemble.extra:
             return Proposal(config, origin=LLM, tries=selection.tries)
-        reason = f"among the most promising on average on {self._describe_data_sets(ensemble)}"
+        reason = f"promising on {self._describe_data_sets(ensemble)}"
         return Proposal(
             config, origin=META, rationale=reason, rationale_by="computed", tries=selection.tries
         )
 
     def _describe_data_sets(self, ensemble: SurrogateEnsemble) -> str:
         names = ", ".join(sorted({source.task.name for source, _ in self._sources}))
-        return f"{ensemble.description} ({names}) that come with the model {self._name}"
+        return f"{ensemble.description} ({names}), which come with the model {self._name}"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 INITIAL_DESIGN_SIZE = 3
 """Configurations that are tried as they are. With one alone the regret at trials 5 and 10 was
-higher by half (`scripts/measure_experience.py`), with five by a fifth."""
+higher by half (`scripts/measure_transfer.py`), with five by a fifth."""
 
 PRIOR_WEIGHT = 0.5
 """Weight of the prior, in units of the scale of the process. 0.5, 1 and 2 were nearly alike; the
@@ -147,7 +147,7 @@ def is_meta_data(one: RetrievedConfig) -> bool:
 def describe(one: RetrievedConfig) -> str:
     """Return in words where a configuration comes from, and why it may be good here."""
     if is_meta_data(one):
-        return f"among the best on average on {one.study}"
+        return f"good on {one.study}"
     return (
         f"good in a past study: trial {one.trial} of {one.study} had {one.metric} "
         f"{one.value:.4g}; similarity of the tasks {one.similarity:.2f} ({'; '.join(one.reasons)})"

@@ -24,7 +24,7 @@ NAMED = Space([Float("rate", 1e-4, 1.0, log=True, default=0.1), Int("depth", 1, 
 
 
 @pytest.fixture
-def knowing(fake_backend):
+def good_backend(fake_backend):
     """Return a model that answers with draws around what is good; it keeps its calls."""
 
     def make(space=SPACE):
@@ -57,7 +57,7 @@ def settings(name="hybrid", **more):
 
 
 @pytest.fixture
-def uncertain(fake_backend):
+def random_backend(fake_backend):
     """Return a configuration model that answers at random."""
 
     def make(space=SPACE):
@@ -71,8 +71,8 @@ def origins(trials):
     return [str(trial.proposal.origin) for trial in trials]
 
 
-def test_the_default_comes_first_then_the_model_then_the_guided_optimizer(make_task, knowing):
-    task, backend = make_task(space=NAMED), knowing(NAMED)
+def test_the_default_comes_first_then_the_model_then_the_guided_optimizer(make_task, good_backend):
+    task, backend = make_task(space=NAMED), good_backend(NAMED)
     creator = open_creator(task, backend=backend)
     trials = run(lambda: creator, task, 8)
     assert origins(trials)[:2] == ["default", "llm"]
@@ -86,9 +86,9 @@ def test_the_default_comes_first_then_the_model_then_the_guided_optimizer(make_t
         assert trial.proposal.rationale_by == "computed"
 
 
-def test_without_defaults_the_medoid_of_the_samples_is_first(make_task, knowing):
+def test_without_defaults_the_medoid_of_the_samples_is_first(make_task, good_backend):
     task = make_task(space=SPACE)
-    trials = run(lambda: open_creator(task, backend=knowing()), task, 3)
+    trials = run(lambda: open_creator(task, backend=good_backend()), task, 3)
     assert origins(trials)[0] == "llm"
     assert set(origins(trials)[1:]) <= {"bo+llm", "bo"}
     first = trials[0].proposal
@@ -98,9 +98,9 @@ def test_without_defaults_the_medoid_of_the_samples_is_first(make_task, knowing)
     assert first.note == ""
 
 
-def test_with_an_uncertain_model_the_center_comes_first(make_task, uncertain):
+def test_with_an_uncertain_model_the_center_comes_first(make_task, random_backend):
     task = make_task(space=SPACE)
-    trials = run(lambda: open_creator(task, backend=uncertain()), task, 3)
+    trials = run(lambda: open_creator(task, backend=random_backend()), task, 3)
     assert origins(trials)[0] == "default"
     assert set(origins(trials)[1:]) <= {"bo+llm", "bo"}
     first = trials[0].proposal
@@ -110,8 +110,8 @@ def test_with_an_uncertain_model_the_center_comes_first(make_task, uncertain):
     assert "random ones" not in trials[1].proposal.note
 
 
-def test_with_an_uncertain_model_the_default_of_the_task_comes_first(make_task, uncertain):
-    task, backend = make_task(space=NAMED), uncertain(NAMED)
+def test_with_an_uncertain_model_the_default_of_the_task_comes_first(make_task, random_backend):
+    task, backend = make_task(space=NAMED), random_backend(NAMED)
     trials = run(lambda: open_creator(task, backend=backend), task, 3)
     assert origins(trials)[0] == "default"
     assert set(origins(trials)[1:]) <= {"bo+llm", "bo"}
@@ -122,8 +122,8 @@ def costs(trials):
     return [(t.proposal.prompt_tokens, t.proposal.completion_tokens) for t in trials]
 
 
-def test_a_configuration_model_is_asked_once_and_its_cost_is_counted_once(make_task, knowing):
-    task, backend = make_task(space=NAMED), knowing(NAMED)
+def test_a_configuration_model_is_asked_once_and_its_cost_is_counted_once(make_task, good_backend):
+    task, backend = make_task(space=NAMED), good_backend(NAMED)
     creator = open_creator(task, backend=backend)
     trials = run(lambda: creator, task, 6)
     assert len(backend.calls) == 1
@@ -138,15 +138,15 @@ def test_a_configuration_model_is_asked_once_and_its_cost_is_counted_once(make_t
     assert len({trial.proposal.seed for trial in trials[1:]}) == 5
 
 
-def test_the_cost_of_an_uncertain_model_is_counted_too(make_task, uncertain):
-    task, backend = make_task(space=SPACE), uncertain()
+def test_the_cost_of_an_uncertain_model_is_counted_too(make_task, random_backend):
+    task, backend = make_task(space=SPACE), random_backend()
     creator = open_creator(task, backend=backend)
     trials = run(lambda: creator, task, 3)
     assert len(backend.calls) == 1
     assert costs(trials) == [(100, 10 * MODEL_SAMPLES), (0, 0), (0, 0)]
 
 
-def test_a_configuration_model_is_shown_no_trials(make_task, make_trial, knowing):
+def test_a_configuration_model_is_shown_no_trials(make_task, make_trial, good_backend):
     """It is asked as if nothing had been tried; the trials speak for themselves."""
     task = make_task(space=SPACE)
     known = tuple(
@@ -154,7 +154,7 @@ def test_a_configuration_model_is_shown_no_trials(make_task, make_trial, knowing
     )
     prompts = []
     for trials in ((), known):
-        backend = knowing()
+        backend = good_backend()
         creator = open_creator(task, backend=backend)
         (proposal,) = creator.propose(History(task, trials, 1, len(trials)), 1)
         (call,) = backend.calls
@@ -163,21 +163,21 @@ def test_a_configuration_model_is_shown_no_trials(make_task, make_trial, knowing
     assert prompts[0] == prompts[1]
 
 
-def test_a_resumed_study_proposes_the_same(make_task, knowing):
+def test_a_resumed_study_proposes_the_same(make_task, good_backend):
     task = make_task(space=NAMED)
-    creator = open_creator(task, backend=knowing(NAMED))
+    creator = open_creator(task, backend=good_backend(NAMED))
     lived = run(lambda: creator, task, 7)
-    resumed = run(lambda: open_creator(task, backend=knowing(NAMED)), task, 7)
+    resumed = run(lambda: open_creator(task, backend=good_backend(NAMED)), task, 7)
     assert [t.config for t in lived] == [t.config for t in resumed]
     assert [t.proposal.note for t in lived] == [t.proposal.note for t in resumed]
 
 
 @pytest.mark.parametrize("space", [SPACE, NAMED], ids=["center", "default"])
 def test_parallel_proposals_at_the_start_differ_and_have_their_true_origins(
-    make_task, knowing, space
+    make_task, good_backend, space
 ):
     task = make_task(space=space)
-    creator = open_creator(task, backend=knowing(space))
+    creator = open_creator(task, backend=good_backend(space))
     proposals = creator.propose(History(task, (), 0, 0), 8)
     assert len({space.key(proposal.config) for proposal in proposals}) == 8
     opened = ["default"] if space.has_defaults else []
@@ -185,16 +185,16 @@ def test_parallel_proposals_at_the_start_differ_and_have_their_true_origins(
     assert sum(proposal.completion_tokens for proposal in proposals) == 10 * MODEL_SAMPLES
 
 
-def test_parallel_proposals_of_an_uncertain_model_differ(make_task, uncertain):
+def test_parallel_proposals_of_an_uncertain_model_differ(make_task, random_backend):
     task = make_task(space=SPACE)
-    proposals = open_creator(task, backend=uncertain()).propose(History(task, (), 0, 0), 5)
+    proposals = open_creator(task, backend=random_backend()).propose(History(task, (), 0, 0), 5)
     assert len({SPACE.key(proposal.config) for proposal in proposals}) == 5
     assert [str(p.origin) for p in proposals] == ["default", *["bo+llm"] * 4]
 
 
-def test_the_model_proposes_until_a_trial_has_a_value(make_task, make_trial, knowing):
+def test_the_model_proposes_until_a_trial_has_a_value(make_task, make_trial, good_backend):
     task = make_task(space=SPACE)
-    creator = open_creator(task, backend=knowing())
+    creator = open_creator(task, backend=good_backend())
     trials = []
     for number in range(4):
         (proposal,) = creator.propose(History(task, tuple(trials), 0, number), 1)
@@ -213,7 +213,7 @@ def test_a_model_with_one_answer_is_followed_by_the_optimizer(make_task, fake_ba
     assert len({SPACE.key(proposal.config) for proposal in proposals}) == 4
 
 
-def test_a_right_model_helps_and_a_wrong_one_is_overcome(make_task, knowing):
+def test_a_right_model_helps_and_a_wrong_one_is_overcome(make_task, good_backend):
     task = make_task(space=SPACE)
 
     def best(backend, objective, trials, seed):
@@ -229,14 +229,14 @@ def test_a_right_model_helps_and_a_wrong_one_is_overcome(make_task, knowing):
         return (np.log10(config["rate"]) + 0.5) ** 2 + (config["depth"] - 9) ** 2 / 20
 
     seeds = range(3)
-    helped = np.mean([best(knowing(), loss, 4, seed) for seed in seeds])
+    helped = np.mean([best(good_backend(), loss, 4, seed) for seed in seeds])
     alone = np.mean([best(None, loss, 4, seed) for seed in seeds])
     assert helped < alone
-    assert np.mean([best(knowing(), elsewhere, 15, seed) for seed in seeds]) < 0.1
+    assert np.mean([best(good_backend(), elsewhere, 15, seed) for seed in seeds]) < 0.1
 
 
-def test_a_chat_model_proposes_first_and_reads_the_history(make_task, talking):
-    task, backend = make_task(space=SPACE), talking(SPACE)
+def test_a_chat_model_proposes_first_and_reads_the_history(make_task, chat_backend):
+    task, backend = make_task(space=SPACE), chat_backend(SPACE)
     trials = run(lambda: open_creator(task, backend=backend), task, 3)
     assert origins(trials) == ["llm"] * 3
     assert [trial.proposal.rationale_by for trial in trials] == ["model"] * 3

@@ -60,7 +60,7 @@ def task(make_task):
 
 
 @pytest.fixture
-def trained(source_task, fake_backend, tmp_path):
+def backend(source_task, fake_backend, tmp_path):
     """A configuration model that brings the source task."""
     source_tasks.write_source_tasks(tmp_path / "lessons.json.gz", [source_task])
     backend = fake_backend(
@@ -87,8 +87,8 @@ def make_ensemble(task, source_task):
     return SurrogateEnsemble(task, [(source_task, 1.0)], np.random.default_rng(0))
 
 
-def test_the_initial_design_comes_first_and_then_meta_data_guides_the_optimizer(task, trained):
-    trials = run(open_creator(task, backend=trained), task, INITIAL_DESIGN_SIZE + 6)
+def test_the_initial_design_comes_first_and_then_meta_data_guides_the_optimizer(task, backend):
+    trials = run(open_creator(task, backend=backend), task, INITIAL_DESIGN_SIZE + 6)
     design, later = trials[: INITIAL_DESIGN_SIZE + 1], trials[INITIAL_DESIGN_SIZE + 1 :]
     exploration = design.pop(BEFORE_EXPLORATION)
     assert origins(design) == ["meta"] * INITIAL_DESIGN_SIZE
@@ -97,22 +97,23 @@ def test_the_initial_design_comes_first_and_then_meta_data_guides_the_optimizer(
     assert set(origins(later)) <= {"bo+meta", "bo"}
     assert "bo+meta" in origins(trials)
     assert (
-        "5 similar data sets (trees) that come with the model fake" in trials[0].proposal.rationale
+        "5 similar data sets (trees), which come with the model fake"
+        in trials[0].proposal.rationale
     )
     assert all(trial.proposal.model_digest is None for trial in trials)
-    assert len(trained.calls) == 1  # its samples are candidates, and poor ones
+    assert len(backend.calls) == 1  # its samples are candidates, and poor ones
     guided = next(t for t in trials if str(t.proposal.origin) == "bo+meta")
     assert "guided by 5 similar data sets" in guided.proposal.rationale
 
 
-def test_a_prior_that_explains_all_trials_guides_half_of_the_later_ones(task, trained):
-    late = origins(run(open_creator(task, backend=trained), task, MAX_HALF_GUIDED + 24))[-14:]
+def test_a_prior_that_explains_all_trials_guides_half_of_the_later_ones(task, backend):
+    late = origins(run(open_creator(task, backend=backend), task, MAX_HALF_GUIDED + 24))[-14:]
     assert set(late) == {"bo+meta", "bo"}
 
 
-def test_the_initial_design_is_good_from_the_first_trial(task, trained):
+def test_the_initial_design_is_good_from_the_first_trial(task, backend):
     for depth in DEPTHS:
-        trials = run(open_creator(task, backend=trained), task, INITIAL_DESIGN_SIZE, depth)
+        trials = run(open_creator(task, backend=backend), task, INITIAL_DESIGN_SIZE, depth)
         worst = regret({"rate": 1e-2, "depth": 10 if depth < 6 else 1, "booster": "tree"}, depth)
         assert trials[0].value < 0.6 * worst
         assert min(trial.value for trial in trials) < 0.15
@@ -158,7 +159,7 @@ def test_surrogates_predict_the_regret_of_other_points(task, source_task):
         assert np.corrcoef(row, np.minimum(true, 1.5))[0, 1] > 0.95
 
 
-def test_a_part_of_the_space_with_other_spellings_and_a_fixed_value(make_task, trained):
+def test_a_part_of_the_space_with_other_spellings_and_a_fixed_value(make_task, backend):
     """The depth is fixed, the rate has another range, and the categories another order."""
     space = Space(
         [
@@ -168,49 +169,49 @@ def test_a_part_of_the_space_with_other_spellings_and_a_fixed_value(make_task, t
         ]
     )
     task = make_task(name="trees", space=space, fixed={"depth": 9})
-    proposer = open_meta_data(task, trained.model)
+    proposer = open_meta_data(task, backend.model)
     assert proposer is not None
     first = proposer.propose(History(task, (), 0, 0)).config
     assert first["booster"] == "tree"
     assert first["Rate"] < 5e-2
 
 
-def test_a_sample_of_the_model_is_tried_where_it_promises_more(task, source_task, trained):
+def test_a_sample_of_the_model_is_tried_where_it_promises_more(task, source_task, backend):
     rng = np.random.default_rng(3)
     configs = [SPACE.sample(rng) for _ in range(4000)]
     regrets = make_ensemble(task, source_task).regrets(np.array([SPACE.encode(c) for c in configs]))
     best = configs[int(regrets.mean(axis=0).argmin())]  # the best of far more than are drawn
-    trained.answer = lambda *_: SPACE.text(best)
-    trials = run(open_creator(task, backend=trained), task, INITIAL_DESIGN_SIZE + 1)
+    backend.answer = lambda *_: SPACE.text(best)
+    trials = run(open_creator(task, backend=backend), task, INITIAL_DESIGN_SIZE + 1)
     (sample,) = [trial for trial in trials if trial.proposal.origin == LLM]
     assert sample.config == best
-    assert sample.proposal.model_digest == trained.model.digest
+    assert sample.proposal.model_digest == backend.model.digest
     assert origins(trials).count("meta") == INITIAL_DESIGN_SIZE - 1
 
 
-def test_meta_data_serves_where_the_model_fails(make_task, trained):
-    trained.answer = lambda *_: "none"
+def test_meta_data_serves_where_the_model_fails(make_task, backend):
+    backend.answer = lambda *_: "none"
     settings = CreatorSettings(on_model_error="engine")
     task = make_task(space=SPACE, creator=settings)
-    (trial,) = run(open_creator(task, backend=trained), task, 1)
+    (trial,) = run(open_creator(task, backend=backend), task, 1)
     assert trial.proposal.origin == META
     assert trial.proposal.note.startswith("fallback for the model")
 
 
-def test_a_default_of_the_task_still_comes_first(make_task, trained):
+def test_a_default_of_the_task_still_comes_first(make_task, backend):
     named = Space([dataclasses.replace(SPACE["rate"], default=0.1), *SPACE.parameters[1:]])
     task = make_task(space=named)
-    trials = run(open_creator(task, backend=trained), task, 2)
+    trials = run(open_creator(task, backend=backend), task, 2)
     assert origins(trials) == ["default", "meta"]
 
 
-def test_misleading_meta_data_is_given_up(task, trained):
+def test_misleading_meta_data_is_given_up(task, backend):
     """The trials contradict all data sets."""
 
     def opposite(config):
         return -regret(config, 5)
 
-    creator, done = open_creator(task, backend=trained), []
+    creator, done = open_creator(task, backend=backend), []
     for number in range(20):
         (proposal,) = creator.propose(History(task, tuple(done), 0, number), 1)
         done.append(Trial(number, State.COMPLETE, proposal, values=(opposite(proposal.config),)))
@@ -220,8 +221,8 @@ def test_misleading_meta_data_is_given_up(task, trained):
     assert min(trial.value for trial in done) < np.median(blind)
 
 
-def test_the_next_candidate_is_tried_while_all_trials_fail(task, trained):
-    creator, failed = open_creator(task, backend=trained), []
+def test_the_next_candidate_is_tried_while_all_trials_fail(task, backend):
+    creator, failed = open_creator(task, backend=backend), []
     for number in range(INITIAL_DESIGN_SIZE + 3):
         (proposal,) = creator.propose(History(task, tuple(failed), 0, number), 1)
         failed.append(Trial(number, State.FAILED, proposal))
@@ -231,44 +232,44 @@ def test_the_next_candidate_is_tried_while_all_trials_fail(task, trained):
     assert len({SPACE.key(trial.config) for trial in failed}) == len(failed)
 
 
-def test_past_studies_and_the_model_join_the_meta_data(task, trained, make_trial):
+def test_past_studies_and_the_model_join_the_meta_data(task, backend, make_trial):
     rng = np.random.default_rng(1)
     configs = [SPACE.sample(rng) for _ in range(20)]
     past = PastStudy("own/old", task, tuple(
         make_trial(n, c, value=regret(c, 8)) for n, c in enumerate(configs)
     ))  # fmt: skip
     own = retrieve(task, [past])
-    trials = run(open_creator(task, backend=trained, retrieved=own), task, 6)
-    assert trained.calls
+    trials = run(open_creator(task, backend=backend, retrieved=own), task, 6)
+    assert backend.calls
     assert "bo+llm+meta+transfer" in origins(trials)
-    proposer = open_meta_data(task, trained.model)
+    proposer = open_meta_data(task, backend.model)
     history = History(task, (), 0, 0)
     both = merge(own, proposer.retrieve(history))
     assert {one.study for one in both} == {
         "own/old",
-        "5 similar data sets (trees) that come with the model fake",
+        "5 similar data sets (trees), which come with the model fake",
     }
     assert list(both) == sorted(both, key=lambda one: -one.weight)
     assert {one.weight for one in both if one.study == "own/old"} == {one.weight for one in own}
 
 
-def test_a_fine_tuned_model_is_asked(make_task, trained):
+def test_a_fine_tuned_model_is_asked(make_task, backend):
     task = make_task(space=SPACE, creator=CreatorSettings(transfer="finetuned"))
-    trials = run(open_creator(task, backend=trained), task, 6)
-    assert trained.calls
+    trials = run(open_creator(task, backend=backend), task, 6)
+    assert backend.calls
     assert "on 5 similar data sets (trees)" in " ".join(
         trial.proposal.rationale for trial in trials[:4]
     )
 
 
-def test_source_tasks_of_the_tasks_metric_count(make_task, trained, source_task):
+def test_source_tasks_of_the_tasks_metric_count(make_task, backend, source_task):
     auc = make_task(name="trees", space=SPACE, objectives=(Objective("auc", "maximize"),))
     other = dataclasses.replace(source_task, task=auc, data_sets=tuple("abcde"))
-    source_tasks.write_source_tasks(trained.model.meta_data, [source_task, other])
+    source_tasks.write_source_tasks(backend.model.meta_data, [source_task, other])
 
     def reason_for(task):
         history = History(task, (), 0, 0)
-        return open_meta_data(task, trained.model).propose(history).rationale
+        return open_meta_data(task, backend.model).propose(history).rationale
 
     assert "on 5 similar data sets" in reason_for(make_task(space=SPACE))
     assert "on 5 similar data sets" in reason_for(auc)
@@ -277,11 +278,11 @@ def test_source_tasks_of_the_tasks_metric_count(make_task, trained, source_task)
     )
 
 
-def test_a_source_task_of_another_kind_of_model_does_not_count(make_task, trained):
+def test_a_source_task_of_another_kind_of_model_does_not_count(make_task, backend):
     """Two of its five hyperparameters have the names of those that were tuned there."""
     others = [Float("dropout", 0.0, 0.5), Int("heads", 1, 16), Float("warmup", 0.0, 0.3)]
     task = make_task(space=Space([*SPACE.parameters[:2], *others]))
-    assert open_meta_data(task, trained.model) is None
+    assert open_meta_data(task, backend.model) is None
 
 
 TREES = load(tasks.find("breast-cancer-xgboost")).space
@@ -298,14 +299,14 @@ def test_meta_data_of_the_built_in_model_serves_a_chat_model(make_task, task, fa
     assert open_meta_data(task, model) is None  # there is no meta-data with drops in boosters
     trees = make_task(space=TREES, objectives=(Objective("accuracy", "maximize"),))
     reason = open_meta_data(trees, model).propose(History(trees, (), 0, 0)).rationale
-    assert "that come with the model sprout" in reason
+    assert "which come with the model sprout" in reason
 
 
-def test_a_chat_model_takes_turns_with_meta_data(make_task, talking):
+def test_a_chat_model_takes_turns_with_meta_data(make_task, chat_backend):
     task = make_task(space=TREES, objectives=(Objective("accuracy", "maximize"),))
     seen = set()
     for seed in range(4):
-        creator = open_creator(task, backend=talking(TREES))
+        creator = open_creator(task, backend=chat_backend(TREES))
         done = []
         for number in range(6):
             (proposal,) = creator.propose(History(task, tuple(done), seed, number), 1)
@@ -339,18 +340,18 @@ def test_meta_data_needs_no_model(make_task, monkeypatch):
     assert all("no language model" in trial.proposal.note for trial in trials)
 
 
-def test_a_note_tells_that_nothing_was_retrieved_beside_meta_data(make_task, trained):
+def test_a_note_tells_that_nothing_was_retrieved_beside_meta_data(make_task, backend):
     asking = CreatorSettings(transfer="retrieve")
     task = make_task(space=SPACE, creator=asking)
-    first, second = run(open_creator(task, backend=trained), task, 2)
+    first, second = run(open_creator(task, backend=backend), task, 2)
     assert first.proposal.note == NOTHING_RETRIEVED
     assert not second.proposal.note
 
 
-def test_unreadable_meta_data_is_an_error(task, trained):
-    trained.model.meta_data.write_bytes(b"none")
+def test_unreadable_meta_data_is_an_error(task, backend):
+    backend.model.meta_data.write_bytes(b"none")
     with pytest.raises(InputError, match="source tasks cannot be read"):
-        open_creator(task, backend=trained)
+        open_creator(task, backend=backend)
 
 
 def test_every_candidate_is_valid_and_unique(task, source_task):

@@ -13,7 +13,7 @@ from localhpo.trial import LLM, Proposal, State, Trial
 SPACE = Space([Float("rate", 1e-4, 1.0, log=True), Int("depth", 1, 10)])
 
 
-def test_a_chat_model_takes_turns_as_the_history_tells(make_task, make_trial, talking):
+def test_a_chat_model_takes_turns_as_the_history_tells(make_task, make_trial, chat_backend):
     task = make_task(space=SPACE)
     turns = []
     for _ in range(2):
@@ -23,7 +23,7 @@ def test_a_chat_model_takes_turns_as_the_history_tells(make_task, make_trial, ta
                 make_trial(n, SPACE.sample(np.random.default_rng(n)), value=0.0)
                 for n in range(number)
             )
-            backend = talking(SPACE)
+            backend = chat_backend(SPACE)
             creator = open_creator(task, backend=backend)
             (proposal,) = creator.propose(History(task, trials, 1, number), 1)
             turns[-1].append(str(proposal.origin))
@@ -33,10 +33,10 @@ def test_a_chat_model_takes_turns_as_the_history_tells(make_task, make_trial, ta
 
 
 def test_a_chat_model_that_did_well_in_past_studies_takes_more_turns(
-    make_task, make_trial, talking
+    make_task, make_trial, chat_backend
 ):
     task = make_task(space=SPACE)
-    digest = talking(SPACE).model.digest
+    digest = chat_backend(SPACE).model.digest
     configs = [SPACE.sample(np.random.default_rng(n)) for n in range(12)]
     trials = tuple(make_trial(n, config, value=0.0) for n, config in enumerate(configs[:4]))
 
@@ -54,7 +54,7 @@ def test_a_chat_model_that_did_well_in_past_studies_takes_more_turns(
         )  # fmt: skip
         found = []
         for seed in range(60):
-            creator = open_creator(task, backend=talking(SPACE), past_studies=[past])
+            creator = open_creator(task, backend=chat_backend(SPACE), past_studies=[past])
             found += [p.origin for p in creator.propose(History(task, trials, seed, 4), 1)]
         return found.count(LLM)
 

@@ -101,7 +101,7 @@ def to_proposal(history: History, made: Suggestion, guided: Origin = ORIGIN) -> 
     reason, evidence = rationale.compute(history, made.config)
     return Proposal(
         config=made.config, origin=guided if made.uses_prior else ORIGIN,
-        rationale="; ".join(filter(None, (reason, made.method))), rationale_by="computed",
+        rationale="; ".join(filter(None, (made.method, reason))), rationale_by="computed",
         evidence=evidence, tries=made.tries, seed=derive_seed(history, _SEED_LABEL),
         note=made.note,
     )  # fmt: skip
