@@ -103,8 +103,8 @@ def find_gpus(
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     readings = nvml.read_devices(warn)
     if readings is not None:
-        ours = _our_processes()
-        return tuple(_make_gpu(reading, ours) for reading in _select_visible(readings, visible))
+        own_pids = _list_own_pids()
+        return tuple(_make_gpu(reading, own_pids) for reading in _select_visible(readings, visible))
     gpus = _gpus_by_driver(root) or [Gpu(id) for id in _parse_ids(visible or "")]
     return tuple(gpus if visible is None else _restrict(gpus, _parse_ids(visible)))
 
@@ -133,8 +133,8 @@ def _select_visible(readings: Sequence[DeviceReading], visible: str | None) -> l
     return selected
 
 
-def _make_gpu(reading: DeviceReading, ours: frozenset[int]) -> Gpu:
-    own_mb = sum(mb or 0.0 for pid, mb in reading.processes.items() if pid in ours)
+def _make_gpu(reading: DeviceReading, own_pids: frozenset[int]) -> Gpu:
+    own_mb = sum(mb or 0.0 for pid, mb in reading.processes.items() if pid in own_pids)
     foreign_mb = max(0.0, (reading.used_mb or 0.0) - own_mb)
     return Gpu(reading.id, reading.name, reading.total_mb, foreign_mb, reading.label)
 
@@ -142,31 +142,31 @@ def _make_gpu(reading: DeviceReading, ours: frozenset[int]) -> Gpu:
 def refresh_gpus(gpus: Sequence[Gpu], busy: Collection[str]) -> tuple[Gpu, ...]:
     """Return the same devices with the memory that other programs hold now.
 
-    A device is returned unchanged where the difference is negligible, and where it runs something
-    of ours whose memory the driver does not report: the difference may be that.
+    A device is returned unchanged where the difference is negligible, and where it runs processes
+    of this study whose memory the driver does not report: the difference may be theirs.
 
     Args:
         gpus: The devices as they were.
         busy: Ids of those on which this study runs something.
     """
     readings = {reading.id: reading for reading in nvml.read_devices() or ()}
-    ours = _our_processes() if readings else frozenset()
-    return tuple(_refresh_gpu(gpu, readings.get(gpu.id), ours, gpu.id in busy) for gpu in gpus)
+    own_pids = _list_own_pids() if readings else frozenset()
+    return tuple(_refresh_gpu(gpu, readings.get(gpu.id), own_pids, gpu.id in busy) for gpu in gpus)
 
 
 def _refresh_gpu(
-    gpu: Gpu, reading: DeviceReading | None, ours: frozenset[int], is_busy: bool
+    gpu: Gpu, reading: DeviceReading | None, own_pids: frozenset[int], is_busy: bool
 ) -> Gpu:
     if reading is None:
         return gpu
-    held = [mb for pid, mb in reading.processes.items() if pid in ours]
+    held = [mb for pid, mb in reading.processes.items() if pid in own_pids]
     if is_busy and (not held or None in held):
         return gpu
-    now = _make_gpu(reading, ours)
+    now = _make_gpu(reading, own_pids)
     return gpu if abs(now.foreign_mb - gpu.foreign_mb) < MIN_SHARED_MB else now
 
 
-def _our_processes() -> frozenset[int]:
+def _list_own_pids() -> frozenset[int]:
     """Return the ids of this process, of this user's studies, and of all their descendants.
 
     What studies hold is counted as they claim it: see `resource_broker`.

@@ -163,7 +163,7 @@ class _Rollout:
         return free_there > free_elsewhere
 
     def _ask(self) -> None:
-        """Ask for proposals, or restore the server, where they are wanted and it has room."""
+        """Ask for proposals, or restore the server, where wanted and its memory is free."""
         wanted = self._count_wanted()
         self._restore_pending = wanted > 0 and not self._is_resident
         if wanted <= 0 or self._server_done_s < math.inf:

@@ -27,8 +27,8 @@ from localhpo.task import Resources
 _ROUNDING = 1e-9  # three thirds of a device are one device
 
 _MIN_EXCLUSIVE_SHARE = 0.5
-"""Share of a device's memory, 0 to 1, that must be free for an exclusive trial, of which nobody
-knows how much memory it takes."""
+"""Share of a device's memory, 0 to 1, that must be free for an exclusive trial, whose need is
+not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ _PATIENCE_S = 60.0
 """Resources are left free for a study that has waited for longer, though smaller trials fit."""
 
 _ABANDONED_S = 10.0
-"""A waiting study that has not asked for longer (it was suspended) keeps nobody waiting."""
+"""A waiting study that has not asked for longer (it was suspended) blocks no other."""
 
 _KEYS = {
     "request": "wish",
@@ -282,7 +282,7 @@ class ResourceBroker:
             raise runtime.unusable(self._folder, error) from error
 
     def _own_entry(self) -> StudyEntry:
-        """Return this study's entry from memory: nobody else writes it, and the file may vanish."""
+        """Return this study's entry, which no other study writes; the file may have vanished."""
         return dataclasses.replace(self._entry, server_pid=self._server_pid())
 
     def _others(self, entries: Sequence[StudyEntry]) -> list[StudyEntry]:

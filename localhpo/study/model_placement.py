@@ -175,7 +175,7 @@ class ModelPlacement:
         return assign_devices(ids, held_mb), measure
 
     def _guess_devices(self, server: ModelServer) -> Assignment:
-        """Return the devices of a server that nobody has a claim for: its own, or the first."""
+        """Return the devices of a server without a claim: its own, or the first."""
         request = server.memory_request
         return assign_devices(request.gpus or tuple(self._gpus)[: request.device_count], 0.0)
 

@@ -162,7 +162,7 @@ class EventClock(SimulatedClock):
         self._beside = False
 
     def expect_end(self, seconds: float) -> None:
-        """Stop at the end of a trial, in so many seconds."""
+        """Stop at the end of a trial, `seconds` from now."""
         end_s = self.monotonic() + seconds
         heapq.heappush(self._due, end_s)
         self._first_end_s = min(self._first_end_s, end_s)
@@ -178,7 +178,7 @@ class EventClock(SimulatedClock):
         return end_s
 
     def sleep(self, seconds: float) -> None:
-        """Let at least so much time pass, or the time until the next event."""
+        """Let `seconds` pass, or more while nothing happens."""
         if self._beside:
             return super().sleep(seconds)
         now = self.monotonic()

@@ -33,7 +33,7 @@ TOLERANCE_MB = 10.0
 
 @dataclass(frozen=True)
 class Case:
-    """A resident model, and what the laws say of it in particular."""
+    """A resident model, and what is expected of it."""
 
     model: LoadedModel
     offload_methods: frozenset[OffloadMethod]
@@ -96,9 +96,9 @@ def offload(model: LoadedModel, method: OffloadMethod) -> None:
 
 
 def measure_mb(case: Case) -> float:
-    """Return what it assignment, 0 where nobody can tell."""
+    """Return the memory that it holds, 0 where it cannot be measured."""
     used = case.model.measure_mb()
-    # Of a process that has ended everybody can tell: nothing.
+    # The memory of a process that has ended is known: 0.
     assert used == 0.0 or (used is not None) == case.is_measured
     return used or 0.0
 
@@ -117,15 +117,15 @@ def test_its_assignment_never_changes(case: Case) -> None:
 
 
 def test_offloading_frees_memory_and_waking_reverses_it(case: Case) -> None:
-    awake = measure_mb(case)
+    resident_mb = measure_mb(case)
     for method in sorted(case.offload_methods) * 2:
         before = case.activity()
         offload(case.model, method)
         assert case.activity() != before
         if case.is_measured:
-            assert measure_mb(case) < 0.5 * awake
+            assert measure_mb(case) < 0.5 * resident_mb
         case.model.wake()
-        assert measure_mb(case) == pytest.approx(awake, abs=TOLERANCE_MB)
+        assert measure_mb(case) == pytest.approx(resident_mb, abs=TOLERANCE_MB)
 
 
 def test_a_stopped_model_holds_nothing(case: Case) -> None:
@@ -135,7 +135,7 @@ def test_a_stopped_model_holds_nothing(case: Case) -> None:
 
 
 def test_waking_a_resident_model_does_nothing(case: Case) -> None:
-    awake, before = measure_mb(case), case.activity()
+    resident_mb, before = measure_mb(case), case.activity()
     case.model.wake()
     assert case.activity() == before
     for method in case.offload_methods:
@@ -144,7 +144,7 @@ def test_waking_a_resident_model_does_nothing(case: Case) -> None:
         before = case.activity()
         case.model.wake()
         assert case.activity() == before
-    assert measure_mb(case) == pytest.approx(awake, abs=TOLERANCE_MB)
+    assert measure_mb(case) == pytest.approx(resident_mb, abs=TOLERANCE_MB)
 
 
 def test_its_state_follows_its_transitions(case: Case) -> None:
@@ -158,12 +158,12 @@ def test_its_state_follows_its_transitions(case: Case) -> None:
 
 
 def test_other_methods_are_refused_and_change_nothing(case: Case) -> None:
-    awake, before, assignment = measure_mb(case), case.activity(), case.model.assignment
+    resident_mb, before, assignment = measure_mb(case), case.activity(), case.model.assignment
     for method in set(METHODS) - case.offload_methods:
         with pytest.raises(ModelError):
             offload(case.model, method)
     assert (case.activity(), case.model.assignment) == (before, assignment)
-    assert measure_mb(case) == pytest.approx(awake, abs=TOLERANCE_MB)
+    assert measure_mb(case) == pytest.approx(resident_mb, abs=TOLERANCE_MB)
 
 
 def test_its_memory_is_measured_or_none(case: Case) -> None:

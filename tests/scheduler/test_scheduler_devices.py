@@ -207,7 +207,7 @@ def test_memory_of_other_programs_is_foreign(
         use_nvml(monkeypatch, Device(total_mb=40_000, used_mb=14_500, processes=processes))
         (gpu,) = find_gpus({}, root=tmp_path)
         child.communicate(b"\n")
-    # The driver's own 500 MB are nobody's to use either.
+    # The 500 MB of the driver itself are not usable either.
     assert (gpu.foreign_mb, gpu.usable_mb) == (9500.0, 30_500.0)
 
 
@@ -314,7 +314,7 @@ def test_an_inventory_may_be_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
         ({}, "cpus: must be given"),
         ({"cpus": 0}, "cpus: must be a whole number of at least 1; got 0"),
@@ -330,8 +330,8 @@ def test_an_inventory_may_be_json(tmp_path: Path) -> None:
         ([], "must be a table"),
     ],
 )
-def test_an_invalid_inventory_is_refused(table: Any, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_an_invalid_inventory_is_refused(table: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         parse_inventory(table)
 
 

@@ -42,15 +42,15 @@ def test_other_devices_continue_meanwhile() -> None:
         replace(OFFLOADS, slots_resident=0, slots_offloaded=1, slots_elsewhere=3, restore_s=60), 40
     )
     alone = estimate_remaining_s(replace(OFFLOADS, slots_resident=0, restore_s=60), 40)
-    awake = estimate_remaining_s(STAYS, 40)
-    assert awake < apart < alone - 100
+    stays = estimate_remaining_s(STAYS, 40)
+    assert stays < apart < alone - 100
 
 
 def test_the_device_is_kept_free_for_a_server_that_is_to_be_restored() -> None:
     """Otherwise trials would follow one another there, until the others had nothing to run."""
-    rests = replace(OFFLOADS, slots_resident=0, slots_elsewhere=12, slots=16, prefetch=16)
-    stays = replace(rests, slots_offloaded=0, slots=12, prefetch=12)
-    assert estimate_remaining_s(rests, 160) < 0.85 * estimate_remaining_s(stays, 160)
+    offloads = replace(OFFLOADS, slots_resident=0, slots_elsewhere=12, slots=16, prefetch=16)
+    stays = replace(offloads, slots_offloaded=0, slots=12, prefetch=12)
+    assert estimate_remaining_s(offloads, 160) < 0.85 * estimate_remaining_s(stays, 160)
 
 
 def test_buffered_proposals_need_no_restore() -> None:

@@ -44,7 +44,7 @@ class LoggedModel(SimulatedModel):
 
 @pytest.fixture
 def study(make_bench: Any, make_task: Any, fakes: Any) -> Study:
-    """Run trials of a minute, more or less, in a way of sharing; return the bench."""
+    """Run trials of a minute, more or less, in a mode of sharing; return the bench."""
 
     def run(sharing: Sharing) -> Any:
         class Asked(fakes.Creator):
@@ -82,9 +82,9 @@ def test_other_devices_stay_busy_until_the_servers_own_is_free(study: Study) -> 
 
 def test_a_server_is_offloaded_only_for_a_trial(study: Study) -> None:
     log = study("stop").server.log
-    rests = " ".join(log).split("stop")[1:]
-    assert len(rests) > 3
-    assert all(HOME in rest.split("wake")[0] for rest in rests)
+    offloads = " ".join(log).split("stop")[1:]
+    assert len(offloads) > 3
+    assert all(HOME in after.split("wake")[0] for after in offloads)
 
 
 def test_each_transition_is_one_event(study: Study) -> None:

@@ -79,15 +79,15 @@ def test_no_study_yields_where_a_model_holds_the_memory(
     def server(mb: float) -> Assignment:
         return Assignment(0.0, gpus=("0",), gpu_share=0.0, gpu_memory_mb=mb)
 
-    wish = server(16_000) if waits == MODEL_CLAIM else Assignment(1.0, 0.0, ("0",), 1.0, 16_000)
+    request = server(16_000) if waits == MODEL_CLAIM else Assignment(1.0, 0.0, ("0",), 1.0, 16_000)
     gpu = Inventory(cpus=2, gpus=(Gpu("0", memory_mb=24_000),))
     a, b = make_broker("a", gpu), make_broker("b", gpu)
     assert a.claim(MODEL_CLAIM, server(server_mb), lambda _: server(server_mb))
     assert claim(a, 0)
-    assert b.claim(waits, wish, lambda _: None) is None  # it waits from now on
+    assert b.claim(waits, request, lambda _: None) is None  # it waits from now on
     times[0] += 70
     a.release("0")
-    assert b.claim(waits, wish, lambda _: None) is None
+    assert b.claim(waits, request, lambda _: None) is None
     assert claim(a, 1) is not gives_way
 
 
@@ -215,6 +215,15 @@ def test_claims_count_where_partitions_overlap(
     a, b = make_broker("a", mine), make_broker("b", theirs)
     b.claim("0", FULL, lambda others: FULL)
     assert [(other.cpus, other.memory_mb) for other in a.read_other_claims()] == [seen]
+
+
+def test_programs_of_version_0_1_can_read_the_file(make_broker: MakeBroker, tmp_path: Path) -> None:
+    claim(make_broker("a"), 0)
+    (row,) = json.loads((tmp_path / "m" / "machine.json").read_text())
+    assert row.keys() == {
+        "pid", "started", "study", "priority", "used_s", "claims", "since", "wish", "waits_since",
+        "seen", "server", "part", "by_hand",
+    }  # fmt: skip
 
 
 def test_jobs_that_share_nothing_take_no_turns(make_broker: MakeBroker, times: list[float]) -> None:

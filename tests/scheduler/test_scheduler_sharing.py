@@ -245,8 +245,8 @@ def test_the_server_sleeps_for_a_trial_that_does_not_fit_beside_it(
         "the model's server went to sleep to free memory for a trial (2.0 s, it freed 14500 of"
         " 16000 MB)"
     )
-    told = {key: slept.data[key] for key in ("act", "seconds", "freed_mb", "held_mb")}
-    assert told == {"act": "sleep", "seconds": 2.0, "freed_mb": 14_500, "held_mb": 1_500}
+    data = {key: slept.data[key] for key in ("act", "seconds", "freed_mb", "held_mb")}
+    assert data == {"act": "sleep", "seconds": 2.0, "freed_mb": 14_500, "held_mb": 1_500}
     assert bench.executor.max_running == 1
 
 

@@ -15,6 +15,7 @@ from localhpo.llm import open_backend
 from localhpo.llm.transformers import loading
 from localhpo.study import Study
 from localhpo.task import Budget, CreatorSettings, Resources, Sharing, Task
+from localhpo.trial import LLM
 
 MakeTask = Callable[..., Task]
 
@@ -46,10 +47,10 @@ def test_a_study_records_that_the_model_is_in_host_memory(
     task = with_sharing(make_task(budget=Budget(trials=1)), "cpu")
     with Study.open(task, home=home) as study:
         study.run()
-        said = {event.kind: event.message for event in study.events}
-    assert said["sharing"] == "cpu: chosen by the user"
-    assert "warning" not in said
-    assert {trial.proposal.origin for trial in study.trials} == {"model"}
+        messages = {event.kind: event.message for event in study.events}
+    assert messages["sharing"] == "cpu: chosen by the user"
+    assert "warning" not in messages
+    assert {trial.proposal.origin for trial in study.trials} == {LLM}
 
 
 # A vLLM server.

@@ -178,7 +178,7 @@ UNREPORTED = pytest.mark.parametrize(
 
 
 class Run:
-    """The model_placement of a study, and what it said."""
+    """The model placement of a study, and its notifications."""
 
     def __init__(self, folder: Path | None, server: FakeServer, gpus: Sequence[Gpu]) -> None:
         self.notifications: list[tuple[str, str]] = []

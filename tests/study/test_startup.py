@@ -19,7 +19,7 @@ from localhpo.objective import Objective
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory
 from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker
 from localhpo.space import Float, Space
-from localhpo.study import Study, proposing
+from localhpo.study import Study, lazy_creator
 from localhpo.study import study as studies
 from localhpo.study.startup import ModelReservation
 from localhpo.task import Budget, Resources, Task
@@ -104,8 +104,8 @@ def test_a_model_waits_for_the_device_that_trials_can_free(
     busy.update_claim("0", on("0", 18_000, 1.0))
     third.update_claim(MODEL_CLAIM, on("1", 15_000))  # on the device with most free memory
     assert ModelReservation(GPUS, waiting).reserve(server.memory_request) is None
-    (wish,) = [entry.request for entry in busy.read_entries() if entry.study == "waiting"]
-    assert wish == on("0", 10_000)
+    (request,) = [entry.request for entry in busy.read_entries() if entry.study == "waiting"]
+    assert request == on("0", 10_000)
     assert busy.claim("1", on("0", 1.0, 0.1), lambda others: on("0", 1.0, 0.1)) is None
 
 
@@ -167,7 +167,7 @@ def test_a_study_whose_model_needs_too_many_devices_raises_an_input_error(
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     (tmp_path / "run").mkdir(mode=0o700)
-    monkeypatch.setattr(proposing, "find_inventory", lambda: GPUS)
+    monkeypatch.setattr(lazy_creator, "find_inventory", lambda: GPUS)
     monkeypatch.setattr(
         studies, "find_execution_target", lambda task, executor: (ProcessExecutor(), GPUS)
     )
@@ -178,7 +178,7 @@ def test_a_study_whose_model_needs_too_many_devices_raises_an_input_error(
         assert placer.reserve(server.memory_request) is not None
         raise AssertionError("the server was allowed to start")
 
-    monkeypatch.setattr(proposing, "open_remembering", open_with_server)
+    monkeypatch.setattr(lazy_creator, "open_with_past_studies", open_with_server)
     study = Study.open(make_task(budget=Budget(trials=1)), home=home)
     with study, pytest.raises(InputError, match="got 64"):
         study.ask() if by_ask else study.run()
@@ -268,8 +268,8 @@ def test_a_study_reserves_memory_before_its_server_starts_and_reports_its_wait(
         server.start()
         return WithServer(made, server)
 
-    opened = proposing.open_remembering
-    monkeypatch.setattr(proposing, "open_remembering", open_with_server)
+    opened = lazy_creator.open_with_past_studies
+    monkeypatch.setattr(lazy_creator, "open_with_past_studies", open_with_server)
     observer = RecordingObserver()
     task = make_task(budget=Budget(trials=1), resources=Resources(sharing="resident"))
     with Study.open(task, home=home) as study:
