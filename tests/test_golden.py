@@ -63,6 +63,7 @@ def test_another_configuration_or_origin_is_a_difference() -> None:
 def test_meta_data_and_past_studies_had_one_origin() -> None:
     was = {"case": [["transfer", "{}"], ["bo+transfer", "{}"]]}
     assert record.differences(was, {"case": [["meta", "{}"], ["bo+meta", "{}"]]}) == []
+    assert record.differences(was, {"case": [["meta", "{}"], ["bo+meta+transfer", "{}"]]}) == []
     assert record.differences(was, {"case": [["llm", "{}"], ["bo+meta", "{}"]]})
 
 

@@ -159,7 +159,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _comparable(row: Sequence[str]) -> tuple[str, str]:
     origin, config = row
     same = ORIGINS["same_in_0.1.0"]
-    return "+".join(same.get(part, part) for part in origin.split("+")), config
+    parts = dict.fromkeys(same.get(part, part) for part in origin.split("+"))
+    return "+".join(parts), config
 
 
 def proposals(creators: Sequence[str]) -> dict[str, list[list[str]]]:
