@@ -30,7 +30,7 @@ from optuna.trial import TrialState
 from localhpo.creator import Creator, History, open_creator
 from localhpo.creator.engines import ENGINES
 from localhpo.errors import InputError, SpaceError, SpaceExhaustedError
-from localhpo.objective import Constraint, Objective
+from localhpo.objective import Constraint, Direction, Objective
 from localhpo.space import Space
 from localhpo.space.optuna import (
     NOTHING,
@@ -294,14 +294,16 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
 
 def _objectives(study: Study) -> tuple[Objective, ...]:
     """Return the objectives of a study, with the names of its metrics where there are several."""
-    directions = [
+    directions: list[Direction] = [
         "maximize" if direction is StudyDirection.MAXIMIZE else "minimize"
         for direction in study.directions
     ]
     if len(directions) == 1:
         return (Objective(_VALUE, directions[0]),)
     names = study.metric_names or [f"{_VALUE}_{index}" for index in range(len(directions))]
-    return tuple(map(Objective, names, directions))
+    return tuple(
+        Objective(name, direction) for name, direction in zip(names, directions, strict=True)
+    )
 
 
 def _constraint_name(index: int) -> str:

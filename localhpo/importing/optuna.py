@@ -82,7 +82,7 @@ def read_journal(path: Path, study: str | None, metrics: Sequence[str] = ()) -> 
 
 
 def _copy(path: Path, copy: Path) -> None:
-    """Copy an SQLite file that holds Optuna's tables, as it stands at one moment."""
+    """Copy an SQLite file with Optuna's tables in one consistent state."""
     uri = f"{path.resolve().as_uri()}?mode=ro"
     try:
         with (
@@ -193,11 +193,11 @@ def _space(trials: Sequence[FrozenTrial]) -> tuple[Space, dict[str, Value], list
     if not found:
         raise SpaceError("none of the trials has a hyperparameter")
     rows = [_params(trial) for trial in trials if trial.params]
-    whole = [_params(trial) for trial in trials if trial.state.name == "COMPLETE"]
+    complete = [_params(trial) for trial in trials if trial.state.name == "COMPLETE"]
     fixed = {
         name: next(row[name] for row in rows if name in row)
         for name, one in found.items()
-        if one.single() and all(name in row for row in whole)  # else it depends on another one
+        if one.single() and all(name in row for row in complete)  # else it depends on another one
     }
     tuned = {name: one for name, one in found.items() if name not in fixed}
     if not tuned:

@@ -177,15 +177,14 @@ def _study_metrics(
     if not trial.metrics:
         return {}
     stated = {constraint.name for constraint in source.constraints}
-    metrics: dict[str, float] = {}
-    for name, there in names.items():
-        if there in trial.metrics:
-            metrics[name] = trial.metrics[there]
+    metrics = {
+        name: trial.metrics[given] for name, given in names.items() if given in trial.metrics
+    }
     for constraint in constraints:
-        there = names.get(constraint.name)
-        if there in stated and there in trial.metrics:
+        given = names.get(constraint.name)
+        if given in stated and given in trial.metrics:
             # Optuna keeps how far a bound is exceeded, not the metric itself.
-            metrics[constraint.name] = _value_with_violation(constraint, trial.metrics[there])
+            metrics[constraint.name] = _value_with_violation(constraint, trial.metrics[given])
         elif (
             constraint.name not in metrics
             and constraint.name not in MEASURED

@@ -218,9 +218,9 @@ def _find_metric(names: Sequence[str], wanted: Sequence[str], path: Path) -> str
         if (column := _metric_column(names, name)) is not None:
             return column
     *others, last = wanted
-    said = f"{', '.join(others)} or {last}" if others else repr(last)
+    expected = f"{', '.join(others)} or {last}" if others else repr(last)
     raise InputError(
-        f"{path} must have a column {said} for a metric; it has {', '.join(names)}",
+        f"{path} must have a column {expected} for a metric; it has {', '.join(names)}",
         hint=(did_you_mean(last, names) if not others else "") or "name the column with --metric",
     )
 
