@@ -20,21 +20,21 @@ from . import atomic_file, corpus, evaluate, functions, spaces, train
 NAME = "sprout"
 
 LIMITATIONS = (
-    "kinds of models that it never saw: where it knows fewer than half of the names, it is not"
-    " asked",
+    "kinds of models that it was not trained on: it is not asked where it knows fewer than half of"
+    " the parameter names",
     "learning from the history: its loss does not fall with the trials shown (value_loss_*), so"
     " later trials are left to Bayesian optimization",
-    "much more than its lessons give: see yahpo_seen_hybrid_lessons",
-    "first trials where the score is F1: on water quality random search begins better",
-    "fine-tuning pre-trained networks, and auto-encoders on graphs: it was shown no such trainings",
-    "giving reasons: it answers with a configuration and no word",
+    "little beyond its meta-data: see yahpo_seen_hybrid_meta",
+    "first trials for F1: on water quality, random search begins better",
+    "fine-tuning of pre-trained networks, and graph auto-encoders: it was trained on no such results",
+    "explanations: it answers with a configuration only",
 )
 
 
 def write_weights(
     work: Path, target: Path, settings: train.TrainSettings, earlier: Sequence[Path] = ()
 ) -> int:
-    """Write weights, tokenizer and lessons; return the number of parameters.
+    """Write weights, tokenizer and meta-data; return the number of parameters.
 
     With `earlier` checkpoints of the same training, the mean of all: stochastic weight averaging
     (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407).
@@ -89,14 +89,14 @@ def write_card(
         "shape": f"{settings.layers} layers, width {settings.hidden}, {settings.heads} heads",
     }  # fmt: skip
     if (target / META_DATA).exists():
-        made["lessons"] = len(source_tasks.read_source_tasks(target / META_DATA))
+        made["source_tasks"] = len(source_tasks.read_source_tasks(target / META_DATA))
     if there and dict(there.files) == files:
         made = {**there.made, **made}  # what somebody wrote there is true of the same files
     text = model_registry.render_card(
         model_registry.Card(
             name=name, version=version or choose_version(there, name, files),
             license="MIT", architecture="llama",
-            summary="built in: first trials from what is usual in the field; small, and no talker",
+            summary="built in: small model for first trials; no explanations",
             parameters=parameters, context_length=settings.context, prompt="compact",
             files=files, made=made, measured=read_measured(work, digest_files(files)),
             limitations=LIMITATIONS, known_parameters=find_known_names(work),

@@ -161,7 +161,7 @@ def test_every_completion_matches_the_constraint(backend: Backend, case: Case) -
             assert Decoder(case.constraint.grammar).accepts(completion.text)
 
 
-def test_each_completion_says_what_it_cost(backend: Backend) -> None:
+def test_each_completion_has_its_cost(backend: Backend) -> None:
     completions = backend.generate(PROMPT, CASES["space"].constraint, n=3, seed=3)
     for completion in completions:
         assert 0 < completion.prompt_tokens <= backend.count_tokens(PROMPT)
@@ -170,7 +170,7 @@ def test_each_completion_says_what_it_cost(backend: Backend) -> None:
         assert completion.logprob is None or completion.logprob < 0
 
 
-def test_n_completions_are_n_draws(backend: Backend) -> None:
+def test_n_completions_are_independent_samples(backend: Backend) -> None:
     completions = backend.generate(PROMPT, CASES["space"].constraint, n=6, seed=3)
     assert len({completion.text for completion in completions}) == 6
 
@@ -180,7 +180,7 @@ def test_the_same_seed_gives_the_same_texts(backend: Backend) -> None:
         pytest.skip("this backend does not promise it")
     case = CASES["space"].constraint
     first = backend.generate(PROMPT, case, n=3, seed=3)
-    backend.generate([Message("user", "is no completion")], CASES["choice"].constraint, seed=8)
+    backend.generate([Message("user", "something else")], CASES["choice"].constraint, seed=8)
     again = backend.generate(PROMPT, case, n=3, seed=3)
     assert [c.text for c in first] == [c.text for c in again]
     assert [c.text for c in backend.generate(PROMPT, case, n=3, seed=4)] != [c.text for c in first]
@@ -189,25 +189,25 @@ def test_the_same_seed_gives_the_same_texts(backend: Backend) -> None:
         assert replace(alone, seconds=0, logprob=0) == replace(completion, seconds=0, logprob=0)
 
 
-def test_an_answer_cut_short_is_an_error(backend: Backend) -> None:
+def test_a_truncated_answer_is_an_error(backend: Backend) -> None:
     with pytest.raises(GenerationError, match="token"):
         backend.generate(PROMPT, CASES["space"].constraint, max_tokens=12)
 
 
-def test_a_constraint_that_cannot_be_held_is_an_error(backend: Backend) -> None:
+def test_an_invalid_constraint_is_an_error(backend: Backend) -> None:
     with pytest.raises((ConstraintError, BackendError), match=r"invalid|type"):
         backend.generate(PROMPT, BROKEN)
     assert backend.generate(PROMPT, CASES["choice"].constraint)  # and the backend goes on
 
 
-def test_a_model_says_what_it_is(backend: Backend) -> None:
+def test_a_backend_describes_its_model(backend: Backend) -> None:
     assert backend.model.name
     assert backend.model.digest
     assert backend.model.context_length > 0
     assert backend.model.prompt in ("chat", "compact")
 
 
-def test_closed_is_closed(backend: Backend) -> None:
+def test_a_closed_backend_refuses_requests(backend: Backend) -> None:
     backend.close()
     backend.close()
     with pytest.raises(BackendError, match="closed"):

@@ -34,7 +34,7 @@ def home(tmp_path, monkeypatch):
     return folder
 
 
-def test_a_dry_run_shows_what_is_taken_and_left_and_why(home, registry, capsys):
+def test_a_dry_run_shows_the_use_of_each_study(home, registry, capsys):
     for number in range(3):
         keep(home, make_past(number))
     keep(home, make_past(3), private=True)
@@ -43,8 +43,8 @@ def test_a_dry_run_shows_what_is_taken_and_left_and_why(home, registry, capsys):
     shown = json.loads(capsys.readouterr().out)
     uses = {row["study"]: row["use"] for row in shown["studies"]}
     assert sorted(uses.values()) == [
-        "held out for the gate", "left out: it is private",
-        "left out: none of its trials has a score, 2 failed", "trains", "trains",
+        "left out: it is private", "left out: none of its trials has a value, 2 failed",
+        "test: held out to check the new model", "training", "training",
     ]  # fmt: skip
     assert uses["made-3/main"] == "left out: it is private"
     assert main(["finetune", "--dry-run"]) == 0
@@ -55,11 +55,11 @@ def test_a_dry_run_shows_what_is_taken_and_left_and_why(home, registry, capsys):
 def test_auto_says_how_many_studies_are_missing(home, registry, capsys):
     keep(home, make_past(0))
     assert main(["finetune", "--auto", "--every", "3"]) == 0
-    assert capsys.readouterr().out.endswith("until the next round: 2\n")
+    assert "--auto trains after 2 more finished studies" in capsys.readouterr().out
     assert not list(registry.iterdir())
 
 
-def test_too_little_is_an_error_that_says_what_to_do(home, registry, capsys):
+def test_too_few_studies_are_an_error_with_a_hint(home, registry, capsys):
     keep(home, make_past(0))
     assert main(["finetune"]) == 2
     told = capsys.readouterr().err
@@ -74,8 +74,9 @@ def test_the_built_in_model_learns_from_a_store(home, registry, capsys):
     command = ["finetune", "--passes", "3", "--minutes", "0.5", "--auto", "--every", "10", "--json"]
     assert main(command) == 0
     card = json.loads(capsys.readouterr().out)
-    assert card["gate"]["tuned_loss"] < card["gate"]["base_loss"]
-    assert card["tuned"]["gate"] == "accepted", card["tuned"]["why"]
+    assert card["evaluation"]["tuned_loss"] < card["evaluation"]["base_loss"]
+    assert card["tuned"]["status"] == "accepted", card["tuned"]["reason"]
+    assert (card["gate"], card["tuned"]["gate"]) == (card["evaluation"], "accepted")  # old keys
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out) == {"missing_studies": 10}
     backend = open_backend(
@@ -93,7 +94,7 @@ class TestTurn:
         monkeypatch.setattr("localhpo.cli._low_priority._POLL_S", 0.01)
         return []
 
-    def test_a_training_holds_what_it_uses(self, told):
+    def test_a_training_reserves_its_resources(self, told):
         turn = LowPriorityClaim(Inventory(cpus=2), threads=1, tell=told.append)
         assert turn.take().cpus == 1
         other = ResourceBroker("study", Inventory(cpus=2))
@@ -102,7 +103,7 @@ class TestTurn:
         assert other.read_other_claims() == []
         assert told == []
 
-    def test_it_waits_for_room_and_goes_on(self, told):
+    def test_a_training_waits_for_resources(self, told):
         inventory = Inventory(cpus=1)
         study = ResourceBroker("study", inventory)
         held = study.claim("0", Assignment(cpus=1), lambda others: Assignment(cpus=1))
@@ -116,7 +117,7 @@ class TestTurn:
         turn.take()
         assert told == ["waiting: studies hold the machine", "going on"]
 
-    def test_it_gives_way_to_a_study_that_waits(self, told, monkeypatch):
+    def test_a_training_pauses_for_a_waiting_study(self, told, monkeypatch):
         inventory = Inventory(cpus=1)
         # In one process here, where there are two: the ledger tells them apart by their ids.
         pid = os.getpid()

@@ -16,6 +16,7 @@ from localhpo.errors import InputError, ModelError
 from localhpo.finetune import dataset, relabeling
 from localhpo.finetune.quantization import quantize_config
 from localhpo.llm.scripted import ScriptedBackend
+from localhpo.objective import Constraint, Objective
 from localhpo.space import Space
 from localhpo.trial import State
 
@@ -53,7 +54,7 @@ def examples(past_studies, backend, seed=1):
     return dataset.make_examples(past_studies, backend.model, backend.count_tokens, seed=seed)
 
 
-def test_prompts_are_byte_for_byte_those_of_the_agent(past_studies, asked):
+def test_training_prompts_equal_inference_prompts_byte_for_byte(past_studies, asked):
     found = [e for e in examples(past_studies[:3], asked) if e.study == past_studies[0].study]
     agent = Agent(asked, on_model_error="stop", fallback=propose_fallback)
     assert [e.shown for e in found] == [
@@ -68,7 +69,7 @@ def test_prompts_are_byte_for_byte_those_of_the_agent(past_studies, asked):
 
 
 @pytest.mark.parametrize("style", ["compact", "chat"])
-def test_a_history_that_must_be_shortened_is_so_for_training_as_for_asking(style):
+def test_long_histories_are_shortened_as_at_inference(style):
     past = make_past(0, trials=24)
     cut = dataset.SHOWN_TRIALS[style][-1]
     history = History(past.task, past.trials[:cut], seed=0, next_number=cut)
@@ -97,7 +98,7 @@ def edges(history, style):
 
 
 @pytest.mark.parametrize("style", ["compact", "chat"])
-def test_what_does_not_fit_at_all_is_refused_by_both(style):
+def test_prompts_beyond_the_context_are_refused_as_at_inference(style):
     past = make_past(0)
     asked = Asked(style, context_length=60)
     history = History(past.task, (), seed=0, next_number=0)
@@ -107,7 +108,7 @@ def test_what_does_not_fit_at_all_is_refused_by_both(style):
         examples([past], asked)
 
 
-def test_the_question_before_any_trial_is_the_one_that_the_hybrid_asks(past_studies):
+def test_the_first_prompt_equals_that_of_hybrid(past_studies):
     asked = Asked("compact")
     (first, *_) = examples(past_studies[:2], asked)
     from localhpo.creator.agent import ModelCost
@@ -128,7 +129,7 @@ def test_the_grammar_accepts_every_answer(past_studies, asked):
             assert decoder.accepts(answer), answer
 
 
-def test_answers_are_good_new_and_never_failed(past_studies):
+def test_answers_are_good_and_neither_shown_nor_failed(past_studies):
     for example in examples(past_studies, Asked("compact")):
         past = next(p for p in past_studies if p.study == example.study)
         configs = [SPACE.canonical(json.loads(answer)) for answer in example.answers]
@@ -141,7 +142,7 @@ def test_answers_are_good_new_and_never_failed(past_studies):
         assert not (failed | shown) & {SPACE.key(config) for config in configs}
 
 
-def test_what_failed_is_no_answer_though_another_study_calls_it_good():
+def test_failed_configurations_are_no_answers():
     good = make_past(1, trials=12, fails=0)
     best = good.ranked_trials[0]
     failed = make_past(2, trials=6)
@@ -154,7 +155,38 @@ def test_what_failed_is_no_answer_though_another_study_calls_it_good():
     assert SPACE.key(bad.config) not in {SPACE.key(config) for config in found.configs}
 
 
-def test_studies_of_one_task_are_on_one_side(past_studies):
+def test_infeasible_trials_are_no_answers():
+    past = make_past(0, trials=12, fails=0)
+    best = past.ranked_trials[0]
+    config = quantize_config(SPACE, best.config)
+    violating = replace(
+        best, proposal=replace(best.proposal, config=config), values=(-9.0,), violations=(1.0,)
+    )
+    trials = tuple(violating if trial is best else trial for trial in past.trials)
+    task = replace(past.task, constraints=(Constraint("size", max=1.0),))
+    past = replace(past, task=task, trials=trials)
+    found = relabeling.find_candidates(past, [past], np.random.default_rng(0))
+    assert SPACE.key(config) not in {SPACE.key(candidate) for candidate in found.configs}
+    assert found.own.min() < 0.2, "the regret is that of feasible trials"
+
+
+def test_several_objectives_count_by_the_first(past_studies):
+    objectives = (*past_studies[0].task.objectives, Objective("size", "minimize"))
+    several = [
+        replace(
+            past,
+            task=replace(past.task, objectives=objectives),
+            trials=tuple(
+                replace(trial, values=(*trial.values, 7.0) if trial.values else ())
+                for trial in past.trials
+            ),
+        )
+        for past in past_studies[:3]
+    ]
+    assert examples(several, Asked("compact")) == examples(past_studies[:3], Asked("compact"))
+
+
+def test_studies_of_one_task_are_not_split(past_studies):
     again = [make_past(number, study="again") for number in range(10)]
     for seed in range(5):
         split = dataset.split_studies([*past_studies, *again], seed)
@@ -166,7 +198,7 @@ def test_studies_of_one_task_are_on_one_side(past_studies):
 
 
 @pytest.mark.parametrize(("tasks", "held_out"), [(2, 1), (11, 5), (18, 9), (24, 9), (60, 15)])
-def test_enough_is_held_out_for_a_test_but_no_more_than_half(tasks, held_out):
+def test_enough_tasks_are_held_out_but_at_most_half(tasks, held_out):
     past_studies = [make_past(number, trials=3) for number in range(tasks)]
     assert dataset.split_studies(past_studies, 0).held_out_tasks == held_out
 
@@ -193,7 +225,7 @@ def test_one_task_cannot_be_split(past_studies):
         dataset.split_studies([past_studies[0], make_past(0, study="again")], 0)
 
 
-def test_nothing_flows_from_held_out_tasks_into_examples(past_studies):
+def test_held_out_tasks_do_not_influence_examples(past_studies):
     asked = Asked("compact")
     split = dataset.split_studies(past_studies, 0)
     before = examples(split.train, asked)

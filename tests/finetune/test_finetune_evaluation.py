@@ -27,20 +27,20 @@ def test_better_on_every_task_is_accepted():
         ([*pairs(3), *pairs(3, regret=0.1)], "its studies are not better"),
     ],
 )
-def test_what_does_not_beat_its_base_is_refused(given, why):
+def test_a_model_that_does_not_beat_its_base_is_refused(given, why):
     result = evaluate_candidate(given)
     assert result.status == "refused"
     assert why in result.reason
 
 
 @pytest.mark.parametrize("given", [pairs(4), [*pairs(4), *pairs(6, regret=0.0)], []])
-def test_a_few_tasks_tell_nothing(given):
+def test_too_few_tasks_are_undecided(given):
     result = evaluate_candidate(given)
     assert result.status == "undecided"
     assert "too few tasks to decide" in result.reason
 
 
-def test_force_says_what_it_overrode():
+def test_force_keeps_the_reason():
     result = evaluate_candidate(pairs(6, regret=0.1), force=True)
     assert result.status == "forced"
     assert "its studies are not better" in result.reason

@@ -75,7 +75,7 @@ def test_an_accepted_adapter_is_used(base, past_studies):
     assert ask(with_) != ask(without)
 
 
-def test_a_whole_model_is_a_folder_of_its_own(base, past_studies):
+def test_full_fine_tuning_makes_a_complete_model(base, past_studies):
     card = tune(past_studies, lambda past, folder: 1.0 - better(past, base / "x"), force=True,
                 settings=replace(SETTINGS, method="full"))  # fmt: skip
     assert (model_registry.find_model(card.name) / "config.json").is_file()
@@ -85,7 +85,7 @@ def test_a_whole_model_is_a_folder_of_its_own(base, past_studies):
     assert ask(backend)
 
 
-def test_what_the_gate_refuses_is_kept_and_kept_out_of_use(base, past_studies):
+def test_a_refused_model_is_kept_but_not_used(base, past_studies):
     card = tune(past_studies, worse)
     assert card.tuned.status == "refused"
     assert versions.find_current_version("small") is None
@@ -95,7 +95,7 @@ def test_what_the_gate_refuses_is_kept_and_kept_out_of_use(base, past_studies):
         versions.current_version_name("small")
 
 
-def test_few_tasks_tell_nothing_unless_the_user_insists(base, past_studies):
+def test_too_few_tasks_are_undecided_unless_forced(base, past_studies):
     assert tune(past_studies[:4], better).tuned.status == "undecided"
     card = tune(past_studies[:4], better, force=True)
     assert card.tuned.status == "forced"
@@ -104,7 +104,7 @@ def test_few_tasks_tell_nothing_unless_the_user_insists(base, past_studies):
         tune(past_studies[:1], better)
 
 
-def test_another_base_or_prompt_refuses_to_load(base, past_studies, monkeypatch):
+def test_a_model_needs_its_base_and_prompts(base, past_studies, monkeypatch):
     card = tune(past_studies, better)
     folder = model_registry.find_model(card.name)
     with monkeypatch.context() as patch:
@@ -119,7 +119,7 @@ def test_another_base_or_prompt_refuses_to_load(base, past_studies, monkeypatch)
         TransformersBackend(folder)
 
 
-def test_roll_back_goes_to_the_one_before_and_keeps_the_last(base, past_studies, capsys):
+def test_rolling_back_returns_to_the_version_before(base, past_studies, capsys):
     first, second = tune(past_studies, better), tune(past_studies, better)
     assert versions.find_current_version("small").name == second.name == "small-tuned-2"
     assert main(["finetune", "--model", "small", "--rollback"]) == 0
@@ -135,7 +135,7 @@ def test_roll_back_goes_to_the_one_before_and_keeps_the_last(base, past_studies,
     assert capsys.readouterr().out.endswith("in use: small\n")
 
 
-def test_a_study_asks_for_the_version_in_use(base, past_studies):
+def test_a_study_uses_the_current_version(base, past_studies):
     card = tune(past_studies, better)
     settings = CreatorSettings(name="agent", model="small", transfer="finetuned")
     task = replace(past_studies[0].task, creator=settings)
@@ -144,7 +144,7 @@ def test_a_study_asks_for_the_version_in_use(base, past_studies):
     creator.close()
 
 
-def test_models_shows_base_data_and_gate(base, past_studies, capsys):
+def test_models_show_lists_base_data_and_evaluation(base, past_studies, capsys):
     card = tune(past_studies, better)
     assert main(["models"]) == 0
     (line,) = [x for x in capsys.readouterr().out.splitlines() if card.tuned.reason in x]
@@ -153,11 +153,11 @@ def test_models_shows_base_data_and_gate(base, past_studies, capsys):
     assert main(["models", "show", card.name, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["tuned"]["prompt_sha256"] == tuning_record.templates_sha256("compact")
-    assert shown["gate"]["held_out_tasks"] == 5
+    assert shown["evaluation"]["held_out_tasks"] == 5
     assert shown["files"] == dict(card.files)
 
 
-def test_templates_that_are_hashed_are_those_that_are_rendered(past_studies, monkeypatch):
+def test_the_hashed_templates_are_the_rendered_ones(past_studies, monkeypatch):
     for style, names in tuning_record.TEMPLATES.items():
         rendered = []
         monkeypatch.setattr(prompt, "_render", lambda name, facts, seen=rendered: seen.append(name))
@@ -165,13 +165,13 @@ def test_templates_that_are_hashed_are_those_that_are_rendered(past_studies, mon
         assert set(rendered) == set(names)
 
 
-def test_a_fine_tuned_model_is_no_base(base, past_studies):
+def test_a_fine_tuned_model_cannot_be_a_base(base, past_studies):
     card = tune(past_studies, better)
     with pytest.raises(InputError, match="already fine-tuned"):
         pipeline.plan_finetuning(past_studies, card.name, seed=0)
 
 
-def test_a_round_is_due_after_so_many_finished_studies(base, past_studies):
+def test_a_training_is_due_after_enough_finished_studies(base, past_studies):
     short = replace(past_studies[0], study="made-0/short", trials=past_studies[0].trials[:5])
     done = [replace(p, task=replace(p.task, budget=replace(p.task.budget, trials=8)))
             for p in [*past_studies, short]]  # fmt: skip

@@ -47,7 +47,7 @@ def weights(trainee):
     return {name: tensor.detach().clone() for name, tensor in trainee.trained().items()}
 
 
-def test_good_configurations_become_likelier(base, settings, past_studies, tmp_path):
+def test_training_lowers_the_loss_of_good_configurations(base, settings, past_studies, tmp_path):
     trainee = make(base, settings)
     examples = encoded(trainee, base, past_studies[:2])
     before = train.compute_losses(trainee, examples, settings)
@@ -59,7 +59,7 @@ def test_good_configurations_become_likelier(base, settings, past_studies, tmp_p
     assert seen[0].left_s > seen[-1].left_s == 0
 
 
-def test_answers_in_one_row_do_not_see_each_other(base, past_studies):
+def test_answers_in_one_row_are_independent(base, past_studies):
     trainee = make(base, SETTINGS)
     assert trainee.packs
     (example, *_) = encoded(trainee, base, past_studies[:1])
@@ -72,7 +72,7 @@ class Killed(Exception):
     pass
 
 
-def test_what_was_stopped_goes_on_to_the_same_weights(base, settings, past_studies, tmp_path):
+def test_a_resumed_training_gives_the_same_weights(base, settings, past_studies, tmp_path):
     whole = make(base, settings)
     examples = encoded(whole, base, past_studies[:2])
     train.train_model(whole, examples, settings, tmp_path / "whole", "key")
@@ -94,7 +94,7 @@ def test_what_was_stopped_goes_on_to_the_same_weights(base, settings, past_studi
         assert (tensor - weights(second)[name]).abs().max() < 1e-6
 
 
-def test_the_checkpoint_of_another_training_is_not_taken_up(base, past_studies, tmp_path):
+def test_the_checkpoint_of_another_training_is_ignored(base, past_studies, tmp_path):
     trainee = make(base, SETTINGS)
     examples = encoded(trainee, base, past_studies[:1])
     one = train.compute_training_digest(examples, SETTINGS, "digest")
@@ -111,7 +111,7 @@ def test_the_checkpoint_of_another_training_is_not_taken_up(base, past_studies, 
     assert steps[0].step == 1
 
 
-def test_minutes_are_an_end(base, past_studies, tmp_path):
+def test_training_ends_after_its_minutes(base, past_studies, tmp_path):
     trainee = make(base, SETTINGS)
     examples = encoded(trainee, base, past_studies[:2])
     bound = replace(SETTINGS, minutes=1e-4)
@@ -119,7 +119,7 @@ def test_minutes_are_an_end(base, past_studies, tmp_path):
     assert 1 <= progress.step < progress.steps
 
 
-def test_values_weigh_more_than_what_the_grammar_forces():
+def test_values_weigh_more_than_forced_tokens():
     text = '{"analysis":"rate:1","config":{"rate":2e-3,"kind":"a,b"},"evidence":[3]}'
     offsets = [(i, i + 1) for i in range(len(text))]
     weighed = "".join(
@@ -129,7 +129,7 @@ def test_values_weigh_more_than_what_the_grammar_forces():
     assert all(w > 0 for w in value_weights(text, offsets))
 
 
-def test_a_training_that_cannot_fit_is_refused_before_it_starts(base):
+def test_a_training_that_does_not_fit_is_refused(base):
     small = {"rank": 4, "tokens": 1000, "on_cpu": True}
     lora = training_memory.estimate_training_bytes(base.folder, "lora", **small)
     assert lora < training_memory.estimate_training_bytes(base.folder, "full", **small)
@@ -161,7 +161,7 @@ train.train_model(trainee, examples, settings, Path({work!r}), "key", watch=watc
 
 
 @pytest.mark.slow
-def test_kill_9_leaves_a_checkpoint_to_go_on_from(tiny, tmp_path):
+def test_a_killed_training_resumes_from_its_checkpoint(tiny, tmp_path):
     tests = Path(__file__).parent
     code = KILLED.format(tests=str(tests), base=str(tiny), work=str(tmp_path / "work"))
     env = {**os.environ, "PYTHONPATH": str(tests.parent), "OMP_NUM_THREADS": "1"}

@@ -97,7 +97,7 @@ def assert_same(draw: DecodedAnswer, reference: tuple[list[int], float]) -> None
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("grammar", GRAMMARS.values(), ids=GRAMMARS)
-def test_draws_what_the_plainest_decoder_draws(
+def test_samples_the_same_answers_as_a_plain_decoder(
     llama: loading.LoadedNetwork, grammar: str, temperature: float
 ) -> None:
     prompt = encode(llama, "Propose the next configuration.")
@@ -106,14 +106,14 @@ def test_draws_what_the_plainest_decoder_draws(
         assert_same(draw, plain(llama, prompt, grammar, seed, temperature))
 
 
-def test_free_text_is_drawn_alike(llama: loading.LoadedNetwork) -> None:
+def test_free_text_is_sampled_like_a_plain_decoder(llama: loading.LoadedNetwork) -> None:
     prompt = encode(llama, "Propose the next configuration.")
     grammar = lark(SPACE, rationale=True, trials=[3, 8, 12])
     (draw,) = decoder(llama).draw(prompt, grammar, Sampling([5], 1.0, 1000))
     assert_same(draw, plain(llama, prompt, grammar, 5, 1.0))
 
 
-def test_what_was_read_before_changes_nothing(llama: loading.LoadedNetwork) -> None:
+def test_the_cached_prefix_changes_no_answer(llama: loading.LoadedNetwork) -> None:
     kept = decoder(llama)
     for seed, text in enumerate(PROMPTS):
         prompt = encode(llama, text)
@@ -121,7 +121,7 @@ def test_what_was_read_before_changes_nothing(llama: loading.LoadedNetwork) -> N
         assert_same(draws[0], plain(llama, prompt, GRAMMARS["space"], seed, 1.0))
 
 
-def test_a_row_holds_as_many_answers_as_asked(llama: loading.LoadedNetwork) -> None:
+def test_a_row_holds_as_many_answers_as_requested(llama: loading.LoadedNetwork) -> None:
     prompt = encode(llama, LONG)
     alone = [
         decoder(llama).draw(prompt, GRAMMARS["space"], Sampling([s], 1.0, 400))[0]
@@ -131,7 +131,7 @@ def test_a_row_holds_as_many_answers_as_asked(llama: loading.LoadedNetwork) -> N
     assert [draw.tokens for draw in together] == [draw.tokens for draw in alone]
 
 
-def test_only_what_differs_of_a_prompt_is_read(llama: loading.LoadedNetwork) -> None:
+def test_only_the_differing_end_of_a_prompt_is_read(llama: loading.LoadedNetwork) -> None:
     lengths: list[int] = []
     network = Network(llama.network)
     read = network.read
@@ -172,7 +172,7 @@ KINDS = {
 
 @pytest.mark.filterwarnings("ignore")  # what transformers says of rarer kinds is not the point
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_every_kind_of_attention_draws_what_the_plainest_decoder_draws(
+def test_every_kind_of_attention_samples_like_a_plain_decoder(
     tmp_path: Path, kind: tuple[str, dict[str, object]]
 ) -> None:
     name, changes = kind
@@ -187,7 +187,7 @@ def test_every_kind_of_attention_draws_what_the_plainest_decoder_draws(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_model_whose_memory_cannot_be_continued_is_refused(tmp_path: Path) -> None:
+def test_a_model_whose_cache_cannot_be_continued_is_refused(tmp_path: Path) -> None:
     loaded = load(make_model(tmp_path / "model", "mamba", state_size=8))
     with pytest.raises(BackendError, match="'mamba' cannot be used"):
         Network(loaded.network)
@@ -210,7 +210,7 @@ def test_a_grammar_without_sentences_is_refused(llama: loading.LoadedNetwork, gr
     assert fast.draw(prompt, "start: /[a-e]{3}/", Sampling([1], 1.0, 100))  # it goes on
 
 
-def test_an_answer_that_does_not_end_is_an_error(llama: loading.LoadedNetwork) -> None:
+def test_an_answer_above_max_tokens_is_an_error(llama: loading.LoadedNetwork) -> None:
     fast, prompt = decoder(llama), encode(llama, "Propose.")
     with pytest.raises(GenerationError, match="did not end within 20 tokens"):
         fast.draw(prompt, "start: /[a-z]{300}/", Sampling([1], 1.0, 20))

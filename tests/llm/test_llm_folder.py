@@ -136,7 +136,7 @@ def as_published(model: Any, kind: str, folder: Path) -> Mapping[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_kv_cache_is_what_transformers_holds(kind: str, tmp_path: Path) -> None:
+def test_the_kv_cache_has_the_size_of_that_in_transformers(kind: str, tmp_path: Path) -> None:
     model = build(kind)
     saved = (tmp_path, as_published(model, kind, tmp_path))
     for said in (config.read_config(saved[0]), saved[1]):
@@ -149,7 +149,7 @@ def test_the_kv_cache_is_what_transformers_holds(kind: str, tmp_path: Path) -> N
             assert held <= memory.kv_bytes(tokens) <= held + (a_token if tokens > 16 else 0)
 
 
-def test_layers_that_attend_in_chunks_keep_every_token() -> None:
+def test_chunked_attention_counts_as_full_attention() -> None:
     """In transformers they do not; in a server of vLLM they do."""
     kinds = ["chunked_attention"] * 3 + ["full_attention"]
     sizes = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 512}
@@ -160,7 +160,7 @@ def test_layers_that_attend_in_chunks_keep_every_token() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_are_counted_whole(kind: str, tmp_path: Path) -> None:
+def test_all_parameters_are_counted(kind: str, tmp_path: Path) -> None:
     model = build(kind)
     model.save_pretrained(tmp_path, max_shard_size="100KB")
     assert (tmp_path / weights.INDEX).is_file()
@@ -215,7 +215,7 @@ PACKED: dict[str, tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]], 
 
 
 @pytest.mark.parametrize("kind", PACKED)
-def test_packed_weights_are_counted_unpacked(kind: str) -> None:
+def test_quantized_weights_count_as_their_parameters(kind: str) -> None:
     packing, tensors, parameters = PACKED[kind]
     said = {
         "model_type": "llama", "num_hidden_layers": 1, "hidden_size": 64, "vocab_size": 100,
@@ -228,7 +228,7 @@ def test_packed_weights_are_counted_unpacked(kind: str) -> None:
     assert weights.summarize(listed, shape).parameters == parameters
 
 
-def test_an_output_layer_that_copies_the_embedding_is_not_counted_twice() -> None:
+def test_a_tied_output_layer_is_not_counted_twice() -> None:
     tensors = {
         "model.embed_tokens.weight": weights.TensorHeader("BF16", (100, 64), 12_800),
         "lm_head.weight": weights.TensorHeader("BF16", (100, 64), 12_800),
@@ -241,7 +241,7 @@ def test_an_output_layer_that_copies_the_embedding_is_not_counted_twice() -> Non
     assert (found.parameters, found.size_bytes, found.dtype) == (6_400, 12_800, "bfloat16")
 
 
-def test_what_config_json_leaves_out_is_named(tmp_path: Path) -> None:
+def test_missing_values_in_config_json_are_named(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "tiny")
     edit_json(folder / "config.json", max_position_embeddings=None)
     with pytest.raises(CardError, match="must have max_position_embeddings"):
@@ -263,7 +263,7 @@ NO_DECODERS = (
 
 
 @pytest.mark.parametrize("said", NO_DECODERS)
-def test_what_does_not_continue_texts_is_refused(said: dict[str, Any]) -> None:
+def test_models_that_are_not_causal_are_refused(said: dict[str, Any]) -> None:
     with pytest.raises(CardError, match="must describe a causal language model"):
         config.check_architecture(said)
 
@@ -284,7 +284,7 @@ def test_what_does_not_continue_texts_is_refused(said: dict[str, Any]) -> None:
         ("", "All rights reserved.", "unknown"),
     ],
 )
-def test_a_license_is_found(readme: str, text: str, found: str, tmp_path: Path) -> None:
+def test_the_license_is_found(readme: str, text: str, found: str, tmp_path: Path) -> None:
     if readme:
         (tmp_path / "README.md").write_text(readme)
     if text:
@@ -339,12 +339,12 @@ TEMPLATES: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_template_tells_how_it_is_kept_from_thinking(name: str) -> None:
+def test_reasoning_is_switched_off_by_the_template(name: str) -> None:
     template, kwargs, prefix = TEMPLATES[name]
     assert thinking.find_switch(template) == thinking.ThinkingSwitch(kwargs, prefix)
 
 
-def test_a_template_is_found_where_it_is_kept(tmp_path: Path) -> None:
+def test_the_chat_template_is_found(tmp_path: Path) -> None:
     assert thinking.read_chat_template(tmp_path) == ""
     several = [{"name": "tool_use", "template": "B"}, {"name": "default", "template": "A"}]
     for told, found in ((several, "A"), ("C", "C"), (None, "")):

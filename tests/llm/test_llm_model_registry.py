@@ -12,7 +12,7 @@ from tiny_model import add_card
 
 from localhpo.errors import CardError, InputError
 from localhpo.llm import model_registry
-from localhpo.llm.model_registry import Card
+from localhpo.llm.card import Card
 
 SHA = "0" * 64
 CARD = Card(
@@ -52,12 +52,12 @@ def check(folder: Path) -> None:
     model_registry.verify_files(folder, model_registry.read_card(folder))
 
 
-def test_a_card_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_card_survives_writing_and_reading(tmp_path: Path) -> None:
     (tmp_path / "card.toml").write_text(model_registry.render_card(CARD))
     assert model_registry.read_card(tmp_path) == CARD
 
 
-def test_the_digest_is_that_of_the_files_alone() -> None:
+def test_the_digest_depends_on_the_files_only() -> None:
     backwards = dict(reversed(CARD.files.items()))
     assert replace(CARD, summary="another", files=backwards).digest == CARD.digest
     assert replace(CARD, files={"model.safetensors": SHA}).digest != CARD.digest
@@ -69,7 +69,7 @@ def test_a_folder_has_the_digest_that_its_card_would_have(folder: Path) -> None:
     assert model_registry.compute_digest(folder) == digest
 
 
-def test_a_true_card_is_verified(folder: Path) -> None:
+def test_a_matching_card_is_verified(folder: Path) -> None:
     for harmless in ("README.md", "LICENSE", ".gitattributes"):
         (folder / harmless).write_text("words")
     check(folder)
@@ -135,7 +135,7 @@ def _below(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(("change", "message"), FALSE.values(), ids=FALSE)
-def test_a_folder_that_is_not_what_its_card_says_is_refused(
+def test_a_folder_that_differs_from_its_card_is_refused(
     folder: Path, change: Callable[[Path], object], message: str
 ) -> None:
     check(folder)  # hashes are remembered: a later change must show all the same
@@ -143,6 +143,16 @@ def test_a_folder_that_is_not_what_its_card_says_is_refused(
     with pytest.raises(CardError, match=message) as caught:
         check(folder)
     assert str(folder) in str(caught.value)
+
+
+def test_keys_of_earlier_cards_are_read(tmp_path: Path) -> None:
+    old = replace(CARD, evaluation={"p": 0.01})
+    text = model_registry.render_card(old)
+    for new, key in (("limitations", "not_good_at"), ("known_parameters", "knows")):
+        assert f"{new} =" in text
+        text = text.replace(f"{new} =", f"{key} =")
+    (tmp_path / "card.toml").write_text(text.replace("[evaluation]", "[gate]"))
+    assert model_registry.read_card(tmp_path) == old
 
 
 def test_a_card_without_weights_is_refused(tmp_path: Path) -> None:
@@ -169,14 +179,14 @@ def test_a_model_is_found_by_name_and_by_path(registry: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["tinny", "Qwen/Qwen3-0.6B", "/no/such/folder", ""])
-def test_a_model_that_is_not_here_is_told_so(registry: Path, name: str) -> None:
+def test_an_unknown_model_is_an_error(registry: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"must be one of .*tiny") as caught:
         model_registry.find_model(name)
     expected = "did you mean 'tiny'?" if name == "tinny" else "downloads nothing"
     assert expected in caught.value.hint
 
 
-def test_a_listing_shows_each_model_and_what_is_wrong_with_it(registry: Path) -> None:
+def test_the_listing_shows_the_error_of_each_broken_model(registry: Path) -> None:
     for name in ("broken", "changed", "bare", "dangerous"):
         shutil.copytree(registry / "tiny", registry / name)
     rewrite(registry / "broken", "name =", "nome =")
@@ -208,7 +218,7 @@ def _names(registry: Path) -> set[str]:
     return {path.name for path in registry.iterdir()}
 
 
-def test_a_shelf_that_is_not_there_is_empty(
+def test_a_missing_registry_is_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shipped = model_registry.read_cards()

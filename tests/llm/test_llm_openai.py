@@ -68,7 +68,7 @@ def in_process(tiny_model: Path) -> Iterator[Backend]:
         (("response_format",), "response_format", False),
     ],
 )
-def test_the_strongest_form_that_holds_is_used(
+def test_the_strictest_enforced_form_is_used(
     in_process: Backend, takes: tuple[str, ...], form: str, exact: bool
 ) -> None:
     with serving(enforcing(in_process, takes=takes)) as server:
@@ -76,7 +76,7 @@ def test_the_strongest_form_that_holds_is_used(
         assert (backend.form.name, backend.form.exact) == (form, exact)
 
 
-def test_a_request_always_bounds_and_seeds_the_answer() -> None:
+def test_every_request_has_max_tokens_and_a_seed() -> None:
     _, (body,) = ask(three, n=3)
     assert body == {
         "model": "tiny",
@@ -106,7 +106,7 @@ def test_a_request_always_bounds_and_seeds_the_answer() -> None:
         ("mine", {"chat_template_kwargs": {"think": "little"}}),
     ],
 )
-def test_a_server_is_told_not_to_let_the_model_think(
+def test_requests_switch_reasoning_off(
     name: str, sent: dict[str, Any], tiny_model: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -123,7 +123,7 @@ def test_a_server_is_told_not_to_let_the_model_think(
     assert len(switches) > 4 and all(switch == sent for switch in switches)
 
 
-def test_a_server_that_refuses_the_switch_is_asked_without() -> None:
+def test_requests_leave_out_a_reasoning_switch_that_is_refused() -> None:
     def strict(body: Body) -> Reply:
         if "chat_template_kwargs" in body:
             return failure(400, "unrecognized field: chat_template_kwargs")
@@ -136,7 +136,7 @@ def test_a_server_that_refuses_the_switch_is_asked_without() -> None:
         assert "chat_template_kwargs" not in server.requests[-1]
 
 
-def test_a_key_is_sent_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_api_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(holding(three)) as server:
         OpenAIBackend(server.url)
         assert "Authorization" not in server.headers
@@ -196,7 +196,7 @@ def test_a_server_that_ignores_the_constraint_is_refused(answer: Answer, message
     assert "--structured-outputs-config" in caught.value.hint
 
 
-def test_blanks_in_json_are_no_violation() -> None:
+def test_white_space_in_json_is_no_violation() -> None:
     spaced = '{\n  "side": "left",\n  "count": 420\n}\n'
     with serving(lambda body: completion([spaced])) as server:
         assert not OpenAIBackend(server.url).form.exact
@@ -205,7 +205,7 @@ def test_blanks_in_json_are_no_violation() -> None:
 # Servers that break
 
 
-def test_no_server_says_how_to_start_one() -> None:
+def test_without_a_server_the_error_says_how_to_start_one() -> None:
     with serving(three) as server:
         url = server.url
     with pytest.raises(BackendError, match=f"no server listens at {url}") as caught:
@@ -213,7 +213,7 @@ def test_no_server_says_how_to_start_one() -> None:
     assert "vllm serve" in caught.value.hint
 
 
-def test_a_slow_server_is_given_up() -> None:
+def test_a_slow_server_times_out() -> None:
     held = threading.Event()
 
     def slow(body: Body) -> Reply:
@@ -238,7 +238,7 @@ GETS: Mapping[str, tuple[Reply, str]] = {
 
 
 @pytest.mark.parametrize(("reply", "message"), GETS.values(), ids=GETS)
-def test_what_is_no_model_server_is_told_so(reply: Reply, message: str) -> None:
+def test_other_servers_are_refused(reply: Reply, message: str) -> None:
     with (
         serving(three, gets={"/v1/models": reply}) as server,
         pytest.raises(BackendError, match=message),
@@ -258,7 +258,7 @@ REPLIES: Mapping[str, tuple[Reply, type[Exception], str]] = {
 
 
 @pytest.mark.parametrize(("reply", "error", "message"), REPLIES.values(), ids=REPLIES)
-def test_an_answer_that_is_none_is_an_error(
+def test_a_reply_without_an_answer_is_an_error(
     reply: Reply, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -277,7 +277,7 @@ def one_alone(body: Body) -> Reply:
 
 
 @pytest.mark.parametrize("answer", [one, one_alone], ids=["fewer", "refused"])
-def test_a_server_that_gives_one_answer_is_asked_again(answer: Answer) -> None:
+def test_one_answer_per_request_leads_to_more_requests(answer: Answer) -> None:
     with serving(holding(answer)) as server:
         backend = OpenAIBackend(server.url)
         completions = backend.generate(ASKED, CONSTRAINT, n=4, seed=7)
@@ -290,7 +290,7 @@ def test_a_server_that_gives_one_answer_is_asked_again(answer: Answer) -> None:
         assert [body["n"] for body in server.requests] == [1] * 4
 
 
-def test_tokens_are_those_that_the_server_counted() -> None:
+def test_token_counts_come_from_the_server() -> None:
     completions, _ = ask(
         lambda body: completion([ANSWER] * 3, prompt_tokens=40, completion_tokens=23), n=3
     )
@@ -317,7 +317,7 @@ def test_a_model_is_chosen_by_name() -> None:
 
 
 @pytest.mark.parametrize("entry", [{"id": "x"}, {"id": "x", "meta": None}])
-def test_a_context_that_is_not_told_is_assumed(entry: dict[str, Any]) -> None:
+def test_an_unknown_context_length_has_a_default(entry: dict[str, Any]) -> None:
     with serving(holding(three), models=[entry]) as server:
         assert OpenAIBackend(server.url).model.context_length == ASSUMED_CONTEXT
 
@@ -340,13 +340,13 @@ def test_another_machine_must_be_allowed_by_name(url: str) -> None:
     assert "allow_remote" in caught.value.hint
 
 
-def test_an_allowed_machine_is_talked_to() -> None:
+def test_an_allowed_machine_is_contacted() -> None:
     with pytest.raises(BackendError, match=r"no server listens at http://no-such-host\.invalid"):
         OpenAIBackend("http://no-such-host.invalid/v1", allow_remote=["no-such-host.invalid"])
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://localhost/", "http://", "http://[/", ""])
-def test_what_is_no_address_is_told_so(url: str) -> None:
+def test_an_invalid_url_is_an_error(url: str) -> None:
     with pytest.raises(InputError, match="url"):
         OpenAIBackend(url)
 

@@ -29,7 +29,7 @@ def parameters(config: dict[str, Any]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_the_parameters_are_those_of_the_network(name: str) -> None:
+def test_profiles_have_the_parameters_of_the_network(name: str) -> None:
     entry, profile = TABLE[name], profiles.read_profiles()[name]
     counted = parameters(entry["config"])
     vision = entry.get("vision_parameters", 0)
@@ -53,7 +53,7 @@ def test_known_sizes_of_the_kv_cache() -> None:
     assert gemma.kv_bytes(8192) == (10 * 8192 + 52 * 1024) * 8192
 
 
-def test_a_profile_is_known_by_the_name_of_a_folder_or_a_repository() -> None:
+def test_a_profile_is_found_by_folder_or_repository_name() -> None:
     for name in ("qwen3-8b", "Qwen3-8B", "Qwen/Qwen3-8B", "/data/Qwen3-8B/"):
         profile = profiles.find_profile(name)
         assert profile is not None and profile.repository == "Qwen/Qwen3-8B"
@@ -62,7 +62,7 @@ def test_a_profile_is_known_by_the_name_of_a_folder_or_a_repository() -> None:
         assert entry["repository"].rpartition("/")[2].lower() == name
 
 
-def test_a_folder_agrees_or_it_is_said_where_not() -> None:
+def test_differences_from_a_profile_are_listed() -> None:
     config = dict(TABLE["qwen3-8b"]["config"])
     assert profiles.match_profile("Qwen3-8B", config) == "qwen3-8b"
     assert profiles.match_profile("my-model", config) == ""
@@ -79,7 +79,7 @@ def test_a_folder_agrees_or_it_is_said_where_not() -> None:
     )
 
 
-def test_prefixes_are_those_that_templates_ask_for() -> None:
+def test_answer_prefixes_match_the_chat_templates() -> None:
     thoughtful = {p.answer_prefix for p in profiles.read_profiles().values() if p.answer_prefix}
     opened = "{{ '<think>\\n' }}", "{% if true %}<|start|>assistant{% endif %}"
     assert thoughtful == {thinking.find_switch(template).answer_prefix for template in opened}

@@ -54,7 +54,7 @@ def test_a_model_is_registered_in_place_and_used_by_name(folder: Path) -> None:
     backend.close()
 
 
-def test_the_card_says_what_the_files_say(folder: Path) -> None:
+def test_the_card_is_made_from_the_files(folder: Path) -> None:
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# Oak\n")
     card = registration.build_card(folder, "oak")
     network = weights.read_headers(folder)
@@ -74,7 +74,7 @@ def cards_table(card: model_registry.Card) -> dict[str, object]:
     return tomllib.loads(model_registry.render_card(card))
 
 
-def test_a_copy_is_a_model_of_its_own(folder: Path) -> None:
+def test_a_copy_is_independent_of_its_source(folder: Path) -> None:
     card = registration.register_model(folder, "oak", copy=True)
     place = model_registry.find_model("oak")
     assert place == model_registry.registry_folder() / "oak" and card.folder == ""
@@ -82,7 +82,7 @@ def test_a_copy_is_a_model_of_its_own(folder: Path) -> None:
     assert model_registry.read_verified_card(place) == card
 
 
-def test_a_folder_that_lies_on_the_shelf_gets_its_card_beside_its_files(
+def test_a_folder_in_the_registry_gets_its_card_inside(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCALHPO_MODELS", str(folder.parent))
@@ -95,7 +95,7 @@ def test_a_folder_that_lies_on_the_shelf_gets_its_card_beside_its_files(
     assert (entry.state, entry.card and entry.card.folder) == ("verified", "")
 
 
-def test_adding_again_takes_up_what_changed(folder: Path) -> None:
+def test_adding_again_updates_the_card(folder: Path) -> None:
     first = registration.register_model(folder)
     edit_json(folder / "config.json", max_position_embeddings=1024)
     with pytest.raises(CardError, match="is not the file"):
@@ -104,7 +104,7 @@ def test_adding_again_takes_up_what_changed(folder: Path) -> None:
     assert model_registry.read_verified_card(folder) is not None
 
 
-def test_a_registered_model_whose_folder_is_gone_is_told_so(folder: Path) -> None:
+def test_a_registered_model_without_its_folder_is_broken(folder: Path) -> None:
     registration.register_model(folder)
     shutil.rmtree(folder)
     (entry,) = (entry for entry in model_registry.list_models() if entry.name == "Oak-1B")
@@ -224,7 +224,7 @@ def test_a_folder_that_cannot_be_used_is_refused(change: str, folder: Path) -> N
     assert not model_registry.registry_folder().exists()
 
 
-def test_a_gguf_file_is_told_what_can_serve_it(tmp_path: Path) -> None:
+def test_a_gguf_file_is_refused_with_a_hint(tmp_path: Path) -> None:
     file = tmp_path / "oak.gguf"
     file.touch()
     for path, message in ((file, "but .*oak.gguf is a file"), (tmp_path, "holds oak.gguf")):
@@ -234,7 +234,7 @@ def test_a_gguf_file_is_told_what_can_serve_it(tmp_path: Path) -> None:
         assert "safetensors" in str(caught.value)
 
 
-def test_a_link_inside_the_folder_is_none_to_refuse(folder: Path) -> None:
+def test_a_link_inside_the_folder_is_allowed(folder: Path) -> None:
     (folder / "blobs").mkdir()
     (folder / "tokenizer.json").rename(folder / "blobs" / "a.json")
     (folder / "tokenizer.json").symlink_to("blobs/a.json")
@@ -256,7 +256,7 @@ def test_a_name_that_is_taken_is_refused(folder: Path, tmp_path: Path) -> None:
     assert str(model_registry.registry_folder() / "oak") in caught.value.hint
 
 
-def test_a_copy_that_does_not_fit_is_not_begun(
+def test_a_copy_needs_enough_disk_space(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("usage", (), {"free": 1000})
@@ -265,7 +265,7 @@ def test_a_copy_that_does_not_fit_is_not_begun(
         registration.register_model(folder, copy=True)
 
 
-def test_a_copy_that_is_cut_off_is_not_left_behind(
+def test_an_interrupted_copy_is_removed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(source: Path, target: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_copy_that_is_cut_off_is_not_left_behind(
     assert list(model_registry.registry_folder().iterdir()) == []
 
 
-def test_each_file_is_told_before_it_is_read(folder: Path) -> None:
+def test_the_callback_gets_each_file_before_it_is_read(folder: Path) -> None:
     told: list[str] = []
     registration.register_model(folder, on_file=lambda path: told.append(path.name))
     assert "model.safetensors" in told and len(told) == len(model_registry.read_card(folder).files)
@@ -286,7 +286,7 @@ def test_each_file_is_told_before_it_is_read(folder: Path) -> None:
 # The thinking switch reaches the model
 
 
-def test_the_switch_of_the_card_is_what_the_prompt_is_made_with(tmp_path: Path) -> None:
+def test_the_card_decides_how_reasoning_is_switched_off(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "thinker")
     (folder / "chat_template.jinja").write_text(
         "{{ messages[-1].content }}\n<assistant>"
@@ -302,7 +302,7 @@ def test_the_switch_of_the_card_is_what_the_prompt_is_made_with(tmp_path: Path) 
     assert thinking.count_tokens(ASKED) > backend.count_tokens(ASKED)
 
 
-def test_a_thought_that_a_template_opens_is_closed(tmp_path: Path) -> None:
+def test_an_opened_reasoning_block_is_closed(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "thinker")
     template = "{{ messages[-1].content + '\n<assistant><think>\n' }}"
     (folder / "chat_template.jinja").write_text(template)
@@ -320,7 +320,7 @@ def test_a_thought_that_a_template_opens_is_closed(tmp_path: Path) -> None:
 # Hashes are remembered
 
 
-def test_a_large_file_is_read_once_and_again_when_asked_or_changed(
+def test_the_hash_of_a_large_file_is_cached_until_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hashing, "_LARGE", 10)
@@ -339,7 +339,7 @@ def test_a_large_file_is_read_once_and_again_when_asked_or_changed(
     assert json.loads(memory.read_text()) == {key: first}
 
 
-def test_a_memory_of_hashes_that_cannot_be_used_is_done_without(
+def test_an_unusable_hash_cache_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hashing, "_LARGE", 10)

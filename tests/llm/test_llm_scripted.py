@@ -14,7 +14,7 @@ ASKED = [Message("user", "Propose.")]
 DIGIT = AnswerConstraint('start: "{\\"a\\":" /[1-9]/ "}"', {})
 
 
-def test_a_list_is_given_in_order_and_ends() -> None:
+def test_a_list_of_answers_is_used_in_order() -> None:
     backend = open_backend("scripted", script=['{"a":1}', '{"a":2}', '{"a":3}'])
     assert [c.text for c in backend.generate(ASKED, DIGIT, n=2)] == ['{"a":1}', '{"a":2}']
     assert [c.text for c in backend.generate(ASKED, DIGIT)] == ['{"a":3}']
@@ -22,7 +22,7 @@ def test_a_list_is_given_in_order_and_ends() -> None:
         backend.generate(ASKED, DIGIT)
 
 
-def test_a_function_is_given_messages_constraint_and_seed() -> None:
+def test_a_function_gets_messages_constraint_and_seed() -> None:
     def script(messages: object, constraint: object, seed: int) -> str:
         assert (messages, constraint) == (ASKED, DIGIT)
         return json.dumps({"a": seed % 9 + 1}, separators=(",", ":"))
@@ -34,7 +34,7 @@ def test_a_function_is_given_messages_constraint_and_seed() -> None:
 
 
 @pytest.mark.parametrize("text", ['{"a":0}', '{"a":1', '{"a":1}}', ' {"a":1}', "ä", ""])
-def test_an_answer_that_does_not_match_is_refused(text: str) -> None:
+def test_an_answer_outside_the_grammar_is_refused(text: str) -> None:
     with pytest.raises(ConstraintError, match="does not match the grammar"):
         open_backend("scripted", script=[text]).generate(ASKED, DIGIT)
 
@@ -44,7 +44,7 @@ def test_a_broken_grammar_is_refused() -> None:
         open_backend("scripted", script=["a"]).generate(ASKED, AnswerConstraint("start: /[/", {}))
 
 
-def test_a_long_answer_is_cut_as_a_model_would() -> None:
+def test_a_long_answer_is_an_error_as_with_a_model() -> None:
     with pytest.raises(GenerationError, match="over 3"):
         open_backend("scripted", script=['{"a":1}']).generate(ASKED, DIGIT, max_tokens=3)
 
@@ -60,7 +60,7 @@ def test_a_file_has_an_answer_on_each_line(tmp_path: Path) -> None:
     ("content", "message"),
     [(b'{"a":1}\n{"a":\n', "line 2: an answer must be JSON"), (b"\xff", "cannot be read")],
 )
-def test_a_file_that_is_no_script_is_told_so(tmp_path: Path, content: bytes, message: str) -> None:
+def test_an_invalid_script_file_is_an_error(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "answers.jsonl"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):

@@ -58,7 +58,7 @@ def windowed(full: int, windows: int, window_one: int = ONE) -> ModelMemory:
         (windowed(5, 25, 3 * ONE // 2), 5 * 3 * ONE // 2, 25 * 3 * ONE // 2),  # filled up
     ],
 )
-def test_layers_are_put_into_groups_of_equal_pages(
+def test_layers_are_grouped_with_equal_pages(
     memory: ModelMemory, full: int, in_windows: int
 ) -> None:
     tokens = 4096 + 8 * 1024
@@ -66,7 +66,7 @@ def test_layers_are_put_into_groups_of_equal_pages(
     assert parts(memory, 4096) == [part for part in wanted if part[1]]
 
 
-def test_a_window_takes_what_is_read_at_a_time_too() -> None:
+def test_a_window_includes_the_tokens_of_two_steps() -> None:
     own = 8 * 1024
     counts = [count for count, _ in parts(windowed(1, 1), tokens=100_000)]
     assert counts == [100_000 + own, 512 + 2 * 2048 + own]
@@ -74,7 +74,7 @@ def test_a_window_takes_what_is_read_at_a_time_too() -> None:
     assert counts == [100_000 + own] * 2
 
 
-def test_a_state_fills_a_page_of_many_tokens() -> None:
+def test_pages_are_enlarged_to_hold_a_state() -> None:
     hybrid = memory(layers=8, token_bytes=8 * 4096, state_layers=24, state_bytes=24 * 2_000_000)
     page = 4 * 128 * 4096  # the first that holds a state
     assert parts(hybrid)[1] == (1 + 8, (2 * 3 + 1) * 8 * page)
@@ -82,19 +82,19 @@ def test_a_state_fills_a_page_of_many_tokens() -> None:
     assert parts(alone) == [(1 + 8, 2 * 4 * 100)]
 
 
-def test_no_more_answers_have_room_than_are_drawn() -> None:
+def test_memory_is_for_the_answers_at_a_time() -> None:
     plain = memory(layers=2, token_bytes=10)
     assert parts(plain, answers=2) == [(8192 + 2 * 1024, 10)]
     assert parts(plain, answers=64) == [(8192 + 8 * 1024, 10)]
 
 
-def test_the_context_is_the_longest() -> None:
+def test_tokens_are_limited_by_the_context() -> None:
     needed = server_memory.estimate_memory(memory(layers=1, token_bytes=10), context_length=2048)
     assert (needed.tokens, needed.kv_bytes) == (2048, (2048 + 8192) * 10)
     assert needed.total_bytes == 7 + needed.kv_bytes + 2 * GIB
 
 
-def test_known_needs() -> None:
+def test_known_memory_needs() -> None:
     known = {"qwen3-8b": 2.25, "gemma-3-4b-it": 1.84, "gpt-oss-20b": 0.66, "qwen3.5-4b": 1.73}
     for name, gib in known.items():
         profile = profiles.read_profiles()[name]

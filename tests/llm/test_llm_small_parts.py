@@ -9,7 +9,7 @@ from localhpo.llm.seeds import derive_seeds
 from localhpo.llm.tokens import estimate_prompt_tokens, estimate_tokens
 
 
-def test_seeds_begin_with_the_one_given_and_share_none() -> None:
+def test_derived_seeds_start_with_the_given_one_and_are_distinct() -> None:
     assert derive_seeds(7, 1) == [7]
     assert derive_seeds(7, 3) == derive_seeds(7, 5)[:3]
     drawn = [seed for start in range(200) for seed in derive_seeds(start, 8)]
@@ -25,6 +25,6 @@ def test_tokens_are_estimated_from_above(text: str, tokens: int) -> None:
     assert estimate_tokens(text) == tokens
 
 
-def test_each_message_costs_its_frame() -> None:
+def test_each_message_adds_template_tokens() -> None:
     one = estimate_prompt_tokens([Message("user", "abc")])
     assert estimate_prompt_tokens([Message("user", "abc"), Message("user", "abc")]) > one + 1

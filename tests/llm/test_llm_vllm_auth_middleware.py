@@ -48,7 +48,7 @@ def answers(scope: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[M
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
-def test_without_the_key_nothing_passes(
+def test_requests_without_the_key_are_refused(
     headers: list[tuple[bytes, bytes]], method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scope = {"type": "http", "method": method, "path": "/sleep", "headers": headers}
@@ -59,22 +59,22 @@ def test_without_the_key_nothing_passes(
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-def test_with_the_key_all_passes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_with_the_key_pass(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scope = {"type": kind, "path": "/sleep", "headers": [(b"host", b"x"), *KEY]}
     assert answers(scope, monkeypatch) == [PASSED]
 
 
-def test_the_start_of_a_server_is_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_start_up_event_needs_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answers({"type": "lifespan"}, monkeypatch) == [PASSED]
 
 
-def test_without_a_key_there_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_without_a_key_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
     with pytest.raises(KeyError):
         auth_middleware.KeyMiddleware(lambda *_: asyncio.sleep(0))
 
 
-def test_it_needs_no_package(tmp_path: Path) -> None:
+def test_the_middleware_imports_the_standard_library_only(tmp_path: Path) -> None:
     # The copy is loaded by a server that may not find LocalHPO.
     copy = tmp_path / f"{auth_middleware.MODULE}.py"
     copy.write_bytes(Path(auth_middleware.__file__).read_bytes())
@@ -83,7 +83,7 @@ def test_it_needs_no_package(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True)
 
 
-def test_a_server_is_started_with_it(make: Callable[..., ManagedServer]) -> None:
+def test_a_server_is_started_with_the_middleware(make: Callable[..., ManagedServer]) -> None:
     server = make(on_cpu=False)
     server.start()
     for path in ("/is_sleeping", "/v1/models", "/health"):
@@ -92,7 +92,7 @@ def test_a_server_is_started_with_it(make: Callable[..., ManagedServer]) -> None
         assert server.http.is_healthy(path)
 
 
-def test_it_is_found_in_the_folder_of_the_server(
+def test_the_middleware_is_found_in_the_server_folder(
     sprout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = {"context_tokens": 64, "name": "x", "port": 1, "on_cpu": True}

@@ -54,27 +54,27 @@ def test_a_request_is_bounded_seeded_and_holds_the_grammar(make: Make) -> None:
     ]
 
 
-def test_what_spells_a_control_token_is_sent_as_words(make: Make) -> None:
+def test_control_tokens_in_texts_are_sent_escaped(make: Make) -> None:
     server = make()
     VllmBackend(server).count_tokens([Message("user", "a <eos> b")])
     _, body = calls(server.adapter_folder.parent)[-1]
     assert body["messages"] == [{"role": "user", "content": "a < eos> b"}]
 
 
-def test_a_prompt_that_leaves_no_room_is_refused_before_it_is_sent(make: Make) -> None:
+def test_a_prompt_beyond_the_context_is_not_sent(make: Make) -> None:
     backend = VllmBackend(make(settings=Settings(context_tokens=250)))
     with pytest.raises(BackendError, match="8 tokens of prompt and 243 of answer do not fit"):
         backend.generate(ASKED, CONSTRAINT, max_tokens=243)
 
 
-def test_a_vllm_that_ignores_grammars_is_not_used(make: Make) -> None:
+def test_a_vllm_that_ignores_grammars_is_refused(make: Make) -> None:
     server = make("ignores")
     with pytest.raises(ConstraintError, match="does not enforce grammars"):
         VllmBackend(server)
     assert not server.running
 
 
-def test_a_server_that_crashes_is_started_again_and_asked_once_more(make: Make) -> None:
+def test_a_crashed_server_is_restarted_and_asked_again(make: Make) -> None:
     server = make("dies")
     backend = VllmBackend(server)
     before = server.pid
@@ -82,7 +82,7 @@ def test_a_server_that_crashes_is_started_again_and_asked_once_more(make: Make) 
     assert server.pid != before
 
 
-def test_a_server_that_is_gone_is_noticed_when_tokens_are_counted(make: Make) -> None:
+def test_counting_tokens_restarts_a_crashed_server(make: Make) -> None:
     server = make()
     backend = VllmBackend(server)
     assert server.pid is not None
@@ -90,7 +90,7 @@ def test_a_server_that_is_gone_is_noticed_when_tokens_are_counted(make: Make) ->
     assert backend.count_tokens([Message("user", "abc")]) == 3
 
 
-def test_a_server_that_always_crashes_is_given_up(make: Make) -> None:
+def test_restarts_are_limited(make: Make) -> None:
     backend = VllmBackend(make("dies always"))
     for _ in range(3):
         with pytest.raises(BackendError, match=r"broke|no server listens"):
@@ -99,7 +99,7 @@ def test_a_server_that_always_crashes_is_given_up(make: Make) -> None:
         backend.generate(ASKED, CONSTRAINT)
 
 
-def test_closing_stops_the_server_that_is_its_own(make: Make) -> None:
+def test_closing_stops_an_owned_server(make: Make) -> None:
     server = make()
     VllmBackend(server, owned=False).close()
     assert server.running
@@ -119,7 +119,7 @@ def adapter(tmp_path: Path) -> Path:
     return folder
 
 
-def test_each_version_of_an_adapter_has_a_name_and_a_folder_of_its_own(
+def test_each_version_of_an_adapter_has_its_name_and_folder(
     make: Make, adapter: Path
 ) -> None:
     server = make(settings=Settings(adapter_rank=8))
@@ -167,7 +167,7 @@ def test_an_adapter_is_loaded_again_after_a_crash(make: Make, adapter: Path) -> 
     assert calls(server.adapter_folder.parent)[-1][1]["model"] == loads[0]
 
 
-def test_an_adapter_outlives_a_stop_and_start_of_the_server(make: Make, adapter: Path) -> None:
+def test_an_adapter_is_loaded_again_after_a_restart(make: Make, adapter: Path) -> None:
     server = make(settings=Settings(adapter_rank=8))
     backend = VllmBackend(server)
     backend.use_adapter(adapter)
@@ -200,7 +200,7 @@ def test_an_adapter_that_cannot_be_loaded_is_refused(
     assert backend.generate(ASKED, CONSTRAINT)
 
 
-def test_a_server_without_room_for_adapters_says_so(make: Make, adapter: Path) -> None:
+def test_a_server_started_without_adapters_refuses_them(make: Make, adapter: Path) -> None:
     with pytest.raises(BackendError, match="accepts no adapters"):
         VllmBackend(make()).use_adapter(adapter)
 

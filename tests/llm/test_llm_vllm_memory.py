@@ -24,7 +24,7 @@ TABLE = tomllib.loads(Path(profiles.__file__).with_suffix(".toml").read_text())
 
 @pytest.mark.parametrize("name", TABLE)
 @pytest.mark.parametrize("devices", [1, 2, 8])
-def test_vllm_needs_no_more_than_it_is_given(name: str, devices: int) -> None:
+def test_the_estimate_is_enough_for_vllm(name: str, devices: int) -> None:
     skip_without_vllm()
     from vllm.v1.core import kv_cache_utils
 

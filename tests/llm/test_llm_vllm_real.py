@@ -50,7 +50,7 @@ def in_process(folder: str) -> Any:
     return open_backend("transformers", model=folder, device="cpu")
 
 
-def test_prompt_and_answer_are_those_of_the_in_process_backend(served: VllmBackend) -> None:
+def test_prompt_and_answer_match_the_in_process_backend(served: VllmBackend) -> None:
     local = in_process("sprout")
     assert served.model.digest == local.model.digest
     assert served.model.prompt == local.model.prompt == "compact"
@@ -95,7 +95,7 @@ def asked(server: ManagedServer, key: str, path: str) -> httpx.Response:
     return httpx.get(f"{host}{path}", trust_env=False, headers={"Authorization": f"Bearer {key}"})
 
 
-def test_it_asks_for_the_key_on_every_path(served: VllmBackend) -> None:
+def test_every_path_needs_the_key(served: VllmBackend) -> None:
     for path in ("/metrics", "/health", "/version", "/v1/models", "/docs"):
         assert asked(served.server, "sesame", path).status_code == 401
         assert asked(served.server, key_of(served.server), path).status_code == 200
@@ -149,7 +149,7 @@ def write_adapter(folder: Path, merged: Path, seed: int) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(settings))
 
 
-def test_adapters_come_and_go_while_it_runs_and_are_there_after_a_crash_and_a_stop(
+def test_adapters_change_while_it_runs_and_survive_restarts(
     with_adapters: VllmBackend, tmp_path: Path
 ) -> None:
     backend = with_adapters
@@ -187,7 +187,7 @@ def test_adapters_come_and_go_while_it_runs_and_are_there_after_a_crash_and_a_st
 # The main job
 
 
-def test_the_main_job_runs_on_a_server_of_its_own_and_ends_it(tmp_path: Path) -> None:
+def test_a_run_starts_and_ends_its_server(tmp_path: Path) -> None:
     skip_without_vllm()
     command = ["run", "breast-cancer-xgboost", "--trials", "3", "--backend", "vllm", "--json"]
     done = subprocess.run(
@@ -207,7 +207,7 @@ def test_the_main_job_runs_on_a_server_of_its_own_and_ends_it(tmp_path: Path) ->
     assert json.loads((log.parent / "result.json").read_text())["verdict"] == "stopped"
 
 
-def test_two_runs_share_a_server_that_outlives_the_first(tmp_path: Path) -> None:
+def test_two_runs_share_a_server(tmp_path: Path) -> None:
     skip_without_vllm()
     ledger = runtime.folder() / "machine.json"
 

@@ -51,7 +51,7 @@ def is_gone(pid: int) -> bool:
 # Start and end
 
 
-def test_a_server_starts_behind_a_key_on_this_machine_and_ends_with_all_it_started(
+def test_a_server_is_private_and_ends_with_its_child_processes(
     make: Make,
 ) -> None:
     server = make()
@@ -92,7 +92,7 @@ def test_the_environment_is_offline(make: Make) -> None:
     assert seen["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # an index is what the placement takes it for
 
 
-def test_a_start_that_fails_says_why(make: Make) -> None:
+def test_a_failed_start_reports_the_error(make: Make) -> None:
     server = make("crashes")
     with pytest.raises(BackendError, match=r"did not start: ValueError: no room for the KV") as got:
         server.start()
@@ -101,14 +101,14 @@ def test_a_start_that_fails_says_why(make: Make) -> None:
     assert "See root cause above" in log.read_text()
 
 
-def test_a_start_that_hangs_is_given_up_and_leaves_nothing(make: Make) -> None:
+def test_a_hanging_start_times_out_and_is_cleaned_up(make: Make) -> None:
     server = make("hangs", start_s=3)
     with pytest.raises(BackendError, match=r"within 3 s; the end of its log:\n  INFO loading"):
         server.start()
     assert not [p for p in psutil.Process().children(recursive=True) if "vllm" in p.cmdline()]
 
 
-def test_a_server_of_another_model_is_no_start(make: Make) -> None:
+def test_a_server_of_another_model_fails_the_start(make: Make) -> None:
     with pytest.raises(BackendError, match="did not answer within"):
         make("other", start_s=2).start()
 
@@ -136,7 +136,7 @@ def test_without_vllm_the_error_says_what_to_install(
 # A second study
 
 
-def test_a_second_study_adopts_the_server_and_does_not_end_it(make: Make) -> None:
+def test_a_second_process_adopts_the_server(make: Make) -> None:
     first, second = make(), make()
     first.start()
     second.start()
@@ -148,7 +148,7 @@ def test_a_second_study_adopts_the_server_and_does_not_end_it(make: Make) -> Non
     assert VllmBackend(first, owned=False).generate(ASKED, CONSTRAINT)[0].text == '{"a":3}'
 
 
-def test_other_settings_are_another_server(make: Make) -> None:
+def test_other_settings_start_another_server(make: Make) -> None:
     first, second = make(), make(settings=Settings(answers=4))
     first.start()
     second.start()
@@ -167,7 +167,7 @@ def misled(server: ManagedServer, **changes: Any) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("changes", [{"key": "sesame"}, {"port": 9}])
-def test_a_server_that_cannot_be_shown_to_be_it_is_not_adopted(
+def test_an_unverified_server_is_not_adopted(
     make: Make, changes: dict[str, Any]
 ) -> None:
     first, second = make(), make()
@@ -179,7 +179,7 @@ def test_a_server_that_cannot_be_shown_to_be_it_is_not_adopted(
     assert first.running
 
 
-def test_a_server_proves_itself_by_key_and_model(make: Make, program: Any) -> None:
+def test_a_server_is_verified_by_key_and_model(make: Make, program: Any) -> None:
     server = make()
     server.start()
     record = record_of(server)
@@ -191,7 +191,7 @@ def test_a_server_proves_itself_by_key_and_model(make: Make, program: Any) -> No
         make("open", start_s=2).start()  # it would answer anyone
 
 
-def test_a_folder_of_somebody_else_is_refused(make: Make, tmp_path: Path) -> None:
+def test_a_folder_of_another_user_is_refused(make: Make, tmp_path: Path) -> None:
     place = tmp_path / "shared"
     place.mkdir(mode=0o777)
     place.chmod(0o777)
@@ -199,7 +199,7 @@ def test_a_folder_of_somebody_else_is_refused(make: Make, tmp_path: Path) -> Non
         make(runtime_folder=place).start()
 
 
-def test_a_start_waits_for_one_that_is_under_way(make: Make, tmp_path: Path) -> None:
+def test_a_start_waits_for_one_in_progress(make: Make, tmp_path: Path) -> None:
     server = make()
     server.start()
     path = server.adapter_folder.parent / "server.json"
@@ -245,14 +245,14 @@ def test_a_server_sleeps_and_wakes(make: Make, level: int, waking: list[str]) ->
     assert asked[asleep + 1 : asleep + 1 + len(waking)] == waking
 
 
-def test_a_sleep_that_did_not_come_is_told(make: Make) -> None:
+def test_a_failed_sleep_is_an_error(make: Make) -> None:
     server = make("sleepless", on_cpu=False)
     server.start()
     with pytest.raises(BackendError, match="did not go to sleep"):
         server.sleep()
 
 
-def test_what_is_asked_of_a_gpu(make: Make) -> None:
+def test_the_arguments_for_a_gpu(make: Make) -> None:
     settings = Settings(gpus=("0", "1"), gpu_share=0.5, kv_cache_mb=2000)
     server = make(on_cpu=False, settings=settings)
     server.start()
@@ -286,14 +286,14 @@ def test_what_is_asked_of_a_gpu(make: Make) -> None:
         ("torch.OutOfMemoryError: CUDA out of memory.", "torch.OutOfMemoryError: CUDA out"),
     ],
 )
-def test_a_reason_is_the_error_that_others_follow_from(log: str, said: str) -> None:
+def test_the_reason_is_the_root_error(log: str, said: str) -> None:
     assert reason(log, "it ended").startswith(said)
 
 
 # ModelMemory
 
 
-def test_weights_that_lie_in_a_folder_in_two_layouts_count_once(
+def test_weights_in_two_layouts_count_once(
     tiny_model: Path, program: Callable[[str], None], tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "tiny"))
@@ -306,7 +306,7 @@ def test_weights_that_lie_in_a_folder_in_two_layouts_count_once(
 
 
 @pytest.mark.parametrize("on_cpu", [True, False])
-def test_a_server_asks_for_weights_cache_and_room_to_work(
+def test_a_server_asks_for_weights_cache_and_working_memory(
     tiny_model: Path, program: Callable[[str], None], on_cpu: bool
 ) -> None:
     server = ManagedServer(tiny_model, Settings(kv_cache_mb=700), on_cpu=on_cpu)
@@ -318,7 +318,7 @@ def test_a_server_asks_for_weights_cache_and_room_to_work(
     assert split.memory_request.gpu_count == 2
 
 
-def test_nothing_is_split_over_gpus_by_a_vllm_for_cpus(
+def test_a_vllm_for_cpus_refuses_several_gpus(
     tiny_model: Path, program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("localhpo.llm.vllm.builds.is_for_cpus", lambda: True)

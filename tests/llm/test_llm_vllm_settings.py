@@ -35,7 +35,7 @@ SHARE, KV = "--gpu-memory-utilization", "--kv-cache-memory-bytes"
         ({"gpu_share": 0.5, "kv_cache_mb": 300}, "0.5", True),
     ],
 )
-def test_a_gpu_that_others_use_is_enough_for_a_start(
+def test_a_shared_gpu_is_enough_for_a_start(
     sprout: Path, chosen: dict[str, Any], share: str, has_kv: bool
 ) -> None:
     """By default vLLM would refuse where more than 8 % of the device is in use."""
@@ -44,7 +44,7 @@ def test_a_gpu_that_others_use_is_enough_for_a_start(
     assert (value(argv, KV) is not None) == has_kv
 
 
-def test_what_is_read_at_a_time_is_what_the_sum_counts(sprout: Path) -> None:
+def test_the_step_size_is_that_of_the_estimate(sprout: Path) -> None:
     step = "--max-num-batched-tokens"
     assert value(flags(sprout, on_cpu=False), step) == str(server_memory.STEP_TOKENS)
     assert value(flags(sprout, on_cpu=False, answers=4096), step) == "4096"
@@ -52,7 +52,7 @@ def test_what_is_read_at_a_time_is_what_the_sum_counts(sprout: Path) -> None:
 
 
 @pytest.mark.parametrize(("gpus", "heads"), [(("0", "1"), 1), (("0", "1", "2", "3"), 1)])
-def test_devices_that_share_a_model_are_asked_for_a_part_each(
+def test_each_device_of_a_split_model_holds_a_part(
     tmp_path: Path, gpus: tuple[str, ...], heads: int
 ) -> None:
     folder = make_model(tmp_path / "Oak", num_hidden_layers=8)  # of two heads of keys
@@ -67,11 +67,11 @@ def test_devices_that_share_a_model_are_asked_for_a_part_each(
     assert value(argv, KV) == str(needed.kv_bytes)
 
 
-def test_a_cpu_is_told_no_share(sprout: Path) -> None:
+def test_a_cpu_gets_no_memory_share(sprout: Path) -> None:
     assert SHARE not in flags(sprout, on_cpu=True)
 
 
-def test_a_gpu_gives_what_a_card_says(tmp_path: Path) -> None:
+def test_the_kv_cache_on_a_gpu_is_that_of_the_card(tmp_path: Path) -> None:
     windows = {"sliding_window": 16, "sliding_window_pattern": 2, "head_dim": 16}
     folder = make_model(tmp_path / "Oak", "gemma3_text", **windows)
     memory = registration.build_card(folder, "oak").memory
@@ -83,11 +83,11 @@ def test_a_gpu_gives_what_a_card_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("on_cpu", [True, False])
-def test_a_size_that_was_chosen_is_taken(sprout: Path, on_cpu: bool) -> None:
+def test_a_chosen_kv_cache_size_is_used(sprout: Path, on_cpu: bool) -> None:
     assert value(flags(sprout, on_cpu=on_cpu, kv_cache_mb=300), KV) == str(300 * 2**20)
 
 
-def test_a_cpu_has_room_for_a_context_and_its_answers(sprout: Path) -> None:
+def test_a_cpu_has_memory_for_a_context_and_its_answers(sprout: Path) -> None:
     _, _, memory = registration.measure_model(sprout)
     single = memory.in_single_precision(parameters=0)
     assert value(flags(sprout, on_cpu=True), KV) == str(256 * 2**20)
@@ -95,7 +95,7 @@ def test_a_cpu_has_room_for_a_context_and_its_answers(sprout: Path) -> None:
     assert value(flags(sprout, on_cpu=True, context_tokens=2**20), KV) == str(long)
 
 
-def test_weights_that_lie_there_twice_count_once(sprout: Path, tmp_path: Path) -> None:
+def test_duplicate_weights_count_once(sprout: Path, tmp_path: Path) -> None:
     """A Mistral has them in one file more, which no server reads."""
     folder = shutil.copytree(sprout, tmp_path / "copy")
     with (folder / "consolidated.safetensors").open("wb") as file:
@@ -131,7 +131,7 @@ MODELS: dict[str, tuple[bool, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_a_model_that_keeps_states_remembers_no_prefixes_on_a_cpu(
+def test_models_with_states_cache_no_prefixes_on_a_cpu(
     kind: str, tmp_path: Path
 ) -> None:
     keeps_states, sizes = MODELS[kind]
@@ -149,7 +149,7 @@ def test_a_model_that_keeps_states_remembers_no_prefixes_on_a_cpu(
 @pytest.mark.parametrize(
     "kind", sorted(MODELS.keys() - {"qwen3_5_text"})
 )  # it needs torchvision there
-def test_vllm_takes_what_it_is_started_with(kind: str, tmp_path: Path) -> None:
+def test_vllm_accepts_the_arguments(kind: str, tmp_path: Path) -> None:
     """Its own check of a whole configuration, which loads no weights.
 
     That of Qwen 3.5 imports torchvision, which is no part of the environment on a CPU.

@@ -106,7 +106,7 @@ def wait_until_gone(pids: list[int]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_server_outlives_who_started_it_and_ends_with_its_last_user(
+def test_a_server_ends_with_its_last_user(
     make: Make, user: Callable[..., User], number: int
 ) -> None:
     first, server = user(), make()
@@ -125,7 +125,7 @@ def test_a_server_outlives_who_started_it_and_ends_with_its_last_user(
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
-def test_nothing_is_left_when_all_users_were_killed(
+def test_a_server_ends_when_all_users_were_killed(
     user: Callable[..., User], order: tuple[int, ...]
 ) -> None:
     users = [user() for _ in range(3)]  # at once: one starts it, the others wait for it
@@ -154,7 +154,7 @@ def test_a_stop_leaves_a_server_to_the_others(user: Callable[..., User]) -> None
     assert not any(map(lives, all_of_it))
 
 
-def test_a_server_that_its_starter_left_to_another_user_here_is_no_zombie(make: Make) -> None:
+def test_a_detached_server_is_reaped(make: Make) -> None:
     first, second = make(), make()
     first.start()
     second.start()
@@ -164,7 +164,7 @@ def test_a_server_that_its_starter_left_to_another_user_here_is_no_zombie(make: 
     assert pid not in [child.pid for child in psutil.Process().children()]
 
 
-def test_one_killed_while_it_starts_a_server_leaves_nothing(
+def test_a_kill_during_a_start_leaves_no_server(
     program: Callable[[str], None], user: Callable[..., User], tmp_path: Path
 ) -> None:
     program("hangs")
@@ -179,7 +179,7 @@ def test_one_killed_while_it_starts_a_server_leaves_nothing(
     wait_until_gone(all_of_it)
 
 
-def test_a_child_that_a_killed_user_forked_does_not_keep_the_server(
+def test_a_forked_child_does_not_keep_the_server(
     user: Callable[..., User],
 ) -> None:
     parent = user(forks=True)
@@ -193,7 +193,7 @@ def test_a_child_that_a_killed_user_forked_does_not_keep_the_server(
         os.kill(child, signal.SIGKILL)
 
 
-def test_all_users_of_a_server_that_crashed_go_on_with_one(make: Make) -> None:
+def test_all_users_of_a_crashed_server_share_the_next_one(make: Make) -> None:
     backends = [VllmBackend(make()) for _ in range(2)]
     servers = [backend.server for backend in backends]
     crashed = servers[0].pid
@@ -204,7 +204,7 @@ def test_all_users_of_a_server_that_crashed_go_on_with_one(make: Make) -> None:
     assert servers[0].pid == servers[1].pid != crashed
 
 
-def test_a_supervisor_that_is_killed_takes_the_server_with_it(make: Make) -> None:
+def test_a_killed_supervisor_ends_the_server(make: Make) -> None:
     server = make()
     server.start()
     assert server.pid is not None
@@ -215,7 +215,7 @@ def test_a_supervisor_that_is_killed_takes_the_server_with_it(make: Make) -> Non
     assert server.pid not in (None, *all_of_it)
 
 
-def test_the_same_weights_under_another_name_are_another_server(make: Make, tmp_path: Path) -> None:
+def test_another_model_name_is_another_server(make: Make, tmp_path: Path) -> None:
     first = make()
     copy = tmp_path / "other"
     shutil.copytree(first.folder, copy)
@@ -234,7 +234,7 @@ def test_the_same_weights_under_another_name_are_another_server(make: Make, tmp_
 # Sleep
 
 
-def test_a_server_that_others_use_does_not_sleep(make: Make) -> None:
+def test_a_shared_server_does_not_sleep(make: Make) -> None:
     first, second = make(on_cpu=False), make(on_cpu=False)
     first.start()
     second.start()
@@ -246,7 +246,7 @@ def test_a_server_that_others_use_does_not_sleep(make: Make) -> None:
     assert first.sleeping
 
 
-def test_a_server_that_sleeps_is_waited_for_and_adopted_once_it_wakes(make: Make) -> None:
+def test_a_sleeping_server_is_adopted_after_it_wakes(make: Make) -> None:
     first, second = make(on_cpu=False), make(on_cpu=False)
     first.start()
     first.sleep()
@@ -261,7 +261,7 @@ def test_a_server_that_sleeps_is_waited_for_and_adopted_once_it_wakes(make: Make
     assert said == [f"waiting for the server of {second.name}: another study has put it to sleep"]
 
 
-def test_where_one_sleeps_for_long_another_is_started(make: Make) -> None:
+def test_another_server_is_started_if_one_sleeps_for_long(make: Make) -> None:
     first, second = make(on_cpu=False), make(on_cpu=False, start_s=5.0)
     first.start()
     first.sleep()
@@ -272,7 +272,7 @@ def test_where_one_sleeps_for_long_another_is_started(make: Make) -> None:
     assert first.sleeping
 
 
-def test_who_has_claimed_room_for_another_waits_for_none_that_sleeps(make: Make) -> None:
+def test_with_reserved_memory_a_sleeping_server_is_not_waited_for(make: Make) -> None:
     first, second = make(on_cpu=False), make(on_cpu=False)
     first.start()
     first.sleep()
@@ -280,7 +280,7 @@ def test_who_has_claimed_room_for_another_waits_for_none_that_sleeps(make: Make)
     assert second.pid != first.pid
 
 
-def test_a_server_that_fell_asleep_without_saying_so_is_kept_alone(make: Make) -> None:
+def test_a_server_that_sleeps_after_an_error_is_not_shared(make: Make) -> None:
     first, second = make("dozes", on_cpu=False), make("dozes", on_cpu=False)
     first.start()
     with pytest.raises(BackendError, match="broke"):
@@ -293,7 +293,7 @@ def test_a_server_that_fell_asleep_without_saying_so_is_kept_alone(make: Make) -
 # Room
 
 
-def test_a_server_waits_until_its_host_has_room_and_gets_the_device_that_it_is_given(
+def test_a_server_waits_for_memory_and_uses_the_given_device(
     make: Make, tmp_path: Path
 ) -> None:
     server, said = make(on_cpu=False), []
@@ -311,14 +311,14 @@ def test_a_server_waits_until_its_host_has_room_and_gets_the_device_that_it_is_g
     assert device() == "3"
 
 
-def test_a_server_that_starts_elsewhere_while_room_is_waited_for_is_adopted(make: Make) -> None:
+def test_a_server_started_meanwhile_is_adopted(make: Make) -> None:
     first, second = make(on_cpu=False), make(on_cpu=False)
 
     second.start(ModelPlacer(reserve=lambda wanted: None, say=lambda message: first.start()))
     assert second.pid == first.pid
 
 
-def test_a_host_that_fails_leaves_the_place_to_others(make: Make) -> None:
+def test_a_failing_placer_frees_the_slot(make: Make) -> None:
     first, second = make(), make()
 
     def reserve(request: MemoryRequest) -> None:
@@ -330,7 +330,7 @@ def test_a_host_that_fails_leaves_the_place_to_others(make: Make) -> None:
     assert second.running
 
 
-def test_a_server_that_would_not_sleep_can_be_adopted(make: Make) -> None:
+def test_a_server_is_shared_again_after_a_failed_sleep(make: Make) -> None:
     first, second = make("sleepless", on_cpu=False), make("sleepless", on_cpu=False)
     first.start()
     with pytest.raises(BackendError, match="did not go to sleep"):
@@ -342,7 +342,7 @@ def test_a_server_that_would_not_sleep_can_be_adopted(make: Make) -> None:
 # The lock itself
 
 
-def test_leases_are_shared_until_one_is_kept_alone(tmp_path: Path) -> None:
+def test_leases_are_shared_unless_one_is_exclusive(tmp_path: Path) -> None:
     first, second = Lease.take(tmp_path), Lease.take(tmp_path)
     assert first and second
     assert first.shared and second.shared

@@ -16,6 +16,7 @@ from localhpo.creator.agent import Agent
 from localhpo.creator.protocol import History
 from localhpo.llm import model_registry, open_backend
 from localhpo.llm.protocol import Backend
+from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Ordinal, Space
 from localhpo.task import Task, load
 from localhpo.trial import Config, Proposal
@@ -42,14 +43,14 @@ def backend() -> Iterator[Backend]:
     opened.close()
 
 
-def test_the_card_is_true() -> None:
+def test_the_card_matches_the_files() -> None:
     card = model_registry.read_card(FOLDER)
     model_registry.verify_files(FOLDER, card)
     assert card.name == "sprout" and card.prompt == "compact" and card.license
-    assert card.not_good_at and card.made["script"]
+    assert card.limitations and card.made["script"]
 
 
-def test_its_readme_says_what_the_card_says() -> None:
+def test_the_readme_matches_the_card() -> None:
     measured = model_registry.read_card(FOLDER).measured
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     for row, key in [("none", "0"), ("1 to 5", "1_to_5"), ("6 to 20", "6_to_20")]:
@@ -58,7 +59,7 @@ def test_its_readme_says_what_the_card_says() -> None:
         assert f"| {row} | {shown} | {hidden} |" in text
 
 
-def test_the_files_that_the_readme_of_the_models_names_are_there() -> None:
+def test_files_in_the_models_readme_exist() -> None:
     text = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
     root = Path(__file__).resolve().parents[2]
     named = re.findall(r"`((?:localhpo|scripts|models)/[\w./]+)`", text)
@@ -66,14 +67,14 @@ def test_the_files_that_the_readme_of_the_models_names_are_there() -> None:
     assert [name for name in named if not (root / name).exists()] == []
 
 
-def test_it_is_small_enough_for_a_wheel_and_readable() -> None:
+def test_the_model_is_small_and_readable() -> None:
     files = [path for path in FOLDER.iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 20e6
     assert all(path.stat().st_mode & stat.S_IROTH for path in files)
 
 
 @pytest.mark.parametrize("space", [AGENT_SPACE, CONDITIONAL], ids=["agent", "conditional"])
-def test_the_grammar_takes_its_tokens(space: Space) -> None:
+def test_the_grammar_accepts_its_tokens(space: Space) -> None:
     """What the model was trained to write is what the grammar lets through, token by token."""
     import llguidance.hf
     from llguidance import LLMatcher
@@ -103,7 +104,8 @@ def test_its_proposals_are_valid_and_new(
         proposal = agent.propose_one(history)
         space.validate(proposal.config)
         assert (
-            str(proposal.origin) == "model" and proposal.model_digest == model_registry.read_card(FOLDER).digest
+            str(proposal.origin) == "model"
+            and proposal.model_digest == model_registry.read_card(FOLDER).digest
         )
         trials.append(make_trial(number, proposal.config, value=float(number)))
     assert len({space.key(trial.config) for trial in trials}) == 3
@@ -118,7 +120,7 @@ def test_its_first_trial_beats_random_search(backend: Backend, tmp_path: Path) -
         kind = ("classification", "regression")[i % 2]
         score = problem(kind, seed=i)
         task = Task(
-            name="generated", command=(), metric="val_loss", direction="minimize",
+            name="generated", command=(), objectives=(Objective("val_loss"),),
             space=AGENT_SPACE, background=f"XGBoost, {kind}.", folder=tmp_path,
         )  # fmt: skip
         rng = np.random.default_rng(i)
