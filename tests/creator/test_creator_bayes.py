@@ -46,7 +46,7 @@ def million(config):
     return (config["rows"] / 1e6 - 0.7) ** 2 + (np.log2(config["units"]) - 9.0) ** 2 / 144.0
 
 
-def run(task, objective, trials, seed=0, prior=None, lost=State.FAILED):
+def run(task, objective, trials, seed=0, prior=None, failed=State.FAILED):
     """Tune by hand, with another instance for each trial."""
     done = []
     for number in range(trials):
@@ -56,7 +56,7 @@ def run(task, objective, trials, seed=0, prior=None, lost=State.FAILED):
         else:
             proposal = Proposal(optimizer.suggest(history, prior).config, Origin("llm", "bo"))
         value = objective(proposal.config)
-        state = lost if value is None else State.COMPLETE
+        state = failed if value is None else State.COMPLETE
         done.append(Trial(number, state, proposal, values=() if value is None else (float(value),)))
     return done
 
@@ -160,7 +160,7 @@ def test_failures_lower_the_acquisition_value_near_them(make_task):
 
 @pytest.mark.parametrize("state", [State.FAILED, State.INFEASIBLE])
 def test_it_avoids_a_region_where_nothing_runs(make_task, state):
-    """Larger is better until memory runs out; the loop gives up after 20 refusals in a row."""
+    """Larger is better until memory is exhausted; the loop gives up after 20 refusals in a row."""
     space = Space(
         [Int("batch", 8, 1024, log=True), Float("rate", 1e-4, 1.0, log=True), Int("layers", 1, 12)]
     )
@@ -172,7 +172,7 @@ def test_it_avoids_a_region_where_nothing_runs(make_task, state):
         return away**2 - np.log2(config["batch"]) - config["layers"] / 2
 
     for seed in range(2):
-        trials = run(make_task(space=space), loss_if_it_runs, 30, seed, lost=state)
+        trials = run(make_task(space=space), loss_if_it_runs, 30, seed, failed=state)
         ran = "".join("." if trial.value is None else "x" for trial in trials)
         assert max(map(len, ran.split("x"))) < 16
 

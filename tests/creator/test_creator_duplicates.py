@@ -41,8 +41,8 @@ def test_an_invalid_configuration_is_not_selected(make_task):
     big, small = {"rate": 2e-2, "drop": 0.1}, {"rate": 5e-3, "drop": 0.1}
     assert duplicates.classify(big) is CandidateStatus.INVALID
     assert duplicates.select([big, small], lambda config: config).candidate == small
-    left = duplicates.nearest_untried(big, np.random.default_rng(0))
-    assert left["rate"] <= 1e-2
+    found = duplicates.nearest_untried(big, np.random.default_rng(0))
+    assert found["rate"] <= 1e-2
 
 
 def test_where_all_are_invalid_an_untried_one_is_returned_all_the_same(make_task, make_trial):
@@ -51,8 +51,8 @@ def test_where_all_are_invalid_an_untried_one_is_returned_all_the_same(make_task
     duplicates = DuplicateFilter(
         History(task, trials, 0, 1, invalid_reason=lambda config: "too big")
     )
-    left = duplicates.nearest_untried({"a": "x", "b": 1}, np.random.default_rng(0))
-    assert left != {"a": "x", "b": 1}
+    found = duplicates.nearest_untried({"a": "x", "b": 1}, np.random.default_rng(0))
+    assert found != {"a": "x", "b": 1}
 
 
 CREATORS = {
@@ -135,9 +135,9 @@ def test_a_space_with_every_configuration_tried_is_exhausted(filter_of):
 
 
 def test_the_last_untried_configuration_of_a_small_space_is_found(filter_of):
-    *tried, left = TINY.configurations()
+    *tried, untried = TINY.configurations()
     found = filter_of(TINY, tried).nearest_untried(tried[0], np.random.default_rng(0))
-    assert found == left
+    assert found == untried
 
 
 def test_the_nearest_untried_configuration_is_close_to_the_target(filter_of):
@@ -154,6 +154,6 @@ def test_a_large_space_is_searched_where_the_neighborhood_is_tried(filter_of):
     # Decoding rounds every perturbation to one of few configurations, all of them tried.
     space = Space([Categorical("a", tuple(range(70))), Categorical("b", tuple(range(70)))])
     configs = list(space.configurations())
-    *tried, left = configs
+    *tried, untried = configs
     found = filter_of(space, tried).nearest_untried(tried[0], np.random.default_rng(0))
-    assert found == left
+    assert found == untried

@@ -221,8 +221,8 @@ def test_a_right_model_helps_and_a_wrong_one_is_overcome(make_task, good_backend
         done = []
         for number in range(trials):
             (proposal,) = creator.propose(History(task, tuple(done), seed, number), 1)
-            score = float(objective(proposal.config))
-            done.append(Trial(number, State.COMPLETE, proposal, values=(score,)))
+            value = float(objective(proposal.config))
+            done.append(Trial(number, State.COMPLETE, proposal, values=(value,)))
         return min(trial.value for trial in done)
 
     def elsewhere(config):

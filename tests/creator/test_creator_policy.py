@@ -71,8 +71,8 @@ def test_the_track_record_in_past_studies_counts(trials_of, make_task):
     task = make_task()
     even = trials_of(*[("llm", 0.5), ("bo", 0.5)] * 3)
     good = past_track_record(task, [past_of(task, trials_of(*GOOD_MODEL))], "a")
-    turned = [("bo" if side == "llm" else "llm", value) for side, value in GOOD_MODEL]
-    poor = past_track_record(task, [past_of(task, trials_of(*turned))], "a")
+    reversed_rows = [("bo" if side == "llm" else "llm", value) for side, value in GOOD_MODEL]
+    poor = past_track_record(task, [past_of(task, trials_of(*reversed_rows))], "a")
     shares = [model_share(even, "minimize", past=before) for before in (poor, None, good)]
     assert shares == sorted(shares) and len(set(shares)) == 3
     assert model_share([], "minimize", past=good, has_meta_data=True) <= 1.0 - MIN_ENGINE_SHARE
