@@ -64,9 +64,11 @@ def _key(name: str) -> str:
 def _rows(store: Store, task: Task | None) -> list[dict[str, Any]]:
     """Return a row for each study; with a task, the most similar first."""
     from localhpo.study.past_studies import read_past_studies
-    from localhpo.transfer import MIN_SIMILARITY, similarity, unusable_reason
+    from localhpo.transfer import MIN_SIMILARITY, similarity, to_single_objective, unusable_reason
 
     found, unreadable = read_past_studies(store)
+    if task is not None:  # several objectives are compared by one of them
+        found = [to_single_objective(past, task.objectives[0]) for past in found]
     rows = []
     for past in found:
         row = _row(past.study, unusable_reason(past), len(past.trials), len(past.ranked_trials))

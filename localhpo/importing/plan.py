@@ -122,7 +122,9 @@ def _objectives(source: TrialSource, directions: Sequence[Direction]) -> tuple[O
             f"{', '.join(known)}"
             if known
             else f"the file does not say whether {source.metrics[0]} is minimized or maximized",
-            hint=" ".join(f"--metric {name}:minimize (or maximize)" for name in source.metrics),
+            hint="--direction minimize or --direction maximize"
+            if len(source.metrics) == 1
+            else " ".join(f"--metric {name}:minimize (or maximize)" for name in source.metrics),
         )
     return tuple(map(Objective, source.metrics, known))
 
