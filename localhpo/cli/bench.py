@@ -112,7 +112,7 @@ def run(
     SUITE is a suite or a problem of `localhpo bench list`, or a CSV file of evaluated
     configurations with its task file beside it. Creators: hybrid, agent, random, tpe, gp,
     cmaes; center+gp and the like (the default or the center first); hybrid-meta (no model),
-    hybrid-no-model (no lessons either); hybrid@PATH (another model), hybrid:anonymous (no
+    hybrid-no-model (no meta-data either); hybrid@PATH (another model), hybrid:anonymous (no
     names), hybrid:no-history. Ctrl-C stops it; the same command continues.
     """
     from localhpo.bench import comparison, creators, runner, suites
@@ -196,14 +196,14 @@ def _show_results(
 ) -> None:
     """Write the figure and print the numbers."""
     from localhpo.bench import figure
-    from localhpo.bench.comparison import record
+    from localhpo.bench.comparison import to_record
     from localhpo.cli import _output, _study_output
 
     path = folder / f"{comparison.suite.name}.svg"
     _study_output.save(path, figure.draw(comparison))
     if as_json:
         failures: list[dict[str, Any]] = [{"what": f.what, "error": str(f.error)} for f in failed]
-        _output.print_json({**record(comparison), "figure": str(path), "failed": failures})
+        _output.print_json({**to_record(comparison), "figure": str(path), "failed": failures})
         return
     from localhpo.cli._bench_views import comparison_view
 
