@@ -7,7 +7,7 @@ Laws, which `tests/contracts/test_loaded_model_contract.py` checks for every imp
   resident model does nothing;
 - a method that is not in `offload_methods` raises `ModelError` and changes nothing;
 - `measure_mb` measures; it is None where nothing can be measured, never a guess;
-- `state` is read from the model itself, not remembered from earlier calls.
+- `state` is read from the model itself at each call.
 
 Every method may block for as long as a server takes to start.
 """
