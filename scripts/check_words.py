@@ -26,7 +26,7 @@ WORDS = {
     "memories|remember(?:s|ed|ing)?": "retrieved studies, retrieval",
     "openers?": "initial design",
     "misfits?": "invalid",
-    "stand in|stands in|stand ins|excused?": "fallback",
+    "excused?": "fallback",
     "tally|tallies": "win rate",
     # Scheduler
     "tenants?|tenanc(?:y|ies)": "ModelResidency",
@@ -67,17 +67,36 @@ CLASSES = (
 """Classes that were renamed: these names may not come back."""
 
 PHRASES = {
+    r"\bstand[-_]ins?\b|\bstands? in for\b": "fallback; in tests: fake",
     r'"""Of (?:all|the|each|an?|its|those|this)\b': "a docstring begins with a verb or a noun",
     r'"engine:|"model\+|\bmodel\+bo\b|\bexperience\+bo\b': "origins are spelled as `Origin` does",
 }
 
-ALLOWED: dict[str, str] = {
+ALLOWED = {
     "scripts/check_words.py": "the list itself",
     "localhpo/store/schema.py": "released migrations never change",
+    "tests/golden": "what version 0.1.0 proposed and printed",
+    "tests/written_by_0.1.0": "files of version 0.1.0",
+    "tests/test_old_files.py": "reads them",
 }
-"""File -> why it may hold such words."""
+"""File or folder -> why it may hold such words."""
 
-ALLOWED_WORDS: dict[tuple[str, str], str] = {}
+ALLOWED_WORDS: dict[tuple[str, str], str] = {
+    ("localhpo/transfer/source_tasks.py", "lessons"): "a key of the file format",
+    ("localhpo/llm/folder/description.py", "lessons"): "a file name in the model's digest",
+    ("models/sprout/README.md", "lessons"): "a file name in the model's digest",
+    ("models/sprout/card.toml", "lessons"): "a file name in the model's digest",
+    ("models/sprout/tokenizer.json", "neighbours"): "the vocabulary of the model",
+    ("localhpo/llm/folder/license.py", "licence"): "a file name that models use",
+    ("localhpo/analysis/records.py", "utilisation"): "a JSON key of version 0.1.0",
+    ("localhpo/study/enqueued.py", "inbox"): "the folder of version 0.1.0 is read",
+    ("tests/study/test_study_by_hand.py", "inbox"): "the same",
+    ("localhpo/trial.py", '"engine:'): "origins of version 0.1.0 are read",
+    ("tests/test_objective.py", '"engine:'): "the same",
+    ("tests/test_objective.py", '"model+'): "the same",
+    ("tests/test_objective.py", "experience+bo"): "the same",
+    ("tests/test_golden.py", '"engine:'): "the same",
+}
 """(File, word) -> why this word may stand in this file."""
 
 SEARCHED = ("localhpo", "scripts", "tests", "prompts", "models", "README.md", "Containerfile")
@@ -112,7 +131,9 @@ def main() -> int:
     found = 0
     for name in listed:
         path = ROOT / name
-        if name in ALLOWED or name == TRAINED_ON or not path.is_file():
+        if any(f"{name}/".startswith(f"{place}/") for place in (*ALLOWED, TRAINED_ON)):
+            continue
+        if not path.is_file():
             continue
         try:
             text = path.read_text(encoding="utf-8")

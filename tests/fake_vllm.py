@@ -1,8 +1,8 @@
-"""A program that looks like vLLM's server from outside, for what goes wrong around the real one.
+"""A fake vLLM server, for tests of failures.
 
-It takes vLLM's arguments, finds the guard as vLLM does, asks for the key as that one has it, and
-speaks as much of vLLM's interface as LocalHPO uses. How it behaves is in the environment variable
-FAKE_VLLM. It holds no constraint but that of the probe, and answers anything else with `{"a":3}`.
+It takes vLLM's arguments, loads the middleware as vLLM does, checks the key in the same way, and
+has the part of vLLM's interface that LocalHPO uses. The environment variable FAKE_VLLM selects its
+behavior. It enforces only the constraint of the probe, and answers everything else with `{"a":3}`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def argument(name: str) -> str:
 
 MODELS: list[str] = []
 ASLEEP: set[str] = set()
-"""What has not been woken yet."""
+"""Parts that sleep."""
 
 
 def complete(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def sleep(query: Mapping[str, list[str]]) -> dict[str, Any]:
     if os.environ["FAKE_VLLM"] != "sleepless":
         ASLEEP.update({"weights", "kv_cache"})
     if os.environ["FAKE_VLLM"] == "dozes":
-        raise RuntimeError("it sleeps, and nobody is told")
+        raise RuntimeError("it sleeps, but reports an error")
     return {"status": "sleeping", "level": query["level"]}
 
 
@@ -145,7 +145,7 @@ def main() -> None:
         sys.stderr.write("INFO loading weights\n")
         time.sleep(600)
     module, _, name = argument("--middleware").rpartition(".")
-    getattr(importlib.import_module(module), name)  # ends it where there is none
+    getattr(importlib.import_module(module), name)  # fails if there is none
     MODELS.append(argument("--served-model-name"))
     if behavior == "other":
         MODELS[:] = ["another-model"]

@@ -1,4 +1,4 @@
-"""The real vLLM, for the tests that are about what it does. Skipped where it is not installed."""
+"""Runs the real vLLM for tests; they are skipped where it is not installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from localhpo.llm import model_registry
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 
 FORCING = Settings(arguments=("--logits-processors", "vllm_forcing:Forcing"))
-"""The default settings, and the means to have a text written."""
+"""The default settings, and a logits processor that forces a text."""
 
 
 def skip_without_vllm() -> None:
@@ -23,7 +23,7 @@ def skip_without_vllm() -> None:
 
 
 class RealServer:
-    """A server of the built-in model, whom each test adopts."""
+    """A server of the built-in model that each test adopts."""
 
     def __init__(self, server: ManagedServer, place: Path) -> None:
         self.server = server
@@ -31,8 +31,10 @@ class RealServer:
 
     @contextmanager
     def adopted(self) -> Iterator[VllmBackend]:
-        """Give the block a backend as a second study on this machine would have it."""
-        backend = VllmBackend(ManagedServer(self.server.folder, FORCING, runtime_folder=self._place))
+        """Yield a backend, as for a second study on this machine."""
+        backend = VllmBackend(
+            ManagedServer(self.server.folder, FORCING, runtime_folder=self._place)
+        )
         try:
             assert backend.server.pid == self.server.pid
             yield backend
@@ -40,20 +42,20 @@ class RealServer:
             backend.close()
 
     def acceptance(self, grammar: str) -> Callable[[str], bool]:
-        """Return what says whether the server's engine lets a text be written, and then end."""
+        """Return a function that says whether the engine accepts a text as complete."""
 
         def accepts(text: str) -> bool:
-            wanted = [*self._tokens(text), END]
+            forced = [*self._tokens(text), END]
             body = {
                 "model": self.server.name,
                 "prompt": [1],
-                "max_tokens": len(wanted) + SPARE,
+                "max_tokens": len(forced) + SPARE,
                 "temperature": 0.0,
                 "structured_outputs": {"grammar": grammar},
-                "vllm_xargs": {"force": wanted},
+                "vllm_xargs": {"force": forced},
             }
             (choice,) = self.server.http.post("completions", body)["choices"]
-            # Not by tokens: where one text alone is left, the engine spells it in its own way.
+            # Compares texts: a forced text may be tokenized in another way.
             return bool(choice["finish_reason"] == "stop" and choice["text"] == text)
 
         return accepts
@@ -67,9 +69,9 @@ class RealServer:
 
 
 SPARE = 16
-"""Tokens, for a text that is spelled in more than its tokenizer would take."""
+"""Spare tokens, for a text with more tokens than its tokenizer gives."""
 END = 2
-"""The built-in model's token that ends a text."""
+"""End token of the built-in model."""
 
 
 @contextmanager

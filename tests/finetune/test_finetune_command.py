@@ -62,9 +62,9 @@ def test_auto_says_how_many_studies_are_missing(home, registry, capsys):
 def test_too_few_studies_are_an_error_with_a_hint(home, registry, capsys):
     keep(home, make_past(0))
     assert main(["finetune"]) == 2
-    told = capsys.readouterr().err
-    assert "two tasks or more, got 1" in told
-    assert "localhpo import" in told
+    messages = capsys.readouterr().err
+    assert "two tasks or more, got 1" in messages
+    assert "localhpo import" in messages
 
 
 @pytest.mark.slow
@@ -86,44 +86,47 @@ def test_the_built_in_model_learns_from_a_store(home, registry, capsys):
     assert set(SPACE.names) <= backend.model.known_parameters
 
 
-class TestTurn:
-    """A training beside studies, in a ledger of its own."""
+class TestLowPriorityClaim:
+    """A training beside studies, with a resource broker of its own."""
 
     @pytest.fixture
-    def told(self, home, monkeypatch):
+    def messages(self, home, monkeypatch):
         monkeypatch.setattr("localhpo.cli._low_priority._POLL_S", 0.01)
         return []
 
-    def test_a_training_reserves_its_resources(self, told):
-        turn = LowPriorityClaim(Inventory(cpus=2), threads=1, tell=told.append)
-        assert turn.take().cpus == 1
+    def test_a_training_reserves_its_resources(self, messages):
+        claim = LowPriorityClaim(Inventory(cpus=2), threads=1, report=messages.append)
+        assert claim.take().cpus == 1
         other = ResourceBroker("study", Inventory(cpus=2))
         assert [held.cpus for held in other.read_other_claims()] == [1]
-        turn.close()
+        claim.close()
         assert other.read_other_claims() == []
-        assert told == []
+        assert messages == []
 
-    def test_a_training_waits_for_resources(self, told):
+    def test_a_training_waits_for_resources(self, messages):
         inventory = Inventory(cpus=1)
         study = ResourceBroker("study", inventory)
         held = study.claim("0", Assignment(cpus=1), lambda others: Assignment(cpus=1))
         assert held is not None
 
-        def tell(line):
-            told.append(line)
+        def report(line):
+            messages.append(line)
             study.release("0")
 
-        turn = LowPriorityClaim(inventory, threads=1, tell=tell)
-        turn.take()
-        assert told == ["waiting: studies hold the machine", "going on"]
+        claim = LowPriorityClaim(inventory, threads=1, report=report)
+        claim.take()
+        assert messages == [
+            "waiting: studies use the resources of this machine",
+            "resources are free: training continues",
+        ]
 
-    def test_a_training_pauses_for_a_waiting_study(self, told, monkeypatch):
+    def test_a_training_pauses_for_a_waiting_study(self, messages, monkeypatch):
         inventory = Inventory(cpus=1)
-        # In one process here, where there are two: the ledger tells them apart by their ids.
+        # In one process here, where there are two: the broker tells them apart by their ids.
         pid = os.getpid()
         study = ResourceBroker("study", inventory)
-        turn = LowPriorityClaim(inventory, threads=1, tell=told.append)
-        turn.take()
+        claim = LowPriorityClaim(inventory, threads=1, report=messages.append)
+        claim.take()
         free = lambda others: None if others else Assignment(cpus=1)  # noqa: E731
         assert study.claim("0", Assignment(cpus=1), free) is None
         monkeypatch.setattr("localhpo.cli._low_priority.os.getpid", lambda: pid + 1)
@@ -136,6 +139,9 @@ class TestTurn:
                 study.release("0")
 
         monkeypatch.setattr("localhpo.cli._low_priority.time.sleep", sleep)
-        turn.give_way()
+        claim.give_way()
         assert released == [Assignment(cpus=1)]
-        assert told == ["waiting: studies hold the machine", "going on"]
+        assert messages == [
+            "waiting: studies use the resources of this machine",
+            "resources are free: training continues",
+        ]

@@ -102,9 +102,9 @@ def test_prompts_beyond_the_context_are_refused_as_at_inference(style):
     past = make_past(0)
     asked = Asked(style, context_length=60)
     history = History(past.task, (), seed=0, next_number=0)
-    with pytest.raises(ModelError, match="holds 60 tokens"):
+    with pytest.raises(ModelError, match="context of 60 tokens"):
         Agent(asked, on_model_error="stop", fallback=propose_fallback).propose(history, 1)
-    with pytest.raises(ModelError, match="holds 60 tokens"):
+    with pytest.raises(ModelError, match="context of 60 tokens"):
         examples([past], asked)
 
 

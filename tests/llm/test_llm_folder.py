@@ -304,12 +304,12 @@ TEMPLATES: dict[str, tuple[str, dict[str, Any], str]] = {
         {"enable_thinking": False},
         "",
     ),
-    "a thought is always opened": (
+    "a reasoning block is always opened": (
         TURN + "{% if add_generation_prompt %}{{ '<assistant><think>\\n' }}{% endif %}",
         {},
         "\n</think>\n\n",
     ),
-    "a switch, else a thought is opened": (
+    "a switch, else a reasoning block is opened": (
         TURN + "{% if enable_thinking is not defined or enable_thinking %}<think>{% endif %}",
         {"enable_thinking": False},
         "",

@@ -93,8 +93,8 @@ FALSE: dict[str, tuple[Callable[[Path], object], str]] = {
     "bad TOML": (lambda f: rewrite(f, "name =", "name"), r"card\.toml cannot be read: .*line 1"),
     "not text": (lambda f: (f / "card.toml").write_bytes(b"\xff"), "cannot be read"),
     "unknown key": (
-        lambda f: rewrite(f, "license =", "licence ="),
-        r"unknown key 'licence'",
+        lambda f: rewrite(f, "license =", "lisense ="),
+        r"unknown key 'lisense'",
     ),
     "key missing": (lambda f: rewrite(f, 'version = "1"', ""), "key 'version' is missing"),
     "wrong type": (
@@ -138,7 +138,7 @@ def _below(folder: Path, name: str) -> None:
 def test_a_folder_that_differs_from_its_card_is_refused(
     folder: Path, change: Callable[[Path], object], message: str
 ) -> None:
-    check(folder)  # hashes are remembered: a later change must show all the same
+    check(folder)  # hashes are cached; a later change must still be detected
     change(folder)
     with pytest.raises(CardError, match=message) as caught:
         check(folder)
@@ -218,9 +218,7 @@ def _names(registry: Path) -> set[str]:
     return {path.name for path in registry.iterdir()}
 
 
-def test_a_missing_registry_is_empty(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_registry_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = model_registry.read_cards()
     monkeypatch.setenv("LOCALHPO_MODELS", str(tmp_path / "nowhere"))
     assert model_registry.read_cards() == shipped

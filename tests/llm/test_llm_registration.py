@@ -62,8 +62,8 @@ def test_the_card_is_made_from_the_files(folder: Path) -> None:
     assert (card.dtype, card.quantization, card.prompt) == ("float32", "", "chat")
     assert card.parameters == sum(t.size_bytes for t in network.values()) // 4
     assert card.memory is not None
-    assert card.memory.weights_bytes == 4 * card.parameters
-    assert card.memory.kv_bytes(100) == 100 * 2 * (2 * 2 * 16) * 4  # 2 layers, 2 heads of 16
+    assert card.cache_file.weights_bytes == 4 * card.parameters
+    assert card.cache_file.kv_bytes(100) == 100 * 2 * (2 * 2 * 16) * 4  # 2 layers, 2 heads of 16
     assert card.files == model_registry.hash_files(folder)
     assert model_registry.parse_card(cards_table(card), folder) == card
 
@@ -256,18 +256,14 @@ def test_a_name_that_is_taken_is_refused(folder: Path, tmp_path: Path) -> None:
     assert str(model_registry.registry_folder() / "oak") in caught.value.hint
 
 
-def test_a_copy_needs_enough_disk_space(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_needs_enough_disk_space(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(CardError, match=r"0\.0 GB free, the copy needs"):
         registration.register_model(folder, copy=True)
 
 
-def test_an_interrupted_copy_is_removed(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_copy_is_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(source: Path, target: Path) -> None:
         raise OSError("No space left on device")
 
@@ -317,7 +313,7 @@ def test_an_opened_reasoning_block_is_closed(tmp_path: Path) -> None:
         assert rendered == "Propose.\n<assistant><think>\n\n</think>\n\n"
 
 
-# Hashes are remembered
+# Cache of hashes
 
 
 def test_the_hash_of_a_large_file_is_cached_until_it_changes(
@@ -328,20 +324,18 @@ def test_the_hash_of_a_large_file_is_cached_until_it_changes(
     file.write_bytes(b"a" * 20)
     os.utime(file, (1_000_000, 1_000_000))
     first = hashing.file_sha256(file)
-    memory = tmp_path / "cache" / "localhpo" / "sha256.json"
-    (key,) = json.loads(memory.read_text())
-    memory.write_text(json.dumps({key: "remembered"}))
-    assert hashing.file_sha256(file) == "remembered"
+    cache_file = tmp_path / "cache" / "localhpo" / "sha256.json"
+    (key,) = json.loads(cache_file.read_text())
+    cache_file.write_text(json.dumps({key: "cached"}))
+    assert hashing.file_sha256(file) == "cached"
     assert hashing.file_sha256(file, again=True) == first
-    file.write_bytes(b"b" * 20)  # same size, another time: too fresh to be remembered
+    file.write_bytes(b"b" * 20)  # same size, another time: too recent to be cached
     changed = hashing.file_sha256(file)
-    assert changed not in (first, "remembered")
-    assert json.loads(memory.read_text()) == {key: first}
+    assert changed not in (first, "cached")
+    assert json.loads(cache_file.read_text()) == {key: first}
 
 
-def test_an_unusable_hash_cache_is_ignored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unusable_hash_cache_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashing, "_LARGE", 10)
     file = tmp_path / "weights"
     file.write_bytes(b"a" * 20)

@@ -141,9 +141,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return put
 
 
-def test_a_model_asks_for_gpu_memory_before_it_is_loaded(
-    folder: Path, two_gpus: list[str]
-) -> None:
+def test_a_model_asks_for_gpu_memory_before_it_is_loaded(folder: Path, two_gpus: list[str]) -> None:
     wanted: list[MemoryRequest] = []
     said: list[str] = []
     answers = iter([None, None, ("7f00-1",)])

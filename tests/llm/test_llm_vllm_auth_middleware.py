@@ -1,4 +1,4 @@
-"""The key that a server asks for. That vLLM loads the guard is seen in test_llm_vllm_real.py."""
+"""The API key of a server. test_llm_vllm_real.py tests that vLLM loads the middleware."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ KEY = [(b"authorization", b"Bearer sesame")]
 PASSED = {"type": "passed on"}
 
 
-def answers(scope: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, Any]]:
+def send_request(
+    scope: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> list[Mapping[str, Any]]:
     """Return what a guarded application sends for a request."""
     monkeypatch.setenv("VLLM_API_KEY", "sesame")
     sent: list[Mapping[str, Any]] = []
 
     async def receive() -> None:
-        raise AssertionError("nobody is to read on")
+        raise AssertionError("a refused request must not be read")
 
     async def send(message: Mapping[str, Any]) -> None:
         sent.append(message)
@@ -52,20 +54,20 @@ def test_requests_without_the_key_are_refused(
     headers: list[tuple[bytes, bytes]], method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scope = {"type": "http", "method": method, "path": "/sleep", "headers": headers}
-    sent = answers(scope, monkeypatch)
+    sent = send_request(scope, monkeypatch)
     assert [message.get("status") for message in sent] == [401, None]
     scope = {"type": "websocket", "path": "/v1/realtime", "headers": headers}
-    assert answers(scope, monkeypatch) == [{"type": "websocket.close"}]
+    assert send_request(scope, monkeypatch) == [{"type": "websocket.close"}]
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
 def test_requests_with_the_key_pass(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scope = {"type": kind, "path": "/sleep", "headers": [(b"host", b"x"), *KEY]}
-    assert answers(scope, monkeypatch) == [PASSED]
+    assert send_request(scope, monkeypatch) == [PASSED]
 
 
 def test_the_start_up_event_needs_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert answers({"type": "lifespan"}, monkeypatch) == [PASSED]
+    assert send_request({"type": "lifespan"}, monkeypatch) == [PASSED]
 
 
 def test_a_server_without_a_key_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,9 +119,7 @@ def adapter(tmp_path: Path) -> Path:
     return folder
 
 
-def test_each_version_of_an_adapter_has_its_name_and_folder(
-    make: Make, adapter: Path
-) -> None:
+def test_each_version_of_an_adapter_has_its_name_and_folder(make: Make, adapter: Path) -> None:
     server = make(settings=Settings(adapter_rank=8))
     backend = VllmBackend(server)
     digests, asked = set(), []

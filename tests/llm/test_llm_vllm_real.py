@@ -209,7 +209,7 @@ def test_a_run_starts_and_ends_its_server(tmp_path: Path) -> None:
 
 def test_two_runs_share_a_server(tmp_path: Path) -> None:
     skip_without_vllm()
-    ledger = runtime.folder() / "machine.json"
+    state_file = runtime.folder() / "machine.json"
 
     def start(home: str, trials: int) -> subprocess.Popen[str]:
         options = ["--trials", str(trials), "--backend", "vllm", "--creator", "agent", "--json"]
@@ -223,10 +223,10 @@ def test_two_runs_share_a_server(tmp_path: Path) -> None:
         )
 
     def servers() -> list[int]:
-        return [row["server"] for row in json.loads(ledger.read_text()) if row["server"]]
+        return [row["server"] for row in json.loads(state_file.read_text()) if row["server"]]
 
     with start("first", 1_000) as first:
-        wait_until(lambda: ledger.exists() and len(servers()) == 1, first)
+        wait_until(lambda: state_file.exists() and len(servers()) == 1, first)
         with start("second", 3) as second:
             wait_until(lambda: len(servers()) == 2, second)
             (pid,) = set(servers())

@@ -167,9 +167,7 @@ def misled(server: ManagedServer, **changes: Any) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("changes", [{"key": "sesame"}, {"port": 9}])
-def test_an_unverified_server_is_not_adopted(
-    make: Make, changes: dict[str, Any]
-) -> None:
+def test_an_unverified_server_is_not_adopted(make: Make, changes: dict[str, Any]) -> None:
     first, second = make(), make()
     first.start()
     with misled(first, **changes):
@@ -290,7 +288,7 @@ def test_the_reason_is_the_root_error(log: str, said: str) -> None:
     assert reason(log, "it ended").startswith(said)
 
 
-# ModelMemory
+# Memory
 
 
 def test_weights_in_two_layouts_count_once(

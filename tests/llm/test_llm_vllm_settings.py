@@ -131,9 +131,7 @@ MODELS: dict[str, tuple[bool, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_models_with_states_cache_no_prefixes_on_a_cpu(
-    kind: str, tmp_path: Path
-) -> None:
+def test_models_with_states_cache_no_prefixes_on_a_cpu(kind: str, tmp_path: Path) -> None:
     keeps_states, sizes = MODELS[kind]
     folder = make_model(tmp_path / kind, kind, **sizes)
     assert ("--no-enable-prefix-caching" in flags(folder, on_cpu=True)) is keeps_states

@@ -1,7 +1,7 @@
-"""One server, several processes that use it: it ends with the last of them, however they end.
+"""Several processes share a server, which ends with the last of them, even after crashes.
 
-The users are real processes, killed as the kernel kills; the server is the stand-in of
-`fake_vllm` below the real supervisor.
+The users are real processes, killed as the kernel kills; the server is `fake_vllm`
+under the real supervisor.
 """
 
 from __future__ import annotations
@@ -293,9 +293,7 @@ def test_a_server_that_sleeps_after_an_error_is_not_shared(make: Make) -> None:
 # Room
 
 
-def test_a_server_waits_for_memory_and_uses_the_given_device(
-    make: Make, tmp_path: Path
-) -> None:
+def test_a_server_waits_for_memory_and_uses_the_given_device(make: Make, tmp_path: Path) -> None:
     server, said = make(on_cpu=False), []
     answers = iter([None, None, ("3",)])
     server.start(ModelPlacer(reserve=lambda wanted: next(answers), say=said.append))
@@ -322,9 +320,9 @@ def test_a_failing_placer_frees_the_slot(make: Make) -> None:
     first, second = make(), make()
 
     def reserve(request: MemoryRequest) -> None:
-        raise RuntimeError("no ledger")
+        raise RuntimeError("no broker")
 
-    with pytest.raises(RuntimeError, match="no ledger"):
+    with pytest.raises(RuntimeError, match="no broker"):
         first.start(ModelPlacer(reserve=reserve))
     second.start()
     assert second.running

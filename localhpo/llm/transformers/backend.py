@@ -46,7 +46,7 @@ class TransformersBackend:
             folder: A folder in Hugging Face layout with safetensors weights, or a LoRA adapter.
             device: Device as torch names it; by default a GPU if there is one.
             threads: Number of threads of torch while this backend works.
-            placer: RequestInfo for memory on a GPU before the model is loaded, where no device is
+            placer: Asked for memory on a GPU before the model is loaded, where no device is
                 given: loading waits until there is enough.
 
         Raises:

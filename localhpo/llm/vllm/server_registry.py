@@ -7,8 +7,8 @@
             server.json                 pid, port, key, model; written when it answers
             server.log
 
-All of it can be read by its owner alone. What server.json says is believed when the server
-is_genuine it, see `localhpo.llm.vllm.server`.
+Only the owner can read these files. The content of server.json is verified with the server, see
+`localhpo.llm.vllm.server`.
 """
 
 from __future__ import annotations
