@@ -1,4 +1,4 @@
-"""Where the running studies and servers of one user meet on a machine, and who of them lives."""
+"""The folder where the running studies and servers of one user find each other."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from localhpo.errors import LocalHPOError
 HINT = "remove it, or set XDG_RUNTIME_DIR to a folder of your own"
 
 _OF_USERS = Path("/run/user")
-"""Where logins have their folders: a job of cron is of the same user, and has no variable."""
+"""Parent of XDG_RUNTIME_DIR: a cron job of the same user lacks the variable."""
 
 
 def folder() -> Path:
-    """Return the folder of this user's ledger and servers; it need not exist."""
+    """Return the folder of this user's resource broker and servers; it need not exist."""
     name = f"localhpo-{os.getuid()}"
     if base := os.environ.get("XDG_RUNTIME_DIR"):
         return Path(base) / name
@@ -25,10 +25,10 @@ def folder() -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that nobody else can use; in /tmp anyone could have made it first.
+    """Create a folder that nobody else can use; in /tmp anyone could have created it first.
 
     Raises:
-        LocalHPOError: somebody did, or it cannot be made.
+        LocalHPOError: it belongs to somebody else, or cannot be created.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -41,16 +41,16 @@ def make_private(folder: Path) -> None:
 
 
 def unusable(folder: Path, error: OSError) -> LocalHPOError:
-    """Return the error on a folder that the machine does not let us use."""
-    told = f"{folder}, where studies and servers of this machine meet, cannot be used: {error}"
-    return LocalHPOError(told, hint=HINT)
+    """Return the error for a folder that cannot be used."""
+    message = f"{folder}, the folder of running studies and servers, cannot be used: {error}"
+    return LocalHPOError(message, hint=HINT)
 
 
 def start_of(pid: int) -> int:
-    """Return when a process began; 0 where it has ended.
+    """Return when a process started, in kernel ticks since boot; 0 where it has ended.
 
-    In ticks of the kernel since the machine did, which no change of the clock moves: an id may
-    come again, and both together do not.
+    Process ids are reused; together with the start time they are unique, and a change of the
+    clock does not move it.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()

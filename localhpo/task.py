@@ -63,7 +63,7 @@ class Resources:
     sharing: Sharing = "auto"
     """How trials and the model's server share memory; `auto` decides by numbers."""
     priority: float = 1.0
-    """Of this study beside others on the machine: twice as much is twice the turns."""
+    """Priority beside other studies on the machine: twice as much gets twice the turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class CreatorSettings:
     model_gpus: int | None = None
     """GPUs that the model is split over, for `vllm`; one by default."""
     url: str | None = None
-    """Of the server, for `openai`."""
+    """Address of the server, for `openai`."""
     allow_remote: tuple[str, ...] = ()
     """Hosts other than this machine that may be spoken to, by name."""
     on_model_error: Literal["stop", "engine"] = "engine"
@@ -96,7 +96,7 @@ class PrunerSettings:
     warmup_steps: int = 0
     """Steps (the first ones reported) that are never pruned."""
     reduction_factor: int = 3
-    """Of successive halving: the best 1/factor of each rung go on."""
+    """Reduction factor of successive halving: the best 1/factor of each rung go on."""
 
 
 @dataclass(frozen=True, slots=True)

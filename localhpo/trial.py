@@ -143,13 +143,13 @@ class Usage:
     peak_memory_mb: float | None = None
     """Peak of the polled sum of resident memory of its process group."""
     peak_gpu_memory_mb: float | None = None
-    """Of the device where it took most."""
+    """Peak on the device where it used most."""
     gpu_s: float | None = None
     """Wall clock times the GPUs held; None for a trial that holds none."""
     gpu_utilization: float | None = None
     """Mean share of time in which its devices computed, 0 to 1."""
     energy_j: float | None = None
-    """Of its devices; shared ones in equal parts."""
+    """Energy of its devices; shared devices count in equal parts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from localhpo.experience import Past
+from localhpo.objective import Objective
 from localhpo.space import Space
 from localhpo.task import Task
-from localhpo.trial import Cause, Failure, Proposal, State, Trial
+from localhpo.transfer import PastStudy
+from localhpo.trial import Cause, Failure, Origin, Proposal, State, Trial
 
 SPACE = Space.from_table(
     {
@@ -22,18 +23,18 @@ BEST = {"rate": 2e-3, "depth": 9, "kind": "right"}
 def make_past(number, *, trials=8, fails=1, space=SPACE, study="main"):
     """A study whose score is the distance to `BEST`, up to a shift of its own."""
     task = Task(
-        name=f"made-{number}", command=(), metric="loss", direction="minimize", space=space,
+        name=f"made-{number}", command=(), objectives=(Objective("loss"),), space=space,
         background=f"The made-up data set number {number}.",
     )  # fmt: skip
     rng = np.random.default_rng([number, len(study)])
     made = []
     for i in range(trials):
         config = space.sample(rng)
-        proposal = Proposal(config=config, origin="engine:random")
+        proposal = Proposal(config=config, origin=Origin(engine="random"))
         if i < fails:
             failure = Failure(Cause.EXIT_CODE, "the script ended with exit code 1")
             made.append(Trial(i, State.FAILED, proposal, failure=failure))
         else:
             score = number + space.distance(config, BEST)
-            made.append(Trial(i, State.COMPLETE, proposal, score=score))
-    return Past(f"{task.name}/{study}", task, tuple(made))
+            made.append(Trial(i, State.COMPLETE, proposal, values=(score,)))
+    return PastStudy(f"{task.name}/{study}", task, tuple(made))

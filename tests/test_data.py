@@ -113,7 +113,7 @@ def test_trials_are_told_where_data_and_weights_are(
     monkeypatch.chdir(tmp_path.parent)
     told = with_data(task, Path(tmp_path.name))
     assert told.env["LOCALHPO_DATA"] == str(tmp_path), "trials run in another folder"
-    assert with_data(told) == told, "the task's own word is heeded"
+    assert with_data(told) == told, "the task's own setting wins"
     assert with_data(make_task()) == make_task()
 
 

@@ -26,6 +26,7 @@ def trial_record(trial: Trial, *, full: bool = False) -> dict[str, Any]:
         record: dict[str, Any] = jsonable(dataclasses.asdict(trial))
         record["proposal"].pop("engine_state")
         record["proposal"]["origin"] = origin
+        record["usage"]["gpu_utilisation"] = trial.usage.gpu_utilization  # its name in 0.1.0
         return {**record, **_value_record(trial)}
     return {
         "number": trial.number,
@@ -83,7 +84,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "notes": jsonable([dataclasses.asdict(note) for note in summary.notes]),
         "cost": jsonable(dataclasses.asdict(summary.cost)),
         "resource_use": use,
-        "accounts": use,  # its name before; kept for this version
+        "accounts": {**use, "gpu_utilisation": use["gpu_utilization"]},  # its names in 0.1.0
         "memory_sharing": sharing and jsonable(dataclasses.asdict(sharing)),
         "sharing": sharing and _sharing_record(sharing),
         "trials": [trial_record(trial) for trial in summary.trials],

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from localhpo.grammar.numbers import Numbers
+from localhpo.grammar.numbers import NumberGrammar
 from localhpo.space import Float, Int, Parameter, Space
 from localhpo.space.conditions import Out, Spans
 from localhpo.space.values import spelled
@@ -66,7 +66,7 @@ class _ConfigRules:
 
     def __init__(self, space: Space) -> None:
         self._space = space
-        self._numbers = Numbers()
+        self._numbers = NumberGrammar()
         self._names: dict[_Point, str] = {}
         self._rules: dict[str, tuple[tuple[str, ...], str]] = {}
         self._fields: dict[tuple[int, Spans], tuple[str, str]] = {}

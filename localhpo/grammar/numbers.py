@@ -81,7 +81,7 @@ class _Rest(NamedTuple):
         )
 
 
-class Numbers:
+class NumberGrammar:
     """Writes number grids as Lark expressions, and collects the terminals these refer to."""
 
     def __init__(self) -> None:

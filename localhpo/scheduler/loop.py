@@ -49,7 +49,7 @@ from localhpo.scheduler.proposal_queue import ProposalQueue
 from localhpo.scheduler.proposer import Proposer
 from localhpo.scheduler.pruning import make_pruner
 from localhpo.scheduler.resource_broker import ResourceBroker
-from localhpo.scheduler.running_trials import MemoryEstimate, RunningTrials
+from localhpo.scheduler.running_trials import EstimateMemoryMb, RunningTrials
 from localhpo.scheduler.settings import LoopSettings, StopRequest
 from localhpo.scheduler.snapshot import describe_end, format_config, make_snapshot
 from localhpo.scheduler.trial_table import Recorder, TrialTable
@@ -113,7 +113,7 @@ class Loop:
         read_enqueued: Callable[[], Sequence[Proposal]] = tuple,
         settings: LoopSettings | None = None,
         loaded_model: LoadedModel | None = None,
-        estimate_mb: MemoryEstimate | None = None,
+        estimate_mb: EstimateMemoryMb | None = None,
         broker: ResourceBroker | None = None,
         notes: Sequence[str] = (),
     ) -> None:

@@ -72,7 +72,7 @@ class MemoryLimit:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryEstimate:
+class TrialMemoryEstimate:
     """Memory to reserve for a configuration."""
 
     mb: float | None
@@ -97,7 +97,7 @@ class MemoryEstimator:
         config: Config,
         observations: Sequence[PeakObservation],
         usable_mb: float | None = None,
-    ) -> MemoryEstimate:
+    ) -> TrialMemoryEstimate:
         """Return what to reserve for a configuration; at most a whole device.
 
         Args:
@@ -109,20 +109,22 @@ class MemoryEstimator:
         """
         limit = self._limit
         if limit.declared_mb is not None:
-            return MemoryEstimate(limit.declared_mb, "as the task declares")
+            return TrialMemoryEstimate(limit.declared_mb, "as the task declares")
         usable_mb = limit.capacity_mb if usable_mb is None else usable_mb
         if not observations:
             reason = "no trial was measured yet: a whole device"
-            return MemoryEstimate(usable_mb, reason, exclusive=True)
+            return TrialMemoryEstimate(usable_mb, reason, exclusive=True)
         based_on = _describe_basis(observations)
         mb = MARGIN * self._fit(observations).quantile(config, RESERVE_PROBABILITY)
         if usable_mb is None or mb < usable_mb:
-            return MemoryEstimate(mb, f"{RESERVE_PROBABILITY:.0%} sure, {based_on}")
+            return TrialMemoryEstimate(mb, f"{RESERVE_PROBABILITY:.0%} sure, {based_on}")
         least_mb = self._fit(observations).quantile(config, REFUSE_PROBABILITY)
         least_mb = min(least_mb, limit.capacity_mb or math.inf)
         if least_mb > usable_mb:
-            return MemoryEstimate(least_mb, f"needs more than other programs leave, {based_on}")
-        return MemoryEstimate(usable_mb, f"may need a whole device, {based_on}", exclusive=True)
+            reason = f"needs more than other programs leave, {based_on}"
+            return TrialMemoryEstimate(least_mb, reason)
+        reason = f"may need a whole device, {based_on}"
+        return TrialMemoryEstimate(usable_mb, reason, exclusive=True)
 
     def explain_refusal(
         self, config: Config, observations: Sequence[PeakObservation]

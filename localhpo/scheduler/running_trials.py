@@ -29,7 +29,7 @@ _REFRESH_S = 3.0
 _ENOUGH_ENDED = 5
 """The mean duration is trusted once so many trials have ended, and as many as still run."""
 
-MemoryEstimate = Callable[[Config], float | None]
+EstimateMemoryMb = Callable[[Config], float | None]
 """From a configuration to the peak memory of its trial in MB: of each device, or of the host where
 trials hold no device. None where it is unknown, infinity where the trial must run alone."""
 
@@ -65,7 +65,7 @@ class RunningTrials:
         clock: Clock,
         trial_folder: Callable[[int], Path],
         residency: ModelResidency,
-        estimate_mb: MemoryEstimate | None = None,
+        estimate_mb: EstimateMemoryMb | None = None,
         broker: ResourceBroker | None = None,
     ) -> None:
         """Start with none; `admission.admit` has accepted the task on this inventory."""

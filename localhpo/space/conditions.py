@@ -2,9 +2,9 @@
 
 `when` of a parameter names parents and, for each, the values under which it may be active: all
 parents must be active and hold one of them. Every use of this (counting, the grammar, the
-schema) is a walk over the parameters in their order, parents first. All that the walk must
-remember is which of the parameters ahead are out already: a `Branch` of the walk sends a set
-of the current parameter's values to the parameters that those values rule out.
+schema) is a walk over the parameters in their order, parents first. The only state of the walk is
+which of the later parameters are ruled out: a `Branch` maps a set of the current parameter's
+values to the parameters that those values rule out.
 """
 
 from __future__ import annotations

@@ -20,10 +20,10 @@ from localhpo.space.grid import (
 from localhpo.space.values import Value, as_float, as_int, shown
 
 LARGEST_INT = 10**12
-"""Of an int parameter: far beyond it the unit interval does not tell neighbors apart."""
+"""Largest bound of an int parameter: far above it the unit interval cannot resolve integers."""
 
 LARGEST_FLOAT = 1e300
-"""Of a float parameter; the smallest number that is not zero is its inverse."""
+"""Largest bound of a float parameter; its inverse is the smallest number except zero."""
 
 MAX_ENDINGS = 10_000
 """Sets of endings that a step may need; each is a terminal of the grammar."""

@@ -1,4 +1,4 @@
-"""Keeps a `Study` up to date while its loop runs, and calls the user's callbacks."""
+"""Keeps the trials of a `Study` up to date while its loop runs, and calls callbacks."""
 
 from __future__ import annotations
 
@@ -10,38 +10,40 @@ from localhpo.trial import COUNTED, Trial
 
 
 class Callbacks:
-    """An observer that hands on the trials, and each one that has ended once.
+    """Observer that calls callbacks once for each trial that has ended.
 
     Args:
-        seen: told all trials after each change.
-        callbacks: told each trial of this run that has ended, in the order of their numbers.
-        before: the trials of earlier runs, which nobody is told again.
+        on_trials: called with all trials after each change.
+        callbacks: called with each trial of this run that has ended, by number.
+        before: the trials of earlier runs, which are not passed to callbacks again.
     """
 
     def __init__(
         self,
-        seen: Callable[[tuple[Trial, ...]], None],
+        on_trials: Callable[[tuple[Trial, ...]], None],
         callbacks: Sequence[Callable[[Trial], None]],
         before: Iterable[Trial],
     ) -> None:
-        self._seen = seen
+        self._on_trials = on_trials
         self._callbacks = callbacks
-        self._told = {trial.number for trial in before if trial.state in COUNTED}
+        self._reported = {trial.number for trial in before if trial.state in COUNTED}
 
     def on_event(self, event: Event) -> None:
-        """Hear nothing: what counts is the change."""
+        """Ignore events."""
 
     def on_change(self, snapshot: Snapshot) -> None:
-        """Hand on the trials and tell of the ended ones; a callback that raises costs no other.
+        """Pass on the trials; call every callback even where one raises.
 
         Raises:
             Exception: the first that a callback raised, after all were called.
         """
-        self._seen(snapshot.trials)
-        ended = [t for t in snapshot.trials if t.state in COUNTED and t.number not in self._told]
+        self._on_trials(snapshot.trials)
+        ended = [
+            t for t in snapshot.trials if t.state in COUNTED and t.number not in self._reported
+        ]
         errors: list[Exception] = []
         for trial in ended:
-            self._told.add(trial.number)
+            self._reported.add(trial.number)
             for callback in self._callbacks:
                 try:
                     callback(trial)

@@ -1,4 +1,4 @@
-"""What makes two runs the same study, and in words what differs when they are not."""
+"""Checks that a study goes on under the settings that it was started with."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def _changes(before: Task, now: Task) -> Iterator[str]:
         yield from _space_changes(before.space, now.space)
     for what, old, new in (
         ("fixed", dict(before.fixed), dict(now.fixed)),
-        ("objectives", _in_words(before.objectives), _in_words(now.objectives)),
-        ("constraints", _in_words(before.constraints), _in_words(now.constraints)),
+        ("objectives", _describe(before.objectives), _describe(now.objectives)),
+        ("constraints", _describe(before.constraints), _describe(now.constraints)),
         ("value", before.value, now.value),
         ("command", list(before.command), list(now.command)),
         ("creator", before.creator.name, now.creator.name),
@@ -43,7 +43,7 @@ def _changes(before: Task, now: Task) -> Iterator[str]:
             yield f"{what} was {old!r}, is {new!r}"
 
 
-def _in_words(goals: Sequence[Objective | Constraint]) -> str:
+def _describe(goals: Sequence[Objective | Constraint]) -> str:
     return ", ".join(goal.describe() for goal in goals) or "none"
 
 
@@ -61,7 +61,7 @@ def _space_changes(before: Space, now: Space) -> Iterator[str]:
 
 
 def _meaning(space: Space) -> dict[str, Any]:
-    """Return the table of a space without what explains only."""
+    """Return the table of a space without keys that only explain it."""
     return {
         name: {key: value for key, value in row.items() if key not in ("help", "default")}
         for name, row in space.to_table().items()

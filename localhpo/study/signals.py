@@ -1,4 +1,4 @@
-"""Ctrl-C as a request: the study ends in order instead of in the middle of a line."""
+"""Handles Ctrl-C and other signals: the study ends in order."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _ASKING = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def on_signal(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Call `interrupt` on SIGINT, SIGTERM and SIGHUP; in the main thread only, as Python has it.
+    """Call `interrupt` on SIGINT, SIGTERM and SIGHUP; only in the main thread, as Python requires.
 
-    A SIGHUP that is ignored stays so: `nohup` is to be had.
+    A SIGHUP that is ignored stays ignored, for `nohup`.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -34,10 +34,10 @@ from localhpo.study.enqueued import EnqueuedConfigs
 from localhpo.study.execution_target import check_ready, find_execution_target, make_model_placement
 from localhpo.study.hardware import Hardware
 from localhpo.study.identity import check_same
+from localhpo.study.lazy_creator import LazyCreator
 from localhpo.study.model_placement import ModelPlacement
 from localhpo.study.outcome import Values, make_outcome, number_of
 from localhpo.study.pending_events import PendingEvents
-from localhpo.study.proposing import Proposing
 from localhpo.study.session import Session, check_task, naming_file, new_config, task_of
 from localhpo.study.signals import on_signal
 from localhpo.task import Task
@@ -63,7 +63,7 @@ class Study:
         self.key = key
         """`<task>/<study>`, its name in the store."""
         self._store = store
-        self._proposing = Proposing(store, key, task, creator, self._note)
+        self._creator = LazyCreator(store, key, task, creator, self._note)
         self._executor = executor
         self._enqueued = EnqueuedConfigs(store.study_folder(key))
         self._session: Session | None = None
@@ -158,7 +158,8 @@ class Study:
         """
         if len(self.task.objectives) > 1:
             raise InputError(
-                f"{self.key} has {len(self.task.objectives)} objectives, and so no single best trial",
+                f"{self.key} has {len(self.task.objectives)} objectives, and so no single best "
+                f"trial",
                 hint="read `best_trials`",
             )
         return next(iter(self.best_trials), None)
@@ -199,17 +200,17 @@ class Study:
             if self._executor is None:
                 check_ready(self.task)
             pending = PendingEvents(observers)
-            pid = self._proposing.server_pid
+            pid = self._creator.server_pid
             model_placement = make_model_placement(
                 self.task, self.key, inventory, pid, pending.publish
             )
             # A server ends before what it holds is given to others.
             with contextlib.closing(model_placement), contextlib.closing(self):
-                self._proposing.creator(model_placement.placer)
+                self._creator.creator(model_placement.placer)
                 session = self._begin()
                 pending.attach_writer(session.writer)
                 told = (
-                    hardware.usage_accounting(session.writer, self._proposing.took_s),
+                    hardware.usage_accounting(session.writer, self._creator.loading_s),
                     *observers,
                 )
                 self._loop = self._make_loop(
@@ -233,7 +234,7 @@ class Study:
     def ask(self) -> Trial:
         """Return a trial to be run by hand: an enqueued one, or a new proposal.
 
-        The first one waits for its model to have room on this machine, and to be loaded.
+        The first call waits until there is memory for the model, and loads it.
 
         Raises:
             SpaceExhaustedError: nothing new is left.
@@ -246,7 +247,7 @@ class Study:
             history = History(
                 self.task, trial_table.trials, self.task.seed, trial_table.next_number
             )
-            for proposal in self._proposing.creator().propose(history, 1):
+            for proposal in self._creator.creator().propose(history, 1):
                 trial_table.queue(proposal)
         return trial_table.start(trial_table.waiting[0])
 
@@ -259,7 +260,7 @@ class Study:
         pruned: bool = False,
         measurements: Sequence[Measurement] = (),
     ) -> Trial:
-        """Say how a trial that was asked for ended; return it as it is recorded.
+        """Record how a trial that was asked for ended; return it as it is recorded.
 
         Args:
             trial: the trial, or its number.
@@ -279,8 +280,8 @@ class Study:
             number = number_of(trial)
             if number not in running:
                 raise InputError(
-                    f"trial {number} must be running to be told of",
-                    hint="`Study.ask` starts a trial; one is told of once",
+                    f"trial {number} must be running, and is not",
+                    hint="`Study.ask` starts a trial; `tell` ends it once",
                 )
             wall_s = time.time() - (running[number].started_at or 0.0)
             outcome = make_outcome(
@@ -294,13 +295,13 @@ class Study:
             return ended
 
     def enqueue(self, config: Mapping[str, Any]) -> None:
-        """Let this configuration be run next, even while another process runs the study.
+        """Have this configuration run next, even while another process runs the study.
 
         Raises:
             ConfigurationError: it is not in the space, or was tried already.
         """
         config = new_config(self.task.space, config, self.trials)
-        if self._loop is not None:  # a callback's wish: the loop keeps the trial_table
+        if self._loop is not None:  # called by a callback: the loop writes trials
             self._enqueued.put(config)
             return
         try:
@@ -357,7 +358,7 @@ class Study:
         if self._session is not None:
             self._session.close()
             self._session = None
-        self._proposing.close()
+        self._creator.close()
 
     def __enter__(self) -> Self:
         return self
@@ -405,8 +406,10 @@ class Study:
         callbacks: Sequence[Callback],
     ) -> Loop:
         self._live = session.trial_table.trials
-        creator = self._proposing.creator()
-        heard = Callbacks(self._see, [partial(one, self) for one in callbacks], self._live)
+        creator = self._creator.creator()
+        callbacks_observer = Callbacks(
+            self._see, [partial(one, self) for one in callbacks], self._live
+        )
         return Loop(
             task=self.task,
             creator=creator,
@@ -419,7 +422,7 @@ class Study:
             inventory=model_placement.inventory,  # as it is found to be then
             check_config=lambda config: hardware.explain_refusal(config, self._live),
             estimate_mb=lambda config: hardware.estimate_mb(config, self._live),
-            observers=[heard, *observers],
+            observers=[callbacks_observer, *observers],
             spent=budget.SpentTime.from_data([event.data for event in self.events]),
             read_enqueued=lambda: session.read_enqueued(self._live),
             broker=model_placement.broker,

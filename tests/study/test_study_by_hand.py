@@ -20,6 +20,7 @@ from localhpo.errors import (
     StudyLockedError,
     StudyNotFoundError,
 )
+from localhpo.objective import Objective
 from localhpo.space import Float, Int, Space
 from localhpo.study import Study
 from localhpo.task import Budget, CreatorSettings, Task
@@ -41,7 +42,7 @@ def test_nothing_is_written_before_the_first_trial(task: Task, home: Path) -> No
     assert not home.exists()
 
 
-def test_asked_trials_are_told_and_kept(task: Task) -> None:
+def test_trials_that_are_asked_for_and_told_are_kept(task: Task) -> None:
     with Study.open(task) as study:
         for score in (3.0, 1.0, 2.0):
             trial = study.ask()
@@ -56,7 +57,7 @@ def test_asked_trials_are_told_and_kept(task: Task) -> None:
     assert Study.find("small").task.space == task.space
 
 
-def test_failures_are_told_without_a_score(task: Task) -> None:
+def test_a_failure_is_told_without_a_value(task: Task) -> None:
     with Study.open(task) as study:
         failed = study.tell(study.ask(), failure="the cluster went down")
         not_finite = study.tell(study.ask(), math.nan)
@@ -71,7 +72,7 @@ def test_failures_are_told_without_a_score(task: Task) -> None:
     assert Study.open(task).trials[2].measurements == (Measurement(1, "loss", 0.5, 1.0),)
 
 
-@pytest.mark.parametrize("told", [{}, {"score": 1.0, "failure": "no"}, {"score": "high"}])
+@pytest.mark.parametrize("told", [{}, {"values": 1.0, "failure": "no"}, {"values": "high"}])
 def test_what_is_told_must_make_sense(task: Task, told: dict[str, object]) -> None:
     with Study.open(task) as study:
         trial = study.ask()
@@ -90,7 +91,7 @@ def test_a_value_of_another_type_is_named(task: Task) -> None:
         number = study.ask().number
         with pytest.raises(InputError, match=r"itself or by its number; got \[1, 2\]"):
             study.tell(odd, 1.0)
-        with pytest.raises(InputError, match="the score must be a number"):
+        with pytest.raises(InputError, match="the value of loss must be a number"):
             study.tell(number, 10**400)
         with pytest.raises(ConfigurationError, match=r"names to values; got \[1, 2\]"):
             study.enqueue(odd)
@@ -163,8 +164,8 @@ def test_other_settings_are_another_study(task: Task, make_task: MakeTask) -> No
     wider = Space([Float("learning_rate", low=1e-4, high=1.0, log=True), Int("depth", 1, 8)])
     for changes, says in (
         ({"space": wider}, "learning_rate"),
-        ({"metric": "accuracy"}, "metric was 'loss', is 'accuracy'"),
-        ({"direction": "maximize"}, "direction"),
+        ({"objectives": (Objective("accuracy"),)}, "was 'minimize loss', is 'minimize accuracy'"),
+        ({"objectives": (Objective("loss", "maximize"),)}, "is 'maximize loss'"),
         ({"creator": CreatorSettings(name="tpe")}, "creator was 'random', is 'tpe'"),
         ({"seed": 5}, "seed"),
     ):
@@ -183,7 +184,7 @@ from localhpo.errors import StudyLockedError
 from localhpo.study import Study
 study = Study.find("small/main", home={str(home)!r})
 assert [t.state for t in study.trials] == ["running"]
-study.enqueue({{"learning_rate": 0.02, "depth": 5}})  # goes through the inbox
+study.enqueue({{"learning_rate": 0.02, "depth": 5}})  # read by the running process
 try:
     study.ask()
 except StudyLockedError as error:
@@ -198,13 +199,15 @@ except StudyLockedError as error:
         assert dict(study.ask().config) == {"learning_rate": 0.02, "depth": 5}
 
 
-def test_a_letter_that_is_not_in_the_space_does_no_harm(task: Task) -> None:
+# Version 0.1.0 enqueued in `inbox`.
+@pytest.mark.parametrize("folder", ["enqueued", "inbox"])
+def test_an_enqueued_configuration_outside_the_space_does_no_harm(task: Task, folder: str) -> None:
     study = Study.open(task)
     study.add_trial({"learning_rate": 0.01, "depth": 3}, 0.25)
-    inbox = study.folder / "inbox"
-    inbox.mkdir()
-    (inbox / "1.json").write_text('{"learning_rate": 7, "depth": 3}')
-    (inbox / "2.json").write_text('{"learning_rate": 0.02, "depth": 3}')
+    enqueued = study.folder / folder
+    enqueued.mkdir()
+    (enqueued / "1.json").write_text('{"learning_rate": 7, "depth": 3}')
+    (enqueued / "2.json").write_text('{"learning_rate": 0.02, "depth": 3}')
     with study:
         assert dict(study.ask().config) == {"learning_rate": 0.02, "depth": 3}
     assert [event.kind for event in study.events] == ["warning"]

@@ -12,13 +12,13 @@ import pytest
 from localhpo.errors import StudyChangedError, StudyLockedError
 from localhpo.store import Store
 from localhpo.study import Study
-from localhpo.study.pasts import open_remembering, past_studies, set_private
+from localhpo.study.past_studies import open_with_past_studies, read_past_studies, set_private
 from localhpo.task import CreatorSettings, Task, parse, to_table
 from localhpo.trial import Proposal
 
 MakeTask = Callable[..., Task]
 
-RETRIEVE = CreatorSettings(name="hybrid", backend="scripted", experience="retrieve")
+RETRIEVE = CreatorSettings(name="hybrid", backend="scripted", transfer="retrieve")
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def first(task: Task, home: Path, name: str = "main") -> Proposal:
     store, key = Store(home), f"{task.name}/{name}"
     from localhpo.creator import History
 
-    hybrid = open_remembering(store, key, task)
+    hybrid = open_with_past_studies(store, key, task)
     try:
         return hybrid.propose(History(task, (), 0, 0), 1)[0]
     finally:
@@ -57,22 +57,22 @@ def task(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> Task:
 
 def test_the_best_of_another_study_comes_first(task: Task, old: Study, home: Path) -> None:
     proposal = first(task, home)
-    assert proposal.origin == "experience"
+    assert str(proposal.origin) == "transfer"
     assert proposal.config == {"learning_rate": 1e-2, "depth": 7}
     assert f"of {old.key}" in proposal.rationale
 
 
 def test_off_is_off(task: Task, old: Study, home: Path) -> None:
-    off = dataclasses.replace(task, creator=dataclasses.replace(task.creator, experience="off"))
+    off = dataclasses.replace(task, creator=dataclasses.replace(task.creator, transfer="off"))
     assert old.trials
-    assert first(off, home).origin == "default"
+    assert str(first(off, home).origin) == "default"
 
 
-def test_a_private_study_is_remembered_by_nobody(task: Task, old: Study, home: Path) -> None:
+def test_a_private_study_is_not_retrieved(task: Task, old: Study, home: Path) -> None:
     set_private(Store(home), old.key, True)
-    assert first(task, home).origin == "default"
+    assert str(first(task, home).origin) == "default"
     set_private(Store(home), old.key, False)
-    assert first(task, home).origin == "experience"
+    assert str(first(task, home).origin) == "transfer"
     kinds = [event.kind for event in old.events]
     assert kinds.count("privacy") == 2
 
@@ -81,7 +81,7 @@ def test_a_task_may_be_private_from_the_start(make_task: MakeTask, home: Path) -
     task = make_task(name="secret", private=True)
     assert parse(to_table(task), folder=task.folder).private
     Study.open(task, home=home).add_trial({"learning_rate": 1e-2, "depth": 2}, 1.0)
-    (past,), _ = past_studies(Store(home))
+    (past,), _ = read_past_studies(Store(home))
     assert past.private
 
 
@@ -90,7 +90,7 @@ def test_a_study_in_use_cannot_be_marked(old: Study, home: Path) -> None:
         set_private(Store(home), old.key, True)
 
 
-def test_a_study_does_not_remember_itself_nor_what_came_later(
+def test_a_study_retrieves_neither_itself_nor_later_studies(
     task: Task, old: Study, home: Path, make_task: MakeTask
 ) -> None:
     study = Study.open(task, home=home)
@@ -99,7 +99,7 @@ def test_a_study_does_not_remember_itself_nor_what_came_later(
     later.add_trial({"learning_rate": 1e-2, "depth": 3}, 1.0)
     old.add_trial({"learning_rate": 1e-3, "depth": 4}, 0.0)
     created = Store(home).study(study.key).created_at
-    (past,), unreadable = past_studies(Store(home), other_than=study.key, before=created)
+    (past,), unreadable = read_past_studies(Store(home), other_than=study.key, before=created)
     assert (past.study, len(past.trials), unreadable) == (old.key, 8, [])
 
 
@@ -109,16 +109,16 @@ def test_the_record_of_past_studies_is_what_was_known_at_the_start(
     given: list[Any] = []
 
     def opened(_: Task, **more: Any) -> None:
-        given.append(more["pasts"])
+        given.append(more["past_studies"])
 
-    monkeypatch.setattr("localhpo.study.pasts.open_creator", opened)
+    monkeypatch.setattr("localhpo.study.past_studies.open_creator", opened)
     study = Study.open(task, home=home)
     study.add_trial({"learning_rate": 1e-3, "depth": 1}, 1.0)
     for depth in (2, 4):  # a resumed study takes the turns that it took, whatever came since
-        open_remembering(Store(home), study.key, task)
+        open_with_past_studies(Store(home), study.key, task)
         old.add_trial({"learning_rate": 1e-3, "depth": depth}, 0.0)
-    for pasts in given:
-        assert [(past.study, len(past.trials)) for past in pasts] == [(old.key, 8)]
+    for past_studies in given:
+        assert [(past.study, len(past.trials)) for past in past_studies] == [(old.key, 8)]
 
 
 def test_a_study_that_cannot_be_read_is_named_and_costs_no_other(
@@ -126,16 +126,16 @@ def test_a_study_that_cannot_be_read_is_named_and_costs_no_other(
 ) -> None:
     broken = Study.open(make_task(name="broken"), home=home)
     broken.add_trial({"learning_rate": 1e-3, "depth": 1}, 1.0)
-    spool = broken.folder / "spool.jsonl"
-    spool.write_text(spool.read_text().replace('"trial"', '"trail"') + "{}\n{}\n")
-    pasts, unreadable = past_studies(Store(home))
-    assert [past.study for past in pasts] == [old.key]
+    journal = broken.folder / "journal.jsonl"
+    journal.write_text(journal.read_text().replace('"trial"', '"trail"') + "{}\n{}\n")
+    past_studies, unreadable = read_past_studies(Store(home))
+    assert [past.study for past in past_studies] == [old.key]
     assert [one.study for one in unreadable] == [broken.key]
-    assert first(task, home).origin == "experience"
+    assert str(first(task, home).origin) == "transfer"
 
 
-def test_experience_is_one_of_the_settings_that_hold_for_a_study(task: Task, home: Path) -> None:
+def test_transfer_is_one_of_the_settings_that_hold_for_a_study(task: Task, home: Path) -> None:
     Study.open(task, home=home).add_trial({"learning_rate": 1e-3, "depth": 1}, 1.0)
-    off = dataclasses.replace(task, creator=dataclasses.replace(task.creator, experience="off"))
-    with pytest.raises(StudyChangedError, match="experience was 'retrieve', is 'off'"):
+    off = dataclasses.replace(task, creator=dataclasses.replace(task.creator, transfer="off"))
+    with pytest.raises(StudyChangedError, match="transfer was 'retrieve', is 'off'"):
         Study.open(off, home=home)

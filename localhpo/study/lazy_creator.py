@@ -1,4 +1,4 @@
-"""The Creator of a study: opened when it is first needed, with room for its model."""
+"""The Creator of a study, opened when it is first needed, with memory for its model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from localhpo.llm.placement import MemoryRequest, ModelPlacer
 from localhpo.scheduler.devices import find_inventory
 from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker
 from localhpo.store import Store
-from localhpo.study.past_studies import open_remembering
+from localhpo.study.past_studies import open_with_past_studies
 from localhpo.study.startup import ModelReservation
 from localhpo.task import Task
 
@@ -19,37 +19,41 @@ if TYPE_CHECKING:
     pass
 
 
-class Proposing:
-    """Closed with the study; it can be opened again.
+class LazyCreator:
+    """Opens the Creator of a study on first use. Closed with the study; it can be opened again.
 
-    A run of the study shares the machine out itself. Where trials are run by hand nobody does: the
-    model then has an entry of its own in the ledger, and what the trials take is foreign to other
-    studies.
+    While a study runs, its loop reserves memory. For trials that are run by hand (ask and tell)
+    this class reserves it: only for the model, since nobody knows what the trials will use.
 
     Args:
-        store: Holds what the Creator may remember.
+        store: Store with past studies.
         key: Name of the study.
-        task: Names the Creator.
-        given: One to be used in its place, which whoever gave it closes.
-        say: Tells what is waited for, where trials are run by hand.
+        task: Task whose settings name the Creator.
+        given: Creator to be used instead; its owner closes it.
+        notify: Tells what is waited for, where trials are run by hand.
     """
 
     def __init__(
-        self, store: Store, key: str, task: Task, given: Creator | None, say: Callable[[str], None]
+        self,
+        store: Store,
+        key: str,
+        task: Task,
+        given: Creator | None,
+        notify: Callable[[str], None],
     ) -> None:
         self._store, self._key, self._task = store, key, task
         self._given = given
-        self._say = say
+        self._notify = notify
         self._opened: Creator | None = None
-        self._part: tuple[ResourceBroker, ModelReservation] | None = None
-        self.took_s = 0.0
-        """How long its model was waited for when it was opened: for room, and to be loaded."""
+        self._joined: tuple[ResourceBroker, ModelReservation] | None = None
+        self.loading_s = 0.0
+        """Seconds until its model was loaded, including the wait for memory; 0 without a model."""
 
     def creator(self, placer: ModelPlacer | None = None) -> Creator:
-        """Return it, opened.
+        """Return the Creator, opened.
 
         Args:
-            placer: Of a run, asked for memory before a model is loaded.
+            placer: Placer of the run, which is asked for memory before a model is loaded.
 
         Raises:
             InputError, MissingExtraError, ModelError: as `open_creator`.
@@ -57,14 +61,16 @@ class Proposing:
         if self._given is not None:
             return self._given
         if self._opened is None:
-            asked, began = placer or ModelPlacer(self._reserve, self._say), time.monotonic()
+            asked, began = placer or ModelPlacer(self._reserve, self._notify), time.monotonic()
             try:
-                self._opened = open_remembering(self._store, self._key, self._task, placer=asked)
+                self._opened = open_with_past_studies(
+                    self._store, self._key, self._task, placer=asked
+                )
             finally:
                 if placer is None:
-                    self._settle()
+                    self._claim_server()
             if self._opened.backend is not None:  # otherwise there was no model to wait for
-                self.took_s = time.monotonic() - began
+                self.loading_s = time.monotonic() - began
         return self._opened
 
     def server_pid(self) -> int | None:
@@ -81,33 +87,31 @@ class Proposing:
             if opened is not None:
                 opened.close()
         finally:
-            self._leave()
-
-    # By hand.
+            self._leave_broker()
 
     def _reserve(self, request: MemoryRequest) -> Sequence[str] | None:
-        return self._entered()[1].reserve(request)
+        return self._join_broker()[1].reserve(request)
 
-    def _entered(self) -> tuple[ResourceBroker, ModelReservation]:
-        """Return this study's part in the ledger, and what finds room there."""
-        if self._part is None:
+    def _join_broker(self) -> tuple[ResourceBroker, ModelReservation]:
+        """Return the broker that this study joined, and its reservation there."""
+        if self._joined is None:
             inventory, priority = find_inventory(), self._task.resources.priority
             broker = ResourceBroker(
                 self._key, inventory, priority=priority, server_pid=self.server_pid, is_manual=True
             )
-            self._part = broker, ModelReservation(inventory, broker)
-        return self._part
+            self._joined = broker, ModelReservation(inventory, broker)
+        return self._joined
 
-    def _settle(self) -> None:
-        """Count a server, whoever started it; a model in this process is as foreign as trials."""
+    def _claim_server(self) -> None:
+        """Claim the memory of the model's server, whoever started it."""
         if (pid := self.server_pid()) is None:
-            self._leave()
+            self._leave_broker()
             return
-        broker, reservation = self._entered()
+        broker, reservation = self._join_broker()
         if claim := reservation.find_claim(pid):
             broker.update_claim(MODEL_CLAIM, claim)
 
-    def _leave(self) -> None:
-        part, self._part = self._part, None
-        if part is not None:
-            part[0].close()
+    def _leave_broker(self) -> None:
+        joined, self._joined = self._joined, None
+        if joined is not None:
+            joined[0].close()

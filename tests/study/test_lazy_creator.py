@@ -20,7 +20,7 @@ from localhpo.llm.placement import MemoryRequest
 from localhpo.scheduler import resource_broker as machines
 from localhpo.scheduler.placement import Assignment, Gpu, Inventory
 from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker, StudyEntry
-from localhpo.study import Study, execution_target, proposing
+from localhpo.study import Study, execution_target, lazy_creator
 from localhpo.study.execution_target import make_model_placement
 from localhpo.task import Budget, CreatorSettings, Resources, Task
 from localhpo.trial import Proposal
@@ -69,8 +69,8 @@ class ModelCreator:
 @pytest.fixture
 def opens(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Have a study open its Creator by a function of the placer."""
-    monkeypatch.setattr(proposing, "find_inventory", lambda: HOST)
-    real = proposing.open_remembering
+    monkeypatch.setattr(lazy_creator, "find_inventory", lambda: HOST)
+    real = lazy_creator.open_with_past_studies
 
     def install(
         server: FakeServer | None, load: Callable[[Any], None], *, has_model: bool = True
@@ -80,7 +80,7 @@ def opens(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             load(placer)
             return ModelCreator(made, server) if has_model else made
 
-        monkeypatch.setattr(proposing, "open_remembering", opened)
+        monkeypatch.setattr(lazy_creator, "open_with_past_studies", opened)
 
     return install
 

@@ -1,4 +1,4 @@
-"""The past studies of a store: what a new one may learn from, and what is kept out of it."""
+"""The past studies of a store: those that a new study may learn from, and private ones."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from localhpo.creator import Creator, open_creator
 from localhpo.errors import LocalHPOError, StudyNotFoundError
-from localhpo.experience import Past, recall
 from localhpo.store import Event, Store, StudyRecord
 from localhpo.study.session import task_of
+from localhpo.transfer import PastStudy, retrieve
 from localhpo.trial import Trial
 
 if TYPE_CHECKING:
-    from localhpo.llm.hosting import Host
+    from localhpo.llm.placement import ModelPlacer
     from localhpo.task import Task
 
 PRIVACY = "privacy"
-"""Kind of the event by which a stored study is made private, or is no longer; the last counts."""
+"""Kind of the event that makes a stored study private, or public again; the last one counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +30,22 @@ class Unreadable:
     reason: str
 
 
-def past_studies(
+def read_past_studies(
     store: Store, *, other_than: str = "", before: float | None = None
-) -> tuple[list[Past], list[Unreadable]]:
+) -> tuple[list[PastStudy], list[Unreadable]]:
     """Return the studies of a store, the oldest first, and those that cannot be read.
 
     Args:
         store: where they are.
         other_than: name of a study to leave out.
-        before: only what was known then, in seconds since the epoch: so a study that is resumed
-            remembers what it remembered at its start.
+        before: only what was known then, in seconds since the epoch: so a resumed study
+            sees the same past studies as at its start.
 
     Raises:
         StoreError: the store cannot be listed.
     """
     limit = time.time() if before is None else before
-    found: list[Past] = []
+    found: list[PastStudy] = []
     unreadable: list[Unreadable] = []
     for record in store.studies():
         if record.name == other_than or record.created_at > limit:
@@ -57,23 +57,27 @@ def past_studies(
     return found, unreadable
 
 
-def open_remembering(store: Store, key: str, task: Task, *, host: Host | None = None) -> Creator:
-    """Return the Creator of a study, with what it may remember where its task says so.
+def open_with_past_studies(
+    store: Store, key: str, task: Task, *, placer: ModelPlacer | None = None
+) -> Creator:
+    """Return the Creator of a study, with past studies where its task says so.
 
-    Its model asks the host for room before it is loaded.
+    Its model asks the placer for memory before it is loaded.
 
     Raises:
         InputError, MissingExtraError, ModelError: as `open_creator`.
         StoreError: the store cannot be listed.
     """
-    if task.creator.experience != "retrieve":
-        return open_creator(task, host=host)
+    if task.creator.transfer != "retrieve":
+        return open_creator(task, placer=placer)
     try:
         before = store.study(key).created_at
     except StudyNotFoundError:
         before = None
-    pasts, _ = past_studies(store, other_than=key, before=before)
-    return open_creator(task, memories=recall(task, pasts), pasts=pasts, host=host)
+    past_studies, _ = read_past_studies(store, other_than=key, before=before)
+    return open_creator(
+        task, retrieved=retrieve(task, past_studies), past_studies=past_studies, placer=placer
+    )
 
 
 def set_private(store: Store, key: str, private: bool) -> None:
@@ -85,15 +89,15 @@ def set_private(store: Store, key: str, private: bool) -> None:
     """
     with store.writer(key) as writer:
         word = "private" if private else "no longer private"
-        writer.event(PRIVACY, f"the study is {word}", data={"private": private})
+        writer.write_event(PRIVACY, f"the study is {word}", data={"private": private})
         writer.sync()
 
 
-def _past(store: Store, record: StudyRecord, limit: float) -> Past:
+def _past(store: Store, record: StudyRecord, limit: float) -> PastStudy:
     task = task_of(record)
     trials = tuple(trial for trial in store.trials(record.name) if _ended_by(trial, limit))
     private = _is_private(task, store.events(record.name))
-    return Past(record.name, task, trials, private=private)
+    return PastStudy(record.name, task, trials, private=private)
 
 
 def _ended_by(trial: Trial, limit: float) -> bool:
@@ -101,5 +105,5 @@ def _ended_by(trial: Trial, limit: float) -> bool:
 
 
 def _is_private(task: Task, events: Iterable[Event]) -> bool:
-    said = [bool(event.data.get("private")) for event in events if event.kind == PRIVACY]
-    return said[-1] if said else task.private
+    values = [bool(event.data.get("private")) for event in events if event.kind == PRIVACY]
+    return values[-1] if values else task.private
