@@ -23,14 +23,14 @@ def result_view(result: ExperimentResult, files: Iterable[Path], width: int) -> 
     for task in result.tasks:
         name = Text(task.subject.name, "bold")
         parts += [Text.assemble(name, f"  {table.title(result, task)}")]
-        parts += [_scores(result, task, width), ""]
+        parts += [_values(result, task, width), ""]
     parts += [Text(note, "dim") for note in table.footnotes(result)]
     parts += ["", _table(table.COST_HEADERS, table.cost_rows(result)), ""]
     parts += [Text(f"{path.suffix[1:]:5}{path}") for path in files]
     return Group(*parts)
 
 
-def _scores(result: ExperimentResult, task: TaskResult, width: int) -> Table:
+def _values(result: ExperimentResult, task: TaskResult, width: int) -> Table:
     names = table.headers(result)
     rows = list(table.make_rows(result, task))
     if _width([names, *(row.cells for row in rows)]) > width:

@@ -77,7 +77,7 @@ def command(
     as_json: bool,
     out: Path | None,
 ) -> None:
-    """Run the AgentHPO paper's experiment, and print the results beside the paper's.
+    """Repeat the AgentHPO paper's experiment.
 
     Each run is an ordinary study with real trainings, in bench/agenthpo/ in the folder of the
     studies. The paper's two quadratic functions are the tasks quadratic-2-3 and quadratic-3-5.
@@ -91,7 +91,7 @@ def command(
     names = _bench_runs.parse_names(creators, "--creators") or []
     plan = runner.ExperimentPlan(
         tasks=tuple(_bench_runs.parse_names(tasks, "--tasks") or subjects.default_names(data)),
-        creators=tuple(map(known.parse, names)),
+        creators=tuple(map(known.parse_name, names)),
         runs=runs,
         trials=trials,
         best_of=best_of,

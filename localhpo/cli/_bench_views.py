@@ -27,8 +27,8 @@ def comparison_view(comparison: CreatorComparison, figure: Path, width: int) -> 
     parts: list[RenderableType] = [*_headlines(comparison), "", _regrets(comparison, roomy)]
     parts += [*_footnotes(comparison, roomy)]
     if best_values(comparison):
-        parts += ["", _scores(comparison)]
-    parts += ["", _conduct(comparison, width >= _ROOM_FOR_ORIGINS), "", Text(f"figure  {figure}")]
+        parts += ["", _values(comparison)]
+    parts += ["", _proposals(comparison, width >= _ROOM_FOR_ORIGINS), "", Text(f"figure  {figure}")]
     return Group(*parts)
 
 
@@ -72,7 +72,9 @@ def _regrets(comparison: CreatorComparison, roomy: bool) -> Table:
             _regret(entry, roomy, is_best=entry.mean == low)
             for entry, low in zip(entries, best, strict=True)
         ]
-        table.add_row(name, *cells, f"{last.entries[c].rank:.2f}", *_duel(comparison, c))
+        table.add_row(
+            name, *cells, f"{last.entries[c].rank:.2f}", *_compare_with_first(comparison, c)
+        )
     return table
 
 
@@ -82,43 +84,47 @@ def _regret(entry: RegretSummary, roomy: bool, *, is_best: bool) -> Text:
     return Text(f"{entry.mean:.3f}{error}", style="bold green" if is_best else "")
 
 
-def _duel(comparison: CreatorComparison, c: int) -> list[str]:
+def _compare_with_first(comparison: CreatorComparison, c: int) -> list[str]:
     paired_tests = comparison.columns[-1].paired_tests
     if not c:
         return [""] * 2 if paired_tests else []
-    duel = paired_tests[c - 1]
-    chance = "-" if duel.p_value is None else f"{duel.p_value:.2g}"
-    return [f"{duel.wins}-{duel.ties}-{duel.losses}", chance]
+    test = paired_tests[c - 1]
+    p_value = "-" if test.p_value is None else f"{test.p_value:.2g}"
+    return [f"{test.wins}-{test.ties}-{test.losses}", p_value]
 
 
-def _scores(comparison: CreatorComparison) -> Table:
+def _values(comparison: CreatorComparison) -> Table:
     means = best_values(comparison)
     headers = ["best value so far", *(f"@{column.trial}" for column in comparison.columns)]
     table = plain_table(*headers, right=headers[1:])
-    for name, scores in means.items():
-        table.add_row(name, *(formatting.value(score) for score in scores.values()))
+    for name, values in means.items():
+        table.add_row(name, *(formatting.value(value) for value in values.values()))
     return table
 
 
-def _conduct(comparison: CreatorComparison, roomy: bool) -> Table:
+def _proposals(comparison: CreatorComparison, roomy: bool) -> Table:
     shares = ("redrawn", "repeated", "invalid", "failed", "fallbacks")
     aside = ("made by",) if roomy else ()
     table = plain_table("proposals", "seconds", "tokens", *shares, *aside,
                         right=("seconds", "tokens", *shares))  # fmt: skip
     for numbers in table.columns[1:8]:
         numbers.no_wrap = True
-    for name, conduct in zip(comparison.creators, comparison.conduct, strict=True):
+    for name, proposals in zip(comparison.creators, comparison.proposals, strict=True):
         values = (
-            conduct.redrawn, conduct.repeated, conduct.invalid, conduct.failed, conduct.fallbacks,
-        )  # fmt: skip
+            proposals.redrawn,
+            proposals.repeated,
+            proposals.invalid,
+            proposals.failed,
+            proposals.fallbacks,
+        )
         origins = ", ".join(
-            f"{formatting.printable(origin)} {formatting.percent(count / max(1, conduct.trials))}"
-            for origin, count in conduct.origins.items()
+            f"{formatting.printable(origin)} {formatting.percent(count / max(1, proposals.trials))}"
+            for origin, count in proposals.origins.items()
         )
         table.add_row(
             name,
-            f"{conduct.seconds:.3f}",
-            f"{conduct.tokens:,.0f}",
+            f"{proposals.seconds:.3f}",
+            f"{proposals.tokens:,.0f}",
             *(_share(value) for value in values),
             *([origins] if roomy else []),
         )

@@ -203,9 +203,12 @@ def _best(snapshot: Snapshot) -> str:
 
 
 def _values_head(task: Task) -> Text:
-    names = " ".join(formatting.printable(objective.name) for objective in task.objectives)
-    return Text(names, overflow="ellipsis")
+    names = [formatting.printable(objective.name) for objective in task.objectives]
+    if len(names) == 1:
+        return Text(names[0], overflow="ellipsis")
+    return Text(" ".join(f"{name:>10.10}" for name in names))
 
 
 def _values(trial: Trial) -> str:
-    return " ".join(map(formatting.value, trial.values)) or "-"
+    """Return the values of a trial, right-aligned below the names of their objectives."""
+    return " ".join(f"{formatting.value(value):>10}" for value in trial.values).lstrip() or "-"

@@ -107,7 +107,7 @@ def progress_grid(width: int, objectives: int = 1) -> Table:
     grid.add_column(justify="right", width=4)
     grid.add_column(width=1)
     grid.add_column(width=11)
-    grid.add_column(justify="right", width=10 * objectives, no_wrap=True)
+    grid.add_column(justify="right", width=11 * objectives - 1, no_wrap=True)
     grid.add_column(justify="right", width=11, no_wrap=True)
     if width >= _ROOM_FOR_ORIGIN:
         grid.add_column(width=13, no_wrap=True, overflow="ellipsis")

@@ -107,7 +107,7 @@ def run(
     data: Path | None,
     as_json: bool,
 ) -> None:
-    """Run the studies of a suite that have no results yet, then compare.
+    """Run the missing studies of a suite, then compare.
 
     SUITE is a suite or a problem of `localhpo bench list`, or a CSV file of evaluated
     configurations with its task file beside it. Creators: hybrid, agent, random, tpe, gp,
