@@ -1,4 +1,4 @@
-"""The real decoder, llguidance, over single bytes: what a grammar accepts, and what it writes."""
+"""llguidance with a tokenizer of single bytes: what a grammar accepts, and texts of it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Decoder:
     """A compiled grammar."""
 
     def __init__(self, grammar: str) -> None:
-        """Compile Lark, or what `LLMatcher.grammar_from_...` returns."""
+        """Compile a Lark grammar, or the result of `LLMatcher.grammar_from_...`."""
         self._start = LLMatcher(TOKENIZER, grammar)
         assert not self._start.is_error(), self._start.get_error()
 
     def accepts(self, text: str) -> bool:
-        """Return whether the whole text is a sentence, after which only the end may come."""
+        """Return whether the text is a complete sentence that cannot be continued."""
         tokens = list(text.encode())
         matcher = self._start.deep_copy()
         if matcher.try_consume_tokens(tokens) < len(tokens) or not matcher.is_accepting():
@@ -29,7 +29,7 @@ class Decoder:
         return True
 
     def write(self, choose: Callable[[np.ndarray], int], limit: int = 5000) -> str:
-        """Return the text of a model that chooses one of the allowed tokens at each step."""
+        """Return a text, where `choose` picks one of the allowed tokens at each step."""
         matcher = self._start.deep_copy()
         written: list[int] = []
         while not matcher.is_stopped():

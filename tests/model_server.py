@@ -1,7 +1,7 @@
-"""A model server on this machine, of every kind: one that holds constraints, and many that do not.
+"""A model server for tests: with constraints enforced, or ignored in various ways.
 
-It speaks OpenAI's chat completions over real HTTP. What it answers is a function of the request;
-`enforcing` makes one that runs a real backend, so that constraints are really held.
+It has OpenAI's chat completions interface over real HTTP. Its answer is a function of the request;
+`enforcing` runs a real backend, which enforces constraints.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from localhpo.errors import BackendError, ConstraintError, GenerationError
-from localhpo.llm.protocol import Backend, Constraint, Message
+from localhpo.llm.protocol import AnswerConstraint, Backend, Message
 
 Body = dict[str, Any]
 Reply = tuple[int, Any]
-"""Status, and what is sent: JSON, or text as it stands."""
+"""Status and body: JSON, or a text."""
 Answer = Callable[[Body], Reply]
 
 VLLM = ("structured_outputs", "response_format")
@@ -35,13 +35,13 @@ def completion(texts: Sequence[str], reason: str = "stop", **usage: int) -> Repl
 
 
 def failure(status: int, message: str) -> Reply:
-    """Return an error as OpenAI's interface tells it."""
+    """Return an error in the format of OpenAI's interface."""
     return status, {"error": {"message": message, "type": "invalid_request_error"}}
 
 
 def enforcing(backend: Backend, *, takes: Sequence[str] = VLLM) -> Answer:
-    """Return a server that holds the constraints it knows, and ignores others, as vLLM does."""
-    lock = threading.Lock()  # one caller at a time: a backend's law
+    """Return a server that enforces known forms of constraints and ignores others, like vLLM."""
+    lock = threading.Lock()  # a backend is not thread-safe
 
     def answer(body: Body) -> Reply:
         known = {key: value for key, value in body.items() if key in takes}
@@ -50,7 +50,7 @@ def enforcing(backend: Backend, *, takes: Sequence[str] = VLLM) -> Answer:
             with lock:
                 completions = backend.generate(
                     messages,
-                    Constraint(_grammar(known), {}),
+                    AnswerConstraint(_grammar(known), {}),
                     n=body["n"],
                     max_tokens=body["max_tokens"],
                     temperature=body["temperature"],
@@ -70,7 +70,7 @@ def enforcing(backend: Backend, *, takes: Sequence[str] = VLLM) -> Answer:
 
 
 def _grammar(known: Mapping[str, Any]) -> str:
-    """Return what llguidance is asked for; free text where there is no constraint."""
+    """Return the grammar for llguidance; free text if there is no constraint."""
     from llguidance import LLMatcher
 
     if "structured_outputs" in known:

@@ -1,4 +1,4 @@
-"""A causal language model that fits a test: random weights, a real tokenizer, a real folder."""
+"""A tiny causal language model for tests: random weights, a real tokenizer, a real folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs inside a vLLM server: has it write a given text, as far as its grammar lets it."""
+"""Logits processor for a vLLM server: forces a given text, as far as the grammar allows it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ FAR_ABOVE = 1e6
 
 
 class Forcing(AdapterLogitsProcessor):
-    """Makes the tokens that a request names likelier than all others, each in its place."""
+    """Raises the logit of the given token at each position."""
 
     def is_argmax_invariant(self) -> bool:
         return False
 
     def new_req_logits_processor(self, params: Any) -> Any:
-        wanted = (params.extra_args or {}).get("force")
-        if not wanted:
+        forced = (params.extra_args or {}).get("force")
+        if not forced:
             return None
 
         def force(written: list[int], logits: Any) -> Any:
-            if len(written) < len(wanted):
+            if len(written) < len(forced):
                 # A token that the grammar forbids stays at minus infinity.
-                logits[wanted[len(written)]] += FAR_ABOVE
+                logits[forced[len(written)]] += FAR_ABOVE
             return logits
 
         return force

@@ -1,4 +1,4 @@
-"""What the tests of fine-tuning share."""
+"""Fixtures for tests of fine-tuning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def past_studies():
 
 @pytest.fixture
 def registry(tmp_path, monkeypatch):
-    """An empty registry of models."""
+    """An empty model registry."""
     folder = tmp_path / "registry"
     folder.mkdir()
     monkeypatch.setenv("LOCALHPO_MODELS", str(folder))
@@ -23,5 +23,5 @@ def registry(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """A random model that a user could bring: with a chat template, without a card."""
+    """A random model of a user, with a chat template and without a card."""
     return make_model(tmp_path_factory.mktemp("models") / "tiny", max_position_embeddings=4096)

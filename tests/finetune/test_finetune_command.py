@@ -1,4 +1,4 @@
-"""`localhpo finetune` on a real store, and beside studies that want the machine."""
+"""`localhpo finetune` on a real store, and beside studies that need the resources."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from localhpo.task import Budget
 
 
 def keep(home, past, **changes):
-    """Put a made-up study into the store, as one that was run."""
+    """Store a made-up study as a finished one."""
     import dataclasses
 
     task = dataclasses.replace(past.task, budget=Budget(trials=len(past.trials)), **changes)

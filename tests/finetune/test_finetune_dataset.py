@@ -1,4 +1,4 @@
-"""From past studies to examples."""
+"""Training examples from past studies."""
 
 import json
 from dataclasses import replace
@@ -22,7 +22,7 @@ from localhpo.trial import State
 
 
 class Asked(ScriptedBackend):
-    """Answers with the center of the space, and keeps what it was asked."""
+    """Answers with the center of the space, and records the prompts."""
 
     def __init__(self, style, context_length=4096):
         self.questions = []
@@ -86,7 +86,7 @@ def test_long_histories_are_shortened_as_at_inference(style):
 
 
 def edges(history, style):
-    """Return context lengths that just hold few, some and more trials, or lack one token."""
+    """Return context lengths that just fit few, some and more trials, or miss one token."""
     asked = Asked(style)
     room = fit_prompt(history, asked.model, asked.count_tokens)[2]
     few, some, more = (

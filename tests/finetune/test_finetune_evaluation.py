@@ -1,4 +1,4 @@
-"""The gate: what is let through, and what it says of the rest."""
+"""Evaluation of fine-tuned models: which are accepted, and the reasons for the others."""
 
 import pytest
 

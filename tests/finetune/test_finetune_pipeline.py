@@ -1,4 +1,4 @@
-"""One round: from past studies to a model on the registry, and what becomes of it."""
+"""Fine-tuning from past studies to a registered model, and the use of the model."""
 
 import json
 import shutil
@@ -29,21 +29,21 @@ SETTINGS = train.TrainingSettings(passes=1, rate=3e-3, rank=4)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """One short prompt a study: what is tested here is what becomes of the result."""
+    """Use one short prompt per study, because these tests are about the result."""
     monkeypatch.setattr(dataset, "SHOWN_TRIALS", {"compact": (0,), "chat": (0,)})
     monkeypatch.setattr(dataset, "FIRST_ANSWERS", 3)
 
 
 @pytest.fixture
 def base(registry, tiny):
-    """A model on the registry that knows nothing of our names."""
+    """A registered model that knows none of our parameter names."""
     folder = shutil.copytree(tiny, registry / "small")
     add_card(folder, context_length=4096, known_parameters=("alpha",))
     return folder
 
 
 def better(past, folder):
-    """A replay in which whatever is on no registry yet is better, the more the later the task."""
+    """Replay in which an unregistered model is better, and more so for later tasks."""
     number = int(past.task.name.removeprefix("made-"))
     return 0.5 if (folder / "config.json").exists() else 0.4 - number / 100
 

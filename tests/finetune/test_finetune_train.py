@@ -1,4 +1,4 @@
-"""Training: what is learned, and what a kill leaves."""
+"""Training: the loss falls, and a killed training resumes."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What the tests of backends share: a tiny model on disk."""
+"""Fixtures for tests of backends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from localhpo.llm.vllm import ManagedServer, Settings
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a random Llama, without a card. Not to be changed: copy it."""
+    """The folder of a random Llama, without a card. Tests must not change it: copy it."""
     return make_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
@@ -30,7 +30,7 @@ def sprout() -> Path:
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Put a `vllm` in the way of the real one, and return what sets its behavior."""
+    """Replace `vllm` by a fake one; return a function that sets its behavior."""
     package = tmp_path / "path" / "vllm" / "entrypoints" / "openai"
     package.mkdir(parents=True)
     (package / "api_server.py").write_text("import fake_vllm\nfake_vllm.main()\n")
@@ -44,7 +44,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 def make(
     sprout: Path, program: Callable[[str], None], tmp_path: Path
 ) -> Iterator[Callable[..., ManagedServer]]:
-    """Return a maker of servers that are stopped after the test."""
+    """Return a function that makes servers, which are stopped after the test."""
     made: list[ManagedServer] = []
 
     def make(behavior: str = "works", **options: Any) -> ManagedServer:

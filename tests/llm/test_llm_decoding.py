@@ -1,4 +1,4 @@
-"""The fast decoder against the plainest one: the same tokens, whatever was read before."""
+"""The decoder against a plain one: the same tokens, for any cached prefix."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def plain(
     seed: int,
     temperature: float,
 ) -> tuple[list[int], float]:
-    """Decode with one whole pass for each token, and nothing kept, forced or shared."""
+    """Decode with a full forward pass per token, without cache, forced tokens or packing."""
     tokenizer = loaded.grammar_tokenizer
     matcher = LLMatcher(tokenizer, LLMatcher.grammar_from_lark(grammar))
     rng, tokens, total = random.Random(seed), list(prompt), 0.0

@@ -1,4 +1,4 @@
-"""What a folder's files say, held against what transformers makes of them."""
+"""Descriptions of model folders, compared with transformers."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def build(kind: str) -> Any:
 
 
 def cached_bytes(model: Any, tokens: int) -> tuple[int, int]:
-    """Return what the cache of a model holds after so many tokens, and its layers with windows."""
+    """Return the cache size of a model after so many tokens, and its number of window layers."""
     import torch
     from transformers import DynamicCache
 
@@ -129,7 +129,7 @@ def cached_bytes(model: Any, tokens: int) -> tuple[int, int]:
 
 
 def as_published(model: Any, kind: str, folder: Path) -> Mapping[str, Any]:
-    """Return config.json as its maker would have written it: without what a class fills in."""
+    """Return config.json as published: without the defaults of its class."""
     model.config.save_pretrained(folder)
     saved = json.loads((folder / "config.json").read_text())
     return {k: v for k, v in saved.items() if k not in UNSAID} | KINDS[kind][1]
@@ -150,7 +150,7 @@ def test_the_kv_cache_has_the_size_of_that_in_transformers(kind: str, tmp_path: 
 
 
 def test_chunked_attention_counts_as_full_attention() -> None:
-    """In transformers they do not; in a server of vLLM they do."""
+    """In a vLLM server they keep every token, in transformers they do not."""
     kinds = ["chunked_attention"] * 3 + ["full_attention"]
     sizes = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 512}
     said = {**sizes, "num_hidden_layers": 4, "max_position_embeddings": 1024}
@@ -173,7 +173,7 @@ def test_all_parameters_are_counted(kind: str, tmp_path: Path) -> None:
 
 
 def saved_once(model: Any) -> list[Any]:
-    """Return each tensor of a model that is saved, an embedding that serves twice once."""
+    """Return each tensor that is saved; a tied embedding once."""
     return list({tensor.data_ptr(): tensor for tensor in model.state_dict().values()}.values())
 
 

@@ -1,4 +1,4 @@
-"""Cards: what they say is checked, and a false or dangerous folder is refused."""
+"""Cards are verified, and wrong or unsafe folders are refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CARD = Card(
 
 @pytest.fixture
 def folder(tiny_model: Path, tmp_path: Path) -> Path:
-    """A model with a true card, to be changed."""
+    """A model with a matching card, which tests may change."""
     copy = tmp_path / "models" / "tiny"
     shutil.copytree(tiny_model, copy)
     add_card(copy)
@@ -168,7 +168,7 @@ def test_a_card_without_weights_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def registry(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the user's own models."""
+    """The model registry of the user."""
     monkeypatch.setenv("LOCALHPO_MODELS", str(folder.parent))
     return folder.parent
 

@@ -1,4 +1,4 @@
-"""Servers of every kind: those that hold constraints, and the many ways not to."""
+"""Servers that enforce constraints, and servers that fail to in various ways."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_probe(body: Body) -> bool:
 
 
 def holding(answer: Answer, *, form: str = "structured_outputs") -> Answer:
-    """Return a server that passes the probe in one form, and then answers as told."""
+    """Return a server that passes the probe in one form, then gives the given answer."""
 
     def respond(body: Body) -> Reply:
         if not is_probe(body):
@@ -42,7 +42,7 @@ def three(body: Body) -> Reply:
 
 
 def ask(answer: Answer, n: int = 1, **options: Any) -> tuple[list[Completion], list[Body]]:
-    """Open a backend on such a server, ask once, and return what came and what was asked."""
+    """Open a backend on such a server; return one completion and the requests."""
     with serving(holding(answer)) as server:
         backend = OpenAIBackend(server.url, **options)
         server.requests.clear()
@@ -156,19 +156,19 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch)
 
 
 def obedient(body: Body) -> Reply:
-    """Gives exactly what the prompt asks for, whatever the constraint."""
+    """Returns what the prompt asks for, ignoring the constraint."""
     return completion([body["messages"][0]["content"].partition(": ")[2]])
 
 
 def shape_only(body: Body) -> Reply:
-    """Keeps keys and types of the schema, not its bounds."""
+    """Enforces keys and types of the schema, but not its bounds."""
     if "response_format" not in body:
         return failure(400, "unknown field")
     return completion(['{"side": "left", "count": 12}'])
 
 
 def branch_blind(body: Body) -> Reply:
-    """Keeps bounds, not which belong to which branch."""
+    """Enforces bounds, but not the branch that they belong to."""
     return completion(['{"side":"left","share":0.0315}'])
 
 

@@ -1,4 +1,4 @@
-"""Profiles: their figures are those of the architecture that they name."""
+"""The figures of profiles match the architectures that they name."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from localhpo.llm.folder import thinking
 
 TABLE = tomllib.loads(Path(profiles.__file__).with_suffix(".toml").read_text())
 PACKED_SHARE = 17 / 32
-"""Bytes of a weight in MXFP4: half a byte, and one scale for 32 of them."""
+"""Bytes per weight in MXFP4: half a byte, and a scale per 32 weights."""
 
 
 def parameters(config: dict[str, Any]) -> dict[str, int]:
-    """Return the numbers of each weight of a network, built without them."""
+    """Return the number of elements of each weight, without allocating it."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -43,7 +43,7 @@ def test_profiles_have_the_parameters_of_the_network(name: str) -> None:
 
 
 def test_known_sizes_of_the_kv_cache() -> None:
-    """As published by others: KiB for each token, or worked out by hand from model cards."""
+    """KiB per token, as published or computed by hand from model cards."""
     known = {"llama-3.1-8b-instruct": 128, "qwen3-8b": 144, "qwen3-30b-a3b": 96, "phi-4": 200}
     found = profiles.read_profiles()
     for name, kib in known.items():

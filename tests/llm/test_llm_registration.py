@@ -1,4 +1,4 @@
-"""Models that a user brings: what is refused, what the card says, and that they can be used."""
+"""Adding a user's model: refused folders, the card, and use of the model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ASKED = [Message("user", "Propose.")]
 
 @pytest.fixture
 def folder(tiny_model: Path, tmp_path: Path) -> Path:
-    """A model of a user's, somewhere, without a card."""
+    """A model of the user, without a card."""
     return Path(shutil.copytree(tiny_model, tmp_path / "brought" / "Oak-1B"))
 
 

@@ -1,4 +1,4 @@
-"""Answers from a script."""
+"""Backend with prepared answers."""
 
 from __future__ import annotations
 

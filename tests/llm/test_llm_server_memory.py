@@ -1,4 +1,4 @@
-"""What a server takes: sums by hand. Whether vLLM agrees is asked in test_llm_vllm_memory.py."""
+"""Memory of a server, computed by hand; test_llm_vllm_memory.py compares it with vLLM."""
 
 from __future__ import annotations
 

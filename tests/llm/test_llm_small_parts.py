@@ -1,4 +1,4 @@
-"""Seeds, and tokens without a tokenizer."""
+"""Seeds of answers, and token estimates."""
 
 from __future__ import annotations
 

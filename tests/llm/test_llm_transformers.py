@@ -1,4 +1,4 @@
-"""The backend in process: what it loads, what it refuses, and what it leaves as it was."""
+"""The backend that runs a model in this process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DIGIT = AnswerConstraint('start: "{\\"a\\":" /[1-9]/ "}"', {})
 
 @pytest.fixture
 def folder(tiny_model: Path, tmp_path: Path) -> Path:
-    """A model without a card, to be changed."""
+    """A model without a card, which tests may change."""
     return Path(shutil.copytree(tiny_model, tmp_path / "tiny"))
 
 
@@ -133,7 +133,7 @@ def test_a_missing_device_is_an_error(folder: Path) -> None:
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Have torch see two GPUs; return where models are put."""
+    """Let torch see two GPUs; return the devices that models are moved to."""
     put: list[str] = []
     monkeypatch.setattr(loading, "default_device", lambda: "cuda")
     monkeypatch.setattr(loading, "_devices", lambda: ("7f00-0", "7f00-1"))
@@ -231,7 +231,7 @@ def test_a_prompt_beyond_the_context_is_an_error_with_numbers(folder: Path) -> N
 def test_counting_tokens_gives_no_warning(
     folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The agent tries how much of a history fits; the user's terminal is not to see it."""
+    """The agent measures prompts that are too long; the user must not see warnings."""
     edit_json(folder / "tokenizer_config.json", model_max_length=8)
     backend = opened(folder)
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)

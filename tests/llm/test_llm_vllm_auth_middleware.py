@@ -22,7 +22,7 @@ PASSED = {"type": "passed on"}
 def send_request(
     scope: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> list[Mapping[str, Any]]:
-    """Return what a guarded application sends for a request."""
+    """Return the messages of an application behind the middleware for a request."""
     monkeypatch.setenv("VLLM_API_KEY", "sesame")
     sent: list[Mapping[str, Any]] = []
 

@@ -1,4 +1,4 @@
-"""The backend of a managed server: what it asks, and what it does when the server fails.
+"""The backend of a vLLM server: its requests, and its behavior when the server fails.
 
 The server is the program of tests/fake_vllm.py.
 """

@@ -1,4 +1,4 @@
-"""Whether vLLM would start with the KV cache that it is given: its own classes are asked."""
+"""vLLM's own classes accept the estimated KV cache."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_estimate_is_enough_for_vllm(name: str, devices: int) -> None:
 
 
 def engine(tokens: int, in_flight: int, devices: int) -> Any:
-    """Return the settings that vLLM looks at: those of a GPU, where prefixes are kept."""
+    """Return the settings that vLLM reads: those of a GPU with prefix caching."""
     from vllm.v1.kv_cache_layout import KVCacheLayout
 
     return SimpleNamespace(

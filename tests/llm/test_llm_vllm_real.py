@@ -1,4 +1,4 @@
-"""What only the real vLLM can show: same tokens and answers as in process, adapters, the main job.
+"""Tests with the real vLLM: tokens and answers as in process, adapters, a whole run.
 
 Runs on a CPU with the built-in model. Sleep needs a GPU and is not tried here.
 """

@@ -1,4 +1,4 @@
-"""The managed server around a program that fails in every way vLLM can.
+"""The managed server with a fake vLLM that fails in various ways.
 
 What the real vLLM does is seen in test_llm_vllm_real.py and in the contract of backends.
 """
@@ -158,7 +158,7 @@ def test_other_settings_start_another_server(make: Make) -> None:
 
 @contextmanager
 def misled(server: ManagedServer, **changes: Any) -> Iterator[None]:
-    """Have the file say something else of the server that runs."""
+    """Change the record of a running server."""
     path = server.adapter_folder.parent / "server.json"
     true = path.read_text()
     path.write_text(json.dumps({**json.loads(true), **changes}))

@@ -1,4 +1,4 @@
-"""What vLLM is started with."""
+"""Arguments and environment of a vLLM server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SHARE, KV = "--gpu-memory-utilization", "--kv-cache-memory-bytes"
 def test_a_shared_gpu_is_enough_for_a_start(
     sprout: Path, chosen: dict[str, Any], share: str, has_kv: bool
 ) -> None:
-    """By default vLLM would refuse where more than 8 % of the device is in use."""
+    """By default vLLM refuses to start if more than 8 % of the device is in use."""
     argv = flags(sprout, on_cpu=False, **chosen)
     assert value(argv, SHARE) == share
     assert (value(argv, KV) is not None) == has_kv
@@ -96,7 +96,7 @@ def test_a_cpu_has_memory_for_a_context_and_its_answers(sprout: Path) -> None:
 
 
 def test_duplicate_weights_count_once(sprout: Path, tmp_path: Path) -> None:
-    """A Mistral has them in one file more, which no server reads."""
+    """A Mistral folder has the weights again in another file, which no server reads."""
     folder = shutil.copytree(sprout, tmp_path / "copy")
     with (folder / "consolidated.safetensors").open("wb") as file:
         file.truncate(10**9)

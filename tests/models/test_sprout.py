@@ -1,4 +1,4 @@
-"""The built-in model, through the same path as any other: card, backend, grammar, agent."""
+"""The built-in model, used like any other: card, backend, grammar, agent."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_model_is_small_and_readable() -> None:
 
 @pytest.mark.parametrize("space", [AGENT_SPACE, CONDITIONAL], ids=["agent", "conditional"])
 def test_the_grammar_accepts_its_tokens(space: Space) -> None:
-    """What the model was trained to write is what the grammar lets through, token by token."""
+    """The grammar accepts the spelling that the model was trained on, token by token."""
     import llguidance.hf
     from llguidance import LLMatcher
     from transformers import AutoTokenizer
@@ -113,7 +113,7 @@ def test_its_proposals_are_valid_and_new(
 
 @pytest.mark.slow
 def test_its_first_trial_beats_random_search(backend: Backend, tmp_path: Path) -> None:
-    """Real trainings on data made here: the mean over problems of what a first trial loses."""
+    """Real trainings on generated data: the mean regret of the first trial over problems."""
     agent = Agent(backend, on_model_error="stop", fallback=nobody)
     model, random = [], []
     for i in range(4):
@@ -133,7 +133,7 @@ def test_its_first_trial_beats_random_search(backend: Backend, tmp_path: Path) -
 
 
 def problem(kind: str, seed: int) -> Callable[[Config], float]:
-    """Return a function from a configuration to its loss on data that was held back."""
+    """Return a function from a configuration to its validation loss."""
     import xgboost
     from sklearn import datasets
 
