@@ -26,7 +26,7 @@ from localhpo.creator.medoids import medoid_order
 from localhpo.creator.protocol import History
 from localhpo.creator.seeds import derive_seed
 from localhpo.errors import ConfigurationError, GenerationError, ModelError
-from localhpo.llm.protocol import Backend, Completion, Constraint, Message, Model
+from localhpo.llm.protocol import AnswerConstraint, Backend, Completion, Message, Model
 from localhpo.space import Categorical, Ordinal
 from localhpo.space.values import spelled
 from localhpo.trial import LLM, Config, Proposal
@@ -80,7 +80,7 @@ class _Request:
     """What the model is asked, and the tokens left for its answer."""
 
     messages: Sequence[Message]
-    constraint: Constraint
+    constraint: AnswerConstraint
     trials: tuple[int, ...]
     """Numbers of the trials in the prompt: those that the answer may name."""
     max_tokens: int
@@ -282,7 +282,7 @@ class Agent:
         messages, numbers, room = fit_prompt(
             history, model, self._backend.count_tokens, self._retrieved if chat else ()
         )
-        constraint = Constraint(
+        constraint = AnswerConstraint(
             grammar=grammar.lark(space, rationale=chat, trials=numbers),
             schema=grammar.json_schema(space, rationale=chat, trials=numbers),
         )
