@@ -25,7 +25,7 @@ from __future__ import annotations
 import os
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -116,7 +116,7 @@ def read_header(path: Path) -> Header:
         line = file.readline()
     if not line.endswith(b"\n"):
         raise _damaged(path, 0, "its first line is cut short")
-    kind, body = _decode(line[:-1], path, start=0)
+    kind, body = _decoder_of(path)(line[:-1], path, 0)
     if kind != "study":
         raise _damaged(path, 0, "its first line is not that of a study")
     if body.get("format", 0) > FORMAT:
@@ -148,11 +148,11 @@ def read_lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[t
     with _open(path) as file, as_store_errors(path, "read"):
         file.seek(start)
         data = file.read(-1 if end is None else end - start)
-    offset = start
+    offset, decode = start, _decoder_of(path)
     *lines, unfinished = data.split(b"\n")
     for line in lines:
         end_of_line = offset + len(line) + 1
-        yield _decode(line, path, offset), end_of_line
+        yield decode(line, path, offset), end_of_line
         offset = end_of_line
     _check_torn_line(unfinished, path, offset)
 
@@ -247,19 +247,29 @@ def _encode(kind: str, body: Mapping[str, Any]) -> bytes:
     return content + _CHECKSUM % zlib.crc32(content) + b"\n"
 
 
-def _decode(line: bytes, path: Path, start: int) -> Line:
-    """Return the kind and the body of a line (without its line break).
+def _decoder_of(path: Path) -> Callable[[bytes, Path, int], Line]:
+    """Return the function that decodes a line of a file, which begins at an offset.
 
-    Raises:
+    Raises (the function):
         StoreError: the line is damaged.
     """
-    old = path.name == old_journal.FILE
-    if not old and not _has_checksum(line):
+    return _decode_old if path.name == old_journal.FILE else _decode
+
+
+def _decode(line: bytes, path: Path, start: int) -> Line:
+    if not _has_checksum(line):
         raise _damaged(path, start, _describe_checksum(line))
     try:
-        content = serialization.loads(line if old else line[:-_CHECKSUM_BYTES] + b"}")
-        [(kind, body)] = content.items()
-        return kind, old_journal.translate(kind, body) if old else body
+        (kind, body), _checksum = serialization.loads(line.decode()).items()
+    except (ValueError, AttributeError) as error:
+        raise _damaged(path, start, str(error)) from error
+    return kind, body
+
+
+def _decode_old(line: bytes, path: Path, start: int) -> Line:
+    try:
+        [(kind, body)] = serialization.loads(line).items()
+        return kind, old_journal.translate(kind, body)
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise _damaged(path, start, str(error)) from error
 

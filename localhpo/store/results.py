@@ -78,6 +78,9 @@ COMMENT ON COLUMN problems.best IS 'the best known without any Creator';
 """
 
 
+_KEY = "problem, problem_digest, creator, creator_digest, seed, budget"
+"""Columns of `UnitKey`."""
+
 _COMMENTS = (
     ("units", "problem_digest", "hash of the definition: values of another one do not compare"),
     ("units", "creator_digest", "hash of all that decides proposals: source, prompts, model"),
@@ -104,10 +107,35 @@ def _m002_values(connection: DuckDBPyConnection) -> None:
     for (old,) in connection.execute("SELECT DISTINCT origin FROM trials").fetchall():
         new = str(Origin.parse(old))
         connection.execute("UPDATE trials SET origin = ? WHERE origin = ?", [new, old])
+    _rename_creators(connection)
     for table, column, comment in _COMMENTS:
         place = f"COLUMN {table}.{column}" if column else f"TABLE {table}"
         connection.execute(f"COMMENT ON {place} IS '{comment}'")
 
+
+def _rename_creators(connection: DuckDBPyConnection) -> None:
+    """Name Creators as they are named today, also in the keys of units."""
+    for row in connection.execute(f"SELECT {_KEY} FROM units").fetchall():
+        old = UnitKey(*row)
+        new = dataclasses.replace(old, creator=rename_creator(old.creator))
+        if new != old:
+            connection.execute(
+                "UPDATE units SET creator = ?, unit = ? WHERE unit = ?",
+                [new.creator, new.unit, old.unit],
+            )
+            connection.execute("UPDATE trials SET unit = ? WHERE unit = ?", [new.unit, old.unit])
+
+
+def rename_creator(name: str) -> str:
+    """Return today's name of a Creator; `name` may be the one of version 0.1.0."""
+    return _RENAMED_CREATORS.get(name, name)
+
+
+_RENAMED_CREATORS = {
+    "hybrid-lessons": "hybrid-meta",
+    **{f"centre+{engine}": f"center+{engine}" for engine in ("random", "tpe", "gp", "cmaes")},
+}
+"""Name in version 0.1.0 -> name today."""
 
 MIGRATIONS = (_m001_initial, _m002_values)
 
@@ -238,8 +266,7 @@ class Results:
             StoreError: the file cannot be read.
         """
         rows = self._read(
-            "SELECT problem, problem_digest, creator, creator_digest, seed, budget FROM units "
-            "WHERE problem IN (SELECT unnest(?)) ORDER BY finished_at",
+            f"SELECT {_KEY} FROM units WHERE problem IN (SELECT unnest(?)) ORDER BY finished_at",
             list(problems),
         )
         return [UnitKey(*row) for row in rows]
@@ -281,10 +308,10 @@ class Results:
             "problems": [dataclasses.asdict(row) for row in problems],
         }
         path = self.folder / f"{_UNSAVED}{uuid.uuid4().hex}.json"
-        draft = path.with_suffix(".new")
+        temporary = path.with_suffix(".new")
         with as_store_errors(path, "write"):
-            draft.write_text(json.dumps(rows), encoding="utf-8")
-            draft.replace(path)
+            temporary.write_text(json.dumps(rows), encoding="utf-8")
+            temporary.replace(path)
 
     def _add_unsaved(self, wait_s: float) -> None:
         """Add the rows of `unsaved-*.json`. Two processes may: the second replaces the rows."""
@@ -303,7 +330,8 @@ def bench_folder() -> Path:
 
 def _unit(row: Mapping[str, Any]) -> UnitRow:
     trials = tuple(_trial(trial) for trial in row["trials"])
-    return UnitRow(**{**row, "key": UnitKey(**row["key"]), "trials": trials})
+    key = UnitKey(**{**row["key"], "creator": rename_creator(row["key"]["creator"])})
+    return UnitRow(**{**row, "key": key, "trials": trials})
 
 
 def _trial(row: Mapping[str, Any]) -> TrialRow:

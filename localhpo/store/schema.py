@@ -121,6 +121,7 @@ ALTER TABLE trials ALTER score TYPE DOUBLE[]
     USING CASE WHEN score IS NULL THEN []::DOUBLE[] ELSE [score] END;
 ALTER TABLE trials RENAME score TO "values";
 ALTER TABLE trials ADD COLUMN violations DOUBLE[] DEFAULT [];
+ALTER TABLE proposals ADD COLUMN details JSON DEFAULT '{}';
 ALTER TABLE studies RENAME spool_id TO journal_id;
 ALTER TABLE studies RENAME spool_bytes TO journal_bytes;
 ALTER TABLE resources RENAME gpu_utilisation TO gpu_utilization;
@@ -138,6 +139,7 @@ COMMENT ON COLUMN trials.restarts IS 'how often the trial was interrupted and ru
 COMMENT ON TABLE proposals IS 'where the configuration of each trial comes from, and its cost';
 COMMENT ON COLUMN proposals.origin IS
     'the optimizer, then what it relied on: bo+llm, tpe, default, user, external, ...';
+COMMENT ON COLUMN proposals.details IS 'numbers behind the rationale, by name';
 COMMENT ON COLUMN proposals.tries IS
     'configurations drawn until one was valid and had not been tried';
 COMMENT ON COLUMN proposals.seed IS 'random seed of the model or optimizer for this proposal';

@@ -60,6 +60,7 @@ def encode_trial(trial: Trial) -> JsonObject:
         "config": dict(trial.proposal.config),
         "origin": str(trial.proposal.origin),
         "evidence": list(trial.proposal.evidence),
+        "details": dict(trial.proposal.details),
         "engine_state": dict(trial.proposal.engine_state),
     }
     return body

@@ -19,6 +19,7 @@ Not supported: two machines sharing a home; a home on a file system without lock
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, TypeVar
 from localhpo.errors import InputError, StoreError, StoreVersionError, StudyNotFoundError
 from localhpo.store import conversion, journal, old_journal, paths, tables
 from localhpo.store.database import Database, DatabaseBusyError
-from localhpo.store.journal import Header, JournalWriter, Line
+from localhpo.store.journal import Header, JournalWriter
 from localhpo.store.os_errors import as_store_errors
 from localhpo.store.records import Event, StudyRecord
 from localhpo.store.replay import ReplayedStudy, find_differences
@@ -317,7 +318,7 @@ class Store:
 
     def _read_study(self, name: str) -> ReplayedStudy:
         try:
-            return self._read_journal(name, _replay)
+            return self._read_journal(name, _replay)[1]
         except FileNotFoundError:
             pass
         try:
@@ -362,11 +363,9 @@ class Store:
         self, connection: DuckDBPyConnection, name: str, journal_id: str, end: int
     ) -> list[str]:
         """Return where the tables differ from the journal up to a position in it."""
-        header, lines = self._read_journal(name, _read_all)
+        header, expected = self._read_journal(name, lambda path: _replay(path, end))
         if header.journal_id != journal_id:
             return [f"{name}: the tables hold another study of that name"]
-        with _name_damaged_file(self._journal(name)):
-            expected = ReplayedStudy.from_lines(line for line, at in lines if at <= end)
         try:
             found = tables.read_study(connection, name)
         except (ValueError, KeyError) as error:
@@ -378,14 +377,12 @@ class Store:
         return StudyNotFoundError(f"there is no study {name} in {self.home}")
 
 
-def _read_all(path: Path) -> tuple[Header, list[tuple[Line, int]]]:
-    return journal.read_header(path), list(journal.read_lines(path))
-
-
-def _replay(path: Path) -> ReplayedStudy:
-    _, lines = _read_all(path)
+def _replay(path: Path, end: float = math.inf) -> tuple[Header, ReplayedStudy]:
+    """Return the study as it was when the journal had `end` bytes; all of it is checked."""
+    header = journal.read_header(path)
     with _name_damaged_file(path):
-        return ReplayedStudy.from_lines(line for line, _ in lines)
+        lines = journal.read_lines(path)
+        return header, ReplayedStudy.from_lines(line for line, at in lines if at <= end)
 
 
 @contextmanager

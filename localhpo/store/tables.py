@@ -78,12 +78,12 @@ def write_study(
     events: list[Columns] = []
     for kind, body in lines:
         if kind == "trial":
-            number = body["number"]
-            changed[number] = serialization.complete_trial(trials[number])
+            changed[body["number"]] = trials[body["number"]]
         elif kind == "measurements" and body["run"] == trials[body["trial"]]["restarts"]:
             metrics += [_metric_columns(study, body["trial"], row) for row in body["rows"]]
         elif kind == "event":
             events.append(_event_columns(study, body))
+    changed = {number: serialization.complete_trial(body) for number, body in changed.items()}
     _drop_earlier_runs(connection, study, changed)
     _replace_trials(connection, study, changed)
     insert_rows(connection, "metrics", metrics)
@@ -272,6 +272,7 @@ def _to_trial(number: int, row: Columns, proposal: Columns, usage: Columns) -> J
         "proposal": {
             **proposal,
             "config": serialization.loads(row["config"]),
+            "details": serialization.loads(proposal["details"]),
             "engine_state": serialization.loads(proposal["engine_state"]),
         },
     }
@@ -283,6 +284,7 @@ def _proposal_columns(study: str, body: JsonObject) -> Columns:
         "study": study,
         "trial": body["number"],
         **proposal,
+        "details": _to_json(proposal["details"]),
         "engine_state": _to_json(proposal["engine_state"]),
     }
 

@@ -116,12 +116,15 @@ def test_the_tables_explain_themselves(results):
 
 
 def test_results_of_version_0_1_0_are_read(results):
-    results.add([unit()])
+    old, new = unit(creator="centre+gp"), unit(creator="center+gp")
+    results.add([unit(), old])
     with duckdb.connect(str(results.folder / FILE)) as connection:
         connection.execute("ALTER TABLE trials RENAME value TO score")
         connection.execute("UPDATE trials SET origin = 'model'")
         connection.execute("DELETE FROM migrations WHERE number = 2")
     assert results.units([KEY]) == [unit()]
+    assert results.units([new.key]) == [new]
+    assert results.units([old.key]) == []
     unsaved = {"key": dataclasses.asdict(KEY) | {"seed": 7}, "model_digest": "m" * 64}
     trials = [dataclasses.asdict(trial) | {"origin": "model"} for trial in (TRIAL, FAILED)]
     for trial in trials:
