@@ -165,6 +165,8 @@ class Proposal:
     """Whether a model said it, or it was computed from the evidence."""
     evidence: tuple[int, ...] = ()
     """Numbers of the trials that the rationale rests on; they exist."""
+    details: Mapping[str, float] = field(default_factory=dict)
+    """Numbers behind the rationale, by name: `prior_weight`, `prior_probability`, ..."""
     tries: int = 1
     """Configurations drawn until this one was new."""
     seed: int | None = None

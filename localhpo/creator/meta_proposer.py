@@ -179,10 +179,11 @@ class MetaDataProposer:
         config = ensemble.candidates[selection.candidate]
         if selection.candidate in ensemble.extra:
             return Proposal(config, origin=LLM, tries=selection.tries)
-        reason = f"promising on {self._describe_data_sets(ensemble)}"
+        regret = float(ensemble.expected_regrets(history.trials)[selection.candidate])
         return Proposal(
-            config, origin=META, rationale=reason, rationale_by="computed", tries=selection.tries
-        )
+            config, origin=META, rationale=f"promising on {self._describe_data_sets(ensemble)}",
+            rationale_by="computed", details={"expected_regret": regret}, tries=selection.tries,
+        )  # fmt: skip
 
     def _describe_data_sets(self, ensemble: SurrogateEnsemble) -> str:
         names = ", ".join(sorted({source.task.name for source, _ in self._sources}))

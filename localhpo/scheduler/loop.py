@@ -151,11 +151,9 @@ class Loop:
             publish=self._publish,
         )
         self._events = EventBus(recorder, observers, self._clock, idle_s=self._settings.idle_s)
-
         self._began = self._enqueued_due = self._clock.monotonic()
-        self._interrupts, self._killed = 0, False
+        self._interrupts, self._refused_in_a_row, self._killed = 0, 0, False
         self._ended: list[Trial] = []  # in this run, in the order of their ends
-        self._refused_in_a_row = 0
         self._stop: StopRequest | None = None
 
     def _make_proposer(self, creator: Creator, seed: int) -> Proposer:

@@ -102,9 +102,15 @@ def to_proposal(history: History, made: Suggestion, guided: Origin = ORIGIN) -> 
     return Proposal(
         config=made.config, origin=guided if made.uses_prior else ORIGIN,
         rationale="; ".join(filter(None, (made.method, reason))), rationale_by="computed",
-        evidence=evidence, tries=made.tries, seed=derive_seed(history, _SEED_LABEL),
-        note=made.note,
+        evidence=evidence, details=_prior_details(made), tries=made.tries,
+        seed=derive_seed(history, _SEED_LABEL), note=made.note,
     )  # fmt: skip
+
+
+def _prior_details(made: Suggestion) -> dict[str, float]:
+    """Return the numbers that say how much the prior counted, where there was one."""
+    found = {"prior_weight": made.prior_weight, "prior_probability": made.prior_probability}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def propose_guided(history: History, prior: Prior, guided: Origin) -> Proposal:
