@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Times the parts of constrained decoding: what each of its shortcuts saves.
+"""Measures constrained decoding: the time that each optimization saves.
 
 A random Llama, a 12-parameter space, a prompt of some 1,000 tokens, one thread:
 
@@ -35,11 +35,11 @@ SPACE = Space(
 )
 PROMPT_TOKENS = 1000
 SLOW_S = 10.0
-"""What takes longer in all is not repeated."""
+"""Runs that take longer than this are not repeated."""
 
 
 def main() -> None:
-    """Time each way on the same answers, and print what it takes for one of them."""
+    """Time each way of decoding, and print the seconds per answer."""
     options = _options()
     loading.import_libraries()
     import torch
@@ -99,13 +99,13 @@ def _ways(loaded: loading.Loaded, grammar: str, n: int) -> Iterator[tuple[str, A
         length = _token_by_token(network, loaded, prompt, grammar, cached=cached)
         return length, length
 
-    yield "whole text read for each token", lambda: slow(cached=False), 1
-    yield "+ what was read is kept", lambda: slow(cached=True), 1
-    yield "+ forced tokens read together", lambda: fast(fresh(), 1, True), 1
-    yield "+ prompt kept from the call before", lambda: fast(kept, 1, True), 1
-    yield f"{n} answers, fresh prompt, one after another", lambda: fast(fresh(), n, False), n
-    yield f"{n} answers, fresh prompt, in one row", lambda: fast(fresh(), n, True), n
-    yield f"{n} answers, prompt kept, in one row", lambda: fast(kept, n, True), n
+    yield "no cache: the whole text is read for each token", lambda: slow(cached=False), 1
+    yield "+ cache of keys and values", lambda: slow(cached=True), 1
+    yield "+ forced tokens are read together", lambda: fast(fresh(), 1, True), 1
+    yield "+ prompt cached from the previous call", lambda: fast(kept, 1, True), 1
+    yield f"{n} answers, new prompt, one after another", lambda: fast(fresh(), n, False), n
+    yield f"{n} answers, new prompt, in one packed row", lambda: fast(fresh(), n, True), n
+    yield f"{n} answers, cached prompt, in one packed row", lambda: fast(kept, n, True), n
 
 
 def _counted(network: Any) -> list[int]:

@@ -1,7 +1,7 @@
-"""Measure what LocalHPO itself takes of a study's wall clock.
+"""Measure the time that LocalHPO itself takes of a study's wall clock.
 
 The trials of a study, one at a time, sleep for a given length and report before and after; a
-model and an engine propose. What the store says of each trial adds up to the wall clock:
+model and an engine propose. The stored times of each trial add up to the wall clock:
 
 - propose: from the end of the trial before, as recorded, to the start: proposal, and records;
 - launch: from the start to the script's first line: supervisor and interpreter;
@@ -13,8 +13,8 @@ Overhead is the sum of the three; the rest is training. Contestants take turns, 
     python scripts/bench_loop.py --backend vllm --creators agent
 
 The bare line runs the same script in a plain subprocess, for a length of 0: what any tuner pays.
-Opening a model, once for a study, is told apart; imports are done before, and not counted. A
-server of vLLM is started once, and all studies adopt it.
+The time to open a model, once per study, is shown separately; imports are not measured. A vLLM
+server is started once for all studies.
 """
 
 from __future__ import annotations
@@ -57,53 +57,55 @@ ENGINES = ("random", "bo", "tpe", "gp", "cmaes")
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """Where the wall clock of one study went, in seconds."""
+class TimeBreakdown:
+    """The parts of the wall clock of one study, in seconds."""
 
     opened_s: float
     """From the call to the loop's begin: the model is loaded, or its server started."""
     wall_s: float
     """From the loop's begin to its end."""
     propose_s: tuple[float, ...]
-    """By trial, as the next three."""
+    """One for each trial, as in the next three."""
     launch_s: tuple[float, ...]
     training_s: tuple[float, ...]
     finish_s: tuple[float, ...]
     origins: Counter[str]
-    """Who made the proposals."""
+    """Number of proposals by origin."""
 
     @property
     def overhead_s(self) -> list[float]:
-        """Of each trial."""
+        """Overhead of each trial."""
         parts = zip(self.propose_s, self.launch_s, self.finish_s, strict=True)
         return [sum(part) for part in parts]
 
     @property
     def idle_share(self) -> float:
-        """Of the loop's wall clock, what was not training."""
+        """Share of the loop's wall clock without training."""
         return 1 - sum(self.training_s) / self.wall_s
 
 
-def course(trials: Sequence[Trial], events: Sequence[Event], called_at: float) -> Course:
-    """Return where the time went, of a study whose trials ran one after another."""
+def break_down_time(
+    trials: Sequence[Trial], events: Sequence[Event], called_at: float
+) -> TimeBreakdown:
+    """Return the parts of the time of a study whose trials ran one after another."""
     (begun,) = (event.time for event in events if event.kind == "begun")
     (ended,) = (event.time for event in events if event.kind == "ended")
     starts = [trial.started_at or 0.0 for trial in trials]
     ends = [trial.finished_at or 0.0 for trial in trials]
     firsts = [trial.measurements[0].time for trial in trials]
     lasts = [trial.measurements[-1].time for trial in trials]
-    return Course(
+    return TimeBreakdown(
         opened_s=begun - called_at,
         wall_s=ended - begun,
         propose_s=_between([begun, *ends[:-1]], starts),
         launch_s=_between(starts, firsts),
         training_s=_between(firsts, lasts),
         finish_s=_between(lasts, ends),
-        origins=Counter(trial.proposal.origin for trial in trials),
+        origins=Counter(str(trial.proposal.origin) for trial in trials),
     )
 
 
-def run_study(creator: str, backend: str, length_s: float, trials: int) -> Course:
+def run_study(creator: str, backend: str, length_s: float, trials: int) -> TimeBreakdown:
     """Run a study in a store of its own."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -117,17 +119,17 @@ def run_study(creator: str, backend: str, length_s: float, trials: int) -> Cours
             },
             "space": {one: {"type": "float", "low": 0.0, "high": 1.0} for one in PARAMETERS},
             "budget": {"trials": trials},
-            # An engine that stands in for a model would be measured under the model's name.
+            # Without this, an engine could replace the model and be measured under its name.
             "creator": {"name": creator, "backend": backend, "on_model_error": "stop"},
         }
         called_at = time.time()
         with Study.open(parse(table, folder=folder), home=folder / "home") as study:
             study.run()
-            return course(study.trials, study.events, called_at)
+            return break_down_time(study.trials, study.events, called_at)
 
 
 def bare_s(times: int) -> list[float]:
-    """Return what the script takes by itself, for a length of 0."""
+    """Return the seconds that the script takes by itself, for a length of 0."""
     values = [part for name in PARAMETERS for part in (f"--{name}", "0.5")]
     taken = []
     for _ in range(times):
@@ -137,7 +139,9 @@ def bare_s(times: int) -> list[float]:
     return taken
 
 
-def show(who: str, length_s: float, courses: Sequence[Course], bare: Sequence[float]) -> None:
+def show(
+    who: str, length_s: float, courses: Sequence[TimeBreakdown], bare: Sequence[float]
+) -> None:
     """Print the line of one contestant: the spread is over its repeats, each by its median."""
     medians = [statistics.median(one.overhead_s) for one in courses]
     ratios = [median / base for median, base in zip(medians, bare, strict=True)]
@@ -159,7 +163,7 @@ def spread(values: Sequence[float], digits: int) -> str:
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def _origins(courses: Sequence[Course]) -> str:
+def _origins(courses: Sequence[TimeBreakdown]) -> str:
     counts = sum((one.origins for one in courses), Counter[str]())
     return ", ".join(f"{count} {origin}" for origin, count in counts.most_common())
 
@@ -169,7 +173,7 @@ def _between(begins: Sequence[float], ends: Sequence[float]) -> tuple[float, ...
 
 
 def contestants(creators: Sequence[str], backend: str) -> list[str]:
-    """Return the Creators that can run here; say which cannot."""
+    """Return the Creators that can run here; print which cannot."""
     if backend != "vllm" or importlib.util.find_spec("vllm") is not None:
         return list(creators)
     skipped = [name for name in creators if name not in ENGINES]
@@ -180,7 +184,7 @@ def contestants(creators: Sequence[str], backend: str) -> list[str]:
 
 @contextlib.contextmanager
 def served(backend: str) -> Iterator[None]:
-    """Keep a server running for the block, where the backend has one; say what its start took."""
+    """Keep the backend's server running, if it has one; print how long its start took."""
     if backend != "vllm":
         yield
         return
@@ -205,7 +209,7 @@ def main() -> None:
 
 def compare(creators: Sequence[str], options: argparse.Namespace) -> None:
     """Run the studies of all contestants, and print their lines."""
-    for name in creators:  # imports, and the first touch of files, are nobody's cost
+    for name in creators:  # imports and the first use of files are not measured
         run_study(name, options.backend, 0.0, 1)
     print("overhead per trial in ms, and its parts: median over trials, range over repeats")
     print(
@@ -213,7 +217,7 @@ def compare(creators: Sequence[str], options: argparse.Namespace) -> None:
         f"  {'times bare':19}  {'not training, %':20}  {'opening, s':17}  proposals"
     )
     for length_s in options.lengths:
-        courses: dict[str, list[Course]] = {name: [] for name in creators}
+        courses: dict[str, list[TimeBreakdown]] = {name: [] for name in creators}
         bare = []
         for _ in range(options.repeats):
             bare.append(statistics.median(bare_s(options.trials)))

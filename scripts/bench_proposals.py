@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Times one proposal: ten hyperparameters, ten trials in the history.
+"""Measures the time of one proposal: ten hyperparameters, ten trials in the history.
 
     python scripts/bench_proposals.py
     python scripts/bench_proposals.py --creators agent,gp --studies 10
 
-The space is that of the ready task breast-cancer-xgboost. Each of the studies is another one, so
-nothing is remembered from the one before. `hybrid` asks a small model once in a study: the first
+The space is that of the ready task breast-cancer-xgboost. Each study is a new one, so
+no result is reused. `hybrid` asks a small model once in a study: the first
 proposal asks it, the second one does not. What opening the Creator takes is shown apart.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 from localhpo import tasks
 from localhpo.creator import Creator, History, open_creator
 from localhpo.task import Task, load
-from localhpo.trial import Proposal, State, Trial
+from localhpo.trial import Origin, Proposal, State, Trial
 
 TRIALS = 10
 
@@ -64,14 +64,16 @@ def seconds(creator: Creator, past: History) -> float:
 
 
 def history(task: Task, seed: int) -> History:
-    """Return a study of random trials whose scores depend on their configurations."""
+    """Return a study of random trials whose values depend on their configurations."""
     rng = np.random.default_rng(seed)
     trials = []
     for number in range(TRIALS):
         config = task.space.sample(rng)
         score = 1.0 - float(np.square(task.space.encode(config) - 0.4).mean())
-        proposal = Proposal(config=config, origin="engine:random")
-        trials.append(Trial(number=number, state=State.COMPLETE, proposal=proposal, score=score))
+        proposal = Proposal(config=config, origin=Origin(engine="random"))
+        trials.append(
+            Trial(number=number, state=State.COMPLETE, proposal=proposal, values=(score,))
+        )
     return History(task=task, trials=tuple(trials), seed=seed, next_number=TRIALS)
 
 

@@ -1,4 +1,4 @@
-"""Measures what a user's history is worth: forgotten, remembered, or trained on.
+"""Measures the effect of a user's past studies: unused, retrieved, or trained on.
 
     python -m scripts.build_model leave-out --from .data/sprout --work .data/base
     python -m scripts.build_model tokenizer --work .data/base
@@ -8,12 +8,11 @@
 
 The base was built without some families of YAHPO (`[learning]` of localhpo/bench/splits.toml).
 Its history is a study of 20 trials on each of eight data sets of three of them, by the default
-Creator with that base. Then the default Creator is tried on other data sets: with the base
-(`off`), with past studies in mind (`retrieve`), and with the base fine-tuned on them
-(`finetuned`); and on a family of which there is no history, where nothing may be lost.
+Creator with that base. Then the default Creator runs on other data sets: with the base
+(`off`), with retrieved past studies (`retrieve`), and with the base fine-tuned on them
+(`finetuned`); also on a family without history, where nothing may get worse.
 
-What a study has cost is kept in `--work`: a run goes on where it was stopped. About an hour on
-two cores.
+Results are kept in `--work`, so a run continues where it was stopped. About an hour on two cores.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ from typing import Any
 
 import numpy as np
 
-from localhpo.bench import creators, pasts, simulation
+from localhpo.bench import creators, past_studies, simulation
 from localhpo.bench.problems import yahpo
-from localhpo.bench.problems.opening import Places, open_problem
 from localhpo.bench.problems.problem import Problem
-from localhpo.bench.references import Reference, reference
-from localhpo.bench.replaying import Replayer
-from localhpo.experience import Past
-from localhpo.finetune import rounds, train
-from localhpo.llm import cards
+from localhpo.bench.problems.registry import DataFolders, open_problem
+from localhpo.bench.references import Reference, compute_reference
+from localhpo.bench.replay import Replayer
+from localhpo.finetune import pipeline, train
+from localhpo.llm import model_registry
 from localhpo.llm.transformers import TransformersBackend
+from localhpo.transfer import PastStudy
 
 METRIC = "auc"
 COLUMNS = (1, 3, 5, 10)
@@ -47,8 +46,8 @@ ARMS = ("off", "retrieve", "finetuned")
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One study that is compared."""
+class ComparedStudy:
+    """One study of the comparison."""
 
     problem: str
     arm: str
@@ -56,7 +55,7 @@ class Unit:
 
     @property
     def family(self) -> str:
-        """The kind of model that is tuned."""
+        """Family of the problem."""
         return self.problem.split("/")[1]
 
 
@@ -64,11 +63,11 @@ def main() -> None:
     """Make the history, train on it, compare, and print."""
     options = _options()
     os.environ["LOCALHPO_MODELS"] = str(options.work.resolve() / "models")
-    places = Places(options.data, options.work / "trainings")
-    known = history(places, str(options.base))
+    folders = DataFolders(options.data, options.work / "trainings")
+    known = history(folders, str(options.base))
     tuned = fine_tuned(options.work, known, str(options.base), options.minutes)
     models = {"off": str(options.base), "retrieve": str(options.base), "finetuned": tuned}
-    results = compared(options.work / "results.jsonl", places, known, models, options.seeds)
+    results = compared(options.work / "results.jsonl", folders, known, models, options.seeds)
     table(results, set(yahpo.splits()["learning"]["history"]))
 
 
@@ -82,51 +81,57 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def history(places: Places, base: str) -> list[Past]:
-    """Return the studies of the past, by the default Creator with the base."""
-    choice = creators.parse("hybrid")
+def history(folders: DataFolders, base: str) -> list[PastStudy]:
+    """Run and return the past studies, by the default Creator with the base."""
+    choice = creators.parse_name("hybrid")
     made = []
     for family, instances in yahpo.splits()["learning"]["history"].items():
         for instance in instances:
-            problem = open_problem(f"yahpo/{family}/{instance}/{METRIC}/full", places)
-            creator = creators.make(choice, problem.task, _opened(base))
-            made.append(pasts.past_of(problem, creator, seed=0, trials=PAST_TRIALS))
+            problem = open_problem(f"yahpo/{family}/{instance}/{METRIC}/full", folders)
+            creator = creators.make_creator(choice, problem.task, _opened(base))
+            made.append(past_studies.run_past_study(problem, creator, seed=0, trials=PAST_TRIALS))
     return made
 
 
-def fine_tuned(work: Path, known: Sequence[Past], base: str, minutes: float) -> str:
-    """Return the folder of the base trained on the past; it is trained once.
+def fine_tuned(work: Path, known: Sequence[PastStudy], base: str, minutes: float) -> str:
+    """Return the folder of the base, fine-tuned on the past studies once.
 
-    What the gate says is printed, and the model measured all the same.
+    The result of the gate is printed; the model is measured in any case.
     """
     done = work / "tuned.txt"
     if not done.exists():
-        settings = train.Settings(minutes=minutes)
+        settings = train.TrainingSettings(minutes=minutes)
         replay = Replayer()
         try:
-            card = rounds.tune(rounds.plan(known, base, seed=settings.seed), settings, replay)
+            card = pipeline.run_finetuning(
+                pipeline.plan_finetuning(known, base, seed=settings.seed), settings, replay
+            )
         finally:
             replay.close()
         done.write_text(card.name)
-    folder = cards.shelf() / done.read_text()
-    told = cards.load(folder).tuned
+    folder = model_registry.registry_folder() / done.read_text()
+    told = model_registry.read_card(folder).tuned
     if told is not None:
-        print(f"gate: {told.gate}: {told.why}", flush=True)
+        print(f"gate: {told.status}: {told.reason}", flush=True)
     return str(folder)
 
 
 def compared(
-    path: Path, places: Places, known: Sequence[Past], models: Mapping[str, str], seeds: int
-) -> dict[Unit, list[float]]:
-    """Return the regret at each of `COLUMNS`, of every unit; what is in the file is not run."""
+    path: Path,
+    folders: DataFolders,
+    known: Sequence[PastStudy],
+    models: Mapping[str, str],
+    seeds: int,
+) -> dict[ComparedStudy, list[float]]:
+    """Return the regrets at `COLUMNS` of every study; those in the file are not run again."""
     done = dict(_stored(path))
     for family, instances in yahpo.splits()["learning"]["tried"].items():
         for instance in instances:
             name = f"yahpo/{family}/{instance}/{METRIC}/full"
-            units = [Unit(name, arm, seed) for seed in range(seeds) for arm in ARMS]
+            units = [ComparedStudy(name, arm, seed) for seed in range(seeds) for arm in ARMS]
             missing = [unit for unit in units if unit not in done]
-            problem = open_problem(name, places) if missing else None
-            scale = reference(problem) if problem is not None else None
+            problem = open_problem(name, folders) if missing else None
+            scale = compute_reference(problem) if problem is not None else None
             for unit in missing:
                 assert problem is not None
                 assert scale is not None
@@ -136,22 +141,22 @@ def compared(
     return done
 
 
-def _stored(path: Path) -> Iterator[tuple[Unit, list[float]]]:
+def _stored(path: Path) -> Iterator[tuple[ComparedStudy, list[float]]]:
     if path.exists():
         for line in path.read_text().splitlines():
             unit, regrets = json.loads(line)
-            yield Unit(**unit), regrets
+            yield ComparedStudy(**unit), regrets
 
 
 def _regrets(
-    problem: Problem, scale: Reference, unit: Unit, known: Sequence[Past], model: str
+    problem: Problem, scale: Reference, unit: ComparedStudy, known: Sequence[PastStudy], model: str
 ) -> list[float]:
-    choice = creators.parse("hybrid:retrieve" if unit.arm == "retrieve" else "hybrid")
-    creator = creators.make(choice, problem.task, _opened(model), known)
-    rows = simulation.run(problem, creator, seed=unit.seed, trials=max(COLUMNS))
+    choice = creators.parse_name("hybrid:retrieve" if unit.arm == "retrieve" else "hybrid")
+    creator = creators.make_creator(choice, problem.task, _opened(model), known)
+    rows = simulation.run_study(problem, creator, seed=unit.seed, trials=max(COLUMNS))
     sign = 1.0 if problem.direction == "minimize" else -1.0
     worst = sign * scale.median
-    losses = [worst if row.score is None else sign * row.score for row in rows]
+    losses = [worst if row.value is None else sign * row.value for row in rows]
     best = np.minimum.accumulate(losses)
     regret = np.clip((best - sign * scale.best) / max(1e-12, worst - sign * scale.best), 0.0, 1.0)
     return [float(regret[trial - 1]) for trial in COLUMNS]
@@ -159,11 +164,11 @@ def _regrets(
 
 @cache
 def _opened(folder: str) -> TransformersBackend:
-    """Return a model, whatever its gate said; it stays open."""
+    """Return an open model, whatever the result of its gate."""
     return TransformersBackend(Path(folder))
 
 
-def table(results: Mapping[Unit, Sequence[float]], learned: set[str]) -> None:
+def table(results: Mapping[ComparedStudy, Sequence[float]], learned: set[str]) -> None:
     """Print regrets by family, and for the families with a history the tests against `off`."""
     families = dict.fromkeys(unit.family for unit in results)
     groups = [(family, {family}) for family in families]
@@ -177,7 +182,7 @@ def table(results: Mapping[Unit, Sequence[float]], learned: set[str]) -> None:
             print(f"{title:14}{arm:12}{means}   {_against(values[:, 2], off[:, 2])}")
 
 
-def _matrix(results: Mapping[Unit, Sequence[float]], members: set[str], arm: str) -> Any:
+def _matrix(results: Mapping[ComparedStudy, Sequence[float]], members: set[str], arm: str) -> Any:
     """Return (problems x seeds, columns), in the same order for every arm."""
     found = [u for u in results if u.family in members and u.arm == arm]
     return np.array([results[u] for u in sorted(found, key=lambda u: (u.problem, u.seed))])

@@ -2,9 +2,9 @@
 
     python scripts/measure_networks.py --work .data/networks
 
-Each is really trained (scripts/build_model/networks.py), on generated data sets that no lesson is
-of, in the space of a ready task or, where there is none that fits, in one as a user would write it.
-What was trained is kept in `--work`: a run goes on where it was stopped. The extras `bench` and
+Each is really trained (scripts/build_model/networks.py), on generated data sets that
+are not in the meta-data, in the space of a ready task or one that a user might write. Trainings are
+kept in `--work`, so a run continues where it was stopped. Needs the extras `bench` and
 `local`, and torch-geometric; one to two seconds a training, 40 minutes with the defaults.
 """
 
@@ -25,7 +25,8 @@ from localhpo import tasks
 from localhpo.bench import creators, simulation
 from localhpo.bench.problems.cache import Cache
 from localhpo.bench.problems.problem import Problem
-from localhpo.bench.references import reference
+from localhpo.bench.references import compute_reference
+from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 from localhpo.task import Task, load
 from localhpo.trial import Config
@@ -33,10 +34,10 @@ from localhpo.trial import Config
 COLUMNS = (1, 3, 5, 10)
 
 BEYOND = 900
-"""How far the seeds of these data sets are beyond those that the lessons are of."""
+"""Offset of the seeds of these data sets from those of the meta-data."""
 
 DRAWS = 40
-"""Random configurations, of which the middling one is the measure."""
+"""Number of random configurations, whose median has regret 1."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Case:
     background: str
     fixed: Mapping[str, Any] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
-    """The user's name to that of the full space."""
+    """Name in the user's space -> name in the full space."""
 
 
 def _of_task(name: str, metric: str, background: str) -> Case:
@@ -80,7 +81,7 @@ _SEQUENCES = Space(
 
 
 def cases() -> dict[str, Case]:
-    """Return what is tuned, by the name of the network."""
+    """Return the cases by name of the network."""
     return {
         "gcn": _of_task("cora-gcn", "accuracy", "A GCN that classifies the nodes of a graph."),
         "deepfm": _of_task("movielens-deepfm", "auc", "DeepFM that predicts clicks."),
@@ -109,11 +110,11 @@ def cases() -> dict[str, Case]:
 
 
 def problem(learner: Learner, case: Case, number: int, work: Path) -> Problem:
-    """Return a problem: a network on a generated data set, its scores kept below `work`."""
+    """Return a problem: a network on a generated data set, with values cached in `work`."""
     seed = learner.first_seed + BEYOND + number
     data, text = trainings.data_set(learner, learner.tasks[0], seed)
     task = Task(
-        name=learner.name, command=(), metric=f"val_{case.metric}", direction="maximize",
+        name=learner.name, command=(), objectives=(Objective(f"val_{case.metric}", "maximize"),),
         space=case.space, background=f"{case.background} Data: {text}.", fixed=case.fixed,
     )  # fmt: skip
     cache = Cache(work / f"{learner.name}-{number}.jsonl")
@@ -128,17 +129,17 @@ def problem(learner: Learner, case: Case, number: int, work: Path) -> Problem:
             cache.put(key, known)
         return known
 
-    def score(configs: Sequence[Config]) -> Any:
+    def evaluate_many(configs: Sequence[Config]) -> Any:
         return np.array([one(config) for config in configs])
 
-    return Problem(f"{learner.name}/{number}", task, score, {}, draws=DRAWS, crosses=0)
+    return Problem(f"{learner.name}/{number}", task, evaluate_many, {}, draws=DRAWS, crosses=0)
 
 
 def regrets(problem: Problem, names: Sequence[str], seeds: int) -> dict[str, Any]:
     """Return (seeds, columns) by Creator; the best is the best that any of them found."""
-    scale = reference(problem)
+    scale = compute_reference(problem)
     scores = {
-        name: np.array([_course(problem, name, seed, scale.median) for seed in range(seeds)])
+        name: np.array([_best_values(problem, name, seed, scale.median) for seed in range(seeds)])
         for name in names
     }
     best = max(scale.best, *(float(one.max()) for one in scores.values()))
@@ -146,12 +147,12 @@ def regrets(problem: Problem, names: Sequence[str], seeds: int) -> dict[str, Any
     return {name: (best - one)[:, np.array(COLUMNS) - 1] / span for name, one in scores.items()}
 
 
-def _course(problem: Problem, name: str, seed: int, failed: float) -> Any:
-    """Return the best score after each trial; a failed one counts as a middling one."""
-    choice = creators.parse(name)
-    creator = creators.make(choice, problem.task, creators.backends().of(choice))
-    rows = simulation.run(problem, creator, seed=seed, trials=max(COLUMNS))
-    return np.maximum.accumulate([failed if r.score is None else r.score for r in rows])
+def _best_values(problem: Problem, name: str, seed: int, failed: float) -> Any:
+    """Return the best value after each trial; a failed trial counts as the median."""
+    choice = creators.parse_name(name)
+    creator = creators.make_creator(choice, problem.task, creators.process_backends().get(choice))
+    rows = simulation.run_study(problem, creator, seed=seed, trials=max(COLUMNS))
+    return np.maximum.accumulate([failed if r.value is None else r.value for r in rows])
 
 
 def main() -> None:

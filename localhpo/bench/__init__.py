@@ -1,1 +1,1 @@
-"""Compares Creators: problems, runner, statistics."""
+"""Benchmarks of Creators: problems, a runner, statistics and figures."""

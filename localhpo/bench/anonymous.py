@@ -1,7 +1,7 @@
-"""A Creator that is told no names: what is left is optimization, what is lost was knowledge.
+"""A Creator that sees no names: the difference to the real one is what names tell the model.
 
-Hyperparameters, their choices in words, task and metric get names that mean nothing, and
-background and help are gone. Ranges, scales, conditions and defaults stay.
+Hyperparameters, their choices, the task and the metric get meaningless names, and background and
+help are removed. Ranges, scales, conditions and defaults stay.
 """
 
 from __future__ import annotations
@@ -10,46 +10,60 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from localhpo.creator import Creator, History
+from localhpo.llm.protocol import Backend
+from localhpo.objective import Objective
 from localhpo.space import Categorical, Ordinal, Parameter, Space
 from localhpo.task import Task
 from localhpo.trial import Config, Proposal, Trial, Value
 
 
-class Anonymous:
-    """A Creator for a task whose names are hidden.
+class AnonymousCreator:
+    """Wraps a Creator and hides all names from it.
 
     Args:
-        task: the task as it is.
-        make: returns the Creator for the hidden one.
-        name: what it is called.
+        task: the real task.
+        make: opens the wrapped Creator, for the task with hidden names.
+        name: name of this Creator.
     """
 
     def __init__(self, task: Task, make: Callable[[Task], Creator], name: str) -> None:
         self.name = name
-        self._names = _Names(task.space)
-        self._creator = make(self._hidden(task))
+        self._names = NameMapping(task.space)
+        self._creator = make(self._hide_task(task))
+
+    @property
+    def backend(self) -> Backend | None:
+        """Backend of the wrapped Creator."""
+        return self._creator.backend
 
     def propose(self, history: History, n: int) -> Sequence[Proposal]:
-        """Return up to `n` new proposals. Raises as the Creator does."""
-        trials = tuple(self._hide(trial) for trial in history.trials)
-        hidden = dataclasses.replace(history, task=self._hidden(history.task), trials=trials)
+        """Return up to `n` new proposals. Raises as the wrapped Creator does."""
+        trials = tuple(self._hide_trial(trial) for trial in history.trials)
+        hidden = dataclasses.replace(history, task=self._hide_task(history.task), trials=trials)
         return [
-            dataclasses.replace(proposal, config=self._names.shown(proposal.config))
+            dataclasses.replace(proposal, config=self._names.restore(proposal.config))
             for proposal in self._creator.propose(hidden, n)
         ]
 
     def close(self) -> None:
-        """Close the Creator."""
+        """Close the wrapped Creator."""
         self._creator.close()
 
-    def _hidden(self, task: Task) -> Task:
+    def _hide_task(self, task: Task) -> Task:
         return dataclasses.replace(
-            task, name="task", metric="score", background="", fixed={}, space=self._names.space
+            task,
+            name="task",
+            # Hidden metrics would be named "score": prompts of earlier comparisons have this word.
+            objectives=(Objective("score", task.direction),),
+            constraints=(),
+            background="",
+            fixed={},
+            space=self._names.space,
         )
 
-    def _hide(self, trial: Trial) -> Trial:
-        config = self._names.hidden(trial.config)
-        # A failure, or the write-up of a run, may speak of what it was.
+    def _hide_trial(self, trial: Trial) -> Trial:
+        config = self._names.hide(trial.config)
+        # The message of a failure and the summary of a run may mention real names.
         failure = trial.failure and dataclasses.replace(
             trial.failure, message=str(trial.failure.cause), stderr_tail=""
         )
@@ -58,32 +72,32 @@ class Anonymous:
         )
 
 
-class _Names:
-    """From the names of a space to others, and back."""
+class NameMapping:
+    """Maps the names of a space to meaningless ones, and back."""
 
     def __init__(self, space: Space) -> None:
         self._new = {parameter.name: f"x{i + 1}" for i, parameter in enumerate(space)}
         self._old = {new: old for old, new in self._new.items()}
         self._labels = {parameter.name: _labels(parameter) for parameter in space}
-        self._words = {
+        self._choices = {
             name: {label: value for value, label in labels.items()}
             for name, labels in self._labels.items()
         }
         self.space = Space([self._renamed(parameter) for parameter in space])
 
-    def hidden(self, config: Config) -> Config:
-        """Return a configuration of the hidden space."""
+    def hide(self, config: Config) -> Config:
+        """Return a configuration with hidden names."""
         return {self._new[name]: self._label(name, value) for name, value in config.items()}
 
-    def shown(self, config: Config) -> Config:
-        """Return a configuration as the task names it."""
+    def restore(self, config: Config) -> Config:
+        """Return a configuration with the real names."""
         return {self._old[new]: self._value(self._old[new], v) for new, v in config.items()}
 
     def _label(self, name: str, value: Value) -> Value:
         return self._labels[name].get(value, value) if isinstance(value, str) else value
 
     def _value(self, name: str, label: Value) -> Value:
-        return self._words[name].get(label, label) if isinstance(label, str) else label
+        return self._choices[name].get(label, label) if isinstance(label, str) else label
 
     def _renamed(self, parameter: Parameter) -> Parameter:
         name = parameter.name
@@ -105,7 +119,7 @@ class _Names:
 
 
 def _labels(parameter: Parameter) -> Mapping[str, str]:
-    """Return a label for each choice that is a word; numbers and booleans stay as they are."""
+    """Return a label for each choice that is a text; numbers and booleans stay as they are."""
     if not isinstance(parameter, Categorical | Ordinal):
         return {}
     words = [value for value in parameter.values if isinstance(value, str)]

@@ -1,4 +1,4 @@
-"""From stored results to a comparison: which results count, regrets, and how Creators behaved."""
+"""Compares Creators by stored results: selects the results, computes regrets and statistics."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ import numpy as np
 
 from localhpo.bench import statistics
 from localhpo.bench.creators import DEFAULT
-from localhpo.bench.simulation import STANDS_IN
+from localhpo.bench.simulation import FALLBACK_NOTE
 from localhpo.bench.statistics import Array, Column
 from localhpo.bench.suites import Suite
 from localhpo.errors import InputError
-from localhpo.store.results import ProblemRow, Results, UnitKey, UnitRow
+from localhpo.store.results import ProblemRow, Results, UnitKey, UnitRow, rename_creator
 
 
 @dataclass(frozen=True, slots=True)
-class Conduct:
-    """How a Creator behaved, over all its trials."""
+class ProposalStatistics:
+    """Statistics of the proposals of a Creator, over all its trials."""
 
     trials: int
     invalid: float
-    """Share of trials that were not in the space."""
+    """Share of trials whose configuration is not in the space."""
     repeated: float
-    """Share of trials that ran what an earlier one had run."""
+    """Share of trials that ran a configuration of an earlier trial again."""
     redrawn: float
-    """Share of all draws that were refused, because they were known."""
+    """Share of drawn configurations that were refused, because they were not new."""
     failed: float
     """Share of trials that failed."""
-    stand_ins: float
-    """Share of proposals made in place of one that could not be had."""
+    fallbacks: float
+    """Share of proposals that an engine made because the model failed."""
     origins: Mapping[str, int]
-    """Trials by who proposed them."""
+    """Number of trials by origin."""
     seconds: float
-    """That a proposal took at the median."""
+    """Median time of a proposal."""
     seconds_mean: float
     tokens: float
-    """Prompt and answer together, per proposal."""
+    """Mean number of tokens of prompt and answer together, per proposal."""
     wall_s: float
-    """A study, at the mean."""
+    """Mean wall-clock time of a study."""
     model_digest: str
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Creators on a suite."""
+class CreatorComparison:
+    """A comparison of Creators on a suite."""
 
     suite: Suite
     creators: tuple[str, ...]
@@ -59,46 +59,50 @@ class Comparison:
     regrets: Array
     """Shape (C, P, S, T); see `statistics`."""
     raw: Array
-    """Best score so far, of the same shape; NaN before there is one."""
+    """Best value so far, of the same shape; NaN before there is one."""
     columns: tuple[Column, ...]
-    conduct: tuple[Conduct, ...]
-    """By Creator."""
+    proposals: tuple[ProposalStatistics, ...]
+    """One for each Creator."""
 
 
 @dataclass(frozen=True)
-class Selection:
-    """The results that a comparison is made of."""
+class ResultSelection:
+    """The stored results that a comparison is made of."""
 
     suite: Suite
     creators: tuple[str, ...]
     trials: int
     problems: Mapping[str, ProblemRow]
-    """By name, in the order of the suite; of one definition each."""
+    """One definition of each problem, by name, in the order of the suite."""
     keys: Mapping[tuple[str, str, int], UnitKey]
-    """By Creator, problem and seed."""
+    """Key of each study, by Creator, problem and seed."""
 
 
-def latest(
+def select_latest(
     suite: Suite, results: Results, *, creators: Sequence[str] | None, trials: int | None
-) -> Selection:
-    """Return the latest results on a suite: of each problem and Creator the last definition.
+) -> ResultSelection:
+    """Return the results of the latest version of each problem and Creator of a suite.
 
     Args:
-        suite: which problems.
-        results: where they are kept.
-        creators: which Creators, the first being compared with the others; None for all.
-        trials: of the studies; None for the budget with most results.
+        suite: the problems.
+        results: the stored results.
+        creators: the Creators, of which the first is compared with the others; None for all.
+        trials: budget of the studies; None for the budget with most results.
 
     Raises:
-        InputError: there are none.
+        InputError: there are no such results.
     """
-    rows = {row.problem: row for row in results.problems(suite.problems)}  # the last one stays
+    rows = {
+        row.problem: row for row in results.problems(suite.problems)
+    }  # the last definition wins
     keys = [
         key
         for key in results.keys(suite.problems)
         if key.problem in rows and key.problem_digest == rows[key.problem].problem_digest
     ]
-    names = creators or sorted({key.creator for key in keys}, key=_place)
+    names = list(map(rename_creator, creators or ())) or sorted(
+        {key.creator for key in keys}, key=_sort_key
+    )
     digests = {key.creator: key.creator_digest for key in keys}
     keys = [k for k in keys if k.creator in names and k.creator_digest == digests[k.creator]]
     if not keys:
@@ -117,23 +121,23 @@ def latest(
         names = [
             name for name in names if any(k.creator == name and k.budget == budget for k in keys)
         ]
-    return select(suite, names, budget, rows, [key for key in keys if key.budget == budget])
+    return select_keys(suite, names, budget, rows, [key for key in keys if key.budget == budget])
 
 
-def _place(name: str) -> tuple[int, str]:
-    """Return where a Creator stands in a table that nobody ordered: the default ones first."""
+def _sort_key(name: str) -> tuple[int, str]:
+    """Return the sort key of a Creator in a table: the default ones first."""
     return (DEFAULT.index(name) if name in DEFAULT else len(DEFAULT), name)
 
 
-def select(
+def select_keys(
     suite: Suite,
     creators: Sequence[str],
     trials: int,
     problems: Mapping[str, ProblemRow],
     keys: Iterable[UnitKey],
-) -> Selection:
-    """Return the selection of these keys."""
-    return Selection(
+) -> ResultSelection:
+    """Return the selection that consists of these keys."""
+    return ResultSelection(
         suite=suite,
         creators=tuple(creators),
         trials=trials,
@@ -142,13 +146,13 @@ def select(
     )
 
 
-def compare(selection: Selection, results: Results) -> Comparison:
-    """Return the comparison of the results that are complete: everybody on the same studies.
+def compare(selection: ResultSelection, results: Results) -> CreatorComparison:
+    """Return the comparison on the problems and seeds that all Creators have results on.
 
     Raises:
         InputError: no problem has results of all Creators.
     """
-    problems, seeds = _complete(selection)
+    problems, seeds = _find_complete(selection)
     rows = {
         row.key: row
         for row in results.units(
@@ -163,12 +167,12 @@ def compare(selection: Selection, results: Results) -> Comparison:
             for s, seed in enumerate(seeds):
                 unit = rows[selection.keys[creator, problem, seed]]
                 raw[c, p, s] = statistics.best_so_far(
-                    [trial.score for trial in unit.trials],
+                    [trial.value for trial in unit.trials],
                     "maximize" if known.direction == "maximize" else "minimize",
                     selection.trials,
                 )
-        regrets[:, p] = statistics.regret(raw[:, p], _best(known, raw[:, p]), known.median)
-    return Comparison(
+        regrets[:, p] = statistics.regret(raw[:, p], _find_best(known, raw[:, p]), known.median)
+    return CreatorComparison(
         suite=selection.suite,
         creators=selection.creators,
         problems=problems,
@@ -177,32 +181,33 @@ def compare(selection: Selection, results: Results) -> Comparison:
         regrets=regrets,
         raw=raw,
         columns=tuple(
-            statistics.column(regrets, trial) for trial in statistics.columns_of(selection.trials)
+            statistics.summarize_column(regrets, trial)
+            for trial in statistics.report_trials(selection.trials)
         ),
-        conduct=tuple(
-            conduct_of([row for key, row in rows.items() if key.creator == creator])
+        proposals=tuple(
+            summarize_proposals([row for key, row in rows.items() if key.creator == creator])
             for creator in selection.creators
         ),
     )
 
 
-def _best(known: ProblemRow, found: Array) -> float:
-    """Return the best score known of a problem, the scores of those that are compared among them.
+def _find_best(known: ProblemRow, found: Array) -> float:
+    """Return the best known value of a problem, with those of the compared Creators.
 
-    Of theirs alone: the same comparison gives the same figures, whatever else was run.
+    Results of other Creators do not count: the same comparison always gives the same figures.
     """
     best = np.nanmax if known.direction == "maximize" else np.nanmin
     return float(best([known.best, *found.flat]))
 
 
-def _complete(selection: Selection) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _find_complete(selection: ResultSelection) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Return problems and seeds on which all Creators have results.
 
-    All problems, and the seeds that are complete on them; where there is no such seed yet, the
-    problems that one seed, the one with most of them, is complete on.
+    The seed with most problems decides which problems count; all seeds that have results on
+    exactly these problems are taken.
 
     Raises:
-        InputError: there are none.
+        InputError: there are no such problems.
     """
     seeds = sorted({seed for _, _, seed in selection.keys})
     done = {
@@ -225,18 +230,18 @@ def _complete(selection: Selection) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return most, full
 
 
-def conduct_of(units: Sequence[UnitRow]) -> Conduct:
-    """Return how a Creator behaved in these studies of it."""
+def summarize_proposals(units: Sequence[UnitRow]) -> ProposalStatistics:
+    """Return the statistics of a Creator's proposals in these studies."""
     trials = [trial for unit in units for trial in unit.trials]
     count, draws = max(1, len(trials)), max(1, sum(trial.tries for trial in trials))
     seconds = [trial.seconds for trial in trials]
-    return Conduct(
+    return ProposalStatistics(
         trials=len(trials),
         invalid=sum(trial.invalid for trial in trials) / count,
         repeated=sum(trial.repeated for trial in trials) / count,
         redrawn=sum(trial.tries - 1 for trial in trials) / draws,
         failed=sum(trial.state == "failed" for trial in trials) / count,
-        stand_ins=sum(STANDS_IN in trial.note for trial in trials) / count,
+        fallbacks=sum(FALLBACK_NOTE in trial.note for trial in trials) / count,
         origins=dict(Counter(trial.origin for trial in trials).most_common()),
         seconds=plain.median(seconds) if seconds else 0.0,
         seconds_mean=sum(seconds) / count,
@@ -246,9 +251,13 @@ def conduct_of(units: Sequence[UnitRow]) -> Conduct:
     )
 
 
-def record(comparison: Comparison) -> dict[str, Any]:
-    """Return a comparison as JSON, the mean regret of every Creator on every problem included."""
+def to_record(comparison: CreatorComparison) -> dict[str, Any]:
+    """Return a comparison as JSON, with the mean regret of every Creator on every problem."""
     creators = comparison.creators
+    proposals = {
+        name: proposals_record(one)
+        for name, one in zip(creators, comparison.proposals, strict=True)
+    }
     columns = [
         {
             "trial": column.trial,
@@ -258,8 +267,8 @@ def record(comparison: Comparison) -> dict[str, Any]:
                 for name, entry in zip(creators, column.entries, strict=True)
             },
             f"{creators[0]} against": {
-                name: dataclasses.asdict(duel)
-                for name, duel in zip(creators[1:], column.duels, strict=True)
+                name: dataclasses.asdict(test)
+                for name, test in zip(creators[1:], column.paired_tests, strict=True)
             },
         }
         for column in comparison.columns
@@ -273,7 +282,8 @@ def record(comparison: Comparison) -> dict[str, Any]:
         "trials": comparison.trials,
         "creators": list(creators),
         "columns": columns,
-        "best_score": best_scores(comparison),
+        "best_value": best_values(comparison),
+        "best_score": best_values(comparison),  # the name in version 0.1.0
         "curves": {
             name: np.round(comparison.regrets[c].mean(axis=(0, 1)), 6).tolist()
             for c, name in enumerate(creators)
@@ -285,19 +295,23 @@ def record(comparison: Comparison) -> dict[str, Any]:
             }
             for p, problem in enumerate(comparison.problems)
         },
-        "conduct": {
-            name: dataclasses.asdict(conduct)
-            for name, conduct in zip(creators, comparison.conduct, strict=True)
-        },
+        "proposals": proposals,
+        "conduct": proposals,  # the name in version 0.1.0
     }
 
 
-def best_scores(comparison: Comparison) -> dict[str, dict[str, float | None]]:
-    """Return the mean best score (not regret) by Creator and trial, where scores compare.
+def proposals_record(proposals: ProposalStatistics) -> dict[str, Any]:
+    """Return statistics of proposals as JSON."""
+    # The second one is the name in version 0.1.0.
+    return {**dataclasses.asdict(proposals), "stand_ins": proposals.fallbacks}
 
-    Only of functions with one scale: the two quadratics, whose best value is 0.
+
+def best_values(comparison: CreatorComparison) -> dict[str, dict[str, float | None]]:
+    """Return the mean best value (not regret) by Creator and trial; empty for most suites.
+
+    Only the two quadratics have values on one scale (`Suite.raw_values`).
     """
-    if not comparison.suite.raw_scores:
+    if not comparison.suite.raw_values:
         return {}
     means = comparison.raw.mean(axis=(1, 2))
     return {

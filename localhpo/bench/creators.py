@@ -1,13 +1,13 @@
-"""Creators by the names under which they are compared.
+"""Opens Creators by the names under which they are compared.
 
     hybrid, agent, random, tpe, gp, cmaes      as a user selects them
     center+gp, center+tpe, ...                 the task's default, or the center, comes first
-    hybrid-lessons                             the hybrid without a model: what a core install runs
-    hybrid-no-model                            the same without what the model was taught
+    hybrid-meta                                the hybrid without a model: what a core install runs
+    hybrid-no-model                            the same without meta-data
     hybrid@PATH, agent@PATH                    with another model: a folder, or a name
-    hybrid:anonymous, agent:anonymous          nothing has a name, nothing is said of the task
+    hybrid:anonymous, agent:anonymous          names and background are hidden from it
     hybrid:no-history, agent:no-history        the model is shown no trials
-    hybrid:retrieve, hybrid-no-model:retrieve  past studies are remembered (`pasts`)
+    hybrid:retrieve, hybrid-no-model:retrieve  with past studies (`past_studies`)
 
 Modifiers may be combined (`hybrid@models/new:anonymous`).
 """
@@ -23,56 +23,58 @@ from importlib import metadata
 
 from localhpo import resources
 from localhpo.bench import sources
-from localhpo.bench.anonymous import Anonymous
-from localhpo.bench.blind import Blind, BlindBackend
+from localhpo.bench.anonymous import AnonymousCreator
+from localhpo.bench.no_history import NoHistoryBackend, NoHistoryCreator
 from localhpo.creator import Creator, History, open_creator
-from localhpo.creator.batch import one_by_one
-from localhpo.creator.engines import KINDS
-from localhpo.creator.hybrid import Hybrid, default
-from localhpo.creator.teaching import open_teacher
+from localhpo.creator.batch import propose_one_by_one
+from localhpo.creator.engines import ENGINES
+from localhpo.creator.hybrid import Hybrid, propose_default
+from localhpo.creator.meta_proposer import open_meta_data
 from localhpo.errors import InputError, did_you_mean
-from localhpo.experience import Memory, Past, recall
-from localhpo.llm import Backend, cards, open_backend
+from localhpo.llm import Backend, model_registry, open_backend
+from localhpo.store.results import rename_creator
 from localhpo.task import CreatorSettings, Task
+from localhpo.transfer import PastStudy, RetrievedConfig, retrieve
 from localhpo.trial import Proposal
 
 CENTER = "center+"
-LESSONS = "hybrid-lessons"
+META = "hybrid-meta"
 NO_MODEL = "hybrid-no-model"
-ASKING = ("hybrid", "agent")
-"""Those that ask a model."""
+WITH_MODEL = ("hybrid", "agent")
+"""Creators that ask a model."""
 
-BASES = (*ASKING, LESSONS, NO_MODEL, "bo", *KINDS, *(f"{CENTER}{kind}" for kind in KINDS))
+BASES = (*WITH_MODEL, META, NO_MODEL, "bo", *ENGINES, *(f"{CENTER}{kind}" for kind in ENGINES))
 RETRIEVE = "retrieve"
 CONTROLS = ("anonymous", "no-history")
 MODIFIERS = (*CONTROLS, RETRIEVE)
 
 DEFAULT = ("hybrid", NO_MODEL, "center+gp", "gp", "tpe", "random")
-"""The controls of DESIGN section 7 that tell most, for a first look."""
+"""Creators of a first comparison: the hybrid and the most telling controls."""
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """A Creator by name, taken apart."""
+class CreatorChoice:
+    """The parts of a Creator's name."""
 
     name: str
     base: str
     model: str | None
-    """Another model than the built-in one; None where it is that, or none is asked."""
+    """Name or folder of the model; None for the built-in one, or where none is asked."""
     modifiers: tuple[str, ...]
 
     @property
-    def asks_a_model(self) -> bool:
-        """Whether a backend must be open."""
-        return self.base in ASKING
+    def uses_model(self) -> bool:
+        """Whether it asks a model, and so needs a backend."""
+        return self.base in WITH_MODEL
 
 
-def parse(name: str) -> Choice:
-    """Return what a name means.
+def parse_name(name: str) -> CreatorChoice:
+    """Return the parts of a name.
 
     Raises:
-        InputError: no Creator has that name, or a modifier does not fit it.
+        InputError: no Creator has that name, or it does not take the modifier.
     """
+    name = rename_creator(name)
     rest, modifiers = name, list[str]()
     while (parts := rest.rpartition(":"))[2] in MODIFIERS:
         rest = parts[0]
@@ -80,165 +82,185 @@ def parse(name: str) -> Choice:
     base, at, model = rest.partition("@")
     if base not in BASES or (at and not model):
         raise InputError(
-            f"a creator must be one of {', '.join(BASES)}, where {' and '.join(ASKING)} may be "
+            f"a creator must be one of {', '.join(BASES)}, where {' and '.join(WITH_MODEL)} may be "
             f"followed by @MODEL, :{' or :'.join(CONTROLS)}; got {name!r}",
             hint=did_you_mean(base, BASES),
         )
     retrieves = base == NO_MODEL and not at and set(modifiers) == {RETRIEVE}
-    if (at or modifiers) and base not in ASKING and not retrieves:
+    if (at or modifiers) and base not in WITH_MODEL and not retrieves:
         raise InputError(
             f"{base} asks no model, so it takes no {'model' if at else 'modifier'}; got {name!r}",
-            hint=f"leave it at {base}",
+            hint=f"write {base}",
         )
-    return Choice(name, base, model or None, tuple(modifiers))
+    return CreatorChoice(name, base, model or None, tuple(modifiers))
 
 
-def make(
-    choice: Choice, task: Task, backend: Backend | None, pasts: Sequence[Past] = ()
+def make_creator(
+    choice: CreatorChoice,
+    task: Task,
+    backend: Backend | None,
+    past_studies: Sequence[PastStudy] = (),
 ) -> Creator:
     """Return the Creator for a task; the caller closes it.
 
     Args:
-        choice: which.
-        task: what is tuned; its own settings of a Creator are not heeded.
+        choice: the Creator.
+        task: the task to tune; its own `creator` settings are ignored.
         backend: serves the model, where the Creator asks one; it stays open.
-        pasts: studies that a Creator with `:retrieve` remembers; at least one then.
+        past_studies: past studies for a Creator with `:retrieve`, which needs at least one.
 
     Raises:
-        InputError: the Creator cannot search the space, or has nothing to remember.
+        InputError: the Creator cannot search the space, or has no past studies to use.
         MissingExtraError: it needs a package that is not installed.
     """
-    check_pasts(choice, pasts)
-    known = pasts if RETRIEVE in choice.modifiers else ()
-    memories = recall(task, known)
-    if choice.base in (LESSONS, NO_MODEL):
-        teacher = open_teacher(task, None) if choice.base == LESSONS else None
-        return Hybrid(None, memories=memories, teacher=teacher)
+    check_past_studies(choice, past_studies)
+    known = past_studies if RETRIEVE in choice.modifiers else ()
+    retrieved = retrieve(task, known)
+    if choice.base in (META, NO_MODEL):
+        meta_data = open_meta_data(task, None) if choice.base == META else None
+        return Hybrid(None, retrieved=retrieved, meta_data=meta_data)
     if choice.base.startswith(CENTER):
-        return CenterFirst(choice.base, _open(choice.base.removeprefix(CENTER), task, None))
-    if choice.asks_a_model and backend is None:
+        return CenterFirstCreator(choice.base, _open(choice.base.removeprefix(CENTER), task, None))
+    if choice.uses_model and backend is None:
         raise ValueError(f"{choice.name} asks a model, and was given no backend")
     if "anonymous" in choice.modifiers:
-        return Anonymous(
+        return AnonymousCreator(
             task,
-            lambda hidden: make(_without(choice, "anonymous"), hidden, backend, pasts),
+            lambda hidden: make_creator(
+                _without(choice, "anonymous"), hidden, backend, past_studies
+            ),
             choice.name,
         )
     if "no-history" in choice.modifiers and backend is not None:
-        blind = BlindBackend(backend)
-        return Blind(_open(choice.base, task, blind, memories, known), blind, choice.name)
-    return _open(choice.base, task, backend, memories, known)
+        blind = NoHistoryBackend(backend)
+        return NoHistoryCreator(
+            _open(choice.base, task, blind, retrieved, known), blind, choice.name
+        )
+    return _open(choice.base, task, backend, retrieved, known)
 
 
-def check_pasts(choice: Choice, pasts: Sequence[Past]) -> None:
-    """Check that a Creator that remembers has something to remember.
+def check_past_studies(choice: CreatorChoice, past_studies: Sequence[PastStudy]) -> None:
+    """Check that a Creator with `:retrieve` has past studies.
 
     Raises:
-        InputError: it has not.
+        InputError: it has none.
     """
-    if RETRIEVE in choice.modifiers and not pasts:
+    if RETRIEVE in choice.modifiers and not past_studies:
         raise InputError(
-            f"{choice.name} remembers past studies, and there are none here",
-            hint="scripts/measure_experience.py makes some and compares with and without them",
+            f"{choice.name} needs past studies, and this command has none",
+            hint="scripts/measure_transfer.py makes some and compares with and without them",
         )
 
 
-def _without(choice: Choice, modifier: str) -> Choice:
+def _without(choice: CreatorChoice, modifier: str) -> CreatorChoice:
     left = tuple(one for one in choice.modifiers if one != modifier)
     return dataclasses.replace(choice, modifiers=left)
 
 
 def _open(
-    name: str, task: Task, backend: Backend | None, memories: Sequence[Memory] = (),
-    pasts: Sequence[Past] = (),
+    name: str, task: Task, backend: Backend | None, retrieved: Sequence[RetrievedConfig] = (),
+    past_studies: Sequence[PastStudy] = (),
 ) -> Creator:  # fmt: skip
     task = dataclasses.replace(task, creator=CreatorSettings(name=name))
-    return open_creator(task, backend=backend, memories=memories, pasts=pasts)
+    return open_creator(task, backend=backend, retrieved=retrieved, past_studies=past_studies)
 
 
-class CenterFirst:
-    """The task's default, or the center of the space, before an engine's own proposals."""
+class CenterFirstCreator:
+    """Proposes the task's default, or the center of the space, and then what an engine proposes."""
 
     def __init__(self, name: str, engine: Creator) -> None:
         self.name = name
         self._engine = engine
 
+    @property
+    def backend(self) -> Backend | None:
+        """Backend of the model that the Creator asks; None where it asks none."""
+        return self._engine.backend
+
     def propose(self, history: History, n: int) -> Sequence[Proposal]:
         """Return up to `n` new proposals. Raises as the engine does."""
-        return one_by_one(self._one, history, n)
+        return propose_one_by_one(self._propose_one, history, n)
 
     def close(self) -> None:
         """Close the engine."""
         self._engine.close()
 
-    def _one(self, history: History) -> Proposal:
+    def _propose_one(self, history: History) -> Proposal:
         if history.trials:
             return self._engine.propose(history, 1)[0]
-        return default(history, "the default or the center of the space")
+        return propose_default(history, "the default or the center of the space")
 
 
 class Backends:
-    """The models of one process: each is opened once, whoever asks it."""
+    """The open models of one process; each is opened once."""
 
     def __init__(self) -> None:
         self._open: dict[str | None, Backend] = {}
 
-    def of(self, choice: Choice) -> Backend | None:
-        """Return the backend that a Creator asks; None where it asks none.
+    def get(self, choice: CreatorChoice) -> Backend | None:
+        """Return the backend of a Creator; None where it asks no model.
 
         Raises:
             MissingExtraError: it needs a package that is not installed.
             ModelError: the model cannot be used.
         """
-        if not choice.asks_a_model:
+        if not choice.uses_model:
             return None
         if choice.model not in self._open:
             self._open[choice.model] = open_backend("transformers", model=choice.model)
         return self._open[choice.model]
 
     def close(self) -> None:
-        """Close them all."""
+        """Close all models."""
         while self._open:
             self._open.popitem()[1].close()
 
 
 @cache
-def backends() -> Backends:
-    """Return the models of this process."""
+def process_backends() -> Backends:
+    """Return the open models of this process."""
     return Backends()
 
 
-def model_digest(choice: Choice) -> str:
-    """Return the digest of a Creator's model, of its files as they are; empty for none.
+def compute_model_digest(choice: CreatorChoice) -> str:
+    """Return the digest of the files of a Creator's model; empty where it asks none.
 
     Raises:
         InputError: there is no such model.
     """
-    if not choice.asks_a_model:
+    if not choice.uses_model:
         return ""
-    return cards.fingerprint(cards.find(choice.model or cards.DEFAULT))
+    return model_registry.compute_digest(
+        model_registry.find_model(choice.model or model_registry.DEFAULT)
+    )
 
 
-def digest(choice: Choice) -> str:
-    """Return a hash of what decides a Creator's proposals: results of another are stale.
+def compute_digest(choice: CreatorChoice) -> str:
+    """Return a hash of what decides a Creator's proposals: results of another hash are stale.
 
-    Its source, Optuna, where it asks a model the prompts and the model, and the built-in model for
-    its lessons. That is more than need be: a changed message makes results stale, a changed result
-    never passes for an old one.
+    It covers the source, the version of Optuna, the built-in model for its meta-data and, where a
+    model is asked, the prompts and the model. That is more than necessary: a changed message makes
+    results stale, but no stale result is ever used.
     """
-    words = [choice.base, sources.digest(_home(choice)), f"optuna {metadata.version('optuna')}"]
-    if choice.asks_a_model:
-        words += [_prompts_digest(), model_digest(choice), *choice.modifiers]
-    if choice.asks_a_model or choice.base == LESSONS:
-        words.append(cards.fingerprint(cards.find(cards.DEFAULT)))
+    words = [
+        choice.base,
+        sources.hash_modules(_find_module(choice)),
+        f"optuna {metadata.version('optuna')}",
+    ]
+    if choice.uses_model:
+        words += [_prompts_digest(), compute_model_digest(choice), *choice.modifiers]
+    if choice.uses_model or choice.base == META:
+        words.append(
+            model_registry.compute_digest(model_registry.find_model(model_registry.DEFAULT))
+        )
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
-def _home(choice: Choice) -> str:
-    """Return the module that a Creator lives in."""
-    if choice.base.removeprefix(CENTER) in KINDS:
+def _find_module(choice: CreatorChoice) -> str:
+    """Return the module of a Creator."""
+    if choice.base.removeprefix(CENTER) in ENGINES:
         return "localhpo.creator.engines.engine"
-    return "localhpo.creator.opening"
+    return "localhpo.creator.registry"
 
 
 @cache

@@ -1,8 +1,8 @@
-"""The figure of a comparison: one SVG that needs nothing else, the same for the same results.
+"""The figure of a comparison, as one SVG; the same results give the same text.
 
-Left, regret by trial: means over problems and seeds, with a band of one standard error over
-seeds. Right, mean ranks after the last trial: the gray bar is the critical difference from the
-best, and upright bars join Creators that do not differ.
+Left: regret by trial, the mean over problems and seeds, with a band of one standard error over
+seeds. Right: mean ranks after the last trial. The gray bar is the critical difference from the
+best, and vertical bars join Creators that do not differ significantly.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from localhpo.bench import statistics, svg
-from localhpo.bench.comparison import Comparison
+from localhpo.bench.comparison import CreatorComparison
 from localhpo.bench.svg import Axis, Style
 
 _ROW = 24
 _TOP, _LEFT, _PLOT_WIDTH, _GAP = 74, 64, 440, 44
 _NAMES_WIDTH, _RANKS_WIDTH, _RIGHT = 210, 190, 44
 _LONG = 20
-"""Trials from which both axes of the curves are logarithmic."""
+"""Number of trials from which both axes of the curves are logarithmic."""
 _SMALLEST = 1e-3
 """Regret at the bottom of a logarithmic axis."""
 
 
-def draw(comparison: Comparison) -> str:
+def draw(comparison: CreatorComparison) -> str:
     """Return the figure as SVG."""
     rows = len(comparison.creators)
     height = max(300, _ROW * rows + 60)
@@ -36,7 +36,7 @@ def draw(comparison: Comparison) -> str:
     return svg.page(width, height + _TOP + 56, body)
 
 
-def _heading(comparison: Comparison) -> Iterator[str]:
+def _heading(comparison: CreatorComparison) -> Iterator[str]:
     suite = comparison.suite
     size = ", ".join(
         f"{count} {noun}" + "s" * (count != 1)
@@ -54,7 +54,7 @@ def _heading(comparison: Comparison) -> Iterator[str]:
 # Regret by trial.
 
 
-def _curves(comparison: Comparison, styles: Sequence[Style], height: float) -> Iterator[str]:
+def _curves(comparison: CreatorComparison, styles: Sequence[Style], height: float) -> Iterator[str]:
     means = comparison.regrets.mean(axis=(1, 2))  # (C, T)
     by_seed = comparison.regrets.mean(axis=1)  # (C, S, T)
     errors = [
@@ -71,16 +71,16 @@ def _curves(comparison: Comparison, styles: Sequence[Style], height: float) -> I
     lines = [list(enumerate(means[c].tolist(), start=1)) for c in range(len(styles))]
     for c, style in enumerate(styles):
         yield svg.band(x, y, lines[c], errors[c], style)
-    for c, style in reversed(list(enumerate(styles))):  # the first one lies on top
+    for c, style in reversed(list(enumerate(styles))):  # draws the first Creator on top
         yield svg.curve(x, y, lines[c], style, thick=2.6 if c == 0 else 1.8)
 
 
 def _frame(x: Axis, y: Axis, trials: int) -> Iterator[str]:
     for value in svg.ticks(y):
-        place = y(value)
-        yield svg.line(_LEFT, place, _LEFT + _PLOT_WIDTH, place, svg.GRID)
-        yield svg.text(_LEFT - 8, place + 4, f"{value:g}", anchor="end", color=svg.PALE)
-    shown = range(1, trials + 1) if trials <= 12 else statistics.columns_of(trials)
+        height = y(value)
+        yield svg.line(_LEFT, height, _LEFT + _PLOT_WIDTH, height, svg.GRID)
+        yield svg.text(_LEFT - 8, height + 4, f"{value:g}", anchor="end", color=svg.PALE)
+    shown = range(1, trials + 1) if trials <= 12 else statistics.report_trials(trials)
     for trial in shown:
         yield svg.line(x(trial), y.start, x(trial), y.start + 5, svg.PALE)
         yield svg.text(x(trial), y.start + 20, str(trial), anchor="middle", color=svg.PALE)
@@ -94,10 +94,10 @@ def _frame(x: Axis, y: Axis, trials: int) -> Iterator[str]:
     )
 
 
-# Ranks, and which line is whose.
+# Ranks, with the key of the lines.
 
 
-def _ranks(comparison: Comparison, styles: Sequence[Style]) -> Iterator[str]:
+def _ranks(comparison: CreatorComparison, styles: Sequence[Style]) -> Iterator[str]:
     last = comparison.columns[-1]
     ranks = [entry.rank for entry in last.entries]
     order = sorted(range(len(ranks)), key=lambda c: ranks[c])
@@ -132,17 +132,17 @@ def _rank_row(
         f'<line x1="{left:.1f}" y1="{y:.1f}" x2="{left + 26:.1f}" y2="{y:.1f}" '
         f'stroke="{style.color}" stroke-width="3" stroke-dasharray="{style.dashes or "none"}"/>'
     )
-    yield svg.text(left + 34, y + 4, svg.shortened(name))
+    yield svg.text(left + 34, y + 4, svg.shorten(name))
     yield f'<circle cx="{x(rank):.1f}" cy="{y:.1f}" r="5" fill="{style.color}"/>'
 
 
 def _joined(
     column: statistics.Column, ranks: Sequence[float], row_of: dict[int, int], x: float
 ) -> Iterator[str]:
-    """Draw an upright bar beside each group that does not differ."""
+    """Yield a vertical bar beside each group of Creators that do not differ."""
     if column.critical_difference is None:
         return
-    for place, group in enumerate(statistics.cliques(ranks, column.critical_difference)):
+    for place, group in enumerate(statistics.find_cliques(ranks, column.critical_difference)):
         rows = [row_of[c] for c in group]
         at = x + 7 * (place % 4)
         yield (

@@ -1,7 +1,7 @@
-"""Works off calls in processes, which are started afresh (spawn) and end with this one.
+"""Makes calls in a pool of new processes (spawn), which end when this process ends.
 
-What a call returns is taken as it comes; one that fails costs no other. Each process has one
-thread for arithmetic: as many as there are cores run side by side.
+Results are handed over as they arrive; a call that fails does not stop the others. Each process
+uses one thread for arithmetic, so as many processes as there are cores can run.
 """
 
 from __future__ import annotations
@@ -29,54 +29,54 @@ ONE_THREAD: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Call:
-    """A unit of work: a function of a module, and what it is called with."""
+class PoolCall:
+    """A call: a function of a module, and its arguments."""
 
     what: str
-    """It, in a few words."""
+    """Description in a few words, for progress and errors."""
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is."""
+class RunProgress:
+    """Progress of a run."""
 
     done: int
     total: int
-    """Units that were missing when it began."""
+    """Calls to make."""
     elapsed_s: float
     latest: str
-    """What ended last."""
+    """Description of the call that ended last."""
 
 
 @dataclass(frozen=True)
-class Failed:
-    """A unit that has no result."""
+class FailedCall:
+    """A call that failed."""
 
     what: str
     error: Exception
 
 
-Tell = Callable[[Progress], None]
+ProgressCallback = Callable[[RunProgress], None]
 
 
-def work_off(
-    calls: Sequence[Call],
+def run_calls(
+    calls: Sequence[PoolCall],
     *,
     jobs: int,
-    take: Callable[[Any], None],
-    tell: Tell,
+    on_result: Callable[[Any], None],
+    on_progress: ProgressCallback,
     environment: Mapping[str, str] | None = None,
-) -> list[Failed]:
-    """Make all calls, in order, so many at a time; return those that failed.
+) -> list[FailedCall]:
+    """Make all calls in order, `jobs` at a time; return those that failed.
 
     Args:
-        calls: what to do.
-        jobs: processes.
-        take: called with what each call returns.
-        tell: called with the progress.
-        environment: variables for the processes, besides those that hold them to one thread.
+        calls: the calls to make.
+        jobs: number of processes.
+        on_result: called with the result of each call.
+        on_progress: called with the progress after each call.
+        environment: variables for the processes, beside those that limit them to one thread.
 
     Raises:
         StudyInterruptedError: Ctrl-C; the same command goes on.
@@ -84,10 +84,12 @@ def work_off(
     """
     before = set(multiprocessing.active_children())
     with offline.set_environment({**ONE_THREAD, **(environment or {})}):
-        pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_begin)
+        pool = ProcessPoolExecutor(
+            jobs, multiprocessing.get_context("spawn"), initializer=_prepare_process
+        )
         try:
             futures = {pool.submit(call.function, *call.arguments): call.what for call in calls}
-            return _collect(futures, take, tell)
+            return _collect(futures, on_result, on_progress)
         except BaseException as error:
             for child in set(multiprocessing.active_children()) - before:
                 child.terminate()
@@ -101,9 +103,11 @@ def work_off(
 
 
 def _collect(
-    futures: Mapping[Future[Any], str], take: Callable[[Any], None], tell: Tell
-) -> list[Failed]:
-    failed: list[Failed] = []
+    futures: Mapping[Future[Any], str],
+    on_result: Callable[[Any], None],
+    on_progress: ProgressCallback,
+) -> list[FailedCall]:
+    failed: list[FailedCall] = []
     began = time.monotonic()
     pending = set(futures)
     while pending:
@@ -111,20 +115,20 @@ def _collect(
         for future in ended:
             error = _error(future, futures[future])
             if error is None:
-                take(future.result())
+                on_result(future.result())
             else:
-                failed.append(Failed(futures[future], error))
+                failed.append(FailedCall(futures[future], error))
         latest = futures[next(iter(ended))]
         done = len(futures) - len(pending)
-        tell(Progress(done, len(futures), time.monotonic() - began, latest))
+        on_progress(RunProgress(done, len(futures), time.monotonic() - began, latest))
     return failed
 
 
 def _error(future: Future[Any], what: str) -> Exception | None:
-    """Return why a call failed, to be reported at the end with all others.
+    """Return the error of a call that failed, to be reported at the end; None for a success.
 
     Raises:
-        LocalHPOError: a process died, and nothing more can come.
+        LocalHPOError: a process died, so the pool is broken.
     """
     from concurrent.futures.process import BrokenProcessPool
 
@@ -139,11 +143,11 @@ def _error(future: Future[Any], what: str) -> Exception | None:
     return error
 
 
-# In the processes.
+# Functions that run in the processes of the pool.
 
 
-def _begin() -> None:
-    """Leave Ctrl-C to the main process, and end with it, however it ends."""
+def _prepare_process() -> None:
+    """Ignore Ctrl-C, which the main process handles, and end when the main process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,8 +1,8 @@
-"""Runs a suite: what is missing in the results, by several processes, kept as it comes.
+"""Runs the studies of a suite that have no results yet, in several processes.
 
-A unit of work is one study (problem, Creator, seed), or the reference scores of a problem.
-Whatever ended before a kill is in the results, and the same command goes on from there. The
-processes hold the problems and models that they have opened.
+A unit of work is one study (problem, Creator, seed), or the reference values of a problem. Results
+are stored as they arrive, so a run that was killed continues with the same command. Each process
+keeps the problems and models that it has opened.
 """
 
 from __future__ import annotations
@@ -13,48 +13,48 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from localhpo.bench import creators, pool, references, simulation
-from localhpo.bench.comparison import Selection, select
-from localhpo.bench.creators import Choice
-from localhpo.bench.pool import Call, Failed, Progress
-from localhpo.bench.problems import opening
-from localhpo.bench.problems.opening import Places
+from localhpo.bench.comparison import ResultSelection, select_keys
+from localhpo.bench.creators import CreatorChoice
+from localhpo.bench.pool import FailedCall, PoolCall, RunProgress
+from localhpo.bench.problems import registry
 from localhpo.bench.problems.problem import Problem
+from localhpo.bench.problems.registry import DataFolders
 from localhpo.bench.suites import Suite
 from localhpo.store.results import ProblemRow, Results, UnitKey, UnitRow
 
 _WRITE_EVERY_S = 1.0
-"""Writing costs tens of milliseconds, however little: a kill loses no more than this."""
+"""Each write takes tens of milliseconds, so it is not done more often; a kill loses this much."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to run."""
+class BenchPlan:
+    """Which studies to run."""
 
     suite: Suite
-    creators: tuple[Choice, ...]
+    creators: tuple[CreatorChoice, ...]
     seeds: int
     trials: int
     jobs: int
-    places: Places
+    folders: DataFolders
 
 
 @dataclass
-class _Work:
-    """What is missing, and what came of it."""
+class _MissingWork:
+    """The missing units of work, and the results of those that ended."""
 
     problems: list[str]
-    """Whose reference scores are missing."""
-    units: list[tuple[UnitKey, Choice]]
+    """Problems whose reference values are missing."""
+    units: list[tuple[UnitKey, CreatorChoice]]
     done: list[UnitRow] = field(default_factory=list)
-    """Not in the results yet."""
+    """Ended, but not stored yet."""
     references: list[ProblemRow] = field(default_factory=list)
-    """Not in the results yet."""
+    """Ended, but not stored yet."""
 
 
-def run(
-    plan: Plan, results: Results, progress: Callable[[Progress], None]
-) -> tuple[Selection, list[Failed]]:
-    """Run what is missing; return the selection of all results of the plan, and what failed.
+def run_suite(
+    plan: BenchPlan, results: Results, progress: Callable[[RunProgress], None]
+) -> tuple[ResultSelection, list[FailedCall]]:
+    """Run the missing studies; return all results of the plan, and the calls that failed.
 
     Raises:
         InputError: a problem, a Creator or the data folder is not there.
@@ -63,28 +63,28 @@ def run(
         LocalHPOError: a process died.
     """
     for choice in plan.creators:
-        creators.check_pasts(choice, ())  # no suite has any
-    opening.check(plan.suite.problems, plan.places)
-    problems = [opening.open_problem(name, plan.places) for name in plan.suite.problems]
+        creators.check_past_studies(choice, ())  # suites have no past studies
+    registry.check_requirements(plan.suite.problems, plan.folders)
+    problems = [registry.open_problem(name, plan.folders) for name in plan.suite.problems]
     keys = _keys(plan, problems)
     known = {row.problem_digest for row in results.problems(plan.suite.problems)}
     have = set(results.keys(plan.suite.problems))
-    work = _Work(
+    work = _MissingWork(
         problems=[problem.name for problem in problems if problem.digest not in known],
         units=[(key, choice) for key, choice in keys if key not in have],
     )
-    failed = _work_off(work, plan, results, progress)
+    failed = _run_missing(work, plan, results, progress)
     rows = {row.problem_digest: row for row in results.problems(plan.suite.problems)}
     by_name = {p.name: rows[p.digest] for p in problems if p.digest in rows}
     have = set(results.keys(plan.suite.problems))
     names = [choice.name for choice in plan.creators]
-    chosen = select(plan.suite, names, plan.trials, by_name, [k for k, _ in keys if k in have])
+    chosen = select_keys(plan.suite, names, plan.trials, by_name, [k for k, _ in keys if k in have])
     return chosen, failed
 
 
-def _keys(plan: Plan, problems: Sequence[Problem]) -> list[tuple[UnitKey, Choice]]:
-    """Return all units, seed by seed: a run that is cut short has whole comparisons."""
-    digests = {choice: creators.digest(choice) for choice in plan.creators}
+def _keys(plan: BenchPlan, problems: Sequence[Problem]) -> list[tuple[UnitKey, CreatorChoice]]:
+    """Return all units, seed by seed, so that an interrupted run has complete comparisons."""
+    digests = {choice: creators.compute_digest(choice) for choice in plan.creators}
     return [
         (
             UnitKey(problem.name, problem.digest, choice.name, digests[choice], seed, plan.trials),
@@ -96,13 +96,13 @@ def _keys(plan: Plan, problems: Sequence[Problem]) -> list[tuple[UnitKey, Choice
     ]
 
 
-def _work_off(
-    work: _Work, plan: Plan, results: Results, progress: Callable[[Progress], None]
-) -> list[Failed]:
+def _run_missing(
+    work: _MissingWork, plan: BenchPlan, results: Results, progress: Callable[[RunProgress], None]
+) -> list[FailedCall]:
     calls = list(_calls(work, plan))
     written = time.monotonic()
 
-    def take(row: ProblemRow | UnitRow) -> None:
+    def on_result(row: ProblemRow | UnitRow) -> None:
         nonlocal written
         if isinstance(row, ProblemRow):
             work.references.append(row)
@@ -115,45 +115,45 @@ def _work_off(
     if not calls:
         return []
     try:
-        return pool.work_off(calls, jobs=plan.jobs, take=take, tell=progress)
+        return pool.run_calls(calls, jobs=plan.jobs, on_result=on_result, on_progress=progress)
     finally:
         _save(work, results)
 
 
-def _calls(work: _Work, plan: Plan) -> Iterator[Call]:
+def _calls(work: _MissingWork, plan: BenchPlan) -> Iterator[PoolCall]:
     for name in work.problems:
-        yield Call(f"best and median of {name}", _reference, (name, plan.places))
+        yield PoolCall(f"best and median of {name}", _run_reference, (name, plan.folders))
     for key, choice in work.units:
         what = f"{choice.name} on {key.problem}, seed {key.seed}"
-        yield Call(what, _unit, (key, choice, plan.places))
+        yield PoolCall(what, _run_unit, (key, choice, plan.folders))
 
 
-def _save(work: _Work, results: Results) -> None:
+def _save(work: _MissingWork, results: Results) -> None:
     results.add(work.done, work.references)
     work.done.clear()
     work.references.clear()
 
 
-# In the processes.
+# Functions that run in the processes of the pool.
 
 
-_problem = functools.cache(opening.open_problem)
+_problem = functools.cache(registry.open_problem)
 
 
-def _reference(name: str, places: Places) -> ProblemRow:
-    problem = _problem(name, places)
-    known = references.reference(problem)
+def _run_reference(name: str, folders: DataFolders) -> ProblemRow:
+    problem = _problem(name, folders)
+    known = references.compute_reference(problem)
     return ProblemRow(name, problem.digest, problem.direction, known.best, known.median)
 
 
-def _unit(key: UnitKey, choice: Choice, places: Places) -> UnitRow:
-    problem = _problem(key.problem, places)
-    backend = creators.backends().of(choice)
-    digest = creators.model_digest(choice)
+def _run_unit(key: UnitKey, choice: CreatorChoice, folders: DataFolders) -> UnitRow:
+    problem = _problem(key.problem, folders)
+    backend = creators.process_backends().get(choice)
+    digest = creators.compute_model_digest(choice)
     started = time.perf_counter()
-    creator = creators.make(choice, problem.task, backend)
+    creator = creators.make_creator(choice, problem.task, backend)
     try:
-        trials = simulation.run(problem, creator, seed=key.seed, trials=key.budget)
+        trials = simulation.run_study(problem, creator, seed=key.seed, trials=key.budget)
     finally:
         creator.close()
     return UnitRow(key, digest, time.perf_counter() - started, tuple(trials))

@@ -1,7 +1,7 @@
-"""One study of a comparison: the real loop, on a problem whose trials take no time.
+"""Runs one study of a comparison: the real loop, on a problem whose trials take no time.
 
-The loop gets a simulated executor and clock, asks the Creator in its own thread, and records
-in memory: what a store adds is the same for everybody and would be measured with each trial.
+The loop gets a simulated executor and clock and asks the Creator in its own thread. Nothing is
+stored: that would add the same time to each trial of every Creator.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from localhpo.creator import Creator, History
 from localhpo.errors import ConfigurationError
 from localhpo.executor import Replay, SimulatedExecutor
 from localhpo.executor.clock import SimulatedClock
+from localhpo.llm.protocol import Backend
 from localhpo.scheduler.loop import Loop
 from localhpo.scheduler.placement import Inventory
 from localhpo.scheduler.settings import LoopSettings
@@ -27,20 +28,20 @@ from localhpo.space import Space
 from localhpo.store.results import TrialRow
 from localhpo.trial import COUNTED, Config, Measurement, Proposal, Trial
 
-_SETTINGS = LoopSettings(concurrent_proposals=False, hopeless_after=0)
+_SETTINGS = LoopSettings(concurrent_proposals=False, max_initial_failures=0)
 
-STANDS_IN = "stands in for the model"
-"""In the note of a proposal that another was made in place of."""
+FALLBACK_NOTE = "fallback for the model"
+"""Part of the note of a proposal that an engine made because the model failed."""
 
 
-def run(problem: Problem, creator: Creator, *, seed: int, trials: int) -> list[TrialRow]:
+def run_study(problem: Problem, creator: Creator, *, seed: int, trials: int) -> list[TrialRow]:
     """Run one study and return its trials, by number.
 
     Args:
-        problem: what is tuned.
-        creator: who proposes; the caller closes it.
-        seed: number of the repetition: with the same one, everybody gets the same luck.
-        trials: the budget.
+        problem: the problem to tune.
+        creator: proposes; the caller closes it.
+        seed: number of the repetition; all Creators get the same random numbers with it.
+        trials: budget of the study.
 
     Raises:
         LocalHPOError: the Creator failed.
@@ -49,21 +50,21 @@ def run(problem: Problem, creator: Creator, *, seed: int, trials: int) -> list[T
         problem.task, budget=dataclasses.replace(problem.task.budget, trials=trials)
     )
     clock = SimulatedClock()
-    watched = _Stopwatch(creator)
+    timed = _TimedCreator(creator)
     loop = Loop(
         task=task,
-        creator=watched,
-        executor=SimulatedExecutor(lambda config, _: replay(problem, config), clock),
-        recorder=_Nowhere(),
+        creator=timed,
+        executor=SimulatedExecutor(lambda config, _: replay_trial(problem, config), clock),
+        recorder=_NullRecorder(),
         trials=(),
         seed=study_seed(problem.name, seed),
-        trial_folder=lambda number: Path(f"trial-{number}"),  # nobody writes there
+        trial_folder=lambda number: Path(f"trial-{number}"),  # nothing is written there
         inventory=Inventory(cpus=1),
         clock=clock,
         settings=_SETTINGS,
     )
     ended = [trial for trial in loop.run() if trial.state in COUNTED]
-    return rows_of(ended, task.space, watched.seconds)
+    return to_trial_rows(ended, task.space, timed.seconds)
 
 
 def study_seed(problem: str, seed: int) -> int:
@@ -72,8 +73,8 @@ def study_seed(problem: str, seed: int) -> int:
     return int.from_bytes(digest[:4], "big")
 
 
-def replay(problem: Problem, config: Config) -> Replay:
-    """Return a trial of a problem; what is not in the space is never scored, whoever asks."""
+def replay_trial(problem: Problem, config: Config) -> Replay:
+    """Return a simulated trial; a configuration outside of the space fails."""
     value = problem.evaluate(config) if _is_valid(problem.space, config) else math.nan
     return Replay([Measurement(0, problem.task.metric, value, 0.0)], duration_s=0.0)
 
@@ -86,30 +87,32 @@ def _is_valid(space: Space, config: Config) -> bool:
     return True
 
 
-def rows_of(trials: Sequence[Trial], space: Space, seconds: Mapping[int, float]) -> list[TrialRow]:
-    """Return what is kept of the trials of a study.
+def to_trial_rows(
+    trials: Sequence[Trial], space: Space, seconds: Mapping[int, float]
+) -> list[TrialRow]:
+    """Return the trials of a study as rows of the results.
 
     Args:
         trials: those that ended, by number.
-        space: that was searched.
-        seconds: that each proposal took, by number.
+        space: space of the study.
+        seconds: duration of each proposal, by number of the trial.
     """
     rows: list[TrialRow] = []
     for trial in trials:
         known = {row.config for row in rows}
-        rows.append(_row(trial, space, known, seconds))
+        rows.append(_to_row(trial, space, known, seconds))
     return rows
 
 
-def _row(trial: Trial, space: Space, known: set[str], seconds: Mapping[int, float]) -> TrialRow:
+def _to_row(trial: Trial, space: Space, known: set[str], seconds: Mapping[int, float]) -> TrialRow:
     proposal, invalid = trial.proposal, not _is_valid(space, trial.config)
     config = json.dumps(dict(trial.config)) if invalid else space.text(trial.config)
     return TrialRow(
         number=trial.number,
         state=str(trial.state),
-        score=trial.score,
+        value=trial.value,
         config=config,
-        origin=proposal.origin,
+        origin=str(proposal.origin),
         tries=proposal.tries,
         seconds=seconds.get(trial.number, 0.0),
         prompt_tokens=proposal.prompt_tokens,
@@ -120,17 +123,22 @@ def _row(trial: Trial, space: Space, known: set[str], seconds: Mapping[int, floa
     )
 
 
-class _Stopwatch:
-    """A Creator, timed from outside: what it says of its own time may leave something out."""
+class _TimedCreator:
+    """Measures the time of each proposal of a Creator, whatever the Creator itself reports."""
 
     def __init__(self, creator: Creator) -> None:
         self._creator = creator
         self.seconds: dict[int, float] = {}
-        """By the number of the trial that was proposed."""
+        """Duration of each proposal, by number of the trial."""
 
     @property
     def name(self) -> str:
         return self._creator.name
+
+    @property
+    def backend(self) -> Backend | None:
+        """Backend of the model that the Creator asks; None where it asks none."""
+        return self._creator.backend
 
     def propose(self, history: History, n: int) -> Sequence[Proposal]:
         started = time.perf_counter()
@@ -141,19 +149,19 @@ class _Stopwatch:
         return proposals
 
     def close(self) -> None:
-        """Close nothing: whoever opened the Creator does."""
+        """Do nothing: the owner of the Creator closes it."""
 
 
-class _Nowhere:
-    """A recorder that keeps nothing: the loop returns all trials at its end."""
+class _NullRecorder:
+    """A recorder that stores nothing: the loop returns all trials at its end."""
 
-    def trial(self, trial: Trial) -> None:
+    def write_trial(self, trial: Trial) -> None:
         pass
 
-    def measurements(self, number: int, measurements: Sequence[Measurement]) -> None:
+    def write_measurements(self, number: int, measurements: Sequence[Measurement]) -> None:
         pass
 
-    def event(
+    def write_event(
         self,
         kind: str,
         message: str,
@@ -162,5 +170,5 @@ class _Nowhere:
     ) -> None:
         pass
 
-    def flush(self, *, wait_s: float = 0.0) -> bool:  # noqa: ARG002 - the protocol's
+    def flush(self, *, wait_s: float = 0.0) -> bool:  # noqa: ARG002 - part of the protocol
         return True

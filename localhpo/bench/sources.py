@@ -1,9 +1,8 @@
-"""A hash of the source that decides what a Creator proposes.
+"""A hash of the source code that decides what a Creator proposes.
 
-It covers the modules that are reachable by imports from the one in which the Creator lives,
-as far as they belong to the parts below; so a changed engine makes the results of the engines
-stale, and a changed prompt those of the Creators that ask a model. Comments and layout do not
-count.
+It covers the modules of `PARTS` that the module of the Creator imports, directly or not. So a
+changed engine makes the results of the engines stale, and a changed prompt those of the Creators
+that ask a model. Comments and layout do not count.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ from pathlib import Path
 
 import localhpo
 
-PARTS = ("creator", "experience", "space", "grammar", "llm")
-"""Of the package: what is elsewhere runs studies, and does not propose."""
+PARTS = ("creator", "transfer", "space", "grammar", "llm")
+"""Subpackages that propose; all others run studies."""
 
 _ROOT = Path(localhpo.__file__).parent
 
 
 @cache
-def digest(module: str) -> str:
-    """Return the hash for a module, e.g. `localhpo.creator.engines.engine`."""
-    lines = [f"{name} {_digest_of(_path(name))}" for name in sorted(reachable(module))]
+def hash_modules(module: str) -> str:
+    """Return the hash of a module and its imports, e.g. `localhpo.creator.engines.engine`."""
+    lines = [f"{name} {_digest_of(_path(name))}" for name in sorted(find_reachable(module))]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def reachable(module: str) -> set[str]:
-    """Return the modules of `PARTS` that a module imports, directly or not, and itself."""
+def find_reachable(module: str) -> set[str]:
+    """Return a module and the modules of `PARTS` that it imports, directly or not."""
     found, waiting = set[str](), [module]
     while waiting:
         name = waiting.pop()
@@ -41,7 +40,7 @@ def reachable(module: str) -> set[str]:
 
 
 def _imports(path: Path | None) -> Iterator[str]:
-    """Yield the modules of `PARTS` that a file names in its imports."""
+    """Yield the modules of `PARTS` that a file imports."""
     if path is None:
         return
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -64,8 +63,8 @@ def _path(module: str) -> Path | None:
     package, *parts = module.split(".")
     if package != "localhpo":
         return None
-    places = (_ROOT.joinpath(*parts, "__init__.py"), _ROOT.joinpath(*parts).with_suffix(".py"))
-    return next((place for place in places if place.is_file()), None)
+    candidates = (_ROOT.joinpath(*parts, "__init__.py"), _ROOT.joinpath(*parts).with_suffix(".py"))
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def _digest_of(path: Path | None) -> str:

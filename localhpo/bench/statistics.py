@@ -4,9 +4,9 @@ Notation: C Creators, P problems, S seeds, T trials. Regret (C, P, S, T) is
 
     (best - y) / (best - median), clipped to [0, 1]
 
-where y is the best score so far, so 0 is the best known score of a problem and 1 that of a
-middling random configuration; before there is a score it is 1. Tests and ranks take each
-problem as one observation, its mean over the seeds (Demsar, "Statistical Comparisons of
+where y is the best value so far: 0 is the best known value of a problem and 1 the median of
+random configurations; before there is a value it is 1. Tests and ranks take each problem as one
+observation, its mean over the seeds (Demsar, "Statistical Comparisons of
 Classifiers over Multiple Data Sets", JMLR 7, 2006).
 """
 
@@ -19,39 +19,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localhpo.trial import Direction
+from localhpo.objective import Direction
 
 Array = NDArray[np.float64]
 
 COLUMNS = (1, 3, 5, 10, 30, 100)
-"""Trials after which is compared, as far as a budget goes."""
+"""Numbers of trials at which Creators are compared, within the budget."""
 
 ALPHA = 0.05
 
 _SAME = 1e-9
-"""Regrets closer than this are a tie: what differs is rounding."""
+"""Regrets closer than this are a tie: they differ by rounding alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One Creator after so many trials."""
+class RegretSummary:
+    """Regret and rank of one Creator after some number of trials."""
 
     mean: float
-    """Regret, over problems and seeds."""
+    """Mean regret over problems and seeds."""
     error_seeds: float | None
     """Standard error of the mean over seeds, the problems given; None with one seed."""
     error_problems: float | None
-    """Standard error over problems, as a sample of all that there are; None with one problem."""
+    """Standard error over problems, as a sample of all problems; None with one problem."""
     rank: float
-    """Mean over problems; 1 is best."""
+    """Mean rank over problems; 1 is best."""
 
 
 @dataclass(frozen=True, slots=True)
-class Duel:
-    """The first Creator against another, problem by problem."""
+class PairedTest:
+    """The first Creator compared with another, problem by problem."""
 
     p_value: float | None
-    """Wilcoxon signed-rank test, two-sided; None where no problem tells them apart."""
+    """Wilcoxon signed-rank test, two-sided; None where they tie on every problem."""
     wins: int
     ties: int
     losses: int
@@ -59,55 +59,55 @@ class Duel:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A comparison after so many trials."""
+    """A comparison after some number of trials: one column of the table."""
 
     trial: int
-    entries: tuple[Entry, ...]
-    """By Creator."""
-    duels: tuple[Duel, ...]
-    """By Creator, from the second one on."""
+    entries: tuple[RegretSummary, ...]
+    """One for each Creator."""
+    paired_tests: tuple[PairedTest, ...]
+    """One for each Creator but the first, which it is compared with."""
     critical_difference: float | None
     """Mean ranks closer than this do not differ (Nemenyi, 5 %); None for a single Creator."""
 
 
-def best_so_far(scores: Sequence[float | None], direction: Direction, trials: int) -> Array:
-    """Return the best score after each trial, shape (T,); NaN before there is one.
+def best_so_far(values: Sequence[float | None], direction: Direction, trials: int) -> Array:
+    """Return the best value after each trial, shape (T,); NaN before there is one.
 
-    A study that ended early, because its space was used up, keeps its best.
+    A study that ended early, because the whole space was tried, keeps its best value.
     """
     sign = 1.0 if direction == "maximize" else -1.0
-    merits = np.full(trials, -np.inf)
-    for place, score in enumerate(scores[:trials]):
-        if score is not None and np.isfinite(score):
-            merits[place] = sign * score
-    best = np.maximum.accumulate(merits)
+    utilities = np.full(trials, -np.inf)
+    for index, value in enumerate(values[:trials]):
+        if value is not None and np.isfinite(value):
+            utilities[index] = sign * value
+    best = np.maximum.accumulate(utilities)
     return np.where(np.isfinite(best), sign * best, np.nan)
 
 
-def regret(best_scores: Array, best: float, median: float) -> Array:
-    """Return normalized regret of best scores so far, of any shape; the direction is in the sign.
+def regret(best_values: Array, best: float, median: float) -> Array:
+    """Return normalized regret of the best values so far, of any shape and either direction.
 
-    Where best and median are the same, whatever reaches them has none.
+    Where best and median are equal, regret is 0 for that value and 1 for any other.
     """
     scale = best - median
-    level = np.where(best_scores == best, 0.0, 1.0)
-    gap = level if scale == 0.0 else (best - best_scores) / scale
+    level = np.where(best_values == best, 0.0, 1.0)
+    gap = level if scale == 0.0 else (best - best_values) / scale
     return np.asarray(np.clip(np.nan_to_num(gap, nan=1.0), 0.0, 1.0))
 
 
-def columns_of(trials: int) -> tuple[int, ...]:
-    """Return after how many trials is compared: those of `COLUMNS`, and the last one."""
+def report_trials(trials: int) -> tuple[int, ...]:
+    """Return the numbers of trials to compare at: those of `COLUMNS`, and the last one."""
     return tuple(dict.fromkeys([*(t for t in COLUMNS if t < trials), trials]))
 
 
-def column(regrets: Array, trial: int) -> Column:
-    """Return the comparison after a trial (from 1) of regrets of shape (C, P, S, T)."""
+def summarize_column(regrets: Array, trial: int) -> Column:
+    """Return the comparison after trial number `trial` (from 1); regrets: (C, P, S, T)."""
     then = regrets[..., trial - 1]
     by_problem = then.mean(axis=2)  # (C, P)
     by_seed = then.mean(axis=1)  # (C, S)
     ranks = mean_ranks(by_problem)
     entries = tuple(
-        Entry(
+        RegretSummary(
             mean=float(by_problem[c].mean()),
             error_seeds=standard_error(by_seed[c]),
             error_problems=standard_error(by_problem[c]),
@@ -115,8 +115,8 @@ def column(regrets: Array, trial: int) -> Column:
         )
         for c in range(len(then))
     )
-    duels = tuple(duel(by_problem[0], other) for other in by_problem[1:])
-    return Column(trial, entries, duels, critical_difference(*by_problem.shape))
+    paired_tests = tuple(compare_pair(by_problem[0], other) for other in by_problem[1:])
+    return Column(trial, entries, paired_tests, critical_difference(*by_problem.shape))
 
 
 def standard_error(values: Array) -> float | None:
@@ -134,16 +134,16 @@ def mean_ranks(by_problem: Array) -> Array:
     return np.asarray(rankdata(rounded, axis=0).mean(axis=1))
 
 
-def duel(first: Array, other: Array) -> Duel:
+def compare_pair(first: Array, other: Array) -> PairedTest:
     """Compare two Creators by their regret on each problem, shape (P,)."""
     from scipy.stats import wilcoxon
 
     difference: NDArray[Any] = first - other
     ties = np.abs(difference) < _SAME
     difference = np.where(ties, 0.0, difference)
-    # Ties are left out, as Wilcoxon has it; the exact distribution while it is within reach.
+    # The test leaves ties out; SciPy takes the exact distribution for small samples.
     left = difference[~ties]
-    return Duel(
+    return PairedTest(
         p_value=float(wilcoxon(left).pvalue) if len(left) else None,
         wins=int((difference < 0).sum()),
         ties=int(ties.sum()),
@@ -161,7 +161,7 @@ def critical_difference(creators: int, problems: int) -> float | None:
     return float(q * np.sqrt(creators * (creators + 1) / (6.0 * problems)))
 
 
-def cliques(ranks: Sequence[float], difference: float) -> list[tuple[int, ...]]:
+def find_cliques(ranks: Sequence[float], difference: float) -> list[tuple[int, ...]]:
     """Return the largest groups of Creators whose mean ranks do not differ, best first.
 
     Args:

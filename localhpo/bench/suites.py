@@ -1,4 +1,4 @@
-"""The suites: named, fixed lists of problems. `suites.toml` says which, and what each is for."""
+"""Suites: named, fixed lists of problems. `suites.toml` defines them, with the use of each."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Suite:
     name: str
     title: str
     use: Literal["final", "settings", "own"]
-    """`settings` are chosen on the one kind, final tables are made of the other; `own`: a
-    problem or a table that a user named."""
+    """`settings`: for choosing methods and settings; `final`: for final tables; `own`: a problem or
+    a table that a user named."""
     problems: tuple[str, ...]
-    raw_scores: bool = False
-    """Whether the scores of its problems compare as they are, not as regret alone."""
+    raw_values: bool = False
+    """Whether the values of its problems are on one scale, so that their mean is shown too."""
 
 
 @cache
@@ -34,17 +34,17 @@ def all_suites() -> Mapping[str, Suite]:
     table = tomllib.loads(_FILE.read_text(encoding="utf-8"))
     return {
         name: Suite(
-            name, row["title"], row["use"], tuple(row["problems"]), row.get("raw_scores", False)
+            name, row["title"], row["use"], tuple(row["problems"]), row.get("raw_values", False)
         )
         for name, row in table.items()
     }
 
 
-def find(target: str) -> Suite:
-    """Return a suite by its name, or one made of a single problem: its name, or a CSV file.
+def find_suite(target: str) -> Suite:
+    """Return a suite by name, or a suite of one problem, by its name or its CSV file.
 
     Raises:
-        InputError: there is nothing of that name.
+        InputError: no suite, problem or file has that name.
     """
     suites = all_suites()
     if target in suites:
@@ -59,5 +59,5 @@ def find(target: str) -> Suite:
     raise InputError(
         f"a suite must be one of {', '.join(suites)}; got {target!r}",
         hint=did_you_mean(target, suites)
-        or "a problem's name (`localhpo bench list SUITE`) or a CSV file will do as well",
+        or "or give the name of a problem (`localhpo bench list SUITE`) or a CSV file",
     )

@@ -1,4 +1,4 @@
-"""What figures are drawn with: SVG by hand, which needs nothing else to be looked at."""
+"""Elements of figures, written as SVG text: no library, and a browser shows the result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 COLORS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a3d9a", "#4d4d4d",
 )  # fmt: skip
-"""Of Okabe and Ito, told apart by those who see fewer colors; then in dashes."""
+"""Colors that color-blind readers can tell apart (Okabe and Ito)."""
 
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
 
@@ -19,14 +19,14 @@ INK, PALE, GRID = "#222222", "#666666", "#e4e4e4"
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How a Creator is drawn."""
+    """Color and dashes of a line."""
 
     color: str
     dashes: str
 
 
 def styles(count: int) -> list[Style]:
-    """Return as many styles, the first ones the easiest to tell apart."""
+    """Return `count` styles, the first of which are the easiest to tell apart."""
     return [
         Style(COLORS[c % len(COLORS)], DASHES[c // len(COLORS) % len(DASHES)]) for c in range(count)
     ]
@@ -34,7 +34,7 @@ def styles(count: int) -> list[Style]:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """From a value to a place on the page."""
+    """Maps values to positions on the page; callable."""
 
     low: float
     high: float
@@ -43,7 +43,7 @@ class Axis:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """Return the place of a value; of one beyond an end, that end."""
+        """Return the position of a value; values beyond an end are moved to it."""
         low, high = self.low, self.high
         value = min(max(value, low), high)
         if self.log:
@@ -52,7 +52,7 @@ class Axis:
 
 
 def ticks(axis: Axis) -> list[float]:
-    """Return round values along an axis, seven at most where it is linear."""
+    """Return round values along an axis, at most seven where it is linear."""
     if axis.log:
         steps = [m * 10.0**e for e in range(-3, 1) for m in (1, 2, 5)]
         return [step for step in steps if axis.low <= step <= axis.high]
@@ -64,7 +64,7 @@ def ticks(axis: Axis) -> list[float]:
 
 
 def page(width: float, height: float, body: Iterable[str]) -> str:
-    """Return a whole figure of that size."""
+    """Return a figure of this size."""
     lines = "\n".join(body)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
@@ -77,9 +77,9 @@ def curve(
     x: Axis, y: Axis, points: Iterable[tuple[float, float]], style: Style, *, thick: float
 ) -> str:
     """Return a line through points."""
-    places = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
+    coordinates = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
     return (
-        f'<polyline points="{places}" fill="none" stroke="{style.color}" '
+        f'<polyline points="{coordinates}" fill="none" stroke="{style.color}" '
         f'stroke-width="{thick}" stroke-dasharray="{style.dashes or "none"}"/>'
     )
 
@@ -88,15 +88,15 @@ def band(
     x: Axis, y: Axis, points: Sequence[tuple[float, float]], errors: Sequence[float], style: Style
 ) -> str:
     """Return the area within an error of a line through points."""
-    there = list(zip(points, errors, strict=True))
-    upper = [f"{x(a):.1f},{y(b + e):.1f}" for (a, b), e in there]
-    lower = [f"{x(a):.1f},{y(b - e):.1f}" for (a, b), e in reversed(there)]
-    places = " ".join(upper + lower)
-    return f'<polygon points="{places}" fill="{style.color}" opacity="0.13"/>'
+    pairs = list(zip(points, errors, strict=True))
+    upper = [f"{x(a):.1f},{y(b + e):.1f}" for (a, b), e in pairs]
+    lower = [f"{x(a):.1f},{y(b - e):.1f}" for (a, b), e in reversed(pairs)]
+    coordinates = " ".join(upper + lower)
+    return f'<polygon points="{coordinates}" fill="{style.color}" opacity="0.13"/>'
 
 
-def shortened(name: str, limit: int = 24) -> str:
-    """Return a name that fits; of a path the end says more."""
+def shorten(name: str, limit: int = 24) -> str:
+    """Return a name of at most `limit` characters: its beginning and its end."""
     return name if len(name) <= limit else f"{name[:8]}…{name[-(limit - 9) :]}"
 
 
@@ -115,7 +115,7 @@ def text(
     size: int = 13,
     weight: str = "normal",
 ) -> str:
-    """Return words; `anchor` says which of their ends lies at the place."""
+    """Return a text; `anchor` says which part of it is at the position."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}" '
         f'font-size="{size}" font-weight="{weight}">{escape(words)}</text>'

@@ -1,10 +1,11 @@
-"""Designs of configurations that are really trained on every data set of a kind.
+"""Designs: configurations that are really trained on every data set of a kind.
 
-Surrogates of random trainings are coarse where users look: penalties that may be zero are small
-there, which is a thin slice of the full space. So a design begins with what surrogates choose and
-random configurations, half of which lie in that slice. Then configurations are added, round by
-round, that processes over what was trained expect to do best on one of the data sets or on most.
-Where a training is dear (`networks`), there is nothing but the design, and it is smaller.
+Surrogates of random trainings are inaccurate where good configurations are: penalties that may be
+zero are small there, which is a thin slice of the full space. So a design starts with the choice of
+the surrogates and random configurations, half of which are in that slice. Then rounds of
+configurations are added that Gaussian processes over the trained ones expect to be best on one data
+set or on average. Networks (`networks`), which take long to train, have a design alone, a smaller
+one.
 """
 
 from __future__ import annotations
@@ -23,51 +24,51 @@ from localhpo.errors import InputError
 from localhpo.space import Float, Space
 from localhpo.trial import Config
 
-from . import corpus, surfaces, trainings
+from . import corpus, regret_models, trainings
 from .learners import Array, Learner
 from .networks import NETWORKS
 
 DATA_SETS = 24
-"""At most, spread evenly over those of the kind: each trains the whole design, in folds."""
+"""Largest number of data sets, spread evenly over those of the kind."""
 
 DRAWN = 50
-"""Random configurations of the full space, and again as many with small penalties."""
+"""Number of random configurations of the full space, and of those with small penalties."""
 
 SMALL = 0.1
-"""Of the range of a penalty: where small ones are drawn."""
+"""Share of the range of a penalty in which small ones are drawn."""
 
 ROUNDS, EACH = 3, 24
-"""Additions to a design, and configurations of each."""
+"""Number of rounds, and of configurations that each adds."""
 
 NETWORK_DRAWN, NETWORK_ROUNDS, NETWORK_EACH = 32, 2, 16
-"""The same of a network; small penalties are not drawn apart: theirs have no zero."""
+"""The same for a network; none has small penalties, because theirs have no zero."""
 
 NOISE = 0.08
-"""Of the processes. With 0.25, which predicts a configuration best that is left out, the first
-trials were as good and the later ones no better."""
+"""Noise of the processes. With 0.25, which predicts left-out configurations best, the trials
+were not better."""
 
 _CANDIDATES = 1500
-"""Random ones, and again as many bred from the best."""
+"""Number of random candidates, and of children of the best."""
 
 _PARENTS, _SPREAD = 12, 0.08
-"""The best that are bred from, and how far a child moves."""
+"""Number of parents, and standard deviation of the noise of a child."""
 
 _APART = 0.05
-"""Distance in the space from which two configurations are not alike."""
+"""Smallest distance of two configurations in the unit cube."""
 
 
 class Design:
-    """A design, and its scores on data sets; what was trained is kept in a file.
+    """A design and its metrics on data sets; trainings are kept in a file.
 
     Args:
-        path: of that file. What it holds is not trained again.
+        path: the file; trainings in it are not repeated.
         space: full space of the learner.
-        learner: that trains.
-        kind: of data.
-        seeds: of the data sets, at least one.
+        learner: the learner to train.
+        kind: kind of data.
+        seeds: seeds of the data sets, at least one.
 
     Attributes:
-        configs: canonical; the first of them are random in the full space.
+        configs: canonical configurations; the first are random in the full space.
     """
 
     def __init__(
@@ -88,12 +89,12 @@ class Design:
             self.configs, self._scores = kept["configs"], kept["scores"]
 
     def grow(self, first: Sequence[Config], metrics: Sequence[str] | None, seed: int) -> None:
-        """Train what is missing of the design: the first configurations, and what is added.
+        """Train the missing configurations of the design, and add those of the next rounds.
 
         Args:
             first: configurations beside the random ones.
-            metrics: by which more are added; by default all that are measured.
-            seed: of what is drawn.
+            metrics: metrics that rounds improve; by default all that are measured.
+            seed: seed of the random choices.
         """
         small = self._drawn if self._learner.make is None else 0
         if not self.configs:
@@ -105,28 +106,28 @@ class Design:
         whole = self._drawn + len(first) + small + self._rounds * self._each
         while more and len(self.configs) < whole:
             rng = np.random.default_rng((seed, len(self.configs)))
-            more = self._promising([self.regrets(m) for m in metrics or self.metrics()], rng)
+            more = self._find_promising([self.regrets(m) for m in metrics or self.metrics()], rng)
             self.configs += more
             self._train()
 
     def metrics(self) -> list[str]:
-        """Return what is measured in each training that did not fail."""
+        """Return the metrics that every successful training has."""
         rows = [row for scores in self._scores.values() for row in scores if row]
         return [m for m in (rows[0] if rows else ()) if all(m in row for row in rows)]
 
-    def is_whole(self) -> bool:
-        """Return whether all of it is trained, where it has no configurations from elsewhere."""
+    def is_complete(self) -> bool:
+        """Return whether all rounds are trained; for a design without given configurations."""
         count = len(self.configs)
         trained = all(len(self._scores.get(str(seed), ())) == count for seed in self.seeds)
         return trained and count >= self._drawn + self._rounds * self._each
 
     def regrets(self, metric: str) -> Array:
-        """Return (data sets, configurations): 0 is the best, 1 a middling one of the full space."""
+        """Return (data sets, configurations): 0 is the best, 1 the median of the full space."""
         sign = -1.0 if metric in trainings.LOWER_IS_BETTER else 1.0
         rows = [
             [sign * one.get(metric, np.nan) for one in self._scores[str(s)]] for s in self.seeds
         ]
-        return surfaces.regrets(np.array(rows), self._drawn)
+        return regret_models.compute_regrets(np.array(rows), self._drawn)
 
     def _draw(self, small: bool, rng: np.random.Generator) -> Config:
         config = dict(self._space.sample(rng))
@@ -134,10 +135,10 @@ class Design:
             is_penalty = isinstance(parameter, Float) and parameter.low == 0.0
             if small and is_penalty and parameter.name in config:
                 config[parameter.name] = SMALL * float(config[parameter.name])
-        return self._short(config)
+        return self._round(config)
 
-    def _short(self, config: Config) -> Config:
-        """Return the configuration with three digits for each number: the file stays small."""
+    def _round(self, config: Config) -> Config:
+        """Return the configuration with three significant digits, which keeps the file small."""
         short = {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in config.items()}
         return self._space.canonical(short)
 
@@ -147,26 +148,26 @@ class Design:
             if len(have) < len(self.configs):
                 missing = self.configs[len(have) :]
                 have += trainings.run_design(self._learner, self._kind, seed, missing)["scores"]
-                self._keep()
+                self._save()
 
-    def _keep(self) -> None:
+    def _save(self) -> None:
         text = json.dumps({"configs": self.configs, "scores": self._scores})
-        new = self._path.with_suffix(".new")
-        new.write_text(text)
-        new.replace(self._path)
+        temporary = self._path.with_suffix(".new")
+        temporary.write_text(text)
+        temporary.replace(self._path)
 
-    def _promising(self, known: Sequence[Array], rng: np.random.Generator) -> list[Config]:
-        """Return new configurations: the best expected of each data set and of the mean in turn."""
+    def _find_promising(self, known: Sequence[Array], rng: np.random.Generator) -> list[Config]:
+        """Return new configurations: the best expected on each data set and on average, in turn."""
         every = np.concatenate(known)
         found = [self._draw(i % 2 == 1, rng) for i in range(_CANDIDATES)]
         for _ in range(_CANDIDATES):
             row = every.mean(axis=0) if rng.uniform() < 0.5 else every[rng.integers(len(every))]
             best = np.argsort(row)[:_PARENTS]
-            found.append(self._short(corpus.child(self._space, self.configs, best, _SPREAD, rng)))
+            found.append(self._round(corpus.child(self._space, self.configs, best, _SPREAD, rng)))
         x, new = (np.array([self._space.encode(c) for c in some]) for some in (self.configs, found))
         orders: list[Array] = []
         for regrets in known:
-            lengths, _ = surfaces.fitted(self._space, x, regrets, rng)
+            lengths, _ = regret_models.fit_process(self._space, x, regrets, rng)
             expected = BatchedGP(x, regrets, self._space.slices, lengths, NOISE)(new)
             mean = np.argsort(expected.mean(axis=0))
             orders += [*np.argsort(expected, axis=1), *[mean] * (len(expected) // 2)]
@@ -182,16 +183,18 @@ class Design:
         return chosen
 
 
-def of_network(learner: Learner, folder: Path, seeds: Sequence[int] | None = None) -> Design:
-    """Return the design of a network, as far as it is trained.
+def open_network_design(
+    learner: Learner, folder: Path, seeds: Sequence[int] | None = None
+) -> Design:
+    """Open the design of a network, as far as it is trained.
 
     Args:
         learner: one of `NETWORKS`.
-        folder: of the files of designs.
-        seeds: of the data sets; by default of those that it was trained on.
+        folder: folder of the files of designs.
+        seeds: seeds of the data sets; by default those that it was trained on.
 
     Raises:
-        InputError: no seeds were given, and it was not trained to its end.
+        InputError: no seeds were given, and its training is not complete.
     """
     (kind,) = learner.tasks
     path = trainings.design_path(folder, learner, kind)
@@ -199,16 +202,16 @@ def of_network(learner: Learner, folder: Path, seeds: Sequence[int] | None = Non
         return Design(path, full_space(learner.dims), learner, kind, seeds)
     found = [int(seed) for seed in json.loads(path.read_text())["scores"]] if path.exists() else []
     design = Design(path, full_space(learner.dims), learner, kind, found) if found else None
-    if design is None or not design.is_whole():
+    if design is None or not design.is_complete():
         raise InputError(
-            f"{path}: {learner.name} was not trained to its end",
-            hint="run the step train-data first; it goes on where it was stopped",
+            f"{path}: the training of {learner.name} is not complete",
+            hint="run the step train-data first; it continues where it was stopped",
         )
     return design
 
 
 def train_networks(folder: Path, data_sets: int, *, jobs: int = 1) -> None:
-    """Train the design of each network; go on where an earlier run stopped."""
+    """Train the design of each network; continue where an earlier run stopped."""
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         runs = [pool.submit(_train_network, n, folder, data_sets) for n in range(len(NETWORKS))]
@@ -219,7 +222,7 @@ def train_networks(folder: Path, data_sets: int, *, jobs: int = 1) -> None:
 def _train_network(number: int, folder: Path, data_sets: int) -> str:
     learner = NETWORKS[number]
     first = learner.first_seed
-    design = of_network(learner, folder, range(first, first + data_sets))
+    design = open_network_design(learner, folder, range(first, first + data_sets))
     design.grow((), None, first)
     count = len(design.seeds)
     return f"{learner.name}: {len(design.configs)} configurations on {count} data sets"

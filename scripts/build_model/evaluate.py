@@ -1,10 +1,9 @@
-"""Measures a built model and writes the numbers that its card quotes.
+"""Measures a built model and writes the numbers for its card.
 
-The go/no-go figure for learning from history comes first: the loss on values by length of
-history, and with the history hidden. Then the suites of `localhpo bench` for final tables, with
-the model's folder in the Creator `hybrid`, beside the hybrid with its lessons alone, without
-either, and the engines. The numbers are kept with the digest of the model that they are of: those
-of other weights are no part of its card.
+First the loss on values by length of the history, and with the history hidden, which shows whether
+the model learns from the history. Then the suites of `localhpo bench` for final tables: the hybrid
+with this model, with meta-data alone, without either, and the engines. Numbers are stored with the
+digest of the model, so that those of other weights do not get into its card.
 """
 
 from __future__ import annotations
@@ -20,28 +19,28 @@ from typing import Any
 
 from localhpo import resources
 from localhpo.bench import creators, suites
-from localhpo.bench.problems import opening
+from localhpo.bench.problems import registry
 from localhpo.errors import InputError, LocalHPOError, did_you_mean
-from localhpo.llm import cards
-from localhpo.llm.card import digest_of
+from localhpo.llm import model_registry
+from localhpo.llm.card import digest_files
 
-from . import corpus, packing, tokenizer, train, whole
+from . import atomic_file, corpus, packing, tokenizer, train
 
 SUITES = ("yahpo-seen", "yahpo-unseen", "xgboost", "mlp", "functions", "quadratics", "taskset")
 CREATORS = (
-    "hybrid", creators.LESSONS, creators.NO_MODEL, "center+gp", "gp", "tpe", "cmaes", "random",
+    "hybrid", creators.META, creators.NO_MODEL, "center+gp", "gp", "tpe", "cmaes", "random",
 )  # fmt: skip
 
 _HISTORY = re.compile(r"^[0-9!?]:\{.*\n", re.MULTILINE)
 
 
-def digest(model: Path) -> str:
-    """Return what tells the files of a model from those of another."""
-    return digest_of(cards.hash_files(model))
+def compute_digest(model: Path) -> str:
+    """Return the digest of the files of a model."""
+    return digest_files(model_registry.hash_files(model))
 
 
-def kept(path: Path, model: str) -> dict[str, Any]:
-    """Return the numbers in a file, where they are of the model with that digest; else none."""
+def read_numbers(path: Path, model: str) -> dict[str, Any]:
+    """Return the numbers in a file; empty where they are of a model with another digest."""
     try:
         table = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
@@ -49,79 +48,85 @@ def kept(path: Path, model: str) -> dict[str, Any]:
     return dict(table["numbers"]) if table.get("model") == model else {}
 
 
-def keep(path: Path, model: str, numbers: Mapping[str, Any]) -> None:
+def write_numbers(path: Path, model: str, numbers: Mapping[str, Any]) -> None:
     """Write numbers to a file, with the digest of their model."""
-    whole.write(path, json.dumps({"model": model, "numbers": numbers}, indent=1) + "\n")
+    atomic_file.write_atomically(
+        path, json.dumps({"model": model, "numbers": numbers}, indent=1) + "\n"
+    )
 
 
-def run(
+def run_suites(
     model: Path, data: Path, target: Path, *, seeds: int, jobs: int,
     names: Sequence[str] | None = None, by: Sequence[str] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Run the suites, as far as they have not been run, and write their records to `target`.
+    """Run the suites that have not been run yet, and write their results to `target`.
 
     Args:
-        model: folder.
+        model: folder of the model.
         data: folder of public data.
-        target: JSON; records of the same model by other suites stay in it.
-        seeds: of each problem.
-        jobs: processes at once.
-        names: of suites; by default those of `SUITES` whose data and packages are there.
-        by: Creators; by default those of `CREATORS`. `hybrid-lessons` knows the lessons of the
-            built-in model, so it is left out where another is measured.
+        target: JSON file; results of the same model on other suites stay in it.
+        seeds: number of seeds of each problem.
+        jobs: number of processes.
+        names: names of suites; by default those of `SUITES` whose data and packages exist.
+        by: Creators; by default those of `CREATORS`. `hybrid-meta` has the meta-data of the
+            built-in model, so it is left out where another model is measured.
 
     Raises:
-        InputError: a suite or a Creator is unknown, or what it needs is not there.
-        LocalHPOError: a suite ended with an error, which it said.
+        InputError: a suite or a Creator is unknown, or its data do not exist.
+        LocalHPOError: a suite ended with an error.
     """
-    creating = chosen_creators(model, by)
-    asked = chosen_suites(data, names)
-    identity = digest(model)
-    result = kept(target, identity)
+    creating = choose_creators(model, by)
+    asked = choose_suites(data, names)
+    identity = compute_digest(model)
+    result = read_numbers(target, identity)
     for suite in asked:
         command = [sys.executable, "-m", "localhpo", "bench", "run", suite, "--json"]
         command += ["--creators", ",".join(creating), "--seeds", str(seeds)]
         command += ["--data", str(data), "--jobs", str(jobs)]
         done = subprocess.run(command, check=False, stdout=subprocess.PIPE)
         if done.returncode:
-            raise LocalHPOError(f"{suite}: not all could be run", hint="the same step goes on")
+            raise LocalHPOError(
+                f"{suite}: not all studies could be run", hint="run the same step again"
+            )
         result[suite] = json.loads(done.stdout)
-        keep(target, identity, result)
+        write_numbers(target, identity, result)
     return result
 
 
-def chosen_creators(model: Path, by: Sequence[str] | None) -> list[str]:
+def choose_creators(model: Path, by: Sequence[str] | None) -> list[str]:
     """Return the Creators to compare; those that ask a model ask this one.
 
     Raises:
-        InputError: one is unknown, or would know other lessons than this model's.
+        InputError: one is unknown, or would have the meta-data of another model.
     """
-    built_in = resources.folder("models") / cards.DEFAULT
+    built_in = resources.folder("models") / model_registry.DEFAULT
     names = list(by or CREATORS)
-    if creators.LESSONS in names and model.resolve() != built_in.resolve():
+    if creators.META in names and model.resolve() != built_in.resolve():
         if by is not None:
             raise InputError(
-                f"{creators.LESSONS} knows the lessons of {built_in}, and {model} is measured"
+                f"{creators.META} has the meta-data of {built_in}, but {model} is measured"
             )
-        names.remove(creators.LESSONS)
-        print(f"left out: {creators.LESSONS}, which knows the lessons of {built_in}")
-    asking = {one.name for one in map(creators.parse, names) if one.asks_a_model}
+        names.remove(creators.META)
+        print(f"left out: {creators.META}, which has the meta-data of {built_in}")
+    asking = {one.name for one in map(creators.parse_name, names) if one.uses_model}
     return [f"{name}@{model}" if name in asking else name for name in names]
 
 
-def chosen_suites(data: Path, names: Sequence[str] | None) -> list[str]:
+def choose_suites(data: Path, names: Sequence[str] | None) -> list[str]:
     """Return the suites to run.
 
     Raises:
-        InputError: one is unknown, or asked for and what it needs is not there.
-        MissingExtraError: the same of a package.
+        InputError: one is unknown, or its data do not exist and it was asked for.
+        MissingExtraError: the same for a package.
     """
     found = []
     for name in names or SUITES:
         if name not in suites.all_suites():
             raise InputError(f"no suite is named {name!r}", hint=did_you_mean(name, SUITES))
         try:
-            opening.check(suites.find(name).problems, opening.Places(data, Path()))
+            registry.check_requirements(
+                suites.find_suite(name).problems, registry.DataFolders(data, Path())
+            )
         except LocalHPOError as error:
             if names is not None:
                 raise
@@ -131,7 +136,7 @@ def chosen_suites(data: Path, names: Sequence[str] | None) -> list[str]:
     return found
 
 
-def summary(record: dict[str, Any]) -> dict[str, float]:
+def summarize(record: dict[str, Any]) -> dict[str, float]:
     """Return the mean regrets of one suite by Creator and trial, for the card."""
     out: dict[str, float] = {}
     for column in record["columns"]:
@@ -142,8 +147,8 @@ def summary(record: dict[str, Any]) -> dict[str, float]:
     return out
 
 
-def history_loss(folder: Path, model: Path, limit: int = 600) -> dict[str, float]:
-    """Return the loss per value token by length of history, with the history shown and hidden."""
+def measure_history_loss(folder: Path, model: Path, limit: int = 600) -> dict[str, float]:
+    """Return the loss per value token by length of the history, shown and hidden."""
     import torch
     from transformers import LlamaForCausalLM
 
@@ -156,24 +161,26 @@ def history_loss(folder: Path, model: Path, limit: int = 600) -> dict[str, float
     }
     out = {}
     for name, group in groups.items():
-        out[name] = _value_loss(network, group, model)
+        out[name] = _compute_value_loss(network, group, model)
         if name != "trials_0":
             hidden = [replace(q, prompt=_HISTORY.sub("", q.prompt)) for q in group]
-            out[f"{name}_hidden"] = _value_loss(network, hidden, model)
+            out[f"{name}_hidden"] = _compute_value_loss(network, hidden, model)
     return {name: round(value, 3) for name, value in out.items()}
 
 
-def _value_loss(network: Any, questions: list[corpus.Question], model: Path) -> float:
+def _compute_value_loss(network: Any, questions: list[corpus.Question], model: Path) -> float:
     """Return the mean loss over value tokens of answers of quality 9."""
     import torch
 
     best = [replace(q, answers=q.answers[:4], qualities=q.qualities[:4]) for q in questions]
-    items = packing.tokens(best, tokenizer.load(model))
+    items = packing.tokenize_questions(best, tokenizer.load(model))
     length = packing.ROW_LENGTHS[-1]
     total = count = 0.0
-    for row in packing.rows([item for item in items if len(item) <= length], length):
+    for row in packing.pack_rows([item for item in items if len(item) <= length], length):
         with torch.no_grad():
-            losses, weights = train.loss_of(network, packing.batch([row], length, 0), "cpu")
+            losses, weights = train.compute_losses(
+                network, packing.make_batch([row], length, 0), "cpu"
+            )
         values = weights == packing.WEIGHT_VALUE
         total += float(losses[values].sum())
         count += float(values.sum())

@@ -1,4 +1,4 @@
-"""Checkpoint -> model folder in Hugging Face layout: weights, tokenizer, card, README."""
+"""Exports a checkpoint as a model folder in Hugging Face layout: weights, tokenizer, card."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ LIMITATIONS = (
     " later trials are left to Bayesian optimization",
     "little beyond its meta-data: see yahpo_seen_hybrid_meta",
     "first trials for F1: on water quality, random search begins better",
-    "fine-tuning of pre-trained networks, and graph auto-encoders: it was trained on no such results",
+    "fine-tuning of pre-trained networks, and graph auto-encoders: it was trained on no such"
+    " results",
     "explanations: it answers with a configuration only",
 )
 
@@ -41,14 +42,14 @@ def write_weights(
     """
     model = train.build_model(settings, work / "model")
     model.load_state_dict(_mean([train.load_checkpoint(one)["model"] for one in (work, *earlier)]))
-    # Half the size; backends convert to what their device is fast with.
+    # float16 halves the size; backends convert to the type that is fast on their device.
     model.half().save_pretrained(target)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(work / "model" / name, target / name)
     if (work / META_DATA).exists():
         shutil.copyfile(work / META_DATA, target / META_DATA)
     for path in target.iterdir():
-        path.chmod(0o644)  # save_pretrained writes weights that only their owner can read
+        path.chmod(0o644)  # save_pretrained makes weights readable by their owner only
     return sum(p.numel() for p in model.parameters())
 
 
@@ -60,19 +61,19 @@ def write_card(
     work: Path, target: Path, parameters: int, settings: train.TrainSettings,
     name: str = NAME, version: str | None = None,
 ) -> None:  # fmt: skip
-    """Write `card.toml` with what is known: hashes, recipe, and the numbers measured so far.
+    """Write `card.toml`: hashes, how the model was made, and the numbers measured so far.
 
     Args:
         work: folder of the checkpoint.
         target: folder of the model.
-        parameters: how many it has.
-        settings: it was trained with.
-        name: of the model.
-        version: by default what `choose_version` returns.
+        parameters: number of parameters.
+        settings: settings of the training.
+        name: name of the model.
+        version: by default the result of `choose_version`.
 
     Raises:
-        InputError: no version was given, and that of the card there is no number.
-        CardError: the card there cannot be understood.
+        InputError: no version was given, and the one of the existing card is not a number.
+        CardError: the existing card cannot be read.
     """
     files = model_registry.hash_files(target)
     there = model_registry.read_card(target) if (target / model_registry.CARD).exists() else None
@@ -91,7 +92,10 @@ def write_card(
     if (target / META_DATA).exists():
         made["source_tasks"] = len(source_tasks.read_source_tasks(target / META_DATA))
     if there and dict(there.files) == files:
-        made = {**there.made, **made}  # what somebody wrote there is true of the same files
+        made = {
+            **there.made,
+            **made,
+        }  # notes that somebody added to the card stay true of the same files
     text = model_registry.render_card(
         model_registry.Card(
             name=name, version=version or choose_version(there, name, files),
@@ -106,10 +110,10 @@ def write_card(
 
 
 def choose_version(there: model_registry.Card | None, name: str, files: Mapping[str, str]) -> str:
-    """Return the version of the card there where it is of the same files, else one above it.
+    """Return the version of the existing card if its files are the same, else one above it.
 
     Raises:
-        InputError: it is no number.
+        InputError: it is not a number.
     """
     if there is None or there.name != name:
         return "1"
@@ -117,25 +121,25 @@ def choose_version(there: model_registry.Card | None, name: str, files: Mapping[
         return there.version
     if not there.version.isdecimal():
         raise InputError(
-            f"no version is one above that of the card there, {there.version!r}",
-            hint="say it with --version",
+            f"the version of the existing card, {there.version!r}, is not a number to add one to",
+            hint="give a version with --version",
         )
     return str(int(there.version) + 1)
 
 
-SEEN = 10
-"""Problems of the training that a name must have come up in to be known. With 30 instead version 8
-was not asked about 40 functions over the names of LoRA and of policy optimization: regret
+MIN_OCCURRENCES = 10
+"""Number of training problems in which a name must occur to be known. With 30, version 8 was not
+asked about 40 functions over the names of LoRA and of policy optimization: regret
 .61/.45/.32/.16 after 1, 3, 5 and 10 trials instead of .18/.17/.12/.04."""
 
 _PARAMETER = re.compile(r"^(\S+) (?:float|int|ordinal|categorical|bool) ", re.MULTILINE)
 
 
 def find_known_names(work: Path) -> tuple[str, ...]:
-    """Return the names of hyperparameters that the training data tell something about.
+    """Return the names of hyperparameters that the training data are about.
 
-    Made-up names are each seen once or a few times; those of nameless functions, and of what has no
-    effect, are seen often and say nothing.
+    Made-up names occur a few times each. Names in nameless functions, and of parameters without
+    effect, occur often but have no meaning.
     """
     idle = {parameter.name for parameter in spaces.IDLE}
     seen: Counter[str] = Counter()
@@ -143,11 +147,13 @@ def find_known_names(work: Path) -> tuple[str, ...]:
         for question in corpus.load(path):
             if question.trials == 0 and question.source != f"function/{functions.NAMELESS}":
                 seen.update(set(_PARAMETER.findall(question.prompt)))
-    return tuple(sorted(n for n, count in seen.items() if count >= SEEN and n not in idle))
+    return tuple(
+        sorted(n for n, count in seen.items() if count >= MIN_OCCURRENCES and n not in idle)
+    )
 
 
 def read_measured(work: Path, digest: str) -> dict[str, float]:
-    """Return the numbers for the card of the model with a digest; empty before `evaluate`."""
+    """Return the numbers for the card of a model, by its digest; empty before `evaluate`."""
     out: dict[str, float] = {}
     for suite, record in evaluate.read_numbers(work / "bench.json", digest).items():
         group = suite.replace("-", "_")

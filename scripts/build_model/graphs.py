@@ -1,7 +1,7 @@
-"""Graphs that this file generates, and a network that tells the classes of their nodes.
+"""Generates graphs, and trains a network that classifies their nodes.
 
-A graph is made as a network of citations looks: classes, each with words of its own beside those
-that all use; few nodes that are linked often, and links that mostly stay within a class.
+A graph resembles a citation network: each class has its own words beside common ones, few nodes
+have many links, and most links stay within a class.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from localhpo.bench.problems.dims import Array
 
-from .optimizers import optimizer
+from .optimizers import make_optimizer
 
 ACTIVATIONS = ("relu", "elu", "silu", "tanh")
 
@@ -26,25 +26,25 @@ class Graph:
     x: Array
     """(nodes, words)"""
     edges: Array
-    """(2, edges): each in both directions."""
+    """(2, edges): each edge in both directions."""
     labels: Array
     """(nodes,)"""
     classes: int
     train: Array
-    """Nodes whose class is known."""
+    """Nodes of the training set."""
     valid: Array
-    """Nodes that are asked for."""
+    """Nodes of the validation set."""
 
     @property
     def y_valid(self) -> Array:
-        """The classes that are asked for."""
+        """Classes of the validation nodes."""
         return np.asarray(self.labels[self.valid])
 
 
 def make(kind: str, rng: np.random.Generator) -> tuple[Graph, str]:
-    """Return a graph whose nodes are to be classified, and its description."""
+    """Return a random graph whose nodes are to be classified, and its description."""
     del kind
-    x, pairs, labels = _drawn(rng)
+    x, pairs, labels = _draw_graph(rng)
     classes = int(labels.max()) + 1
     order = rng.permutation(len(labels))
     each = int(rng.integers(5, 31))
@@ -58,12 +58,12 @@ def make(kind: str, rng: np.random.Generator) -> tuple[Graph, str]:
     return graph, text
 
 
-def _drawn(rng: np.random.Generator) -> tuple[Array, Array, Array]:
+def _draw_graph(rng: np.random.Generator) -> tuple[Array, Array, Array]:
     """Return features (nodes, words), pairs (2, edges; first < second) and classes (nodes,)."""
     nodes = round(float(np.exp(rng.uniform(np.log(500), np.log(1600)))))
     words = round(float(np.exp(rng.uniform(np.log(100), np.log(600)))))
     classes = int(rng.integers(3, 9))
-    # Fields of their own within each class, whose nodes know each other.
+    # Each class consists of fields, whose nodes are often linked.
     fields = max(2 * classes, round(nodes / rng.uniform(10.0, 40.0)))
     class_of = np.concatenate([np.arange(classes), rng.integers(classes, size=fields - classes)])
     field = rng.choice(fields, nodes, p=rng.dirichlet([2.0] * fields))
@@ -75,7 +75,7 @@ def _drawn(rng: np.random.Generator) -> tuple[Array, Array, Array]:
     share, length = rng.uniform(0.05, 0.25), rng.uniform(8.0, 40.0)
     expected = length * (share * own[field] + (1.0 - share) * common)
     x = (rng.uniform(size=expected.shape) < 1.0 - np.exp(-expected)).astype(np.float32)
-    if rng.uniform() < 0.75:  # as is usual; the others are left as counts are
+    if rng.uniform() < 0.75:  # row normalization, as is usual
         x /= np.maximum(x.sum(axis=1, keepdims=True), 1.0)
     weight = rng.pareto(rng.uniform(1.5, 4.0), nodes) + 0.5
     count, near = round(nodes * rng.uniform(1.2, 3.0)), rng.uniform(0.5, 0.9)
@@ -98,7 +98,7 @@ def _both_ways(pairs: Array) -> Array:
 
 
 def fit(config: Mapping[str, Any], data: Graph, seed: int) -> Array:
-    """Train a graph convolutional network; return the class shares of what is asked for."""
+    """Train a graph convolutional network; return class probabilities of the validation nodes."""
     import torch
     from torch_geometric.nn.models import GCN
 
@@ -109,7 +109,7 @@ def fit(config: Mapping[str, Any], data: Graph, seed: int) -> Array:
         x.shape[1], config["hidden_size"], config["num_layers"], data.classes,
         dropout=config["dropout"], act=config["activation"], cached=True,
     )  # fmt: skip
-    steps = optimizer(config, model)
+    steps = make_optimizer(config, model)
     for _ in range(config["epochs"]):
         model.train()
         steps.zero_grad()

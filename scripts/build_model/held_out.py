@@ -1,7 +1,7 @@
-"""Data sets that no model may be trained on, by the names under which others publish on them.
+"""Names of the data sets that no model may be trained on.
 
-`localhpo/bench/splits.toml` holds OpenML ids, and what others published names its data sets. So
-each id that is held out stands here with its names; a test compares the two files.
+`localhpo/bench/splits.toml` has OpenML ids, but published results have names of data sets. So this
+table has the names of each held-out id; a test compares the two files.
 """
 
 from __future__ import annotations
@@ -43,11 +43,12 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 """OpenML data id -> its names."""
 
 NAMELESS = frozenset({"41212"})
-"""Held out, but OpenML's name is not known here. All names of the sources were looked through:
-each of them is another data set."""
+"""Held-out ids whose name is not known. All names in the sources were checked: none is of these
+data sets."""
 
 PARTS = ("california", "breast", "wine", "digits", "iris", "diabetes", "house", "housing")
-"""Parts of names of what tests or peers use: data sets of scikit-learn, and prices of houses."""
+"""Parts of names of data sets that tests or other projects use: those of scikit-learn, and of
+house prices."""
 
 _WORD = re.compile(r"[a-z]+|[0-9]+")
 _SPELLED = frozenset("".join(_WORD.findall(n.lower())) for names in NAMES.values() for n in names)
@@ -55,9 +56,9 @@ _MOST_WORDS = max(len(_WORD.findall(n.lower())) for names in NAMES.values() for 
 
 
 def is_held_out(name: str) -> bool:
-    """Return whether a data set may not be trained on, however its name is spelled.
+    """Return whether a data set is held out, whatever the spelling of its name.
 
-    The name may be a part of `name`, as whole words: `classif-num-medium-0-phoneme`.
+    `name` may have more words: `classif-num-medium-0-phoneme`.
     """
     if any(part in name.lower() for part in PARTS):
         return True

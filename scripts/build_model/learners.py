@@ -1,8 +1,7 @@
-"""What the real trainings tune: a full space, and a function that trains and measures.
+"""Learners of the real trainings: a full search space and a function that trains.
 
-The full spaces are wider than a user would write: a user's space is cut out of them
-(`spaces.cut`). Support vector machines are left out on purpose: they stay a family that the
-model has never seen.
+Full spaces are wider than a user's, which `spaces.cut` takes a part of. There are no support vector
+machines: they are the family that the model must not see.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 
 from localhpo.bench.problems.dims import Array, Dim
 
-from .optimizers import optimizer
+from .optimizers import make_optimizer
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,13 @@ class Split:
 
 
 Fit = Callable[[Mapping[str, Any], Any, int], Array]
-"""Configuration, data and seed to predictions: class shares (n, classes), or values (n,)."""
+"""Configuration, data, seed -> class probabilities (n, classes) or values (n,)."""
 
 Make = Callable[[str, np.random.Generator], tuple[Any, str]]
-"""A kind of data to a random data set and its description."""
+"""Kind of data and generator -> random data set and its description."""
 
 Measure = Callable[[Array, Any], dict[str, float]]
-"""Predictions and data to every metric."""
+"""Predictions and data -> all metrics."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,13 @@ class Learner:
     fit: Fit
     tasks: tuple[str, ...] = ("binary", "multiclass", "regression")
     share: float = 1.0
-    """How many data sets it gets, relative to the others."""
+    """Relative number of data sets."""
     make: Make | None = None
-    """By default a table (`trainings.make_data`)."""
+    """Generates data; by default a table (`trainings.make_data`)."""
     measure: Measure | None = None
-    """By default that of a table (`trainings.measure`)."""
+    """Computes metrics; by default those of a table (`trainings.measure`)."""
     first_seed: int = 10_000
-    """Of its data sets: a thousand for each network, the same one for all that read tables."""
+    """First seed of its data sets: each network has its own, learners on tables share one."""
 
 
 def _xgboost(config: Mapping[str, Any], data: Split, seed: int) -> Array:
@@ -132,7 +131,7 @@ def _network(config: Mapping[str, Any], data: Split, seed: int) -> Array:
     x = torch.as_tensor(data.x, dtype=torch.float32)
     y = torch.as_tensor(data.y, dtype=torch.long if data.classes else torch.float32)
     loss_of = torch.nn.CrossEntropyLoss() if data.classes else torch.nn.MSELoss()
-    steps = optimizer(config, model)
+    steps = make_optimizer(config, model)
     for _ in range(config["epochs"]):
         order = torch.randperm(len(x))
         for batch in order.split(config["batch_size"]):
@@ -217,7 +216,8 @@ LEARNERS = (
     ),
     Learner(
         "neighbors",
-        "Nearest neighbors",
+        # British, as in the prompts that the built-in model was trained on.
+        "Nearest neighbours",
         (
             Dim("n_neighbors", 1, 60, log=True, integer=True),
             Dim("weights", values=("uniform", "distance")),

@@ -1,9 +1,9 @@
-"""What is trained on data of other forms than tables: graphs, ratings, pictures, sequences.
+"""Networks for data other than tables: graphs, ratings, pictures, sequences.
 
-Each trains one design (`designs`) on a few generated data sets: so much is too dear to be drawn
-anew for each. No pre-trained weights: what is best in fine-tuning them, these cannot tell.
-Variational graph auto-encoders are not among them: on graphs of four kinds that were generated, one
-that is hardly trained predicted links best, which is not so on graphs from life.
+Each trains one design (`designs`) on a few generated data sets, because new random configurations
+for each data set would take too long. There are no pre-trained weights, so these trainings say
+nothing about fine-tuning. Variational graph auto-encoders are left out: on four kinds of generated
+graphs, one that was hardly trained predicted links best, which is not so on real graphs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ NETWORKS = (
     ),
     Learner(
         "deepfm",
-        "A factorization machine with a perceptron",
+        # British, as in the prompts that the built-in model was trained on.
+        "A factorisation machine with a perceptron",
         (
             Dim("embedding_size", 4, 64, log=True, integer=True),
             Dim("learning_rate", 1e-5, 1.0, log=True),

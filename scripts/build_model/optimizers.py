@@ -1,4 +1,4 @@
-"""The optimizer that a configuration names."""
+"""Optimizers of the networks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def optimizer(config: Mapping[str, Any], model: Any) -> Any:
-    """Return the optimizer of a model; `reg_weight` is another name of `weight_decay`."""
+def make_optimizer(config: Mapping[str, Any], model: Any) -> Any:
+    """Return the optimizer of a configuration; `reg_weight` is a synonym of `weight_decay`."""
     import torch
 
     decay = config["weight_decay"] if "weight_decay" in config else config["reg_weight"]

@@ -1,8 +1,8 @@
-"""Questions -> rows of tokens: many questions in a row, each seen by its own answers alone.
+"""Packs questions into rows of tokens, with several questions per row.
 
-A question lies in a row as its prompt and then its answers, each of which continues the prompt:
-answers see the prompt and themselves, not each other, and take up their positions right after
-it. So a prompt is read once for all its answers. Shapes: B rows, T tokens a row.
+A question is its prompt followed by its answers. Each answer attends to the prompt and to itself,
+not to other answers, and its positions continue those of the prompt. So a prompt is read once for
+all its answers. Shapes: B rows, T tokens per row.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from .corpus import Question
 from .learners import Array
 
 ROW_LENGTHS = (256, 384, 640, 1024)
-"""A question goes into the shortest kind of row that holds it; one that fits none is dropped.
+"""Lengths of rows. A question goes into the shortest that it fits in; longer ones are dropped.
 
-Short rows, since attention pays for the whole row."""
+Rows are short, because the cost of attention grows with the length of the row."""
 
 WEIGHT_VALUE, WEIGHT_FORCED, WEIGHT_PROMPT = 1.0, 0.1, 0.03
-"""Weights in the loss: values are what is asked for; the grammar forces most of the rest."""
+"""Weights in the loss: values matter; the grammar forces most other tokens of an answer."""
 
 _VALUE = re.compile(r'(?<=":)[^,}]+')
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """One question in tokens: the prompt and its answers."""
+    """The tokens of one question: its prompt and its answers."""
 
     prompt: list[int]
     answers: list[list[int]]
     weights: list[list[float]]
-    """Of the answers' tokens."""
+    """Loss weights of the tokens of each answer."""
 
     def __len__(self) -> int:
         return len(self.prompt) + sum(map(len, self.answers))
@@ -50,17 +50,17 @@ class Batch:
     positions: Array
     """(B, T)"""
     targets: Array
-    """(B, T): the token that follows."""
+    """(B, T): the next token."""
     weights: Array
-    """(B, T) in the loss."""
+    """(B, T): weights in the loss."""
     question: Array
-    """(B, T): which question of the row, 0 for padding."""
+    """(B, T): number of the question in the row, 0 for padding."""
     answer: Array
-    """(B, T): which answer of the question, 0 for its prompt."""
+    """(B, T): number of the answer of the question, 0 for its prompt."""
 
 
-def value_weights(text: str, offsets: Sequence[tuple[int, int]]) -> list[float]:
-    """Return the weight of each token of an answer, given where it lies in the text."""
+def weigh_tokens(text: str, offsets: Sequence[tuple[int, int]]) -> list[float]:
+    """Return the loss weight of each token of an answer, by its (start, end) in the text."""
     spans = [match.span() for match in _VALUE.finditer(text)]
     return [
         WEIGHT_VALUE if any(a < end and start < b for a, b in spans) else WEIGHT_FORCED
@@ -68,11 +68,11 @@ def value_weights(text: str, offsets: Sequence[tuple[int, int]]) -> list[float]:
     ]
 
 
-def tokens(questions: Sequence[Question], tokenizer: Any) -> list[Tokens]:
-    """Return the questions in tokens; a question's last token is given to each of its answers.
+def tokenize_questions(questions: Sequence[Question], tokenizer: Any) -> list[Tokens]:
+    """Return the tokens of questions.
 
-    The request's quality digit and colon are part of each answer here: answers of one question
-    differ in the digit.
+    The quality digit and the colon at the end of a prompt are part of each answer here, because
+    answers of one question differ in the digit.
     """
     bos, eos = tokenizer.token_to_id("<bos>"), tokenizer.token_to_id("<eos>")
     prompts = tokenizer.encode_batch([q.prompt.removesuffix("9:") for q in questions])
@@ -89,14 +89,14 @@ def tokens(questions: Sequence[Question], tokenizer: Any) -> list[Tokens]:
         for _ in question.answers:
             piece, text = next(encoded), next(texts)
             answers.append([*piece.ids, eos])
-            # Nobody is asked to guess the request's digit and colon.
-            weights.append([0.0, 0.0, *value_weights(text, piece.offsets)[2:], WEIGHT_FORCED])
+            # The digit and the colon are given, so their weight is 0.
+            weights.append([0.0, 0.0, *weigh_tokens(text, piece.offsets)[2:], WEIGHT_FORCED])
         out.append(Tokens([bos, *prompt.ids], answers, weights))
     return out
 
 
-def rows(questions: Iterable[Tokens], length: int) -> list[list[Tokens]]:
-    """Return the questions packed first-fit into rows of a length."""
+def pack_rows(questions: Iterable[Tokens], length: int) -> list[list[Tokens]]:
+    """Pack questions first-fit into rows of some length."""
     filled: list[tuple[int, list[Tokens]]] = []
     open_rows: list[tuple[int, list[Tokens]]] = []
     for question in questions:
@@ -113,7 +113,7 @@ def rows(questions: Iterable[Tokens], length: int) -> list[list[Tokens]]:
     return [row for _, row in [*filled, *open_rows]]
 
 
-def batch(packed: Sequence[Sequence[Tokens]], length: int, pad: int) -> Batch:
+def make_batch(packed: Sequence[Sequence[Tokens]], length: int, pad: int) -> Batch:
     """Return the arrays of some rows."""
     shape = (len(packed), length)
     ids, targets = np.full(shape, pad), np.full(shape, pad)
@@ -137,9 +137,9 @@ def batch(packed: Sequence[Sequence[Tokens]], length: int, pad: int) -> Batch:
     return Batch(ids, positions, targets, weights, question, answer)
 
 
-def visible(of: Batch) -> Array:
-    """Return (B, 1, T, T): whether the row's token attends to the column's."""
-    same = of.question[:, :, None] == of.question[:, None, :]
-    own = (of.answer[:, None, :] == 0) | (of.answer[:, :, None] == of.answer[:, None, :])
-    causal = np.tril(np.ones((of.ids.shape[1],) * 2, dtype=bool))
+def attention_mask(batch: Batch) -> Array:
+    """Return (B, 1, T, T): whether the token of the row attends to that of the column."""
+    same = batch.question[:, :, None] == batch.question[:, None, :]
+    own = (batch.answer[:, None, :] == 0) | (batch.answer[:, :, None] == batch.answer[:, None, :])
+    causal = np.tril(np.ones((batch.ids.shape[1],) * 2, dtype=bool))
     return np.asarray((same & own & causal)[:, None])

@@ -1,7 +1,7 @@
-"""Pictures that this file generates, and a convolutional network trained on them.
+"""Generates pictures, and trains a convolutional network on them.
 
-A class is a few strokes: gratings and spots of its own place, size, direction and color. Each
-picture moves, turns and dims them, mixes in another class's, and adds noise.
+A class is a few gratings, each with a position, size, direction and color. Each picture moves,
+turns and dims them, mixes in those of another class, and adds noise.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from localhpo.bench.problems.dims import Array
 
 from .learners import Split
-from .optimizers import optimizer
+from .optimizers import make_optimizer
 
 SIDE, COLORS = 12, 3
 
@@ -41,7 +41,7 @@ def make(kind: str, rng: np.random.Generator) -> tuple[Split, str]:
 
 
 def _pictures(drawn: Array, move: float, turn: float, rng: np.random.Generator) -> Array:
-    """Return (rows, COLORS, SIDE, SIDE) from what is drawn in each, (rows, strokes, 7)."""
+    """Return pictures (rows, COLORS, SIDE, SIDE) of strokes (rows, strokes, 7)."""
     rows, strokes, _ = drawn.shape
     line = np.linspace(-1.0, 1.0, SIDE)
     across, down = np.meshgrid(line, line)
@@ -59,7 +59,7 @@ def _pictures(drawn: Array, move: float, turn: float, rng: np.random.Generator) 
 
 
 def fit(config: Mapping[str, Any], data: Split, seed: int) -> Array:
-    """Train a small convolutional network under a cosine; return the class shares."""
+    """Train a small convolutional network with a cosine schedule; return class probabilities."""
     import torch
 
     torch.manual_seed(seed)
@@ -73,13 +73,13 @@ def fit(config: Mapping[str, Any], data: Split, seed: int) -> Array:
     layers += [torch.nn.Dropout(config["dropout"]), torch.nn.Linear(inputs, data.classes)]
     model = torch.nn.Sequential(*layers)
     x, y = torch.as_tensor(data.x), torch.as_tensor(data.y)
-    steps = optimizer(config, model)
+    steps = make_optimizer(config, model)
     total = config["epochs"] * math.ceil(len(x) / config["batch_size"])
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(steps, total)
     for _ in range(config["epochs"]):
         for batch in torch.randperm(len(x)).split(config["batch_size"]):
             if len(batch) == 1:
-                continue  # a norm over one picture says nothing
+                continue  # batch normalization needs more than one picture
             steps.zero_grad()
             torch.nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
             steps.step()

@@ -1,7 +1,7 @@
-"""Problems: a space as a user writes it, what is said about it, and how good a point is.
+"""Problems: a space as a user writes it, its description, and the utility of configurations.
 
-A problem knows more than its own data set: the same space on others of the same kind. What is
-best before anything is known is what does well on all of them, not what is best on one.
+A problem has several data sets, its own and peers of the same kind. Before any trial, the best
+configuration is the one that is good on all of them, not the one that is best on one.
 
 Four sources: YAHPO's surrogates, surrogates of real trainings (`trainings`, `designs`), tables of
 TaskSet, and functions made up over known names (`functions.py`). The best known configurations
@@ -18,20 +18,20 @@ from typing import Any
 import numpy as np
 
 from localhpo.bench.problems import yahpo
+from localhpo.objective import Direction
 from localhpo.space import Space
-from localhpo.trial import Direction
 
 from . import functions, spaces, trainings
 from .learners import LEARNERS, Array, Dim, Learner
 from .networks import NETWORKS
 
-Merits = Callable[[Sequence[Mapping[str, Any]]], Array]
-"""Configurations to (data sets, configurations): higher is better, NaN where there is none.
+Utilities = Callable[[Sequence[Mapping[str, Any]]], Array]
+"""Configurations -> (data sets, configurations): higher is better, NaN where unknown.
 
 The first data set is the problem's own, the others are its peers."""
 
 PEERS = 9
-"""Data sets beside its own, at most."""
+"""Largest number of peers."""
 
 METRIC_NAMES: Mapping[str, tuple[str, ...]] = {
     "accuracy": ("accuracy", "val_accuracy", "acc", "val_acc", "valid_accuracy", "test_acc"),
@@ -56,23 +56,23 @@ _YAHPO_NAMES = {
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One thing to tune."""
+class SampledProblem:
+    """A problem that questions are made of."""
 
     space: Space
-    merits: Merits
+    utilities: Utilities
     name: str
     background: str
     metric: str
     direction: Direction
     fixed: Mapping[str, Any]
-    """What is not tuned, and said to be so."""
+    """Fixed values that the user mentions."""
     source: str
     """Family and data set, for the record."""
 
 
-class Surrogate:
-    """A random forest over the evaluated points of one full space."""
+class ForestSurrogate:
+    """A forest of random trees over the evaluated configurations of one full space."""
 
     def __init__(self, dims: Sequence[Dim], configs: Sequence[Mapping[str, Any]], y: Array) -> None:
         from sklearn.ensemble import ExtraTreesRegressor
@@ -86,12 +86,12 @@ class Surrogate:
         self._model.fit(encode(dims, configs), y)
 
     def predict(self, x: Array) -> Array:
-        """Return the predicted merits of encoded configurations."""
+        """Return the predicted utilities of encoded configurations."""
         return np.asarray(self._model.predict(x))
 
 
 def encode(dims: Sequence[Dim], configs: Sequence[Mapping[str, Any]]) -> Array:
-    """Return (configurations, columns): what a surrogate reads."""
+    """Return the inputs of a surrogate: (configurations, columns)."""
     columns = []
     for dim in dims:
         if dim.values:
@@ -102,10 +102,10 @@ def encode(dims: Sequence[Dim], configs: Sequence[Mapping[str, Any]]) -> Array:
     return np.array(columns).T
 
 
-_SURROGATES: dict[str, Surrogate] = {}
+_SURROGATES: dict[str, ForestSurrogate] = {}
 
 
-def _fitted(key: str, fit: Callable[[], Surrogate]) -> Surrogate:
+def _fitted(key: str, fit: Callable[[], ForestSurrogate]) -> ForestSurrogate:
     """Return a surrogate, fitted once in this process."""
     if key not in _SURROGATES:
         _SURROGATES[key] = fit()
@@ -121,12 +121,12 @@ def active(dims: Sequence[Dim], values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def user_problem(
-    dims: Sequence[Dim], merits: Merits, rng: np.random.Generator, **words: Any
-) -> Problem | None:
-    """Return a problem over a random cut of a full space; None where the cut holds nothing."""
+def make_user_problem(
+    dims: Sequence[Dim], utilities: Utilities, rng: np.random.Generator, **words: Any
+) -> SampledProblem | None:
+    """Return a problem over a random cut of a full space; None where too little is tuned."""
     drawn = [{dim.name: dim.draw(rng) for dim in dims} for _ in range(24)]
-    own = merits([active(dims, c) for c in drawn])[0]
+    own = utilities([active(dims, c) for c in drawn])[0]
     order = np.argsort(np.nan_to_num(own, nan=-np.inf))
     piece = spaces.cut(dims, drawn[order[-1 - int(rng.integers(4))]], rng)
     if piece is None:
@@ -135,26 +135,26 @@ def user_problem(
     if matters.cardinality < 8:
         return None
 
-    if piece.strange:
-        name = spaces.strange_name(rng)
+    if piece.has_made_up_names:
+        name = spaces.make_up_name(rng)
         words |= {"name": name, "background": str(rng.choice(["", f"Tune {name}."]))}
 
     def of_user(configs: Sequence[Mapping[str, Any]]) -> Array:
-        return merits([active(dims, piece.full(c)) for c in configs])
+        return utilities([active(dims, piece.full(c)) for c in configs])
 
-    return Problem(space=piece.space, merits=of_user, fixed=piece.told, **words)
+    return SampledProblem(space=piece.space, utilities=of_user, fixed=piece.described, **words)
 
 
-def some(others: Sequence[Any], own: Any, rng: np.random.Generator) -> list[Any]:
+def choose_peers(others: Sequence[Any], own: Any, rng: np.random.Generator) -> list[Any]:
     """Return `own` and up to `PEERS` of the others."""
     rest = [other for other in others if other != own]
     return [own, *[rest[i] for i in rng.permutation(len(rest))[:PEERS]]]
 
 
-def words(
+def describe(
     target: str, lower: bool, title: str, text: str, family: str, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Return what a user would say about a problem: often nothing, sometimes the other metric."""
+    """Return the description that a user gives: name, background, metric and direction."""
     target = _YAHPO_NAMES.get(target, target)
     pieces = [title, f"{title} on {text}." if text else f"{title}.", ""]
     if text:
@@ -169,26 +169,26 @@ def words(
 
 def from_yahpo(
     scenario: yahpo.Scenario, instances: Sequence[str], rng: np.random.Generator
-) -> Problem | None:
+) -> SampledProblem | None:
     """Return a problem on one of the data sets of one family; the others are its peers."""
     target = str(rng.choice(scenario.targets))
     column, lower = scenario.targets.index(target), yahpo.lower_is_better(target)
-    chosen = some(instances, instances[int(rng.integers(len(instances)))], rng)
+    chosen = choose_peers(instances, instances[int(rng.integers(len(instances)))], rng)
 
-    def merits(configs: Sequence[Mapping[str, Any]]) -> Array:
+    def utilities(configs: Sequence[Mapping[str, Any]]) -> Array:
         y = scenario.evaluate_each(chosen, configs)[:, :, column]
         return -y if lower else y
 
     title = yahpo.TITLES[scenario.name]
-    said = words(target, lower, title, "a table", title.split()[-1].lower(), rng)
-    return user_problem(
-        scenario.dims, merits, rng, source=f"{scenario.name}/{chosen[0]}/{target}", **said
+    description = describe(target, lower, title, "a table", title.split()[-1].lower(), rng)
+    return make_user_problem(
+        scenario.dims, utilities, rng, source=f"{scenario.name}/{chosen[0]}/{target}", **description
     )
 
 
 def from_training(
     records: Sequence[Mapping[str, Any]], number: int, rng: np.random.Generator
-) -> Problem | None:
+) -> SampledProblem | None:
     """Return a problem on one of the generated data sets; its peers are those of its kind."""
     own = records[number]
     learner = next(item for item in (*LEARNERS, *NETWORKS) if item.name == own["learner"])
@@ -201,32 +201,36 @@ def from_training(
         if (r["learner"], r["kind"]) == (own["learner"], own["kind"])
         and any(target in scores for scores in r["scores"])  # F1 is of two classes alone
     ]
-    fitted = [surrogate(record, dims, target, lower) for record in some(alike, own, rng)]
+    fitted = [surrogate(record, dims, target, lower) for record in choose_peers(alike, own, rng)]
 
-    def merits(configs: Sequence[Mapping[str, Any]]) -> Array:
+    def utilities(configs: Sequence[Mapping[str, Any]]) -> Array:
         x = encode(dims, configs)
         return np.array([one.predict(x) for one in fitted])
 
-    said = words(target, lower, learner.title, own["text"], learner.name.replace("_", "-"), rng)
-    return user_problem(dims, merits, rng, source=f"{learner.name}/{own['seed']}/{target}", **said)
+    description = describe(
+        target, lower, learner.title, own["text"], learner.name.replace("_", "-"), rng
+    )
+    return make_user_problem(
+        dims, utilities, rng, source=f"{learner.name}/{own['seed']}/{target}", **description
+    )
 
 
 def dims_of(learner: Learner, record: Mapping[str, Any]) -> tuple[Dim, ...]:
-    """Return what a learner tunes on data of one kind: classes are weighed where there are two."""
+    """Return the dimensions of a learner on one kind of data; only two classes have weights."""
     two = record["kind"] == "binary"
     return tuple(dim for dim in learner.dims if two or dim.name != "scale_pos_weight")
 
 
 def surrogate(
     record: Mapping[str, Any], dims: Sequence[Dim], target: str, lower: bool
-) -> Surrogate:
-    """Return what a real training of each configuration would have given on one data set."""
+) -> ForestSurrogate:
+    """Return a surrogate of a metric on one data set, fitted on real trainings."""
 
-    def fit() -> Surrogate:
+    def fit() -> ForestSurrogate:
         good = [(c, s) for c, s in zip(record["configs"], record["scores"], strict=True) if s]
         y = np.array([s.get(target, np.nan) for _, s in good])
         y = np.nan_to_num(-y if lower else y, nan=np.nanmin(-y if lower else y))
-        return Surrogate(dims, [active(dims, c) for c, _ in good], y)
+        return ForestSurrogate(dims, [active(dims, c) for c, _ in good], y)
 
     return _fitted(f"{record['learner']}/{record['seed']}/{target}", fit)
 
@@ -243,31 +247,37 @@ TASKSET_DIMS = (
 )
 
 
-def from_taskset(paths: Sequence[Path], number: int, rng: np.random.Generator) -> Problem | None:
+def from_taskset(
+    paths: Sequence[Path], number: int, rng: np.random.Generator
+) -> SampledProblem | None:
     """Return a problem on one table of TaskSet: Adam with eight hyperparameters."""
 
-    def fit(path: Path) -> Surrogate:
+    def fit(path: Path) -> ForestSurrogate:
         table = np.load(path)
         names = [dim.name for dim in TASKSET_DIMS]
         configs = [dict(zip(names, map(float, row), strict=True)) for row in table["hp"]]
         loss = np.nan_to_num(table["valid_loss"][:, -1], nan=1e9)
-        return Surrogate(TASKSET_DIMS, configs, -np.minimum(loss, np.quantile(loss, 0.7)))
+        return ForestSurrogate(TASKSET_DIMS, configs, -np.minimum(loss, np.quantile(loss, 0.7)))
 
     own = paths[number]
-    fitted = [_fitted(p.stem, lambda p=p: fit(p)) for p in some(paths, own, rng)]
+    fitted = [_fitted(p.stem, lambda p=p: fit(p)) for p in choose_peers(paths, own, rng)]
 
-    def merits(configs: Sequence[Mapping[str, Any]]) -> Array:
+    def utilities(configs: Sequence[Mapping[str, Any]]) -> Array:
         x = encode(TASKSET_DIMS, configs)
         return np.array([surrogate.predict(x) for surrogate in fitted])
 
-    said = words("loss", True, "A recurrent network on text, Adam", "IMDB", "rnn", rng)
-    return user_problem(TASKSET_DIMS, merits, rng, source=f"taskset/{own.stem}", **said)
+    description = describe("loss", True, "A recurrent network on text, Adam", "IMDB", "rnn", rng)
+    return make_user_problem(
+        TASKSET_DIMS, utilities, rng, source=f"taskset/{own.stem}", **description
+    )
 
 
-def from_function(rng: np.random.Generator) -> Problem:
-    """Return a made-up function over names that users use."""
-    space, merits, title = functions.make(rng, 1 + PEERS)
+def from_function(rng: np.random.Generator) -> SampledProblem:
+    """Return a synthetic function over real hyperparameter names."""
+    space, utilities, title = functions.make(rng, 1 + PEERS)
     lower = bool(rng.uniform() < 0.5)
     target = "loss" if lower else "accuracy"
-    said = words(target, lower, title, "", title.split()[-1].lower(), rng)
-    return Problem(space=space, merits=merits, fixed={}, source=f"function/{title}", **said)
+    description = describe(target, lower, title, "", title.split()[-1].lower(), rng)
+    return SampledProblem(
+        space=space, utilities=utilities, fixed={}, source=f"function/{title}", **description
+    )

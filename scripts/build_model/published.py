@@ -1,9 +1,9 @@
-"""Best configurations that others found and published, as answers without a function.
+"""Best configurations that others published: answers to questions without a function.
 
 tabdl_tuning: winners of tuning runs of tabular networks, with their spaces. flaml_default:
-portfolios of gradient boosting and forests, whose spaces are made here around what is listed.
-Winners of one space on several data sets become the answers to one question. Data sets that
-are held out, or that tests or peers use, are left out (`held_out`).
+portfolios of gradient boosting and forests, for which spaces are defined here. Winners of one space
+on several data sets become the answers to one question. Held-out data sets are left out
+(`held_out`).
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ _FLAML_RANGES: Mapping[str, tuple[float, float, bool, bool]] = {
 
 @dataclass(frozen=True)
 class Winners:
-    """One space and the configurations that won in it, on several data sets."""
+    """The winning configurations of one space on several data sets."""
 
     space: Space
     title: str
     configs: tuple[Config, ...]
     data_sets: tuple[str, ...]
-    """On which each of them won, as the source names it."""
+    """Data set of each configuration, by the name in the source."""
 
 
 def load(data: Path) -> list[Winners]:
-    """Return everything that was published, grouped by space."""
-    return [w for w in [*_tabdl(data), *_flaml(data)] if len(w.configs) >= 3]
+    """Return all published winners, grouped by space."""
+    return [w for w in [*_load_tabdl(data), *_load_flaml(data)] if len(w.configs) >= 3]
 
 
-def _tabdl(data: Path) -> Iterator[Winners]:
+def _load_tabdl(data: Path) -> Iterator[Winners]:
     groups: dict[str, tuple[Space, str, list[tuple[Config, str]]]] = {}
     for path in sorted((data / "tabdl_tuning").glob("*.jsonl.gz")):
         for line in gzip.decompress(path.read_bytes()).decode().splitlines():
@@ -75,10 +75,10 @@ def _tabdl(data: Path) -> Iterator[Winners]:
 
 
 def _tabdl_study(study: Mapping[str, Any]) -> tuple[Space, Config] | None:
-    """Return the space of a study and its best configuration, where both can be said."""
+    """Return the space of a study and its best configuration; None where one is not supported."""
     parameters: list[Parameter] = []
     config: dict[str, Any] = {}
-    for name, rule, value in _leaves(study["space"], study["best"]):
+    for name, rule, value in _iterate_leaves(study["space"], study["best"]):
         parameter = _tabdl_parameter(name, rule)
         if parameter is None or name in config or value is None or isinstance(value, (list, dict)):
             continue
@@ -93,12 +93,12 @@ def _tabdl_study(study: Mapping[str, Any]) -> tuple[Space, Config] | None:
         return None
 
 
-def _leaves(space: Any, best: Any) -> Iterator[tuple[str, list[Any], Any]]:
-    """Yield (name, rule, winning value) of everything that was tuned."""
+def _iterate_leaves(space: Any, best: Any) -> Iterator[tuple[str, list[Any], Any]]:
+    """Yield (name, rule, winning value) of each tuned parameter."""
     for name, rule in space.items():
         value = best.get(name) if isinstance(best, dict) else None
         if isinstance(rule, dict):
-            yield from _leaves(rule, value or {})
+            yield from _iterate_leaves(rule, value or {})
         elif isinstance(rule, list) and rule and isinstance(rule[0], str):
             yield name, rule[1:] if rule[0] == "_tune_" else rule, value
 
@@ -108,7 +108,7 @@ def _tabdl_parameter(name: str, rule: list[Any]) -> Parameter | None:
     if not isinstance(kind, str) or not all(isinstance(n, int | float) for n in numbers):
         return None
     if kind.startswith("?") and len(numbers) == 3 and "log" not in kind:
-        numbers = numbers[1:]  # `?` mixes in a default, which is 0 and inside a linear range
+        numbers = numbers[1:]  # `?` adds a default of 0, which is inside a linear range
     log = kind.endswith("loguniform")
     if len(numbers) < 2 or numbers[0] >= numbers[1] or (log and numbers[0] <= 0):
         return None
@@ -119,21 +119,21 @@ def _tabdl_parameter(name: str, rule: list[Any]) -> Parameter | None:
     return None
 
 
-def _flaml(data: Path) -> Iterator[Winners]:
+def _load_flaml(data: Path) -> Iterator[Winners]:
     groups: dict[tuple[str, ...], list[tuple[Mapping[str, Any], str]]] = {}
     for path in sorted((data / "flaml_default").glob("*/*.json")):
-        for item, name in _portfolio(path):
+        for item, name in _read_portfolio(path):
             values = {k: v for k, v in item["hyperparameters"].items() if k in _FLAML_RANGES}
             if values:
                 groups.setdefault((item["class"], *sorted(values)), []).append((values, name))
     for (title, *keys), found in groups.items():
         space = Space(map(_flaml_parameter, keys))
         rows, names = zip(*found, strict=True)
-        yield Winners(space, title, tuple(_inside(space, row) for row in rows), names)
+        yield Winners(space, title, tuple(_clip(space, row) for row in rows), names)
 
 
-def _portfolio(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """Yield each entry of a portfolio, and the data set that it was found on."""
+def _read_portfolio(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Yield each entry of a portfolio, and the data set that it is from."""
     table = json.loads(path.read_text())
     for item, name in zip(table["portfolio"], table["configsource"], strict=True):
         if not held_out.is_held_out(name):
@@ -147,14 +147,14 @@ def _flaml_parameter(name: str) -> Parameter:
     return Float(name, low=low, high=high, log=log)
 
 
-def _inside(space: Space, values: Mapping[str, Any]) -> Config:
+def _clip(space: Space, values: Mapping[str, Any]) -> Config:
     limits = {p.name: (p.low, p.high) for p in space.parameters}
     inside = {n: min(max(values[n], low), high) for n, (low, high) in limits.items()}
     whole = {n: round(v) if isinstance(space[n], Int) else v for n, v in inside.items()}
     return space.canonical(whole)
 
 
-def pick(winners: Winners, count: int, rng: np.random.Generator) -> list[Config]:
-    """Return some of the winners, none twice."""
+def pick_winners(winners: Winners, count: int, rng: np.random.Generator) -> list[Config]:
+    """Return random winners, without duplicates."""
     order = rng.permutation(len(winners.configs))[:count]
     return [winners.configs[i] for i in order]

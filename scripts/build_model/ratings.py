@@ -1,7 +1,7 @@
-"""Who liked what: tables that this file generates, and two recommenders trained on them.
+"""Generates ratings of things by users, and trains two recommenders on them.
 
-Users and things have a few hidden traits; some things please everybody, and most of what is seen
-is what many see. So what one user liked says something of others, as in life.
+Users and things have a few latent factors. Some things are liked by most users, and a few things
+are seen by most. So the likes of one user tell something about others, as in real data.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ import numpy as np
 from localhpo.bench.problems.dims import Array
 
 from .learners import Split
-from .optimizers import optimizer
+from .optimizers import make_optimizer
 
 PASSES, PATIENCE = 20, 2
-"""Passes of DeepFM over the ratings at most, and those without gain after which it ends."""
+"""Largest number of epochs of DeepFM, and epochs without improvement after which it stops."""
 
 NEAREST = 10
-"""Length of the list that a recommender of things is judged by."""
+"""Length of the list that a recommender is measured by."""
 
 
 @dataclass(frozen=True)
 class Likes:
-    """What each user liked, in two parts."""
+    """The things that each user liked, split in two."""
 
     users: int
     things: int
     train: Array
     """(2, likes): user and thing."""
     valid: Array
-    """(2, likes), of other things."""
+    """(2, likes): other likes of the same users."""
 
 
 def _traits(rng: np.random.Generator) -> tuple[Array, Array]:
-    """Return how much each user would like each thing (users, things), and how often it is seen."""
+    """Return the utility of each thing for each user (users, things), and how often it is seen."""
     users, things = int(rng.integers(150, 400)), int(rng.integers(100, 250))
     traits = int(rng.integers(2, 8))
     taste, nature = rng.normal(size=(users, traits)), rng.normal(size=(things, traits))
@@ -49,16 +49,16 @@ def _traits(rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def make_clicks(kind: str, rng: np.random.Generator) -> tuple[Split, str]:
-    """Return ratings of users and things with a few attributes each, and their description.
+    """Return random ratings of users and things with a few attributes, and their description.
 
-    Features are whole numbers, one column per attribute, each with numbers of its own.
+    Features are integers, one column per attribute; no two columns share a number.
     """
     del kind
     value, seen = _traits(rng)
     users, things = value.shape
     groups = [rng.integers(int(rng.integers(2, 21)), size=users) for _ in range(2)]
     groups += [rng.integers(int(rng.integers(2, 21)), size=things) for _ in range(2)]
-    for i, group in enumerate(groups):  # attributes say a little
+    for i, group in enumerate(groups):  # attributes have a small effect
         effect = rng.normal(0.0, rng.uniform(0.1, 0.5), group.max() + 1)[group]
         value = value + (effect[:, None] if i < 2 else effect)
     rows = round(float(np.exp(rng.uniform(np.log(5e3), np.log(1.2e4)))))
@@ -76,14 +76,14 @@ def make_clicks(kind: str, rng: np.random.Generator) -> tuple[Split, str]:
 
 
 def make_likes(kind: str, rng: np.random.Generator) -> tuple[Likes, str]:
-    """Return what users liked, and its description."""
+    """Return random likes, and their description."""
     del kind
     value, seen = _traits(rng)
     users, things = value.shape
     each = rng.uniform(8.0, 20.0)
     train, valid = [], []
     for user in range(users):
-        # Gumbel: draws without replacement, by how much it is liked and how often it is seen.
+        # Gumbel noise draws without replacement, by utility and by how often a thing is seen.
         drawn = np.argsort(-(2.0 * value[user] + np.log(seen) + rng.gumbel(size=things)))
         liked = rng.permutation(drawn[: max(5, int(rng.poisson(each)))])
         cut = max(1, len(liked) // 5)
@@ -94,7 +94,7 @@ def make_likes(kind: str, rng: np.random.Generator) -> tuple[Likes, str]:
 
 
 def fit_clicks(config: Mapping[str, Any], data: Split, seed: int) -> Array:
-    """Train DeepFM, as long as it gains; return the class shares of its best pass."""
+    """Train DeepFM with early stopping; return the class probabilities of its best epoch."""
     import torch
     from sklearn.metrics import roc_auc_score
 
@@ -125,7 +125,7 @@ def fit_clicks(config: Mapping[str, Any], data: Split, seed: int) -> Array:
     x_valid = torch.as_tensor(data.x_valid)
     values = int(max(data.x.max(), data.x_valid.max())) + 1
     model = DeepFM(values, data.x.shape[1])
-    steps, loss_of = optimizer(config, model), torch.nn.BCEWithLogitsLoss()
+    steps, loss_of = make_optimizer(config, model), torch.nn.BCEWithLogitsLoss()
     best, share, since = -np.inf, np.full(len(data.y_valid), np.nan), 0
     for _ in range(PASSES):
         model.train()
@@ -155,11 +155,11 @@ def fit_likes(config: Mapping[str, Any], data: Likes, seed: int) -> Array:
     torch.manual_seed(seed)
     user, thing = torch.as_tensor(data.train)
     thing = thing + data.users
-    spread = torch.as_tensor(_spread(data, config["num_layers"]), dtype=torch.float32)
+    spread = torch.as_tensor(_propagation_matrix(data, config["num_layers"]), dtype=torch.float32)
     model = torch.nn.Embedding(len(spread), config["embedding_size"])
     torch.nn.init.xavier_uniform_(model.weight)
     # The penalty is on the embeddings of a batch, not on all weights.
-    steps = optimizer({**config, "reg_weight": 0.0}, model)
+    steps = make_optimizer({**config, "reg_weight": 0.0}, model)
     for _ in range(config["epochs"]):
         for batch in torch.randperm(len(user)).split(config["batch_size"]):
             steps.zero_grad()
@@ -175,11 +175,11 @@ def fit_likes(config: Mapping[str, Any], data: Likes, seed: int) -> Array:
         return np.asarray(found[: data.users] @ found[data.users :].T)
 
 
-def _spread(data: Likes, layers: int) -> Array:
-    """Return what spreads embeddings over all layers at once (nodes, nodes).
+def _propagation_matrix(data: Likes, layers: int) -> Array:
+    """Return the matrix that applies all layers at once (nodes, nodes).
 
     It is the mean of the powers of the normalized graph (He et al. 2020,
-    https://arxiv.org/abs/2002.02126), which is small enough here.
+    https://arxiv.org/abs/2002.02126), which is small here.
     """
     graph = np.zeros((data.users + data.things,) * 2)
     graph[data.train[0], data.train[1] + data.users] = 1.0

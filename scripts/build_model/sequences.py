@@ -1,7 +1,7 @@
-"""Sequences that this file generates, and a transformer trained on them from random weights.
+"""Generates sequences, and trains a transformer on them from random weights.
 
-A class is a mix of topics, as words of a text are, and a pair of signs of which one must come
-before the other: so that it takes attention, and not only counting, to tell the classes.
+A class is a distribution over signs, like words of a topic, and the order of a pair of signs, which
+only attention can tell, not counts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from localhpo.bench.problems.dims import Array
 
 from .learners import Split
-from .optimizers import optimizer
+from .optimizers import make_optimizer
 
 HEADS = 2
 
@@ -33,7 +33,7 @@ def make(kind: str, rng: np.random.Generator) -> tuple[Split, str]:
     x = np.minimum(x, signs - 1)
     first, second = rng.permutation(signs)[:2]
     told = rng.uniform(size=rows) < rng.uniform(0.3, 0.9)
-    for row in np.flatnonzero(told):  # the same two signs in all classes: only their order differs
+    for row in np.flatnonzero(told):  # the same two signs in all classes, in another order
         early, late = np.sort(rng.permutation(length)[:2])
         pair = (first, second) if y[row] % 2 else (second, first)
         x[row, [early, late]] = pair
@@ -45,14 +45,14 @@ def make(kind: str, rng: np.random.Generator) -> tuple[Split, str]:
 
 
 def fit(config: Mapping[str, Any], data: Split, seed: int) -> Array:
-    """Train an encoder of the Transformer; return the class shares."""
+    """Train a transformer encoder; return class probabilities."""
     import torch
 
     torch.manual_seed(seed)
     width, length = HEADS * round(config["d_model"] / HEADS), data.x.shape[1]
 
     class Encoder(torch.nn.Module):
-        """Norm first (https://arxiv.org/abs/2002.04745); the mean over the sequence is read."""
+        """Encoder with norms first (https://arxiv.org/abs/2002.04745) and mean pooling."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -73,7 +73,7 @@ def fit(config: Mapping[str, Any], data: Split, seed: int) -> Array:
 
     x, y = torch.as_tensor(data.x), torch.as_tensor(data.y)
     model = Encoder()
-    steps = optimizer({**config, "optimizer": "adamw"}, model)
+    steps = make_optimizer({**config, "optimizer": "adamw"}, model)
     batches = -(-len(x) // config["batch_size"])
     total = config["epochs"] * batches
     warm = max(1.0, config["warmup_ratio"] * total)

@@ -1,9 +1,8 @@
 """Search spaces as users write them, cut out of a full space.
 
-A cut keeps some dimensions and fixes the rest, renames them, narrows their ranges to round
-bounds, turns a log range into a linear one (with a lower bound of 0 where a value that small
-means "off"), a range into a list, and shuffles the order. It remembers the way back, so that
-a configuration of the user's space can be evaluated in the full one.
+A cut keeps some dimensions and fixes the others, renames them, narrows ranges to round bounds, may
+turn a log range into a linear one (from 0, where 0 means "off") or into a list, and shuffles the
+order. It can map a configuration of the user's space to the full space, where it is evaluated.
 """
 
 from __future__ import annotations
@@ -97,18 +96,18 @@ OWN_WORDS = 0.5
 WHOLE = 0.4
 """Share of these that keep its bounds as well."""
 
-STRANGE = 0.1
+MADE_UP = 0.1
 """Share of cuts whose names are made up."""
 
-ALL_TOLD, NONE_TOLD = 0.65, 0.2
-"""Shares of cuts where all that is fixed is told, and where none of it is."""
+ALL_DESCRIBED, NONE_DESCRIBED = 0.65, 0.2
+"""Shares of cuts whose user mentions all fixed values, and none."""
 
 IDLE: Sequence[Parameter] = (
     Int("num_workers", 0, 8), Int("seed", 0, 99), Int("log_every", 10, 200), Int("n_jobs", 1, 8),
     Int("eval_every", 1, 20), Int("prefetch", 1, 8), Categorical("pin_memory", (True, False)),
     Categorical("verbose", (0, 1, 2)),
 )  # fmt: skip
-"""What users put into a space though it has no effect."""
+"""Parameters without effect that users put into spaces."""
 
 WITH_IDLE = 0.08
 """Share of cuts, of those that do not keep the bounds of the source, that have one of these."""
@@ -121,38 +120,40 @@ CAN_BE_OFF = frozenset(
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A user's space, and the way back to the full one."""
+class UserSpace:
+    """A user's space, and its mapping to the full space."""
 
     space: Space
     sources: Mapping[str, str]
-    """The user's name of a parameter to the name of its dimension; one without effect has none."""
+    """User's name -> name of the dimension; parameters without effect are left out."""
     fixed: Mapping[str, Any]
     """Values of the dimensions that the user does not tune."""
     spellings: Mapping[str, Mapping[Any, str]]
-    """By the user's name: the user's value of a choice to the full one."""
+    """User's name -> user's value of a choice -> value in the full space."""
     floors: Mapping[str, float]
-    """By dimension: the smallest value that the full space allows."""
-    told: Mapping[str, Any]
-    """What a user would say is fixed: of what matters here, under the user's names."""
-    strange: bool = False
-    """Whether the names are made up, and tell nothing."""
+    """Dimension -> smallest value that the full space allows."""
+    described: Mapping[str, Any]
+    """The fixed values that the user mentions, by the user's names."""
+    has_made_up_names: bool = False
+    """Whether the names are made up, and have no meaning."""
 
     def full(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a configuration of the full space; it lacks what is inactive."""
+        """Return the configuration in the full space, without inactive parameters."""
         out = dict(self.fixed)
         for name, value in config.items():
             source = self.sources.get(name)
             if source is None:
-                continue  # without effect
+                continue  # a parameter without effect
             value = self.spellings.get(name, {}).get(value, value)
             floor = self.floors.get(source)
             out[source] = value if floor is None else max(floor, value)
         return out
 
 
-def cut(dims: Sequence[Dim], fixed: Mapping[str, Any], rng: np.random.Generator) -> Cut | None:
-    """Return a random space of the kind that users write; None where nothing is left to tune.
+def cut(
+    dims: Sequence[Dim], fixed: Mapping[str, Any], rng: np.random.Generator
+) -> UserSpace | None:
+    """Return a random space, as users write them; None where nothing is left to tune.
 
     Args:
         dims: the full space.
@@ -160,14 +161,14 @@ def cut(dims: Sequence[Dim], fixed: Mapping[str, Any], rng: np.random.Generator)
         rng: the source of every choice.
     """
     manner = rng.uniform()
-    own_words, strange = manner < OWN_WORDS, manner > 1.0 - STRANGE
+    own_words, made_up = manner < OWN_WORDS, manner > 1.0 - MADE_UP
     whole = manner < OWN_WORDS * WHOLE
     kept = _choose(dims, rng)
     every = [*kept, *(dim for dim in dims if dim not in kept)]
     if own_words:
         every_name = {dim.name: dim.name for dim in dims}
     else:
-        every_name = _strange_names(every, rng) if strange else _names(every, rng)
+        every_name = _make_up_names(every, rng) if made_up else _names(every, rng)
     names = {dim.name: every_name[dim.name] for dim in kept}
     parameters: list[Parameter] = []
     spellings: dict[str, dict[Any, str]] = {}
@@ -192,11 +193,19 @@ def cut(dims: Sequence[Dim], fixed: Mapping[str, Any], rng: np.random.Generator)
         idle = IDLE[rng.integers(len(IDLE))]
         if all(p.name != idle.name for p in parameters):
             parameters.append(idle)
-    told = {
+    described = {
         every_name[name]: value if own_words else _usual(value) for name, value in rest.items()
         if any(dim.name == name and _can_matter(dim, tuned.values(), rest) for dim in dims)
     }  # fmt: skip
-    return Cut(Space(parameters), tuned, rest, spellings, floors, _some(told, rng), strange)
+    return UserSpace(
+        Space(parameters),
+        tuned,
+        rest,
+        spellings,
+        floors,
+        _choose_described(described, rng),
+        made_up,
+    )
 
 
 def _when(
@@ -230,11 +239,13 @@ def _can_matter(dim: Dim, tuned: Collection[str], fixed: Mapping[str, Any]) -> b
     return fixed.get(dim.when[0]) in dim.when[1]
 
 
-def _some(told: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """Return what a user says of what is fixed: mostly all of it, now and then some, or nothing."""
+def _choose_described(fixed: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """Return the fixed values that a user mentions: mostly all, sometimes a part, or none."""
     manner = rng.uniform()
-    share = 1.0 if manner > 1.0 - ALL_TOLD else 0.0 if manner < NONE_TOLD else rng.uniform()
-    return {name: value for name, value in told.items() if rng.uniform() < share}
+    share = (
+        1.0 if manner > 1.0 - ALL_DESCRIBED else 0.0 if manner < NONE_DESCRIBED else rng.uniform()
+    )
+    return {name: value for name, value in fixed.items() if rng.uniform() < share}
 
 
 def _choose(dims: Sequence[Dim], rng: np.random.Generator) -> list[Dim]:
@@ -262,15 +273,15 @@ def _names(dims: Sequence[Dim], rng: np.random.Generator) -> dict[str, str]:
     return out
 
 
-def strange_name(rng: np.random.Generator) -> str:
-    """Return a word that nobody has read."""
+def make_up_name(rng: np.random.Generator) -> str:
+    """Return a made-up word."""
     letters = ["bcdfghjklmnpqrstvwxz", "aeiou"] * int(rng.integers(1, 4))
     return "".join(str(rng.choice(list(kind))) for kind in letters)
 
 
-def _strange_names(dims: Sequence[Dim], rng: np.random.Generator) -> dict[str, str]:
-    """Return made-up names: a model must do something sensible with those it does not know."""
-    made = dict.fromkeys(strange_name(rng) + rng.choice(["", "_x", "2"]) for _ in range(99))
+def _make_up_names(dims: Sequence[Dim], rng: np.random.Generator) -> dict[str, str]:
+    """Return made-up names, so that the model learns what to do with unknown ones."""
+    made = dict.fromkeys(make_up_name(rng) + rng.choice(["", "_x", "2"]) for _ in range(99))
     return dict(zip((dim.name for dim in dims), made, strict=False))
 
 

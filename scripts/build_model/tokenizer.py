@@ -1,9 +1,9 @@
-"""The vocabulary: byte-level BPE over few tokens, in which numbers are regular.
+"""The tokenizer: byte-level BPE with a small vocabulary and fixed tokens for numbers.
 
-A number falls into the same pieces wherever it stands: sign, first one or two digits, fraction
-digits in pairs with their point, exponent (`3.1e-2` is `3` `.1` `e-2`; `250` is `25` `0`). So each
-number token means one thing, and there are only about 240 of them. Words are merged as BPE
-finds them. Byte-level BPE is what llguidance and vLLM read without special cases.
+A number is always split into the same pieces: sign, one or two digits, pairs of fraction digits
+with their point, exponent (`3.1e-2` is `3` `.1` `e-2`; `250` is `25` `0`). So each number token has
+one meaning, and there are only about 240 of them. Words are merged by BPE. llguidance and vLLM read
+byte-level BPE without special cases.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from . import whole
+from . import atomic_file
 
 VOCABULARY = 1280
 SPECIAL = ("<pad>", "<bos>", "<eos>")
-"""In the order of their ids."""
+"""Special tokens, in the order of their ids."""
 
 PIECES = (
     r"(?<=\d)e-?\d+"  # exponent
@@ -29,21 +29,21 @@ PIECES = (
     r"|\s"
     r"|(?:(?!-\d|:\{)[^\sA-Za-z0-9_])+"
 )
-"""What a text is cut into before BPE: nothing is merged across these borders."""
+"""Pieces of a text before BPE, which does not merge across them."""
 
 CHAT_TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
-"""Concatenates: a server's chat endpoint then sees what the model was trained on."""
+"""Concatenates messages, so that a chat endpoint renders the prompts of the training."""
 
 
 def number_texts() -> Iterator[str]:
-    """Yield texts that hold every number token, so that BPE learns each of them."""
+    """Yield texts with every number token, so that BPE learns each of them."""
     for i in range(100):
         yield f"{i} {i:02} 1.{i} 1.{i:02}"
     for exponent in range(-12, 8):
         yield f"1e{exponent}"
 
 
-def train(texts: Iterable[str], target: Path) -> Any:
+def train_tokenizer(texts: Iterable[str], target: Path) -> Any:
     """Train on texts and write the tokenizer's files to `target`; return the tokenizer."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -62,7 +62,7 @@ def train(texts: Iterable[str], target: Path) -> Any:
     numbers = list(number_texts())
     tokenizer.train_from_iterator([*texts, *(numbers * 2000)], trainer)
     target.mkdir(parents=True, exist_ok=True)
-    whole.write(target / "tokenizer.json", tokenizer.to_str(pretty=True))
+    atomic_file.write_atomically(target / "tokenizer.json", tokenizer.to_str(pretty=True))
     _write_config(target)
     return tokenizer
 
@@ -74,13 +74,15 @@ def _write_config(target: Path) -> None:
         "model_max_length": 4096, "clean_up_tokenization_spaces": False,
         "add_bos_token": False, "add_eos_token": False, "chat_template": CHAT_TEMPLATE,
     }  # fmt: skip
-    whole.write(target / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
+    atomic_file.write_atomically(
+        target / "tokenizer_config.json", json.dumps(config, indent=2) + "\n"
+    )
 
 
-def is_whole(folder: Path) -> bool:
-    """Return whether a folder holds a vocabulary; write again what else belongs to it.
+def is_complete(folder: Path) -> bool:
+    """Return whether a folder has a vocabulary that can be read; write its configuration again.
 
-    A vocabulary that can be read is never made anew: a checkpoint may have been trained with it.
+    Such a vocabulary is never replaced, because a checkpoint may have been trained with it.
     """
     try:
         json.loads((folder / "tokenizer.json").read_text())

@@ -1,8 +1,8 @@
 """Trains the model: a small Llama from scratch, in plain PyTorch, on a CPU thread or a GPU.
 
-The budget is seconds of training, kept in the checkpoint: a run that was stopped goes on where
-it was, and the learning rate falls with the share of the budget that is used. Shards are read
-anew as they come, so that training can start while `generate` is still at work.
+The budget is seconds of training, which the checkpoint counts: a run that was stopped continues,
+and the learning rate falls with the used share of the budget. New shards are read as they appear,
+so training can start while `generate` is still running.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from . import corpus, packing, tokenizer
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything that makes a model the one it is, but the data."""
+class TrainSettings:
+    """Everything that decides a model, except the data."""
 
     hidden: int = 128
     layers: int = 5
     heads: int = 2
-    """Few and wide: a head of 64 is much cheaper on a CPU than two of 32."""
+    """Few wide heads: one of 64 is much faster on a CPU than two of 32."""
     context: int = 4096
     batch_tokens: int = 4096
     learning_rate: float = 3e-3
@@ -40,22 +40,22 @@ class Settings:
 
 
 @dataclass
-class Progress:
-    """How far a training is."""
+class TrainProgress:
+    """Progress of a training."""
 
     steps: int = 0
     tokens: int = 0
     questions: int = 0
     seconds: float = 0.0
     devices: list[str] = field(default_factory=list)
-    """What it was trained on, in turn."""
+    """Devices that it was trained on, in order."""
 
 
 UNKNOWN_DEVICE = "not recorded"
-"""Of trainings that were begun before devices were."""
+"""Device of trainings that started before devices were recorded."""
 
 
-def build(settings: Settings, folder: Path) -> Any:
+def build_model(settings: TrainSettings, folder: Path) -> Any:
     """Return a new model for the tokenizer in `folder`."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -82,7 +82,7 @@ def build(settings: Settings, folder: Path) -> Any:
 
 
 def number_features(token: str, size: int) -> Any:
-    """Return a Fourier code of a number token's value, near for near values; None for a word."""
+    """Return Fourier features of the value of a number token; None for a word."""
     match = re.fullmatch(r"(\.?)(\d{1,2})|e(-?\d+)", token)
     if match is None:
         return None
@@ -93,15 +93,17 @@ def number_features(token: str, size: int) -> Any:
         value = int(digits) / 10 ** len(digits)
     else:
         value = int(digits) / 100
-    # Each kind of token has its own phase: 0.5 is not 50 is not e-1.
+    # Each kind of token has its own phase, so that 0.5, 50 and e-1 differ.
     kind = 0.0 if exponent is not None else 2.0 if point else 4.0
     frequency = np.exp(np.linspace(np.log(0.5), np.log(60.0), size // 2))
     angle = frequency * value + kind * np.arange(1, size // 2 + 1)
     return 0.02 * math.sqrt(2.0) * np.concatenate([np.sin(angle), np.cos(angle)])
 
 
-def batches(folder: Path, settings: Settings, skip: int, seed: int) -> Iterator[packing.Batch]:
-    """Yield batches for ever, shard by shard; the first `skip` questions are passed over.
+def iterate_batches(
+    folder: Path, settings: TrainSettings, skip: int, seed: int
+) -> Iterator[packing.Batch]:
+    """Yield batches without end, shard by shard, after skipping `skip` questions.
 
     `VALIDATION` is left out where there is another shard.
     """
@@ -112,7 +114,7 @@ def batches(folder: Path, settings: Settings, skip: int, seed: int) -> Iterator[
     while True:
         shards = [p for p in sorted((folder / "questions").glob("shard-*.jsonl"))]
         shards = [p for p in shards if p.name != VALIDATION] or shards
-        # The least used shard next: new ones come first.
+        # The least used shard is next, so new ones come first.
         shard = min(shards, key=lambda p: (used.get(p.name, 0), p.name))
         used[shard.name] = used.get(shard.name, 0) + 1
         questions = corpus.load(shard)
@@ -120,16 +122,16 @@ def batches(folder: Path, settings: Settings, skip: int, seed: int) -> Iterator[
             skip -= len(questions)
             continue
         skip = 0
-        items = packing.tokens(questions, vocabulary)
+        items = packing.tokenize_questions(questions, vocabulary)
         yield from _of_shard(items, settings, pad, rng)
 
 
 VALIDATION = "shard-000.jsonl"
-"""Measures, and is never trained on (unless it is the only one)."""
+"""Shard for validation, not trained on unless it is the only one."""
 
 
 def _of_shard(
-    items: list[packing.Tokens], settings: Settings, pad: int, rng: np.random.Generator
+    items: list[packing.Tokens], settings: TrainSettings, pad: int, rng: np.random.Generator
 ) -> Iterator[packing.Batch]:
     order = [items[i] for i in rng.permutation(len(items))]
     made = []
@@ -137,21 +139,21 @@ def _of_shard(
     for length in packing.ROW_LENGTHS:
         fitting = [item for item in order if shortest < len(item) <= length]
         shortest = length
-        packed = packing.rows(fitting, length)
+        packed = packing.pack_rows(fitting, length)
         count = max(1, settings.batch_tokens // length)
         made += [(packed[i : i + count], length) for i in range(0, len(packed), count)]
     for i in rng.permutation(len(made)):
-        yield packing.batch(*made[i], pad)
+        yield packing.make_batch(*made[i], pad)
 
 
-def loss_of(model: Any, batch: packing.Batch, device: str) -> Any:
-    """Return (T,)-flattened losses and their weights."""
+def compute_losses(model: Any, batch: packing.Batch, device: str) -> Any:
+    """Return the losses of all tokens and their weights, each of shape (B * T,)."""
     import torch
 
     def tensor(array: Any) -> Any:
         return torch.as_tensor(array).to(device)
 
-    seen = tensor(packing.visible(batch))
+    seen = tensor(packing.attention_mask(batch))
     mask = torch.zeros(seen.shape, device=device).masked_fill_(~seen, -1e9)
     logits = model(
         input_ids=tensor(batch.ids), attention_mask=mask, position_ids=tensor(batch.positions)
@@ -162,12 +164,12 @@ def loss_of(model: Any, batch: packing.Batch, device: str) -> Any:
     return losses, tensor(batch.weights).flatten()
 
 
-def run(folder: Path, settings: Settings, *, max_steps: int | None = None) -> Progress:
-    """Train until the budget is used; write checkpoints to `folder`."""
+def train(folder: Path, settings: TrainSettings, *, max_steps: int | None = None) -> TrainProgress:
+    """Train until the budget is used up; write checkpoints to `folder`."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = build(settings, folder / "model").to(device)
+    model = build_model(settings, folder / "model").to(device)
     decayed = [p for p in model.parameters() if p.dim() > 1]
     rest = [p for p in model.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
@@ -176,7 +178,7 @@ def run(folder: Path, settings: Settings, *, max_steps: int | None = None) -> Pr
         lr=settings.learning_rate, betas=(0.9, 0.95),
     )  # fmt: skip
     progress = _restore(folder, model, optimizer)
-    source = batches(folder, settings, progress.questions, settings.seed + progress.steps)
+    source = iterate_batches(folder, settings, progress.questions, settings.seed + progress.steps)
     if device_name(device) not in progress.devices:
         progress.devices.append(device_name(device))
     first, saved, shown = progress.steps, time.monotonic(), _Mean()
@@ -185,7 +187,7 @@ def run(folder: Path, settings: Settings, *, max_steps: int | None = None) -> Pr
             break
         start = time.monotonic()
         batch = next(source)
-        rate = settings.learning_rate * factor(progress.seconds / settings.budget_s, settings)
+        rate = settings.learning_rate * rate_factor(progress.seconds / settings.budget_s, settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
         shown.add(*_step(model, batch, optimizer, device))
@@ -203,7 +205,7 @@ def run(folder: Path, settings: Settings, *, max_steps: int | None = None) -> Pr
 
 
 def device_name(device: str) -> str:
-    """Return the name of a device of torch, for the card."""
+    """Return the name of a torch device, for the card."""
     import torch
 
     if device != "cpu":
@@ -217,7 +219,7 @@ def _step(model: Any, batch: packing.Batch, optimizer: Any, device: str) -> tupl
     import torch
 
     with torch.autocast(device, dtype=torch.bfloat16, enabled=_rounds_fast(device)):
-        losses, weights = loss_of(model, batch, device)
+        losses, weights = compute_losses(model, batch, device)
     optimizer.zero_grad()
     ((losses * weights).sum() / weights.sum()).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -227,16 +229,16 @@ def _step(model: Any, batch: packing.Batch, optimizer: Any, device: str) -> tupl
 
 
 def _rounds_fast(device: str) -> bool:
-    """Return whether bfloat16 is the faster type.
+    """Return whether bfloat16 is faster than float32.
 
-    By a third with AVX-512; with AVX2 alone it is fifty times slower than float32.
+    It is a third faster with AVX-512, but fifty times slower with AVX2 alone.
     """
     import torch
 
     return device != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
-def factor(share: float, settings: Settings) -> float:
+def rate_factor(share: float, settings: TrainSettings) -> float:
     """Return the learning rate's factor after a share of the budget: warm-up, then a cosine."""
     if share < settings.warmup:
         return 0.05 + 0.95 * share / settings.warmup
@@ -244,7 +246,7 @@ def factor(share: float, settings: Settings) -> float:
 
 
 class _Mean:
-    """A mean that is taken now and then."""
+    """A running mean, which `take` returns and resets."""
 
     def __init__(self) -> None:
         self._sum = self._count = 0.0
@@ -259,7 +261,7 @@ class _Mean:
         return mean
 
 
-def _log(folder: Path, progress: Progress, loss: float, rate: float) -> None:
+def _log(folder: Path, progress: TrainProgress, loss: float, rate: float) -> None:
     line = {**asdict(progress), "value_loss": round(loss, 4), "rate": round(rate, 6)}
     with (folder / "train.jsonl").open("a") as out:
         out.write(json.dumps(line) + "\n")
@@ -267,8 +269,8 @@ def _log(folder: Path, progress: Progress, loss: float, rate: float) -> None:
           f"value loss {loss:.3f}", flush=True)  # fmt: skip
 
 
-def _save(folder: Path, model: Any, optimizer: Any, progress: Progress) -> None:
-    """Write the checkpoint in one move: a kill leaves the old one or the new one."""
+def _save(folder: Path, model: Any, optimizer: Any, progress: TrainProgress) -> None:
+    """Write the checkpoint atomically: a kill leaves the old one or the new one."""
     import torch
 
     state = {
@@ -290,10 +292,10 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     return state
 
 
-def _restore(folder: Path, model: Any, optimizer: Any) -> Progress:
+def _restore(folder: Path, model: Any, optimizer: Any) -> TrainProgress:
     if not (folder / "checkpoint.pt").exists():
-        return Progress()
+        return TrainProgress()
     state = load_checkpoint(folder)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    return Progress(**{"devices": [UNKNOWN_DEVICE], **state["progress"]})
+    return TrainProgress(**{"devices": [UNKNOWN_DEVICE], **state["progress"]})

@@ -1,8 +1,8 @@
-"""Real trainings on data sets that this file generates: the answers are true, not modeled.
+"""Real trainings on generated data sets.
 
-Each data set is trained on with random configurations of a learner's full space, and every
-metric is kept; a surrogate fitted on them (`problems.Surrogate`) then answers for any space that
-is cut out of it. No published data set is used, so none can leak into a comparison.
+Random configurations of a learner's full space are trained on each data set, and all metrics are
+kept. A surrogate fitted to them (`problems.ForestSurrogate`) then predicts for any part of the full
+space. No published data set is used, so none can leak into a comparison.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .learners import LEARNERS, Array, Learner, Split
 from .networks import NETWORKS
 
 FOLDS = 3
-"""In which a design is trained: one split of a small table hides small differences."""
+"""Folds of the trainings of a design: one split of a small table hides small differences."""
 
 LOWER_IS_BETTER = frozenset({"logloss", "error", "rmse", "mae"})
 
@@ -43,7 +43,7 @@ def make_data(kind: str, rng: np.random.Generator) -> tuple[Split, str]:
         else:
             x, y = _classification(rows, features, classes, rng)
         if classes == 2 and np.mean(y) > 0.5:
-            y = 1 - y  # F1 is of class 1, and who asks for it means the rarer one
+            y = 1 - y  # F1 is that of class 1, which should be the rarer one
         shares = "/".join(str(round(100 * float(np.mean(y == c)))) for c in range(classes))
         text = f"{rows} rows, {x.shape[1]} numeric features, {classes} classes ({shares})"
     rows_train = int(0.7 * len(y))
@@ -59,9 +59,9 @@ def make_data(kind: str, rng: np.random.Generator) -> tuple[Split, str]:
 def _grown(rows: int, features: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """Return correlated features, some coarse or skewed, and a value with a known share of noise.
 
-    The value mixes a linear part, steps (a few random trees) and a smooth part (a random
-    network) over a few of the features, as tables from life do. Its noise leaves between 15 and
-    99 per cent to be explained: where little can be, strong regularization wins.
+    The value mixes a linear part, steps (a few random trees) and a smooth part (a random network)
+    over a few of the features, like real tables. Between 15 and 99 percent of its variance can be
+    explained; where little can be, strong regularization is best.
     """
     mixing = rng.normal(size=(features, features)) * rng.uniform(0.0, 0.8) + np.eye(features)
     x = rng.normal(size=(rows, features)) @ mixing
@@ -118,7 +118,7 @@ def _regression(rows: int, features: int, rng: np.random.Generator) -> tuple[Arr
     x, y = datasets.make_regression(
         rows, features, n_informative=max(2, features // 3), noise=20 * noise, random_state=seed
     )
-    # Bent and crossed, so that trees and networks have something to find.
+    # Nonlinear with an interaction, so that trees and networks have an advantage.
     return x, np.sinh(y / y.std()) + x[:, 0] * np.abs(x[:, 1])
 
 
@@ -154,7 +154,7 @@ def measure(predicted: Array, data: Split) -> dict[str, float]:
     shares = np.clip(predicted, 1e-6, 1.0)
     shares = shares / shares.sum(1, keepdims=True)
     label = shares.argmax(1)
-    # What is good for the one is not for the other: names as in scikit-learn.
+    # F1 of two classes and macro F1 have other optima, so they have other names.
     f1, average = ("f1", "binary") if data.classes == 2 else ("f1_macro", "macro")
     out = {
         "accuracy": float(np.mean(label == y)),
@@ -186,7 +186,7 @@ def evaluate(learner: Learner, config: dict[str, Any], data: Split, seed: int) -
 
 
 def run(learner: Learner, kind: str, seed: int, evaluations: int, limit_s: float) -> dict[str, Any]:
-    """Train on one new data set with random configurations, for `limit_s` at most."""
+    """Train random configurations on one new data set, for at most `limit_s` seconds."""
     rng = np.random.default_rng(seed)
     data, text = make_data(kind, rng)
     configs, scores = [], []
@@ -203,9 +203,9 @@ def run(learner: Learner, kind: str, seed: int, evaluations: int, limit_s: float
 def run_design(
     learner: Learner, kind: str, seed: int, configs: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Train each of some configurations on the data set of a seed: the means over its splits.
+    """Train configurations on the data set of a seed; metrics are means over its splits.
 
-    A table is split in `FOLDS` folds, anything else as it was made.
+    A table is split into `FOLDS` folds; other data have one split.
     """
     data, _ = data_set(learner, kind, seed)
     parts = [data] if learner.make else _folds(data, seed)
@@ -222,12 +222,12 @@ def data_set(learner: Learner, kind: str, seed: int) -> tuple[Any, str]:
 
 
 def design_path(folder: Path, learner: Learner, kind: str) -> Path:
-    """Return the file of what was trained of a design (`designs.Design`)."""
+    """Return the file of the trainings of a design (`designs.Design`)."""
     return folder / f"design-{learner.name}-{kind}.json"
 
 
-def of_networks(folder: Path) -> list[dict[str, Any]]:
-    """Return what was trained of the designs of networks, as `run` returns it."""
+def read_network_records(folder: Path) -> list[dict[str, Any]]:
+    """Return the trainings of the designs of networks, in the format of `run`."""
     records = []
     for learner in NETWORKS:
         (kind,) = learner.tasks
@@ -269,7 +269,7 @@ def plan(data_sets: int) -> Iterator[tuple[Learner, str, int]]:
 def main(
     target: Path, data_sets: int, evaluations: int, *, jobs: int = 1, limit_s: float = 60.0
 ) -> None:
-    """Write one JSON line per data set to `target`; go on where an earlier run stopped."""
+    """Write one JSON line per data set to `target`; continue where an earlier run stopped."""
     target.parent.mkdir(parents=True, exist_ok=True)
     done = {record["seed"] for record in load(target)} if target.exists() else set()
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -281,18 +281,18 @@ def main(
         for ended in as_completed(runs):
             record = ended.result()
             with target.open("a") as out:
-                # A line break before as well as after: what a kill cut short stays alone.
+                # Starts with a line break, in case a kill left an incomplete line.
                 out.write(f"\n{json.dumps(record)}\n")
             print(record["seed"], record["learner"], record["kind"], len(record["configs"]),
                   flush=True)  # fmt: skip
 
 
 def load(path: Path) -> list[dict[str, Any]]:
-    """Return the records of `path`; lines that a kill cut short are dropped."""
+    """Return the records of `path`; incomplete lines, which a kill may leave, are ignored."""
     records = []
     for line in path.read_text().split("\n"):
         try:
             records.append(json.loads(line))
         except ValueError:
-            continue  # empty, or cut short
+            continue  # empty or incomplete
     return records

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from localhpo.bench.problems.opening import Places
 from localhpo.bench.problems.problem import Problem
+from localhpo.bench.problems.registry import DataFolders
+from localhpo.objective import Objective
 from localhpo.space import Float, Int, Space
 from localhpo.task import Task
 from localhpo.trial import Config
@@ -28,8 +29,8 @@ def data() -> Path:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places(None, tmp_path / "trainings")
+def places(tmp_path: Path) -> DataFolders:
+    return DataFolders(None, tmp_path / "trainings")
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def make_problem() -> Callable[..., Problem]:
             return np.array([value(c["x"], c["n"]) for c in configs])
 
         space = Space([Float("x", 0.0, 1.0), Int("n", 1, 8)])
-        task = Task(name, (), "loss", direction, space)
+        task = Task(name, (), (Objective("loss", direction),), space)
         return Problem(name, task, score, {"made": name}, **changes)
 
     return make

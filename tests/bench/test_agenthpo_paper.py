@@ -23,7 +23,7 @@ def test_twelve_tasks_with_all_columns():
         assert 0 < row.human < 100
         assert row.scale in (1, 100)
     assert [name for name, row in reported.items() if row.scale == 1] == ["opus-t5"]  # BLEU
-    assert set(paper.runs()) == set(paper.METHODS)
+    assert set(paper.run_counts()) == set(paper.METHODS)
 
 
 def improvement(method: str, over: str, trial: int) -> float:

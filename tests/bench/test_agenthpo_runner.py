@@ -15,8 +15,8 @@ import pytest
 
 from localhpo.bench import creators
 from localhpo.bench.agenthpo import results, runner
-from localhpo.bench.agenthpo.runner import Plan, Unit
-from localhpo.bench.pool import Progress
+from localhpo.bench.agenthpo.runner import ExperimentPlan, RunKey
+from localhpo.bench.pool import RunProgress
 from localhpo.errors import TaskError
 from localhpo.study import Study
 
@@ -42,7 +42,7 @@ with open(os.environ["LOG"], "a") as log:
     log.write(" ".join(sys.argv[1:]) + "\\n")
 """
 
-TPE, RANDOM = creators.parse("tpe"), runner.RANDOM
+TPE, RANDOM = creators.parse_name("tpe"), runner.RANDOM
 
 
 @pytest.fixture
@@ -62,17 +62,17 @@ def cheap(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make(cheap: Path, home: Path) -> Callable[..., Plan]:
-    def make(**changes: object) -> Plan:
+def make(cheap: Path, home: Path) -> Callable[..., ExperimentPlan]:
+    def make(**changes: object) -> ExperimentPlan:
         settings = {"creators": (TPE, RANDOM), "runs": 1, "trials": 2, "best_of": 2, **changes}
-        return Plan((str(cheap),), jobs=1, home=home / "bench/agenthpo", **settings)
+        return ExperimentPlan((str(cheap),), jobs=1, home=home / "bench/agenthpo", **settings)
 
     return make
 
 
-def work(plan: Plan) -> tuple[runner.Studies, list[Progress], list]:
-    told: list[Progress] = []
-    studies, failed = runner.run(plan, told.append)
+def work(plan: ExperimentPlan) -> tuple[runner.Studies, list[RunProgress], list]:
+    told: list[RunProgress] = []
+    studies, failed = runner.run_missing(plan, told.append)
     return studies, told, failed
 
 
@@ -84,12 +84,12 @@ def test_runs_are_studies_whose_trainings_are_kept(make, log):
     assert told[-1].total == 2
     assert len(log.read_text().splitlines()) == 4
 
-    unit = Unit(0, RANDOM, 0)
-    stored = Study.find(runner.name_of(plan, unit), home=plan.home).trials
+    unit = RunKey(0, RANDOM, 0)
+    stored = Study.find(runner.study_name_of(plan, unit), home=plan.home).trials
     assert studies[unit] == stored
     assert [trial.number for trial in stored] == [0, 1]
     (task,) = results.collect(plan, studies).tasks
-    assert task.lines[1].best[0, 1] == max(trial.score for trial in stored)
+    assert task.lines[1].best[0, 1] == max(trial.value for trial in stored)
     assert task.lines[1].test[0] == task.lines[1].best[0, 1] - 1
 
     again, told, _ = work(plan)
@@ -104,18 +104,18 @@ def test_runs_are_studies_whose_trainings_are_kept(make, log):
 
 def test_creators_have_the_same_seeds_and_runs_others(make):
     plan = make()
-    seeds = {(unit.run, runner.task_of(plan, unit).seed) for unit in runner.units(make(runs=3))}
+    seeds = {(unit.run, runner.task_of(plan, unit).seed) for unit in runner.list_runs(make(runs=3))}
     assert len(seeds) == len({seed for _, seed in seeds}) == 3
 
 
 def test_more_random_runs_than_are_compared_where_the_line_takes_them(make):
-    wanted = runner.units(make(runs=2, trials=2, best_of=7))
+    wanted = runner.list_runs(make(runs=2, trials=2, best_of=7))
     assert Counter(unit.choice for unit in wanted) == {TPE: 2, RANDOM: 4}
-    assert Counter(u.choice for u in runner.units(make(creators=(TPE,), best_of=2))) == {
+    assert Counter(u.choice for u in runner.list_runs(make(creators=(TPE,), best_of=2))) == {
         TPE: 1,
         RANDOM: 1,
     }
-    first = runner.units(make(runs=2))[:2]
+    first = runner.list_runs(make(runs=2))[:2]
     assert {unit.run for unit in first} == {0}  # whole comparisons first
 
 
@@ -131,10 +131,10 @@ def test_a_study_without_a_good_trial_is_a_result(make, cheap, log):
     plan = make(creators=(RANDOM,))
     studies, _, failed = work(plan)
     assert failed == []
-    assert [trial.score for trial in studies[Unit(0, RANDOM, 0)]] == [None, None]
+    assert [trial.value for trial in studies[RunKey(0, RANDOM, 0)]] == [None, None]
     (task,) = results.collect(plan, studies).tasks
     assert task.human is None
-    assert task.lines[0].conduct.failed == 1.0
+    assert task.lines[0].proposals.failed == 1.0
 
 
 def test_a_space_that_is_used_up_ends_a_run_early(make, cheap, log):

@@ -1,4 +1,4 @@
-"""From results to a comparison: what counts, regrets, conduct, the figure."""
+"""From results to a comparison: which results count, regrets, proposals, the figure."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from localhpo.errors import InputError
 from localhpo.store.results import ProblemRow, Results, TrialRow, UnitKey, UnitRow
 
 SUITE = Suite("small", "Two <made> problems", "own", ("up", "down"))
-ROW = TrialRow(0, "complete", 0.0, "{}", "engine:tpe", 1, 0.5, 0, 0, False, False, "")
+ROW = TrialRow(0, "complete", 0.0, "{}", "tpe", 1, 0.5, 0, 0, False, False, "")
 
 
 @pytest.fixture
@@ -28,13 +28,13 @@ def results(tmp_path):
 def unit(creator, problem, seed, scores, digest="one", budget=3, **changes):
     key = UnitKey(problem, problem[0] * 64, creator, digest, seed, budget)
     trials = tuple(
-        dataclasses.replace(ROW, number=i, score=s, **changes) for i, s in enumerate(scores)
+        dataclasses.replace(ROW, number=i, value=s, **changes) for i, s in enumerate(scores)
     )
     return UnitRow(key, "", 2.0, trials)
 
 
 def compare(results, creators=None, trials=None):
-    selection = comparison.latest(SUITE, results, creators=creators, trials=trials)
+    selection = comparison.select_latest(SUITE, results, creators=creators, trials=trials)
     return comparison.compare(selection, results)
 
 
@@ -53,7 +53,10 @@ def test_regrets_by_hand(results):
     np.testing.assert_allclose(made.regrets[1, :, 0], [[1.0, 0.9, 0.0], [1.0, 1.0, 1.0]])
     assert [column.trial for column in made.columns] == [1, 3]
     assert made.columns[-1].entries[0].mean == pytest.approx(0.45)
-    assert (made.columns[-1].duels[0].wins, made.columns[-1].duels[0].losses) == (1, 1)
+    assert (made.columns[-1].paired_tests[0].wins, made.columns[-1].paired_tests[0].losses) == (
+        1,
+        1,
+    )
 
 
 def test_the_best_is_what_those_that_are_compared_found(results):
@@ -112,22 +115,24 @@ def test_no_results_say_how_to_get_some(results):
         compare(results)
 
 
-def test_conduct(results):
+def test_statistics_of_proposals(results):
     results.add(
         [
             unit("a", "up", 0, [1.0] * 3, tries=2, seconds=0.1, prompt_tokens=30),
             unit("a", "down", 0, [None], state="failed", repeated=True, invalid=True, seconds=0.9,
-                 note="stands in for the model: down", origin="engine:gp"),
+                 note="fallback for the model: down", origin="gp"),
         ]
     )  # fmt: skip
-    (conduct,) = compare(results).conduct
-    assert conduct.trials == 4
-    assert conduct.redrawn == pytest.approx(3 / 7)
-    assert conduct.failed == conduct.repeated == conduct.invalid == conduct.stand_ins == 0.25
-    assert conduct.origins == {"engine:tpe": 3, "engine:gp": 1}
-    assert conduct.seconds == pytest.approx(0.1)
-    assert conduct.tokens == pytest.approx(22.5)
-    assert conduct.wall_s == 2.0
+    (proposals,) = compare(results).proposals
+    assert proposals.trials == 4
+    assert proposals.redrawn == pytest.approx(3 / 7)
+    assert (
+        proposals.failed == proposals.repeated == proposals.invalid == proposals.fallbacks == 0.25
+    )
+    assert proposals.origins == {"tpe": 3, "gp": 1}
+    assert proposals.seconds == pytest.approx(0.1)
+    assert proposals.tokens == pytest.approx(22.5)
+    assert proposals.wall_s == 2.0
 
 
 @pytest.fixture
@@ -146,7 +151,7 @@ def made(results):
 
 
 def test_the_record_is_json_and_says_everything(made):
-    record = json.loads(json.dumps(comparison.record(made), allow_nan=False))
+    record = json.loads(json.dumps(comparison.to_record(made), allow_nan=False))
     assert record["creators"] == list(made.creators)
     assert record["seeds"] == [0, 1]
     last = record["columns"][-1]
@@ -157,8 +162,8 @@ def test_the_record_is_json_and_says_everything(made):
 
 
 def test_raw_scores_where_they_compare(made):
-    suite = dataclasses.replace(SUITE, raw_scores=True)
-    record = comparison.record(dataclasses.replace(made, suite=suite))
+    suite = dataclasses.replace(SUITE, raw_values=True)
+    record = comparison.to_record(dataclasses.replace(made, suite=suite))
     expected = made.raw[1, :, :, -1].mean()
     assert record["best_score"]["gp"]["3"] == pytest.approx(expected)
 

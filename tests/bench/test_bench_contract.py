@@ -1,4 +1,4 @@
-"""The laws of a Creator over the wrappers: the suite of `tests/contracts`, with other cases."""
+"""The contract tests of Creators (`tests/contracts`), over the wrappers of the benchmark."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contracts.test_creator_contract import (  # noqa: F401  # collected here, o
     SPACES,
     Case,
     Sampling,
-    test_a_tiny_space_is_emptied_and_then_exhausted,
+    test_a_tiny_space_is_searched_completely_and_then_exhausted,
     test_asking_for_two_is_asking_twice,
     test_more_than_is_left_gives_what_is_left,
     test_proposals_are_canonical_new_and_of_true_origin,
@@ -17,31 +17,31 @@ from contracts.test_creator_contract import (  # noqa: F401  # collected here, o
 )
 
 from localhpo.bench import creators
-from localhpo.bench.anonymous import _Names
+from localhpo.bench.anonymous import NameMapping
 from localhpo.creator import Creator
 from localhpo.task import Task
 
-STAND_INS = {"engine:bo", "default"}
+WITHOUT_MODEL = {"bo", "default"}
 
 
 def case_of(name: str, origins: set[str]) -> Case:
-    choice = creators.parse(name)
+    choice = creators.parse_name(name)
 
     def make(tuned: Task) -> Creator:
         hidden = "anonymous" in choice.modifiers
-        space = _Names(tuned.space).space if hidden else tuned.space
-        backend = Sampling(space, "compact") if choice.asks_a_model else None
-        return creators.make(choice, tuned, backend)
+        space = NameMapping(tuned.space).space if hidden else tuned.space
+        backend = Sampling(space, "compact") if choice.uses_model else None
+        return creators.make_creator(choice, tuned, backend)
 
     return Case(make, frozenset(origins))
 
 
 CASES = {
-    **{f"center+{e}": {"default", f"engine:{e}"} for e in ("random", "tpe", "gp", "cmaes")},
-    "hybrid-no-model": STAND_INS,
-    "hybrid-lessons": STAND_INS,  # none of them is of these spaces
+    **{f"center+{e}": {"default", e} for e in ("random", "tpe", "gp", "cmaes")},
+    "hybrid-no-model": WITHOUT_MODEL,
+    "hybrid-meta": WITHOUT_MODEL,  # no meta-data are of these spaces
     **{
-        f"{base}:{modifier}": {"model", "model+bo"} | STAND_INS
+        f"{base}:{modifier}": {"llm", "bo+llm"} | WITHOUT_MODEL
         for base in ("hybrid", "agent")
         for modifier in ("anonymous", "no-history", "anonymous:no-history")
     },
@@ -67,7 +67,7 @@ def creator(case: Case, task: Task) -> Iterator[Creator]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_name_is_the_one_in_a_table(name, make_task):
+def test_the_name_is_the_one_shown_in_tables(name, make_task):
     made = case_of(name, set()).make(make_task())
-    assert made.name == ("hybrid" if name in ("hybrid-no-model", "hybrid-lessons") else name)
+    assert made.name == ("hybrid" if name in ("hybrid-no-model", "hybrid-meta") else name)
     made.close()

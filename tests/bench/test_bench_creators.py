@@ -8,14 +8,15 @@ import pytest
 from contracts.test_creator_contract import SPACES, Sampling
 
 from localhpo.bench import creators, simulation, sources
-from localhpo.bench.anonymous import Anonymous, _Names
-from localhpo.bench.pasts import past_of
-from localhpo.bench.problems.opening import Places, open_problem
+from localhpo.bench.anonymous import AnonymousCreator, NameMapping
+from localhpo.bench.past_studies import run_past_study
+from localhpo.bench.problems.registry import DataFolders, open_problem
 from localhpo.creator import History, open_creator
 from localhpo.errors import InputError
 from localhpo.llm.protocol import Model
+from localhpo.objective import Objective
 from localhpo.task import CreatorSettings
-from localhpo.trial import Cause, Failure, Proposal, State, Trial
+from localhpo.trial import Cause, Failure, Origin, Proposal, State, Trial
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ from localhpo.trial import Cause, Failure, Proposal, State, Trial
         ("hybrid", "hybrid", None, ()),
         ("center+gp", "center+gp", None, ()),
         ("hybrid-no-model", "hybrid-no-model", None, ()),
-        ("hybrid-lessons", "hybrid-lessons", None, ()),
+        ("hybrid-meta", "hybrid-meta", None, ()),
         ("agent:anonymous", "agent", None, ("anonymous",)),
         ("hybrid:no-history:anonymous", "hybrid", None, ("no-history", "anonymous")),
         ("hybrid@models/a:b:anonymous", "hybrid", "models/a:b", ("anonymous",)),
@@ -33,8 +34,8 @@ from localhpo.trial import Cause, Failure, Proposal, State, Trial
         ("hybrid-no-model:retrieve", "hybrid-no-model", None, ("retrieve",)),
     ],
 )
-def test_a_name_is_taken_apart(name, base, model, modifiers):
-    choice = creators.parse(name)
+def test_a_name_is_parsed(name, base, model, modifiers):
+    choice = creators.parse_name(name)
     assert dataclasses.astuple(choice) == (name, base, model, modifiers)
 
 
@@ -46,49 +47,53 @@ def test_a_name_is_taken_apart(name, base, model, modifiers):
         ("hybrid:anonymus", "did you mean 'hybrid"),
         ("hybrid@", ""),
         ("", ""),
-        ("tpe:anonymous", "leave it at tpe"),
-        ("center+gp@models/x", "leave it at center+gp"),
-        ("hybrid-no-model:no-history", "leave it at hybrid-no-model"),
+        ("tpe:anonymous", "write tpe"),
+        ("center+gp@models/x", "write center+gp"),
+        ("hybrid-no-model:no-history", "write hybrid-no-model"),
     ],
 )
-def test_a_name_that_is_none(name, hint):
+def test_an_unknown_name_is_an_error(name, hint):
     with pytest.raises(InputError) as caught:
-        creators.parse(name)
+        creators.parse_name(name)
     assert hint in caught.value.hint
 
 
-def test_past_studies_are_remembered(tmp_path):
-    places = Places(None, tmp_path)
-    old, new = (open_problem(f"function/branin/{n}", places) for n in (11, 12))
-    without = creators.make(creators.parse("hybrid-no-model"), old.task, None)
-    past = past_of(old, without, seed=0, trials=12)
-    assert [trial.score for trial in past.trials] == [old.evaluate(t.config) for t in past.trials]
-    choice = creators.parse("hybrid-no-model:retrieve")
-    rows = simulation.run(new, creators.make(choice, new.task, None, [past]), seed=0, trials=6)
-    assert rows[0].origin == "experience"
+def test_past_studies_are_retrieved(tmp_path):
+    folders = DataFolders(None, tmp_path)
+    old, new = (open_problem(f"function/branin/{n}", folders) for n in (11, 12))
+    without = creators.make_creator(creators.parse_name("hybrid-no-model"), old.task, None)
+    past = run_past_study(old, without, seed=0, trials=12)
+    assert [trial.value for trial in past.trials] == [old.evaluate(t.config) for t in past.trials]
+    choice = creators.parse_name("hybrid-no-model:retrieve")
+    rows = simulation.run_study(
+        new, creators.make_creator(choice, new.task, None, [past]), seed=0, trials=6
+    )
+    assert str(rows[0].origin) == "transfer"
     assert json.loads(rows[0].config) in [dict(trial.config) for trial in past.trials]
-    with pytest.raises(InputError, match="there are none here"):
-        creators.make(choice, new.task, None)
+    with pytest.raises(InputError, match="this command has none"):
+        creators.make_creator(choice, new.task, None)
 
 
-def test_the_record_of_past_studies_counts_where_they_are_remembered(tmp_path, monkeypatch):
-    problem = open_problem("function/branin/11", Places(None, tmp_path))
-    alone = creators.make(creators.parse("hybrid-no-model"), problem.task, None)
-    past = past_of(problem, alone, seed=0, trials=4)
+def test_past_studies_are_given_to_creators_with_retrieve_alone(tmp_path, monkeypatch):
+    problem = open_problem("function/branin/11", DataFolders(None, tmp_path))
+    alone = creators.make_creator(creators.parse_name("hybrid-no-model"), problem.task, None)
+    past = run_past_study(problem, alone, seed=0, trials=4)
     given = []
-    monkeypatch.setattr(creators, "open_creator", lambda task, **more: given.append(more["pasts"]))
-    backend = Watched(problem.space, "chat")
+    monkeypatch.setattr(
+        creators, "open_creator", lambda task, **more: given.append(more["past_studies"])
+    )
+    backend = RecordingBackend(problem.space, "chat")
     for name in ("hybrid:retrieve", "hybrid"):
-        creators.make(creators.parse(name), problem.task, backend, [past])
+        creators.make_creator(creators.parse_name(name), problem.task, backend, [past])
     assert [list(one) for one in given] == [[past], []]
 
 
-class Watched(Sampling):
-    """A model that keeps what it is shown."""
+class RecordingBackend(Sampling):
+    """A backend that records its prompts."""
 
     def __init__(self, space, style="compact"):
         super().__init__(space, style)
-        self.model = Model("watched", "0" * 64, 100_000, style)
+        self.model = Model("recording", "0" * 64, 100_000, style)
         self.shown = []
 
     def generate(self, messages, *args, **more):
@@ -103,16 +108,24 @@ NESTED = SPACES["nested"]
 def history(make_task):
     rng = np.random.default_rng(3)
     task = make_task(
-        name="secret-task", metric="secret_metric", background="A secret.", space=NESTED
+        name="secret-task",
+        objectives=(Objective("secret_metric"),),
+        background="A secret.",
+        space=NESTED,
     )
     trials = [
-        Trial(i, State.COMPLETE, Proposal(NESTED.sample(rng), "engine:tpe"), score=0.125 + i)
+        Trial(
+            i,
+            State.COMPLETE,
+            Proposal(NESTED.sample(rng), Origin.parse("tpe")),
+            values=(0.125 + i,),
+        )
         for i in range(3)
     ]
     failed = Trial(
         3,
         State.FAILED,
-        Proposal(NESTED.sample(rng), "model"),
+        Proposal(NESTED.sample(rng), Origin.parse("llm")),
         failure=Failure(Cause.EXIT_CODE, "momentum was secret", "secret"),
         summary="the secret fell",
     )
@@ -120,9 +133,9 @@ def history(make_task):
 
 
 @pytest.mark.parametrize("style", ["compact", "chat"])
-def test_an_anonymous_creator_is_told_no_names(history, style):
-    backend = Watched(_Names(NESTED).space, style)
-    creator = creators.make(creators.parse("agent:anonymous"), history.task, backend)
+def test_an_anonymous_creator_sees_no_names(history, style):
+    backend = RecordingBackend(NameMapping(NESTED).space, style)
+    creator = creators.make_creator(creators.parse_name("agent:anonymous"), history.task, backend)
     (proposal,) = creator.propose(history, 1)
     NESTED.validate(proposal.config)
     (shown,) = set(backend.shown)
@@ -130,62 +143,62 @@ def test_an_anonymous_creator_is_told_no_names(history, style):
     assert not [word for word in words if f'"{word}"' in shown or f"{word} categorical" in shown]
     assert "secret" not in shown
     assert "128" in shown  # numbers stay
-    assert ("0.125" in shown) == (style == "chat")  # and scores, where a prompt has them
+    assert ("0.125" in shown) == (style == "chat")  # and values, where a prompt has them
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_anonymous_names_lead_back(name):
+def test_hidden_names_can_be_restored(name):
     space, rng = SPACES[name], np.random.default_rng(0)
-    names = _Names(space)
+    names = NameMapping(space)
     assert not set(names.space.names) & set(space.names)
     assert names.space.cardinality == space.cardinality
     for _ in range(30):
         config = space.sample(rng)
-        hidden = names.hidden(config)
+        hidden = names.hide(config)
         names.space.validate(hidden)
-        assert names.shown(hidden) == config
+        assert names.restore(hidden) == config
         np.testing.assert_array_equal(names.space.encode(hidden), space.encode(config))
 
 
 def test_anonymous_engines_propose_the_same(history):
-    """Names mean nothing to an engine: what changes for a model is knowledge alone."""
+    """Engines do not read names, so only a model proposes something else."""
     settings = CreatorSettings(name="tpe")
     plain = open_creator(dataclasses.replace(history.task, creator=settings))
-    hidden = Anonymous(
+    hidden = AnonymousCreator(
         history.task, lambda task: open_creator(dataclasses.replace(task, creator=settings)), "x"
     )
     expected = [p.config for p in plain.propose(history, 2)]
     assert [p.config for p in hidden.propose(history, 2)] == expected
 
 
-def test_a_model_without_history_is_shown_no_trials(history):
-    seeing, blind = Watched(NESTED), Watched(NESTED)
-    creator = creators.make(creators.parse("agent:no-history"), history.task, blind)
+def test_a_model_without_history_sees_no_trials(history):
+    shown, hidden = RecordingBackend(NESTED), RecordingBackend(NESTED)
+    creator = creators.make_creator(creators.parse_name("agent:no-history"), history.task, hidden)
     (proposal,) = creator.propose(history, 1)
-    creators.make(creators.parse("agent"), history.task, seeing).propose(history, 1)
+    creators.make_creator(creators.parse_name("agent"), history.task, shown).propose(history, 1)
     tried = NESTED.text(history.trials[0].config)
-    assert tried in "".join(seeing.shown)
-    assert tried not in "".join(blind.shown)
-    assert "secret_metric" in "".join(blind.shown)
+    assert tried in "".join(shown.shown)
+    assert tried not in "".join(hidden.shown)
+    assert "secret_metric" in "".join(hidden.shown)
     known = {NESTED.key(trial.config) for trial in history.trials}
     assert NESTED.key(proposal.config) not in known
 
 
-def test_both_at_once(history):
-    backend = Watched(_Names(NESTED).space)
+def test_modifiers_can_be_combined(history):
+    backend = RecordingBackend(NameMapping(NESTED).space)
     name = "agent:anonymous:no-history"
-    creators.make(creators.parse(name), history.task, backend).propose(history, 1)
+    creators.make_creator(creators.parse_name(name), history.task, backend).propose(history, 1)
     assert '{"x1":' not in backend.shown[0]
     assert "secret" not in backend.shown[0]
 
 
 def test_the_center_comes_first_and_then_the_engine(make_task):
     task = make_task()
-    creator = creators.make(creators.parse("center+random"), task, None)
+    creator = creators.make_creator(creators.parse_name("center+random"), task, None)
     first, second = creator.propose(History(task, (), 0, 0), 2)
     assert first.config == task.space.default()
-    assert first.origin == "default"
-    assert second.origin == "engine:random"
+    assert str(first.origin) == "default"
+    assert str(second.origin) == "random"
 
 
 def test_a_model_is_opened_once(monkeypatch, small_space):
@@ -193,14 +206,14 @@ def test_a_model_is_opened_once(monkeypatch, small_space):
 
     def open_backend(name, model=None):
         opened.append(model)
-        return Watched(small_space)
+        return RecordingBackend(small_space)
 
     monkeypatch.setattr(creators, "open_backend", open_backend)
     backends = creators.Backends()
-    plain, other = creators.parse("hybrid"), creators.parse("agent@elsewhere")
-    assert backends.of(plain) is backends.of(creators.parse("agent:anonymous"))
-    assert backends.of(other) is not backends.of(plain)
-    assert backends.of(creators.parse("tpe")) is None
+    plain, other = creators.parse_name("hybrid"), creators.parse_name("agent@elsewhere")
+    assert backends.get(plain) is backends.get(creators.parse_name("agent:anonymous"))
+    assert backends.get(other) is not backends.get(plain)
+    assert backends.get(creators.parse_name("tpe")) is None
     assert opened == [None, "elsewhere"]
     backends.close()
     backends.close()
@@ -210,22 +223,22 @@ def test_digests_follow_the_model(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"one")
-    choice = creators.parse(f"hybrid@{folder}")
-    before = creators.digest(choice)
-    assert creators.digest(choice) == before
+    choice = creators.parse_name(f"hybrid@{folder}")
+    before = creators.compute_digest(choice)
+    assert creators.compute_digest(choice) == before
     (folder / "model.safetensors").write_bytes(b"another")
-    assert creators.digest(choice) != before
-    assert creators.model_digest(creators.parse("tpe")) == ""
+    assert creators.compute_digest(choice) != before
+    assert creators.compute_model_digest(creators.parse_name("tpe")) == ""
     names = (
-        "tpe", "hybrid", "agent", "hybrid-lessons", "hybrid-no-model", "hybrid:anonymous",
+        "tpe", "hybrid", "agent", "hybrid-meta", "hybrid-no-model", "hybrid:anonymous",
         "center+tpe",
     )  # fmt: skip
-    assert len({creators.digest(creators.parse(name)) for name in names}) == len(names)
+    assert len({creators.compute_digest(creators.parse_name(name)) for name in names}) == len(names)
 
 
 def test_an_engine_does_not_depend_on_the_source_of_the_agent():
-    engine = sources.reachable("localhpo.creator.engines.engine")
-    asking = sources.reachable("localhpo.creator.opening")
+    engine = sources.find_reachable("localhpo.creator.engines.engine")
+    asking = sources.find_reachable("localhpo.creator.registry")
     assert "localhpo.creator.engines.samplers" in engine
     assert "localhpo.space.numeric" in engine
     assert "localhpo.creator.agent" not in engine

@@ -10,14 +10,14 @@ import pytest
 from localhpo.bench.problems import functions, surrogates
 from localhpo.bench.problems.cache import Cache
 from localhpo.bench.problems.dims import Dim
-from localhpo.bench.problems.opening import Places, check, open_problem
-from localhpo.bench.references import reference
+from localhpo.bench.problems.registry import DataFolders, check_requirements, open_problem
+from localhpo.bench.references import compute_reference
 from localhpo.errors import ConfigurationError, InputError, LocalHPOError, MissingExtraError
 
 
-def test_the_quadratics_are_those_of_the_paper(places):
-    first = open_problem("function/quadratic-2-3/0", places)
-    second = open_problem("function/quadratic-3-5/0", places)
+def test_the_quadratics_are_those_of_the_paper(folders):
+    first = open_problem("function/quadratic-2-3/0", folders)
+    second = open_problem("function/quadratic-3-5/0", folders)
     assert first.evaluate({"x": 2.0, "y": 3.0}) == 0.0
     assert first.evaluate({"x": -5.0, "y": 5.0}) == 49.0 + 4.0
     assert second.evaluate({"x": 3.0, "y": 5.0}) == 0.0
@@ -30,11 +30,11 @@ def test_the_quadratics_are_those_of_the_paper(places):
 def test_no_configuration_is_better_than_the_optimum(name, variant):
     problem = functions.make(name, variant)
     rng = np.random.default_rng(0)
-    scores = problem.score([problem.space.sample(rng) for _ in range(400)])
+    values = problem.evaluate_many([problem.space.sample(rng) for _ in range(400)])
     assert problem.optimum is not None
-    assert np.isfinite(scores).all()
-    assert scores.min() >= problem.optimum - 1e-5
-    assert np.ptp(scores) > 0
+    assert np.isfinite(values).all()
+    assert values.min() >= problem.optimum - 1e-5
+    assert np.ptp(values) > 0
 
 
 @pytest.mark.parametrize("name", functions.names())
@@ -50,7 +50,7 @@ def test_the_optimum_is_reached_by_descent(name):
         near = np.clip(point + width * rng.normal(size=(200, len(point))), 0, 1)
         best = min([*near, point], key=lambda p: problem.evaluate(space.decode(p)))
         point = best
-    known = reference(problem)
+    known = compute_reference(problem)
     gap = problem.evaluate(space.decode(point)) - known.best
     assert 0.0 <= gap + 1e-5 <= 0.05 * (known.median - known.best)
 
@@ -59,7 +59,7 @@ def test_the_optimum_is_reached_by_descent(name):
 def test_the_center_is_not_the_optimum(name):
     for variant in (1, 2, 11, 12):
         problem = functions.make(name, variant)
-        known = reference(problem)
+        known = compute_reference(problem)
         center = problem.evaluate(problem.space.default())
         assert (center - known.best) / (known.median - known.best) > 0.01
 
@@ -88,25 +88,25 @@ def test_a_digest_changes_with_what_decides_a_study(make_problem):
 
 
 def test_a_reference_without_an_optimum_is_the_best_of_draws_and_crosses(make_problem):
-    drawn = reference(make_problem(draws=300, crosses=0))
-    crossed = reference(make_problem(draws=300, crosses=200))
+    drawn = compute_reference(make_problem(draws=300, crosses=0))
+    crossed = compute_reference(make_problem(draws=300, crosses=200))
     assert 0.0 <= crossed.best <= drawn.best
     assert crossed.median == drawn.median
-    assert reference(make_problem(draws=300, crosses=200)) == crossed
+    assert compute_reference(make_problem(draws=300, crosses=200)) == crossed
     upside_down = make_problem(
         lambda x, n: -((x - 0.3) ** 2) - abs(n - 4), "maximize", draws=300, crosses=200
     )
-    assert reference(upside_down).best == -crossed.best
-    assert reference(upside_down).median == -crossed.median
+    assert compute_reference(upside_down).best == -crossed.best
+    assert compute_reference(upside_down).median == -crossed.median
 
 
 def test_failures_are_left_out_of_a_reference(make_problem):
     half = make_problem(lambda x, n: x if n > 4 else math.nan, draws=400, crosses=50)
-    known = reference(half)
+    known = compute_reference(half)
     assert 0.0 <= known.best < 0.05
     assert 0.4 < known.median < 0.6
     with pytest.raises(LocalHPOError, match="draws has a score"):
-        reference(make_problem(lambda x, n: math.nan))
+        compute_reference(make_problem(lambda x, n: math.nan))
 
 
 # A user's own table.
@@ -139,8 +139,8 @@ def table(tmp_path):
     return path
 
 
-def test_a_table_scores_as_its_nearest_row(table, places):
-    problem = open_problem(f"table/{table}", places)
+def test_a_table_values_as_its_nearest_row(table, folders):
+    problem = open_problem(f"table/{table}", folders)
     assert problem.direction == "maximize"
     assert problem.evaluate({"lr": 2e-3, "layers": 2, "opt": "adam"}) == 0.8
     assert problem.evaluate({"lr": 0.1, "layers": 3, "opt": "sgd", "nesterov": True}) == 0.7
@@ -148,13 +148,13 @@ def test_a_table_scores_as_its_nearest_row(table, places):
     assert math.isnan(problem.evaluate({"lr": 0.9, "layers": 4, "opt": "adam"}))
     digest = problem.digest
     table.write_text(ROWS.replace("0.8", "0.81"))
-    assert open_problem(f"table/{table}", places).digest != digest
+    assert open_problem(f"table/{table}", folders).digest != digest
 
 
-def test_a_table_may_come_from_a_spreadsheet(table, places):
+def test_a_table_may_come_from_a_spreadsheet(table, folders):
     """Such files begin with a byte order mark."""
     table.write_text(ROWS, encoding="utf-8-sig")
-    assert open_problem(f"table/{table}", places).evaluate({"lr": 1e-3, "layers": 2}) == 0.8
+    assert open_problem(f"table/{table}", folders).evaluate({"lr": 1e-3, "layers": 2}) == 0.8
 
 
 @pytest.mark.parametrize(
@@ -172,13 +172,13 @@ def test_a_table_may_come_from_a_spreadsheet(table, places):
         ("[task", ROWS, "task.toml cannot be read"),
     ],
 )
-def test_a_table_that_cannot_be_used_says_why(table, places, task, rows, says):
+def test_a_table_that_cannot_be_used_says_why(table, folders, task, rows, says):
     (table.parent / "task.toml").unlink()
     if task is not None:
         (table.parent / "task.toml").write_text(task)
     table.write_text(rows)
     with pytest.raises(InputError, match=says):
-        open_problem(f"table/{table}", places)
+        open_problem(f"table/{table}", folders)
 
 
 # Crops.
@@ -239,15 +239,15 @@ def test_a_training_runs_once(tmp_path, monkeypatch):
     pytest.importorskip("sklearn")
     from localhpo.bench.problems import trainings
 
-    places = Places(None, tmp_path)
-    problem = open_problem("mlp/iris", places)
+    folders = DataFolders(None, tmp_path)
+    problem = open_problem("mlp/iris", folders)
     config = problem.space.default()
     score = problem.evaluate(config)
     assert 0.0 < score < 2.0
     (path,) = tmp_path.glob("mlp-iris-*.jsonl")
     assert json.loads(path.read_text().strip())["score"] == score
     monkeypatch.setitem(trainings._TRAIN, "mlp", None)  # would raise
-    assert open_problem("mlp/iris", places).evaluate(config) == score
+    assert open_problem("mlp/iris", folders).evaluate(config) == score
 
 
 @pytest.mark.parametrize(
@@ -259,9 +259,9 @@ def test_a_training_runs_once(tmp_path, monkeypatch):
         ("xgboost/made-friedman", "val_r2", "maximize", 9),
     ],
 )
-def test_trainings_in_the_space_of_the_paper(places, name, metric, direction, parameters):
+def test_trainings_in_the_space_of_the_paper(folders, name, metric, direction, parameters):
     pytest.importorskip("xgboost")
-    problem = open_problem(name, places)
+    problem = open_problem(name, folders)
     assert (problem.task.metric, problem.direction) == (metric, direction)
     assert len(problem.space) == parameters
     assert ("scale_pos_weight" in problem.space) == (parameters == 10)
@@ -284,28 +284,32 @@ def test_trainings_in_the_space_of_the_paper(places, name, metric, direction, pa
         ("table/nowhere.csv", "needs its task beside it", ""),
     ],
 )
-def test_a_name_that_is_none(places, name, says, hint):
+def test_a_name_that_is_none(folders, name, says, hint):
     with pytest.raises(InputError, match=says) as caught:
-        open_problem(name, places)
+        open_problem(name, folders)
     assert hint in caught.value.hint
 
 
 def test_a_folder_that_is_not_the_data_folder(tmp_path):
     with pytest.raises(InputError, match=r"must hold yahpo/, which .* does not"):
-        check(["yahpo/lcbench/3945/val_accuracy/full"], Places(tmp_path, tmp_path))
+        check_requirements(
+            ["yahpo/lcbench/3945/val_accuracy/full"], DataFolders(tmp_path, tmp_path)
+        )
 
 
-def test_a_missing_package_names_the_extra(places, tmp_path, monkeypatch):
+def test_a_missing_package_names_the_extra(folders, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (tmp_path / "yahpo").mkdir()
     with pytest.raises(MissingExtraError, match="needs onnxruntime") as caught:
-        check(["yahpo/lcbench/3945/val_accuracy/full"], Places(tmp_path, tmp_path))
+        check_requirements(
+            ["yahpo/lcbench/3945/val_accuracy/full"], DataFolders(tmp_path, tmp_path)
+        )
     assert caught.value.hint == "pip install 'localhpo[bench]'"
     with pytest.raises(MissingExtraError, match="needs xgboost"):
-        open_problem("xgboost/iris", places)
+        open_problem("xgboost/iris", folders)
 
 
-def test_a_value_outside_the_space_is_refused_by_the_table(table, places):
-    problem = open_problem(f"table/{table}", places)
+def test_a_value_outside_the_space_is_refused_by_the_table(table, folders):
+    problem = open_problem(f"table/{table}", folders)
     with pytest.raises(ConfigurationError):
         problem.space.canonical({"lr": 7.0, "layers": 2, "opt": "adam"})

@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from localhpo.bench import comparison, creators, runner, suites
-from localhpo.bench.pool import Progress
-from localhpo.bench.problems.opening import Places
-from localhpo.bench.runner import Plan
+from localhpo.bench.pool import RunProgress
+from localhpo.bench.problems.registry import DataFolders
+from localhpo.bench.runner import BenchPlan
 from localhpo.store.results import Results
 
 PROBLEM = "function/branin/1"
@@ -28,18 +28,22 @@ def results(tmp_path: Path) -> Results:
 
 
 @pytest.fixture
-def plan(places: Places) -> Callable[..., Plan]:
-    def make(names: str = "random,center+random", target: str = PROBLEM, **changes: object) -> Plan:
+def plan(folders: DataFolders) -> Callable[..., BenchPlan]:
+    def make(
+        names: str = "random,center+random", target: str = PROBLEM, **changes: object
+    ) -> BenchPlan:
         settings = {"seeds": 2, "trials": 3, "jobs": 1, **changes}
-        chosen = tuple(map(creators.parse, names.split(",")))
-        return Plan(suites.find(target), chosen, places=places, **settings)
+        chosen = tuple(map(creators.parse_name, names.split(",")))
+        return BenchPlan(suites.find_suite(target), chosen, folders=folders, **settings)
 
     return make
 
 
-def work(plan: Plan, results: Results) -> tuple[comparison.Selection, list[Progress], Sequence]:
-    told: list[Progress] = []
-    selection, failed = runner.run(plan, results, told.append)
+def work(
+    plan: BenchPlan, results: Results
+) -> tuple[comparison.ResultSelection, list[RunProgress], Sequence]:
+    told: list[RunProgress] = []
+    selection, failed = runner.run_suite(plan, results, told.append)
     return selection, told, failed
 
 
@@ -71,7 +75,7 @@ def test_the_same_whatever_the_number_of_jobs(plan, results, tmp_path):
 
 def test_stale_results_are_run_again_and_not_mixed(plan, results, monkeypatch):
     work(plan(), results)
-    real = creators.digest
+    real = creators.compute_digest
     monkeypatch.setattr(creators, "digest", lambda c: "new" if c.name == "random" else real(c))
     selection, told, _ = work(plan(), results)
     assert told[-1].total == 2
@@ -79,7 +83,9 @@ def test_stale_results_are_run_again_and_not_mixed(plan, results, monkeypatch):
         key.creator_digest for (name, _, _), key in selection.keys.items() if name == "random"
     }
     assert digests == {"new"}
-    latest = comparison.latest(suites.find(PROBLEM), results, creators=None, trials=None)
+    latest = comparison.select_latest(
+        suites.find_suite(PROBLEM), results, creators=None, trials=None
+    )
     assert {k.creator_digest for k in latest.keys.values()} == {"new", real(plan().creators[1])}
 
 

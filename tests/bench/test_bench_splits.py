@@ -4,8 +4,8 @@ import pytest
 
 from localhpo.bench import splits, suites
 from localhpo.bench.problems import functions, yahpo
-from localhpo.bench.problems.opening import Places, open_problem
-from localhpo.bench.references import reference
+from localhpo.bench.problems.registry import DataFolders, open_problem
+from localhpo.bench.references import compute_reference
 from localhpo.errors import InputError
 
 ALL = suites.all_suites()
@@ -22,17 +22,17 @@ SIZES = {
 def data_sets(suite):
     """Return the OpenML data ids that the problems of a suite stand for."""
     parts = [name.split("/") for name in suite.problems if name.startswith("yahpo/")]
-    return {splits.data_set(family, instance) for _, family, instance, *_ in parts}
+    return {splits.data_set_id(family, instance) for _, family, instance, *_ in parts}
 
 
 def trained_on():
     families = SPLITS["yahpo"]["families"].items()
-    return {splits.data_set(f, i) for f, parts in families for i in parts["train"]}
+    return {splits.data_set_id(f, i) for f, parts in families for i in parts["train"]}
 
 
 def test_settings_and_final_data_sets_are_the_held_out_ones():
     families = SPLITS["yahpo"]["families"].items()
-    held_out = {splits.data_set(f, i) for f, parts in families for i in parts["held_out"]}
+    held_out = {splits.data_set_id(f, i) for f, parts in families for i in parts["held_out"]}
     assert held_out == SETTINGS | FINAL
     assert not SETTINGS & FINAL
     assert not trained_on() & held_out
@@ -87,11 +87,11 @@ def test_the_file_of_splits_is_what_its_rule_gives(data):
     ],
 )
 def test_every_problem_of_a_suite_can_be_measured(suite, every, data, tmp_path):
-    places = Places(data, tmp_path)
+    folders = DataFolders(data, tmp_path)
     for name in ALL[suite].problems[::every]:
-        problem = open_problem(name, places)
-        assert problem.digest == open_problem(name, places).digest
-        known = reference(problem)
+        problem = open_problem(name, folders)
+        assert problem.digest == open_problem(name, folders).digest
+        known = compute_reference(problem)
         assert known.best != known.median
         sign = 1.0 if problem.direction == "maximize" else -1.0
         assert sign * known.best > sign * known.median
@@ -110,12 +110,12 @@ def test_full_and_crop_score_alike(data, tmp_path):
     """A configuration of a crop, with what is held, is one of the full space."""
     import numpy as np
 
-    places = Places(data, tmp_path)
+    folders = DataFolders(data, tmp_path)
     for name in ALL["yahpo-settings"].problems:
         if not name.endswith("/crop"):
             continue
-        crop = open_problem(name, places)
-        full = open_problem(name.removesuffix("crop") + "full", places)
+        crop = open_problem(name, folders)
+        full = open_problem(name.removesuffix("crop") + "full", folders)
         rng = np.random.default_rng(0)
         held = crop.definition["held"]
         for _ in range(5):
@@ -129,10 +129,10 @@ def test_full_and_crop_score_alike(data, tmp_path):
 
 
 def test_what_a_user_may_name():
-    assert suites.find("quadratics").use == "final"
-    assert suites.find("function/branin/1").problems == ("function/branin/1",)
+    assert suites.find_suite("quadratics").use == "final"
+    assert suites.find_suite("function/branin/1").problems == ("function/branin/1",)
     with pytest.raises(InputError, match="a suite must be one of yahpo-seen") as caught:
-        suites.find("yahpo-sen")
+        suites.find_suite("yahpo-sen")
     assert caught.value.hint == "did you mean 'yahpo-seen'?"
     with pytest.raises(InputError, match="no such table"):
-        suites.find("nowhere.csv")
+        suites.find_suite("nowhere.csv")

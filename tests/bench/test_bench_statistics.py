@@ -47,7 +47,7 @@ def test_regret(y, best, median, regret):
     [(1, (1,)), (3, (1, 3)), (8, (1, 3, 5, 8)), (10, (1, 3, 5, 10)), (30, (1, 3, 5, 10, 30))],
 )
 def test_columns(trials, columns):
-    assert statistics.columns_of(trials) == columns
+    assert statistics.report_trials(trials) == columns
 
 
 def test_a_column_by_hand():
@@ -55,7 +55,7 @@ def test_a_column_by_hand():
     regrets = np.array([[[0.0, 0.2, 0.4], [0.4, 0.6, 0.8]], [[0.1, 0.1, 0.4], [1.0, 1.0, 1.0]]])[
         ..., None
     ]
-    column = statistics.column(regrets, 1)
+    column = statistics.summarize_column(regrets, 1)
     first, second = column.entries
     assert first.mean == pytest.approx(0.4)
     assert first.error_seeds == pytest.approx(0.2 / math.sqrt(3))  # seed means .2, .4, .6
@@ -63,30 +63,30 @@ def test_a_column_by_hand():
     assert second.mean == pytest.approx(0.6)
     # A tie on the first problem (.2 and .2), the first one wins the second.
     assert (first.rank, second.rank) == (1.25, 1.75)
-    (duel,) = column.duels
-    assert (duel.wins, duel.ties, duel.losses) == (1, 1, 0)
-    assert duel.p_value == 1.0  # one problem left: nothing can be said
+    (test,) = column.paired_tests
+    assert (test.wins, test.ties, test.losses) == (1, 1, 0)
+    assert test.p_value == 1.0  # one problem left: nothing can be said
 
 
 def test_one_creator_one_seed_one_problem_has_no_errors():
-    column = statistics.column(np.array([[[[0.5]]]]), 1)
-    assert column.entries == (statistics.Entry(0.5, None, None, 1.0),)
-    assert column.duels == ()
+    column = statistics.summarize_column(np.array([[[[0.5]]]]), 1)
+    assert column.entries == (statistics.RegretSummary(0.5, None, None, 1.0),)
+    assert column.paired_tests == ()
     assert column.critical_difference is None
 
 
 def test_a_duel_is_wilcoxons_test():
     rng = np.random.default_rng(0)
     first, other = rng.random(40), rng.random(40) + 0.2
-    duel = statistics.duel(first, other)
-    assert duel.p_value == pytest.approx(stats.wilcoxon(first, other).pvalue)
-    assert duel.wins == (first < other).sum()
-    assert duel.wins + duel.ties + duel.losses == 40
+    test = statistics.compare_pair(first, other)
+    assert test.p_value == pytest.approx(stats.wilcoxon(first, other).pvalue)
+    assert test.wins == (first < other).sum()
+    assert test.wins + test.ties + test.losses == 40
 
 
 def test_a_duel_with_itself_tells_nothing():
     values = np.linspace(0, 1, 7)
-    assert statistics.duel(values, values + 1e-12) == statistics.Duel(None, 0, 7, 0)
+    assert statistics.compare_pair(values, values + 1e-12) == statistics.PairedTest(None, 0, 7, 0)
 
 
 @pytest.mark.parametrize(
@@ -115,4 +115,4 @@ def test_ranks_share_ties():
     ],
 )
 def test_cliques(ranks, difference, groups):
-    assert statistics.cliques(ranks, difference) == groups
+    assert statistics.find_cliques(ranks, difference) == groups

@@ -13,7 +13,7 @@ from scripts.build_model import __main__ as build
     ("arguments", "wanted"),
     [
         (["generate"], ["nowhere", "--data FOLDER"]),
-        (["lessons", "--sources", "yahpo"], ["nowhere/yahpo", "--data FOLDER"]),
+        (["meta-data", "--sources", "yahpo"], ["nowhere/yahpo", "--data FOLDER"]),
         (["generate", "--sources", "published"], ["nowhere/tabdl_tuning"]),
         (["generate", "--sources", "taskset"], ["nowhere/taskset_adam8p"]),
         (["generate", "--sources", "training"], ["trainings.jsonl", "train-data"]),
@@ -21,7 +21,7 @@ from scripts.build_model import __main__ as build
         (["tokenizer"], ["no questions", "generate"]),
     ],
 )
-def test_what_is_missing_is_said(
+def test_missing_data_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], wanted: list[str]
 ) -> None:
     work = tmp_path / "work"

@@ -64,7 +64,9 @@ def test_the_folder_is_a_model_that_answers(built: Path) -> None:
     )
     backend = open_backend("transformers", model=str(built / "tiny"))
     try:
-        constraint = AnswerConstraint(grammar=grammar.lark(space), schema=grammar.json_schema(space))
+        constraint = AnswerConstraint(
+            grammar=grammar.lark(space), schema=grammar.json_schema(space)
+        )
         answers = backend.generate([Message("user", "minimize loss\n9:")], constraint, n=3, seed=1)
     finally:
         backend.close()

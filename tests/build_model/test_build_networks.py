@@ -12,16 +12,17 @@ import pytest
 
 from localhpo import tasks
 from localhpo.bench.problems.surrogates import full_space
-from localhpo.creator import teaching
+from localhpo.creator import meta_proposer
 from localhpo.errors import InputError
-from localhpo.experience import lessons as file
-from localhpo.experience import similarity
+from localhpo.llm.folder.description import META_DATA
 from localhpo.task import load
+from localhpo.transfer import similarity
+from localhpo.transfer import source_tasks as file
 from scripts.build_model import (
     corpus,
     designs,
     graphs,
-    lessons,
+    meta_data,
     networks,
     problems,
     ratings,
@@ -83,8 +84,8 @@ def test_the_full_space_is_what_is_trained(name: str) -> None:
     assert drawn - {"momentum"} == set(GOOD[name])
 
 
-def kinship(task_name: str, learner: Learner) -> float:
-    """How similar the spaces of a ready task and of a network are."""
+def space_similarity(task_name: str, learner: Learner) -> float:
+    """Return the similarity of the spaces of a ready task and of a network."""
     task = load(tasks.find(task_name))
     other = dataclasses.replace(task, space=full_space(learner.dims), fixed={})
     return similarity(task, other).value
@@ -97,19 +98,22 @@ def kinship(task_name: str, learner: Learner) -> float:
         ("movielens-lightgcn", "lightgcn"), ("cifar10-resnet", "cnn"), ("cityscapes-enet", "cnn"),
     ],
 )  # fmt: skip
-def test_what_is_trained_is_nearest_to_the_tasks_of_its_kind(task: str, name: str) -> None:
-    nearest = max(networks.NETWORKS, key=lambda learner: kinship(task, learner))
+def test_ready_tasks_are_most_similar_to_the_network_of_their_kind(task: str, name: str) -> None:
+    nearest = max(networks.NETWORKS, key=lambda learner: space_similarity(task, learner))
     assert nearest.name == name
-    assert kinship(task, nearest) >= teaching.KIN
+    assert space_similarity(task, nearest) >= meta_proposer.MIN_SPACE_SIMILARITY
 
 
 @pytest.mark.parametrize("task", ["sst2-distilbert", "ecommerce-distilbert", "opus-t5"])
-def test_networks_from_random_weights_teach_nothing_of_fine_tuning(task: str) -> None:
-    assert max(kinship(task, learner) for learner in networks.NETWORKS) < teaching.KIN
+def test_no_network_is_similar_to_tasks_of_fine_tuning(task: str) -> None:
+    assert (
+        max(space_similarity(task, learner) for learner in networks.NETWORKS)
+        < meta_proposer.MIN_SPACE_SIMILARITY
+    )
 
 
 @pytest.mark.parametrize("name", ["cnn", "deepfm", "lightgcn", "gcn"])
-def test_a_training_that_diverges_has_no_score(name: str) -> None:
+def test_a_training_that_diverges_has_no_metrics(name: str) -> None:
     learner = named(name)
     data, _ = trainings.data_set(learner, learner.tasks[0], 5)
     config = {**GOOD[name], "optimizer": "sgd", "momentum": 0.99, "learning_rate": 1e38}
@@ -117,7 +121,7 @@ def test_a_training_that_diverges_has_no_score(name: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_nodes_that_are_asked_for_are_not_told(seed: int) -> None:
+def test_validation_nodes_are_not_in_the_training_set(seed: int) -> None:
     graph, _ = graphs.make("nodes", np.random.default_rng(seed))
     assert not set(graph.train) & set(graph.valid)
     assert set(graph.labels[graph.train]) == set(range(graph.classes))
@@ -127,7 +131,7 @@ def test_nodes_that_are_asked_for_are_not_told(seed: int) -> None:
     assert all(a != b for a, b in ways)
 
 
-def test_a_list_of_what_was_liked_is_perfect() -> None:
+def test_a_ranking_by_the_validation_set_is_perfect() -> None:
     likes, _ = ratings.make_likes("likes", np.random.default_rng(1))
     train, valid = ({(int(u), int(t)) for u, t in part.T} for part in (likes.train, likes.valid))
     assert not train & valid
@@ -146,27 +150,27 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(designs, "NETWORK_DRAWN", 16)
     monkeypatch.setattr(designs, "NETWORK_EACH", 2)
     monkeypatch.setattr(ratings, "PASSES", 1)
-    monkeypatch.setattr(lessons, "TAUGHT_NETWORKS", {"deepfm"})
-    designs.of_network(named("deepfm"), tmp_path, range(3)).grow((), None, 0)
+    monkeypatch.setattr(meta_data, "META_DATA_NETWORKS", {"deepfm"})
+    designs.open_network_design(named("deepfm"), tmp_path, range(3)).grow((), None, 0)
     return tmp_path
 
 
 @pytest.mark.slow
-def test_the_design_of_a_network_becomes_lessons_and_questions(folder: Path) -> None:
+def test_the_design_of_a_network_becomes_source_tasks_and_questions(folder: Path) -> None:
     path = folder / "design-deepfm-clicks.json"
     kept = json.loads(path.read_text())
     assert len(kept["configs"]) == 16 + 2 * designs.NETWORK_ROUNDS
     assert {len(scores) for scores in kept["scores"].values()} == {len(kept["configs"])}
     before = path.stat().st_mtime_ns
-    designs.of_network(named("deepfm"), folder, range(3)).grow(
+    designs.open_network_design(named("deepfm"), folder, range(3)).grow(
         (), None, 0
     )  # nothing is trained twice
     assert path.stat().st_mtime_ns == before
     sources = corpus.Sources(folder, folder / "trainings.jsonl", ("network",))
-    count = lessons.write(sources, folder / "lessons.json.gz", seed=1)
-    found = file.read(folder / "lessons.json.gz")
+    count = meta_data.write_meta_data(sources, folder / META_DATA, seed=1)
+    found = file.read_source_tasks(folder / META_DATA)
     assert len(found) == count > 2
-    auc = next(lesson for lesson in found if lesson.task.metric == "auc")
+    auc = next(source_task for source_task in found if source_task.task.metric == "auc")
     assert auc.task.name == "deepfm" and auc.task.direction == "maximize"
     assert len(auc.configs) == len(kept["configs"])
     for seed, regrets in zip(auc.data_sets, auc.regrets, strict=True):
@@ -176,8 +180,8 @@ def test_the_design_of_a_network_becomes_lessons_and_questions(folder: Path) -> 
     kept["scores"]["1"].pop()
     path.write_text(json.dumps(kept))
     with pytest.raises(InputError, match="not trained to its end"):
-        lessons.write(sources, folder / "others.json.gz", seed=1)
-    questions = list(corpus.Maker(sources, np.random.default_rng(0)).questions(6))
+        meta_data.write_meta_data(sources, folder / "others.json.gz", seed=1)
+    questions = list(corpus.QuestionGenerator(sources, np.random.default_rng(0)).questions(6))
     assert questions and all(q.source.startswith("deepfm/") for q in questions)
 
 
@@ -191,8 +195,8 @@ def test_a_design_is_of_the_metrics_that_all_data_sets_have(tmp_path: Path) -> N
     rng = np.random.default_rng(0)
     configs = [trainings.draw(learner, rng) for _ in range(2)]
     path.write_text(json.dumps({"configs": configs, "scores": scores}))
-    design = designs.of_network(learner, tmp_path, [1, 2])
-    assert design.metrics() == ["accuracy"] and not design.is_whole()
+    design = designs.open_network_design(learner, tmp_path, [1, 2])
+    assert design.metrics() == ["accuracy"] and not design.is_complete()
 
 
 def test_peers_are_those_that_have_the_metric() -> None:
@@ -210,7 +214,7 @@ def test_peers_are_those_that_have_the_metric() -> None:
     records = [record(900_001, "f1"), record(900_002, "f1_macro"), record(900_003, "f1")]
     problem = problems.from_training(records, 0, rng)
     assert problem is not None
-    assert problem.merits([problem.space.sample(rng)]).shape == (2, 1)
+    assert problem.utilities([problem.space.sample(rng)]).shape == (2, 1)
 
 
 def test_networks_that_were_not_trained_are_no_source(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ WORDS = ["learning_rate", "max_depth", "adam", "minimize loss", *["1..2 3..4"] *
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("vocabulary")
-    tokenizer.train(WORDS, target)
+    tokenizer.train_tokenizer(WORDS, target)
     return target
 
 
@@ -47,7 +47,7 @@ def test_values_carry_the_weight() -> None:
     text = '{"lr":3.1e-2,"opt":"adam"}'
     offsets = [(i, i + 1) for i in range(len(text))]
     heavy = "".join(
-        c for c, w in zip(text, packing.value_weights(text, offsets), strict=True) if w == 1
+        c for c, w in zip(text, packing.weigh_tokens(text, offsets), strict=True) if w == 1
     )
     assert heavy == '3.1e-2"adam"'
 
@@ -55,12 +55,12 @@ def test_values_carry_the_weight() -> None:
 def test_packed_losses_are_those_of_each_answer_alone(folder: Path) -> None:
     import torch
 
-    settings = train.Settings(hidden=32, layers=2, heads=2)
-    model = train.build(settings, folder).eval()
-    items = packing.tokens([question(i) for i in range(3)], tokenizer.load(folder))
-    packed = packing.batch(packing.rows(items, 256), 256, pad=0)
+    settings = train.TrainSettings(hidden=32, layers=2, heads=2)
+    model = train.build_model(settings, folder).eval()
+    items = packing.tokenize_questions([question(i) for i in range(3)], tokenizer.load(folder))
+    packed = packing.make_batch(packing.pack_rows(items, 256), 256, pad=0)
     with torch.no_grad():
-        losses, weights = train.loss_of(model, packed, "cpu")
+        losses, weights = train.compute_losses(model, packed, "cpu")
         alone = 0.0
         for item in items:
             for answer, weight in zip(item.answers, item.weights, strict=True):

@@ -44,7 +44,7 @@ def test_every_held_out_data_set_has_a_name_here() -> None:
     ids = {*table["bench"]["settings_data_sets"], *table["bench"]["final_data_sets"]}
     ids |= set(splits.NEVER_TRAIN)
     for family, sides in table["yahpo"]["families"].items():
-        ids |= {splits.data_set(family, instance) for instance in sides["held_out"]}
+        ids |= {splits.data_set_id(family, instance) for instance in sides["held_out"]}
     assert ids == {*held_out.NAMES, *held_out.NAMELESS}
     assert all(held_out.NAMES.values())
 

@@ -1,4 +1,4 @@
-"""Steps that were killed go on: what is cut short is not taken for done."""
+"""Steps that were killed continue: incomplete files are not used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from localhpo.llm.folder.description import META_DATA
 from localhpo.transfer import source_tasks as file
 from scripts.build_model import __main__ as build
-from scripts.build_model import leaving, lessons, tokenizer, trainings, whole
+from scripts.build_model import atomic_file, leave_out, meta_data, tokenizer, trainings
 from scripts.build_model.learners import LEARNERS
 
 NEIGHBORS = next(item for item in LEARNERS if item.name == "neighbors")
@@ -74,8 +74,8 @@ def test_trainings_go_on_after_a_line_that_was_cut(
 
 
 @pytest.mark.parametrize("left", [0, 300])
-def test_lessons_that_were_cut_are_made_again(work: Path, left: int) -> None:
-    arguments = ["lessons", "--work", str(work), "--sources", "training"]
+def test_incomplete_meta_data_are_made_again(work: Path, left: int) -> None:
+    arguments = ["meta-data", "--work", str(work), "--sources", "training"]
     build.main(arguments)
     target = work / META_DATA
     content = target.read_bytes()
@@ -85,20 +85,20 @@ def test_lessons_that_were_cut_are_made_again(work: Path, left: int) -> None:
     assert len(file.read_source_tasks(target)) == 1
 
 
-def test_lessons_that_are_whole_are_kept(work: Path) -> None:
+def test_complete_meta_data_are_kept(work: Path) -> None:
     file.write_source_tasks(work / META_DATA, [])
-    build.main(["lessons", "--work", str(work), "--sources", "training"])
+    build.main(["meta-data", "--work", str(work), "--sources", "training"])
     assert file.read_source_tasks(work / META_DATA) == ()
 
 
-def test_lessons_come_in_one_move(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_meta_data_are_written_atomically(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(path: Path, _: object) -> None:
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lessons.source_tasks, "write_source_tasks", killed)
+    monkeypatch.setattr(meta_data.source_tasks, "write_source_tasks", killed)
     with pytest.raises(KeyboardInterrupt):
-        build.main(["lessons", "--work", str(work), "--sources", "training"])
+        build.main(["meta-data", "--work", str(work), "--sources", "training"])
     assert not (work / META_DATA).exists()
 
 
@@ -125,15 +125,13 @@ def test_a_vocabulary_that_was_cut_is_made_again(work: Path) -> None:
     assert tokenizer.load(work / "model").get_vocab_size() > 256
 
 
-def test_what_is_left_of_a_shard_comes_in_one_move(
-    work: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copied_shards_are_written_atomically(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = work / "other"
-    assert leaving.leave_out(work / "questions", target, ["lcbench"]) == 1
+    assert leave_out.copy_without(work / "questions", target, ["lcbench"]) == 1
     before = (target / "shard-000.jsonl").read_text()
     monkeypatch.setattr(Path, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        leaving.leave_out(work / "questions", target, ["rbv2_ranger"])
+        leave_out.copy_without(work / "questions", target, ["rbv2_ranger"])
     assert (target / "shard-000.jsonl").read_text() == before
 
 
@@ -141,8 +139,8 @@ def test_a_write_that_is_interrupted_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file.json"
-    whole.write(path, "old")
-    monkeypatch.setattr(whole.os, "fsync", interrupted)
+    atomic_file.write_atomically(path, "old")
+    monkeypatch.setattr(atomic_file.os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        whole.write(path, "new")
+        atomic_file.write_atomically(path, "new")
     assert path.read_text() == "old"

@@ -15,7 +15,7 @@ def active(learner: Learner, values: dict) -> dict:
 
 
 @pytest.mark.parametrize("learner", (*LEARNERS, *NETWORKS), ids=lambda item: item.name)
-def test_a_cut_leads_back_into_the_full_space(learner: Learner) -> None:
+def test_a_cut_maps_to_the_full_space(learner: Learner) -> None:
     rng = np.random.default_rng(0)
     for _ in range(40):
         fixed = trainings.draw(learner, rng)
@@ -61,27 +61,27 @@ def test_some_cuts_hold_a_parameter_without_effect() -> None:
     assert 5 <= count <= 40
 
 
-def test_what_a_cut_holds_is_told_under_the_names_of_its_user() -> None:
+def test_fixed_values_are_described_by_the_names_of_the_user() -> None:
     rng = np.random.default_rng(4)
     learner = next(item for item in LEARNERS if any(dim.when for dim in item.dims))
     told = []
     for _ in range(150):
         piece = spaces.cut(learner.dims, trainings.draw(learner, rng), rng)
-        if piece is None or piece.strange:
+        if piece is None or piece.has_made_up_names:
             continue
-        assert not piece.told.keys() & set(piece.space.names)
-        assert len(piece.told) <= len(piece.fixed)
-        told.append((len(piece.told), len(piece.fixed)))
+        assert not piece.described.keys() & set(piece.space.names)
+        assert len(piece.described) <= len(piece.fixed)
+        told.append((len(piece.described), len(piece.fixed)))
     assert any(count == 0 < of for count, of in told)
     assert any(0 < count < of for count, of in told)
     assert any(count == of > 0 for count, of in told)
 
 
-def test_coarse_values_stay_canonical_and_short() -> None:
+def test_quantized_values_stay_canonical_and_short() -> None:
     rng = np.random.default_rng(2)
     for _ in range(30):
         space, _, _ = functions.make(rng, 3)
-        config = corpus.coarse(space, space.sample(rng))
+        config = corpus.quantize_config(space, space.sample(rng))
         space.validate(config)
         assert len(space.text(config)) <= len(space.text(space.sample(rng))) + 40
 
@@ -108,7 +108,7 @@ def test_a_data_set_is_on_one_side_in_every_family() -> None:
     families = yahpo.splits()["yahpo"]["families"]
     for family, parts in families.items():
         for side, instances in parts.items():
-            sides[side] |= {splits.data_set(family, instance) for instance in instances}
+            sides[side] |= {splits.data_set_id(family, instance) for instance in instances}
     assert not sides["train"] & sides["held_out"]
     assert not sides["train"] & set(splits.NEVER_TRAIN)
     assert not set(families) & {*splits.UNSEEN, *splits.UNUSED}
@@ -122,7 +122,7 @@ def test_a_real_training_improves_with_its_configuration() -> None:
 
 
 def test_a_range_of_one_value_has_an_optimum() -> None:
-    entry = functions.Entry(("clip",), lows=(1.0,), highs=(1.0,), center=0.0, spread=0.5, log=True)
+    entry = functions.Range(("clip",), lows=(1.0,), highs=(1.0,), center=0.0, spread=0.5, log=True)
     rng = np.random.default_rng(0)
     parameter = functions._parameter(entry, rng)
     peak, _ = functions._peak(parameter, entry, rng)

@@ -125,7 +125,7 @@ def test_opus_t5_on_captions(run_task: Callable, public_data: Callable) -> None:
 
 @pytest.mark.slow
 def test_pretrained_weights_are_read_from_a_folder(run_task: Callable, tmp_path: Path) -> None:
-    """A folder as publishers ship it, of a tiny model, stands in for DistilBERT's."""
+    """A folder as publishers ship it, of a tiny model, replaces DistilBERT's."""
     from transformers import DistilBertConfig, DistilBertForMaskedLM
 
     from localhpo.tasks.text_models import small_tokenizer

@@ -1,9 +1,9 @@
-"""The figures: SVG that needs nothing else, the same for the same results.
+"""The figures of the experiment, as SVG; the same results give the same text.
 
-`trajectories` is the paper's Figure 3: a panel per task, the best so far by trial, the mean over
-runs with a band of one standard deviation, and a level line at the best of random search.
-`contours` is its Figures 4 and 5: where Creators went on the quadratics. The level curves of a
-sum of squares are circles about the optimum, so they are drawn as such.
+`trajectories` is the paper's Figure 3: a panel per task with the best value so far by trial, as the
+mean over runs with a band of one standard deviation, and a horizontal line at the best of random
+search. `contours` is its Figures 4 and 5: the trials of each Creator on the quadratics. Level
+curves of a sum of squares are circles around the optimum.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from localhpo.bench import statistics, svg
-from localhpo.bench.agenthpo.results import Result, TaskResult, spread
-from localhpo.bench.agenthpo.runner import Plan, Studies, Unit
+from localhpo.bench.agenthpo.results import ExperimentResult, TaskResult, describe_runs
+from localhpo.bench.agenthpo.runner import ExperimentPlan, RunKey, Studies
 from localhpo.bench.problems.functions import FUNCTIONS
 from localhpo.bench.svg import Axis, Style
 from localhpo.space import Float
@@ -24,26 +24,26 @@ _ACROSS = 4
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 210, 170, 74, 76
 _LEFT, _TOP, _RIGHT, _BOTTOM = 64, 100, 24, 52
 _LEVELS = 8
-"""Level curves of a contour plot."""
+"""Number of level curves of a contour plot."""
 _DRAWN_RUNS = 2
-"""Trajectories of each Creator on it, as the paper has them."""
+"""Number of runs of each Creator in a contour plot, as in the paper."""
 
 
-def trajectories(result: Result) -> str:
-    """Return the best so far by trial, task by task."""
+def trajectories(result: ExperimentResult) -> str:
+    """Return the figure of the best value so far by trial, one panel per task."""
     styles = svg.styles(len(result.creators))
-    words = "Mean over runs; band: one standard deviation; level: the best of random search"
+    words = "Mean over runs; band: one standard deviation; dashed: the best of random search"
     body = list(_key("Best so far by trial", words, result.creators, styles))
-    for place, task in enumerate(result.tasks):
-        body += _curves(result, task, styles, *_corner(place))
+    for index, task in enumerate(result.tasks):
+        body += _curves(result, task, styles, *_corner(index))
     return _page(len(result.tasks), body)
 
 
-def contours(plan: Plan, studies: Studies) -> str | None:
-    """Return where each Creator went in its first runs; None where no quadratic was run."""
+def contours(plan: ExperimentPlan, studies: Studies) -> str | None:
+    """Return the figure of the first runs on the quadratics; None where there are none."""
     panels = [
-        (place, choice)
-        for place, subject in enumerate(plan.subjects)
+        (index, choice)
+        for index, subject in enumerate(plan.subjects)
         if subject.function is not None
         for choice in plan.creators
     ]
@@ -51,12 +51,12 @@ def contours(plan: Plan, studies: Studies) -> str | None:
         return None
     styles = svg.styles(_DRAWN_RUNS)
     names = [f"run {number}" for number in range(min(_DRAWN_RUNS, plan.runs))]
-    words = "Level curves of the function, and the trials in order; the cross is the optimum"
+    words = "Level curves of the function and the trials in order; the cross is the optimum"
     body = list(_key("Trajectories on the quadratics", words, names, styles))
-    for corner, (place, choice) in enumerate(panels):
-        runs = [studies.get(Unit(place, choice, number), ()) for number in range(len(names))]
-        title = f"{plan.subjects[place].name}: {svg.shortened(choice.name, 14)}"
-        body += _contour(plan.subjects[place].name, title, runs, styles, *_corner(corner))
+    for corner, (index, choice) in enumerate(panels):
+        runs = [studies.get(RunKey(index, choice, number), ()) for number in range(len(names))]
+        title = f"{plan.subjects[index].name}: {svg.shorten(choice.name, 14)}"
+        body += _contour(plan.subjects[index].name, title, runs, styles, *_corner(corner))
     return _page(len(panels), body)
 
 
@@ -66,9 +66,9 @@ def _page(panels: int, body: Sequence[str]) -> str:
     return svg.page(width, _TOP + down * (_HEIGHT + _GAP_Y) - _GAP_Y + _BOTTOM, body)
 
 
-def _corner(place: int) -> tuple[float, float]:
-    """Return the left upper corner of a panel."""
-    down, across = divmod(place, _ACROSS)
+def _corner(index: int) -> tuple[float, float]:
+    """Return the upper left corner of a panel."""
+    down, across = divmod(index, _ACROSS)
     return _LEFT + across * (_WIDTH + _GAP_X), _TOP + down * (_HEIGHT + _GAP_Y)
 
 
@@ -79,7 +79,7 @@ def _key(title: str, words: str, names: Sequence[str], styles: Sequence[Style]) 
     for name, style in zip(names, styles, strict=False):
         x = Axis(0, 1, at, at + 24)
         yield svg.curve(x, Axis(0, 1, 60, 60), [(0, 0), (1, 0)], style, thick=3)
-        shown = svg.shortened(name)
+        shown = svg.shorten(name)
         yield svg.text(at + 30, 64, shown)
         at += 54 + 7.2 * len(shown)
 
@@ -88,19 +88,19 @@ def _key(title: str, words: str, names: Sequence[str], styles: Sequence[Style]) 
 
 
 def _curves(
-    result: Result, task: TaskResult, styles: Sequence[Style], left: float, top: float
+    result: ExperimentResult, task: TaskResult, styles: Sequence[Style], left: float, top: float
 ) -> Iterator[str]:
     lines = [
         [
             (t + 1.0, found.mean, found.deviation or 0.0)
             for t in range(result.trials)
-            if (found := spread(line.best[:, t])).mean is not None
+            if (found := describe_runs(line.best[:, t])).mean is not None
         ]
         for line in task.lines
     ]
     x = Axis(1, max(2, result.trials), left, left + _WIDTH)
     y = Axis(*_reach(task, lines), top + _HEIGHT, top)
-    yield from _frame(x, y, statistics.columns_of(result.trials))
+    yield from _frame(x, y, statistics.report_trials(result.trials))
     yield svg.text(left + _WIDTH / 2, top - 10, task.subject.name, anchor="middle", weight="bold")
     if task.human is not None:
         yield svg.curve(
@@ -108,7 +108,7 @@ def _curves(
         )
     for line, style in zip(lines, styles, strict=True):
         yield svg.band(x, y, [(t, m) for t, m, _ in line], [d for _, _, d in line], style)
-    for c in reversed(range(len(lines))):  # the first one lies on top
+    for c in reversed(range(len(lines))):  # draws the first Creator on top
         points = [(t, mean) for t, mean, _ in lines[c]]
         yield svg.curve(x, y, points, styles[c], thick=2.6 if c == 0 else 1.8)
 
@@ -116,7 +116,7 @@ def _curves(
 def _reach(
     task: TaskResult, lines: Sequence[Sequence[tuple[float, float, float]]]
 ) -> tuple[float, float]:
-    """Return the range of an axis that shows all means, with some room for the bands."""
+    """Return the range of an axis that shows all means, with some space for the bands."""
     means = [mean for line in lines for _, mean, _ in line]
     shown = [*means, *([] if task.human is None else [task.human])] or [0.0]
     low, high = min(shown), max(shown)
@@ -151,7 +151,7 @@ def _contour(
 ) -> Iterator[str]:
     function = FUNCTIONS[name]
     first, second = (p for p in function.parameters if isinstance(p, Float))
-    x = Axis(first.low, first.high, left, left + _HEIGHT)  # a square: circles stay circles
+    x = Axis(first.low, first.high, left, left + _HEIGHT)  # a square, so that circles stay circles
     y = Axis(second.low, second.high, top + _HEIGHT, top)
     yield svg.text(left + _HEIGHT / 2, top - 10, title, anchor="middle", weight="bold", size=12)
     yield from _levels(name, x, y)
@@ -174,7 +174,7 @@ def _point(config: Mapping[str, object], *names: str) -> tuple[float, float]:
 
 
 def _levels(name: str, x: Axis, y: Axis) -> Iterator[str]:
-    """Draw level curves at equal steps of the distance, the nearer the darker."""
+    """Yield level curves at equal distances, darker towards the optimum."""
     a, b = FUNCTIONS[name].at
     scale = (x.end - x.start) / (x.high - x.low)
     farthest = math.hypot(max(a - x.low, x.high - a), max(b - y.low, y.high - b))

@@ -1,4 +1,4 @@
-"""What the paper reports: its Tables 3 and 4, as printed."""
+"""The results of the AgentHPO paper: its Tables 3 and 4, as printed."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from typing import Any
 
 RANDOM, GPT_3, GPT_4 = "random", "GPT-3.5", "GPT-4"
 METHODS = (GPT_4, GPT_3, RANDOM)
-"""What the paper compares, the best first."""
+"""Methods that the paper compares, the best first."""
 
 _FILE = Path(__file__).with_name("paper.toml")
 
 
 @dataclass(frozen=True, slots=True)
-class Reported:
-    """What the paper reports of one task, in per cent (BLEU: in points)."""
+class PaperResult:
+    """The paper's results on one task, in percent (BLEU: in points)."""
 
     title: str
-    """Its row in Table 3."""
+    """Name of its row in Table 3."""
     scale: float
-    """A score of our ready task times this is in the paper's unit."""
+    """Factor from values of the ready task to the paper's unit."""
     human: float
-    """Best of 100 random trials."""
+    """Best of 100 random trials, the baseline for a human."""
     best: Mapping[str, Mapping[int, tuple[float, float]]]
-    """By method and number of trials: mean and standard deviation of the best so far."""
+    """Mean and standard deviation of the best value so far, by method and number of trials."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """Thousands of tokens that a run of ten trials took."""
+class TokenCost:
+    """Thousands of tokens of a run of ten trials, and its price."""
 
     prompt: float
     completion: float
@@ -41,24 +41,24 @@ class Cost:
 
 
 @cache
-def tasks() -> Mapping[str, Reported]:
-    """Return what is reported, by the name of our ready task."""
+def tasks() -> Mapping[str, PaperResult]:
+    """Return the results by name of the ready task."""
     table = _table()
     return {name: _reported(row, table["columns"]) for name, row in table["tasks"].items()}
 
 
 @cache
-def costs() -> Mapping[str, Cost]:
-    """Return what the two models cost, by their names."""
-    return {name: Cost(**row) for name, row in _table()["cost"].items()}
+def costs() -> Mapping[str, TokenCost]:
+    """Return the cost of a run by name of the language model."""
+    return {name: TokenCost(**row) for name, row in _table()["cost"].items()}
 
 
-def runs() -> Mapping[str, int]:
-    """Return over how many runs each method was measured."""
+def run_counts() -> Mapping[str, int]:
+    """Return the number of runs of each method."""
     return {name: int(count) for name, count in _table()["runs"].items()}
 
 
-def _reported(row: Mapping[str, Any], columns: list[int]) -> Reported:
+def _reported(row: Mapping[str, Any], columns: list[int]) -> PaperResult:
     best = {
         method: {
             trial: (mean, deviation)
@@ -66,7 +66,7 @@ def _reported(row: Mapping[str, Any], columns: list[int]) -> Reported:
         }
         for method in METHODS
     }
-    return Reported(row["title"], row["scale"], row["human"], best)
+    return PaperResult(row["title"], row["scale"], row["human"], best)
 
 
 @cache

@@ -1,7 +1,7 @@
-"""What is tuned: ready tasks, task files, and the paper's two quadratic functions.
+"""The subjects of the experiment: ready tasks, task files, and the paper's quadratic functions.
 
-A digest says what decides the scores of a subject: its command, its script, the packages that
-the script imports, its data. Results of another digest are stale.
+The digest of a subject covers everything that decides its values: its command, its script, the
+packages that the script imports, and its data. Results of another digest are stale.
 """
 
 from __future__ import annotations
@@ -26,53 +26,53 @@ from localhpo.errors import DataError, InputError, did_you_mean
 from localhpo.task import Task, load, to_table
 
 QUADRATICS = ("quadratic-2-3", "quadratic-3-5")
-"""Of Section 5.2: what GPT-3.5 was given, and what GPT-4 was given."""
+"""Functions of Section 5.2: the one for GPT-3.5 and the one for GPT-4."""
 
 
 SMALL = "--small"
-"""With it, a ready task trains at the size of a test."""
+"""Option of ready tasks for a training at the size of a test."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One thing to tune."""
+    """A task of the experiment."""
 
     task: Task
-    """Trials one after another, as the paper has them."""
+    """The task; its trials run one after another, as in the paper."""
     function: Problem | None
-    """What stands in for trainings: a known function; None where there are trainings."""
+    """The known function of a quadratic; None for tasks with trainings."""
     data: Path | None = None
-    """Where the user says that the data of all tasks are."""
+    """Folder with the data of all tasks, where the user named one."""
 
     @property
     def name(self) -> str:
-        """Of the task."""
+        """Name of the task."""
         return self.task.name
 
     @property
-    def reported(self) -> paper.Reported | None:
-        """What the paper reports of it, where it does; a small training does not compare."""
+    def reported(self) -> paper.PaperResult | None:
+        """The paper's results; None where it has none, or the training is a small one."""
         return None if SMALL in self.task.command else paper.tasks().get(self.name)
 
     @cached_property
     def training_digest(self) -> str:
-        """A hash of all that decides what a training comes to, but configuration and seed."""
+        """Hash of everything that decides a training, except configuration and seed."""
         task = self.task
-        said = {
+        parts = {
             "command": task.command,
             "env": dict(task.env),
-            "reads": [task.metric, task.direction, task.objective, task.stdout_regex],
+            "reads": [task.metric, task.direction, task.value, task.stdout_regex],
             "scripts": {path.name: _hash(path) for path in _scripts(task.folder)},
             "packages": _packages(task.folder),
             "data": [stamp for path in self.files() for stamp in _stamps(path)],
         }
-        return _digest(said)
+        return _digest(parts)
 
     def files(self) -> list[Path]:
-        """Return the files, or folders, that the script reads, those of its model included.
+        """Return the files and folders that the script reads, with those of its model.
 
         Raises:
-            DataError: some are not there; it says whence they can be had.
+            DataError: some do not exist; the message says where to get them.
         """
         if self.task.data is None:
             return []
@@ -88,16 +88,16 @@ class Subject:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of all that decides the course of a study."""
+        """Hash of everything that decides a study, except Creator, budget and seed."""
         if self.function is not None:
             return self.function.digest
         table = to_table(self.task)
-        said = [table["space"], table["pruner"], self.task.background, self.training_digest]
-        return _digest(said)
+        parts = [table["space"], table["pruner"], self.task.background, self.training_digest]
+        return _digest(parts)
 
 
 def default_names(data: Path | None = None) -> list[str]:
-    """Return the tasks of the paper whose data are on this machine, and its two functions."""
+    """Return the names of the paper's functions and of its tasks whose data are here."""
     there = tasks.available()
     return [
         *(name for name in paper.tasks() if name in there and _has_data(name, data)),
@@ -114,15 +114,15 @@ def _has_data(name: str, data: Path | None) -> bool:
 
 
 def open_subject(name: str, *, data: Path | None = None, small: bool = False) -> Subject:
-    """Return what a name means: a ready task, the path of a task file, or a quadratic.
+    """Open a ready task, a task file or a quadratic.
 
     Args:
-        name: of it.
-        data: where the data of all tasks are.
-        small: run the scripts at the size of a test; they take the option `--small`.
+        name: name of a ready task or of a quadratic, or path of a task file.
+        data: folder with the data of all tasks.
+        small: train at the size of a test; the scripts need the option `--small`.
 
     Raises:
-        InputError: there is no such task, or it has no small size.
+        InputError: there is no such task, or it has no option `--small`.
         TaskError, SpaceError: the file does not describe a task.
     """
     if name in QUADRATICS:
@@ -132,7 +132,8 @@ def open_subject(name: str, *, data: Path | None = None, small: bool = False) ->
     if small:
         task = dataclasses.replace(task, command=_small(task))
     resources = dataclasses.replace(task.resources, parallel=1)
-    return Subject(dataclasses.replace(task, resources=resources), None, data)
+    task = dataclasses.replace(task.single_objective, resources=resources)
+    return Subject(task, None, data)
 
 
 def _ready(name: str) -> Path:
@@ -160,11 +161,11 @@ def _small(task: Task) -> tuple[str, ...]:
     return (*task.command, SMALL)
 
 
-# What decides scores.
+# Parts of the digests.
 
 
 def _scripts(folder: Path) -> Iterator[Path]:
-    """Yield the Python files beside the task file; what they import from elsewhere is not seen."""
+    """Yield the Python files beside the task file; their imports from elsewhere are not covered."""
     yield from sorted(folder.glob("*.py"))
 
 
@@ -185,7 +186,7 @@ def _imports(path: Path) -> Iterator[str]:
 
 
 def _stamps(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield name, size in bytes and time of the last change of a file, or of all in a folder."""
+    """Yield name, size in bytes and time of change of a file, or of each file in a folder."""
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         known = file.stat()
         yield str(file.relative_to(path.parent)), known.st_size, known.st_mtime_ns
@@ -195,5 +196,5 @@ def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _digest(said: Any) -> str:
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+def _digest(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

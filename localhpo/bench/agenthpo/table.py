@@ -1,82 +1,94 @@
-"""The one table, in words: rows of text that the terminal and Markdown share."""
+"""The table of the experiment as rows of text, for the terminal and for Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from localhpo.analysis import wording
+from localhpo.analysis import formatting
 from localhpo.bench.agenthpo import paper
-from localhpo.bench.agenthpo.results import Line, Result, Spread, TaskResult, gap, spread
+from localhpo.bench.agenthpo.results import (
+    CreatorResult,
+    ExperimentResult,
+    RunStatistics,
+    TaskResult,
+    compute_gap,
+    describe_runs,
+)
 
 COST_HEADERS = (
     "proposals", "prompt", "answer", "seconds", "redrawn", "repeated", "invalid", "failed",
-    "stand-ins",
+    "fallbacks",
 )  # fmt: skip
-"""Tokens are of a run, seconds of a proposal; what follows are shares."""
+"""Headers of the costs: tokens per run, seconds per proposal; the rest are shares."""
 
 
-Speller = Callable[[float, int], str]
-"""Spells a score with so many digits, where it is not spelled as in the paper."""
+ValueFormatter = Callable[[float, int], str]
+"""Formats a value with some significant digits, or as the paper does, where it has the task."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """Who, and what came of it."""
+class TableRow:
+    """A row of the table: a Creator, a baseline, or a method of the paper."""
 
     who: str
     best: tuple[str, ...]
-    """By column: the best so far."""
+    """The best value so far, by column."""
     ahead: str = ""
-    """By how much the first Creator is ahead of it at the end."""
+    """How far the first Creator is ahead of it after the last trial."""
     p: str = ""
     test: str = ""
     is_ours: bool = True
     is_best: bool = False
-    """At the end, of our Creators."""
+    """Whether it is the best Creator after the last trial."""
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """All of it, for `headers`."""
+        """All cells, under `headers`."""
         return (self.who, *self.best, self.ahead, self.p, self.test)
 
 
-def headers(result: Result) -> list[str]:
-    """Return what stands above the rows."""
+def headers(result: ExperimentResult) -> list[str]:
+    """Return the headers of the table."""
     return ["best so far", *(f"@{trial}" for trial in result.columns), "gap", "p", "test"]
 
 
-def title(result: Result, task: TaskResult) -> str:
-    """Return what a task's rows are about."""
+def title(result: ExperimentResult, task: TaskResult) -> str:
+    """Return the metric and size of a task's results."""
     aim = task.subject.task
-    size = f"{wording.count(len(task.runs), 'run')} x {wording.count(result.trials, 'trial')}"
+    size = f"{formatting.count(len(task.runs), 'run')} x {formatting.count(result.trials, 'trial')}"
     unit = ", in %" if _scale(task) != 1.0 else ""
-    return f"{wording.plain(aim.metric)}, {aim.direction}d{unit}; {size}"
+    return f"{formatting.printable(aim.metric)}, {aim.direction}d{unit}; {size}"
 
 
-def rows(result: Result, task: TaskResult, *, brief: bool = False) -> Iterator[Row]:
+def make_rows(
+    result: ExperimentResult, task: TaskResult, *, brief: bool = False
+) -> Iterator[TableRow]:
     """Yield the rows of a task: Creators, the best of random search, and the paper's.
 
     Args:
-        result: of which the task is a part.
-        task: which.
-        brief: leave out the deviations, but those at the end and of the test.
+        result: the results of all tasks.
+        task: the task.
+        brief: leave out deviations, except of the last column and of the test.
     """
-    say = _speller(task)
-    last = {line.creator: spread(line.best[:, -1]).mean for line in task.lines}
+    format_value = _value_formatter(task)
+    last = {line.creator: describe_runs(line.best[:, -1]).mean for line in task.lines}
     there = [mean for mean in last.values() if mean is not None]
     pick = max if task.subject.task.direction == "maximize" else min
     for c, line in enumerate(task.lines):
-        cells = [_cell(spread(line.best[:, t - 1]), say, len(task.runs)) for t in result.columns]
-        yield Row(
+        cells = [
+            _cell(describe_runs(line.best[:, t - 1]), format_value, len(task.runs))
+            for t in result.columns
+        ]
+        yield TableRow(
             line.creator,
             _shown(cells, brief),
-            *_against(task, c, result.trials, say),
-            test=_cell(spread(line.test), say, len(task.runs)),
+            *_against(task, c, result.trials, format_value),
+            test=_cell(describe_runs(line.test), format_value, len(task.runs)),
             is_best=bool(there) and last[line.creator] == pick(there),
         )
     if task.human is not None:
-        yield Row(f"best of {task.human_trials}", _at_end(result, say(task.human, 4)))
+        yield TableRow(f"best of {task.human_trials}", _at_end(result, format_value(task.human, 4)))
     yield from _reported(result, task, brief)
 
 
@@ -85,18 +97,20 @@ def _shown(cells: Sequence[str], brief: bool) -> tuple[str, ...]:
     return (*(cell.partition(" ±")[0] if brief else cell for cell in early), last)
 
 
-def _against(task: TaskResult, other: int, trial: int, say: Speller) -> tuple[str, str]:
+def _against(
+    task: TaskResult, other: int, trial: int, format_value: ValueFormatter
+) -> tuple[str, str]:
     if not other:
         return "", ""
-    found = gap(task, other, trial)
+    found = compute_gap(task, other, trial)
     if found.ahead is None:
         return "-", "-"
-    p = found.duel.p_value
+    p = found.test.p_value
     sign = "+" if found.ahead >= 0 else "-"
-    return f"{sign}{say(abs(found.ahead), 2)}", "-" if p is None else f"{p:.2g}"
+    return f"{sign}{format_value(abs(found.ahead), 2)}", "-" if p is None else f"{p:.2g}"
 
 
-def _reported(result: Result, task: TaskResult, brief: bool) -> Iterator[Row]:
+def _reported(result: ExperimentResult, task: TaskResult, brief: bool) -> Iterator[TableRow]:
     reported = task.subject.reported
     if reported is None:
         return
@@ -105,19 +119,21 @@ def _reported(result: Result, task: TaskResult, brief: bool) -> Iterator[Row]:
         cells = [
             f"{there[t][0]:.2f} ±{there[t][1]:.2f}" if t in there else "" for t in result.columns
         ]
-        yield Row(f"paper: {method}", _shown(cells, brief), is_ours=False)
-    yield Row("paper: human", _at_end(result, f"{reported.human:.2f}"), is_ours=False)
+        yield TableRow(f"paper: {method}", _shown(cells, brief), is_ours=False)
+    yield TableRow("paper: human", _at_end(result, f"{reported.human:.2f}"), is_ours=False)
 
 
-def _at_end(result: Result, text: str) -> tuple[str, ...]:
+def _at_end(result: ExperimentResult, text: str) -> tuple[str, ...]:
     return ("",) * (len(result.columns) - 1) + (text,)
 
 
-def _cell(values: Spread, say: Speller, runs: int) -> str:
+def _cell(values: RunStatistics, format_value: ValueFormatter, runs: int) -> str:
     if values.mean is None:
         return "-"
-    deviation = "" if values.deviation is None else f" ±{say(values.deviation, 2)}"
-    return f"{say(values.mean, 4)}{deviation}" + (f" ({values.runs})" if values.runs < runs else "")
+    deviation = "" if values.deviation is None else f" ±{format_value(values.deviation, 2)}"
+    return f"{format_value(values.mean, 4)}{deviation}" + (
+        f" ({values.runs})" if values.runs < runs else ""
+    )
 
 
 def _scale(task: TaskResult) -> float:
@@ -125,26 +141,26 @@ def _scale(task: TaskResult) -> float:
     return 1.0 if reported is None else reported.scale
 
 
-def _speller(task: TaskResult) -> Speller:
-    """Return how scores of a task are spelled: as in the paper, where it has the task."""
+def _value_formatter(task: TaskResult) -> ValueFormatter:
+    """Return the formatter of a task's values: as in the paper, where it has the task."""
     if task.subject.reported is None:
         return lambda value, digits: f"{value:.{digits}g}"
     scale = _scale(task)
     return lambda value, _: f"{scale * value:.2f}"
 
 
-# What proposals cost, and how they were.
+# The costs and shares of proposals.
 
 
-def cost_rows(result: Result) -> Iterator[tuple[str, ...]]:
-    """Yield, for `COST_HEADERS`, means over all tasks, and the paper's Table 4."""
+def cost_rows(result: ExperimentResult) -> Iterator[tuple[str, ...]]:
+    """Yield rows for `COST_HEADERS`: means over all tasks, and the paper's Table 4."""
     for c, name in enumerate(result.creators):
         lines = [task.lines[c] for task in result.tasks]
         yield (
             name,
             _thousands(_mean(lines, lambda line: line.prompt_tokens)),
             _thousands(_mean(lines, lambda line: line.completion_tokens)),
-            f"{_mean(lines, lambda line: line.conduct.seconds_mean):.2f}",
+            f"{_mean(lines, lambda line: line.proposals.seconds_mean):.2f}",
             *(_share(_mean(lines, share)) for share in _SHARES.values()),
         )
     for name, cost in sorted(paper.costs().items(), reverse=True):
@@ -152,16 +168,16 @@ def cost_rows(result: Result) -> Iterator[tuple[str, ...]]:
         yield (f"paper: {name}", f"{cost.prompt:.2f} k", f"{cost.completion:.2f} k", *blank)
 
 
-_SHARES: Mapping[str, Callable[[Line], float]] = {
-    "redrawn": lambda line: line.conduct.redrawn,
-    "repeated": lambda line: line.conduct.repeated,
-    "invalid": lambda line: line.conduct.invalid,
-    "failed": lambda line: line.conduct.failed,
-    "stand-ins": lambda line: line.conduct.stand_ins,
+_SHARES: Mapping[str, Callable[[CreatorResult], float]] = {
+    "redrawn": lambda line: line.proposals.redrawn,
+    "repeated": lambda line: line.proposals.repeated,
+    "invalid": lambda line: line.proposals.invalid,
+    "failed": lambda line: line.proposals.failed,
+    "fallbacks": lambda line: line.proposals.fallbacks,
 }
 
 
-def _mean(lines: list[Line], value: Callable[[Line], float]) -> float:
+def _mean(lines: list[CreatorResult], value: Callable[[CreatorResult], float]) -> float:
     return sum(map(value, lines)) / len(lines)
 
 
@@ -173,24 +189,25 @@ def _share(share: float) -> str:
     return "-" if share == 0 else f"{100 * share:.1f} %"
 
 
-def footnotes(result: Result) -> list[str]:
-    """Return how to read the rows."""
+def footnotes(result: ExperimentResult) -> list[str]:
+    """Return footnotes that explain the table."""
     first = result.creators[0]
     return [
-        "mean ± standard deviation over runs; (n) where only n runs had a score by then",
-        f"gap: by how much {first} is ahead @{result.trials}; p: Wilcoxon over the paired runs",
-        "best of n: of random search in n trials, which stands for a human",
-        "test: held-out score of the configuration that was best on validation",
+        "mean ± standard deviation over runs; (n): only n runs had a value by then",
+        f"gap: how far {first} is ahead after {result.trials} trials; "
+        "p: Wilcoxon test over the paired runs",
+        "best of n: the best of n random trials, the baseline for a human",
+        "test: test value of the configuration that was best on validation",
         "paper: arXiv 2402.01881, GPT-4 in 5 runs, the others in 10; its splits are not known",
     ]
 
 
-def markdown(result: Result) -> str:
+def markdown(result: ExperimentResult) -> str:
     """Return the table as Markdown."""
     names = headers(result)
     lines = [_line(["task", *names]), _line(["---"] * (1 + len(names)))]
     for task in result.tasks:
-        for row in rows(result, task):
+        for row in make_rows(result, task):
             lines.append(_line([f"`{task.subject.name}`", *row.cells]))
     sizes = [f"`{task.subject.name}`: {title(result, task)}" for task in result.tasks]
     costs = [

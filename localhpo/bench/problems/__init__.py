@@ -1,1 +1,1 @@
-"""What Creators are compared on."""
+"""Problems: tasks with known values, on which Creators are compared."""

@@ -1,7 +1,7 @@
-"""Scores of real trainings on disk, so that Creators, seeds and processes share them.
+"""A file of the values of real trainings, shared by Creators, seeds and processes.
 
-JSON lines, one `{"key": ..., "score": ...}` per training, only ever appended to: a line that
-a kill cut short is dropped, and two processes that train the same configuration at the same
+JSON lines, one `{"key": ..., "score": ...}` per training, only appended to. An incomplete line,
+which a kill may leave, is ignored. Two processes that train the same configuration at the same
 time write the same line twice.
 """
 
@@ -16,7 +16,7 @@ from localhpo.errors import StoreError
 
 
 class Cache:
-    """The scores in one file, by key; NaN for a training that failed.
+    """The values in one file, by key; NaN for a training that failed.
 
     Raises (in every method):
         StoreError: the file cannot be read or written.
@@ -29,41 +29,41 @@ class Cache:
         self._read_bytes = 0
 
     def get(self, key: str) -> float | None:
-        """Return a score that this process or another has put there."""
+        """Return a value that this process or another has stored; None where there is none."""
         if key not in self._known:
-            self._read_news()
+            self._read_new_lines()
         return self._known.get(key)
 
-    def put(self, key: str, score: float) -> None:
-        """Keep a score."""
-        self._known[key] = score
-        line = json.dumps({"key": key, "score": score if math.isfinite(score) else None})
+    def put(self, key: str, value: float) -> None:
+        """Store a value."""
+        self._known[key] = value
+        line = json.dumps({"key": key, "score": value if math.isfinite(value) else None})
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:
-                # A line break before as well as after: what a kill cut short stays alone.
+                # Starts with a line break, in case a kill left an incomplete line.
                 os.write(fd, f"\n{line}\n".encode())
             finally:
                 os.close(fd)
         except OSError as error:
             raise StoreError(f"cannot write {self._path}: {error.strerror}") from error
 
-    def _read_news(self) -> None:
+    def _read_new_lines(self) -> None:
         try:
             with self._path.open("rb") as file:
                 file.seek(self._read_bytes)
-                news = file.read()
+                new = file.read()
         except FileNotFoundError:
             return
         except OSError as error:
             raise StoreError(f"cannot read {self._path}: {error.strerror}") from error
-        whole = news[: news.rfind(b"\n") + 1]
-        self._read_bytes += len(whole)
-        for line in whole.splitlines():
+        lines = new[: new.rfind(b"\n") + 1]
+        self._read_bytes += len(lines)
+        for line in lines.splitlines():
             try:
                 row = json.loads(line)
-                score = row["score"]
-                self._known[row["key"]] = math.nan if score is None else float(score)
+                value = row["score"]
+                self._known[row["key"]] = math.nan if value is None else float(value)
             except (ValueError, KeyError, TypeError):
-                continue  # empty, or cut short
+                continue  # empty or incomplete

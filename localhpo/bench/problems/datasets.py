@@ -1,7 +1,7 @@
-"""Data sets of the real trainings: those inside scikit-learn, and generated ones.
+"""Data sets of the real trainings: those bundled with scikit-learn, and generated ones.
 
-The former are for final tables and were never trained on; the latter are for choosing settings
-(DESIGN, section 7). Each is split once, the same for everybody.
+The bundled ones are for final tables and were never trained on; the generated ones are for choosing
+settings. Each is split once, in the same way for all Creators.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from localhpo.bench.problems.dims import Array
 Kind = Literal["binary", "multiclass", "regression"]
 
 VERSION = 1
-"""Raised when a data set of the same name becomes another."""
+"""Increased when the content of a data set changes."""
 
 _VALIDATION_SHARE = 0.3
 _MOST_TRAINING_ROWS = 600
-"""More would make a training of a few hundred rounds take many seconds."""
+"""With more rows a training of a few hundred rounds would take many seconds."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Features standardized, split; targets of a regression standardized too."""
+    """A data set, split in two; features and the targets of a regression are standardized."""
 
     name: str
     kind: Kind
     text: str
-    """What a user would say of it."""
+    """Description, as a user would write it."""
     x: Array
     y: Array
     x_val: Array
@@ -46,7 +46,7 @@ def names() -> tuple[str, ...]:
 
 @cache
 def load(name: str) -> DataSet:
-    """Return a data set; made or read once in this process."""
+    """Return a data set; it is generated or read once in this process."""
     x, y, kind = {**_BUNDLED, **_GENERATED}[name]()
     return _split(name, np.asarray(x, dtype=float), np.asarray(y), kind)
 

@@ -1,6 +1,6 @@
-"""A dimension of a full space, as published data sets of trainings state it.
+"""A dimension of the full search space of a published table or surrogate.
 
-Wider and plainer than a user's space: a user's space is cut out of such dimensions.
+Its range is wider than in a user's space, which takes a part of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Dim:
-    """One dimension of a full space."""
+    """One dimension of a full search space."""
 
     name: str
     low: float = 0.0
@@ -33,7 +33,7 @@ class Dim:
     """Name of the parent and its values under which this one is active."""
 
     def draw(self, rng: np.random.Generator) -> float | int | str:
-        """Return a random value; of a range that starts at 0, half of them small."""
+        """Return a random value; half of those of a range that starts at 0 are small."""
         if self.values:
             return str(rng.choice(self.values))
         if self.log:

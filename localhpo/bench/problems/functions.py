@@ -1,8 +1,8 @@
-"""Known functions: the two quadratics of the AgentHPO paper, classics, and some of mixed type.
+"""Known functions: the quadratics of the AgentHPO paper, classic test functions, and mixed ones.
 
-Each but the quadratics comes in numbered variants, in which the whole function is moved, so
-that neither the center nor a corner of the space is where the optimum lies; number 0 is the
-function as it stands in textbooks (https://www.sfu.ca/~ssurjano/optimization.html).
+All but the quadratics have numbered variants, in which the function is shifted, so that its optimum
+is neither at the center nor in a corner of the space. Number 0 is the function as in textbooks
+(https://www.sfu.ca/~ssurjano/optimization.html).
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import numpy as np
 
 from localhpo.bench.problems.dims import Array
 from localhpo.bench.problems.problem import Problem, rng_of
+from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Int, Ordinal, Parameter, Space
 from localhpo.task import Task
 from localhpo.trial import Config
 
 VERSION = 1
-"""Raised when a function, or how it is moved, changes."""
+"""Increased when a function or its shifts change."""
 
 MARGIN = 0.1
-"""Share of a range, at either end, where no variant has its optimum."""
+"""Share of each range, at both ends, in which no variant has its optimum."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,14 @@ class Function:
 
     parameters: tuple[Parameter, ...]
     value: Callable[[Array], Array]
-    """Rows of numbers to values; less is better."""
+    """Rows of numbers -> values; lower is better."""
     at: tuple[float, ...]
-    """Where the optimum is (one of them)."""
+    """Coordinates of the optimum, or of one of several."""
     optimum: float
     background: str
     unit: bool = False
-    """Whether `value` takes differences in the unit cube (`Space.encode`) to the optimum instead
-    of numbers."""
+    """Whether `value` takes differences to the optimum in the unit cube (`Space.encode`) instead of
+    numbers."""
 
 
 def names() -> tuple[str, ...]:
@@ -51,19 +52,19 @@ def make(name: str, variant: int) -> Problem:
     """Return a variant of a function as a problem."""
     function = FUNCTIONS[name]
     space = Space(function.parameters)
-    moved = _moved(space, function, name, variant)
+    shift = _compute_shift(space, function, name, variant)
 
-    def score(configs: Sequence[Config]) -> Array:
-        return np.asarray(function.value(_points(space, function, configs) - moved))
+    def evaluate_many(configs: Sequence[Config]) -> Array:
+        return np.asarray(function.value(_points(space, function, configs) - shift))
 
     full = f"function/{name}/{variant}"
     return Problem(
         name=full,
         task=Task(
-            name=name, command=(), metric="f", direction="minimize", space=space,
+            name=name, command=(), objectives=(Objective("f", "minimize"),), space=space,
             background=function.background,
         ),
-        score=score,
+        evaluate_many=evaluate_many,
         definition={"function": name, "variant": variant, "version": VERSION},
         optimum=function.optimum,
     )  # fmt: skip
@@ -75,11 +76,11 @@ def _points(space: Space, function: Function, configs: Sequence[Config]) -> Arra
     return np.array([[float(config[name]) for name in space.names] for config in configs])
 
 
-def _moved(space: Space, function: Function, name: str, variant: int) -> Array:
-    """Return by how much each coordinate is moved: the optimum stays off the edges."""
+def _compute_shift(space: Space, function: Function, name: str, variant: int) -> Array:
+    """Return the shift of each coordinate; the optimum stays away from the bounds."""
     rng = rng_of("shift", name, variant)
     if function.unit:
-        # The optimum is a configuration, so that it can be reached; number 0 has the first.
+        # The optimum is a valid configuration; variant 0 has it at the first values.
         place = rng.uniform(MARGIN, 1.0 - MARGIN, len(space.columns))
         return space.encode(space.decode(place if variant else 0.0 * place))
     start = np.array(function.at)
@@ -150,13 +151,13 @@ def _styblinski_tang(rows: Array) -> Array:
 
 
 def _bowl(rows: Array) -> Array:
-    """Squares of the distances in the unit cube, the first coordinate counting most."""
+    """Weighted squares of the distances in the unit cube; the first coordinate counts most."""
     weights = 1.0 / (1.0 + np.arange(rows.shape[1]))
     return np.asarray((weights * rows**2).sum(axis=1))
 
 
 def _ridge(rows: Array) -> Array:
-    """A valley that runs across the first two coordinates, and a bowl in the others."""
+    """A diagonal valley in the first two coordinates, squares of the distances in the others."""
     valley = 9 * (rows[:, 0] + rows[:, 1]) ** 2 + 0.3 * (rows[:, 0] - rows[:, 1]) ** 2
     return np.asarray(valley + 0.5 * (rows[:, 2:] ** 2).sum(axis=1))
 
@@ -216,4 +217,4 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     **_MIXED,
 }  # fmt: skip
-"""By name."""
+"""Functions by name."""

@@ -1,4 +1,4 @@
-"""A problem: a task as a user would write it, and what each of its configurations scores."""
+"""A problem: a task as a user would write it, and the value of each of its configurations."""
 
 from __future__ import annotations
 
@@ -12,61 +12,62 @@ from typing import Any
 import numpy as np
 
 from localhpo.bench.problems.dims import Array
+from localhpo.objective import Direction
 from localhpo.space import Space
 from localhpo.task import Task
-from localhpo.trial import Config, Direction
+from localhpo.trial import Config
 
-Score = Callable[[Sequence[Config]], Array]
-"""Canonical configurations to their values of the metric, the same every time; NaN: it fails."""
+Evaluate = Callable[[Sequence[Config]], Array]
+"""Canonical configurations -> their values, always the same; NaN where the trial fails."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to tune. Made by `opening.open_problem` from its name."""
+    """A problem to tune. `registry.open_problem` opens it by name."""
 
     name: str
-    """Stable: it says where the problem comes from and fixes every random choice in it."""
+    """Says where the problem comes from; every random choice in it derives from the name."""
     task: Task
-    score: Score
+    evaluate_many: Evaluate
     definition: Mapping[str, Any]
-    """What decides the scores beside the task, as JSON: files by their hash, versions, ..."""
+    """What decides the values beside the task, as JSON: hashes of files, versions, ..."""
     optimum: float | None = None
-    """The best score there is, where it is known."""
+    """The best possible value, where it is known."""
     draws: int = 2000
-    """Random configurations from which median and best are taken."""
+    """Number of random configurations for the reference values."""
     crosses: int = 400
-    """Crosses of the best ones, which sharpen the best further."""
+    """Number of crosses of the best random configurations."""
 
     def evaluate(self, config: Config) -> float:
-        """Return the score of one configuration; NaN where it fails."""
-        return float(self.score([config])[0])
+        """Return the value of one configuration; NaN where it fails."""
+        return float(self.evaluate_many([config])[0])
 
     @property
     def space(self) -> Space:
-        """What is searched."""
+        """The search space."""
         return self.task.space
 
     @property
     def direction(self) -> Direction:
-        """Whether the score is made small or large."""
+        """Direction of the objective."""
         return self.task.direction
 
     @cached_property
     def digest(self) -> str:
-        """A hash of all that decides the course of a study: results of another are stale."""
+        """Hash of everything that decides a study; results of another hash are stale."""
         task = self.task
-        said = {
+        parts = {
             "space": task.space.to_table(),
             "task": [task.name, task.metric, task.direction, task.background],
             "definition": dict(self.definition),
             "reference": [self.optimum, self.draws, self.crosses],
         }
         if task.fixed:
-            said["fixed"] = dict(task.fixed)
-        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+            parts["fixed"] = dict(task.fixed)
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def rng_of(*words: object) -> np.random.Generator:
-    """Return the source of random choices that a name stands for."""
+    """Return the random generator that is seeded by some words."""
     text = "/".join(map(str, words))
     return np.random.default_rng(list(hashlib.sha256(text.encode()).digest()))

@@ -1,8 +1,8 @@
-"""YAHPO's surrogates as problems: the full space, or a crop of it as a user might write it.
+"""YAHPO's surrogates as problems, on the full space or on a crop of it, as a user might write it.
 
-Both keep the hyperparameters' own names. A crop is fixed by the problem's name: each range is
-cut to a random part, at least half of it, with round bounds, and up to half of the
-hyperparameters are held at a value that is good.
+Both keep the original names of hyperparameters. A crop is random, but fixed by the name of the
+problem: each range is reduced to at least half of it, with round bounds, and up to half of the
+hyperparameters are fixed at a good value.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from localhpo.bench.problems import yahpo
 from localhpo.bench.problems.dims import Array, Dim
 from localhpo.bench.problems.problem import Problem, rng_of
+from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Int, Parameter, Space
 from localhpo.task import Task
 from localhpo.trial import Config
@@ -28,25 +29,25 @@ Variant = Literal["full", "crop"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 VERSION = 1
-"""Raised when a crop of the same name becomes another."""
+"""Increased when the crops change."""
 
 _GOOD_OF = 64
-"""Random configurations, of which the best holds the values of what is not tuned."""
+"""Random configurations, the best of which gives the fixed values."""
 
 _SMALLEST_PART = 0.5
-"""Of a range, on its own scale, that a crop keeps."""
+"""Smallest share of a range, on its own scale, that a crop keeps."""
 
 _ONE_TO_100 = frozenset({"val_accuracy", "val_balanced_accuracy"})
-"""Metrics in percent; the others that are made large are shares."""
+"""Metrics in percent; other metrics to maximize are between 0 and 1."""
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A space within a full one."""
+class CroppedSpace:
+    """A part of a full space."""
 
     space: Space
     held: Mapping[str, Any]
-    """Values of what is not tuned, where they are active."""
+    """Fixed values, where they are active."""
 
 
 def make(data: Path, family: str, instance: str, target: str, variant: Variant) -> Problem:
@@ -58,16 +59,16 @@ def make(data: Path, family: str, instance: str, target: str, variant: Variant) 
     def evaluate(configs: Sequence[Mapping[str, Any]]) -> Array:
         return _within_range(target, scenario.evaluate(instance, configs)[:, column])
 
-    cut = Cut(full_space(scenario.dims), {})
+    cropped = CroppedSpace(full_space(scenario.dims), {})
     if variant == "crop":
         sign = -1.0 if yahpo.lower_is_better(target) else 1.0
         rng = rng_of("crop", name, VERSION)
-        configs = [cut.space.sample(rng) for _ in range(_GOOD_OF)]
-        merits = np.nan_to_num(sign * evaluate(configs), nan=-np.inf)
-        cut = crop(scenario.dims, configs[int(np.argmax(merits))], rng)
-    held, dims = dict(cut.held), scenario.dims
+        configs = [cropped.space.sample(rng) for _ in range(_GOOD_OF)]
+        utilities = np.nan_to_num(sign * evaluate(configs), nan=-np.inf)
+        cropped = crop(scenario.dims, configs[int(np.argmax(utilities))], rng)
+    held, dims = dict(cropped.held), scenario.dims
 
-    def score(configs: Sequence[Config]) -> Array:
+    def evaluate_many(configs: Sequence[Config]) -> Array:
         return evaluate([_active(dims, held | dict(config)) for config in configs])
 
     definition = {
@@ -76,13 +77,13 @@ def make(data: Path, family: str, instance: str, target: str, variant: Variant) 
         "target": target,
         "held": held,
     }
-    return Problem(name=name, task=_task(scenario, instance, target, cut), score=score,
-                   definition=definition)  # fmt: skip
+    task = _make_task(scenario, instance, target, cropped)
+    return Problem(name, task, evaluate_many, definition)
 
 
 @cache
 def scenarios(data: Path) -> dict[str, yahpo.Scenario]:
-    """Return every scenario by family; one set for the process, whose sessions stay open."""
+    """Return every scenario by family; they are opened once in this process."""
     return yahpo.open_all(data)
 
 
@@ -91,25 +92,25 @@ def full_space(dims: Sequence[Dim]) -> Space:
     return Space([_parameter(dim, dim.low, dim.high, _when(dim)) for dim in dims])
 
 
-def crop(dims: Sequence[Dim], good: Mapping[str, Any], rng: np.random.Generator) -> Cut:
+def crop(dims: Sequence[Dim], good: Mapping[str, Any], rng: np.random.Generator) -> CroppedSpace:
     """Return a part of a full space around a good configuration."""
     holdable = [dim.name for dim in dims if dim.name in good]
     most = min(len(dims) // 2, len(dims) - 2)
     count = min(int(rng.integers(0, most + 1)), len(holdable)) if most > 0 else 0
     order = rng.permutation(holdable).tolist()
     held = {name: good[name] for name in order[:count]}
-    while len(tuned := _tuned(dims, held)) < 2:  # what is held may switch much of the rest off
+    while len(tuned := _tuned(dims, held)) < 2:  # fixed values may make most others inactive
         held.popitem()
     parameters = []
     for dim in tuned:
         when = {} if dim.when is None or dim.when[0] in held else _when(dim)
         low, high = _part(dim, rng)
         parameters.append(_parameter(dim, low, high, when))
-    return Cut(Space(parameters), held)
+    return CroppedSpace(Space(parameters), held)
 
 
 def _tuned(dims: Sequence[Dim], held: Mapping[str, Any]) -> list[Dim]:
-    """Return what is not held, and can be active beside what is."""
+    """Return the dimensions that are not fixed and can be active with the fixed values."""
     return [
         dim
         for dim in dims
@@ -119,7 +120,7 @@ def _tuned(dims: Sequence[Dim], held: Mapping[str, Any]) -> list[Dim]:
 
 
 def _active(dims: Sequence[Dim], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values without those that are held under a condition that is not met."""
+    """Return the values without those whose condition does not hold."""
     return {
         dim.name: values[dim.name]
         for dim in dims
@@ -136,7 +137,7 @@ def _parameter(dim: Dim, low: float, high: float, when: Mapping[str, tuple[Any, 
         return Categorical(dim.name, dim.values, when=when)
     if dim.integer:
         return Int(dim.name, int(low), int(high), log=dim.log, when=when)
-    # The files hold e^-7 and the like in all their digits; nobody would write those.
+    # The files have bounds like e^-7 in all digits, which no user would write.
     low, high = float(f"{low:.4g}"), float(f"{high:.4g}")
     return Float(dim.name, low, high, log=dim.log, when=when)
 
@@ -165,22 +166,23 @@ def _unit(dim: Dim, value: float, length: float) -> float:
 
 
 def _within_range(target: str, values: Array) -> Array:
-    """Bring what a model puts slightly outside the metric's range back into it."""
+    """Clip predictions slightly outside of the metric's range."""
     if yahpo.lower_is_better(target):
         return np.maximum(values, 0.0)
     return np.minimum(values, 100.0 if target in _ONE_TO_100 else 1.0)
 
 
-def _task(scenario: yahpo.Scenario, instance: str, target: str, cut: Cut) -> Task:
+def _make_task(scenario: yahpo.Scenario, instance: str, target: str, cropped: CroppedSpace) -> Task:
     title = yahpo.TITLES[scenario.name]
     learner = scenario.name.removeprefix("rbv2_").removeprefix("iaml_")
     return Task(
         name=f"{learner}-{instance}",
         command=(),
-        metric=target,
-        direction="minimize" if yahpo.lower_is_better(target) else "maximize",
-        space=cut.space,
-        fixed=cut.held,
+        objectives=(
+            Objective(target, "minimize" if yahpo.lower_is_better(target) else "maximize"),
+        ),
+        space=cropped.space,
+        fixed=cropped.held,
         background=f"{title}." if "tabular" in title else f"{title} on a table.",
     )
 

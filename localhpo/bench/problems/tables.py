@@ -1,8 +1,8 @@
-"""Tables of evaluated configurations as problems: each scores as the nearest one in its table.
+"""Tables of evaluated configurations as problems: the value is that of the nearest row.
 
-Near is meant in the unit cube (`Space.encode`). Two kinds of tables: TaskSet's of the data
-folder, and a user's own: a CSV file whose columns are the hyperparameters and the metric of
-the task file beside it (the same name with `.toml`, or `task.toml`).
+Distances are those of the unit cube (`Space.encode`). There are two kinds of tables: TaskSet's in
+the data folder, and a user's CSV file, whose columns are the hyperparameters and the metric of the
+task file beside it (the same name with `.toml`, or `task.toml`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from localhpo.bench.problems.dims import Array
 from localhpo.bench.problems.problem import Problem
 from localhpo.errors import ConfigurationError, InputError
+from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Int, Ordinal, Parameter, Space
 from localhpo.task import Task, parse
 from localhpo.trial import Config
@@ -38,10 +39,10 @@ _TASKSET_SPACE = Space(
         Float("exponential_decay", 1e-6, 1e-3, log=True),
     ]
 )
-"""Just around the values that the tables hold."""
+"""The smallest round bounds that contain all values of the tables."""
 
 _DIVERGED = 2.0
-"""Times the loss of an untrained network: losses run to 1e18, and say no more than this does."""
+"""Largest loss, in losses of an untrained network: without a limit losses reach 1e18."""
 
 
 def taskset(path: Path) -> Problem:
@@ -52,7 +53,7 @@ def taskset(path: Path) -> Problem:
     curves = table["valid_loss"]
     limit = _DIVERGED * float(np.nanmedian(curves[:, 0]))
     task = Task(
-        name="rnn-imdb", command=(), metric="valid_loss", direction="minimize",
+        name="rnn-imdb", command=(), objectives=(Objective("valid_loss", "minimize"),),
         space=_TASKSET_SPACE,
         background="A recurrent network that tells good film reviews from bad ones (IMDB), Adam.",
     )  # fmt: skip
@@ -61,10 +62,10 @@ def taskset(path: Path) -> Problem:
 
 
 def own(path: Path) -> Problem:
-    """Return a problem on a user's own CSV file.
+    """Return a problem on a user's CSV file.
 
     Raises:
-        InputError: the file or its task cannot be used; says where and what must hold.
+        InputError: the file or its task cannot be used; the message says where and why.
     """
     task = _task_of(path)
     try:
@@ -95,22 +96,22 @@ def _problem(
     space = task.space
     points = np.array([_place(space, config) for config in configs])
 
-    def score(asked: Sequence[Config]) -> Array:
-        places = np.array([space.encode(config) for config in asked])
+    def evaluate_many(configs: Sequence[Config]) -> Array:
+        folders = np.array([space.encode(config) for config in configs])
         nearest = [
             np.argmin(((part[:, None, :] - points) ** 2).sum(axis=2), axis=1)
-            for part in np.split(places, range(_ROWS_AT_ONCE, len(places), _ROWS_AT_ONCE))
+            for part in np.split(folders, range(_ROWS_AT_ONCE, len(folders), _ROWS_AT_ONCE))
         ]
         return np.asarray(scores[np.concatenate(nearest)])
 
     return Problem(
-        name=name, task=task, score=score,
+        name=name, task=task, evaluate_many=evaluate_many,
         definition={"table": hashlib.sha256(path.read_bytes()).hexdigest()},
     )  # fmt: skip
 
 
 def _place(space: Space, config: Config) -> Array:
-    """Return where a row lies; a value between two points of the grid moves to the nearer."""
+    """Return a row as a point of the unit cube; values are rounded to the grid of the space."""
     return space.encode(space.canonical(config))
 
 
@@ -118,27 +119,28 @@ def _task_of(path: Path) -> Task:
     """Return the task of a user's table.
 
     Raises:
-        InputError: there is none, or it cannot be used.
+        InputError: there is no task file, or it cannot be used.
     """
-    places = (path.with_suffix(".toml"), path.parent / "task.toml")
-    source = next((place for place in places if place.is_file()), None)
+    candidates = (path.with_suffix(".toml"), path.parent / "task.toml")
+    source = next((path for path in candidates if path.is_file()), None)
     if source is None:
         raise InputError(
-            f"a table needs its task beside it: neither {places[0]} nor {places[1]} exists",
+            f"a table needs its task beside it: neither {candidates[0]} nor {candidates[1]} exists",
             hint="write one with [task] name, metric, direction and [space]",
         )
     try:
         table = tomllib.loads(source.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{source} cannot be read: {error}") from error
-    return parse(table, folder=source.parent, where=str(source), source=source)
+    task = parse(table, folder=source.parent, where=str(source), source=source)
+    return task.single_objective
 
 
 def _config(space: Space, row: Mapping[str, Any], where: str) -> Config:
-    """Return the configuration of a row; an empty cell is a parameter that is not active.
+    """Return the configuration of a row; an empty cell is an inactive parameter.
 
     Raises:
-        ConfigurationError: it is not in the space.
+        ConfigurationError: the configuration is not in the space.
     """
     cells = {name: row[name] for name in space.names if row.get(name) not in (None, "")}
     try:
@@ -148,7 +150,7 @@ def _config(space: Space, row: Mapping[str, Any], where: str) -> Config:
 
 
 def _value(parameter: Parameter, cell: str) -> Any:
-    """Return what a cell says, as its parameter spells it."""
+    """Return the value of a cell, as the parameter writes it."""
     if isinstance(parameter, Categorical | Ordinal):
         spellings = {str(value).lower(): value for value in parameter.values}
         return spellings.get(cell.lower(), cell)
@@ -159,7 +161,7 @@ def _value(parameter: Parameter, cell: str) -> Any:
 
 
 def _number(cell: str | None) -> float:
-    """Return the number in a cell; NaN, a failed trial, where there is none that is finite."""
+    """Return the number in a cell; NaN, for a failed trial, where it is not finite."""
     try:
         number = float(cell or "nan")
     except ValueError:

@@ -1,6 +1,6 @@
-"""Real trainings of seconds as problems: XGBoost in the space of the AgentHPO paper, and a network.
+"""Short real trainings as problems: XGBoost in the space of the AgentHPO paper, and a network.
 
-Each configuration is trained once on a machine: scores are kept in files (`cache`).
+Each configuration is trained once on a machine; its value is kept in a file (`cache`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from localhpo.bench.problems.cache import Cache
 from localhpo.bench.problems.datasets import DataSet
 from localhpo.bench.problems.dims import Array
 from localhpo.bench.problems.problem import Problem
+from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 from localhpo.task import Task, load
 from localhpo.trial import Config
@@ -27,10 +28,10 @@ from localhpo.trial import Config
 LEARNERS = ("xgboost", "mlp")
 
 VERSION = 1
-"""Raised when a configuration is trained in another way."""
+"""Increased when the way of training changes."""
 
 _DRAWS = 200
-"""Random configurations for best and median: each is a training."""
+"""Random configurations for the reference values; each of them is trained."""
 
 _BATCHES = (16, 32, 64, 128, 256)
 
@@ -51,14 +52,17 @@ _TITLES = {"xgboost": "XGBoost", "mlp": "A multilayer perceptron (scikit-learn),
 
 
 def make(learner: str, name: str, cache: Path) -> Problem:
-    """Return a problem: a learner on a data set, its scores kept below the folder `cache`."""
+    """Return a problem: a learner on a data set, whose values are kept in the folder `cache`."""
     data = datasets.load(name)
     classifies = data.kind != "regression"
     task = Task(
         name=f"{name}-{learner}",
         command=(),
-        metric="val_logloss" if classifies else "val_r2",
-        direction="minimize" if classifies else "maximize",
+        objectives=(
+            Objective(
+                "val_logloss" if classifies else "val_r2", "minimize" if classifies else "maximize"
+            ),
+        ),
         space=_space(learner, data),
         background=f"{_TITLES[learner]} on {data.text}.",
     )
@@ -69,16 +73,20 @@ def make(learner: str, name: str, cache: Path) -> Problem:
     }
     train = _TRAIN[learner]
 
-    def score(configs: Sequence[Config]) -> Array:
-        return np.array([known(config, lambda c: _outcome(train, data, c)) for config in configs])
+    def evaluate_many(configs: Sequence[Config]) -> Array:
+        return np.array(
+            [known(config, lambda c: _train_and_measure(train, data, c)) for config in configs]
+        )
 
-    problem = Problem(f"{learner}/{name}", task, score, definition, draws=_DRAWS, crosses=0)
-    known = _Known(task.space, Cache(cache / f"{learner}-{name}-{problem.digest[:12]}.jsonl"))
+    problem = Problem(f"{learner}/{name}", task, evaluate_many, definition, draws=_DRAWS, crosses=0)
+    known = _CachedTraining(
+        task.space, Cache(cache / f"{learner}-{name}-{problem.digest[:12]}.jsonl")
+    )
     return problem
 
 
-class _Known:
-    """Scores by configuration; what is not known yet is trained."""
+class _CachedTraining:
+    """Returns the value of a configuration; trains it where the value is not known."""
 
     def __init__(self, space: Space, cache: Cache) -> None:
         self._space = space
@@ -97,21 +105,21 @@ def _space(learner: str, data: DataSet) -> Space:
     if learner == "mlp":
         return _MLP_SPACE
     space = load(tasks.find("breast-cancer-xgboost")).space
-    # Its last one weighs one class against the other: there must be two.
+    # `scale_pos_weight` weighs one class against the other, so there must be two.
     return Space([p for p in space if data.kind == "binary" or p.name != "scale_pos_weight"])
 
 
-def _outcome(
+def _train_and_measure(
     train: Callable[[DataSet, Mapping[str, Any]], Array], data: DataSet, config: Config
 ) -> float:
-    """Return the score of one training; NaN where it breaks down or diverges."""
+    """Return the value of one training; NaN where it fails or diverges."""
     from sklearn.metrics import log_loss, r2_score
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # an optimizer that has not converged says so
+        warnings.simplefilter("ignore")  # an optimizer that has not converged warns
         try:
             predicted = train(data, config)
-        except ValueError:  # scikit-learn: weights that are not finite
+        except ValueError:  # raised by scikit-learn where weights are not finite
             return math.nan
         if not np.isfinite(predicted).all():
             return math.nan

@@ -1,6 +1,6 @@
-"""YAHPO Gym's surrogates: a configuration of a real learner on a real data set to its scores.
+"""YAHPO Gym's surrogates: they predict the metrics of a real learner on a real data set.
 
-The rules for feeding them stand in the data folder's `yahpo/columns.json` under `_note`.
+`yahpo/columns.json` in the data folder describes their inputs, under `_note`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ TITLES: Mapping[str, str] = {
     "iaml_glmnet": "An elastic net", "rbv2_glmnet": "An elastic net",
     "rbv2_ranger": "A random forest", "iaml_ranger": "A random forest",
     "fair_ranger": "A random forest under fairness constraints",
-    "rbv2_aknn": "Approximate nearest neighbors",
+    # British, as in the prompts that the built-in model was trained on.
+    "rbv2_aknn": "Approximate nearest neighbours",
     "rbv2_svm": "A support vector machine",
     "iaml_super": "A choice of learners",
 }  # fmt: skip
@@ -38,16 +39,16 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "rbv2_ranger": ("acc", "bac", "auc", "brier", "logloss"),
     "fair_ranger": ("mmce",),
 }
-"""Targets that are asked for; the older models have `_OTHERS`.
+"""Metrics to tune, by family; the others have `_OTHERS`.
 
-f1 is left out of the older ones: it is highest where a model says yes to everything."""
+f1 is not among them: it is highest for models that always predict the positive class."""
 
 _OTHERS = ("mmce", "auc", "logloss")
 _LOWER = frozenset({"mmce", "brier", "logloss", "val_cross_entropy"})
 
 
 def lower_is_better(target: str) -> bool:
-    """Return the direction of a target (that of `columns.json` is wrong for f1)."""
+    """Return whether a metric is minimized (`columns.json` is wrong about f1)."""
     return target in _LOWER
 
 
@@ -65,7 +66,7 @@ class Scenario:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The metrics that are asked for."""
+        """The metrics to tune."""
         return METRICS.get(self.name, _OTHERS)
 
     @cached_property
@@ -91,7 +92,7 @@ class Scenario:
 
     @cached_property
     def dims(self) -> tuple[Dim, ...]:
-        """The full space: without instance and fidelity."""
+        """The dimensions of the full space, without instance and fidelity."""
         skip = {self.columns["instance"], *self.columns["fidelity"]}
         when = {
             c["child"]: (c["parent"], tuple(c.get("values") or [c["value"]]))
@@ -111,13 +112,13 @@ class Scenario:
         return tuple(choice for choice in choices if choice in self._codes[name])
 
     def evaluate(self, instance: str, configs: Sequence[Mapping[str, Any]]) -> Array:
-        """Return (configurations, targets); rows with NaN where the model has no answer."""
+        """Return the metrics (configurations, targets); NaN where the model has no answer."""
         return np.asarray(self.evaluate_each((instance,), configs)[0])
 
     def evaluate_each(
         self, instances: Sequence[str], configs: Sequence[Mapping[str, Any]]
     ) -> Array:
-        """Return (instances, configurations, targets): the same configurations on each."""
+        """Return the metrics (instances, configurations, targets)."""
         cat = np.zeros((len(configs), len(self.columns["x_cat"])), dtype=np.int32)
         cont = np.zeros((len(configs), len(self.columns["x_cont"])), dtype=np.float32)
         full = self._fidelity() | {self.columns["instance"]: instances[0]}
@@ -152,7 +153,7 @@ class Scenario:
 def _feed(names: Sequence[str], cat: Array, cont: Array, i: int, size: int) -> list[Array]:
     parts = {"x_cat": cat[i : i + size], "x_cont": cont[i : i + size]}
     if size == 1:
-        # A model for one row takes it with or without the leading axis, as it was exported.
+        # A model exported for one row takes it with or without the leading axis.
         parts = {name: part.reshape(1, -1) for name, part in parts.items()}
     return [parts["x_cat" if "cat" in name else "x_cont"] for name in names]
 
@@ -175,7 +176,7 @@ def open_all(data: Path) -> dict[str, Scenario]:
 
 
 def splits() -> Mapping[str, Any]:
-    """Return what may be trained on: the one file that says so."""
+    """Return the table of `splits.toml`: which data may be trained on."""
     return tomllib.loads(SPLITS.read_text())
 
 

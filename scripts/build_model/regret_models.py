@@ -11,24 +11,26 @@ from . import corpus
 from .learners import Array
 
 FITTED, POINTS = 4, 80
-"""Data sets, and points of the design, whose processes say what the lengths are: their median."""
+"""Number of data sets, and of points of each, that processes are fitted to."""
 
 
-def regrets(scores: Array, draws: int) -> Array:
-    """Return the regrets of scores (..., configurations), of which the first `draws` are random.
+def compute_regrets(scores: Array, draws: int) -> Array:
+    """Return the regrets of scores (..., configurations), the first `draws` of which are random.
 
-    Cut at `corpus.WORST`, which failures have as well; 0 everywhere where all are alike.
+    At most `corpus.WORST`, which is that of failures; 0 everywhere where all scores are equal.
     """
     scores = np.where(np.isfinite(scores), scores, -np.inf)
     best = scores.max(axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):  # where no configuration has a score
+    with np.errstate(invalid="ignore", divide="ignore"):  # no configuration may have a score
         scale = best - np.median(scores[..., :draws], axis=-1, keepdims=True)
         found = np.where(scale > 1e-9, (best - scores) / scale, 0.0)
     return np.clip(np.nan_to_num(found, nan=corpus.WORST), 0.0, corpus.WORST)
 
 
-def fitted(space: Space, x: Array, known: Array, rng: np.random.Generator) -> tuple[Array, float]:
-    """Return the lengths and the noise of a process that suits most data sets."""
+def fit_process(
+    space: Space, x: Array, known: Array, rng: np.random.Generator
+) -> tuple[Array, float]:
+    """Return length scales and noise: medians of processes fitted to some data sets."""
     found = []
     for row in known[rng.permutation(len(known))[:FITTED]]:
         some = rng.permutation(len(x))[:POINTS]

@@ -1,10 +1,10 @@
-"""Measure what past studies are worth: the same Creator with and without them, paired.
+"""Measure the effect of past studies: the same Creator with and without them, paired.
 
-    python scripts/measure_experience.py --data DIR [--creator hybrid-no-model] [--seeds 8]
+    python scripts/measure_transfer.py --data DIR [--creator hybrid-no-model] [--seeds 8]
 
 For each family of YAHPO, past studies are run on data sets of the training side of
-`localhpo/bench/splits.toml`; then both arms run on its data sets for choosing settings. What
-makes final tables is not touched. Prints regret (0 is the best known, 1 the median of random
+`localhpo/bench/splits.toml`; then both arms run on its data sets for choosing settings. Data
+sets for final tables are not used. Prints regret (0 is the best known, 1 the median of random
 configurations) at trials 1, 3, 5 and 10, and how often each was better, with Wilcoxon's test.
 """
 
@@ -19,18 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from localhpo.bench import creators, pasts, simulation
+from localhpo.bench import creators, past_studies, simulation
 from localhpo.bench.creators import Backends
-from localhpo.bench.problems.opening import Places, open_problem
 from localhpo.bench.problems.problem import Problem
+from localhpo.bench.problems.registry import DataFolders, open_problem
 from localhpo.bench.problems.yahpo import SPLITS
-from localhpo.bench.references import Reference, reference
-from localhpo.bench.splits import data_set
-from localhpo.experience import Past
+from localhpo.bench.references import Reference, compute_reference
+from localhpo.bench.splits import data_set_id
+from localhpo.transfer import PastStudy
 
 FAMILIES = ("rbv2_ranger", "rbv2_glmnet", "rbv2_aknn")
 AT = (1, 3, 5, 10)
-"""Trials after which regret is taken."""
+"""Numbers of trials at which regret is taken."""
 
 Regrets = np.ndarray[Any, Any]
 
@@ -38,15 +38,15 @@ _PAST_BY = "hybrid-no-model"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is measured."""
+class TransferPlan:
+    """What to measure."""
 
-    places: Places
+    folders: DataFolders
     families: tuple[str, ...]
     metric: str
     creator: str
     instances: int
-    """Data sets of a family with a past study each."""
+    """Number of past studies, each on a data set of the family."""
     past_trials: int
     seeds: int
 
@@ -62,7 +62,7 @@ def main() -> None:
     _print_row("all", np.array(regrets))
 
 
-def _plan() -> Plan:
+def _plan() -> TransferPlan:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data", type=Path, required=True, help="folder that holds yahpo/")
     parser.add_argument("--families", nargs="+", default=FAMILIES)
@@ -72,8 +72,8 @@ def _plan() -> Plan:
     parser.add_argument("--past-trials", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=8)
     given = parser.parse_args()
-    return Plan(
-        places=Places(given.data, Path("trainings")),
+    return TransferPlan(
+        folders=DataFolders(given.data, Path("trainings")),
         families=tuple(given.families),
         metric=given.metric,
         creator=given.creator,
@@ -83,10 +83,10 @@ def _plan() -> Plan:
     )
 
 
-def _family(plan: Plan, family: str, backends: Backends) -> list[Regrets]:
-    """Return per problem (arms, AT): the regret of both arms, the mean over the seeds.
+def _family(plan: TransferPlan, family: str, backends: Backends) -> list[Regrets]:
+    """Return for each problem (arms, AT): the regret of both arms, averaged over the seeds.
 
-    Seeds of one problem are no independent evidence: what is remembered is the same for all.
+    Seeds of one problem are no independent evidence: the past studies are the same for all.
     """
     known = _past_studies(plan, family)
     rows = [
@@ -103,7 +103,7 @@ def _family(plan: Plan, family: str, backends: Backends) -> list[Regrets]:
     return rows
 
 
-def _arms(plan: Plan) -> tuple[str, str]:
+def _arms(plan: TransferPlan) -> tuple[str, str]:
     return plan.creator, f"{plan.creator}:{creators.RETRIEVE}"
 
 
@@ -111,25 +111,25 @@ def _splits() -> Mapping[str, Any]:
     return tomllib.loads(SPLITS.read_text(encoding="utf-8"))
 
 
-def _past_studies(plan: Plan, family: str) -> list[Past]:
+def _past_studies(plan: TransferPlan, family: str) -> list[PastStudy]:
     """Return studies of data sets spread evenly over the training side of a family."""
     train = _splits()["yahpo"]["families"][family]["train"]
     chosen = [train[i * len(train) // plan.instances] for i in range(plan.instances)]
     made = []
     for instance in chosen:
-        problem = open_problem(f"yahpo/{family}/{instance}/{plan.metric}/full", plan.places)
-        creator = creators.make(creators.parse(_PAST_BY), problem.task, None)
-        made.append(pasts.past_of(problem, creator, seed=0, trials=plan.past_trials))
+        problem = open_problem(f"yahpo/{family}/{instance}/{plan.metric}/full", plan.folders)
+        creator = creators.make_creator(creators.parse_name(_PAST_BY), problem.task, None)
+        made.append(past_studies.run_past_study(problem, creator, seed=0, trials=plan.past_trials))
     return made
 
 
-def _problems(plan: Plan, family: str) -> Iterator[tuple[Problem, Reference]]:
-    """Yield the problems on data sets for choosing settings, but those where all is equal."""
+def _problems(plan: TransferPlan, family: str) -> Iterator[tuple[Problem, Reference]]:
+    """Yield the problems on data sets for choosing settings, except those with equal values."""
     splits = _splits()
     for instance in splits["yahpo"]["families"][family]["held_out"]:
-        if data_set(family, instance) in splits["bench"]["settings_data_sets"]:
-            problem = open_problem(f"yahpo/{family}/{instance}/{plan.metric}/full", plan.places)
-            scale = reference(problem)
+        if data_set_id(family, instance) in splits["bench"]["settings_data_sets"]:
+            problem = open_problem(f"yahpo/{family}/{instance}/{plan.metric}/full", plan.folders)
+            scale = compute_reference(problem)
             if scale.best != scale.median:
                 yield problem, scale
 
@@ -139,15 +139,15 @@ def _regret(
     scale: Reference,
     arm: str,
     seed: int,
-    known: list[Past],
+    known: list[PastStudy],
     backends: Backends,
 ) -> list[float]:
     """Return (AT,): the regret of the best trial so far."""
-    choice = creators.parse(arm)
-    creator = creators.make(choice, problem.task, backends.of(choice), known)
-    rows = simulation.run(problem, creator, seed=seed, trials=max(AT))
+    choice = creators.parse_name(arm)
+    creator = creators.make_creator(choice, problem.task, backends.get(choice), known)
+    rows = simulation.run_study(problem, creator, seed=seed, trials=max(AT))
     gap = scale.best - scale.median
-    regrets = [1.0 if row.score is None else (scale.best - row.score) / gap for row in rows]
+    regrets = [1.0 if row.value is None else (scale.best - row.value) / gap for row in rows]
     return [max(0.0, min(regrets[:trials])) for trials in AT]
 
 

@@ -1,7 +1,7 @@
-"""Opens problems by their names.
+"""Registry of problems: opens them by name.
 
 yahpo/<family>/<data set>/<metric>/full     a YAHPO surrogate; `crop`: a part of its space
-function/<name>/<variant>                   a known function, moved in one of many ways
+function/<name>/<variant>                   a known function, shifted in one of many ways
 taskset/<table>                             a table of TaskSet
 xgboost/<data set>, mlp/<data set>          small real trainings
 table/<path>                                a CSV file of your own (see `tables`)
@@ -21,34 +21,34 @@ EXTRA = "bench"
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where problems find what they are made of."""
+class DataFolders:
+    """Folders that problems read from and write to."""
 
     data: Path | None
     """Folder of public data: YAHPO's surrogates and TaskSet's tables."""
     trainings: Path
-    """Folder in which the scores of real trainings are kept; it need not exist."""
+    """Folder with the values of real trainings; it need not exist."""
 
 
-def open_problem(name: str, places: Places) -> Problem:
+def open_problem(name: str, folders: DataFolders) -> Problem:
     """Return a problem.
 
     Raises:
-        InputError: no problem has that name, or the data folder lacks what it needs.
+        InputError: no problem has that name, or the data folder lacks its files.
         MissingExtraError: it needs a package that is not installed.
     """
     kind, _, rest = name.partition("/")
-    if kind not in _OPENERS:
+    if kind not in _OPEN_BY_KIND:
         raise InputError(
-            f"a problem must be named {', '.join(f'{k}/...' for k in _OPENERS)}; got {name!r}",
-            hint=did_you_mean(kind, _OPENERS)
+            f"a problem must be named {', '.join(f'{k}/...' for k in _OPEN_BY_KIND)}; got {name!r}",
+            hint=did_you_mean(kind, _OPEN_BY_KIND)
             or "`localhpo bench list SUITE` names those of a suite",
         )
-    return _OPENERS[kind](name, rest, places)
+    return _OPEN_BY_KIND[kind](name, rest, folders)
 
 
-def check(names: Iterable[str], places: Places) -> None:
-    """Check at once what the problems of a run need: packages, and the data folder.
+def check_requirements(names: Iterable[str], folders: DataFolders) -> None:
+    """Check that the packages and the data folder that some problems need are there.
 
     Raises:
         InputError: the data folder is missing.
@@ -57,7 +57,7 @@ def check(names: Iterable[str], places: Places) -> None:
     kinds = dict.fromkeys(name.partition("/")[0] for name in names)
     for kind in kinds:
         if kind in _FOLDERS:
-            _data_folder(kind, places)
+            _data_folder(kind, folders)
         _need_packages(kind)
 
 
@@ -77,28 +77,28 @@ def _need_packages(kind: str) -> None:
             raise MissingExtraError(shown, f"the problems {kind}/...", EXTRA)
 
 
-def _data_folder(kind: str, places: Places) -> Path:
-    """Return the data folder, which holds what a kind of problem needs.
+def _data_folder(kind: str, folders: DataFolders) -> Path:
+    """Return the data folder, which holds the files of a kind of problem.
 
     Raises:
-        InputError: it does not, or was not named.
+        InputError: it does not hold them, or was not named.
     """
     wanted = _FOLDERS[kind]
-    if places.data is None:
+    if folders.data is None:
         raise InputError(
             f"the problems {kind}/... need the folder of public data that holds {wanted}/",
             hint="name it with --data DIR, or in LOCALHPO_DATA",
         )
-    if not (places.data / wanted).is_dir():
+    if not (folders.data / wanted).is_dir():
         raise InputError(
-            f"the data folder must hold {wanted}/, which {places.data} does not",
+            f"the data folder must hold {wanted}/, which {folders.data} does not",
             hint="--data DIR, or LOCALHPO_DATA, names the folder",
         )
-    return places.data
+    return folders.data
 
 
-def _yahpo(name: str, rest: str, places: Places) -> Problem:
-    data = _data_folder("yahpo", places)
+def _yahpo(name: str, rest: str, folders: DataFolders) -> Problem:
+    data = _data_folder("yahpo", folders)
     _need_packages("yahpo")
     from localhpo.bench.problems import surrogates
 
@@ -107,20 +107,20 @@ def _yahpo(name: str, rest: str, places: Places) -> Problem:
     if len(parts) != 4:
         raise InputError(f"a problem of YAHPO is yahpo/FAMILY/DATASET/METRIC/full; got {name!r}")
     family, instance, target, variant = parts
-    _known("family", name, family, scenarios)
-    _known("data set", name, instance, scenarios[family].instances)
-    _known("metric", name, target, scenarios[family].targets)
-    for one in surrogates.VARIANTS:
-        if variant == one:
-            return surrogates.make(data, family, instance, target, one)
-    raise _unknown("variant", name, variant, surrogates.VARIANTS)
+    _check_known("family", name, family, scenarios)
+    _check_known("data set", name, instance, scenarios[family].instances)
+    _check_known("metric", name, target, scenarios[family].targets)
+    for known in surrogates.VARIANTS:
+        if variant == known:
+            return surrogates.make(data, family, instance, target, known)
+    raise _unknown_error("variant", name, variant, surrogates.VARIANTS)
 
 
-def _function(name: str, rest: str, places: Places) -> Problem:  # noqa: ARG001 - one shape for all
+def _function(name: str, rest: str, folders: DataFolders) -> Problem:  # noqa: ARG001 - all have one signature
     from localhpo.bench.problems import functions
 
     function, _, variant = rest.partition("/")
-    _known("function", name, function, functions.names())
+    _check_known("function", name, function, functions.names())
     if not (variant.isascii() and variant.isdigit()):
         raise InputError(
             f"a function is named with the number of its variant; got {name!r}",
@@ -129,31 +129,31 @@ def _function(name: str, rest: str, places: Places) -> Problem:  # noqa: ARG001 
     return functions.make(function, int(variant))
 
 
-def _taskset(name: str, rest: str, places: Places) -> Problem:
-    data = _data_folder("taskset", places)
+def _taskset(name: str, rest: str, folders: DataFolders) -> Problem:
+    data = _data_folder("taskset", folders)
     from localhpo.bench.problems import tables
 
     paths = {path.stem: path for path in sorted((data / _FOLDERS["taskset"]).glob("*.npz"))}
-    _known("table", name, rest, paths)
+    _check_known("table", name, rest, paths)
     return tables.taskset(paths[rest])
 
 
-def _training(name: str, rest: str, places: Places) -> Problem:
+def _training(name: str, rest: str, folders: DataFolders) -> Problem:
     learner = name.partition("/")[0]
     _need_packages(learner)
     from localhpo.bench.problems import datasets, trainings
 
-    _known("data set", name, rest, datasets.names())
-    return trainings.make(learner, rest, places.trainings)
+    _check_known("data set", name, rest, datasets.names())
+    return trainings.make(learner, rest, folders.trainings)
 
 
-def _table(name: str, rest: str, places: Places) -> Problem:  # noqa: ARG001 - one shape for all
+def _table(name: str, rest: str, folders: DataFolders) -> Problem:  # noqa: ARG001 - all have one signature
     from localhpo.bench.problems import tables
 
     return tables.own(Path(rest))
 
 
-_OPENERS: Mapping[str, Callable[[str, str, Places], Problem]] = {
+_OPEN_BY_KIND: Mapping[str, Callable[[str, str, DataFolders], Problem]] = {
     "yahpo": _yahpo,
     "function": _function,
     "taskset": _taskset,
@@ -163,12 +163,12 @@ _OPENERS: Mapping[str, Callable[[str, str, Places], Problem]] = {
 }
 
 
-def _known(what: str, name: str, given: str, known: Iterable[str]) -> None:
+def _check_known(what: str, name: str, given: str, known: Iterable[str]) -> None:
     if given not in list(known):
-        raise _unknown(what, name, given, known)
+        raise _unknown_error(what, name, given, known)
 
 
-def _unknown(what: str, name: str, given: str, known: Iterable[str]) -> InputError:
+def _unknown_error(what: str, name: str, given: str, known: Iterable[str]) -> InputError:
     listed = list(known)
     shown = ", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
     return InputError(

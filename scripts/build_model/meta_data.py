@@ -1,8 +1,8 @@
-"""Lessons that a model takes along: how configurations did on the data sets it was trained on.
+"""Makes the meta-data that come with a model: results of configurations on its training data sets.
 
-The weights hold what is usual; these hold the cases. For each kind of model a design of
-configurations is chosen, such as are best somewhere and ordinary ones, and each is evaluated on
-each data set of the training side: by a surrogate, or by trainings (`REAL`, `designs`).
+For each kind of model, configurations are chosen that are best on some data set, and random ones.
+Each is evaluated on each data set of the training side: by a surrogate, or by real trainings
+(`REAL`, `designs`).
 """
 
 from __future__ import annotations
@@ -16,76 +16,75 @@ import numpy as np
 from localhpo.bench.problems import yahpo
 from localhpo.bench.problems.surrogates import full_space
 from localhpo.errors import InputError
-from localhpo.experience import lessons
-from localhpo.experience.lessons import Lesson
-from localhpo.finetune.coarse import coarse
+from localhpo.finetune.quantization import quantize_config
+from localhpo.objective import Objective
 from localhpo.space import Space
 from localhpo.task import Task
+from localhpo.transfer import source_tasks
+from localhpo.transfer.source_tasks import SourceTask
 from localhpo.trial import Config
 
-from . import corpus, designs, problems, surfaces, trainings
+from . import corpus, designs, problems, regret_models, trainings
 from .learners import LEARNERS, Array
 from .networks import NETWORKS
 
 DATA_SETS = 24
-"""Of a family, at most, spread evenly over those that may be trained on."""
+"""Largest number of data sets of a family, spread evenly over those that may be trained on."""
 
 LEAST_DATA_SETS = 3
-"""With fewer there is nothing to tell what is good everywhere from what is good on one."""
+"""Smallest number of data sets: with fewer, a configuration that is good on all is not known."""
 
 DRAWS, CHILDREN = 500, 150
-"""Random configurations to choose a design from; bred from the best of them, twice."""
+"""Number of random configurations to choose from, and of children of the best, added twice."""
 
 BEST, ORDINARY = 100, 60
-"""Configurations of a design: such as are best on some data set, no two alike, and random ones."""
+"""Number of configurations that are best on some data set, and of random ones."""
 
 APART = 0.05
-"""Distance in the space from which two configurations are not alike."""
+"""Smallest distance of two of the best in the unit cube."""
 
 REAL: Mapping[tuple[str, str], Sequence[str]] = {
     ("xgboost", "binary"): ("f1",),
     ("xgboost", "regression"): ("rmse", "mae", "r2"),
 }
-"""Learner and kind of data -> metrics that are taught by designs really trained, for surrogates
-say what is wrong there. Of the others that were tried, none gained for certain
-(`models/sprout/README.md`)."""
+"""Learner and kind of data -> metrics with real trainings, because surrogates are wrong there.
+None of the other metrics that were tried gained significantly (`models/sprout/README.md`)."""
 
-TAUGHT_NETWORKS = frozenset({"gcn", "deepfm", "lightgcn"})
-"""Networks that lessons are made of. Of the others questions alone: the smaller a convolutional
-network or a transformer is, the larger is its best learning rate, and these are far smaller than
-what people train."""
+META_DATA_NETWORKS = frozenset({"gcn", "deepfm", "lightgcn"})
+"""Networks with meta-data. The others only have questions: small convolutional networks and
+transformers have larger best learning rates, and these are far smaller than those of users."""
 
 Scores = Callable[[Sequence[Config]], Array]
-"""Configurations to (metrics, data sets, configurations): higher is better, NaN where none is."""
+"""Configurations -> (metrics, data sets, configurations): higher is better, NaN where unknown."""
 
 
-def write(sources: corpus.Sources, target: Path, seed: int) -> int:
-    """Write the lessons of all sources to a file; return how many.
+def write_meta_data(sources: corpus.Sources, target: Path, seed: int) -> int:
+    """Write the source tasks of all sources to a file; return their number.
 
     Raises:
-        InputError: a source is unknown, or what it is made of is not there.
+        InputError: a source is unknown, or its data do not exist.
     """
     corpus.check(sources)
     rng = np.random.default_rng(seed)
     made = [
-        *_of_yahpo(sources, rng), *_of_trainings(sources, rng), *_of_networks(sources, rng)
+        *_from_yahpo(sources, rng), *_from_trainings(sources, rng), *_from_networks(sources, rng)
     ]  # fmt: skip
-    part = target.with_name(f"{target.name}.part")
-    lessons.write(part, made)
-    part.replace(target)
+    temporary = target.with_name(f"{target.name}.part")
+    source_tasks.write_source_tasks(temporary, made)
+    temporary.replace(target)
     return len(made)
 
 
-def is_whole(path: Path) -> bool:
-    """Return whether a file of lessons is there and can be read to its end."""
+def is_complete(path: Path) -> bool:
+    """Return whether a file of source tasks exists and can be read to its end."""
     try:
-        lessons.read(path, lambda _: False)
+        source_tasks.read_source_tasks(path, lambda _: False)
     except InputError:
         return False
     return True
 
 
-def _of_yahpo(sources: corpus.Sources, rng: np.random.Generator) -> Iterator[Lesson]:
+def _from_yahpo(sources: corpus.Sources, rng: np.random.Generator) -> Iterator[SourceTask]:
     if "yahpo" not in sources.names:
         return
     pairs = yahpo.training(sources.data)
@@ -105,13 +104,13 @@ def _of_yahpo(sources: corpus.Sources, rng: np.random.Generator) -> Iterator[Les
         space = full_space(scenario.dims)
         text = f"{yahpo.TITLES[scenario.name]} on a table."
         tasks = [
-            _task(scenario.name, target, low, space, text)
+            _make_task(scenario.name, target, low, space, text)
             for target, low in zip(scenario.targets, lower, strict=True)
         ]
-        yield from _lessons(tasks, chosen, scores, rng)
+        yield from _to_source_tasks(tasks, chosen, scores, rng)
 
 
-def _of_trainings(sources: corpus.Sources, rng: np.random.Generator) -> Iterator[Lesson]:
+def _from_trainings(sources: corpus.Sources, rng: np.random.Generator) -> Iterator[SourceTask]:
     if "training" not in sources.names:
         return
     records = corpus.usable(trainings.load(sources.records))
@@ -125,7 +124,7 @@ def _of_trainings(sources: corpus.Sources, rng: np.random.Generator) -> Iterator
             space, text = full_space(dims), f"{learner.title}, {kind} data."
             lower = [target in trainings.LOWER_IS_BETTER for target in targets]
             tasks = [
-                _task(learner.name, target, low, space, text)
+                _make_task(learner.name, target, low, space, text)
                 for target, low in zip(targets, lower, strict=True)
             ]
             seeds = [r["seed"] for r in own]
@@ -142,103 +141,105 @@ def _of_trainings(sources: corpus.Sources, rng: np.random.Generator) -> Iterator
                 x = problems.encode(dims, configs)
                 return np.array([[one.predict(x) for one in row] for row in surrogates])
 
-            wanted = REAL.get((learner.name, kind), ())
-            yield from _lessons(tasks, [str(s) for s in seeds], scores, rng, design, wanted)
+            trained_metrics = REAL.get((learner.name, kind), ())
+            yield from _to_source_tasks(
+                tasks, [str(s) for s in seeds], scores, rng, design, trained_metrics
+            )
 
 
-def _of_networks(sources: corpus.Sources, rng: np.random.Generator) -> Iterator[Lesson]:
+def _from_networks(sources: corpus.Sources, rng: np.random.Generator) -> Iterator[SourceTask]:
     if "network" not in sources.names:
         return
     for learner in NETWORKS:
-        if learner.name not in TAUGHT_NETWORKS:
+        if learner.name not in META_DATA_NETWORKS:
             continue
-        design = designs.of_network(learner, sources.records.parent)
+        design = designs.open_network_design(learner, sources.records.parent)
         configs, names = tuple(design.configs), [str(seed) for seed in design.seeds]
         for target in design.metrics():
             lower = target in trainings.LOWER_IS_BETTER
             text = f"{learner.title}, generated {learner.tasks[0]}."
-            task = _task(learner.name, target, lower, full_space(learner.dims), text)
+            task = _make_task(learner.name, target, lower, full_space(learner.dims), text)
             known = design.regrets(target)
-            yield from _lesson(task, configs, names, known, rng, designs.NOISE)
+            yield from _to_source_task(task, configs, names, known, rng, designs.NOISE)
 
 
-def _task(name: str, metric: str, lower: bool, space: Space, text: str) -> Task:
-    direction = "minimize" if lower else "maximize"
-    return Task(
-        name=name, command=(), metric=metric, direction=direction, space=space, background=text
-    )
+def _make_task(name: str, metric: str, lower: bool, space: Space, text: str) -> Task:
+    objective = Objective(metric, "minimize" if lower else "maximize")
+    return Task(name=name, command=(), objectives=(objective,), space=space, background=text)
 
 
-def _lessons(
+def _to_source_tasks(
     tasks: Sequence[Task], data_sets: Sequence[str], scores: Scores, rng: np.random.Generator,
-    design: designs.Design | None = None, wanted: Sequence[str] = (),
-) -> Iterator[Lesson]:  # fmt: skip
-    """Yield what one kind of model teaches, by metric.
+    design: designs.Design | None = None, trained_metrics: Sequence[str] = (),
+) -> Iterator[SourceTask]:  # fmt: skip
+    """Yield the source tasks of one kind of model, one for each metric.
 
     Args:
-        tasks: of its full space, one for each metric.
-        data_sets: their names.
-        scores: of any configurations, cheap.
-        rng: draws the design.
-        design: that is really trained, begun with what the scores choose.
-        wanted: metrics that are taught by this one.
+        tasks: one for each metric, over the full space.
+        data_sets: names of the data sets.
+        scores: returns the metrics of any configurations, at low cost.
+        rng: makes all random choices.
+        design: trained really; it starts with the configurations that the scores choose.
+        trained_metrics: metrics that are taken from the design.
     """
     space = tasks[0].space
-    pool, known = _pool(space, scores, rng)
-    found = surfaces.regrets(known, DRAWS)
-    chosen = _design(space, pool, found, rng)
+    pool, known = _draw_pool(space, scores, rng)
+    found = regret_models.compute_regrets(known, DRAWS)
+    chosen = _choose_design(space, pool, found, rng)
     configs = tuple(pool[i] for i in chosen)
     for task, one in zip(tasks, found[:, :, chosen], strict=True):
-        if task.metric not in wanted:
-            yield from _lesson(task, configs, data_sets, one, rng)
-    if design is None or not wanted:
+        if task.metric not in trained_metrics:
+            yield from _to_source_task(task, configs, data_sets, one, rng)
+    if design is None or not trained_metrics:
         return
-    design.grow(configs, wanted, int(rng.integers(2**31)))
+    design.grow(configs, trained_metrics, int(rng.integers(2**31)))
     trained, names = tuple(design.configs), [str(seed) for seed in design.seeds]
     for task in tasks:
-        if task.metric in wanted:
+        if task.metric in trained_metrics:
             known = design.regrets(task.metric)
-            yield from _lesson(task, trained, names, known, rng, designs.NOISE)
+            yield from _to_source_task(task, trained, names, known, rng, designs.NOISE)
 
 
-def _lesson(
+def _to_source_task(
     task: Task, configs: tuple[Config, ...], data_sets: Sequence[str], known: Array,
     rng: np.random.Generator, noise: float | None = None,
-) -> Iterator[Lesson]:  # fmt: skip
-    """Yield the lesson of one metric, where there is one; `noise`: where it is known."""
-    told = known.std(axis=1) > 0.0  # a data set on which all are alike teaches nothing
-    if told.sum() < LEAST_DATA_SETS:
+) -> Iterator[SourceTask]:  # fmt: skip
+    """Yield the source task of one metric, unless too few data sets are left."""
+    varied = known.std(axis=1) > 0.0  # leaves out data sets on which all values are equal
+    if varied.sum() < LEAST_DATA_SETS:
         return
     x = np.array([task.space.encode(config) for config in configs])
-    lengths, found = surfaces.fitted(task.space, x, known[told], rng)
-    yield Lesson(
+    lengths, found = regret_models.fit_process(task.space, x, known[varied], rng)
+    yield SourceTask(
         task=task, configs=configs,
-        data_sets=tuple(d for d, t in zip(data_sets, told, strict=True) if t),
-        regrets=tuple(tuple(map(float, row)) for row in known[told]),
+        data_sets=tuple(d for d, t in zip(data_sets, varied, strict=True) if t),
+        regrets=tuple(tuple(map(float, row)) for row in known[varied]),
         lengths=tuple(map(float, lengths)), noise=found if noise is None else noise,
     )  # fmt: skip
 
 
-def _pool(space: Space, scores: Scores, rng: np.random.Generator) -> tuple[list[Config], Array]:
+def _draw_pool(
+    space: Space, scores: Scores, rng: np.random.Generator
+) -> tuple[list[Config], Array]:
     """Return configurations, the first `DRAWS` of them random, and their scores."""
-    pool: list[Config] = [coarse(space, space.sample(rng)) for _ in range(DRAWS)]
+    pool: list[Config] = [quantize_config(space, space.sample(rng)) for _ in range(DRAWS)]
     known = scores(pool)
     for spread in (0.1, 0.05):
-        flat = surfaces.regrets(known, DRAWS).reshape(-1, len(pool))
+        flat = regret_models.compute_regrets(known, DRAWS).reshape(-1, len(pool))
         bred = []
         for _ in range(CHILDREN):
             row = flat.mean(axis=0) if rng.uniform() < 0.5 else flat[rng.integers(len(flat))]
             child = corpus.child(space, pool, np.argsort(row)[: DRAWS // 30], spread, rng)
-            bred.append(coarse(space, child))
+            bred.append(quantize_config(space, child))
         pool += bred
         known = np.concatenate([known, scores(bred)], axis=2)
     return pool, known
 
 
-def _design(
+def _choose_design(
     space: Space, pool: Sequence[Config], known: Array, rng: np.random.Generator
 ) -> list[int]:
-    """Return places in the pool: the best of each metric and data set in turn, and random ones."""
+    """Return indices of the best of each metric and data set in turn, and of random ones."""
     orders = np.argsort(known.reshape(-1, len(pool)), axis=1, kind="stable")
     best: list[int] = []
     while len(best) < BEST:

@@ -1,8 +1,8 @@
-"""Trainings that need not run twice: an Executor that remembers those that were completed.
+"""A cache of completed trainings, so that none runs twice, and an Executor that uses it.
 
-A training is known again by its digest (script, packages, data; see `subjects`), configuration
-and seed. It is kept as one file, whole or not at all, so processes share them and a kill loses
-only what was under way. One that failed runs again: it may have been the machine.
+The key of a training is its digest (script, packages, data; see `subjects`), its configuration and
+its seed. Each is a file, written atomically, so processes share the cache and a kill loses only
+running trainings. A failed training runs again, because the machine may have been the cause.
 """
 
 from __future__ import annotations
@@ -13,54 +13,53 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from localhpo.errors import StoreError
 from localhpo.executor import Executor, Job, Outcome, Run
 from localhpo.trial import Measurement, State, Usage
 
 
-class Trainings:
-    """What is known of the trainings of one digest.
+class TrainingCache:
+    """The cached trainings of one digest.
 
     Raises (in every method):
         StoreError: a file cannot be read or written.
     """
 
     def __init__(self, folder: Path, digest: str) -> None:
-        """Name the folder; it need not exist."""
+        """Set the folder, which need not exist."""
         self._folder = folder / digest[:16]
 
-    def get(self, job: Job) -> Replayed | None:
-        """Return how a training went, if it has been run."""
+    def get(self, job: Job) -> CachedRun | None:
+        """Return a completed training; None where it is not in the cache."""
         path = self._path(job)
         try:
-            said = json.loads(path.read_bytes())
+            record = json.loads(path.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise StoreError(f"cannot read {path}: {error}", hint="delete the file") from error
-        outcome = Outcome(
-            State.COMPLETE, said["score"], None, Usage(**said["usage"]), said["summary"]
+        return CachedRun(
+            _read_outcome(record), tuple(Measurement(*row) for row in record["measurements"])
         )
-        return Replayed(outcome, tuple(Measurement(*row) for row in said["measurements"]))
 
     def put(self, job: Job, outcome: Outcome, measurements: Sequence[Measurement]) -> None:
-        """Keep a training that was completed."""
+        """Add a completed training."""
         path = self._path(job)
-        said = {
+        record = {
             "config": dict(job.config),
             "seed": job.seed,
-            "score": outcome.score,
+            "values": outcome.values,
             "usage": dataclasses.asdict(outcome.usage),
             "summary": outcome.summary,
             "measurements": [dataclasses.astuple(m) for m in measurements],
         }
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(said), encoding="utf-8")
-            aside.replace(path)
+            temporary.write_text(json.dumps(record), encoding="utf-8")
+            temporary.replace(path)
         except OSError as error:
             raise StoreError(f"cannot write {path}: {error.strerror}") from error
 
@@ -69,53 +68,64 @@ class Trainings:
         return self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
 
-class RememberingExecutor:
-    """Runs trials by another Executor, whose opener closes it, unless it knows how they go."""
+def _read_outcome(record: dict[str, Any]) -> Outcome:
+    """Return the outcome in a file, which version 0.1.0 may have written."""
+    values = tuple(record["values"]) if "values" in record else (record["score"],)
+    usage = {_RENAMED.get(name, name): value for name, value in record["usage"].items()}
+    return Outcome(State.COMPLETE, values, None, Usage(**usage), record["summary"])
 
-    def __init__(self, executor: Executor, trainings: Trainings) -> None:
+
+_RENAMED = {"gpu_utilisation": "gpu_utilization"}
+"""Field of `Usage` in version 0.1.0 -> its name today."""
+
+
+class CachingExecutor:
+    """Takes trials from the cache, and runs all others with another Executor, which it closes."""
+
+    def __init__(self, executor: Executor, trainings: TrainingCache) -> None:
         self._executor = executor
         self._trainings = trainings
 
     def start(self, job: Job) -> Run:
-        """Start the trial, or replay it.
+        """Start the trial, or return the cached one.
 
         Raises:
             ExecutorError: as the Executor's own `start`.
-            StoreError: what is known cannot be read.
+            StoreError: the cache cannot be read.
         """
-        known = self._trainings.get(job)
-        return known or _Remembered(self._executor.start(job), job, self._trainings)
+        cached = self._trainings.get(job)
+        return cached or _RecordedRun(self._executor.start(job), job, self._trainings)
 
     def close(self) -> None:
         """End whatever still runs, as interrupted."""
         self._executor.close()
 
 
-class Replayed:
-    """A trial that ended before it began."""
+class CachedRun:
+    """A run whose outcome is known from the cache."""
 
     def __init__(self, outcome: Outcome, measurements: Sequence[Measurement]) -> None:
         self.outcome: Outcome | None = outcome
         self._unread = measurements
 
     def poll(self) -> Sequence[Measurement]:
-        """Return what was reported, once."""
-        news, self._unread = self._unread, ()
-        return news
+        """Return all measurements at the first call, none later."""
+        new, self._unread = self._unread, ()
+        return new
 
     def stop(self, state: Literal[State.PRUNED, State.INTERRUPTED]) -> None:
-        """End nothing: it has ended."""
+        """Do nothing: it has ended."""
 
 
-class _Remembered:
-    """A trial whose completion is kept."""
+class _RecordedRun:
+    """A run that is added to the cache when it is complete."""
 
-    def __init__(self, run: Run, job: Job, trainings: Trainings) -> None:
+    def __init__(self, run: Run, job: Job, trainings: TrainingCache) -> None:
         self._run = run
         self._job = job
         self._trainings = trainings
         self._measurements: list[Measurement] = []
-        self._told = 0
+        self._read = 0
         self._outcome: Outcome | None = None
 
     @property
@@ -131,9 +141,9 @@ class _Remembered:
     def poll(self) -> Sequence[Measurement]:
         """Return what was reported since the last call."""
         self._measurements += self._run.poll()
-        news = self._measurements[self._told :]
-        self._told = len(self._measurements)
-        return news
+        new = self._measurements[self._read :]
+        self._read = len(self._measurements)
+        return new
 
     def stop(self, state: Literal[State.PRUNED, State.INTERRUPTED]) -> None:
         """Ask it to end."""

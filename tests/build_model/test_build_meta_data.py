@@ -1,4 +1,4 @@
-"""The lessons that a model takes along: a design, and the regret of each of it everywhere."""
+"""The meta-data of a model: configurations, and their regrets on all data sets."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from localhpo.experience import lessons as file
+from localhpo.llm.folder.description import META_DATA
 from localhpo.space import Float, Space
-from scripts.build_model import corpus, designs, lessons, surfaces, trainings
+from localhpo.transfer import source_tasks as file
+from scripts.build_model import corpus, designs, meta_data, regret_models, trainings
 from scripts.build_model.learners import LEARNERS
 
 
@@ -26,43 +27,43 @@ def record(seed: int, best: float) -> dict[str, object]:
     }  # fmt: skip
 
 
-def made(folder: Path, records: list[dict[str, object]]) -> tuple[file.Lesson, ...]:
+def made(folder: Path, records: list[dict[str, object]]) -> tuple[file.SourceTask, ...]:
     path = folder / "trainings.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in records))
-    target = folder / "lessons.json.gz"
-    count = lessons.write(corpus.Sources(folder, path, ("training",)), target, seed=1)
-    found = file.read(target)
+    target = folder / META_DATA
+    count = meta_data.write_meta_data(corpus.Sources(folder, path, ("training",)), target, seed=1)
+    found = file.read_source_tasks(target)
     assert len(found) == count
     return found
 
 
-def test_trainings_of_a_kind_become_a_lesson(tmp_path: Path) -> None:
-    (lesson,) = made(tmp_path, [record(3, 4.0), record(4, 9.0), record(5, 20.0)])
-    assert (lesson.task.name, lesson.task.metric) == ("neighbors", "accuracy")
-    assert lesson.task.direction == "maximize"
-    assert lesson.data_sets == ("3", "4", "5")
-    space, regrets = lesson.task.space, np.array(lesson.regrets)
-    assert len({space.key(config) for config in lesson.configs}) == len(lesson.configs)
-    assert regrets.shape == (3, len(lesson.configs))
+def test_trainings_of_a_kind_become_a_source_task(tmp_path: Path) -> None:
+    (source_task,) = made(tmp_path, [record(3, 4.0), record(4, 9.0), record(5, 20.0)])
+    assert (source_task.task.name, source_task.task.metric) == ("neighbors", "accuracy")
+    assert source_task.task.direction == "maximize"
+    assert source_task.data_sets == ("3", "4", "5")
+    space, regrets = source_task.task.space, np.array(source_task.regrets)
+    assert len({space.key(config) for config in source_task.configs}) == len(source_task.configs)
+    assert regrets.shape == (3, len(source_task.configs))
     assert 0.0 <= regrets.min() < 0.1
     assert regrets.max() <= corpus.WORST
-    assert len(lesson.lengths) == len(space)
+    assert len(source_task.lengths) == len(space)
     for row, best in zip(regrets, (4.0, 9.0, 20.0), strict=True):
-        found = lesson.configs[int(row.argmin())]["n_neighbors"]
+        found = source_task.configs[int(row.argmin())]["n_neighbors"]
         assert abs(np.log(float(found) / best)) < 0.6
 
 
 @pytest.mark.slow
-def test_a_lesson_may_be_of_a_design_that_is_really_trained(
+def test_a_source_task_may_be_of_a_design_that_is_really_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lessons, "BEST", 8)
-    monkeypatch.setattr(lessons, "ORDINARY", 6)
+    monkeypatch.setattr(meta_data, "BEST", 8)
+    monkeypatch.setattr(meta_data, "ORDINARY", 6)
     monkeypatch.setattr(designs, "DRAWN", 6)
     monkeypatch.setattr(designs, "EACH", 3)
     records = [record(3, 4.0), record(4, 9.0), record(5, 20.0)]
     (before,) = made(tmp_path, records)
-    monkeypatch.setattr(lessons, "REAL", {("neighbors", "binary"): ("accuracy",)})
+    monkeypatch.setattr(meta_data, "REAL", {("neighbors", "binary"): ("accuracy",)})
     (after,) = made(tmp_path, records)
     assert after.data_sets == before.data_sets
     assert after.configs[6 : 6 + len(before.configs)] == before.configs
@@ -101,21 +102,21 @@ def test_the_class_that_f1_is_of_is_the_rarer_one() -> None:
         assert np.mean(np.concatenate([data.y, data.y_valid])) <= 0.5
 
 
-def test_too_few_data_sets_teach_nothing(tmp_path: Path) -> None:
+def test_too_few_data_sets_give_no_source_task(tmp_path: Path) -> None:
     assert made(tmp_path, [record(3, 4.0), record(4, 9.0)]) == ()
 
 
-def test_a_data_set_on_which_all_are_alike_is_left_out(tmp_path: Path) -> None:
+def test_a_data_set_with_equal_values_is_left_out(tmp_path: Path) -> None:
     flat = record(9, 4.0)
     flat["scores"] = [{"accuracy": 0.5}] * 60
-    (lesson,) = made(tmp_path, [record(3, 4.0), flat, record(4, 9.0), record(5, 20.0)])
-    assert lesson.data_sets == ("3", "4", "5")
+    (source_task,) = made(tmp_path, [record(3, 4.0), flat, record(4, 9.0), record(5, 20.0)])
+    assert source_task.data_sets == ("3", "4", "5")
 
 
-def test_regrets_are_of_the_best_and_of_a_middling_random_one() -> None:
-    scores = np.concatenate([np.linspace(0.0, 1.0, lessons.DRAWS), [1.5, np.nan]])
-    found = surfaces.regrets(scores[None, None], lessons.DRAWS)[0, 0]
+def test_regrets_are_0_at_the_best_and_1_at_the_median() -> None:
+    scores = np.concatenate([np.linspace(0.0, 1.0, meta_data.DRAWS), [1.5, np.nan]])
+    found = regret_models.compute_regrets(scores[None, None], meta_data.DRAWS)[0, 0]
     assert found[-2] == 0.0
     assert found[-1] == corpus.WORST
-    assert found[lessons.DRAWS - 1] == pytest.approx(0.5)
-    assert np.median(found[: lessons.DRAWS]) == pytest.approx(1.0)
+    assert found[meta_data.DRAWS - 1] == pytest.approx(0.5)
+    assert np.median(found[: meta_data.DRAWS]) == pytest.approx(1.0)
