@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from localhpo.task import load as load_task
     from localhpo.trial import Origin, Proposal, State, Trial
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _HOMES = {
     "localhpo.errors": ("LocalHPOError",),

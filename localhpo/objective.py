@@ -107,7 +107,8 @@ def evaluate(
     violations: list[float] = []
     missing: list[str] = []
     not_finite: list[NotFinite] = []
-    for goal in (*objectives, *constraints):
+    goals: list[Objective | Constraint] = [*objectives, *constraints]
+    for goal in goals:
         curve = values_of(reported, goal.name) or _measured(goal.name, usage)
         finite = [value for _, value in curve if math.isfinite(value)]
         if not curve:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from localhpo.errors import InputError, did_you_mean
 from localhpo.executor.protocol import Outcome
-from localhpo.objective import evaluate
+from localhpo.objective import Constraint, Objective, evaluate
 from localhpo.space.values import as_int, shown
 from localhpo.task import Task
 from localhpo.trial import Cause, Failure, Measurement, State, Trial, Usage
@@ -72,7 +72,8 @@ def make_outcome(
 
 
 def _names(task: Task) -> list[str]:
-    return list(dict.fromkeys(goal.name for goal in (*task.objectives, *task.constraints)))
+    goals: list[Objective | Constraint] = [*task.objectives, *task.constraints]
+    return list(dict.fromkeys(goal.name for goal in goals))
 
 
 def _by_name(task: Task, values: Values) -> dict[str, float]:

@@ -133,7 +133,7 @@ def watched(kind: str, task: Task) -> Bench:
     return dataclasses.replace(bench, executor=executor)
 
 
-def remembering(kind: str, task: Task) -> Bench:
+def recording(kind: str, task: Task) -> Bench:
     bench = simulated(kind, task)
     executor = CachingExecutor(bench.executor, TrainingCache(task.folder / "trainings", "digest"))
     return dataclasses.replace(bench, executor=executor)
@@ -147,7 +147,7 @@ EXECUTORS = [
     function,
     simulated,
     watched,
-    remembering,
+    recording,
     pytest.param(ray, marks=pytest.mark.slow),
 ]
 

@@ -118,7 +118,7 @@ def start() -> Start:
 
 @pytest.fixture
 def shell(start: Start, home: Path) -> Callable[[bool], AbstractContextManager[object]]:
-    """Return an opener of a user's own DuckDB shell (in another process) on the database."""
+    """Return a function that opens a user's own DuckDB shell, in another process."""
 
     def shell(read_only: bool = False) -> AbstractContextManager[object]:
         return start(f"""

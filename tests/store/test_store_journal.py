@@ -62,7 +62,7 @@ def test_each_journal_has_its_own_id(tmp_path: Path) -> None:
         assert (header.record, header.converted_from) == (RECORD, None)
         ids.add(header.journal_id)
     assert len(ids) == 2
-    assert [p.name for p in tmp_path.iterdir()] == ["s"]  # no draft is left
+    assert [p.name for p in tmp_path.iterdir()] == ["s"]  # no temporary file is left
 
 
 def test_every_line_is_json_with_a_checksum_that_any_program_can_compute(path: Path) -> None:
