@@ -29,7 +29,7 @@ _EVALUATED = (State.COMPLETE, State.PRUNED)
 
 
 class MeteredExecutor:
-    """Runs trials by another Executor, which its opener closes."""
+    """Runs trials by another Executor, whose owner closes it."""
 
     def __init__(self, executor: Executor, meter: Meter) -> None:
         self._executor = executor

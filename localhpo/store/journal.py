@@ -91,16 +91,16 @@ def create(
         "converted_from": None if converted_from is None else asdict(converted_from),
         **serialization.encode_study(record),
     }
-    draft = path.with_name(path.name + ".new")
+    partial = path.with_name(path.name + ".new")
     with as_store_errors(path, "write"):
         try:
-            with draft.open("wb") as file:
+            with partial.open("wb") as file:
                 file.writelines(_encode(kind, body) for kind, body in [("study", study), *lines])
                 file.flush()
                 os.fsync(file.fileno())
-            draft.replace(path)
+            partial.replace(path)
         finally:
-            draft.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
         sync_folder(path.parent)
 
 

@@ -1,4 +1,4 @@
-"""A Gaussian process whose mean follows a prior belief about the space.
+"""A Gaussian process whose mean follows a prior of the space.
 
     y(x) = scale * (w * phi(x) + g(x) + c) + noise,   w ~ N(prior_weight, WEIGHT_SD^2)
 

@@ -1,4 +1,4 @@
-"""Priors of Bayesian optimization: what is believed about a space beside its trials.
+"""Priors of Bayesian optimization: what is known about a space before its trials.
 
 A `SamplePrior` is made of samples: configurations that a model drew, or that were good in past
 studies. It is their density relative to a uniform draw, parameter by parameter: a Gaussian kernel
@@ -35,7 +35,7 @@ _GRID = 101
 
 
 class Prior(Protocol):
-    """A belief about every point of a space, from samples or past data sets (`transfer_prior`)."""
+    """A prior value for every point of a space, from samples or past data sets (`transfer_prior`)."""
 
     weight: float
     """Mean of its weight before any trial, in units of the scale of the process (`gp`)."""
