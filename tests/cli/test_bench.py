@@ -89,7 +89,7 @@ def test_list_names_every_suite_and_its_problems(capsys):
         (["list", "nothing-like-it"], 2, "a suite must be one of", "a CSV file"),
         (["run", "quadratics", "--creators", "tpe,rnadom"], 2, "a creator must be one of",
          "did you mean 'random'?"),
-        (["run", "quadratics", "--creators", "gp:anonymous"], 2, "asks no model", "leave it at gp"),
+        (["run", "quadratics", "--creators", "gp:anonymous"], 2, "asks no model", "write gp"),
         (["run", "quadratics", "--creators", "agent@nowhere"], 2, "nowhere", ""),
         (["run", "quadratics", "--creators", "tpe,,gp"], 2, "separated by commas", ""),
         (["run", "quadratics", "--trials", "0"], 2, "--trials", ""),

@@ -139,7 +139,7 @@ def test_an_added_model_proposes_in_a_study(folder, tmp_path, capsys, monkeypatc
     capsys.readouterr()
     assert main(["trials", "task.toml", "--json"]) == 0
     proposals = [trial["proposal"] for trial in json.loads(shown(capsys))]
-    assert [proposal["origin"] for proposal in proposals] == ["model"] * 2
+    assert [proposal["origin"] for proposal in proposals] == ["llm"] * 2
     digest = model_registry.read_card(folder).digest
     assert {proposal["model_digest"] for proposal in proposals} == {digest}
 

@@ -98,7 +98,7 @@ def test_a_folder_without_a_card_has_a_hint_how_to_add_it(models, capsys):
     for name in ("model bare", "fit bare"):
         assert (found[name].state, found[name].hint) == ("note", hint)
     assert main(["models", "verify", "bare"]) == 1
-    assert f"(make one: localhpo models add {models / 'bare'})" in capsys.readouterr().out
+    assert f"(write one: localhpo models add {models / 'bare'})" in capsys.readouterr().out
 
 
 def by_name(checks):
@@ -139,7 +139,7 @@ def test_doctor_names_devices_as_nvidia_smi_does(monkeypatch):
     assert "gpu 1" in found["memory for models"].finding
     assert (found["gpus"].state, found["gpus"].finding) == (
         "note",
-        "GPU 0 does not answer, and is left out: GPU is lost",
+        "GPU 0 does not answer and is not used: GPU is lost",
     )
 
 

@@ -68,7 +68,8 @@ def run(start, home):
 
 def test_it_ends_with_the_study_and_shows_its_summary(start, run, tmp_path):
     watch = start("watch")
-    time.sleep(2.0)  # it would have ended, were it not to wait
+    first = watch.stderr.readline()  # it has begun to watch
+    assert "begun" in first
     assert watch.poll() is None
     (tmp_path / "go").touch()
     out, err = watch.communicate(timeout=60)
