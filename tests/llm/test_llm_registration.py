@@ -62,8 +62,8 @@ def test_the_card_is_made_from_the_files(folder: Path) -> None:
     assert (card.dtype, card.quantization, card.prompt) == ("float32", "", "chat")
     assert card.parameters == sum(t.size_bytes for t in network.values()) // 4
     assert card.memory is not None
-    assert card.cache_file.weights_bytes == 4 * card.parameters
-    assert card.cache_file.kv_bytes(100) == 100 * 2 * (2 * 2 * 16) * 4  # 2 layers, 2 heads of 16
+    assert card.memory.weights_bytes == 4 * card.parameters
+    assert card.memory.kv_bytes(100) == 100 * 2 * (2 * 2 * 16) * 4  # 2 layers, 2 heads of 16
     assert card.files == model_registry.hash_files(folder)
     assert model_registry.parse_card(cards_table(card), folder) == card
 

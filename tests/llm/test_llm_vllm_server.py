@@ -26,7 +26,7 @@ from localhpo.errors import (
 from localhpo.llm import AnswerConstraint, Message, open_backend
 from localhpo.llm.server_memory import WORK_BYTES
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend, builds
-from localhpo.llm.vllm.process import reason
+from localhpo.llm.vllm.process import find_reason
 from localhpo.llm.vllm.server import is_genuine
 from localhpo.llm.vllm.server_registry import ServerRecord, ServerSlot
 
@@ -232,7 +232,7 @@ def test_a_server_sleeps_and_wakes(make: Make, level: int, waking: list[str]) ->
     backend = VllmBackend(server)
     server.sleep(level)
     assert server.sleeping
-    with pytest.raises(BackendError, match="sleeps"):
+    with pytest.raises(BackendError, match="is asleep"):
         backend.generate(ASKED, CONSTRAINT)
     server.wake()
     server.wake()
@@ -285,7 +285,7 @@ def test_the_arguments_for_a_gpu(make: Make) -> None:
     ],
 )
 def test_the_reason_is_the_root_error(log: str, said: str) -> None:
-    assert reason(log, "it ended").startswith(said)
+    assert find_reason(log, "it ended").startswith(said)
 
 
 # Memory

@@ -256,7 +256,7 @@ def test_a_sleeping_server_is_adopted_after_it_wakes(make: Make) -> None:
         said.append(message)
         first.wake()
 
-    second.start(ModelPlacer(say=say))
+    second.start(ModelPlacer(notify=say))
     assert second.pid == first.pid
     assert said == [f"waiting for the server of {second.name}: another study has put it to sleep"]
 
@@ -286,7 +286,7 @@ def test_a_server_that_sleeps_after_an_error_is_not_shared(make: Make) -> None:
     with pytest.raises(BackendError, match="broke"):
         first.sleep()
     assert first.sleeping
-    second.start(ModelPlacer(say=lambda message: first.wake()))
+    second.start(ModelPlacer(notify=lambda message: first.wake()))
     assert second.pid == first.pid
 
 
@@ -296,7 +296,7 @@ def test_a_server_that_sleeps_after_an_error_is_not_shared(make: Make) -> None:
 def test_a_server_waits_for_memory_and_uses_the_given_device(make: Make, tmp_path: Path) -> None:
     server, said = make(on_cpu=False), []
     answers = iter([None, None, ("3",)])
-    server.start(ModelPlacer(reserve=lambda wanted: next(answers), say=said.append))
+    server.start(ModelPlacer(reserve=lambda wanted: next(answers), notify=said.append))
     assert len(said) == 1 and "no room" in said[0]
 
     def device() -> str:
@@ -312,7 +312,7 @@ def test_a_server_waits_for_memory_and_uses_the_given_device(make: Make, tmp_pat
 def test_a_server_started_meanwhile_is_adopted(make: Make) -> None:
     first, second = make(on_cpu=False), make(on_cpu=False)
 
-    second.start(ModelPlacer(reserve=lambda wanted: None, say=lambda message: first.start()))
+    second.start(ModelPlacer(reserve=lambda wanted: None, notify=lambda message: first.start()))
     assert second.pid == first.pid
 
 
