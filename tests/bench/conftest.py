@@ -29,7 +29,7 @@ def data() -> Path:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> DataFolders:
+def folders(tmp_path: Path) -> DataFolders:
     return DataFolders(None, tmp_path / "trainings")
 
 

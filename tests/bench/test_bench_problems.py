@@ -105,7 +105,7 @@ def test_failures_are_left_out_of_a_reference(make_problem):
     known = compute_reference(half)
     assert 0.0 <= known.best < 0.05
     assert 0.4 < known.median < 0.6
-    with pytest.raises(LocalHPOError, match="draws has a score"):
+    with pytest.raises(LocalHPOError, match="random configurations has a value"):
         compute_reference(make_problem(lambda x, n: math.nan))
 
 
@@ -139,7 +139,7 @@ def table(tmp_path):
     return path
 
 
-def test_a_table_values_as_its_nearest_row(table, folders):
+def test_a_configuration_has_the_value_of_the_nearest_row(table, folders):
     problem = open_problem(f"table/{table}", folders)
     assert problem.direction == "maximize"
     assert problem.evaluate({"lr": 2e-3, "layers": 2, "opt": "adam"}) == 0.8
@@ -284,7 +284,7 @@ def test_trainings_in_the_space_of_the_paper(folders, name, metric, direction, p
         ("table/nowhere.csv", "needs its task beside it", ""),
     ],
 )
-def test_a_name_that_is_none(folders, name, says, hint):
+def test_an_unknown_name_is_an_error(folders, name, says, hint):
     with pytest.raises(InputError, match=says) as caught:
         open_problem(name, folders)
     assert hint in caught.value.hint

@@ -76,7 +76,9 @@ def test_the_same_whatever_the_number_of_jobs(plan, results, tmp_path):
 def test_stale_results_are_run_again_and_not_mixed(plan, results, monkeypatch):
     work(plan(), results)
     real = creators.compute_digest
-    monkeypatch.setattr(creators, "digest", lambda c: "new" if c.name == "random" else real(c))
+    monkeypatch.setattr(
+        creators, "compute_digest", lambda c: "new" if c.name == "random" else real(c)
+    )
     selection, told, _ = work(plan(), results)
     assert told[-1].total == 2
     digests = {
