@@ -297,7 +297,7 @@ def test_a_server_waits_for_memory_and_uses_the_given_device(make: Make, tmp_pat
     server, said = make(on_cpu=False), []
     answers = iter([None, None, ("3",)])
     server.start(ModelPlacer(reserve=lambda wanted: next(answers), notify=said.append))
-    assert len(said) == 1 and "no room" in said[0]
+    assert len(said) == 1 and "not enough free memory" in said[0]
 
     def device() -> str:
         assert server.pid is not None
