@@ -142,9 +142,9 @@ def verify(context: click.Context, names: tuple[str, ...], as_json: bool) -> Non
     from localhpo.llm import model_registry
 
     known = [
-        place.name
-        for place in model_registry.card_folders()
-        if (place / model_registry.CARD).is_file()
+        folder.name
+        for folder in model_registry.card_folders()
+        if (folder / model_registry.CARD).is_file()
     ]
     found = {name: _changes(name) for name in names or known}
     if as_json:
