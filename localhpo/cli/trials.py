@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from localhpo.study import Study
     from localhpo.trial import Trial
 
+_UNREADABLE: dict[str, Any] = dict.fromkeys(
+    ("metric", "direction", "objectives", "constraints", "counted", "budget", "best",
+     "best_trials", "changed_at")
+)  # fmt: skip
+"""The keys of a study in the list that are null where it cannot be read."""
+
 
 @click.command(
     "trials",
@@ -101,6 +107,10 @@ def _print_studies(records: list[StudyRecord], as_json: bool) -> None:
         return
     table = _views.plain_table("study", "trials", "metric", "best", "last change", right=("best",))
     for row in rows:
+        if row["error"] is not None:
+            table.add_row(row["study"], "cannot be read", "-", "-", _when(row["created_at"]))
+            click.echo(f"note: study {row['study']} cannot be read: {row['error']}", err=True)
+            continue
         is_beyond = row["budget"] is None or row["budget"] < row["counted"]
         trials = str(row["counted"]) if is_beyond else f"{row['counted']} of {row['budget']}"
         best = formatting.value(row["best"]) if len(row["objectives"]) == 1 else _front_size(row)
@@ -116,12 +126,20 @@ def _front_size(row: dict[str, Any]) -> str:
 
 
 def _study_row(record: StudyRecord) -> dict[str, Any]:
+    """Return what the list says of a study; of a damaged one, why it cannot be read."""
     from localhpo.analysis.records import goals_record
+    from localhpo.errors import StoreError, StoreVersionError
     from localhpo.study import Study
     from localhpo.trial import counted
 
-    study = Study.find(record.name)
-    trials = study.trials
+    try:
+        study = Study.find(record.name)
+        trials = study.trials
+    except StoreVersionError:
+        raise
+    except StoreError as error:
+        return {**_UNREADABLE, "study": record.name, "created_at": record.created_at,
+                "error": str(error)}  # fmt: skip
     best = [trial for trial in study.best_trials if trial.feasible]
     moments = [t.finished_at or t.started_at or t.queued_at for t in trials]
     return {
@@ -133,6 +151,7 @@ def _study_row(record: StudyRecord) -> dict[str, Any]:
         "best_trials": [{"number": trial.number, "values": trial.values} for trial in best],
         "created_at": record.created_at,
         "changed_at": max(moments, default=record.created_at),
+        "error": None,
     }
 
 

@@ -217,6 +217,25 @@ def test_several_studies_are_listed(localhpo):
     assert len(json.loads(localhpo("trials", "task.toml", "--study", "other", "--json"))) == 2
 
 
+def test_a_damaged_study_does_not_hide_the_others(localhpo, project, capsys):
+    localhpo("run", "task.toml", "--quiet", "--trials", "1")
+    localhpo("run", "task.toml", "--quiet", "--trials", "1", "--study", "other")
+    [journal] = project.rglob("other/journal.jsonl")
+    content = bytearray(journal.read_bytes())
+    content[len(content) // 2] ^= 1
+    journal.write_bytes(content)
+    whole, damaged = json.loads(localhpo("trials", "--json"))
+    assert damaged["study"] == "tiny/other"
+    assert f"{journal} is damaged at line" in damaged["error"]
+    assert damaged["counted"] is None
+    assert damaged.keys() == whole.keys()
+    assert main(["trials"]) == 0
+    told = capsys.readouterr()
+    assert "tiny/main    1 of 1" in told.out
+    assert "tiny/other   cannot be read" in told.out
+    assert f"note: study tiny/other cannot be read: {journal} is damaged at line" in told.err
+
+
 def test_no_studies(localhpo):
     assert "no studies in" in localhpo("trials")
     assert json.loads(localhpo("trials", "--json")) == []
