@@ -18,8 +18,7 @@ from localhpo.creator.meta_proposer import MetaDataProposer
 from localhpo.creator.prompt import Style
 from localhpo.errors import BackendError, SpaceExhaustedError
 from localhpo.llm import Backend, open_backend
-from localhpo.llm.protocol import Completion, Message, Model
-from localhpo.llm.protocol import Constraint as AnswerConstraint
+from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
 from localhpo.llm.scripted import ScriptedBackend
 from localhpo.objective import Constraint, Objective
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
