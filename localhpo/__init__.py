@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from localhpo.sampler import LocalHPOSampler
     from localhpo.space import Categorical, Float, Int, Ordinal, Space
     from localhpo.study import Study, tune
-    from localhpo.task import Budget, CreatorSettings, PrunerSettings, Resources, Task
-    from localhpo.task import load as load_task
+    from localhpo.task import Budget, CreatorSettings, PrunerSettings, Resources, Task, load_task
     from localhpo.trial import Origin, Proposal, State, Trial
 
 __version__ = "0.2.0.dev0"
@@ -61,7 +60,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "load_task":
-        return importlib.import_module("localhpo.task").load
+        return importlib.import_module("localhpo.task").load_task
     if name in _HOME_OF:
         return getattr(importlib.import_module(_HOME_OF[name]), name)
     raise AttributeError(f"module 'localhpo' has no attribute {name!r}")

@@ -59,7 +59,7 @@ class Data:
         return chosen, self.weights
 
     def to_table(self) -> dict[str, Any]:
-        """Return the JSON-able table from which `parse` makes the same data again."""
+        """Return the JSON-able table from which `parse_data` makes the same data again."""
         table: dict[str, Any] = {
             "folder": list(self.folder),
             "files": dict(self.files),
@@ -73,7 +73,7 @@ class Data:
         return table
 
 
-def parse(table: Mapping[str, Any], where: str) -> Data | None:
+def parse_data(table: Mapping[str, Any], where: str) -> Data | None:
     """Return the data that a `[data]` table describes; None for an empty one.
 
     Raises:
@@ -92,12 +92,12 @@ def parse(table: Mapping[str, Any], where: str) -> Data | None:
         },
         source=_text(table.get("source"), f"{where} source"),
         license=_text(table.get("license"), f"{where} license"),
-        weights=parse(weights, f"{where} weights"),
+        weights=parse_data(weights, f"{where} weights"),
         instead=dict(_others(table_of(table, "instead", where), f"{where} instead")),
     )
 
 
-def find(data: Data, given: Path | str | None) -> Path:
+def find_data(data: Data, given: Path | str | None) -> Path:
     """Return the folder on this machine that holds the files.
 
     Args:
@@ -144,7 +144,7 @@ def _others(table: Mapping[str, Any], where: str) -> Iterator[tuple[str, Data]]:
     for name in table:
         one = table_of(table, name, where, required=True)
         refuse_unknown(one, ("folder", "files", "source", "license"), f"{where} {name}")
-        if (data := parse(one, f"{where} {name}")) is not None:
+        if (data := parse_data(one, f"{where} {name}")) is not None:
             yield name, data
 
 

@@ -51,7 +51,7 @@ class LocalHPOError(Exception):
         """Make the error.
 
         Args:
-            message: What must hold, and what came instead.
+            message: What must hold, and what was given instead.
             hint: What to do about it; None for the hint of the class.
         """
         super().__init__(message)
@@ -87,9 +87,9 @@ class StudyNotFoundError(InputError):
 
 
 class StudyChangedError(InputError):
-    """A study was continued with other settings than it was started with."""
+    """The settings of a study differ from those that it was started with."""
 
-    default_hint = "put the old settings back, or start another study with --study NEW"
+    default_hint = "restore the old settings, or start another study with --study NEW"
 
 
 class MissingExtraError(LocalHPOError):
@@ -141,7 +141,7 @@ class BackendError(ModelError):
 
 
 class ConstraintError(ModelError):
-    """A backend does not hold answers to the grammar that it was given."""
+    """A backend returns answers that violate the grammar."""
 
 
 class GenerationError(ModelError):

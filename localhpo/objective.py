@@ -19,7 +19,7 @@ from localhpo.trial import Measurement, State, Trial, Usage, values_of
 
 Direction = Literal["minimize", "maximize"]
 
-Rule = Literal["last", "best"]
+ValueRule = Literal["last", "best"]
 """Which of the reported values of an objective is that of the trial."""
 
 MEASURED = ("wall_s", "peak_memory_mb", "gpu_s", "energy_j")
@@ -95,7 +95,7 @@ def evaluate(
     constraints: Sequence[Constraint],
     measurements: Iterable[Measurement],
     usage: Usage,
-    rule: Rule = "last",
+    rule: ValueRule = "last",
 ) -> Evaluation:
     """Return the values and violations of a run.
 
@@ -118,7 +118,7 @@ def evaluate(
         if isinstance(goal, Constraint):
             violations.append(goal.violation(finite[-1]) if finite else math.nan)
         elif finite:
-            values.append(_chosen(finite, goal.direction, rule))
+            values.append(_choose_value(finite, goal.direction, rule))
     complete = len(values) == len(objectives)
     return Evaluation(
         values=tuple(values) if complete else (),
@@ -138,7 +138,7 @@ def _measured(name: str, usage: Usage) -> list[tuple[int, float]]:
     return [] if measured is None else [(0, measured)]
 
 
-def _chosen(finite: Sequence[float], direction: Direction, rule: Rule) -> float:
+def _choose_value(finite: Sequence[float], direction: Direction, rule: ValueRule) -> float:
     if rule == "last":
         return finite[-1]
     return min(finite) if direction == "minimize" else max(finite)
@@ -167,8 +167,8 @@ def best_trials(trials: Iterable[Trial], objectives: Sequence[Objective]) -> tup
     complete = [trial for trial in trials if trial.state is State.COMPLETE and trial.values]
     candidates = [trial for trial in complete if trial.feasible]
     if not candidates and complete:
-        least = min(map(_excess, complete))
-        candidates = [trial for trial in complete if _excess(trial) == least]
+        least = min(map(_total_violation, complete))
+        candidates = [trial for trial in complete if _total_violation(trial) == least]
     front: list[Trial] = []
     # Sorted by their values, no trial is dominated by a later one (Kung et al., 1975).
     for trial in sorted(candidates, key=lambda one: (_costs(one, objectives), one.number)):
@@ -199,7 +199,7 @@ def _costs(trial: Trial, objectives: Sequence[Objective]) -> tuple[float, ...]:
     )
 
 
-def _excess(trial: Trial) -> float:
+def _total_violation(trial: Trial) -> float:
     """Return the sum of the violations; an unknown one counts as infinite."""
     return sum(
         math.inf if math.isnan(violation) else max(0.0, violation) for violation in trial.violations

@@ -34,19 +34,19 @@ def make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
-        raise unusable(folder, error) from error
+        raise unusable_folder_error(folder, error) from error
     if folder.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o077:
         must = "must be a folder that belongs to you alone (mode 0700)"
         raise LocalHPOError(f"{folder} {must}", hint=HINT)
 
 
-def unusable(folder: Path, error: OSError) -> LocalHPOError:
+def unusable_folder_error(folder: Path, error: OSError) -> LocalHPOError:
     """Return the error for a folder that cannot be used."""
     message = f"{folder}, the folder of running studies and servers, cannot be used: {error}"
     return LocalHPOError(message, hint=HINT)
 
 
-def start_of(pid: int) -> int:
+def process_start(pid: int) -> int:
     """Return when a process started, in kernel ticks since boot; 0 where it has ended.
 
     Process ids are reused; together with the start time they are unique, and a change of the

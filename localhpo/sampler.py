@@ -33,7 +33,7 @@ from localhpo.errors import InputError, SpaceError, SpaceExhaustedError
 from localhpo.objective import Constraint, Direction, Objective
 from localhpo.space import Space
 from localhpo.space.optuna import (
-    NOTHING,
+    NONE_NAME,
     from_distributions,
     from_internal,
     to_distributions,
@@ -352,7 +352,7 @@ def _has_counterpart(distribution: BaseDistribution) -> bool:
 def _choice(value: Any, distribution: BaseDistribution) -> Any:
     """Return a value as the distribution has it: the text `None` may stand for None."""
     choices = getattr(distribution, "choices", ())
-    return None if value == NOTHING and None in choices else value
+    return None if value == NONE_NAME and None in choices else value
 
 
 def _from_frozen_trial(trial: FrozenTrial, config: Config, task: Task) -> Trial:

@@ -1,7 +1,7 @@
 """A task: what to tune, from `task.toml` to a frozen `Task`.
 
-Every key, with its meaning, stands under the field it becomes. `load` reads a file,
-`parse` a table that is already read; both raise `TaskError` (or `SpaceError`) naming the
+Every key, with its meaning, stands under the field it becomes. `load_task` reads a file,
+`parse_task` a table that is already read; both raise `TaskError` (or `SpaceError`) naming the
 file, the key, what must hold and what came.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, Literal, get_type_hints
 from localhpo import data as task_data
 from localhpo.data import Data
 from localhpo.errors import TaskError
-from localhpo.objective import Constraint, Direction, Evaluation, Objective, Rule, evaluate
+from localhpo.objective import Constraint, Direction, Evaluation, Objective, ValueRule, evaluate
 from localhpo.space import Space
 from localhpo.tables import refuse_unknown, scalar_of, table_of, tables_of, value_of
 from localhpo.trial import Measurement, Usage, Value
@@ -113,7 +113,7 @@ class Task:
     """Bounds that the best trials must keep."""
     background: str = ""
     """In plain words, for the Creator: the data, the model, the aim."""
-    value: Rule = "last"
+    value: ValueRule = "last"
     """Whether a trial's value is the last one reported or the best."""
     budget: Budget = Budget()
     resources: Resources = Resources()
@@ -183,7 +183,7 @@ _POSITIVE = (
 _AT_LEAST = {"grace_s": 0, "gpus": 0, "warmup_steps": 0, "reduction_factor": 2}
 
 
-def load(path: Path | str) -> Task:
+def load_task(path: Path | str) -> Task:
     """Read a task file, or the `task.toml` of a folder.
 
     Raises:
@@ -205,7 +205,7 @@ def load(path: Path | str) -> Task:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise TaskError(f"{path}: not valid TOML: {error}") from error
-    task = parse(table, folder=path.resolve().parent, where=str(path), source=path.resolve())
+    task = parse_task(table, folder=path.resolve().parent, where=str(path), source=path.resolve())
     if not task.command:
         raise TaskError(
             f"{path} [task] command: must be given, as a list of arguments",
@@ -214,7 +214,7 @@ def load(path: Path | str) -> Task:
     return task
 
 
-def parse(
+def parse_task(
     table: Mapping[str, Any], *, folder: Path, where: str = "task", source: Path | None = None
 ) -> Task:
     """Return the task that a table describes; relative folders are below `folder`.
@@ -252,7 +252,7 @@ def parse(
         constraints=constraints_of(table, where),
         space=space,
         fixed=fixed_of(table_of(table, "fixed", where), space, f"{where} [fixed]"),
-        data=task_data.parse(table_of(table, "data", where), f"{where} [data]"),
+        data=task_data.parse_data(table_of(table, "data", where), f"{where} [data]"),
         env=_environment(task.get("env", {}), here),
         folder=_folder(task.get("cwd"), folder, here),
         source=source,
@@ -264,7 +264,7 @@ def parse(
 
 
 def to_table(task: Task) -> dict[str, Any]:
-    """Return the JSON-able table from which `parse` makes the same task again."""
+    """Return the JSON-able table from which `parse_task` makes the same task again."""
     head = {
         "name": task.name,
         "command": list(task.command),
@@ -328,7 +328,7 @@ def with_overrides(
             if key in _POSITIVE and value <= 0:
                 raise TaskError(f"--{key.replace('_', '-')}: must be greater than 0; got {value}")
         table[section].update(given)
-    again = parse(table, folder=task.folder, where="command line", source=task.source)
+    again = parse_task(table, folder=task.folder, where="command line", source=task.source)
     return dataclasses.replace(again, space=task.space)
 
 
@@ -344,7 +344,7 @@ def with_data(task: Task, given: Path | None = None) -> Task:
     """
     place = given or task.env.get(task_data.VARIABLE) or os.environ.get(task_data.VARIABLE)
     for part in task.data.wanted(task.command) if task.data is not None else ():
-        task_data.find(part, place)
+        task_data.find_data(part, place)
     if not place:
         return task
     # Trials run in the folder of the script: a relative path would mean another one there.

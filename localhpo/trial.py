@@ -107,7 +107,7 @@ class Cause(StrEnum):
     COULD_NOT_START = "could not start"
     NODE_LOST = "node lost"
     """So was the machine that it ran on; an interrupted trial with this cause runs again."""
-    TOLD = "told"
+    BY_USER = "told"
     """The user said so, by hand."""
 
 
@@ -260,6 +260,6 @@ def values_of(measurements: Iterable[Measurement], name: str) -> list[tuple[int,
     return [(m.step, m.value) for m in measurements if m.name == name]
 
 
-def counted(trials: Sequence[Trial]) -> int:
+def count_budgeted(trials: Sequence[Trial]) -> int:
     """Return how many of the trials count against the budget."""
     return sum(t.state in COUNTED and not t.proposal.origin.uses("external") for t in trials)

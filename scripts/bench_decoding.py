@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 
 from localhpo import tasks
-from localhpo.grammar import lark
+from localhpo.grammar import lark_grammar
 from localhpo.llm.transformers import loading
 from localhpo.space import Categorical, Ordinal, Space
-from localhpo.task import load
+from localhpo.task import load_task
 
 SPACE = Space(
     [
-        *load(tasks.find("breast-cancer-xgboost")).space,
+        *load_task(tasks.find("breast-cancer-xgboost")).space,
         Ordinal("max_bin", (64, 128, 256)),
         Categorical("booster", ("gbtree", "dart")),
     ]
@@ -52,7 +52,7 @@ def main() -> None:
         loaded = loading.load(path, options.device)
     weights = sum(weight.numel() for weight in loaded.network.parameters())
     print(f"{weights / 1e6:.1f}M parameters, {options.threads} thread(s), n = {options.n}")
-    grammar = lark(SPACE)
+    grammar = lark_grammar(SPACE)
     slowest = None
     print(f"{'':44}{'s/answer':>10}{'ratio':>8}{'passes':>8}{'tokens':>8}")
     for label, run, answers in _ways(loaded, grammar, options.n):

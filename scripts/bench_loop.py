@@ -35,7 +35,7 @@ from pathlib import Path
 from localhpo import Study
 from localhpo.llm import open_backend
 from localhpo.store import Event
-from localhpo.task import parse
+from localhpo.task import parse_task
 from localhpo.trial import Trial
 
 SCRIPT = """
@@ -123,7 +123,7 @@ def run_study(creator: str, backend: str, length_s: float, trials: int) -> TimeB
             "creator": {"name": creator, "backend": backend, "on_model_error": "stop"},
         }
         called_at = time.time()
-        with Study.open(parse(table, folder=folder), home=folder / "home") as study:
+        with Study.open(parse_task(table, folder=folder), home=folder / "home") as study:
             study.run()
             return break_down_time(study.trials, study.events, called_at)
 

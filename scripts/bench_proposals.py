@@ -20,7 +20,7 @@ import numpy as np
 
 from localhpo import tasks
 from localhpo.creator import Creator, History, open_creator
-from localhpo.task import Task, load
+from localhpo.task import Task, load_task
 from localhpo.trial import Origin, Proposal, State, Trial
 
 TRIALS = 10
@@ -40,7 +40,7 @@ def main() -> None:
 
 def measured(name: str, studies: int) -> tuple[float, float, float]:
     """Return the seconds that opening takes, and the medians of two proposals in a study."""
-    task = load(tasks.find("breast-cancer-xgboost"))
+    task = load_task(tasks.find("breast-cancer-xgboost"))
     task = dataclasses.replace(task, creator=dataclasses.replace(task.creator, name=name))
     started = time.perf_counter()
     creator = open_creator(task)

@@ -28,7 +28,7 @@ from localhpo.bench.problems.problem import Problem
 from localhpo.bench.references import compute_reference
 from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
-from localhpo.task import Task, load
+from localhpo.task import Task, load_task
 from localhpo.trial import Config
 
 COLUMNS = (1, 3, 5, 10)
@@ -53,7 +53,7 @@ class Case:
 
 
 def _of_task(name: str, metric: str, background: str) -> Case:
-    return Case(load(tasks.find(name)).space, metric, background)
+    return Case(load_task(tasks.find(name)).space, metric, background)
 
 
 _PICTURES = Space(

@@ -88,7 +88,7 @@ def command(*arguments: str) -> dict[str, str]:
         ),
         (
             parameters('x = { type = "float", low = 0, high = 1, log = true }'),
-            ["task.toml [space] x", "above 0 where log = true", "got 0", "take log out"],
+            ["task.toml [space] x", "above 0 where log = true", "got 0", "remove log"],
         ),
         (
             parameters('x = { type = "float", low = 0, high = 1, default = 2 }'),
@@ -96,14 +96,14 @@ def command(*arguments: str) -> dict[str, str]:
         ),
         (
             parameters('x = { type = "int", low = 0, high = 1, when = { boster = ["a"] } }'),
-            ["task.toml [space] x", '"boster"', "not in the space"],
+            ["task.toml [space] x", '"boster"', "not a parameter of the space"],
         ),
         (
             parameters(
                 "a = { type = 'int', low = 0, high = 1, when = { b = [1] } }",
                 "b = { type = 'int', low = 0, high = 1, when = { a = [1] } }",
             ),
-            ["task.toml [space] a", "a needs b needs a", "take one of these conditions out"],
+            ["task.toml [space] a", "a needs b needs a", "remove one of these conditions"],
         ),
         (
             command("no-such-program"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from localhpo.data import Data, file_in, find, parse
+from localhpo.data import Data, file_in, find_data, parse_data
 from localhpo.errors import DataError, TaskError
 from localhpo.task import Task, with_data
 
@@ -20,7 +20,7 @@ WATER = {
 
 
 def made(**changes: object) -> Data:
-    data = parse({**WATER, **changes}, "[data]")
+    data = parse_data({**WATER, **changes}, "[data]")
     assert data is not None
     return data
 
@@ -31,10 +31,10 @@ def test_a_table_becomes_data_and_a_table_again() -> None:
     assert data.folder == ("water-potability", "water")
     assert data.weights is not None
     assert data.weights.folder == ("net",)
-    assert parse(data.to_table(), "[data]") == data
+    assert parse_data(data.to_table(), "[data]") == data
     assert data.chosen(("python", "train.py")) is data
     assert data.chosen(("python", "train.py", "--dataset", "lake")) is data.instead["lake"]
-    assert parse({}, "[data]") is None
+    assert parse_data({}, "[data]") is None
 
 
 @pytest.mark.parametrize(
@@ -63,21 +63,21 @@ def test_files_are_found_in_either_folder(tmp_path: Path, where: str, name: str)
     folder = tmp_path / where
     folder.mkdir(exist_ok=True)
     (folder / name).touch()
-    assert find(made(), tmp_path) == folder
+    assert find_data(made(), tmp_path) == folder
     assert file_in(folder, "water.csv") == folder / name
 
 
 def test_the_environment_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "water.csv").touch()
     monkeypatch.setenv("LOCALHPO_DATA", str(tmp_path))
-    assert find(made(), None) == tmp_path
+    assert find_data(made(), None) == tmp_path
     with pytest.raises(DataError):
-        find(made(), tmp_path / "elsewhere")
+        find_data(made(), tmp_path / "elsewhere")
 
 
 def test_a_packed_folder_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "train.tar.gz").touch()
-    assert find(made(files={"train": "images"}), tmp_path) == tmp_path
+    assert find_data(made(files={"train": "images"}), tmp_path) == tmp_path
 
 
 def test_what_is_missing_is_told_whole(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_what_is_missing_is_told_whole(tmp_path: Path) -> None:
     (tmp_path / "water" / "water.csv").touch()
     data = made(files={"water.csv": "3,276 rows", "more.csv": "2 rows"})
     with pytest.raises(DataError) as caught:
-        find(data, tmp_path)
+        find_data(data, tmp_path)
     message = str(caught.value)
     assert "more.csv (2 rows)" in message
     assert "water.csv" not in message.replace("more.csv", ""), "what is there is not wanted"
@@ -97,7 +97,7 @@ def test_what_is_missing_is_told_whole(tmp_path: Path) -> None:
 
 def test_without_a_place_everything_is_wanted() -> None:
     with pytest.raises(DataError, match=r"water.csv \(3,276 rows\)"):
-        find(made(), None)
+        find_data(made(), None)
 
 
 def test_trials_are_told_where_data_and_weights_are(

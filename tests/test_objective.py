@@ -223,11 +223,11 @@ def test_an_origin_knows_its_sources() -> None:
 def test_an_external_trial_does_not_count_against_the_budget(
     make_trial: Callable[..., Trial],
 ) -> None:
-    from localhpo.trial import counted
+    from localhpo.trial import count_budgeted
 
     trials = [
         make_trial(0, {}, origin="external"),
         make_trial(1, {}),
         make_trial(2, {}, origin="user"),
     ]
-    assert counted(trials) == 2
+    assert count_budgeted(trials) == 2

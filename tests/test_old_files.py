@@ -19,8 +19,8 @@ from localhpo.creator import open_creator
 from localhpo.objective import Objective
 from localhpo.store import Store
 from localhpo.study import Study
-from localhpo.task import Task, load, with_overrides
-from localhpo.trial import State, Trial, counted
+from localhpo.task import Task, load_task, with_overrides
+from localhpo.trial import State, Trial, count_budgeted
 
 OLD = Path(__file__).parent / "written_by_0.1.0"
 ORIGINS = json.loads((OLD.parent / "golden" / "origins.json").read_text("utf-8"))["renamed"]
@@ -108,7 +108,7 @@ def test_an_old_study_is_read_as_it_was(key: str, copy: Copy) -> None:
     assert study.task.objectives == (Objective(was["metric"], was["direction"]),)
     assert study.task.constraints == ()
     assert study.task.value == was["keeps"]
-    assert counted(study.trials) == was["counted"]
+    assert count_budgeted(study.trials) == was["counted"]
     best = study.best_trial
     assert best is not None
     assert (best.number, best.value) == (was["best"], was["best_score"])
@@ -146,11 +146,11 @@ def test_old_studies_are_listed(name: str, copy: Copy) -> None:
 
 
 def test_an_old_task_file_is_read_with_all_its_keys() -> None:
-    task = load(OLD / "slope")
+    task = load_task(OLD / "slope")
     assert task.value == "best"
     assert task.objectives == (Objective("val_acc", "maximize"),)
     assert task.creator.transfer == "off"
-    assert load(OLD / "valley").creator.transfer == "retrieve"
+    assert load_task(OLD / "valley").creator.transfer == "retrieve"
 
 
 def test_a_finished_study_goes_on_with_a_larger_budget(copy: Copy) -> None:
@@ -168,7 +168,7 @@ def test_a_finished_study_goes_on_with_a_larger_budget(copy: Copy) -> None:
 
 def test_a_killed_study_goes_on_where_it_was(copy: Copy) -> None:
     folder, key = copy("valley"), "valley/main"
-    task = load(folder)
+    task = load_task(folder)
     with Study.open(task, creator=quick_creator(task)) as study:
         study.run()
         trials = study.trials
@@ -181,7 +181,7 @@ def test_a_killed_study_goes_on_where_it_was(copy: Copy) -> None:
     enqueued = trials[8]
     assert str(enqueued.proposal.origin) == "user"
     assert dict(enqueued.config) == {"learning_rate": 5e-4, "dropout": 0.1, "batch_size": 64}
-    assert counted(trials) == 9
+    assert count_budgeted(trials) == 9
     assert Store(folder / "home").verify() == []
     assert [facts(t) for t in Study.find(key).trials] == [facts(t) for t in trials]
 
@@ -223,7 +223,7 @@ def test_a_line_that_a_kill_cut_short_is_dropped(copy: Copy) -> None:
     (journal,) = (folder / "home" / "studies" / key).glob("*.jsonl")
     with journal.open("ab") as file:
         file.write(b'{"trial":{"number":7,"state":"comp')
-    task = load(folder)
+    task = load_task(folder)
     with Study.open(task, creator=quick_creator(task)) as study:
         assert [facts(trial) for trial in study.trials] == expected_trials(key)
         study.run()
@@ -233,7 +233,7 @@ def test_a_line_that_a_kill_cut_short_is_dropped(copy: Copy) -> None:
 
 
 def test_an_old_trial_that_runs_can_be_told_by_hand_again(copy: Copy) -> None:
-    task = load(copy("valley"))
+    task = load_task(copy("valley"))
     with Study.open(task, creator=quick_creator(task)) as study:
         asked = study.ask()
         ended = study.tell(asked, 0.4)

@@ -61,9 +61,9 @@ def test_a_folder_that_others_could_use_is_refused(tmp_path: Path, made: str) ->
 
 def test_a_process_keeps_its_start_until_it_ends() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        started = runtime.start_of(child.pid)
-        assert started >= runtime.start_of(os.getpid()) > 0
-        assert runtime.start_of(child.pid) == started
+        started = runtime.process_start(child.pid)
+        assert started >= runtime.process_start(os.getpid()) > 0
+        assert runtime.process_start(child.pid) == started
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert runtime.start_of(child.pid) == 0  # nobody has asked how it ended
+        assert runtime.process_start(child.pid) == 0  # nobody has asked how it ended

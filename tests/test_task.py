@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from localhpo.errors import SpaceError, TaskError
-from localhpo.task import load, parse, to_table, with_overrides
+from localhpo.task import load_task, parse_task, to_table, with_overrides
 
 GOOD = """
 [task]
@@ -30,13 +30,13 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_a_task_file_becomes_a_task(tmp_path: Path) -> None:
-    task = load(write(tmp_path, GOOD))
+    task = load_task(write(tmp_path, GOOD))
     assert task.command == ("python", "train.py", "--data", "water.csv")
     assert (task.metric, task.direction, task.value) == ("val_f1", "maximize", "last")
     assert task.space.names == ("learning_rate", "booster", "rate_drop")
     assert task.budget.trials == 10
     assert task.folder == tmp_path
-    assert load(tmp_path) == task
+    assert load_task(tmp_path) == task
 
 
 def test_every_section_is_read(tmp_path: Path) -> None:
@@ -54,13 +54,13 @@ allow_remote = ["tuner.lan"]
 name = "asha"
 reduction_factor = 4
 """
-    task = load(write(tmp_path, GOOD + more))
+    task = load_task(write(tmp_path, GOOD + more))
     assert task.budget.trials is None, "another bound alone takes the place of trials"
     assert (task.budget.minutes, task.budget.timeout_s) == (2.0, 600.0)
     assert (task.resources.parallel, task.resources.gpus) == (2, 0.5)
     assert (task.creator.name, task.creator.allow_remote) == ("tpe", ("tuner.lan",))
     assert (task.pruner.name, task.pruner.reduction_factor) == ("asha", 4)
-    assert parse(to_table(task), folder=task.folder, source=task.source) == task
+    assert parse_task(to_table(task), folder=task.folder, source=task.source) == task
 
 
 def change(old: str, new: str) -> str:
@@ -99,7 +99,7 @@ def change(old: str, new: str) -> str:
 def test_bad_task_files_say_what_is_wrong(tmp_path: Path, text: str, says: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises((TaskError, SpaceError), match=says) as caught:
-        load(path)
+        load_task(path)
     assert "task.toml" in str(caught.value)
     assert caught.value.exit_code == 2
 
@@ -117,12 +117,12 @@ enable_categorical = false
 
 
 def test_what_is_fixed_is_read_and_kept(tmp_path: Path) -> None:
-    task = load(write(tmp_path, FIXED))
+    task = load_task(write(tmp_path, FIXED))
     assert task.fixed == {
         "n_estimators": 300, "gamma": 0.0312, "tree_method": "hist", "enable_categorical": False,
     }  # fmt: skip
     assert task.names == ("learning_rate", "booster", "rate_drop", *task.fixed)
-    assert parse(to_table(task), folder=task.folder, source=task.source) == task
+    assert parse_task(to_table(task), folder=task.folder, source=task.source) == task
 
 
 @pytest.mark.parametrize(
@@ -135,22 +135,22 @@ def test_what_is_fixed_is_read_and_kept(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_fixed_is_refused(tmp_path: Path, line: str, says: str) -> None:
     with pytest.raises(TaskError, match=re.escape(says)):
-        load(write(tmp_path, f"{GOOD}\n[fixed]\n{line}\n"))
+        load_task(write(tmp_path, f"{GOOD}\n[fixed]\n{line}\n"))
 
 
 def test_hints_say_what_was_meant(tmp_path: Path) -> None:
     with pytest.raises(TaskError) as caught:
-        load(write(tmp_path, change("background", "backgruond")))
+        load_task(write(tmp_path, change("background", "backgruond")))
     assert caught.value.hint == "did you mean 'background'?"
     text = change('["python", "train.py", "--data", "water.csv"]', '"python train.py"')
     with pytest.raises(TaskError) as caught:
-        load(write(tmp_path, text))
+        load_task(write(tmp_path, text))
     assert caught.value.hint == 'write ["python", "train.py"]'
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="no such task file") as caught:
-        load(tmp_path / "absent.toml")
+        load_task(tmp_path / "absent.toml")
     assert "localhpo init" in caught.value.hint
 
 
@@ -158,11 +158,11 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "task.toml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TaskError, match="cannot be read"):
-        load(path)
+        load_task(path)
 
 
 def test_overrides_change_what_they_name(tmp_path: Path) -> None:
-    task = load(write(tmp_path, GOOD))
+    task = load_task(write(tmp_path, GOOD))
     assert with_overrides(task) == task
     changed = with_overrides(task, trials=30, parallel=3, seed=7, name="random", model="m")
     assert (changed.budget.trials, changed.resources.parallel, changed.seed) == (30, 3, 7)
@@ -195,28 +195,28 @@ max = 1e3
 
 
 def test_several_objectives_and_constraints_are_read(tmp_path: Path) -> None:
-    task = load(write(tmp_path, SEVERAL))
+    task = load_task(write(tmp_path, SEVERAL))
     assert [one.describe() for one in task.objectives] == ["maximize val_f1", "minimize wall_s"]
     assert [one.describe() for one in task.constraints] == [
         "latency_ms <= 200",
         "10 <= peak_memory_mb <= 1000",
     ]
     assert (task.metric, task.direction) == ("val_f1", "maximize")
-    assert parse(to_table(task), folder=task.folder, source=task.source) == task
+    assert parse_task(to_table(task), folder=task.folder, source=task.source) == task
     single = task.single_objective
     assert (single.objectives, single.constraints) == (task.objectives[:1], ())
 
 
 def test_the_short_form_and_one_objective_table_are_the_same_task(tmp_path: Path) -> None:
-    short = load(write(tmp_path, GOOD))
+    short = load_task(write(tmp_path, GOOD))
     table = "[[objective]]\nname = 'val_f1'\ndirection = 'maximize'\n[space]"
     text = change('metric = "val_f1"\ndirection = "maximize"\n', "").replace("[space]", table)
-    assert load(write(tmp_path, text)) == short
+    assert load_task(write(tmp_path, text)) == short
 
 
 def test_keys_of_version_0_1_0_are_read(tmp_path: Path) -> None:
     text = change('direction = "maximize"', 'direction = "maximize"\nobjective = "best"')
-    task = load(write(tmp_path, text + '[creator]\nexperience = "retrieve"\n'))
+    task = load_task(write(tmp_path, text + '[creator]\nexperience = "retrieve"\n'))
     assert (task.value, task.creator.transfer) == ("best", "retrieve")
     table = to_table(task)
     assert table["task"]["value"] == "best"
@@ -258,4 +258,4 @@ def several(old: str, new: str) -> str:
 )
 def test_objectives_that_make_no_sense_are_refused(text: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=says):
-        load(write(tmp_path, text))
+        load_task(write(tmp_path, text))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from localhpo.errors import ConfigurationError
 from localhpo.objective import Constraint, Objective
 from localhpo.space import Space
-from localhpo.space.values import spelled
+from localhpo.space.values import spell_value
 from localhpo.store.records import WAIT_TEXTS
 from localhpo.task import Task
 from localhpo.trial import Config, Origin, Trial
@@ -161,7 +161,7 @@ def _value(space: Space, name: str, config: Config) -> str:
 
 def fixed_texts(given: Config) -> dict[str, str]:
     """Return each fixed value, strings without quotes."""
-    return {n: printable(v) if isinstance(v, str) else spelled(v) for n, v in given.items()}
+    return {n: printable(v) if isinstance(v, str) else spell_value(v) for n, v in given.items()}
 
 
 def assignments(texts: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from localhpo.analysis.resource_use import ResourceUse, sum_resource_use
 from localhpo.objective import Objective, best_trials
 from localhpo.store.records import Event
 from localhpo.task import Task
-from localhpo.trial import Origin, State, Trial, counted
+from localhpo.trial import Origin, State, Trial, count_budgeted
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def summarize(
     return Summary(
         study=study,
         task=task,
-        counted=counted(ordered),
+        counted=count_budgeted(ordered),
         states={s: n for s in State if (n := sum(t.state is s for t in ordered))},
         trials=ordered,
         best_trials=best_trials(ordered, objectives),

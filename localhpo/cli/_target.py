@@ -18,9 +18,9 @@ def find_task(target: str) -> Task:
         InputError: there is no such file and no such task.
     """
     from localhpo import tasks
-    from localhpo.task import load
+    from localhpo.task import load_task
 
-    return load(Path(target) if _is_path(target) else tasks.find(target))
+    return load_task(Path(target) if _is_path(target) else tasks.find(target))
 
 
 def find_study(target: str | None, study: str) -> Study:

@@ -13,7 +13,7 @@ from rich.text import Text
 from localhpo.analysis import formatting
 from localhpo.analysis.records import goals_record
 from localhpo.cli import _views
-from localhpo.data import VARIABLE, Data, find
+from localhpo.data import VARIABLE, Data, find_data
 from localhpo.errors import DataError
 from localhpo.task import Task, with_data
 
@@ -104,6 +104,6 @@ def _data_record(data: Data) -> dict[str, Any]:
 
 def _folder_of(data: Data) -> Path | None:
     try:
-        return find(data, None)
+        return find_data(data, None)
     except DataError:
         return None

@@ -50,9 +50,9 @@ def show(name: str, as_json: bool) -> None:
     from localhpo import tasks
     from localhpo.cli import _output
     from localhpo.cli._task_views import record, task_view
-    from localhpo.task import load
+    from localhpo.task import load_task
 
-    task = load(tasks.find(name))
+    task = load_task(tasks.find(name))
     if as_json:
         _output.print_json({**record(task), "space": task.space.to_table()})
     else:
@@ -63,9 +63,9 @@ def _list(as_json: bool) -> None:
     from localhpo import tasks
     from localhpo.cli import _output
     from localhpo.cli._task_views import listing, record
-    from localhpo.task import load
+    from localhpo.task import load_task
 
-    found = [load(tasks.find(name)) for name in tasks.available()]
+    found = [load_task(tasks.find(name)) for name in tasks.available()]
     if as_json:
         _output.print_json([_brief(task, record(task)) for task in found])
     else:

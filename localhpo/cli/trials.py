@@ -130,7 +130,7 @@ def _study_row(record: StudyRecord) -> dict[str, Any]:
     from localhpo.analysis.records import goals_record
     from localhpo.errors import StoreError, StoreVersionError
     from localhpo.study import Study
-    from localhpo.trial import counted
+    from localhpo.trial import count_budgeted
 
     try:
         study = Study.find(record.name)
@@ -145,7 +145,7 @@ def _study_row(record: StudyRecord) -> dict[str, Any]:
     return {
         "study": record.name,
         **goals_record(study.task),
-        "counted": counted(trials),
+        "counted": count_budgeted(trials),
         "budget": study.task.budget.trials,
         "best": best[0].value if best and len(study.task.objectives) == 1 else None,
         "best_trials": [{"number": trial.number, "values": trial.values} for trial in best],

@@ -72,7 +72,7 @@ def _snapshot(study: Study) -> Snapshot:
     """Return a snapshot of the study from the store."""
     from localhpo.scheduler.budget import SpentTime, remaining_budget
     from localhpo.scheduler.snapshot import make_snapshot
-    from localhpo.trial import State, counted
+    from localhpo.trial import State, count_budgeted
 
     now, trials = time.time(), study.trials
     spent = SpentTime.from_data([event.data for event in study.events])
@@ -84,5 +84,6 @@ def _snapshot(study: Study) -> Snapshot:
     return make_snapshot(
         study.task, trials,
         elapsed_s=running_s, slots=max(1, len(running_s)), spent=spent, proposing=False,
-        remaining=remaining_budget(study.task.budget, counted(trials), spent), stop_reason="",
+        remaining=remaining_budget(study.task.budget, count_budgeted(trials), spent),
+        stop_reason="",
     )  # fmt: skip

@@ -28,7 +28,7 @@ from localhpo.creator.seeds import derive_seed
 from localhpo.errors import ConfigurationError, GenerationError, ModelError
 from localhpo.llm.protocol import AnswerConstraint, Backend, Completion, Message, Model
 from localhpo.space import Categorical, Ordinal
-from localhpo.space.values import spelled
+from localhpo.space.values import spell_value
 from localhpo.trial import LLM, Config, Proposal
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ class Agent:
             history, model, self._backend.count_tokens, self._retrieved if chat else ()
         )
         constraint = AnswerConstraint(
-            grammar=grammar.lark(space, rationale=chat, trials=numbers),
+            grammar=grammar.lark_grammar(space, rationale=chat, trials=numbers),
             schema=grammar.json_schema(space, rationale=chat, trials=numbers),
         )
         return _Request(messages, constraint, numbers, max_tokens=room)
@@ -389,7 +389,7 @@ def max_answer_tokens(space: Space) -> int:
 
     A tokenizer that does not know a script encodes it byte by byte.
     """
-    return 16 + sum(len(spelled(p.name).encode()) + 2 + _longest(p) for p in space.parameters)
+    return 16 + sum(len(spell_value(p.name).encode()) + 2 + _longest(p) for p in space.parameters)
 
 
 def _longest(parameter: Parameter) -> int:
@@ -403,6 +403,6 @@ def _longest(parameter: Parameter) -> int:
 def _parse(text: str, space: Space, chat: bool, trials: tuple[int, ...]) -> grammar.Answer | None:
     """Return the answer; None for an invalid one (of a server that takes only a schema)."""
     try:
-        return grammar.parse(text, space, rationale=chat, trials=trials)
+        return grammar.parse_answer(text, space, rationale=chat, trials=trials)
     except ConfigurationError:
         return None

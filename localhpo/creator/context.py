@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from localhpo.creator.facts import Facts, ParameterFact, RetrievedFact, TrialFact
 from localhpo.creator.protocol import History
 from localhpo.objective import Direction, best_trial
-from localhpo.space import Categorical, Ordinal, Parameter, Space, brief
+from localhpo.space import Categorical, Ordinal, Parameter, Space, spell_briefly
 from localhpo.task import Task
 from localhpo.transfer import RetrievedConfig
-from localhpo.trial import COUNTED, State, Trial, counted
+from localhpo.trial import COUNTED, State, Trial, count_budgeted
 
 DEFAULT_LIMIT = 30
 """Finished trials that are shown at most."""
@@ -58,7 +58,7 @@ def build_facts(
         shown=len(shown),
         finished=len(finished),
         remaining=_remaining(history, len(waiting)),
-        fixed=tuple((name, brief(value)) for name, value in task.fixed.items()),
+        fixed=tuple((name, spell_briefly(value)) for name, value in task.fixed.items()),
         other_objectives=tuple(f"{one.direction} {one.name}" for one in task.objectives[1:]),
         constraints=tuple(constraint.describe() for constraint in task.constraints),
         retrieved=tuple(
@@ -236,7 +236,7 @@ def _summary(trial: Trial) -> str:
 
 def _remaining(history: History, waiting: int) -> int | None:
     trials = history.task.budget.trials
-    return None if trials is None else max(0, trials - counted(history.trials) - waiting)
+    return None if trials is None else max(0, trials - count_budgeted(history.trials) - waiting)
 
 
 def _spread(trials: Sequence[Trial], count: int) -> list[Trial]:

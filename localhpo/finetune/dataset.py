@@ -176,5 +176,5 @@ def format_answer(
             f'{{"analysis":{json.dumps(analysis, ensure_ascii=False)},"config":{text},'
             f'"evidence":{json.dumps(cited, separators=(",", ":"))}}}'
         )
-    grammar.parse(text, space, rationale=chat, trials=shown)
+    grammar.parse_answer(text, space, rationale=chat, trials=shown)
     return text

@@ -1,12 +1,12 @@
-"""From a space to the exact grammar of its answers, in llguidance's dialect of Lark.
+"""Builds the exact grammar of the answers for a space, in llguidance's dialect of Lark.
 
-The grammar accepts the canonical texts and nothing else: every value has one spelling, bounds
-are exact, keys stand in order, there is no white space, and every repetition is bounded, so
-that whatever chooses the tokens, the text ends.
+The grammar accepts canonical texts only: every value has one spelling, bounds are exact, keys
+are in order, there is no white space, and every repetition is bounded, so that every generated
+text ends.
 
-Each rule is a point of the walk over the parameters (`localhpo.space.conditions`): a
-position, and which parameters ahead are out. A rule goes on until the values of a parameter
-lead to different points, or several ways meet; without conditions there is one rule.
+Each rule is a point of the walk over the parameters (`localhpo.space.conditions`): a position,
+and the later parameters that are ruled out. A rule continues until the values of a parameter
+lead to different points, or several paths meet; without conditions there is one rule.
 
 https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
 """
@@ -20,26 +20,26 @@ from typing import TypeAlias
 
 from localhpo.grammar.numbers import NumberGrammar
 from localhpo.space import Float, Int, Parameter, Space
-from localhpo.space.conditions import Out, Spans
-from localhpo.space.values import spelled
+from localhpo.space.conditions import RuledOut, Spans
+from localhpo.space.values import spell_value
 
-_Point: TypeAlias = tuple[int, Out]
+_Point: TypeAlias = tuple[int, RuledOut]
 
 MAX_ANALYSIS = 600
-"""Characters of the analysis."""
+"""Most characters of the analysis."""
 
 MAX_EVIDENCE = 5
-"""Trial numbers that an answer may cite."""
+"""Most trial numbers that an answer may cite."""
 
 _ANALYSIS = rf'/"([^"\\\x00-\x1f\x7f-\x9f]|\\["\\]){{1,{MAX_ANALYSIS}}}"/'
-"""A JSON string without control characters: of the escapes it needs two."""
+"""A JSON string without control characters; the only escapes are those of `"` and `\\`."""
 
 
-def lark(space: Space, *, rationale: bool = False, trials: Sequence[int] = ()) -> str:
+def lark_grammar(space: Space, *, rationale: bool = False, trials: Sequence[int] = ()) -> str:
     """Return the grammar of the exact answer.
 
     Args:
-        space: what the configuration is from.
+        space: the space of the configuration.
         rationale: whether the answer is `{"analysis":...,"config":{...},"evidence":[...]}`
             and not the configuration alone.
         trials: the numbers that `evidence` may cite.
@@ -71,12 +71,12 @@ class _ConfigRules:
         self._rules: dict[str, tuple[tuple[str, ...], str]] = {}
         self._fields: dict[tuple[int, Spans], tuple[str, str]] = {}
         start = self._next(0, frozenset())
-        self._arrivals = self._counted_arrivals(start)
+        self._arrivals = self._count_arrivals(start)
         self.start = self._rule(start)
 
     def lines(self) -> list[str]:
         """Return the definitions, one per line."""
-        # llguidance counts each item of a rule and admits 65,535: what recurs is shared.
+        # llguidance allows 65,535 items of rules in all, so repeated sequences are shared.
         counts = Counter(fields for fields, _ in self._rules.values() if len(fields) > 1)
         shared = [fields for fields, count in counts.items() if count > 2]
         runs = {fields: f"run{index}" for index, fields in enumerate(shared)}
@@ -89,15 +89,15 @@ class _ConfigRules:
         definitions = {**rules, **fields, **self._numbers.terminals}
         return [f"{name}: {expression}" for name, expression in definitions.items()]
 
-    def _next(self, position: int, out: Out) -> _Point:
+    def _next(self, position: int, out: RuledOut) -> _Point:
         """Return the point at the next active parameter, or at the end."""
         while position in out:
             (branch,) = self._space.branches(position, out)
             position, out = position + 1, branch.out
         return position, out
 
-    def _counted_arrivals(self, start: _Point) -> Counter[_Point]:
-        """Return by how many ways each point is reached from the one before."""
+    def _count_arrivals(self, start: _Point) -> Counter[_Point]:
+        """Count the edges of the walk that lead to each point."""
         arrivals = Counter([start])
         ahead = [start]
         while ahead:
@@ -115,23 +115,23 @@ class _ConfigRules:
         """Return the name of the rule that writes a configuration from a point to its end."""
         if point not in self._names:
             name = self._names[point] = f"config{len(self._names) or ''}"
-            self._rules[name] = (), ""  # keeps its place, before the rules that it leads to
+            self._rules[name] = (), ""  # reserves its position before the rules that it refers to
             self._rules[name] = self._written(point)
         return self._names[point]
 
     def _written(self, point: _Point) -> tuple[tuple[str, ...], str]:
-        """Return the fields that a rule writes, and how it goes on."""
+        """Return the fields of a rule, and what follows them."""
         fields: tuple[str, ...] = ()
         while point[0] < len(self._space):
             position, out = point
-            ways = []
+            paths = []
             for branch in self._space.branches(position, out):
                 point = self._next(position + 1, branch.out)
-                ways.append((self._field(position, branch.spans), point))
-            if len(ways) > 1:
-                choices = " | ".join(f"{field} {self._rule(point)}" for field, point in ways)
+                paths.append((self._field(position, branch.spans), point))
+            if len(paths) > 1:
+                choices = " | ".join(f"{field} {self._rule(point)}" for field, point in paths)
                 return fields, f"({choices})"
-            fields += (ways[0][0],)
+            fields += (paths[0][0],)
             if self._arrivals[point] > 1 and point[0] < len(self._space):
                 return fields, self._rule(point)
         return fields, '"}"'
@@ -140,9 +140,9 @@ class _ConfigRules:
         """Return the name of the terminal for a key with some of its values."""
         if (position, spans) not in self._fields:
             parameter = self._space.parameters[position]
-            whole = spans == ((0, parameter.cardinality),)
-            name = f"F{position}" if whole else f"F{position}_{spans[0][0]}"
-            key = _quoted(f"{',' if position else '{'}{spelled(parameter.name)}:")
+            has_all = spans == ((0, parameter.cardinality),)
+            name = f"F{position}" if has_all else f"F{position}_{spans[0][0]}"
+            key = _quoted(f"{',' if position else '{'}{spell_value(parameter.name)}:")
             texts = self._texts(parameter, spans)
             expression = f"{key} ({texts})" if " | " in texts else f"{key} {texts}"
             self._fields[position, spans] = name, expression
@@ -160,13 +160,13 @@ class _ConfigRules:
         return " | ".join(parts)
 
     def _float_texts(self, parameter: Float) -> str:
-        parts = [_quoted(parameter.spell(bound)) for bound in parameter.loose]
+        parts = [_quoted(parameter.spell(bound)) for bound in parameter.off_grid_bounds]
         if parameter.grid.count:
             parts.append(self._numbers.grid(parameter.grid))
         return " | ".join(parts)
 
 
 def _quoted(literal: str) -> str:
-    """Return a string of Lark that stands for a piece of text."""
-    # The one character that JSON leaves as it is and llguidance's lexer refuses.
+    """Return a text as a string literal of Lark."""
+    # llguidance's lexer refuses DEL, which JSON does not escape.
     return json.dumps(literal, ensure_ascii=False).replace("\x7f", "\\u007f")

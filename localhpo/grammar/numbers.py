@@ -1,13 +1,13 @@
-r"""The texts of a grid of numbers as regular expressions, exactly.
+r"""Regular expressions that match exactly the texts of a grid of numbers.
 
 A point of a decimal grid is an integer n over 10**places, so its text is the digits of n with
 a point before the last `places` of them, and without trailing zeros. The texts of all n of a
-range are written digit by digit: what may follow a prefix is such a set again, of fewer
-digits. One recursion so gives integers, decimals and mantissas; for 0 to 0.5 with four places
+range are built digit by digit: what may follow a prefix is again such a set, with fewer
+digits. One recursion handles integers, decimals and mantissas; for 0 to 0.5 with four places
 `0(\.(0[0-9]{0,2}[1-9]|[1-4]([0-9]{0,2}[1-9])?|5))?`.
 
-With a step, what may follow depends on the prefix modulo the step. Such sets are shared: each
-is a terminal of its own, so that a grammar grows with the step and not with the count.
+With a step, what may follow depends on the prefix modulo the step. Equal sets share one
+terminal, so that the size of a grammar depends on the step, not on the number of points.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import NamedTuple
 from localhpo.space.grid import DecimalGrid, LogGrid
 
 FEW = 50
-"""Multiples of a step that are written as one expression without sharing."""
+"""Most multiples of a step that are written as one expression, without shared terminals."""
 
 
 class _Rest(NamedTuple):
-    """What is still to be written: the last digits of the n with low <= n <= high.
+    """The texts that may follow a prefix: the last digits of the n with low <= n <= high.
 
-    With a modulus, of those n only that leave `residue`.
+    With a modulus, only those of the n with n % modulus == residue.
     """
 
     digits: int
-    """How many are to come, those after the point included."""
+    """Number of digits left, including those after the point."""
     low: int
     high: int
     modulus: int
@@ -37,23 +37,23 @@ class _Rest(NamedTuple):
     places: int
     """Digits after the point."""
     pointed: bool = False
-    """Whether the point is written."""
+    """Whether the prefix contains the point."""
     open: bool = False
     """Whether the text cannot end here, after a point or a zero behind it."""
 
     @property
     def smallest(self) -> int:
-        """The smallest n, of those that may follow; above `high` where there is none."""
+        """The smallest n; above `high` where there is none."""
         n = self.low + (self.residue - self.low) % self.modulus
         return self.modulus if self.open and n == 0 else n
 
     @property
     def ends(self) -> bool:
-        """Whether the text may end here: only zeros after the point are left."""
+        """Whether the text may end here, since only zeros after the point are left."""
         return self.digits <= self.places and self.smallest == 0
 
     @property
-    def whole(self) -> bool:
+    def is_unrestricted(self) -> bool:
         """Whether any digits may follow."""
         return self.modulus == 1 and self.low == 0 and self.high == 10**self.digits - 1
 
@@ -114,7 +114,7 @@ class NumberGrammar:
         return [f'"{sign}" {self._terminal(rest)}'.removeprefix('"" ') for rest in rests]
 
     def _terminal(self, rest: _Rest) -> str:
-        """Return the name of the terminal for what follows, made where it is new."""
+        """Return the name of the terminal for these texts, which is added where it is new."""
         if rest not in self._names:
             name = self._names[rest] = f"N{len(self._names)}"
             following: dict[str, str] = {}
@@ -163,7 +163,7 @@ def _unsigned(low: int, high: int, places: int) -> str:
 
 
 def _by_length(low: int, high: int, step: int, places: int) -> Iterator[_Rest]:
-    """Split a range of n >= 0 by the number of digits, for there are no leading zeros."""
+    """Split a range of n >= 0 by the number of digits, since there are no leading zeros."""
     for digits in range(places + 1, max(len(str(high)), places + 1) + 1):
         start = 10 ** (digits - 1) if digits > places + 1 else 0
         rest = _Rest(digits, max(low, start), min(high, 10**digits - 1), step, low % step, places)
@@ -172,9 +172,9 @@ def _by_length(low: int, high: int, step: int, places: int) -> Iterator[_Rest]:
 
 
 def _regex(rest: _Rest) -> str:
-    """Return a regular expression for what follows, of a grid without step."""
-    if rest.whole:
-        return _whole(rest)
+    """Return a regular expression for these texts, of a grid without step."""
+    if rest.is_unrestricted:
+        return _full_regex(rest)
     following: dict[str, str] = {}
     for character, after in rest.moves():
         tail = _regex(after)
@@ -183,11 +183,11 @@ def _regex(rest: _Rest) -> str:
     return _optional(parts) if rest.ends else _group(parts)
 
 
-def _whole(rest: _Rest) -> str:
+def _full_regex(rest: _Rest) -> str:
     if rest.digits > rest.places:
         count = rest.digits - rest.places
         digits = "[0-9]" if count == 1 else f"[0-9]{{{count}}}"
-        return digits + _whole(rest._replace(digits=rest.places))
+        return digits + _full_regex(rest._replace(digits=rest.places))
     if not rest.digits:
         return ""
     fraction = {1: "", 2: "[0-9]?"}.get(rest.digits, f"[0-9]{{0,{rest.digits - 1}}}") + "[1-9]"
@@ -197,7 +197,7 @@ def _whole(rest: _Rest) -> str:
 
 
 def _class(characters: str) -> str:
-    """Return the character class of some digits, or of the point; shortest form."""
+    """Return the shortest character class for some digits, or for the point."""
     if characters == ".":
         return r"\."
     if len(characters) == 1:

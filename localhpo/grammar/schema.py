@@ -1,9 +1,9 @@
-"""From a space to a JSON Schema, for servers that take nothing else.
+"""Builds a JSON Schema of the answers for a space, for servers without grammars.
 
-It keeps keys, types, bounds and conditions, but not the grid: JSON Schema has `multipleOf`,
-which servers either ignore or get wrong. `parse` puts what comes on the grid.
+It enforces keys, types, bounds and conditions, but not the grid: servers either ignore
+`multipleOf` or get it wrong. `parse_answer` rounds values to the grid.
 
-Conditions are an `anyOf` of objects, one per combination of branches, told apart by the
+Conditions are an `anyOf` of objects, one per combination of branches, which differ in the
 values of the parents. (`if`/`then` is refused by some servers, and silently ignored by others.)
 """
 
@@ -14,18 +14,18 @@ from typing import Any
 
 from localhpo.grammar.lark import MAX_ANALYSIS, MAX_EVIDENCE
 from localhpo.space import Float, Int, Parameter, Space
-from localhpo.space.conditions import Out, Spans
+from localhpo.space.conditions import RuledOut, Spans
 
 MAX_ENUM = 100
-"""A stepped parameter with at most so many values lists them, for there is no other way."""
+"""Most values of a stepped parameter that are listed; with more, only its bounds hold."""
 
 
 def json_schema(
     space: Space, *, rationale: bool = False, trials: Sequence[int] = ()
 ) -> dict[str, Any]:
-    """Return a schema that every canonical answer fulfils; the arguments are those of `lark`.
+    """Return a schema that every canonical answer fulfills; arguments as for `lark_grammar`.
 
-    `x-guidance` switches optional white space off where the server runs llguidance: left on,
+    `x-guidance` switches off optional white space where the server runs llguidance: otherwise
     small models fill their answers with blanks.
     """
     config = _config(space)
@@ -60,7 +60,7 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _properties(space: Space, position: int, out: Out) -> Iterator[dict[str, Any]]:
+def _properties(space: Space, position: int, out: RuledOut) -> Iterator[dict[str, Any]]:
     """Yield the properties from a position on, for each combination of branches."""
     head: dict[str, Any] = {}
     for index in range(position, len(space)):

@@ -15,7 +15,7 @@ from typing import Any
 
 from localhpo.errors import SpaceError
 from localhpo.space import Categorical, Float, Int, Ordinal, Parameter, Space, Value
-from localhpo.space.values import identity
+from localhpo.space.values import identity_of
 
 MIN_LOG_RATIO = 100.0
 """Largest over smallest value, both positive, from which a range may be logarithmic."""
@@ -52,7 +52,7 @@ def infer_space(rows: _Rows) -> InferredSpace:
     notes: list[str] = []
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row[name] for row in rows if name in row]
-        if len({identity(value) for value in values}) < 2:
+        if len({identity_of(value) for value in values}) < 2:
             if len(values) == len(rows):
                 fixed[name] = values[0]
             else:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from localhpo.errors import InputError, SpaceError
 from localhpo.importing.inference import nothing_varies, with_conditions
 from localhpo.importing.source import Ending, SkippedRow, SourceTrial, TrialSource
-from localhpo.objective import Constraint
+from localhpo.objective import Constraint, Direction
 from localhpo.space import Space, Value
-from localhpo.space.optuna import from_distributions, named
+from localhpo.space.optuna import from_distributions, name_of_none
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -126,16 +126,18 @@ def _read_study(
         trials = study.get_trials(deepcopy=False)
     space, fixed, notes = _space(trials)
     objectives = _objective_names(study, chosen, metrics)
+    directions: dict[str, Direction] = {
+        name: "maximize" if direction.name == "MAXIMIZE" else "minimize"
+        for name, direction in zip(objectives, study.directions, strict=True)
+    }
+    wanted = tuple(metrics or objectives)
     ended = [trial for trial in trials if trial.state.name in _ENDINGS]
     constraints = dict.fromkeys(name for trial in ended for name in _constraint_values(trial))
     return TrialSource(
         kind=f"Optuna study {chosen!r}",
         name=chosen,
-        metrics=objectives,
-        directions=tuple(
-            "maximize" if direction.name == "MAXIMIZE" else "minimize"
-            for direction in study.directions
-        ),
+        metrics=wanted,
+        directions=tuple(directions[name] for name in wanted),
         constraints=tuple(Constraint(name, max=0.0) for name in constraints),
         trials=tuple(_source_trial(trial, objectives) for trial in ended),
         skipped=tuple(
@@ -150,20 +152,25 @@ def _read_study(
 
 
 def _objective_names(study: Study, name: str, metrics: Sequence[str]) -> tuple[str, ...]:
-    """Return the given names, else those of the study, else `value` or `value_0`, `value_1`.
+    """Return a name for each stored value, in order: that of the study, else `value`, `value_0`.
+
+    Given names that the study does not have replace them.
 
     Raises:
-        InputError: there are not as many names as objectives.
+        InputError: there are not as many such names as objectives.
     """
     count = len(study.directions)
-    if metrics and len(metrics) != count:
-        raise InputError(
-            f"each objective must have one name: study {name!r} has {count}, "
-            f"got {', '.join(metrics)}",
-            hint="give --metric once for each objective, in order",
-        )
     unnamed = [_VALUE] if count == 1 else [f"{_VALUE}_{index}" for index in range(count)]
-    return tuple(metrics or study.metric_names or unnamed)
+    stored = study.metric_names or unnamed
+    if set(metrics) <= set(stored):
+        return tuple(stored)
+    if len(metrics) != count:
+        raise InputError(
+            f"each objective must have one name: study {name!r} has {count} "
+            f"({', '.join(stored)}), got {', '.join(metrics)}",
+            hint="give --metric once for each objective, in order, or choose among these names",
+        )
+    return tuple(metrics)
 
 
 def _choose_study(names: Sequence[str], name: str | None, path: Path) -> str:
@@ -222,7 +229,7 @@ def _union(name: str, a: BaseDistribution, b: BaseDistribution) -> BaseDistribut
 
 
 def _params(trial: FrozenTrial) -> dict[str, Any]:
-    return {name: named(value) for name, value in trial.params.items()}
+    return {name: name_of_none(value) for name, value in trial.params.items()}
 
 
 def _constraint_values(trial: FrozenTrial) -> dict[str, float]:

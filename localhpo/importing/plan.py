@@ -12,7 +12,7 @@ from localhpo.importing.inference import InferredSpace, infer_space
 from localhpo.importing.source import SkippedRow, SourceTrial, TrialSource
 from localhpo.objective import MEASURED, Constraint, Direction, Objective
 from localhpo.space import Categorical, Ordinal, Parameter, Space, Value
-from localhpo.space.values import identity, shown
+from localhpo.space.values import identity_of, show_value
 from localhpo.task import Task
 from localhpo.trial import Config, Trial
 
@@ -77,7 +77,7 @@ def plan_import(
         objectives, constraints = task.objectives, task.constraints
         notes = (*source.notes, *_unused({*space.names, *fixed}, source.trials))
     names = _match_metrics(source, objectives, constraints)
-    notes += _differing_directions(source, objectives)
+    notes += _differing_directions(source, objectives, names)
     if source.constraints and not constraints:
         notes += ("the file has constraints and the task has none: they are ignored",)
     fitting: list[AcceptedTrial] = []
@@ -114,6 +114,9 @@ def _stated_or_inferred(source: TrialSource) -> InferredSpace:
 
 
 def _objectives(source: TrialSource, directions: Sequence[Direction]) -> tuple[Objective, ...]:
+    for name in source.metrics:
+        if source.metrics.count(name) > 1:
+            raise InputError(f"each objective must have a name of its own; got {name} twice")
     known = tuple(directions) or source.directions
     if len(known) != len(source.metrics):
         names = ", ".join(source.metrics)
@@ -154,14 +157,15 @@ def _match_metrics(
     return names | {name: name for name in limited}
 
 
-def _differing_directions(source: TrialSource, objectives: Sequence[Objective]) -> tuple[str, ...]:
+def _differing_directions(
+    source: TrialSource, objectives: Sequence[Objective], names: Mapping[str, str]
+) -> tuple[str, ...]:
+    directions = dict(zip(source.metrics, source.directions, strict=False))
     return tuple(
-        f"{metric} is to {direction} in the file, and {objective.name} to {objective.direction} "
-        "in the study"
-        for metric, direction, objective in zip(
-            source.metrics, source.directions, objectives, strict=False
-        )
-        if direction != objective.direction
+        f"{names[one.name]} is to {directions[names[one.name]]} in the file, and {one.name} to "
+        f"{one.direction} in the study"
+        for one in objectives
+        if directions.get(names[one.name], one.direction) != one.direction
     )
 
 
@@ -211,8 +215,10 @@ def _check_fixed(fixed: Mapping[str, Value], params: Mapping[str, Any]) -> None:
     """
     for name, value in fixed.items():
         given = params.get(name, value)
-        if identity(given) != identity(value) and str(given) != str(value):
-            raise ConfigurationError(f"{name} is fixed at {shown(value)}, got {shown(given)}")
+        if identity_of(given) != identity_of(value) and str(given) != str(value):
+            raise ConfigurationError(
+                f"{name} is fixed at {show_value(value)}, got {show_value(given)}"
+            )
 
 
 def _unique(

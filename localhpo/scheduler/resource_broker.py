@@ -63,7 +63,7 @@ class StudyEntry:
 
     pid: int
     started: int
-    """Start time of its process: see `runtime.start_of`."""
+    """Start time of its process: see `runtime.process_start`."""
     study: str
     priority: float = 1.0
     used_s: float = 0.0
@@ -120,7 +120,7 @@ class ResourceBroker:
         pid = os.getpid()
         self._entry = StudyEntry(
             pid,
-            runtime.start_of(pid),
+            runtime.process_start(pid),
             study,
             priority,
             partition=inventory.partition,
@@ -279,7 +279,7 @@ class ResourceBroker:
         try:
             yield
         except OSError as error:
-            raise runtime.unusable(self._folder, error) from error
+            raise runtime.unusable_folder_error(self._folder, error) from error
 
     def _own_entry(self) -> StudyEntry:
         """Return this study's entry, which no other study writes; the file may have vanished."""
@@ -343,7 +343,7 @@ def _read(path: Path) -> list[StudyEntry]:
         entries = [_parse_entry(row) for row in rows]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return [entry for entry in entries if runtime.start_of(entry.pid) == entry.started]
+    return [entry for entry in entries if runtime.process_start(entry.pid) == entry.started]
 
 
 def _parse_entry(row: Mapping[str, Any]) -> StudyEntry:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from localhpo.executor.clock import Clock
 from localhpo.executor.protocol import Outcome
-from localhpo.trial import Measurement, Proposal, State, Trial, Usage, counted
+from localhpo.trial import Measurement, Proposal, State, Trial, Usage, count_budgeted
 
 
 class Recorder(Protocol):
@@ -75,7 +75,7 @@ class TrialTable:
     def counted(self) -> int:
         """Number of trials that count against the budget."""
         if self._counted is None:
-            self._counted = counted(self.trials)
+            self._counted = count_budgeted(self.trials)
         return self._counted
 
     @property

@@ -12,6 +12,6 @@
 
 from localhpo.space.parameters import Categorical, Float, Int, Ordinal, Parameter
 from localhpo.space.space import Space
-from localhpo.space.values import Value, brief
+from localhpo.space.values import Value, spell_briefly
 
-__all__ = ["Categorical", "Float", "Int", "Ordinal", "Parameter", "Space", "Value", "brief"]
+__all__ = ["Categorical", "Float", "Int", "Ordinal", "Parameter", "Space", "Value", "spell_briefly"]

@@ -1,8 +1,8 @@
-"""What the four kinds of parameters have in common.
+"""The base class of the four kinds of parameters.
 
-A parameter promises, for every value that it accepts:
+For every value that a parameter accepts:
 
-- `canonical(value)` is on the grid and within the bounds, and its own canonical value;
+- `canonical(value)` is on the grid and within the bounds, and `canonical` leaves it as it is;
 - `text(value)` is JSON, and the only spelling of `canonical(value)`;
 - `from_unit(to_unit(v)) == v` for canonical `v`, and `from_unit` of any number is canonical.
 """
@@ -14,23 +14,23 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, TypeAlias
 
 from localhpo.errors import ConfigurationError, SpaceError
-from localhpo.space.grid import scientific
-from localhpo.space.values import Value, encodable, shown
+from localhpo.space.grid import spell_scientific
+from localhpo.space.values import Value, is_encodable, show_value
 
 When: TypeAlias = Mapping[str, tuple[Value, ...]]
-"""Under which values of which parents a parameter is active."""
+"""Parent -> its values under which a parameter is active."""
 
 _LONG = 24
-"""Characters; 15 digits, which a float keeps, and the zeros of a small number need no more."""
+"""Characters of a number above which `brief_text` uses an exponent."""
 
 
-class Base(ABC):
+class BaseParameter(ABC):
     """A named set of values, in an order, mapped onto the unit interval."""
 
     kind: ClassVar[str]
     name: str
     default: Value | None
-    """What a person would start with; None where the task names nothing."""
+    """Value to start with; None where the task gives none."""
     help: str
     """What it does, in plain words, for the Creator."""
     when: When
@@ -56,22 +56,22 @@ class Base(ABC):
 
     @abstractmethod
     def canonical(self, value: object) -> Value:
-        """Return a value on the grid.
+        """Return the value rounded to the grid.
 
         Raises:
             ConfigurationError: the value is of another type, or not in the domain.
         """
 
     def text(self, value: object) -> str:
-        """Return the one JSON spelling of a value, put on the grid."""
+        """Return the JSON spelling of a value, after rounding it to the grid."""
         return self.spell(self.canonical(value))
 
     def brief_text(self, value: object) -> str:
-        """Return the spelling for a person: with an exponent where digits would fill lines."""
+        """Return the spelling for display: with an exponent where a number has many digits."""
         value = self.canonical(value)
         text = self.spell(value)
         is_long = isinstance(value, float) and len(text) > _LONG
-        return scientific(float(value)) if is_long else text
+        return spell_scientific(float(value)) if is_long else text
 
     @abstractmethod
     def spell(self, value: Value) -> str:
@@ -79,35 +79,35 @@ class Base(ABC):
 
     @abstractmethod
     def to_unit(self, value: Value) -> float:
-        """Return the place of a canonical value in [0, 1]; an only value is at 0.5."""
+        """Return the position of a canonical value in [0, 1]; 0.5 where it is the only one."""
 
     @abstractmethod
     def from_unit(self, unit: float) -> Value:
-        """Return the canonical value nearest to a place in [0, 1]."""
+        """Return the canonical value nearest to a position in [0, 1]."""
 
     def draw(self, uniform: float) -> Value:
         """Turn a number drawn uniformly from [0, 1) into a value drawn from the domain.
 
-        Unlike `from_unit`, it gives the first and the last of a few values their full share.
+        Unlike with `from_unit`, the first and the last value are as likely as the others.
         """
         return self.at(int(uniform * self.cardinality))
 
     def error(self, message: str, hint: str | None = None) -> SpaceError:
-        """Return what to raise where the parameter contradicts itself."""
+        """Return the error for a parameter whose fields are invalid."""
         return SpaceError(f"{self.name}: {message}", hint=hint)
 
     def refusal(self, value: object) -> ConfigurationError:
-        """Return what to raise for a value that is not in the domain."""
-        return ConfigurationError(f"{self.name} must be {self.domain}, got {shown(value)}")
+        """Return the error for a value that is not in the domain."""
+        return ConfigurationError(f"{self.name} must be {self.domain}, got {show_value(value)}")
 
     def check_common(self) -> None:
         """Check the name, `help` and the form of `when`."""
         _check_name(self.name)
         if not isinstance(self.help, str):
-            raise self.error(f"help must be a string, got {shown(self.help)}")
+            raise self.error(f"help must be a string, got {show_value(self.help)}")
         if not isinstance(self.when, Mapping):
             raise self.error(
-                f"when must map each parent to a list of its values, got {shown(self.when)}",
+                f"when must map each parent to a list of its values, got {show_value(self.when)}",
                 hint='for instance when = { booster = ["dart"] }',
             )
         for parent, values in self.when.items():
@@ -117,9 +117,9 @@ class Base(ABC):
 
     def _check_parent(self, parent: object, values: Any) -> None:
         if not isinstance(values, list | tuple) or not values:
-            value = shown(values) if isinstance(values, bool | int | float | str) else "..."
+            value = show_value(values) if isinstance(values, bool | int | float | str) else "..."
             raise self.error(
-                f"when.{parent} must be a list of at least one value, got {shown(values)}",
+                f"when.{parent} must be a list of at least one value, got {show_value(values)}",
                 hint=f"for instance when = {{ {parent} = [{value}] }}",
             )
 
@@ -136,12 +136,14 @@ class Base(ABC):
 
 def _check_name(name: object) -> None:
     if not isinstance(name, str) or not name:
-        raise SpaceError(f"the name of a parameter must be a non-empty string, got {shown(name)}")
-    allowed = encodable(name) and not any(
+        raise SpaceError(
+            f"the name of a parameter must be a non-empty string, got {show_value(name)}"
+        )
+    allowed = is_encodable(name) and not any(
         char in "{}" or char < " " or "\x7f" <= char <= "\x9f" for char in name
     )
     if not allowed:
         raise SpaceError(
-            f"{name!a}: the name of a parameter must hold no braces and no control characters",
-            hint="it becomes the option --name of the script",
+            f"{name!a}: the name of a parameter must not contain braces or control characters",
+            hint="the name becomes the option --NAME of the script",
         )

@@ -1,9 +1,9 @@
-"""Conditions: in which order the parameters stand, and which of them are active.
+"""Conditions: the order of the parameters, and which of them are active.
 
-`when` of a parameter names parents and, for each, the values under which it may be active: all
-parents must be active and hold one of them. Every use of this (counting, the grammar, the
-schema) is a walk over the parameters in their order, parents first. The only state of the walk is
-which of the later parameters are ruled out: a `Branch` maps a set of the current parameter's
+`when` of a parameter names its parents and, for each, the values under which it may be active: all
+parents must be active and have one of these values. Everything that uses conditions (counting, the
+grammar, the schema) walks over the parameters in order, parents first. The only state of the walk
+is the set of later parameters that are ruled out: a `Branch` maps a set of the current parameter's
 values to the parameters that those values rule out.
 """
 
@@ -16,16 +16,16 @@ from typing import TypeAlias
 
 from localhpo.errors import ConfigurationError, SpaceError, did_you_mean
 from localhpo.space.parameters import Discrete, Float, Int, Parameter
-from localhpo.space.values import Identity, Value, identity, shown
+from localhpo.space.values import Identity, Value, identity_of, show_value
 
 MAX_BRANCHES = 4096
-"""Combinations of branches that a space may have; a grammar or schema spells them out."""
+"""Most combinations of branches of a space; a grammar or schema lists each of them."""
 
 Spans: TypeAlias = tuple[tuple[int, int], ...]
-"""Indices of a grid: from, and up to but without, in ascending order."""
+"""Ranges (start, stop) of indices of a grid, without `stop`, in ascending order."""
 
-Out: TypeAlias = frozenset[int]
-"""Positions, ahead of the walk, of parameters that are known to be inactive."""
+RuledOut: TypeAlias = frozenset[int]
+"""Positions of later parameters of the walk that are known to be inactive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Branch:
 
     spans: Spans
     """Its values; empty where it is inactive."""
-    out: Out
+    out: RuledOut
 
     @property
     def count(self) -> int:
@@ -42,11 +42,11 @@ class Branch:
         return sum(stop - start for start, stop in self.spans)
 
 
-def ordered(parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
+def order_parameters(parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
     """Return the parameters in the order of declaration, but each after its parents.
 
     Raises:
-        SpaceError: a name comes twice, a parent is unknown, or there is a cycle.
+        SpaceError: a name is declared twice, a parent is unknown, or there is a cycle.
     """
     place: dict[str, int] = {}
     for index, parameter in enumerate(parameters):
@@ -67,14 +67,14 @@ def ordered(parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
             if not missing[child]:
                 heapq.heappush(ready, child)
     if len(result) < len(parameters):
-        raise SpaceError(_cycle(parameters), hint="take one of these conditions out")
+        raise SpaceError(_cycle(parameters), hint="remove one of these conditions")
     return tuple(result)
 
 
 def _place_of(parent: str, place: Mapping[str, int], child: Parameter) -> int:
     if parent not in place:
         raise SpaceError(
-            f"{child.name}: when names the parameter {shown(parent)}, which is not in the space",
+            f"{child.name}: when names {show_value(parent)}, which is not a parameter of the space",
             hint=nearest_or_all(parent, place),
         )
     return place[parent]
@@ -96,17 +96,17 @@ def _cycle(parameters: Sequence[Parameter]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Child:
-    """A parameter as one of its parents sees it."""
+    """A parameter that has a condition on the parent under consideration."""
 
     position: int
     needed: frozenset[Identity]
-    """The `identity` of the values under which it may be active."""
+    """The `identity_of` of the values under which it may be active."""
     indices: frozenset[int]
     """The same values as indices of the parent's grid."""
 
 
 class Conditions:
-    """The conditions among parameters that are in order already."""
+    """The conditions among parameters that are already in order."""
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
         """Check the values of each condition, and that there are not too many branches."""
@@ -121,7 +121,7 @@ class Conditions:
     def ruled_out(self, position: int, value: Value) -> Iterator[int]:
         """Yield the positions of the children that a canonical value of a parameter rules out."""
         for child in self._children[position]:
-            if identity(value) not in child.needed:
+            if identity_of(value) not in child.needed:
                 yield child.position
 
     def children(self, position: int) -> Iterator[int]:
@@ -129,8 +129,8 @@ class Conditions:
         for child in self._children[position]:
             yield child.position
 
-    def branches(self, position: int, out: Out) -> tuple[Branch, ...]:
-        """Return how the walk goes on at a parameter: without values where it is inactive."""
+    def branches(self, position: int, out: RuledOut) -> tuple[Branch, ...]:
+        """Return the branches of the walk at a parameter; one without values if it is inactive."""
         ahead = frozenset(index for index in out if index > position)
         if position in out:
             return (Branch((), ahead.union(self.children(position))),)
@@ -138,12 +138,12 @@ class Conditions:
 
     def _count(self) -> int:
         """Return the number of configurations, walking all branches at once."""
-        # What is out -> (combinations of branches, configurations) that lead there.
-        states: dict[Out, tuple[int, int]] = {frozenset(): (1, 1)}
+        # Ruled-out parameters -> (combinations of branches, configurations) that lead there.
+        states: dict[RuledOut, tuple[int, int]] = {frozenset(): (1, 1)}
         for position, parameter in enumerate(self._parameters):
             if all(position in out for out in states):
                 raise SpaceError(f"{parameter.name}: its condition can never hold")
-            following: dict[Out, tuple[int, int]] = {}
+            following: dict[RuledOut, tuple[int, int]] = {}
             for out, (combinations, configurations) in states.items():
                 for branch in self.branches(position, out):
                     before = following.get(branch.out, (0, 0))
@@ -154,9 +154,10 @@ class Conditions:
             states = following
             if sum(combinations for combinations, _ in states.values()) > MAX_BRANCHES:
                 raise SpaceError(
-                    f"the conditions make more than {MAX_BRANCHES:,} combinations of branches, "
-                    "too many to spell out in a grammar",
-                    hint="drop conditions: a parameter that is ignored at times does little harm",
+                    f"the conditions must make at most {MAX_BRANCHES:,} combinations of branches: "
+                    "the grammar lists each of them",
+                    hint="remove conditions: a parameter that the script sometimes ignores does "
+                    "little harm",
                 )
         return sum(configurations for _, configurations in states.values())
 
@@ -173,7 +174,7 @@ def _children(parameters: Sequence[Parameter]) -> list[list[_Child]]:
                     "a condition can only be on a categorical, an ordinal or an int"
                 )
             indices = frozenset(_index(parameter, parent, value) for value in values)
-            needed = frozenset(identity(parent.at(index)) for index in indices)
+            needed = frozenset(identity_of(parent.at(index)) for index in indices)
             children[position[name]].append(_Child(index, needed, indices))
     return children
 
@@ -188,9 +189,9 @@ def _index(child: Parameter, parent: Discrete, value: Value) -> int:
         raise SpaceError(f"{child.name}: when.{exc}", hint=hint) from None
 
 
-def _grouped(parameter: Parameter, children: Sequence[_Child]) -> list[tuple[Spans, Out]]:
+def _grouped(parameter: Parameter, children: Sequence[_Child]) -> list[tuple[Spans, RuledOut]]:
     """Return the values of a parameter in groups that rule out the same children."""
-    groups: dict[Out, list[tuple[int, int]]] = {}
+    groups: dict[RuledOut, list[tuple[int, int]]] = {}
 
     def add(start: int, stop: int) -> None:
         if start < stop:
@@ -207,6 +208,6 @@ def _grouped(parameter: Parameter, children: Sequence[_Child]) -> list[tuple[Spa
 
 
 def nearest_or_all(word: str, known: Iterable[str]) -> str:
-    """Return a hint: the nearest known word, or all of them where none is near."""
+    """Return a hint: the most similar known word, or all of them where none is similar."""
     known = list(known)
     return did_you_mean(word, known) or (f"known: {', '.join(known)}" if known else "")

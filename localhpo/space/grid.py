@@ -1,9 +1,9 @@
-"""The grids that numbers are put on, and the one spelling of each point.
+"""Grids that numbers are rounded to, and the spelling of their points.
 
 A point of a `DecimalGrid` is an integer times a power of ten, a point of a `LogGrid` a number
 of three significant digits. Both are held as integers, so that counting, stepping and the
 regular expressions of the grammar are exact; a float appears only at the end, by one
-correctly rounded division. No point has more than 15 significant digits, hence
+correctly rounded division. No point has more than 15 significant digits, so
 decimal -> float -> `repr` gives the same decimal back.
 
 An index counts the points of a grid from 0.
@@ -49,10 +49,9 @@ class DecimalGrid:
 
     @property
     def endings(self) -> int:
-        """Bound of the distinct sets of last digits that can follow a prefix.
+        """Upper bound on the distinct sets of last digits that can follow a prefix.
 
-        With j digits to come, a set is known by the prefix modulo the step, where 10**j has
-        no part in it.
+        With j digits left, such a set depends only on the prefix modulo step / gcd(step, 10**j).
         """
         digits = len(str(self.step * self.count))
         return sum(
@@ -60,7 +59,7 @@ class DecimalGrid:
         )
 
     def part(self, start: int, stop: int) -> DecimalGrid:
-        """Return the grid of the points from one index up to, but without, another."""
+        """Return the grid of the points from index `start` to `stop`, without `stop`."""
         first = self.first + start * self.step
         return DecimalGrid(first, self.step, stop - start, self.decimals)
 
@@ -87,22 +86,22 @@ def scaled(n: int, decimals: int) -> float:
     return n / 10**decimals if decimals >= 0 else float(n * 10**-decimals)
 
 
-def exact(value: float) -> Fraction:
-    """Return the decimal that `repr` shows, as a fraction."""
+def exact_fraction(value: float) -> Fraction:
+    """Return the decimal number that `repr` prints, as a fraction."""
     return Fraction(repr(value))
 
 
 def linear_grid(low: float, high: float) -> DecimalGrid:
     """Return the grid between two bounds: the fewest decimals that make `CELLS` cells.
 
-    Where these are more digits than a float can tell apart, it is coarser.
+    It is coarser where a float has too few digits for that.
     """
-    least, most = exact(low), exact(high)
+    least, most = exact_fraction(low), exact_fraction(high)
     if least == most:
         return DecimalGrid(first=0, step=1, count=0, decimals=0)
     decimals = max(0, ceil_log10(CELLS / (most - least)))
     largest = max(abs(least), abs(most))
-    # Of the largest magnitude 10**15 / n, the digits before and after the point are at most 15.
+    # At most 15 digits before and after the point, also for the largest magnitude.
     decimals = min(decimals, -ceil_log10(largest / MAX_POINT))
     scale = Fraction(10) ** decimals
     first, last = math.ceil(least * scale), math.floor(most * scale)
@@ -111,7 +110,7 @@ def linear_grid(low: float, high: float) -> DecimalGrid:
 
 def step_grid(low: float, high: float, step: float) -> DecimalGrid:
     """Return the grid low, low + step, ..., up to `high`."""
-    start, end, stride = exact(low), exact(high), exact(step)
+    start, end, stride = exact_fraction(low), exact_fraction(high), exact_fraction(step)
     decimals = max(decimals_of(start), decimals_of(stride))
     scale = 10**decimals
     count = math.floor((end - start) / stride) + 1
@@ -122,8 +121,8 @@ def step_grid(low: float, high: float, step: float) -> DecimalGrid:
 
 def log_grid(low: float, high: float) -> LogGrid:
     """Return the grid of three significant digits between two positive bounds."""
-    first = _log_position(exact(low), math.ceil)
-    last = _log_position(exact(high), math.floor)
+    first = _log_position(exact_fraction(low), math.ceil)
+    last = _log_position(exact_fraction(high), math.floor)
     return LogGrid(first=first, count=max(0, last - first + 1))
 
 
@@ -147,14 +146,14 @@ def ceil_log10(value: Fraction) -> int:
 
 
 def decimals_of(value: Fraction) -> int:
-    """Return the decimals of a terminating decimal fraction."""
+    """Return the number of decimals of a terminating decimal fraction."""
     decimals = 0
     while (value * 10**decimals).denominator != 1:
         decimals += 1
     return decimals
 
 
-def plain(value: float) -> str:
+def spell_plain(value: float) -> str:
     """Spell a number without exponent and without trailing zeros: `0.25`, `-3`, `0.00001`."""
     text = repr(value)
     if "e" in text:
@@ -162,12 +161,14 @@ def plain(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def scientific(value: float) -> str:
+def spell_scientific(value: float) -> str:
     """Spell a number with the shortest mantissa and exponent: `3.1e-4`, `1e0`."""
     mantissa, _, exponent = f"{Decimal(repr(value)).normalize():e}".partition("e")
     return f"{mantissa}e{int(exponent)}"
 
 
-def shortest(value: float) -> str:
+def spell_shortest(value: float) -> str:
     """Spell a number that stands in a list of values: plainly, unless it is tiny or huge."""
-    return plain(value) if value == 0 or 1e-4 <= abs(value) < 1e15 else scientific(value)
+    return (
+        spell_plain(value) if value == 0 or 1e-4 <= abs(value) < 1e15 else spell_scientific(value)
+    )

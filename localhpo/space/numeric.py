@@ -7,34 +7,34 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
-from localhpo.space.base import Base, When
+from localhpo.space.base import BaseParameter, When
 from localhpo.space.grid import (
     DecimalGrid,
     LogGrid,
     linear_grid,
     log_grid,
-    plain,
-    scientific,
+    spell_plain,
+    spell_scientific,
     step_grid,
 )
-from localhpo.space.values import Value, as_float, as_int, shown
+from localhpo.space.values import Value, as_float, as_int, show_value
 
 LARGEST_INT = 10**12
-"""Largest bound of an int parameter: far above it the unit interval cannot resolve integers."""
+"""Largest bound of an int parameter: floats in [0, 1] cannot resolve much larger ranges."""
 
 LARGEST_FLOAT = 1e300
-"""Largest bound of a float parameter; its inverse is the smallest number except zero."""
+"""Largest bound of a float parameter; its inverse is the smallest one above zero."""
 
 MAX_ENDINGS = 10_000
-"""Sets of endings that a step may need; each is a terminal of the grammar."""
+"""Most sets of last digits that a step may need; each is a terminal of the grammar."""
 
 
 @dataclass(frozen=True)
-class Float(Base):
+class Float(BaseParameter):
     """A real number between two bounds, both included.
 
-    With `log` the grid is that of three significant digits, else it has the fewest decimals
-    that divide the range a thousandfold. A bound off the grid is a value of its own.
+    With `log` the grid has the numbers of three significant digits, else the fewest decimals
+    that divide the range into a thousand cells. A bound off the grid is a value too.
     """
 
     kind: ClassVar[str] = "float"
@@ -63,19 +63,19 @@ class Float(Base):
         given = getattr(self, key)
         value = as_float(given)
         if value is None:
-            raise self.error(f"{key} must be a number, got {shown(given)}")
+            raise self.error(f"{key} must be a number, got {show_value(given)}")
         if not math.isfinite(value):
             raise self.error(f"{key} must be finite, got {value}")
         if value != 0 and not 1 / LARGEST_FLOAT <= abs(value) <= LARGEST_FLOAT:
             raise self.error(
-                f"{key} must be 0 or from 1e-300 to 1e300 in size, got {shown(given)}",
+                f"{key} must be 0 or from 1e-300 to 1e300 in size, got {show_value(given)}",
                 hint="choose another unit",
             )
         return value + 0.0  # no negative zero
 
     @cached_property
     def grid(self) -> DecimalGrid | LogGrid:
-        """The values, but for bounds that are off the grid."""
+        """The values, except bounds that are off the grid."""
         if self.log:
             return log_grid(self.low, self.high)
         if self.step is not None:
@@ -83,7 +83,7 @@ class Float(Base):
         return linear_grid(self.low, self.high)
 
     @cached_property
-    def loose(self) -> tuple[float, ...]:
+    def off_grid_bounds(self) -> tuple[float, ...]:
         """The bounds that are off the grid, in ascending order."""
         if self.step is not None:
             return ()
@@ -99,23 +99,23 @@ class Float(Base):
     @property
     def domain(self) -> str:
         """The values it can take, in words."""
-        step = "" if self.step is None else f" in steps of {plain(self.step)}"
+        step = "" if self.step is None else f" in steps of {spell_plain(self.step)}"
         return f"a number from {self.spell(self.low)} to {self.spell(self.top)}{step}"
 
     @property
     def cardinality(self) -> int:
         """Number of values."""
-        return self.grid.count + len(self.loose)
+        return self.grid.count + len(self.off_grid_bounds)
 
     def at(self, index: int) -> float:
         """Return the value at an index, in ascending order."""
-        index -= self.low in self.loose
+        index -= self.low in self.off_grid_bounds
         if index < 0:
             return self.low
         return self.grid.value(index) if index < self.grid.count else self.high
 
     def canonical(self, value: object) -> float:
-        """Return a number on the grid."""
+        """Return the number rounded to the grid."""
         number = value if type(value) is float else as_float(value)
         if number is None or not self.low <= number <= self.high:
             raise self.refusal(value)
@@ -124,7 +124,7 @@ class Float(Base):
         return self._rounded(number)
 
     def _rounded(self, number: float) -> float:
-        """Return the grid's point nearest to a number, but nothing outside the bounds."""
+        """Return the grid point nearest to a number, clipped to the bounds."""
         if self.log:
             number = float(f"{number:.2e}")
         elif self.step is None:
@@ -140,10 +140,10 @@ class Float(Base):
 
     def spell(self, value: Value) -> str:
         """Return the JSON spelling of a canonical number."""
-        return scientific(float(value)) if self.log else plain(float(value))
+        return spell_scientific(float(value)) if self.log else spell_plain(float(value))
 
     def to_unit(self, value: Value) -> float:
-        """Return the place of a canonical number in [0, 1]."""
+        """Return the position of a canonical number in [0, 1]."""
         number = float(value)
         if self.low == self.top:
             return 0.5
@@ -153,26 +153,26 @@ class Float(Base):
             return 1.0
         start, length = self._line
         unit = ((math.log(number) if self.log else number) - start) / length
-        # Only a bound is at 0 or 1, however near it another is: `from_unit` must find it again.
+        # Only the bounds are at 0 and 1, so that `from_unit` restores values very near to them.
         return min(max(unit, _ABOVE_0), _BELOW_1)
 
     def from_unit(self, unit: float) -> float:
-        """Return the canonical number nearest to a place in [0, 1]."""
+        """Return the canonical number nearest to a position in [0, 1]."""
         if unit <= 0.0:
             return self.low
         if unit >= 1.0:
             return self.top
         start, length = self._line
-        place = start + unit * length
-        return self._rounded(math.exp(place) if self.log else place)
+        number = start + unit * length
+        return self._rounded(math.exp(number) if self.log else number)
 
     @cached_property
     def _line(self) -> tuple[float, float]:
-        """Start and length of what the unit interval is mapped to."""
+        """Start and length of the interval that [0, 1] is mapped to; of logarithms with `log`."""
         if not self.log:
             return self.low, self.top - self.low
         start = math.log(self.low)
-        # Two bounds may be neighbors among the floats, and their logarithms equal.
+        # The logarithms of two adjacent floats may be equal.
         return start, math.log(self.top) - start or 1.0
 
     def draw(self, uniform: float) -> float:
@@ -183,7 +183,7 @@ class Float(Base):
 
 
 @dataclass(frozen=True)
-class Int(Base):
+class Int(BaseParameter):
     """A whole number between two bounds, both included."""
 
     kind: ClassVar[str] = "int"
@@ -215,12 +215,12 @@ class Int(Base):
         value = as_int(given)
         if value is None:
             raise self.error(
-                f"{key} must be a whole number, got {shown(given)}",
+                f"{key} must be a whole number, got {show_value(given)}",
                 hint='type = "float" takes fractions',
             )
         if abs(value) > LARGEST_INT:
             raise self.error(
-                f"{key} must be at most 10^12 in size, got {shown(value)}",
+                f"{key} must be at most 10^12 in size, got {show_value(value)}",
                 hint="choose another unit",
             )
         return value
@@ -263,7 +263,7 @@ class Int(Base):
         return (number - self.low) // self.grid.step
 
     def canonical(self, value: object) -> int:
-        """Return a whole number on the grid."""
+        """Return the whole number rounded to the grid."""
         number = value if type(value) is int else as_int(value)
         if number is None or not self.low <= number <= self.high:
             raise self.refusal(value)
@@ -279,7 +279,7 @@ class Int(Base):
         return str(value)
 
     def to_unit(self, value: Value) -> float:
-        """Return the place of a canonical number in [0, 1]."""
+        """Return the position of a canonical number in [0, 1]."""
         number = int(value)
         if self.low == self.top:
             return 0.5
@@ -288,7 +288,7 @@ class Int(Base):
         return (number - self.low) / (self.top - self.low)
 
     def from_unit(self, unit: float) -> int:
-        """Return the canonical number nearest to a place in [0, 1]."""
+        """Return the canonical number nearest to a position in [0, 1]."""
         unit = min(max(unit, 0.0), 1.0)
         if self.log:
             return self._nearest(self.low * (self.top / self.low) ** unit)
@@ -298,7 +298,7 @@ class Int(Base):
         """Turn a number drawn uniformly from [0, 1) into one drawn from the range."""
         if not self.log:
             return self.at(int(uniform * self.grid.count))
-        # On the logarithmic line each n has the share of n - 0.5 to n + 0.5.
+        # Each n has the share of [n - 0.5, n + 0.5] on the logarithmic scale.
         low, high = self.low - 0.5, self.high + 0.5
         return self._nearest(low * (high / low) ** uniform)
 
@@ -308,19 +308,20 @@ _BELOW_1 = math.nextafter(1.0, 0.0)
 
 
 def _check_range(parameter: Float | Int) -> None:
-    """Check what the fields of a numeric parameter must be to each other."""
+    """Check that the fields of a numeric parameter agree with each other."""
     low, high = parameter.low, parameter.high
     if not isinstance(parameter.log, bool):
-        raise parameter.error(f"log must be true or false, got {shown(parameter.log)}")
+        raise parameter.error(f"log must be true or false, got {show_value(parameter.log)}")
     if low > high:
         raise parameter.error(
-            f"low must not be above high, got low = {shown(low)} and high = {shown(high)}",
-            hint="exchange the two",
+            f"low must not be above high, got low = {show_value(low)} "
+            f"and high = {show_value(high)}",
+            hint="exchange low and high",
         )
     if parameter.log and low <= 0:
         raise parameter.error(
-            f"low must be above 0 where log = true, got {shown(low)}",
-            hint="raise low, or take log out",
+            f"low must be above 0 where log = true, got {show_value(low)}",
+            hint="raise low, or remove log",
         )
     if parameter.step is not None:
         _check_step(parameter, parameter.step)
@@ -328,18 +329,18 @@ def _check_range(parameter: Float | Int) -> None:
 
 def _check_step(parameter: Float | Int, step: float) -> None:
     if parameter.log:
-        raise parameter.error("step and log exclude each other", hint="take one of them out")
+        raise parameter.error("step and log exclude each other", hint="remove one of them")
     if step <= 0:
-        raise parameter.error(f"step must be above 0, got {shown(step)}")
+        raise parameter.error(f"step must be above 0, got {show_value(step)}")
     grid = parameter.grid
     if grid.count < 2 and parameter.low < parameter.high:
         raise parameter.error(
-            f"step must not be larger than high - low, got {shown(step)}",
+            f"step must not be larger than high - low, got {show_value(step)}",
             hint="make it smaller, or high equal to low",
         )
     if isinstance(grid, DecimalGrid) and not (grid.precise and grid.endings <= MAX_ENDINGS):
         raise parameter.error(
-            f"low and step must be rounder numbers, got low = {shown(parameter.low)} "
-            f"and step = {shown(step)}",
-            hint="the grammar spells every value, in at most 15 digits",
+            f"low and step must be rounder numbers, got low = {show_value(parameter.low)} "
+            f"and step = {show_value(step)}",
+            hint="the grammar must list every value, with at most 15 digits",
         )

@@ -1,12 +1,11 @@
-"""To and from Optuna's distributions and parameter values.
+"""Converts spaces and configurations to Optuna's distributions and values, and back.
 
-Floats and ints keep their bounds, `log` and `step`, but a step that cuts a float's range into
-very many is left out: Optuna computes with floats, and refuses some of its multiples. A
-categorical stays one. An ordinal
-becomes an int, the index in its list: Optuna's categorical has no order, and a sampler that
-sees the order learns from neighbors. A choice that is None, which no value here is, has a name
-(`NOTHING`). Conditions have no place in a distribution; `suggest`
-follows them, define-by-run.
+Floats and ints keep their bounds, `log` and `step`, but a step that divides a float's range into
+more than `MAX_STEPS` is left out: Optuna computes in floats and refuses some of its multiples. A
+categorical stays a categorical. An ordinal becomes an int, the index in its list: Optuna's
+categorical has no order, and samplers learn more where they know it. The choice None, which is
+no value of LocalHPO, becomes the text `NONE_NAME`. Distributions have no conditions; `suggest`
+evaluates them, define-by-run.
 
 "Internal" values are those that Optuna keeps in `trial.params`: the index of an ordinal, the
 value of anything else.
@@ -26,11 +25,11 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
 
-NOTHING = "None"
-"""What a choice is called that is None for Optuna."""
+NONE_NAME = "None"
+"""Text that stands for Optuna's choice None."""
 
 MAX_STEPS = 1_000_000
-"""Values of a stepped float up to which Optuna is told the step."""
+"""Most values of a stepped float for which the step is passed to Optuna."""
 
 
 def to_distributions(space: Space) -> dict[str, BaseDistribution]:
@@ -84,13 +83,14 @@ def _parameter(name: str, distribution: BaseDistribution) -> Parameter:
         low, high = distribution.low, distribution.high
         return Int(name, low, high, log=distribution.log, step=distribution.step)
     if isinstance(distribution, CategoricalDistribution):
-        return Categorical(name, tuple(named(choice) for choice in distribution.choices))
-    raise SpaceError(f"{name}: Optuna's {type(distribution).__name__} has no counterpart here")
+        return Categorical(name, tuple(name_of_none(choice) for choice in distribution.choices))
+    kind = type(distribution).__name__
+    raise SpaceError(f"{name}: Optuna's {kind} has no counterpart in LocalHPO")
 
 
-def named(choice: Any) -> Any:
-    """Return a choice, or the name of None."""
-    return NOTHING if choice is None else choice
+def name_of_none(choice: Any) -> Any:
+    """Return the choice, or `NONE_NAME` for None."""
+    return NONE_NAME if choice is None else choice
 
 
 def to_internal(space: Space, config: Mapping[str, Value]) -> dict[str, Any]:
@@ -105,8 +105,8 @@ def to_internal(space: Space, config: Mapping[str, Value]) -> dict[str, Any]:
 def from_internal(space: Space, params: Mapping[str, Any]) -> dict[str, Value]:
     """Return the canonical configuration of values in Optuna's terms.
 
-    Values of inactive parameters are left out: a sampler that is asked with all distributions
-    at once gives them too.
+    Values of inactive parameters are left out: a sampler that gets all distributions at once
+    returns values for them too.
 
     Raises:
         ConfigurationError: the value of an active parameter is missing or not in its domain.
@@ -123,8 +123,8 @@ def from_internal(space: Space, params: Mapping[str, Any]) -> dict[str, Value]:
 def suggest(space: Space, trial: BaseTrial) -> dict[str, Value]:
     """Return the canonical configuration that a trial's sampler suggests, define-by-run.
 
-    Only active parameters are asked for. The trial itself keeps the values as they were drawn,
-    before they were put on the grid.
+    Only active parameters are suggested. The trial itself keeps the values as they were drawn,
+    before they were rounded to the grid.
     """
     return space.build(lambda _, parameter: _external(parameter, _suggested(parameter, trial)))
 
@@ -151,6 +151,6 @@ def _external(parameter: Parameter, value: Any) -> Value:
             )
         return parameter.at(value)
     if isinstance(parameter, Float) and parameter.step is not None:
-        # Optuna computes low + i * step in floats: the last may come out above the bound.
+        # Optuna computes low + i * step in floats: the last value may exceed the bound.
         value = min(max(value, parameter.low), parameter.top)
-    return parameter.canonical(named(value))
+    return parameter.canonical(name_of_none(value))

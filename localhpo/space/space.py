@@ -1,4 +1,4 @@
-"""The search space: what configurations there are, and the one form of each.
+"""The search space: the set of configurations, and the canonical form of each.
 
 A canonical configuration holds the active parameters only, in the order of the space, each
 value on its grid. Two configurations are the same exactly when their texts are.
@@ -16,15 +16,15 @@ import numpy as np
 
 from localhpo.errors import ConfigurationError, SpaceError
 from localhpo.space import table
-from localhpo.space.conditions import Branch, Conditions, Out, nearest_or_all, ordered
+from localhpo.space.conditions import Branch, Conditions, RuledOut, nearest_or_all, order_parameters
 from localhpo.space.parameters import Categorical, Parameter
-from localhpo.space.values import Value, identity, shown, spelled
+from localhpo.space.values import Value, identity_of, show_value, spell_value
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 GRID_VERSION = 1
-"""Enters the signature: raised when the grid or the spelling of values changes."""
+"""Part of the signature; increased when the grid or the spelling of values changes."""
 
 
 class Space:
@@ -38,9 +38,9 @@ class Space:
         """Check that the parameters fit together.
 
         Raises:
-            SpaceError: there is none, a name comes twice, or a condition cannot hold.
+            SpaceError: there is no parameter, a name is declared twice, or a condition cannot hold.
         """
-        self.parameters: tuple[Parameter, ...] = ordered(list(parameters))
+        self.parameters: tuple[Parameter, ...] = order_parameters(list(parameters))
         if not self.parameters:
             raise SpaceError("a space must have at least one parameter")
         self.names: tuple[str, ...] = tuple(p.name for p in self.parameters)
@@ -58,7 +58,7 @@ class Space:
         Raises:
             SpaceError: the table cannot be used; says where, what must hold and what came.
         """
-        parameters = table.read(source, where)
+        parameters = table.parse_parameters(source, where)
         try:
             return cls(parameters)
         except SpaceError as exc:
@@ -66,7 +66,7 @@ class Space:
 
     def to_table(self) -> dict[str, dict[str, Any]]:
         """Return the table that `from_table` reads as this space."""
-        return table.write(self.parameters)
+        return table.build_table(self.parameters)
 
     def __getitem__(self, name: str) -> Parameter:
         return self.parameters[self._position[name]]
@@ -88,7 +88,7 @@ class Space:
 
     @cached_property
     def _written(self) -> str:
-        """The table as text, in which 1 is not True and the order counts."""
+        """The table as text, in which 1 differs from True and the order of parameters counts."""
         return json.dumps(list(self.to_table().items()))
 
     def __repr__(self) -> str:
@@ -101,7 +101,7 @@ class Space:
 
     @cached_property
     def has_defaults(self) -> bool:
-        """Whether any parameter names a default."""
+        """Whether any parameter has a default."""
         return any(parameter.default is not None for parameter in self.parameters)
 
     @property
@@ -109,8 +109,8 @@ class Space:
         """Number of distinct configurations."""
         return self._conditions.cardinality
 
-    def branches(self, position: int, out: Out) -> tuple[Branch, ...]:
-        """Return how a walk over the parameters goes on (see `conditions`)."""
+    def branches(self, position: int, out: RuledOut) -> tuple[Branch, ...]:
+        """Return the branches of the walk at a parameter (see `conditions`)."""
         return self._conditions.branches(position, out)
 
     def is_active(self, name: str, config: Mapping[str, Value]) -> bool:
@@ -118,7 +118,7 @@ class Space:
         for parent, values in self[name].when.items():
             if parent not in config or not self.is_active(parent, config):
                 return False
-            if identity(config[parent]) not in map(identity, values):
+            if identity_of(config[parent]) not in map(identity_of, values):
                 return False
         return True
 
@@ -156,7 +156,7 @@ class Space:
     def _refuse_unknown(self, config: Mapping[str, Value]) -> None:
         name = next(name for name in config if name not in self)
         raise ConfigurationError(
-            f"{shown(name)} is not a parameter of the space",
+            f"{show_value(name)} is not a parameter of the space",
             hint=nearest_or_all(str(name), self.names),
         )
 
@@ -186,7 +186,9 @@ class Space:
                 f"the keys must be in the order {', '.join(canonical)}, got {', '.join(config)}"
             )
         for name, value in canonical.items():
-            if identity(config[name]) != identity(value) or type(config[name]) is not type(value):
+            if identity_of(config[name]) != identity_of(value) or type(config[name]) is not type(
+                value
+            ):
                 raise ConfigurationError(
                     f"{name} must be on its grid: {value!r} instead of {config[name]!r}"
                 )
@@ -202,10 +204,10 @@ class Space:
 
     @cached_property
     def _keys(self) -> dict[str, str]:
-        return {name: spelled(name) for name in self.names}
+        return {name: spell_value(name) for name in self.names}
 
     def key(self, config: Mapping[str, Value]) -> str:
-        """Return a hash that two configurations share exactly when they are the same."""
+        """Return a hash of the canonical form: equal for equal configurations only."""
         return hashlib.sha256(self.text(config).encode()).hexdigest()
 
     def sample(self, rng: np.random.Generator) -> dict[str, Value]:
@@ -231,11 +233,11 @@ class Space:
         indices: dict[int, int] | None = {}
         while indices is not None:
             chosen: dict[int, int] = {}
-            yield self.build(partial(_at, indices, chosen))
+            yield self.build(partial(_value_at, indices, chosen))
             indices = self._following(chosen)
 
     def _following(self, indices: dict[int, int]) -> dict[int, int] | None:
-        """Return the indices of the next configuration, up to where it differs; None at the end."""
+        """Return the indices up to the first that differs in the next configuration, or None."""
         while indices:
             position, index = indices.popitem()
             if index + 1 < self.parameters[position].cardinality:
@@ -244,7 +246,7 @@ class Space:
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Names of the coordinates: one per parameter, `name=value` per category."""
+        """Names of the coordinates: one per parameter, but one per category as `name=value`."""
         names: list[str] = []
         for parameter in self.parameters:
             if isinstance(parameter, Categorical):
@@ -305,13 +307,13 @@ class Space:
     def distance(self, a: Mapping[str, Value], b: Mapping[str, Value]) -> float:
         """Return how far apart two canonical configurations are, in [0, 1].
 
-        The mean over the parameters that are active in either: the distance on the unit
-        interval, 0 or 1 for a category, 1 where only one of the two has it.
+        The mean over the parameters that are active in either: the distance in the unit
+        interval; 0 or 1 for a category; 1 where only one of the two has the parameter.
         """
         union = [
             parameter for parameter in self.parameters if parameter.name in a or parameter.name in b
         ]
-        return sum(_apart(p, a.get(p.name), b.get(p.name)) for p in union) / len(union)
+        return sum(_parameter_distance(p, a.get(p.name), b.get(p.name)) for p in union) / len(union)
 
     def signature(self) -> str:
         """Return a hash of everything that changes what a configuration means."""
@@ -323,10 +325,10 @@ class Space:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _at(
+def _value_at(
     indices: Mapping[int, int], chosen: dict[int, int], position: int, parameter: Parameter
 ) -> Value:
-    """Return the value at the index of a position, else the first, and note the choice."""
+    """Return the value at the index for a position, else the first; store the index."""
     chosen[position] = indices.get(position, 0)
     return parameter.at(chosen[position])
 
@@ -340,7 +342,7 @@ def _given(parameter: Parameter, config: Mapping[str, Value]) -> Value:
         ) from None
 
 
-def _apart(parameter: Parameter, a: Value | None, b: Value | None) -> float:
+def _parameter_distance(parameter: Parameter, a: Value | None, b: Value | None) -> float:
     if a is None or b is None:
         return 1.0
     if isinstance(parameter, Categorical):

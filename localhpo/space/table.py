@@ -1,4 +1,4 @@
-"""The `[space]` table of a task file: to parameters and back."""
+"""Converts the `[space]` table of a task file to parameters and back."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from localhpo.errors import SpaceError
 from localhpo.space.conditions import nearest_or_all
 from localhpo.space.parameters import Categorical, Float, Int, Ordinal, Parameter
-from localhpo.space.values import shown
+from localhpo.space.values import show_value
 
 KINDS: Mapping[str, type[Parameter]] = {
     kind.kind: kind for kind in (Float, Int, Ordinal, Categorical)
 }
 
 
-def read(source: Mapping[str, Any], where: str) -> list[Parameter]:
+def parse_parameters(source: Mapping[str, Any], where: str) -> list[Parameter]:
     """Return the parameters of a table, each checked by itself.
 
     Raises:
@@ -37,7 +37,8 @@ def _parameter(name: str, row: Any, where: str) -> Parameter:
         raise SpaceError(f"{where} {name}: type is missing", hint=f"one of {', '.join(KINDS)}")
     if row["type"] not in list(KINDS):
         raise SpaceError(
-            f"{where} {name}: type must be one of {', '.join(KINDS)}, got {shown(row['type'])}",
+            f"{where} {name}: type must be one of {', '.join(KINDS)}, "
+            f"got {show_value(row['type'])}",
             hint=_kind_hint(row["type"]),
         )
     kind = KINDS[row["type"]]
@@ -54,7 +55,7 @@ def _check_keys(kind: type[Parameter], given: Mapping[str, Any], where: str) -> 
     for key in given:
         if key not in fields:
             raise SpaceError(
-                f"{where}: {shown(key)} is not a key of type {kind.kind}",
+                f"{where}: {show_value(key)} is not a key of type {kind.kind}",
                 hint=nearest_or_all(key, ["type", *fields]),
             )
     for key in ("low", "high", "values"):
@@ -85,8 +86,8 @@ def _kind_hint(kind: object) -> str | None:
     return nearest_or_all(kind, KINDS) if isinstance(kind, str) else None
 
 
-def write(parameters: Sequence[Parameter]) -> dict[str, dict[str, Any]]:
-    """Return the table that `read` turns into these parameters; nothing that is a default."""
+def build_table(parameters: Sequence[Parameter]) -> dict[str, dict[str, Any]]:
+    """Return the `[space]` table of the parameters, without keys that have their default."""
     return {parameter.name: _row(parameter) for parameter in parameters}
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 
 from localhpo.errors import InputError, did_you_mean
 from localhpo.executor.protocol import Outcome
 from localhpo.objective import Constraint, Objective, evaluate
-from localhpo.space.values import as_int, shown
+from localhpo.space.values import as_int, show_value, unbox_numpy
 from localhpo.task import Task
 from localhpo.trial import Cause, Failure, Measurement, State, Trial, Usage
 
@@ -42,10 +42,10 @@ def make_outcome(
     """
     usage = Usage(wall_s=wall_s)
     if failure is not None and values is None:
-        return Outcome(State.FAILED, (), Failure(Cause.TOLD, failure), usage, summary="")
+        return Outcome(State.FAILED, (), Failure(Cause.BY_USER, failure), usage, summary="")
     if values is None or failure is not None:
         raise InputError(
-            f"a trial ended with a value or with a failure; got values={shown(values)}, "
+            f"a trial ended with a value or with a failure; got values={show_value(values)}, "
             f"failure={failure!r}",
             hint="pass one of the two",
         )
@@ -91,12 +91,13 @@ def _by_name(task: Task, values: Values) -> dict[str, float]:
         if missing:
             raise InputError(f"each objective needs a value; {', '.join(missing)} was not given")
         return {name: _number(name, value) for name, value in values.items()}
-    several = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else None
-    row = [values] if several is None else several
+    given = unbox_numpy(values)  # a NumPy array is a collection and no sequence
+    several = isinstance(given, Collection) and not isinstance(given, str | bytes | Set)
+    row = list(given) if isinstance(given, Collection) and several else [given]
     if len(row) != len(objectives):
         raise InputError(
             f"each objective needs a value, in the order {', '.join(objectives)}; "
-            f"got {shown(values)}"
+            f"got {show_value(values)}"
         )
     return {name: _number(name, value) for name, value in zip(objectives, row, strict=True)}
 
@@ -105,7 +106,9 @@ def _number(name: str, value: object) -> float:
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"the value of {name} must be a number; got {shown(value)}") from error
+        raise InputError(
+            f"the value of {name} must be a number; got {show_value(value)}"
+        ) from error
 
 
 def number_of(trial: object) -> int:
@@ -116,5 +119,7 @@ def number_of(trial: object) -> int:
     """
     number = as_int(trial.number if isinstance(trial, Trial) else trial)
     if number is None:
-        raise InputError(f"a trial must be given as itself or by its number; got {shown(trial)}")
+        raise InputError(
+            f"a trial must be given as itself or by its number; got {show_value(trial)}"
+        )
     return number

@@ -14,10 +14,10 @@ from localhpo.executor import check_command
 from localhpo.executor.clock import RealClock
 from localhpo.scheduler.trial_table import TrialTable
 from localhpo.space import Space
-from localhpo.space.values import shown
+from localhpo.space.values import show_value
 from localhpo.store import Store, StudyRecord, StudyWriter
 from localhpo.study.enqueued import EnqueuedConfigs
-from localhpo.task import Task, parse, to_table
+from localhpo.task import Task, parse_task, to_table
 from localhpo.trial import USER, Config, Proposal, Trial
 
 
@@ -85,7 +85,9 @@ def new_config(space: Space, config: Mapping[str, Any], trials: Sequence[Trial])
         ConfigurationError: it is not in the space, or it is that of a trial.
     """
     if not isinstance(config, Mapping):
-        raise ConfigurationError(f"a configuration must map names to values; got {shown(config)}")
+        raise ConfigurationError(
+            f"a configuration must map names to values; got {show_value(config)}"
+        )
     config = space.canonical(config)
     for trial in trials:
         if space.key(trial.config) == space.key(config):
@@ -98,7 +100,7 @@ def new_config(space: Space, config: Mapping[str, Any], trials: Sequence[Trial])
 
 def task_of(record: StudyRecord) -> Task:
     """Return the task that a study was started with."""
-    return parse(record.settings, folder=Path(), where=f"study {record.name}")
+    return parse_task(record.settings, folder=Path(), where=f"study {record.name}")
 
 
 def check_task(task: Task) -> None:
@@ -107,7 +109,7 @@ def check_task(task: Task) -> None:
     Raises:
         TaskError: a field is out of its range, or the command does not fit the space.
     """
-    parse(to_table(task), folder=task.folder, where=str(task.source or "task"))
+    parse_task(to_table(task), folder=task.folder, where=str(task.source or "task"))
     if task.command:
         with naming_file(task):
             check_command(task.command, task)

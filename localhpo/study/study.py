@@ -41,7 +41,7 @@ from localhpo.study.pending_events import PendingEvents
 from localhpo.study.session import Session, check_task, naming_file, new_config, task_of
 from localhpo.study.signals import on_signal
 from localhpo.task import Task
-from localhpo.trial import EXTERNAL, USER, Measurement, Proposal, State, Trial, counted
+from localhpo.trial import EXTERNAL, USER, Measurement, Proposal, State, Trial, count_budgeted
 
 Callback = Callable[["Study", Trial], None]
 """Called with the study and each trial that has ended."""
@@ -388,12 +388,13 @@ class Study:
 
     def _is_used_up(self) -> bool:
         spent = budget.SpentTime.from_data([event.data for event in self.events])
-        return budget.remaining_budget(self.task.budget, counted(self.trials), spent).used_up
+        return budget.remaining_budget(self.task.budget, count_budgeted(self.trials), spent).used_up
 
     def _check_good(self, trials: Sequence[Trial]) -> None:
-        if counted(trials) and not best_trials(trials, self.task.objectives):
+        if count_budgeted(trials) and not best_trials(trials, self.task.objectives):
             raise NoGoodTrialError(
-                f"{self.key} has no complete trial: none of its {counted(trials)} trials succeeded"
+                f"{self.key} has no complete trial: "
+                f"none of its {count_budgeted(trials)} trials succeeded"
             )
 
     def _make_loop(

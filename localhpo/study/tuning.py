@@ -12,7 +12,7 @@ from localhpo.executor import FunctionExecutor, check_function
 from localhpo.objective import Direction
 from localhpo.space import Space
 from localhpo.study.study import Callback, Study
-from localhpo.task import CreatorSettings, Resources, Task, constraints_of, load, objectives_of
+from localhpo.task import CreatorSettings, Resources, Task, constraints_of, load_task, objectives_of
 from localhpo.trial import Config
 
 Target = Callable[..., Any] | Task | Path | str
@@ -23,8 +23,8 @@ def tune(
     space: Space | Mapping[str, Mapping[str, Any]] | None = None,
     *,
     fixed: Config | None = None,
-    metric: str = "score",
-    direction: Direction = "minimize",
+    metric: str | None = None,
+    direction: Direction | None = None,
     objectives: Mapping[str, Direction] | None = None,
     constraints: Mapping[str, Mapping[str, float]] | None = None,
     name: str | None = None,
@@ -64,8 +64,9 @@ def tune(
         space: the search space, of a function only: a `Space`, or a table as in a task file.
         fixed: hyperparameters that are not tuned, and their values, of a function only: it gets
             them as it gets the tuned ones, and the model sees them.
-        metric: name of the one objective, of a function only; as are the next five.
-        direction: whether to make it small or large.
+        metric: name of the one objective (`score` by default), of a function only; as are the next
+            five.
+        direction: whether to make it small (the default) or large.
         objectives: several objectives with their directions, in place of `metric` and
             `direction`: `{"loss": "minimize", "size_mb": "minimize"}`.
         constraints: bounds on metrics: `{"latency_ms": {"max": 200.0}}`.
@@ -86,12 +87,7 @@ def tune(
         LocalHPOError: as `Study.open` and `Study.run`.
     """
     function = None if isinstance(target, Task | Path | str) else target
-    rows = [{"name": one, "direction": way} for one, way in (objectives or {}).items()]
-    goals = {
-        "task": {} if rows else {"metric": metric, "direction": direction},
-        "objective": rows,
-        "constraint": [{"name": one, **bounds} for one, bounds in (constraints or {}).items()],
-    }
+    goals = _goals(metric, direction, objectives, constraints)
     task = _task(target, space, fixed, goals, name, background)
     if resources is not None:
         task = dataclasses.replace(task, resources=resources)
@@ -135,7 +131,7 @@ def _task(
             raise InputError("a task has a space of its own; got another in `space`")
         if fixed is not None:
             raise InputError("a task says itself what is fixed; got more in `fixed`")
-        return target if isinstance(target, Task) else load(target)
+        return target if isinstance(target, Task) else load_task(target)
     if not callable(target):
         raise InputError(f"what is tuned must be a function, a task or a path; got {target!r}")
     if space is None:
@@ -150,6 +146,44 @@ def _task(
         fixed=dict(fixed or {}),
         folder=Path.cwd(),
     )
+
+
+def _goals(
+    metric: str | None,
+    direction: Direction | None,
+    objectives: Mapping[str, Direction] | None,
+    constraints: Mapping[str, Mapping[str, float]] | None,
+) -> dict[str, Any]:
+    """Return objectives and constraints as the tables of a task file.
+
+    Raises:
+        InputError: the objective is given in both forms, or something is no mapping.
+    """
+    if objectives is not None and (metric is not None or direction is not None):
+        raise InputError(
+            "objectives must be given in one form; got `objectives` beside `metric` or `direction`",
+            hint="put all of them into `objectives`",
+        )
+    if objectives is not None and not (objectives and isinstance(objectives, Mapping)):
+        raise InputError(
+            f"objectives must be directions by name; got {objectives!r}",
+            hint='for instance {"loss": "minimize", "size_mb": "minimize"}',
+        )
+    bounds = constraints or {}
+    if not isinstance(bounds, Mapping) or not all(isinstance(b, Mapping) for b in bounds.values()):
+        raise InputError(
+            f"constraints must be bounds by name; got {constraints!r}",
+            hint='for instance {"latency_ms": {"max": 200.0}}',
+        )
+    short = {
+        "metric": "score" if metric is None else metric,
+        "direction": "minimize" if direction is None else direction,
+    }
+    return {
+        "task": short if objectives is None else {},
+        "objective": [{"name": one, "direction": way} for one, way in (objectives or {}).items()],
+        "constraint": [{"name": one, **bound} for one, bound in bounds.items()],
+    }
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -34,7 +34,7 @@ def find(script: str, given: str | None = None, *, instead: str | None = None) -
     """
     try:
         wanted = _wanted(script)
-        return data.find(wanted.instead[instead] if instead else wanted, given)
+        return data.find_data(wanted.instead[instead] if instead else wanted, given)
     except LocalHPOError as error:
         sys.exit(f"Error: {error}\nHint: {error.hint}")
 
@@ -62,7 +62,7 @@ def find_weights(script: str, given: str | None = None) -> Path:
     try:
         weights = _wanted(script).weights
         assert weights is not None, "the task.toml has no [data.weights]"
-        return data.find(weights, given)
+        return data.find_data(weights, given)
     except LocalHPOError as error:
         sys.exit(f"Error: {error}\nHint: {error.hint}")
 
@@ -93,6 +93,6 @@ def open_text(folder: Path, name: str, encoding: str = "utf-8") -> TextIO:
 def _wanted(script: str) -> data.Data:
     path = Path(script).with_name("task.toml")
     table = tomllib.loads(path.read_text(encoding="utf-8"))
-    wanted = data.parse(table.get("data", {}), f"{path} [data]")
+    wanted = data.parse_data(table.get("data", {}), f"{path} [data]")
     assert wanted is not None, f"{path} has no [data]"
     return wanted

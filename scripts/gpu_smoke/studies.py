@@ -12,7 +12,7 @@ from localhpo.creator import open_creator
 from localhpo.errors import NoGoodTrialError
 from localhpo.scheduler.memory import MemoryEstimator, MemoryLimit, read_observations
 from localhpo.store import Event
-from localhpo.task import Task, parse
+from localhpo.task import Task, parse_task
 from localhpo.trial import Cause, State, Trial
 from scripts.gpu_smoke.device import CONTEXT_MB, PROGRAMS, Bench
 from scripts.gpu_smoke.model import OpenedModel
@@ -158,4 +158,4 @@ def make_task(
         # A fallback engine would hide that the model fails.
         "creator": {"name": creator, "on_model_error": "stop"},
     }
-    return parse(table, folder=PROGRAMS)
+    return parse_task(table, folder=PROGRAMS)

@@ -65,13 +65,13 @@ def test_the_folder_is_a_model_that_answers(built: Path) -> None:
     backend = open_backend("transformers", model=str(built / "tiny"))
     try:
         constraint = AnswerConstraint(
-            grammar=grammar.lark(space), schema=grammar.json_schema(space)
+            grammar=grammar.lark_grammar(space), schema=grammar.json_schema(space)
         )
         answers = backend.generate([Message("user", "minimize loss\n9:")], constraint, n=3, seed=1)
     finally:
         backend.close()
     for answer in answers:
-        space.validate(grammar.parse(answer.text, space).config)
+        space.validate(grammar.parse_answer(answer.text, space).config)
 
 
 def test_the_card_says_what_was_used_and_its_version_rises_with_new_weights(built: Path) -> None:

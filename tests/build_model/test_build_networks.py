@@ -15,7 +15,7 @@ from localhpo.bench.problems.surrogates import full_space
 from localhpo.creator import meta_proposer
 from localhpo.errors import InputError
 from localhpo.llm.folder.description import META_DATA
-from localhpo.task import load
+from localhpo.task import load_task
 from localhpo.transfer import similarity
 from localhpo.transfer import source_tasks as file
 from scripts.build_model import (
@@ -86,7 +86,7 @@ def test_the_full_space_is_what_is_trained(name: str) -> None:
 
 def space_similarity(task_name: str, learner: Learner) -> float:
     """Return the similarity of the spaces of a ready task and of a network."""
-    task = load(tasks.find(task_name))
+    task = load_task(tasks.find(task_name))
     other = dataclasses.replace(task, space=full_space(learner.dims), fixed={})
     return similarity(task, other).value
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from localhpo.cli import main
 from localhpo.cli._task_views import record, task_view
 from localhpo.study import Study
-from localhpo.task import load
+from localhpo.task import load_task
 from localhpo.trial import USER, Proposal
 
 TRAIN = """
@@ -78,7 +78,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     (folder / "train.py").write_text(TRAIN.replace("SLEEP", "0"))
     (folder / "task.toml").write_text(TASK)
-    study = Study.open(load(folder / "task.toml"), home=folder / "home")
+    study = Study.open(load_task(folder / "task.toml"), home=folder / "home")
     for config in ({"lr": 0.1, "depth": 2}, {"lr": 0.03, "depth": 1}, {"lr": 0.1, "depth": 7}):
         study.enqueue(config)
     done = subprocess.run(
@@ -189,7 +189,7 @@ def test_failed_trials(studied, localhpo):
 
 
 def test_refused_trials_are_listed_as_failed_with_the_reason(project, localhpo):
-    study = Study.open(load(project / "task.toml"))
+    study = Study.open(load_task(project / "task.toml"))
     with study._writing() as session:
         trial = session.trial_table.queue(Proposal({"lr": 0.1, "depth": 2}, origin=USER))
         session.trial_table.mark_infeasible(trial, "it needs 500 MB, and 300 MB is all there is")
@@ -345,7 +345,7 @@ def test_fixed_values_are_shown_with_studies_and_tasks(localhpo, project):
     assert re.search(r"fixed +depth=4", shown)
     assert "Fixed in all trials: depth=4" in localhpo("report", "task.toml")
     assert json.loads(localhpo("report", "task.toml", "--json"))["fixed"] == {"depth": 4}
-    task = load(project / "task.toml")
+    task = load_task(project / "task.toml")
     console = Console(width=100)
     with console.capture() as screen:
         console.print(task_view(task))

@@ -11,7 +11,7 @@ from tiny_model import make_model
 
 from localhpo.cli import cli, main
 from localhpo.study import Study
-from localhpo.task import load
+from localhpo.task import load_task
 
 TRAIN = """
 import argparse
@@ -53,7 +53,7 @@ def studied(tmp_path_factory):
     """A project with one study, to read from."""
     folder = tmp_path_factory.mktemp("studied")
     make_project(folder)
-    study = Study.open(load(folder / "task.toml"), home=folder / "home")
+    study = Study.open(load_task(folder / "task.toml"), home=folder / "home")
     for value in (0.5, 0.25):
         study.add_trial({"lr": value / 10, "batch-size": 64}, value)
     study.add_trial({"lr": 0.1, "batch-size": 64}, failure="it was too much")

@@ -1,7 +1,7 @@
 import pytest
 
 from localhpo.cli import main
-from localhpo.task import load
+from localhpo.task import load_task
 
 SCRIPT = """
 import argparse
@@ -27,19 +27,19 @@ def test_init_reads_a_script(tmp_path, capsys):
     assert "wrote task.toml with 2 parameters" in told
     assert "not tuned: --amp (a switch takes no value)" in told
     assert "localhpo run task.toml" in told
-    task = load(tmp_path / "task.toml")
+    task = load_task(tmp_path / "task.toml")
     assert (task.metric, task.folder) == ("val_loss", tmp_path)
 
 
 def test_init_without_a_script_writes_a_template(tmp_path):
     assert main(["init"]) == 0
-    load(tmp_path / "task.toml")
+    load_task(tmp_path / "task.toml")
 
 
 def test_the_path_of_a_script_is_relative_to_the_task_file(tmp_path):
     (tmp_path / "task").mkdir()
     assert main(["init", "train.py", "--output", "task/mine.toml"]) == 0
-    assert load(tmp_path / "task/mine.toml").command == ("python", "../train.py")
+    assert load_task(tmp_path / "task/mine.toml").command == ("python", "../train.py")
 
 
 def test_init_overwrites_only_with_force(tmp_path, capsys):
@@ -48,7 +48,7 @@ def test_init_overwrites_only_with_force(tmp_path, capsys):
     assert "task.toml exists already" in capsys.readouterr().err
     assert (tmp_path / "task.toml").read_text() == "precious"
     assert main(["init", "train.py", "--force"]) == 0
-    load(tmp_path / "task.toml")
+    load_task(tmp_path / "task.toml")
 
 
 @pytest.mark.parametrize(

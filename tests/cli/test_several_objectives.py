@@ -10,7 +10,7 @@ import pytest
 
 from localhpo.cli import main
 from localhpo.study import Study
-from localhpo.task import load
+from localhpo.task import load_task
 
 TRAIN = """
 import argparse
@@ -53,7 +53,7 @@ def make_study(folder, limit, creator="nsga2"):
     """Run a study of four enqueued trials; return what it printed."""
     (folder / "train.py").write_text(TRAIN)
     (folder / "task.toml").write_text(TASK.replace("LIMIT", limit).replace("nsga2", creator))
-    study = Study.open(load(folder / "task.toml"), home=folder / "home")
+    study = Study.open(load_task(folder / "task.toml"), home=folder / "home")
     for width in WIDTHS:
         study.enqueue({"width": width})
     return subprocess.run(

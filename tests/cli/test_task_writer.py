@@ -7,7 +7,7 @@ import pytest
 from localhpo.cli import _metric_names, _task_writer
 from localhpo.cli._argparse_reader import read
 from localhpo.executor.command import check
-from localhpo.task import parse
+from localhpo.task import parse_task
 
 
 def written(source: str, path: str = "train.py") -> str:
@@ -16,7 +16,7 @@ def written(source: str, path: str = "train.py") -> str:
 
 
 def loaded(text: str, tmp_path):
-    return parse(tomllib.loads(text), folder=tmp_path)
+    return parse_task(tomllib.loads(text), folder=tmp_path)
 
 
 SKLEARN_STYLE = '''

@@ -57,12 +57,12 @@ def _object(**properties: Any) -> dict[str, Any]:
 
 
 def _is_config(value: Any) -> bool:
-    grammar.parse(json.dumps(value), SPACE)
+    grammar.parse_answer(json.dumps(value), SPACE)
     return True
 
 
 def _is_rationale(value: Any) -> bool:
-    answer = grammar.parse(json.dumps(value), SPACE, rationale=True, trials=[1, 4])
+    answer = grammar.parse_answer(json.dumps(value), SPACE, rationale=True, trials=[1, 4])
     return set(answer.evidence) <= {1, 4}
 
 
@@ -92,10 +92,12 @@ CASES = {
         AnswerConstraint(r'start: "{\"c\":3}"', _object(c={"enum": [3]})),
         lambda value: value == {"c": 3},
     ),
-    "space": Case(AnswerConstraint(grammar.lark(SPACE), grammar.json_schema(SPACE)), _is_config),
+    "space": Case(
+        AnswerConstraint(grammar.lark_grammar(SPACE), grammar.json_schema(SPACE)), _is_config
+    ),
     "rationale": Case(
         AnswerConstraint(
-            grammar.lark(SPACE, rationale=True, trials=[1, 4]),
+            grammar.lark_grammar(SPACE, rationale=True, trials=[1, 4]),
             grammar.json_schema(SPACE, rationale=True, trials=[1, 4]),
         ),
         _is_rationale,

@@ -21,7 +21,7 @@ from localhpo.creator.warm_start import merge
 from localhpo.errors import InputError, MissingExtraError
 from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Int, Space
-from localhpo.task import CreatorSettings, load
+from localhpo.task import CreatorSettings, load_task
 from localhpo.transfer import PastStudy, retrieve, source_tasks
 from localhpo.transfer.source_tasks import SourceTask
 from localhpo.trial import LLM, META, State, Trial
@@ -285,7 +285,7 @@ def test_a_source_task_of_another_kind_of_model_does_not_count(make_task, backen
     assert open_meta_data(task, backend.model) is None
 
 
-TREES = load(tasks.find("breast-cancer-xgboost")).space
+TREES = load_task(tasks.find("breast-cancer-xgboost")).space
 """Hyperparameters of XGBoost: the built-in model has meta-data of them."""
 
 

@@ -124,7 +124,7 @@ def test_the_grammar_accepts_every_answer(past_studies, asked):
     for example in examples(past_studies[:2], asked):
         past = next(p for p in past_studies if p.study == example.study)
         shown = [trial.number for trial in past.trials[: example.shown]]
-        decoder = Decoder(grammar.lark(SPACE, rationale=chat, trials=shown))
+        decoder = Decoder(grammar.lark_grammar(SPACE, rationale=chat, trials=shown))
         for answer in example.answers:
             assert decoder.accepts(answer), answer
 

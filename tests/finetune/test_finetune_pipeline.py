@@ -59,7 +59,7 @@ def tune(past_studies, replay, settings=SETTINGS, **more):
 
 
 def ask(backend):
-    constraint = AnswerConstraint(grammar.lark(SPACE), grammar.json_schema(SPACE))
+    constraint = AnswerConstraint(grammar.lark_grammar(SPACE), grammar.json_schema(SPACE))
     return [c.text for c in backend.generate([Message("user", "9:")], constraint, n=4)]
 
 

@@ -10,7 +10,7 @@ import pytest
 from decoder import Decoder
 from llguidance import LLMatcher
 
-from localhpo.grammar import json_schema, lark, parse
+from localhpo.grammar import json_schema, lark_grammar, parse_answer
 from localhpo.space import Categorical, Float, Int, Ordinal, Parameter, Space
 
 SPACE = Space(
@@ -26,7 +26,7 @@ SPACE = Space(
 
 def test_a_grammar_can_be_read() -> None:
     assert (
-        lark(SPACE)
+        lark_grammar(SPACE)
         == r"""start: config
 config: F0 (F1_0 config1 | F1_1 config2)
 config1: F3 F4 "}"
@@ -97,7 +97,7 @@ def test_answers_under_the_schema_are_parsed() -> None:
     )
     schema = json.dumps(json_schema(SPACE))
     assert Decoder(LLMatcher.grammar_from_json_schema(schema)).accepts(text)
-    config = parse(text, SPACE).config
+    config = parse_answer(text, SPACE).config
     assert (config["learning_rate"], config["rate_drop"]) == (0.0312, 0.1235)
 
 
@@ -109,7 +109,7 @@ def test_a_random_walk_under_the_schema_is_parsed(rationale: bool) -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         text = decoder.write(lambda allowed, rng=rng: int(rng.choice(allowed)))
-        SPACE.validate(parse(text, SPACE, **options).config)
+        SPACE.validate(parse_answer(text, SPACE, **options).config)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_random_walk_under_the_schema_is_parsed(rationale: bool) -> None:
 )
 def test_large_grids_and_spaces_compile(grids: list[Parameter]) -> None:
     space = Space(grids)
-    decoder = Decoder(lark(space))
+    decoder = Decoder(lark_grammar(space))
     rng = np.random.default_rng(0)
     for _ in range(5):
         assert decoder.accepts(space.text(space.sample(rng)))
@@ -148,7 +148,7 @@ def test_as_many_branches_as_a_space_may_have(between: int) -> None:
     ]
     children = [Int(f"c{i}", 0, 9, when={f"p{i}": (True,)}) for i in range(12)]
     space = Space(parents + children)
-    decoder = Decoder(lark(space))
+    decoder = Decoder(lark_grammar(space))
     rng = np.random.default_rng(0)
     for _ in range(5):
         assert decoder.accepts(space.text(space.sample(rng)))

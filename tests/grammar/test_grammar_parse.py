@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from localhpo.errors import ConfigurationError
-from localhpo.grammar import Answer, parse
+from localhpo.grammar import Answer, parse_answer
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 
 SPACE = Space(
@@ -38,7 +38,7 @@ CONFIG = {"lr": 3.1e-4, "dropout": 0.25, "depth": 3, "batch": 32, "booster": "gb
     ],
 )
 def test_what_is_within_the_bounds_is_put_on_the_grid(text: str) -> None:
-    answer = parse(text, SPACE)
+    answer = parse_answer(text, SPACE)
     assert answer == Answer(CONFIG)
     assert SPACE.text(answer.config) == GOOD
 
@@ -74,7 +74,7 @@ def test_what_is_within_the_bounds_is_put_on_the_grid(text: str) -> None:
 )
 def test_everything_else_is_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        parse(text, SPACE)
+        parse_answer(text, SPACE)
     assert message in str(caught.value)
     assert len(str(caught.value)) < 500
     str(caught.value).encode()  # can be printed
@@ -86,10 +86,10 @@ def rationale(**changes: Any) -> str:
 
 
 def test_a_rationale() -> None:
-    answer = parse(rationale(), SPACE, rationale=True, trials=[0, 1, 4])
+    answer = parse_answer(rationale(), SPACE, rationale=True, trials=[0, 1, 4])
     assert answer == Answer(CONFIG, "lower it", (4, 1))
     line = rationale(analysis="two\nlines\x7f", evidence=[])
-    assert parse(line, SPACE, rationale=True).analysis == "two lines "
+    assert parse_answer(line, SPACE, rationale=True).analysis == "two lines "
 
 
 @pytest.mark.parametrize(
@@ -112,12 +112,12 @@ def test_a_rationale() -> None:
 )
 def test_a_bad_rationale(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        parse(rationale(**changes), SPACE, rationale=True, trials=[0, 1, 4])
+        parse_answer(rationale(**changes), SPACE, rationale=True, trials=[0, 1, 4])
     assert message in str(caught.value)
 
 
 def test_the_two_forms_do_not_stand_for_each_other() -> None:
     with pytest.raises(ConfigurationError, match='"analysis" is not a parameter'):
-        parse(rationale(), SPACE)
+        parse_answer(rationale(), SPACE)
     with pytest.raises(ConfigurationError, match="must have the keys analysis"):
-        parse(GOOD, SPACE, rationale=True)
+        parse_answer(GOOD, SPACE, rationale=True)

@@ -13,16 +13,16 @@ from llguidance import LLMatcher
 from strategies import parameters, spaces, spaces_with_configs
 
 from localhpo.errors import ConfigurationError
-from localhpo.grammar import json_schema, lark, parse
+from localhpo.grammar import json_schema, lark_grammar, parse_answer
 from localhpo.space import Float, Parameter, Space, Value
-from localhpo.space.values import identity
+from localhpo.space.values import identity_of
 
 quick = settings(deadline=None, max_examples=100)
 
 
 def is_canonical(text: str, space: Space) -> bool:
     try:
-        return space.text(parse(text, space).config) == text
+        return space.text(parse_answer(text, space).config) == text
     except ConfigurationError:
         return False
 
@@ -32,8 +32,8 @@ def is_canonical(text: str, space: Space) -> bool:
 def test_what_is_sampled_is_accepted_and_parsed_back(drawn: tuple[Space, dict[str, Value]]) -> None:
     space, config = drawn
     text = space.text(config)
-    assert Decoder(lark(space)).accepts(text)
-    assert parse(text, space).config == config
+    assert Decoder(lark_grammar(space)).accepts(text)
+    assert parse_answer(text, space).config == config
 
 
 @st.composite
@@ -52,7 +52,7 @@ def test_the_grammar_accepts_the_canonical_texts_and_nothing_else(
     drawn: tuple[Space, dict[str, Value]], data: st.DataObject
 ) -> None:
     space, config = drawn
-    decoder = Decoder(lark(space))
+    decoder = Decoder(lark_grammar(space))
     for _ in range(10):
         text = data.draw(edited(space.text(config)))
         assert decoder.accepts(text) == is_canonical(text, space), text
@@ -64,7 +64,7 @@ def test_the_grammar_of_a_parameter_is_exact_at_its_bounds(
     parameter: Parameter, data: st.DataObject
 ) -> None:
     space = Space([parameter])
-    decoder = Decoder(lark(space))
+    decoder = Decoder(lark_grammar(space))
     last = parameter.cardinality - 1
     for index in {0, last, min(1, last), max(last - 1, 0)}:
         text = parameter.text(parameter.at(index))
@@ -79,8 +79,8 @@ def test_the_grammar_of_a_parameter_is_exact_at_its_bounds(
 def test_a_random_walk_ends_and_is_canonical(space: Space, rationale: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
     options = {"rationale": rationale, "trials": [0, 3, 12]}
-    text = Decoder(lark(space, **options)).write(lambda allowed: int(rng.choice(allowed)))
-    answer = parse(text, space, **options)
+    text = Decoder(lark_grammar(space, **options)).write(lambda allowed: int(rng.choice(allowed)))
+    answer = parse_answer(text, space, **options)
     assert space.text(answer.config) in text
 
 
@@ -91,9 +91,9 @@ def test_greedy_decoding_by_a_random_model_ends(rationale: bool, space: Space, s
     # A model whose preferences do not depend on what it has written would go on for ever if it
     # could: the longest way is the one that ends nothing.
     preference = np.random.default_rng(seed).permutation(TOKENIZER.vocab_size)
-    decoder = Decoder(lark(space, rationale=rationale))
+    decoder = Decoder(lark_grammar(space, rationale=rationale))
     text = decoder.write(lambda allowed: int(allowed[preference[allowed].argmax()]))
-    parse(text, space, rationale=rationale)
+    parse_answer(text, space, rationale=rationale)
 
 
 @quick
@@ -115,7 +115,7 @@ def admits(schema: dict, value: object) -> bool:
     if "anyOf" in schema:
         return any(admits(part, value) for part in schema["anyOf"])
     if "enum" in schema:
-        return any(identity(value) == identity(listed) for listed in schema["enum"])
+        return any(identity_of(value) == identity_of(listed) for listed in schema["enum"])
     if schema["type"] == "object":
         assert isinstance(value, dict)
         properties = schema["properties"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from decoder import Decoder
 
-from localhpo.grammar import lark
+from localhpo.grammar import lark_grammar
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 
 Deciding = Callable[[str], Callable[[str], bool]]
@@ -25,7 +25,7 @@ class Check:
     def __call__(
         self, space: Space, accepted: Sequence[str], refused: Sequence[str], **options: Any
     ) -> None:
-        accepts = self._deciding(lark(space, **options))
+        accepts = self._deciding(lark_grammar(space, **options))
         for text in accepted:
             assert accepts(text), f"must accept {text}"
         for text in refused:

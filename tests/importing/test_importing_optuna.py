@@ -183,6 +183,33 @@ def test_objectives_take_the_names_of_the_study_or_the_given_ones(several: Path)
     assert source.trials[0].metrics["loss"] == source.trials[0].params["x"]
 
 
+def test_given_names_that_the_study_has_choose_among_its_objectives(several: Path) -> None:
+    turned = read_source(str(several), metrics=["value_1", "value_0"])
+    assert turned.metrics == ("value_1", "value_0")
+    assert turned.directions == ("maximize", "minimize")
+    assert turned.trials == read_source(str(several)).trials
+    planned = plan_import(turned)
+    x = planned.accepted[0].source.params["x"]
+    assert planned.accepted[0].metrics["value_0"] == x
+    planned = plan_import(read_source(str(several), metrics=["value_1"]))
+    assert planned.objectives == (Objective("value_1", "maximize"),)
+    assert planned.accepted[0].metrics["value_1"] == 1 - x
+
+
+def test_two_objectives_of_one_name_are_refused(several: Path) -> None:
+    with pytest.raises(InputError, match="a name of its own; got loss twice"):
+        plan_import(read_source(str(several), metrics=["loss", "loss"]))
+
+
+def test_notes_compare_directions_by_name(several: Path, make_task: Callable[..., Task]) -> None:
+    task = make_task(
+        space=Space([Float("x", 0.0, 1.0)]),
+        objectives=(Objective("value_1", "maximize"), Objective("value_0", "minimize")),
+    )
+    notes = plan_import(read_source(str(several), task=task), task).notes
+    assert not [note for note in notes if "in the study" in note]
+
+
 def test_objectives_and_constraints_of_a_task_are_matched_by_order(
     several: Path, make_task: Callable[..., Task]
 ) -> None:

@@ -12,7 +12,7 @@ from llguidance import LLMatcher
 from tiny_model import make_model
 
 from localhpo.errors import BackendError, ConstraintError, GenerationError
-from localhpo.grammar import lark
+from localhpo.grammar import lark_grammar
 from localhpo.llm.transformers import loading
 from localhpo.llm.transformers.decoding import DecodedAnswer, Decoder, Sampling
 from localhpo.llm.transformers.network import Network
@@ -35,7 +35,7 @@ SPACE = Space(
     ]
 )
 GRAMMARS = {
-    "space": lark(SPACE),
+    "space": lark_grammar(SPACE),
     "free end": "start: /[a-e]{1,8}/",
     "one text": 'start: "nothing to choose"',
     "choices": 'start: "{" ("\\"a\\":" /[0-9]{3}/ | "\\"b\\":" ("true" | "false")) "}"',
@@ -108,7 +108,7 @@ def test_samples_the_same_answers_as_a_plain_decoder(
 
 def test_free_text_is_sampled_like_a_plain_decoder(llama: loading.LoadedNetwork) -> None:
     prompt = encode(llama, "Propose the next configuration.")
-    grammar = lark(SPACE, rationale=True, trials=[3, 8, 12])
+    grammar = lark_grammar(SPACE, rationale=True, trials=[3, 8, 12])
     (draw,) = decoder(llama).draw(prompt, grammar, Sampling([5], 1.0, 1000))
     assert_same(draw, plain(llama, prompt, grammar, 5, 1.0))
 

@@ -31,7 +31,7 @@ from localhpo.space import Float, Int, Space
 pytestmark = pytest.mark.slow
 
 SPACE = Space([Float("learning_rate", 1e-4, 1e-1, log=True), Int("max_depth", 3, 11)])
-CONSTRAINT = AnswerConstraint(grammar.lark(SPACE), grammar.json_schema(SPACE))
+CONSTRAINT = AnswerConstraint(grammar.lark_grammar(SPACE), grammar.json_schema(SPACE))
 PROMPT = [Message("user", "minimize loss\nlearning_rate float\nmax_depth int <eos>\n" * 8)]
 
 

@@ -18,12 +18,12 @@ from localhpo.llm import model_registry, open_backend
 from localhpo.llm.protocol import Backend
 from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Ordinal, Space
-from localhpo.task import Task, load
+from localhpo.task import Task, load_task
 from localhpo.trial import Config, Proposal
 
 FOLDER = resources.folder("models") / "sprout"
 
-AGENT_SPACE = load(tasks.find("breast-cancer-xgboost")).space
+AGENT_SPACE = load_task(tasks.find("breast-cancer-xgboost")).space
 CONDITIONAL = Space(
     [
         Categorical("optimizer", values=("sgd", "adam")),
@@ -81,7 +81,7 @@ def test_the_grammar_accepts_its_tokens(space: Space) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(FOLDER)
-    source = LLMatcher.grammar_from_lark(grammar.lark(space))
+    source = LLMatcher.grammar_from_lark(grammar.lark_grammar(space))
     matcher = LLMatcher(llguidance.hf.from_tokenizer(tokenizer), source)
     rng = np.random.default_rng(0)
     for _ in range(50):

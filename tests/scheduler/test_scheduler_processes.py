@@ -20,7 +20,7 @@ from localhpo.scheduler.placement import Inventory
 from localhpo.store import Store, StudyRecord
 from localhpo.store.records import Event
 from localhpo.study import Study
-from localhpo.task import Budget, PrunerSettings, Resources, Task, load
+from localhpo.task import Budget, PrunerSettings, Resources, Task, load_task
 from localhpo.trial import State, Trial
 
 NAME = "small/main"
@@ -178,7 +178,7 @@ def test_a_killed_study_goes_on(write_script: Any, tmp_path: Path) -> None:
             time.sleep(0.02)
         process.kill()
 
-    study = Study.open(load(tmp_path / "task.toml"))
+    study = Study.open(load_task(tmp_path / "task.toml"))
     assert [t.state for t in study.trials] == [State.COMPLETE, State.RUNNING]
     study.run()
     assert [(t.state, t.restarts) for t in study.trials] == [

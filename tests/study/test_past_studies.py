@@ -13,7 +13,7 @@ from localhpo.errors import StudyChangedError, StudyLockedError
 from localhpo.store import Store
 from localhpo.study import Study
 from localhpo.study.past_studies import open_with_past_studies, read_past_studies, set_private
-from localhpo.task import CreatorSettings, Task, parse, to_table
+from localhpo.task import CreatorSettings, Task, parse_task, to_table
 from localhpo.trial import Proposal
 
 MakeTask = Callable[..., Task]
@@ -79,7 +79,7 @@ def test_a_private_study_is_not_retrieved(task: Task, old: Study, home: Path) ->
 
 def test_a_task_may_be_private_from_the_start(make_task: MakeTask, home: Path) -> None:
     task = make_task(name="secret", private=True)
-    assert parse(to_table(task), folder=task.folder).private
+    assert parse_task(to_table(task), folder=task.folder).private
     Study.open(task, home=home).add_trial({"learning_rate": 1e-2, "depth": 2}, 1.0)
     (past,), _ = read_past_studies(Store(home))
     assert past.private

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import localhpo
 from localhpo.errors import InputError, NoGoodTrialError, StudyChangedError
 from localhpo.objective import Constraint, Objective
 from localhpo.study import Study
-from localhpo.task import Budget, CreatorSettings, Task, load
+from localhpo.task import Budget, CreatorSettings, Task, load_task
 from localhpo.trial import Cause, Measurement, State
 
 GOALS = {
@@ -62,6 +63,21 @@ def test_a_function_with_several_objectives_is_tuned(creator: str, home: Path) -
         _ = study.best_trial
 
 
+def test_a_function_may_return_its_objectives_in_order(home: Path) -> None:
+    study = localhpo.tune(
+        lambda x, y: (x, 10 + y),
+        SPACE,
+        objectives={"loss": "minimize", "size": "minimize"},
+        trials=2,
+        creator="random",
+        home=home,
+    )
+    assert [trial.values for trial in study.trials] == [
+        (trial.config["x"], 10 + trial.config["y"])  # type: ignore[operator]
+        for trial in study.trials
+    ]
+
+
 def test_a_constraint_decides_which_trial_is_best(home: Path) -> None:
     study = localhpo.tune(
         metrics, SPACE, metric="loss", constraints={"latency_ms": {"max": 100.0}},
@@ -86,6 +102,14 @@ def test_values_are_told_by_name(
     ended = study.tell(study.ask(), told)
     assert (ended.values, ended.violations) == (values, violations)
     assert Study.open(make_task(**GOALS), home=home).trials == (ended,)
+
+
+def test_values_are_told_as_an_array(make_task: MakeTask, home: Path) -> None:
+    study = Study.open(make_task(**{**GOALS, "constraints": ()}), home=home)
+    trial = study.ask()
+    with pytest.raises(InputError, match="in the order loss, size; got array"):
+        study.tell(trial, np.array([1.0, 2.0, 3.0]))
+    assert study.tell(trial, np.array([1.0, 2.0])).values == (1.0, 2.0)
 
 
 def test_values_are_told_in_order_and_constraints_by_measurements(
@@ -204,7 +228,7 @@ def test_a_killed_study_goes_on_with_its_values(tmp_path: Path, home: Path) -> N
     (tmp_path / "task.toml").write_text(TASK)
     run = [sys.executable, "-m", "localhpo", "run", str(tmp_path), "--json"]
     process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    task = load(tmp_path)
+    task = load_task(tmp_path)
     deadline = time.monotonic() + 60
     while sum(t.state is State.COMPLETE for t in Study.open(task, home=home).trials) < 3:
         assert time.monotonic() < deadline

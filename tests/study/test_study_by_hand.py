@@ -24,7 +24,7 @@ from localhpo.objective import Objective
 from localhpo.space import Float, Int, Space
 from localhpo.study import Study
 from localhpo.task import Budget, CreatorSettings, Task
-from localhpo.trial import Cause, Measurement, State, counted
+from localhpo.trial import Cause, Measurement, State, count_budgeted
 
 MakeTask = Callable[..., Task]
 
@@ -65,7 +65,7 @@ def test_a_failure_is_told_without_a_value(task: Task) -> None:
             study.ask(), 0.5, pruned=True, measurements=[Measurement(1, "loss", 0.5, 1.0)]
         )
     assert failed.failure is not None
-    assert (failed.state, failed.value, failed.failure.cause) == (State.FAILED, None, Cause.TOLD)
+    assert (failed.state, failed.value, failed.failure.cause) == (State.FAILED, None, Cause.BY_USER)
     assert not_finite.failure is not None
     assert not_finite.failure.cause is Cause.NOT_FINITE
     assert pruned.state is State.PRUNED
@@ -142,7 +142,7 @@ def test_added_trials_inform_and_cost_nothing(task: Task) -> None:
     good, bad = Study.open(task).trials
     assert (good.value, good.user_attrs) == (0.25, {"from": "last year"})
     assert bad.state is State.FAILED
-    assert counted(study.trials) == 0
+    assert count_budgeted(study.trials) == 0
     assert study.best_trial == good
 
 

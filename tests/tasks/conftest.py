@@ -12,7 +12,7 @@ import pytest
 
 from localhpo import tasks
 from localhpo.executor import Job, Outcome, ProcessExecutor
-from localhpo.task import load
+from localhpo.task import load_task
 from localhpo.trial import Measurement, Value
 
 DATA = Path(os.environ.get("LOCALHPO_DATA") or Path(__file__).parents[2].parent / "shared/data")
@@ -44,7 +44,7 @@ def run_task(tmp_path: Path) -> Callable[..., Run]:
         name: str, place: Path, *words: str, trial: int = 0, path: Path | None = None,
         **config: Value,
     ) -> Run:  # fmt: skip
-        task = load(tasks.find(name))
+        task = load_task(tasks.find(name))
         task = dataclasses.replace(task, command=(*task.command, *words))
         environment = {"OMP_NUM_THREADS": "1", "LOCALHPO_DATA": str(place)}
         environment |= {"PYTHONPATH": str(path)} if path else {}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from localhpo import tasks
-from localhpo.task import load
+from localhpo.task import load_task
 
 RATE = {"type": "float", "low": 1e-5, "high": 1e-1, "log": True}
 DECAY = {"type": "float", "low": 1e-6, "high": 1e-1, "log": True}
@@ -69,7 +69,7 @@ T5 = {
     ],
 )
 def test_the_space_is_that_of_the_paper(name: str, space: dict[str, Any]) -> None:
-    told = load(tasks.find(name)).space.to_table()
+    told = load_task(tasks.find(name)).space.to_table()
     for table in told.values():
         table.pop("help", None)
     assert told == space

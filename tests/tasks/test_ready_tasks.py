@@ -11,7 +11,7 @@ from localhpo import tasks
 from localhpo.errors import TaskError
 from localhpo.executor import check_command
 from localhpo.space import Float, Int
-from localhpo.task import Task, load
+from localhpo.task import Task, load_task
 from localhpo.trial import Cause, State
 
 NAME = "breast-cancer-xgboost"
@@ -31,13 +31,13 @@ QUICK = {
 
 @pytest.fixture
 def breast_cancer() -> Task:
-    return load(tasks.find(NAME))
+    return load_task(tasks.find(NAME))
 
 
 def test_ready_tasks_are_found_by_name() -> None:
     assert NAME in tasks.available()
     for name in tasks.available():
-        task = load(tasks.find(name))
+        task = load_task(tasks.find(name))
         assert task.name == name
         assert task.background
         check_command(task.command, task)

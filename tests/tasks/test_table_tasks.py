@@ -15,7 +15,7 @@ from localhpo import tasks
 from localhpo.cli import main
 from localhpo.errors import DataError
 from localhpo.study import Study
-from localhpo.task import CreatorSettings, load
+from localhpo.task import CreatorSettings, load_task
 from localhpo.trial import Cause, State
 
 pytest.importorskip("xgboost")
@@ -93,7 +93,7 @@ def test_a_study_of_python_is_told_what_is_missing_too(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("LOCALHPO_DATA", raising=False)
-    task = load(tasks.find("water-xgboost"))
+    task = load_task(tasks.find("water-xgboost"))
     task = dataclasses.replace(task, creator=CreatorSettings(name="random"))
     with pytest.raises(DataError, match=r"water_potability\.csv"):
         Study.open(task, home=home).run()

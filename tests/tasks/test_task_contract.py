@@ -10,9 +10,9 @@ from localhpo import tasks
 from localhpo.cli import main
 from localhpo.cli._argparse_reader import read
 from localhpo.executor import check_command
-from localhpo.task import Task, load, parse, to_table
+from localhpo.task import Task, load_task, parse_task, to_table
 
-TASKS = [load(tasks.find(name)) for name in tasks.available()]
+TASKS = [load_task(tasks.find(name)) for name in tasks.available()]
 WITH_DATA = [task for task in TASKS if task.data is not None]
 SECTIONS_OF_DATA = ("folder", "files", "source", "license")
 
@@ -34,7 +34,7 @@ def test_it_is_named_as_its_folder_and_told(task: Task) -> None:
     assert len(task.background) > 400
     assert task.metric in task.background
     assert all(parameter.help for parameter in task.space)
-    assert parse(to_table(task), folder=task.folder, source=task.source) == task
+    assert parse_task(to_table(task), folder=task.folder, source=task.source) == task
 
 
 def test_its_command_takes_every_hyperparameter(task: Task) -> None:

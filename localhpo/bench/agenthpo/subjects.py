@@ -21,9 +21,9 @@ from localhpo import tasks
 from localhpo.bench.agenthpo import paper
 from localhpo.bench.problems import functions
 from localhpo.bench.problems.problem import Problem
-from localhpo.data import VARIABLE, file_in, find
+from localhpo.data import VARIABLE, file_in, find_data
 from localhpo.errors import DataError, InputError, did_you_mean
-from localhpo.task import Task, load, to_table
+from localhpo.task import Task, load_task, to_table
 
 QUADRATICS = ("quadratic-2-3", "quadratic-3-5")
 """Functions of Section 5.2: the one for GPT-3.5 and the one for GPT-4."""
@@ -78,7 +78,7 @@ class Subject:
             return []
         wanted = self.task.data.chosen(self.task.command)
         parts = [wanted] if wanted.weights is None else [wanted, wanted.weights]
-        folders = [find(part, self.data or self.task.env.get(VARIABLE)) for part in parts]
+        folders = [find_data(part, self.data or self.task.env.get(VARIABLE)) for part in parts]
         found = [
             file_in(folder, name)
             for folder, part in zip(folders, parts, strict=True)
@@ -128,7 +128,7 @@ def open_subject(name: str, *, data: Path | None = None, small: bool = False) ->
     if name in QUADRATICS:
         problem = functions.make(name, 0)
         return Subject(problem.task, problem)
-    task = load(Path(name) if _is_path(name) else _ready(name))
+    task = load_task(Path(name) if _is_path(name) else _ready(name))
     if small:
         task = dataclasses.replace(task, command=_small(task))
     resources = dataclasses.replace(task.resources, parallel=1)

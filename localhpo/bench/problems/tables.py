@@ -22,7 +22,7 @@ from localhpo.bench.problems.problem import Problem
 from localhpo.errors import ConfigurationError, InputError
 from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Int, Ordinal, Parameter, Space
-from localhpo.task import Task, parse
+from localhpo.task import Task, parse_task
 from localhpo.trial import Config
 
 _ROWS_AT_ONCE = 256
@@ -132,7 +132,7 @@ def _task_of(path: Path) -> Task:
         table = tomllib.loads(source.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{source} cannot be read: {error}") from error
-    task = parse(table, folder=source.parent, where=str(source), source=source)
+    task = parse_task(table, folder=source.parent, where=str(source), source=source)
     return task.single_objective
 
 

@@ -22,7 +22,7 @@ from localhpo.bench.problems.dims import Array
 from localhpo.bench.problems.problem import Problem
 from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
-from localhpo.task import Task, load
+from localhpo.task import Task, load_task
 from localhpo.trial import Config
 
 LEARNERS = ("xgboost", "mlp")
@@ -104,7 +104,7 @@ class _CachedTraining:
 def _space(learner: str, data: DataSet) -> Space:
     if learner == "mlp":
         return _MLP_SPACE
-    space = load(tasks.find("breast-cancer-xgboost")).space
+    space = load_task(tasks.find("breast-cancer-xgboost")).space
     # `scale_pos_weight` weighs one class against the other, so there must be two.
     return Space([p for p in space if data.kind == "binary" or p.name != "scale_pos_weight"])
 

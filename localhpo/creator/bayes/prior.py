@@ -35,7 +35,7 @@ _GRID = 101
 
 
 class Prior(Protocol):
-    """A prior value for every point of a space, from samples or past data sets (`transfer_prior`)."""
+    """A prior value for every point of a space: from samples, or from past data sets."""
 
     weight: float
     """Mean of its weight before any trial, in units of the scale of the process (`gp`)."""

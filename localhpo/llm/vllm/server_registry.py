@@ -36,7 +36,7 @@ class ServerRecord:
     pid: int
     """Process id of its supervisor."""
     started: int
-    """Start time of that process, by `runtime.start_of`."""
+    """Start time of that process, by `runtime.process_start`."""
     port: int
     """Port on 127.0.0.1."""
     key: str
@@ -51,7 +51,7 @@ class ServerRecord:
     @property
     def alive(self) -> bool:
         """Whether its process runs."""
-        return self.started > 0 and runtime.start_of(self.pid) == self.started
+        return self.started > 0 and runtime.process_start(self.pid) == self.started
 
 
 class ServerSlot:

@@ -97,7 +97,7 @@ class ServerSession:
             raise
         finally:
             os.close(held)  # the server process has a copy
-        record = ServerRecord(process.pid, runtime.start_of(process.pid), port, key, name)
+        record = ServerRecord(process.pid, runtime.process_start(process.pid), port, key, name)
         use = cls(slot, lease, record, _make_client(record), process)
         try:
             _wait_until_ready(process, record, deadline)
