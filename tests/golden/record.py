@@ -201,11 +201,15 @@ def _table(space: str, creator: Mapping[str, Any], *, name: str, seed: int) -> d
 def _run(table: Mapping[str, Any], folder: Path) -> list[list[str]]:
     """Return origin and configuration of each trial of a study that is run by hand."""
     from localhpo.study import Study
-    from localhpo.task import parse
+
+    try:
+        from localhpo.task import parse_task
+    except ImportError:  # version 0.1.0
+        from localhpo.task import parse as parse_task
     from localhpo.trial import Measurement
 
     rows: list[list[str]] = []
-    with Study.open(parse(table, folder=folder), home=folder / "home") as study:
+    with Study.open(parse_task(table, folder=folder), home=folder / "home") as study:
         while len(rows) < TRIALS:
             asked = [study.ask() for _ in range(2 if len(rows) == TOGETHER else 1)]
             for trial in asked:
