@@ -166,9 +166,10 @@ def _objective_names(study: Study, name: str, metrics: Sequence[str]) -> tuple[s
         return tuple(stored)
     if len(metrics) != count:
         raise InputError(
-            f"each objective must have one name: study {name!r} has {count} "
-            f"({', '.join(stored)}), got {', '.join(metrics)}",
-            hint="give --metric once for each objective, in order, or choose among these names",
+            f"each objective must have one name: study {name!r} has {count}, "
+            f"got {', '.join(metrics)}",
+            hint="give --metric once for each objective, in order, or choose among "
+            f"{', '.join(stored)}",
         )
     return tuple(metrics)
 
