@@ -172,6 +172,14 @@ def test_arguments_must_fit_together(tmp_path: Path) -> None:
         localhpo.tune(tmp_path / "task.toml", fixed={"z": 1})
     with pytest.raises(InputError, match="must be a function, a task or a path; got 3"):
         localhpo.tune(3, SPACE)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="one form; got `objectives` beside `metric`"):
+        localhpo.tune(bowl, SPACE, metric="loss", objectives={"loss": "minimize"})
+    with pytest.raises(InputError, match="directions by name; got \\['loss'\\]"):
+        localhpo.tune(bowl, SPACE, objectives=["loss"])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"directions by name; got \{\}"):
+        localhpo.tune(bowl, SPACE, objectives={})
+    with pytest.raises(InputError, match=r"bounds by name; got \{'size': 3\}"):
+        localhpo.tune(bowl, SPACE, constraints={"size": 3})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize(
