@@ -1,4 +1,4 @@
-"""The data that a task reads: which files, from whom, and where they are on this machine.
+"""The data that a task reads: its files, their source, and their folder on this machine.
 
     [data]
     folder = "water_potability"     # or a list: each name that the folder may have
@@ -9,9 +9,9 @@
 `[data.weights]` has the same keys, for a model that the script starts from, and so has each
 `[data.instead.NAME]`, for other data that the script reads where its command holds NAME.
 
-The user says where: DIR is the folder that holds the files, or one that holds a folder for
-each data set. A file may be compressed (`x.csv.gz` for `x.csv`), a folder packed
-(`train.tar.gz` for `train`). Nothing is ever downloaded.
+The user names a folder DIR, which contains the files, or a folder for each data set. A file may
+be compressed (`x.csv.gz` for `x.csv`), a folder packed (`train.tar.gz` for `train`). Nothing is
+ever downloaded.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class Data:
     files: Mapping[str, str]
     """File or folder, relative to that folder -> what it is, in a few words."""
     source: str
-    """Page from which a machine with a network gets it."""
+    """Web page from which the user can download it."""
     license: str
     weights: Data | None = None
     """The pre-trained model that the script starts from."""
     instead: Mapping[str, Data] = field(default_factory=dict)
-    """Other data that the script reads: a word of its command -> which."""
+    """Argument of the command -> other data that the script reads with it."""
 
     def chosen(self, command: Sequence[str]) -> Data:
-        """Return the data that a command reads: these, or those of `instead` that it names."""
+        """Return the data that a command reads: these, or those of `instead` for its argument."""
         return next((data for name, data in self.instead.items() if name in command), self)
 
     def wanted(self, command: Sequence[str]) -> tuple[Data, ...]:
@@ -98,14 +98,14 @@ def parse_data(table: Mapping[str, Any], where: str) -> Data | None:
 
 
 def find_data(data: Data, given: Path | str | None) -> Path:
-    """Return the folder on this machine that holds the files.
+    """Return the folder on this machine that contains the files.
 
     Args:
-        data: what is wanted.
-        given: DIR of the module's docstring; None for what LOCALHPO_DATA says.
+        data: the data.
+        given: DIR of the module's docstring; None for LOCALHPO_DATA.
 
     Raises:
-        DataError: they are not there; it says which, and whence they can be had.
+        DataError: files are missing; names them and their source.
     """
     given = given or os.environ.get(VARIABLE) or None
     looked = [Path(given, name) for name in (".", *data.folder)] if given else []
@@ -129,11 +129,11 @@ def _missing(data: Data, folder: Path) -> list[str]:
 
 
 def _what_is_wanted(data: Data, looked: list[Path]) -> str:
-    """Return the message: the files, where they were looked for, whence they can be had."""
-    # The folder that lacks the least is the one that the user means.
+    """Return the message: the missing files, the folder searched, and the source."""
+    # The folder with the fewest missing files is probably the one that the user means.
     folder = min(looked, key=lambda path: len(_missing(data, path)), default=None)
     missing = list(data.files) if folder is None else _missing(data, folder)
-    lines = ["the data of this task are not there"]
+    lines = ["the data of this task must be on this machine"]
     lines += [f"  wanted:  {name} ({data.files[name]})" for name in missing]
     lines += [f"  missing: in {folder.absolute()}"] if folder is not None else []
     lines += [f"  source:  {data.source}", f"  license: {data.license}"]

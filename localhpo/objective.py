@@ -78,7 +78,7 @@ class NotFinite:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the measurements of one run come to."""
+    """Values and violations of one run."""
 
     values: tuple[float, ...]
     """One for each objective, in order; empty where one of them has none."""
@@ -161,8 +161,8 @@ def best_trials(trials: Iterable[Trial], objectives: Sequence[Objective]) -> tup
 
     Those that no other trial dominates; of trials with equal values the earliest. With one
     objective that is the best trial alone. Where no trial is feasible, only the least infeasible
-    ones (by the sum of their violations, as NSGA-II compares them) are considered:
-    `Trial.feasible` tells.
+    ones (by the sum of their violations, as NSGA-II compares them) are considered;
+    their `Trial.feasible` is not True.
     """
     complete = [trial for trial in trials if trial.state is State.COMPLETE and trial.values]
     candidates = [trial for trial in complete if trial.feasible]

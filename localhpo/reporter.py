@@ -9,7 +9,7 @@
 
 This file needs nothing but the standard library: copy it into a project that must run where
 LocalHPO is not installed. Both functions may be called without LocalHPO, by hand: `report`
-then prints what it is told to standard output and says False, `config` returns {}.
+then prints the metrics to standard output and returns False; `config` returns {}.
 
 A report is one JSON object, appended by a single write to the file that LOCALHPO_METRICS
 names, so lines of several threads and of forked processes never mix. Where many processes

@@ -11,7 +11,7 @@ def folder(name: str) -> Path:
     """Return the folder of shipped data called `name` (`prompts` or `models`).
 
     Raises:
-        FileNotFoundError: this install does not hold it.
+        FileNotFoundError: this installation does not contain it.
     """
     places = (_PACKAGE / "_data" / name, _PACKAGE.parent / name)
     for place in places:

@@ -25,10 +25,12 @@ def folder() -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Create a folder that nobody else can use; in /tmp anyone could have created it first.
+    """Create a folder that only this user can use, or check that an existing one is so.
+
+    In /tmp another user could have created it first.
 
     Raises:
-        LocalHPOError: it belongs to somebody else, or cannot be created.
+        LocalHPOError: it belongs to another user, or cannot be created.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -50,7 +52,7 @@ def process_start(pid: int) -> int:
     """Return when a process started, in kernel ticks since boot; 0 where it has ended.
 
     Process ids are reused; together with the start time they are unique, and a change of the
-    clock does not move it.
+    clock does not alter it.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()

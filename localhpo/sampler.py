@@ -77,8 +77,8 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
     Args:
         space: the search space, where it is known beforehand.
         background: description of the task in plain words, for the model.
-        fixed: hyperparameters that the objective does not suggest, and their values. The model is
-            told them, since good values of others may depend on them.
+        fixed: hyperparameters that the objective does not suggest, and their values. The model
+            sees them, since good values of others may depend on them.
         creator: name of the creator, or its settings.
         trials: how many trials are planned, where known.
         seed: seed of every random choice; the same seed gives the same engine proposals.
@@ -139,13 +139,13 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
             past = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
             task = self._task(study, space, past)
             self._warn_of_first_objective(task)
-            trials = [known for one in past for known in self._known(one, task)]
+            trials = [known for one in past for known in self._convert_trial(one, task)]
             history = History(task, tuple(trials), seed=self._seed, next_number=trial.number)
             try:
                 (proposal,) = self._creator_for(task).propose(history, 1)
             except SpaceExhaustedError:
                 if any(set(search_space) < _varied(one) for one in past):
-                    return {}  # only what all trials have in common is used up
+                    return {}  # only the parameters that all trials have in common are exhausted
                 raise
             self._in_flight[trial.number] = proposal.config
         storage, number = study._storage, trial._trial_id
@@ -187,7 +187,9 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
         if space is None or len(past) < space.cardinality:
             return
         task = self._task(study, space, past)
-        tried = {space.key(known.config) for one in past for known in self._known(one, task)}
+        tried = {
+            space.key(known.config) for one in past for known in self._convert_trial(one, task)
+        }
         if len(tried) >= space.cardinality:
             with contextlib.suppress(RuntimeError):  # with ask and tell there is nothing to end
                 study.stop()
@@ -202,8 +204,8 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
             self._creator.close()
             self._creator = None
 
-    def _known(self, trial: FrozenTrial, task: Task) -> Sequence[Trial]:
-        """Return the trial as LocalHPO's; nothing when it lacks a parameter of the space."""
+    def _convert_trial(self, trial: FrozenTrial, task: Task) -> Sequence[Trial]:
+        """Return the trial as one of LocalHPO; none where it lacks a parameter of the space."""
         # Another thread may not have suggested the values of its proposal yet.
         proposed = self._in_flight.get(trial.number)
         try:
@@ -217,8 +219,8 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
         if self._space is not None:
             return self._space
         first = trials[0].distributions
-        is_whole = all(one.distributions == first for one in trials)
-        if not is_whole or not first or not all(map(_has_counterpart, first.values())):
+        is_same = all(one.distributions == first for one in trials)
+        if not is_same or not first or not all(map(_has_counterpart, first.values())):
             return None
         return from_distributions(first)
 
@@ -281,7 +283,7 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
     def _creator_for(self, task: Task) -> Creator:
         """Return the Creator; it is opened again when the space has changed.
 
-        An engine also when the first constraint is known, so that it can refuse constraints.
+        An engine is opened again when the first constraint is known: it may refuse constraints.
         """
         constrained = bool(task.constraints) and self._settings.name in ENGINES
         key = (task.space.signature(), constrained)
@@ -350,7 +352,7 @@ def _has_counterpart(distribution: BaseDistribution) -> bool:
 
 
 def _choice(value: Any, distribution: BaseDistribution) -> Any:
-    """Return a value as the distribution has it: the text `None` may stand for None."""
+    """Return a value as a choice of the distribution: the text `None` may stand for None."""
     choices = getattr(distribution, "choices", ())
     return None if value == NONE_NAME and None in choices else value
 

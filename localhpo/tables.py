@@ -1,4 +1,4 @@
-"""Tables of TOML, checked: what is not as it must be is a `TaskError` that says where."""
+"""Checks tables of TOML; what is invalid raises a `TaskError` that names its place."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def tables_of(table: Mapping[str, Any], key: str, where: str) -> list[Mapping[st
 
 
 def refuse_unknown(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    """Refuse a key that nobody reads."""
+    """Refuse a key that is not known."""
     for key in table:
         if key not in known:
-            hint = did_you_mean(key, known) or f"known are {', '.join(known)}"
+            hint = did_you_mean(key, known) or f"known: {', '.join(known)}"
             raise TaskError(f"{where}: unknown key {key!r}", hint=hint)
 
 
 def value_of(value: Any, hint: Any, where: str) -> Any:
-    """Return `value` as `hint` says, or refuse it; an int may stand for a float."""
+    """Return `value` if it has the type `hint`, or refuse it; an int may stand for a float."""
     options = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if get_origin(hint) is Literal:
         if value in get_args(hint):

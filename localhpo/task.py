@@ -30,7 +30,7 @@ Sharing = Literal["auto", "resident", "sleep", "device", "stop", "cpu"]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """When a study ends. At least one of `trials`, `minutes`, `gpu_minutes`."""
+    """Budget of a study: at least one of `trials`, `minutes`, `gpu_minutes`."""
 
     trials: int | None = 10
     """Trials of the study in total, over all runs (complete, pruned and failed ones)."""
@@ -39,14 +39,14 @@ class Budget:
     gpu_minutes: float | None = None
     """Wall-clock minutes of trials times the GPUs they held, over all runs."""
     timeout_s: float | None = None
-    """Per trial; none by default."""
+    """Time limit of a trial; none by default."""
     grace_s: float = 5.0
-    """Between asking a trial to end (TERM) and ending it (KILL)."""
+    """Seconds between asking a trial to end (SIGTERM) and killing it (SIGKILL)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a trial needs, and how many run at once."""
+    """Resources of a trial, and the number of trials that run at once."""
 
     parallel: int = 1
     cpus: float = 1.0
@@ -54,7 +54,7 @@ class Resources:
     gpus: float = 0.0
     """Per trial; a fraction shares a device."""
     memory_mb: float | None = None
-    """Host memory per trial: the limit of its whole process group."""
+    """Limit on the host memory of a trial, for all its processes together."""
     gpu_memory_mb: float | None = None
     executor: Literal["process", "ray"] = "process"
     """Where trials run: on this machine, or on the nodes of a Ray cluster."""
@@ -68,7 +68,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class CreatorSettings:
-    """Who proposes."""
+    """Settings of the creator, which proposes configurations."""
 
     name: str = "hybrid"
     """hybrid, agent, bo, random, tpe, gp, cmaes or nsga2."""
@@ -82,15 +82,16 @@ class CreatorSettings:
     url: str | None = None
     """Address of the server, for `openai`."""
     allow_remote: tuple[str, ...] = ()
-    """Hosts other than this machine that may be spoken to, by name."""
+    """Names of hosts other than this machine that LocalHPO may connect to."""
     on_model_error: Literal["stop", "engine"] = "engine"
     transfer: Literal["off", "retrieve", "finetuned"] = "off"
-    """Whether past studies count: shown to the model and the optimizer, or learned by the model."""
+    """How past studies are used: `retrieve` shows similar ones to the model and the optimizer,
+    `finetuned` uses a model that was trained on them."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrunerSettings:
-    """Which trials are stopped early."""
+    """Settings of the pruner, which stops trials early."""
 
     name: Literal["none", "median", "asha"] = "none"
     warmup_steps: int = 0
@@ -101,7 +102,7 @@ class PrunerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What to tune."""
+    """A task: what to tune, and how."""
 
     name: str
     command: tuple[str, ...]
@@ -120,19 +121,19 @@ class Task:
     creator: CreatorSettings = CreatorSettings()
     pruner: PrunerSettings = PrunerSettings()
     data: Data | None = None
-    """The files that the script reads, where they are not its own."""
+    """Data files that the script reads and that do not come with it."""
     fixed: Mapping[str, Value] = field(default_factory=dict)
-    """Hyperparameters that are not tuned, and their values: the script gets them as it gets the
-    tuned ones, and the Creator is told, for what is good may depend on them."""
+    """Hyperparameters that are not tuned, and their values. The script gets them like tuned ones.
+    The creator sees them, since good values of others may depend on them."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Added to the environment of each trial."""
     folder: Path = Path()
     """Where the script runs: the folder of the task file, or `[task] cwd` below it."""
     seed: int = 0
     stdout_regex: str | None = None
-    """Opt-in: read the metric from standard output; one group, a number."""
+    """Regular expression that finds the metric in standard output; its one group is a number."""
     private: bool = False
-    """Keeps its studies out of all learning: no other study, and no model, is shown them."""
+    """Whether its studies are kept from other studies and from the training of models."""
     source: Path | None = None
     """The file it was read from."""
 
@@ -159,7 +160,7 @@ class Task:
         return dataclasses.replace(self, objectives=self.objectives[:1], constraints=())
 
     def evaluate(self, measurements: Iterable[Measurement], usage: Usage) -> Evaluation:
-        """Return what the measurements of a run come to."""
+        """Return the values and violations of a run."""
         return evaluate(self.objectives, self.constraints, measurements, usage, self.value)
 
 
@@ -188,7 +189,7 @@ def load_task(path: Path | str) -> Task:
 
     Raises:
         TaskError: the file cannot be read, or does not describe a task.
-        SpaceError: its space contradicts itself.
+        SpaceError: its space is invalid.
     """
     path = Path(path)
     if path.is_dir():
@@ -221,7 +222,7 @@ def parse_task(
 
     Raises:
         TaskError: a key is missing, unknown, or of the wrong kind.
-        SpaceError: the space contradicts itself.
+        SpaceError: the space is invalid.
     """
     known = ("task", "objective", "constraint", "space", "fixed", "data", *_SECTIONS)
     refuse_unknown(table, known, where)
@@ -295,7 +296,7 @@ def to_table(task: Task) -> dict[str, Any]:
             for key, value in _given(settings).items()
         }
     if "trials" not in table["budget"]:
-        table["budget"]["trials"] = 0  # "no bound on trials", which leaving it out does not say
+        table["budget"]["trials"] = 0  # 0: any number; without the key it would be the default
     return table
 
 
@@ -308,7 +309,7 @@ def with_overrides(
     sharing: str | None = None,
     **creator: str | int | None,
 ) -> Task:
-    """Return the task with what a command line said instead; None leaves the file's word.
+    """Return the task with the options of a command line; None keeps the value of the task file.
 
     `creator` takes the fields of `CreatorSettings` (`name`, `backend`, `model`, ...).
 
@@ -333,22 +334,22 @@ def with_overrides(
 
 
 def with_data(task: Task, given: Path | None = None) -> Task:
-    """Return the task whose trials find their data where the user says.
+    """Return the task with the folder of its data in the environment of trials.
 
     Args:
-        task: what is tuned.
-        given: folder of the data; by default what LOCALHPO_DATA says, in `[task] env` or here.
+        task: the task.
+        given: folder of the data; by default LOCALHPO_DATA, of `[task] env` or of this process.
 
     Raises:
-        DataError: the task says what it reads, and that is not there.
+        DataError: data that the task declares are not in the folder.
     """
-    place = given or task.env.get(task_data.VARIABLE) or os.environ.get(task_data.VARIABLE)
+    folder = given or task.env.get(task_data.VARIABLE) or os.environ.get(task_data.VARIABLE)
     for part in task.data.wanted(task.command) if task.data is not None else ():
-        task_data.find_data(part, place)
-    if not place:
+        task_data.find_data(part, folder)
+    if not folder:
         return task
     # Trials run in the folder of the script: a relative path would mean another one there.
-    absolute = str(Path(place).absolute())
+    absolute = str(Path(folder).absolute())
     return dataclasses.replace(task, env={**task.env, task_data.VARIABLE: absolute})
 
 
@@ -371,7 +372,7 @@ def objectives_of(
     """Return the objectives: those of `[[objective]]`, or the one of `[task] metric`.
 
     Raises:
-        TaskError: none is given, both forms are, or a name stands twice.
+        TaskError: none is given, both forms are, or a name occurs twice.
     """
     rows = tables_of(table, "objective", where)
     short = [key for key in ("metric", "direction") if key in task]
@@ -410,7 +411,7 @@ def constraints_of(table: Mapping[str, Any], where: str) -> tuple[Constraint, ..
     """Return the constraints of `[[constraint]]`.
 
     Raises:
-        TaskError: a name stands twice, or its bounds contradict each other or are missing.
+        TaskError: a name occurs twice, or its bounds contradict each other or are missing.
     """
     constraints = []
     for number, row in enumerate(tables_of(table, "constraint", where), start=1):
@@ -442,7 +443,7 @@ def _check_several(
     pruner: Mapping[str, Any],
     where: str,
 ) -> None:
-    """Refuse what has a meaning for one objective only."""
+    """Refuse settings that support one objective only."""
     if len(objectives) == 1:
         return
     if task.get("value") == "best":
@@ -460,7 +461,7 @@ def _check_several(
 def _refuse_twice(names: list[str], where: str) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise TaskError(f"{where}: each name must stand once; got {name!r} twice")
+            raise TaskError(f"{where}: each name must occur once; got {name!r} twice")
 
 
 def _section(name: str, cls: type, table: Mapping[str, Any], where: str) -> Any:
@@ -476,7 +477,7 @@ def _section(name: str, cls: type, table: Mapping[str, Any], where: str) -> Any:
 
 
 def _bounded(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """Let `trials = 0`, or another bound alone, mean that trials do not bound the study."""
+    """Return the budget, in which `trials = 0` or only another bound means any number of trials."""
     other = any(values.get(key) for key in ("minutes", "gpu_minutes"))
     if "trials" not in values and other:
         return {**values, "trials": None}
@@ -497,16 +498,16 @@ def _check_range(key: str, value: Any, where: str) -> None:
 
 
 def fixed_of(table: Mapping[str, Any], space: Space, where: str) -> dict[str, Value]:
-    """Return what is fixed beside a space.
+    """Return the fixed hyperparameters of a `[fixed]` table.
 
     Raises:
-        TaskError: a name is tuned, or its value is none that a hyperparameter can have.
+        TaskError: a name is in the space too, or its value cannot be that of a hyperparameter.
     """
     for name in table:
         if name in space.names:
             raise TaskError(
-                f"{where} {name}: is tuned, by [space], and cannot have one value",
-                hint="name it in one of the two",
+                f"{where} {name}: must not be in [space] too, which tunes it",
+                hint="remove it from [fixed] or from [space]",
             )
     return {name: scalar_of(value, f"{where} {name}") for name, value in table.items()}
 

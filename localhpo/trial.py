@@ -1,7 +1,7 @@
-"""A trial: one configuration, run once, and everything known about it.
+"""A trial: one configuration, its run, and the results.
 
-All types here are frozen values; a trial changes by making the next one (`Trial.to`), and
-only along `TRANSITIONS`. Times are seconds since the epoch (UTC); durations end in `_s`,
+All types here are immutable; `Trial.to` returns the trial in another state, which
+`TRANSITIONS` must allow. Times are seconds since the epoch (UTC); durations end in `_s`,
 memory in `_mb`.
 """
 
@@ -24,7 +24,7 @@ Config = Mapping[str, Value]
 
 
 class State(StrEnum):
-    """Where a trial stands. See `TRANSITIONS` for what may follow."""
+    """State of a trial. See `TRANSITIONS` for the states that may follow."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -106,14 +106,14 @@ class Cause(StrEnum):
     SIGNAL = "signal"
     COULD_NOT_START = "could not start"
     NODE_LOST = "node lost"
-    """So was the machine that it ran on; an interrupted trial with this cause runs again."""
+    """The cluster lost the machine; an interrupted trial with this cause runs again."""
     BY_USER = "told"
-    """The user said so, by hand."""
+    """The user reported the failure (`Study.tell`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a trial failed, and what it said last."""
+    """Cause of a failed trial, and the end of its output."""
 
     cause: Cause
     message: str
@@ -129,14 +129,14 @@ class Measurement:
     step: int
     name: str
     value: float
-    """May be NaN or infinite: that is what the script said."""
+    """As the script reported it; may be NaN or infinite."""
     time: float
     """When, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a trial used."""
+    """Time, memory and energy that a trial used."""
 
     wall_s: float = 0.0
     cpu_s: float | None = None
@@ -159,10 +159,9 @@ class Proposal:
     config: Config
     """Canonical (`Space.canonical`): on the grid, active parameters only, in order."""
     origin: Origin
-    """Never a guess."""
     rationale: str = ""
     rationale_by: Literal["", "model", "computed"] = ""
-    """Whether a model said it, or it was computed from the evidence."""
+    """Whether a model wrote the rationale, or it was computed from the evidence."""
     evidence: tuple[int, ...] = ()
     """Numbers of the trials that the rationale rests on; they exist."""
     details: Mapping[str, float] = field(default_factory=dict)
@@ -180,9 +179,9 @@ class Proposal:
     answer: str | None = None
     """The raw completion."""
     engine_state: Mapping[str, Any] = field(default_factory=dict)
-    """What the engine must be given back to go on (JSON; opaque to all others)."""
+    """State that the engine needs for its next proposal (JSON; only the engine reads it)."""
     note: str = ""
-    """What a reader of the record must know, e.g. why an engine stood in for the model."""
+    """Remark for the user, e.g. why an engine replaced the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +242,7 @@ class Trial:
         """Return the trial in its next state.
 
         Raises:
-            LocalHPOError: the step is not in `TRANSITIONS`.
+            LocalHPOError: `TRANSITIONS` does not allow it.
         """
         if state not in TRANSITIONS[self.state]:
             raise LocalHPOError(f"trial {self.number} is {self.state} and cannot become {state}")
@@ -256,7 +255,7 @@ class Trial:
 
 
 def values_of(measurements: Iterable[Measurement], name: str) -> list[tuple[int, float]]:
-    """Return (step, value) of one metric in the order of report."""
+    """Return (step, value) of one metric in the order in which they were reported."""
     return [(m.step, m.value) for m in measurements if m.name == name]
 
 

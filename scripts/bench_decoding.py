@@ -49,7 +49,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(options.model or _random_model(Path(folder), options.hidden, options.layers))
-        loaded = loading.load(path, options.device)
+        loaded = loading.load_network(path, options.device)
     weights = sum(weight.numel() for weight in loaded.network.parameters())
     print(f"{weights / 1e6:.1f}M parameters, {options.threads} thread(s), n = {options.n}")
     grammar = lark_grammar(SPACE)

@@ -137,7 +137,7 @@ def command(*arguments: str) -> dict[str, str]:
         ),
         (
             goals(2 * '[[objective]]\nname = "f1"\ndirection = "maximize"\n'),
-            ["task.toml [[objective]]", "each name must stand once", "'f1' twice"],
+            ["task.toml [[objective]]", "each name must occur once", "'f1' twice"],
         ),
         (
             {"rest": REST + '[[constraint]]\nname = "size"\nmin = 3.0\nmax = 1.0'},

@@ -128,7 +128,7 @@ def test_what_is_fixed_is_read_and_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('booster = "dart"', "[fixed] booster: is tuned"),
+        ('booster = "dart"', "[fixed] booster: must not be in [space]"),
         ("depth = inf", "[fixed] depth: must be a finite number, a text, true or false; got inf"),
         ("depth = [1, 2]", "[fixed] depth: must be a finite number"),
     ],

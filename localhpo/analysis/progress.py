@@ -8,7 +8,7 @@ from localhpo.objective import Objective, best_trials, is_better
 from localhpo.trial import State, Trial
 
 
-def incumbent(trials: Iterable[Trial], objective: Objective) -> list[tuple[int, float]]:
+def incumbent_curve(trials: Iterable[Trial], objective: Objective) -> list[tuple[int, float]]:
     """Return (number, best value so far) after each complete trial, in the order of numbers.
 
     Only feasible trials count as best; before the first of them there is no point.
@@ -26,7 +26,7 @@ def incumbent(trials: Iterable[Trial], objective: Objective) -> list[tuple[int, 
     return curve
 
 
-def improvements(curve: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
+def find_improvements(curve: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
     """Return the points of an incumbent curve at which the best value changed."""
     steps: list[tuple[int, float]] = []
     for number, value in curve:

@@ -23,7 +23,7 @@ def trial_record(trial: Trial, *, full: bool = False) -> dict[str, Any]:
     """
     origin = str(trial.proposal.origin)
     if full:
-        record: dict[str, Any] = jsonable(dataclasses.asdict(trial))
+        record: dict[str, Any] = to_jsonable(dataclasses.asdict(trial))
         record["proposal"].pop("engine_state")
         record["proposal"]["origin"] = origin
         record["usage"]["gpu_utilisation"] = trial.usage.gpu_utilization  # its name in 0.1.0
@@ -32,7 +32,7 @@ def trial_record(trial: Trial, *, full: bool = False) -> dict[str, Any]:
         "number": trial.number,
         "state": trial.state.value,
         **_value_record(trial),
-        "config": jsonable(trial.config),
+        "config": to_jsonable(trial.config),
         "origin": origin,
         "cause": failures.cause(trial),
         "seconds": trial.usage.wall_s,
@@ -64,12 +64,12 @@ def goals_record(task: Task) -> dict[str, Any]:
 def summary_record(summary: Summary) -> dict[str, Any]:
     """Return a summary as JSON-able values."""
     best = summary.best_trial
-    use = jsonable(dataclasses.asdict(summary.resource_use))
+    use = to_jsonable(dataclasses.asdict(summary.resource_use))
     sharing = summary.memory_sharing
     return {
         "study": summary.study,
         **goals_record(summary.task),
-        "fixed": jsonable(summary.task.fixed),
+        "fixed": to_jsonable(summary.task.fixed),
         "budget": {"trials": summary.task.budget.trials, "used": summary.counted},
         "states": {state.value: number for state, number in summary.states.items()},
         "feasible": summary.is_feasible,
@@ -77,15 +77,15 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "best_trials": [trial_record(trial) for trial in summary.best_trials],
         "incumbent": [{"number": n, "value": v, "score": v} for n, v in summary.incumbent],
         "origins": [
-            {**jsonable(dataclasses.asdict(share)), "origin": str(share.origin)}
+            {**to_jsonable(dataclasses.asdict(share)), "origin": str(share.origin)}
             for share in summary.origins
         ],
-        "failures": jsonable([dataclasses.asdict(group) for group in summary.failures]),
-        "notes": jsonable([dataclasses.asdict(note) for note in summary.notes]),
-        "cost": jsonable(dataclasses.asdict(summary.cost)),
+        "failures": to_jsonable([dataclasses.asdict(group) for group in summary.failures]),
+        "notes": to_jsonable([dataclasses.asdict(note) for note in summary.notes]),
+        "cost": to_jsonable(dataclasses.asdict(summary.cost)),
         "resource_use": use,
         "accounts": {**use, "gpu_utilisation": use["gpu_utilization"]},  # its names in 0.1.0
-        "memory_sharing": sharing and jsonable(dataclasses.asdict(sharing)),
+        "memory_sharing": sharing and to_jsonable(dataclasses.asdict(sharing)),
         "sharing": sharing and _sharing_record(sharing),
         "trials": [trial_record(trial) for trial in summary.trials],
     }
@@ -104,7 +104,7 @@ def _sharing_record(sharing: MemorySharing) -> dict[str, Any]:
     }
 
 
-def jsonable(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """Return a value in types that JSON has.
 
     JSON has no NaN and no infinity: they become the strings `nan`, `inf` and `-inf`.
@@ -116,7 +116,7 @@ def jsonable(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
+        return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [jsonable(item) for item in value]
+        return [to_jsonable(item) for item in value]
     return str(value)

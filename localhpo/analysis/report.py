@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localhpo.analysis import formatting
-from localhpo.analysis.progress import improvements
+from localhpo.analysis.progress import find_improvements
 from localhpo.analysis.summary import Summary
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SPECIAL = re.compile(r"([\\`*|\[\]<>#~]|(?<!\w)_|_(?!\w))")
 
 
-def render(summary: Summary, *, reruns: Mapping[int, str] | None = None) -> str:
+def render_report(summary: Summary, *, reruns: Mapping[int, str] | None = None) -> str:
     """Return the report as Markdown.
 
     Args:
@@ -34,19 +34,19 @@ def render(summary: Summary, *, reruns: Mapping[int, str] | None = None) -> str:
         summary=summary,
         task=summary.task,
         best_numbers={trial.number for trial in summary.best_trials},
-        improvements=improvements(summary.incumbent),
+        improvements=find_improvements(summary.incumbent),
         curve=formatting.sparkline(values),
         origin_of={trial.number: trial.proposal.origin for trial in summary.trials},
         reruns=reruns or {},
     )
 
 
-def cell(text: object) -> str:
+def escape_cell(text: object) -> str:
     """Return text for one line of Markdown, such as the cell of a table."""
     return _SPECIAL.sub(r"\\\1", formatting.printable(str(text)))
 
 
-def fenced(text: str, language: str = "") -> str:
+def fence_block(text: str, language: str = "") -> str:
     """Return text as a block of code; its fence is longer than any within."""
     runs = re.findall(r"`{3,}", text)
     fence = "`" * max([3, *(len(run) + 1 for run in runs)])
@@ -57,13 +57,13 @@ def fenced(text: str, language: str = "") -> str:
 def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
-    # Markdown, not HTML: each value from outside goes through `cell` or `fenced`.
+    # Markdown, not HTML: each value from outside goes through `escape_cell` or `fence_block`.
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters.update(
-        cell=cell,
-        fenced=fenced,
+        cell=escape_cell,
+        fenced=fence_block,
         value=formatting.value,
         duration=formatting.duration,
         memory=formatting.memory,

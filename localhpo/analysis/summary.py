@@ -1,6 +1,6 @@
 """The facts of a study: which trials are best, what it cost, who proposed it, what failed.
 
-`summarize` is the one source of the terminal's summary, the Markdown report and `--json`.
+`summarize_study` is the one source of the terminal's summary, the Markdown report and `--json`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from localhpo.analysis import failures
 from localhpo.analysis.memory_sharing import MemorySharing, sum_memory_sharing
-from localhpo.analysis.progress import incumbent
+from localhpo.analysis.progress import incumbent_curve
 from localhpo.analysis.resource_use import ResourceUse, sum_resource_use
 from localhpo.objective import Objective, best_trials
 from localhpo.store.records import Event
@@ -118,7 +118,7 @@ class Summary:
         return None if budget is None or budget < self.counted else budget
 
 
-def summarize(
+def summarize_study(
     task: Task,
     study: str,
     trials: Iterable[Trial],
@@ -139,7 +139,7 @@ def summarize(
         states={s: n for s in State if (n := sum(t.state is s for t in ordered))},
         trials=ordered,
         best_trials=best_trials(ordered, objectives),
-        incumbent=tuple(incumbent(ordered, objectives[0])) if len(objectives) == 1 else (),
+        incumbent=tuple(incumbent_curve(ordered, objectives[0])) if len(objectives) == 1 else (),
         origins=tuple(origin_shares(ordered, objectives)),
         failures=tuple(failure_groups(ordered)),
         notes=tuple(proposal_notes(ordered)),

@@ -34,7 +34,7 @@ from localhpo.errors import InputError, did_you_mean
 from localhpo.llm import Backend, model_registry, open_backend
 from localhpo.store.results import rename_creator
 from localhpo.task import CreatorSettings, Task
-from localhpo.transfer import PastStudy, RetrievedConfig, retrieve
+from localhpo.transfer import PastStudy, RetrievedConfig, retrieve_configs
 from localhpo.trial import Proposal
 
 CENTER = "center+"
@@ -115,7 +115,7 @@ def make_creator(
     """
     check_past_studies(choice, past_studies)
     known = past_studies if RETRIEVE in choice.modifiers else ()
-    retrieved = retrieve(task, known)
+    retrieved = retrieve_configs(task, known)
     if choice.base in (META, NO_MODEL):
         meta_data = open_meta_data(task, None) if choice.base == META else None
         return Hybrid(None, retrieved=retrieved, meta_data=meta_data)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from localhpo.cli._constants import Names, NotConstantError, evaluate, module_names
+from localhpo.cli._constants import Names, NotConstantError, evaluate_constant, module_names
 from localhpo.errors import InputError
 
 OTHER_LIBRARIES = (
@@ -78,7 +78,7 @@ class Script:
     """Library that reads the command line: `argparse`, another name, or empty."""
 
 
-def read(source: str, filename: str) -> Script:
+def read_script(source: str, filename: str) -> Script:
     """Return the options and metrics of a Python script.
 
     Raises:
@@ -121,7 +121,7 @@ class _Scope:
     """Variables that hold the parser of a subcommand."""
 
     def constant(self, node: ast.expr | None) -> Any:
-        return None if node is None else evaluate(node, self.names)
+        return None if node is None else evaluate_constant(node, self.names)
 
 
 def _parse(source: str, filename: str) -> ast.Module:
@@ -191,7 +191,7 @@ def _option(call: ast.Call, scope: _Scope) -> Option:
 def _flag(call: ast.Call, scope: _Scope) -> tuple[str, str]:
     """Return the flag to use, the long one where there is one, and its name."""
     try:
-        flags = [evaluate(arg, scope.names) for arg in call.args]
+        flags = [evaluate_constant(arg, scope.names) for arg in call.args]
     except NotConstantError as exc:
         raise NotConstantError("its name is computed while the script runs") from exc
     if not flags or not all(isinstance(flag, str) and flag for flag in flags):

@@ -227,7 +227,7 @@ def _fit() -> Iterator[Check]:
     from localhpo.cli import _memory_fit
     from localhpo.scheduler.devices import find_inventory
 
-    yield from _memory_fit.checks(find_inventory())
+    yield from _memory_fit.check_models(find_inventory())
 
 
 def _prompts() -> Iterator[Check]:

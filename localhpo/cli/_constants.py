@@ -48,7 +48,7 @@ def module_names(tree: ast.Module) -> dict[str, ast.expr]:
     return names
 
 
-def evaluate(node: ast.expr, names: Names, depth: int = 0) -> Any:
+def evaluate_constant(node: ast.expr, names: Names, depth: int = 0) -> Any:
     """Return the value of a constant expression: a number, a text, or a list of them.
 
     Raises:
@@ -60,16 +60,19 @@ def evaluate(node: ast.expr, names: Names, depth: int = 0) -> Any:
         case ast.Constant(value=value):
             return value
         case ast.Name(id=name) if name in names:
-            return evaluate(names[name], names, depth + 1)
+            return evaluate_constant(names[name], names, depth + 1)
         case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
-            return _signed(sign, evaluate(operand, names, depth + 1))
+            return _signed(sign, evaluate_constant(operand, names, depth + 1))
         case ast.BinOp(left=left, op=op, right=right):
-            values = evaluate(left, names, depth + 1), evaluate(right, names, depth + 1)
+            values = (
+                evaluate_constant(left, names, depth + 1),
+                evaluate_constant(right, names, depth + 1),
+            )
             return _arithmetic(op, *values)
         case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items):
-            return [evaluate(item, names, depth + 1) for item in items]
+            return [evaluate_constant(item, names, depth + 1) for item in items]
         case ast.Dict(keys=keys):
-            return [evaluate(key, names, depth + 1) for key in keys if key is not None]
+            return [evaluate_constant(key, names, depth + 1) for key in keys if key is not None]
         case ast.Call(func=func, args=args, keywords=[]):
             return _call(func, args, names, depth)
     raise NotConstantError
@@ -97,14 +100,14 @@ def _call(func: ast.expr, args: list[ast.expr], names: Names, depth: int) -> Any
     """Evaluate the usual calls around a list of choices: `sorted(MODELS)`, `MODELS.keys()`."""
     match func, args:
         case ast.Name(id="list" | "tuple" | "set" | "sorted" as name), [inner]:
-            items = evaluate(inner, names, depth + 1)
+            items = evaluate_constant(inner, names, depth + 1)
             if not isinstance(items, list):
                 raise NotConstantError
             return sorted(items, key=str) if name == "sorted" else items
         case ast.Attribute(value=inner, attr="keys"), []:
-            return evaluate(inner, names, depth + 1)
+            return evaluate_constant(inner, names, depth + 1)
         case ast.Name(id="range"), [_, *_]:
-            bounds = [evaluate(arg, names, depth + 1) for arg in args]
+            bounds = [evaluate_constant(arg, names, depth + 1) for arg in args]
             if all(type(bound) is int for bound in bounds) and len(bounds) <= 3:
                 return _range(bounds)
     raise NotConstantError

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from localhpo.analysis.records import jsonable
+from localhpo.analysis.records import to_jsonable
 from localhpo.cli import _views
 from localhpo.finetune.pipeline import FinetunePlan
 from localhpo.llm.card import Card, card_record
@@ -45,7 +45,7 @@ def versions_table(cards: Sequence[Card]) -> Table:
 
 def version_record(card: Card) -> dict[str, Any]:
     """Return the card of a fine-tuned model as JSON-able values."""
-    known: dict[str, Any] = jsonable(card_record(card))
+    known: dict[str, Any] = to_jsonable(card_record(card))
     return {"digest": card.identity, **known}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from localhpo.cli._checks import Check
-from localhpo.cli._model_views import arithmetic, size
+from localhpo.cli._model_views import memory_sum, memory_text
 from localhpo.llm import model_registry, profiles, server_memory
 from localhpo.llm.memory import PROPOSAL_TOKENS, ModelMemory, estimate_memory
 from localhpo.llm.model_registry import ModelListing
@@ -31,7 +31,7 @@ class MachineMemory:
     """Number of such GPUs, over which a model may be split."""
 
 
-def checks(inventory: Inventory) -> Iterator[Check]:
+def check_models(inventory: Inventory) -> Iterator[Check]:
     """Yield whether each model and each profile fits: on a GPU where there is one, else in RAM."""
     memory = find_memory(inventory)
     if memory is None:
@@ -46,7 +46,7 @@ def checks(inventory: Inventory) -> Iterator[Check]:
     yield Check(
         "memory for models",
         "ok",
-        f"{size(memory.memory_bytes)} of {memory.name}, which trials need a part of",
+        f"{memory_text(memory.memory_bytes)} of {memory.name}, which trials need a part of",
         detail=f"models are assumed to run {way}, with {PROPOSAL_TOKENS:,} tokens of prompt and"
         " answer",
     )
@@ -55,7 +55,7 @@ def checks(inventory: Inventory) -> Iterator[Check]:
             yield _check_model(entry, memory)
     for profile in profiles.read_profiles().values():
         length = profile.shape.context_length
-        fits, finding, detail = compare(profile.memory, profile.parameters, length, memory)
+        fits, finding, detail = compare_memory(profile.memory, profile.parameters, length, memory)
         yield Check(
             f"profile {profile.name}", "ok", finding,
             detail=detail, known_model=profile.name, fits=fits,
@@ -75,7 +75,7 @@ def find_memory(inventory: Inventory) -> MachineMemory | None:
     return MachineMemory(name, size_bytes, single_precision=False, count=count)
 
 
-def compare(
+def compare_memory(
     memory: ModelMemory, parameters: int, context_length: int, available: MachineMemory
 ) -> tuple[bool, str, str]:
     """Return whether a model fits, that in words, and the sum behind it.
@@ -96,9 +96,9 @@ def compare(
     split = next((n for n in needs if needs[n].total_bytes <= available.memory_bytes), 0)
     verdict = {0: "too large", 1: "fits"}.get(split, f"fits {split} GPUs (model_gpus = {split})")
     needed = needs[split or 1]
-    limit = size(available.memory_bytes) + (" each" if split > 1 else "")
-    finding = f"{verdict}: needs {size(needed.total_bytes)} of {limit}"
-    return split > 0, finding, arithmetic(needed)
+    limit = memory_text(available.memory_bytes) + (" each" if split > 1 else "")
+    finding = f"{verdict}: needs {memory_text(needed.total_bytes)} of {limit}"
+    return split > 0, finding, memory_sum(needed)
 
 
 def _check_model(entry: ModelListing, available: MachineMemory) -> Check:
@@ -110,7 +110,7 @@ def _check_model(entry: ModelListing, available: MachineMemory) -> Check:
     else:
         unknown = "its memory needs are unknown"
         return Check(name, "note", unknown, f"add it: localhpo models add {entry.path}")
-    fits, finding, detail = compare(*known, available)
+    fits, finding, detail = compare_memory(*known, available)
     if fits:
         return Check(name, "ok", finding, detail=detail, fits=True)
     return Check(name, "note", finding, _CHOOSE_SMALLER, detail=detail, fits=False)

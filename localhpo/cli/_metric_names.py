@@ -19,16 +19,16 @@ _LESS_IS_BETTER = (
 _HELD_OUT = "val|valid|validation|dev|eval|test|heldout|holdout|cv"
 
 
-def choose(names: Sequence[str]) -> str | None:
+def choose_metric(names: Sequence[str]) -> str | None:
     """Return the metric to optimize: preferably on held-out data and of known direction."""
 
     def rank(name: str) -> tuple[bool, bool]:
-        return _says(name, _HELD_OUT), direction(name) is not None
+        return _says(name, _HELD_OUT), guess_direction(name) is not None
 
     return max(names, key=rank, default=None)
 
 
-def direction(name: str) -> Direction | None:
+def guess_direction(name: str) -> Direction | None:
     """Return the direction that the name of a metric implies, or None."""
     if _says(name, _LESS_IS_BETTER):
         return "minimize"

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from localhpo.analysis import formatting
-from localhpo.analysis.records import jsonable
+from localhpo.analysis.records import to_jsonable
 from localhpo.cli import _views
 from localhpo.llm import profiles, server_memory, tuning_record
 from localhpo.llm.card import RENAMED_KEYS, Card, card_record
@@ -45,9 +45,9 @@ def profiles_table(found: Sequence[ModelProfile]) -> Table:
     for profile in found:
         table.add_row(
             profile.name,
-            amount(profile.parameters),
-            size(profile.memory.weights_bytes),
-            size(
+            parameter_count(profile.parameters),
+            memory_text(profile.memory.weights_bytes),
+            memory_text(
                 server_memory.estimate_memory(profile.memory, profile.shape.context_length).kv_bytes
             ),
             f"{profile.shape.context_length:,}",
@@ -91,7 +91,7 @@ def record(
     }
     if found.card is None:
         return known
-    card: dict[str, Any] = jsonable(card_record(found.card))
+    card: dict[str, Any] = to_jsonable(card_record(found.card))
     card["digest"] = found.card.digest
     card["memory"] = _memory_record(found.card.memory, found.card.context_length, tokens)
     left_out = ("name", "folder", *(() if full else ("files", "made")))
@@ -125,7 +125,7 @@ def notes(card: Card, folder: Path) -> Iterator[str]:
         yield f"the model differs from the profile {profile.name}: {differences}"
 
 
-def arithmetic(needed: MemoryEstimate) -> str:
+def memory_sum(needed: MemoryEstimate) -> str:
     """Return the memory of a model as a sum: `weights 15.6 GB + KV cache ... = 17.9 GB`."""
     parts = [
         f"{part.count:,} x {part.each_bytes:,} B{part.what and f' {part.what}'}"
@@ -133,13 +133,13 @@ def arithmetic(needed: MemoryEstimate) -> str:
         if part.each_bytes
     ]
     return (
-        f"weights {size(needed.weights_bytes)} + KV cache {' + '.join(parts)}"
-        f" = {size(needed.kv_bytes)} + activations {size(needed.work_bytes)}"
-        f" = {size(needed.total_bytes)}"
+        f"weights {memory_text(needed.weights_bytes)} + KV cache {' + '.join(parts)}"
+        f" = {memory_text(needed.kv_bytes)} + activations {memory_text(needed.work_bytes)}"
+        f" = {memory_text(needed.total_bytes)}"
     )
 
 
-def amount(number: int) -> str:
+def parameter_count(number: int) -> str:
     """Return a number of parameters: `8.19B`, `1.17M`."""
     for limit, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
         if number >= 0.9995 * limit:  # rounding to three digits reaches the unit
@@ -147,7 +147,7 @@ def amount(number: int) -> str:
     return str(number)
 
 
-def size(size_bytes: int) -> str:
+def memory_text(size_bytes: int) -> str:
     """Return an amount of memory as text."""
     return formatting.memory(size_bytes / _MB)
 
@@ -157,13 +157,18 @@ def _cells(entry: ModelListing) -> tuple[Any, ...]:
     known = (
         ("-", "-", "-", "-")
         if card is None
-        else (f"{card.context_length:,}", card.prompt, card.license, amount(card.parameters))
+        else (
+            f"{card.context_length:,}",
+            card.prompt,
+            card.license,
+            parameter_count(card.parameters),
+        )
     )
     context, prompt, license_, parameters = known
     state = Text(entry.state, style=_STATE_STYLES[entry.state])
     if entry.error:
         state.append(f": {entry.error}", style="")
-    return entry.name, parameters, size(entry.size_bytes), context, prompt, license_, state
+    return entry.name, parameters, memory_text(entry.size_bytes), context, prompt, license_, state
 
 
 def _profile_record(profile: ModelProfile, tokens: int) -> dict[str, Any]:
@@ -193,7 +198,7 @@ def _memory_record(memory: ModelMemory | None, context_length: int, tokens: int)
         "tokens": needed.tokens,
         "kv_bytes": needed.kv_bytes,
         "total_bytes": needed.total_bytes,
-        "sum": arithmetic(needed),
+        "sum": memory_sum(needed),
     }
 
 

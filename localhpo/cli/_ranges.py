@@ -53,7 +53,7 @@ MODEL_WORDS = (
 """Words in the names of text options that select a model or a method."""
 
 
-def propose(option: Option) -> RangeProposal:
+def propose_range(option: Option) -> RangeProposal:
     """Return the proposed parameter for an option, or why there is none."""
     if option.why_not:
         return RangeProposal(option, None, option.why_not)

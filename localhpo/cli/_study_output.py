@@ -18,12 +18,12 @@ REPORT = "report.md"
 
 def summary_of(study: Study) -> Summary:
     """Return the facts of a study as they stand."""
-    from localhpo.analysis.summary import summarize
+    from localhpo.analysis.summary import summarize_study
     from localhpo.scheduler.budget import SpentTime
 
     events = study.events
     elapsed_s = SpentTime.from_data([event.data for event in events]).wall_s or None
-    return summarize(study.task, study.key, study.trials, elapsed_s=elapsed_s, events=events)
+    return summarize_study(study.task, study.key, study.trials, elapsed_s=elapsed_s, events=events)
 
 
 def record_of(study: Study, summary: Summary) -> dict[str, Any]:
@@ -37,9 +37,9 @@ def record_of(study: Study, summary: Summary) -> dict[str, Any]:
 
 def report_of(study: Study, summary: Summary) -> str:
     """Return the report as Markdown."""
-    from localhpo.analysis.report import render
+    from localhpo.analysis.report import render_report
 
-    return render(summary, reruns=_reruns(study, summary))
+    return render_report(summary, reruns=_reruns(study, summary))
 
 
 def _reruns(study: Study, summary: Summary) -> dict[int, str]:
@@ -51,13 +51,13 @@ def _reruns(study: Study, summary: Summary) -> dict[int, str]:
 
 def rerun_command(study: Study, trial: Trial) -> str:
     """Return the shell commands that run a trial again; empty where the task has no command."""
-    from localhpo.executor.command import arguments
-    from localhpo.executor.process import Files
+    from localhpo.executor.command import build_arguments
+    from localhpo.executor.process import TrialFiles
 
     task = study.task
     if not task.command:
         return ""
-    files = Files(study.folder / "trials" / str(trial.number))
+    files = TrialFiles(study.folder / "trials" / str(trial.number))
     known = {
         "config": str(files.config),
         "trial.dir": str(files.folder),
@@ -69,7 +69,7 @@ def rerun_command(study: Study, trial: Trial) -> str:
         "LOCALHPO_CONFIG": str(files.config),
         "LOCALHPO_SEED": str(trial.seed),
     }
-    words = arguments(task.command, {**task.fixed, **trial.config}, task, known)
+    words = build_arguments(task.command, {**task.fixed, **trial.config}, task, known)
     lines = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
     folder = shlex.quote(str(task.folder.absolute()))
     return f"cd {folder} &&\n" + " \\\n".join([*lines, *_wrapped(words)])

@@ -18,7 +18,7 @@ from localhpo.errors import DataError
 from localhpo.task import Task, with_data
 
 
-def listing(tasks: Iterable[Task]) -> Table:
+def tasks_table(tasks: Iterable[Task]) -> Table:
     """Return the listing of the ready tasks."""
     headers = ("task", "metric", "direction", "parameters", "data")
     table = _views.plain_table(*headers, right=("parameters",))
@@ -50,7 +50,7 @@ def task_view(task: Task) -> RenderableType:
     return Group(head, "", Text(task.background.strip()), "", space)
 
 
-def record(task: Task) -> dict[str, Any]:
+def task_record(task: Task) -> dict[str, Any]:
     """Return a ready task as JSON-able values."""
     return {
         "name": task.name,

@@ -13,7 +13,7 @@ from typing import Any
 from localhpo.analysis.formatting import printable
 from localhpo.cli import _metric_names
 from localhpo.cli._argparse_reader import Option, Script
-from localhpo.cli._ranges import RangeProposal, propose
+from localhpo.cli._ranges import RangeProposal, propose_range
 from localhpo.errors import SpaceError
 from localhpo.space import Space
 
@@ -73,7 +73,7 @@ def plan(script: Script, command_path: str, name: str) -> TaskFilePlan:
     return TaskFilePlan(
         script=command_path,
         name=name,
-        proposed=tuple(_checked(propose(option)) for option in script.options),
+        proposed=tuple(_checked(propose_range(option)) for option in script.options),
         unread=tuple(f"line {u.line}: {u.why}: {_short(u.text)}" for u in script.unread),
         metrics=script.metrics,
         read_by=script.read_by,
@@ -131,7 +131,7 @@ def _task(plan: TaskFilePlan) -> str:
             f"metric = {toml(metric)}",
             f"direction = {toml(direction)}",
             "# For the language model, in plain words: the data, the model, the goal, what you",
-            "# know already. This is all that it is told about your problem.",
+            "# know already. It knows nothing else about your problem.",
             'background = """',
             '"""',
             "",
@@ -207,13 +207,13 @@ def _is_known(option: Option) -> bool:
 
 def _metric(plan: TaskFilePlan) -> tuple[str, str, list[str]]:
     """Return metric, direction and comments on them."""
-    metric = _metric_names.choose(plan.metrics)
+    metric = _metric_names.choose_metric(plan.metrics)
     if metric is None:
         return PLACEHOLDER_METRIC, "minimize", _how_to_report(plan)
     comment = []
     if others := [name for name in plan.metrics if name != metric]:
         comment.append(f"# The script also reports: {', '.join(others)}.")
-    direction = _metric_names.direction(metric)
+    direction = _metric_names.guess_direction(metric)
     if direction is None:
         comment.append(f"# The direction of {_short(metric)} is a guess: check it.")
     return metric, direction or "minimize", comment

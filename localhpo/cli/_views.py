@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from localhpo.analysis import failures, formatting
-from localhpo.analysis.progress import improvements
+from localhpo.analysis.progress import find_improvements
 from localhpo.analysis.resource_use import ResourceUse
 from localhpo.analysis.summary import StudyCost, Summary
 from localhpo.task import Task
@@ -230,7 +230,7 @@ def _best_trial(summary: Summary, best: Trial) -> Iterable[tuple[str, Renderable
 
 
 def _progress(summary: Summary) -> str:
-    steps = improvements(summary.incumbent)
+    steps = find_improvements(summary.incumbent)
     first, last = steps[0][1], steps[-1][1]
     curve = formatting.sparkline([value for _, value in summary.incumbent], width=30)
     return f"{formatting.value(first)} {curve} {formatting.value(last)}"

@@ -72,7 +72,7 @@ def _plan(script: Path | None, output: Path) -> TaskFilePlan:
 def _read(script: Path) -> Script:
     import tokenize
 
-    from localhpo.cli._argparse_reader import read
+    from localhpo.cli._argparse_reader import read_script
     from localhpo.errors import InputError
 
     if not script.is_file():
@@ -84,7 +84,7 @@ def _read(script: Path) -> Script:
             source = stream.read()
     except (OSError, UnicodeDecodeError, SyntaxError) as exc:
         raise InputError(f"{script}: cannot be read: {exc}") from exc
-    return read(source, str(script))
+    return read_script(source, str(script))
 
 
 def _save(output: Path, text: str) -> None:

@@ -99,7 +99,7 @@ def _run(study: Study, quiet: bool) -> Exception | None:
     from localhpo.errors import NoGoodTrialError, StudyInterruptedError
 
     try:
-        with watching(study.key, quiet) as observers:
+        with show_progress(study.key, quiet) as observers:
             study.run(observers=observers)
     except (NoGoodTrialError, StudyInterruptedError) as ended:
         return ended
@@ -107,7 +107,7 @@ def _run(study: Study, quiet: bool) -> Exception | None:
 
 
 @contextmanager
-def watching(key: str, quiet: bool) -> Iterator[list[Observer]]:
+def show_progress(key: str, quiet: bool) -> Iterator[list[Observer]]:
     """Show progress on standard error: rows on a terminal, lines anywhere else."""
     if quiet:
         yield []

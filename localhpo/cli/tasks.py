@@ -49,12 +49,12 @@ def show(name: str, as_json: bool) -> None:
     """Show a ready task: its data, what to install, its search space."""
     from localhpo import tasks
     from localhpo.cli import _output
-    from localhpo.cli._task_views import record, task_view
+    from localhpo.cli._task_views import task_record, task_view
     from localhpo.task import load_task
 
     task = load_task(tasks.find(name))
     if as_json:
-        _output.print_json({**record(task), "space": task.space.to_table()})
+        _output.print_json({**task_record(task), "space": task.space.to_table()})
     else:
         _output.show(task_view(task))
 
@@ -62,14 +62,14 @@ def show(name: str, as_json: bool) -> None:
 def _list(as_json: bool) -> None:
     from localhpo import tasks
     from localhpo.cli import _output
-    from localhpo.cli._task_views import listing, record
+    from localhpo.cli._task_views import task_record, tasks_table
     from localhpo.task import load_task
 
     found = [load_task(tasks.find(name)) for name in tasks.available()]
     if as_json:
-        _output.print_json([_brief(task, record(task)) for task in found])
+        _output.print_json([_brief(task, task_record(task)) for task in found])
     else:
-        _output.show(listing(found))
+        _output.show(tasks_table(found))
 
 
 def _brief(task: Task, full: dict[str, Any]) -> dict[str, Any]:

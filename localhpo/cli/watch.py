@@ -33,14 +33,14 @@ def command(task_or_study: str | None, study: str, as_json: bool) -> None:
     """
     from localhpo.cli import _output, _study_output, _target
     from localhpo.cli._views import summary_view
-    from localhpo.cli.run import watching
+    from localhpo.cli.run import show_progress
 
     found = _target.find_study(task_or_study, study)
     try:
-        with watching(found.key, quiet=False) as observers:
+        with show_progress(found.key, quiet=False) as observers:
             _follow(found, observers)
     except KeyboardInterrupt:
-        click.echo(f"stopped watching; {found.key} goes on", err=True)
+        click.echo(f"stopped watching; {found.key} continues", err=True)
     summary = _study_output.summary_of(found)
     if as_json:
         _output.print_json(_study_output.record_of(found, summary))

@@ -279,14 +279,14 @@ class Agent:
             ModelError: not even the prompt without history fits.
         """
         space, model, chat = history.task.space, self._backend.model, self._style == "chat"
-        messages, numbers, room = fit_prompt(
+        messages, numbers, answer_tokens = fit_prompt(
             history, model, self._backend.count_tokens, self._retrieved if chat else ()
         )
         constraint = AnswerConstraint(
             grammar=grammar.lark_grammar(space, rationale=chat, trials=numbers),
             schema=grammar.json_schema(space, rationale=chat, trials=numbers),
         )
-        return _Request(messages, constraint, numbers, max_tokens=room)
+        return _Request(messages, constraint, numbers, max_tokens=answer_tokens)
 
     def _draw_answers(
         self,
@@ -316,8 +316,8 @@ class Agent:
             for completion in completions
             if (answer := _parse(completion.text, space, chat, request.trials)) is not None
         ]
-        taken = [trial.config for trial in history.trials]
-        order = medoid_order(space, [draw.answer.config for draw in draws], taken)
+        tried = [trial.config for trial in history.trials]
+        order = medoid_order(space, [draw.answer.config for draw in draws], tried)
         return [draws[index] for index in order]
 
     def _make_proposal(
@@ -333,7 +333,7 @@ class Agent:
         reason, evidence = draw.answer.analysis, draw.answer.evidence
         has_reason = self._style == "chat"
         if not has_reason:
-            reason, evidence = rationale.compute(history, config)
+            reason, evidence = rationale.compute_rationale(history, config)
         return Proposal(
             config=config,
             origin=LLM,
@@ -367,7 +367,7 @@ def fit_prompt(
     Raises:
         ModelError: not even the prompt without history fits.
     """
-    room = max_answer_tokens(history.task.space) + (
+    answer_tokens = max_answer_tokens(history.task.space) + (
         _ANALYSIS_TOKENS if model.prompt == "chat" else 0
     )
     tokens = 0
@@ -375,11 +375,11 @@ def fit_prompt(
         facts = context.build_facts(history, limit=limit, retrieved=retrieved)
         messages = prompt.render_messages(facts, model.prompt)
         tokens = count_tokens(messages)
-        if tokens + room <= model.context_length:
-            return messages, tuple(sorted(trial.number for trial in facts.trials)), room
+        if tokens + answer_tokens <= model.context_length:
+            return messages, tuple(sorted(trial.number for trial in facts.trials)), answer_tokens
     raise ModelError(
         f"{model.name} has a context of {model.context_length} tokens; the prompt without any "
-        f"trial takes {tokens} and the answer up to {room}",
+        f"trial takes {tokens} and the answer up to {answer_tokens}",
         hint="shorten the background, or choose a model with a longer context",
     )
 

@@ -95,12 +95,12 @@ def rank_trials(trials: Sequence[Trial], direction: Direction) -> list[Trial]:
     """
     sign = 1.0 if direction == "maximize" else -1.0
 
-    def merit(trial: Trial) -> tuple[int, float, int]:
+    def sort_key(trial: Trial) -> tuple[int, float, int]:
         tier = _tier(trial)
         return (tier, sign * trial.values[0] if tier else 0.0, trial.number * (-1 if tier else 1))
 
     finished = COUNTED | {State.INFEASIBLE}
-    return sorted((trial for trial in trials if trial.state in finished), key=merit)
+    return sorted((trial for trial in trials if trial.state in finished), key=sort_key)
 
 
 def _tier(trial: Trial) -> int:

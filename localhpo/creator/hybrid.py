@@ -212,7 +212,7 @@ def _merge_sources(
     has_own = bool(retrieved) or history.task.creator.transfer == "finetuned"
     if meta_data is None or not has_own:
         return retrieved, meta_data
-    return warm_start.merge(retrieved, meta_data.retrieve(history)), None
+    return warm_start.merge_retrieved(retrieved, meta_data.retrieve(history)), None
 
 
 def _propose_without_model(history: History, retrieved: Sequence[RetrievedConfig]) -> Proposal:
@@ -329,7 +329,7 @@ def _propose_sample(
     history: History, samples: ModelSamples, config: Config, tries: int
 ) -> Proposal:
     """Return the proposal of one of the model's samples as it is."""
-    reason, evidence = rationale.compute(history, config)
+    reason, evidence = rationale.compute_rationale(history, config)
     return dataclasses.replace(
         samples.record, config=config, answer=history.task.space.text(config), tries=tries,
         rationale=reason, evidence=evidence,

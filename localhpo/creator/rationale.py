@@ -42,7 +42,7 @@ class _Trend:
     """Worst to best."""
 
 
-def compute(history: History, config: Config) -> tuple[str, tuple[int, ...]]:
+def compute_rationale(history: History, config: Config) -> tuple[str, tuple[int, ...]]:
     """Return the reason in words and the numbers of the trials that it rests on."""
     task = history.task
     best = best_by_first_objective(history)

@@ -39,8 +39,8 @@ def describe_ignored_goals(task: Task, creator: str) -> str:
     ignored = ", ".join([*others, *limits])
     verb = "is" if len(others) + len(limits) == 1 else "are"
     return (
-        f"{creator} optimizes {task.metric} only; {ignored} {verb} recorded. The creators nsga2, tpe "
-        "and gp take all objectives and constraints into account"
+        f"{creator} optimizes {task.metric} only; {ignored} {verb} recorded. The creators nsga2, "
+        "tpe and gp take all objectives and constraints into account"
     )
 
 

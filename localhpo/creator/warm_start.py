@@ -51,7 +51,7 @@ _DESIGN_ORIGINS = (TRANSFER, META, LLM)
 """Origins of the trials of an initial design. Version 0.1.0 stored `transfer` for meta-data too."""
 
 
-def merge(
+def merge_retrieved(
     retrieved: Sequence[RetrievedConfig], meta_data: Sequence[RetrievedConfig]
 ) -> tuple[RetrievedConfig, ...]:
     """Return what was retrieved from the owner's studies and from meta-data, heaviest first."""
@@ -98,7 +98,7 @@ def propose_initial(
         return Proposal(config, origin=LLM, tries=selection.tries)
     return Proposal(
         config, origin=META if is_meta_data(retrieved[index]) else TRANSFER,
-        rationale=describe(retrieved[index]), rationale_by="computed", tries=selection.tries,
+        rationale=describe_source(retrieved[index]), rationale_by="computed", tries=selection.tries,
     )  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def is_meta_data(one: RetrievedConfig) -> bool:
     return one.trial is None
 
 
-def describe(one: RetrievedConfig) -> str:
+def describe_source(one: RetrievedConfig) -> str:
     """Return in words where a configuration comes from, and why it may be good here."""
     if is_meta_data(one):
         return f"good on {one.study}"

@@ -1,9 +1,7 @@
 """Runs one trial and reports what happened. See `localhpo.executor.protocol` for the laws."""
 
-from localhpo.executor.command import check as check_command
-from localhpo.executor.command import check_program
-from localhpo.executor.function import FunctionExecutor
-from localhpo.executor.function import check as check_function
+from localhpo.executor.command import check_command, check_program
+from localhpo.executor.function import FunctionExecutor, check_function
 from localhpo.executor.process import ProcessExecutor
 from localhpo.executor.protocol import Executor, Job, Outcome, Run
 from localhpo.executor.ray import RayExecutor

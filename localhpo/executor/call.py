@@ -1,6 +1,6 @@
 """The program that a trial of a Python function runs: calls it once, reports what it returns.
 
-    python -P call.py FUNCTION.pickle METRIC config|keywords
+    python -P call.py FUNCTION.pickle config|keywords OBJECTIVE...
 
 FUNCTION.pickle holds the module path of LocalHPO's process and the function, by cloudpickle
 (see `localhpo.executor.function`). It is started by path: the folder it lies in must not be
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 
-def main(path: str, metric: str, style: str) -> None:
+def main(path: str, style: str, *objectives: str) -> None:
     """Call the function and report what it returns."""
     module_path, pickled = pickle.loads(Path(path).read_bytes())
     sys.path[:] = module_path
@@ -28,12 +28,16 @@ def main(path: str, metric: str, style: str) -> None:
     if isinstance(value, Mapping):
         reporter.report(**value)
     elif value is not None:
+        is_row = isinstance(value, tuple | list) and len(value) == len(objectives) > 1
+        named = dict(zip(objectives, value, strict=True)) if is_row else {objectives[0]: value}
         try:
-            reporter.report(**{metric: value})
+            reporter.report(**named)
         except TypeError:
+            every = f", {' and '.join(objectives)} as a tuple" if len(objectives) > 1 else ""
             raise TypeError(
-                f"the function must return {metric} as a number, a dict of numbers by name, or"
-                f" None after report(); it returned {type(value).__name__}: {value!r:.80}"
+                f"the function must return {objectives[0]} as a number{every}, a dict of numbers"
+                f" by name, or None after report(); it returned {type(value).__name__}:"
+                f" {value!r:.80}"
             ) from None
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time, and waits."""
+    """A source of time, which can also wait."""
 
     def time(self) -> float:
         """Return the seconds since the epoch (UTC): for records."""
@@ -24,7 +24,7 @@ class Clock(Protocol):
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Wait that many seconds; not at all where the number is negative."""
+        """Wait that many seconds; return at once if the number is negative."""
         ...
 
 

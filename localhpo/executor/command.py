@@ -1,4 +1,4 @@
-"""From a task's command and a configuration to an argument list; no shell ever sees it.
+"""Builds the argument list of a trial from the task's command and a configuration, without a shell.
 
 Every active parameter is appended as `--name value`, unless a placeholder in the command says
 how the configuration gets there: `{name}` a value, `{config}` the path of the JSON file.
@@ -21,7 +21,7 @@ from localhpo.errors import TaskError
 from localhpo.trial import Config, Value
 
 KNOWN = ("config", "trial.dir", "trial.number", "seed")
-"""Placeholders besides the parameters; a parameter of the same name goes before them."""
+"""Placeholders besides the parameters; a parameter of the same name takes precedence."""
 
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 # What argparse takes for a value although it starts with a dash (argparse.py,
@@ -29,7 +29,7 @@ _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _NEGATIVE_NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 
 
-class Named(Protocol):
+class ScriptInputs(Protocol):
     """The part of a task that this module reads."""
 
     @property
@@ -38,7 +38,7 @@ class Named(Protocol):
         ...
 
 
-def check(command: Sequence[str], task: Named) -> None:
+def check_command(command: Sequence[str], task: ScriptInputs) -> None:
     """Check a command against the names that it may insert.
 
     Raises:
@@ -71,7 +71,7 @@ def check_program(command: Sequence[str], folder: Path, search: str | None) -> N
     """Check that the program of a command is there, and the script that Python is given.
 
     Args:
-        command: as in the task; `check` has passed it.
+        command: as in the task; `check_command` has passed it.
         folder: where it will run.
         search: the folders of programs, as in PATH.
 
@@ -100,8 +100,8 @@ def check_program(command: Sequence[str], folder: Path, search: str | None) -> N
     raise TaskError(f"[task] command: {missing!r} cannot be run: {why}", hint=hint)
 
 
-def arguments(
-    command: Sequence[str], values: Config, task: Named, known: Mapping[str, str]
+def build_arguments(
+    command: Sequence[str], values: Config, task: ScriptInputs, known: Mapping[str, str]
 ) -> list[str]:
     """Return the argument list of one trial.
 
@@ -112,10 +112,10 @@ def arguments(
         known: the values of `KNOWN`.
 
     Raises:
-        TaskError: see `check`.
+        TaskError: see `check_command`.
     """
-    check(command, task)
-    texts = {**known, **{name: spelled(value) for name, value in values.items()}}
+    check_command(command, task)
+    texts = {**known, **{name: spell_argument(value) for name, value in values.items()}}
     inactive = {name for name in task.names if name not in values}
     filled = [_fill(argument, texts) for argument in _active(command, inactive)]
     if filled[0] == "python":
@@ -123,11 +123,11 @@ def arguments(
     asked = {name for argument in command for name in _placeholders(argument)}
     if asked.isdisjoint({*task.names, "config"}):
         for name, value in values.items():
-            filled += _flag(name, spelled(value))
+            filled += _flag(name, spell_argument(value))
     return filled
 
 
-def spelled(value: Value) -> str:
+def spell_argument(value: Value) -> str:
     """Return a value as a script reads it: Python's `repr`, true and false, text as it is.
 
     Negative numbers have no exponent, for argparse would take one with an exponent for a flag.

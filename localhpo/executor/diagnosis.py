@@ -1,9 +1,8 @@
-"""From how a run ended and what it reported to its outcome. Pure.
+"""Determines the outcome of a run from its end and its reports. Pure functions.
 
-The causes of failure are told apart in this order: what the supervisor did (time, memory, a
-command that does not start), what the script said on its way out (out of memory, on the device
-or the host), how it left (signal, exit code), and last what it reported: nothing, or a metric
-that ended as NaN.
+The cause of a failure is the first of these that applies: an action of the supervisor (time,
+memory, a command that does not start), out of memory by the last lines of standard error (on the
+device or the host), a signal or an exit code, and missing reports or a last value of NaN.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from localhpo.executor.protocol import Outcome
-from localhpo.executor.summary import summarize
+from localhpo.executor.summary import summarize_run
 from localhpo.objective import MEASURED_ON_DEVICES
 from localhpo.task import Task
 from localhpo.trial import Cause, Failure, Measurement, State, Usage
@@ -26,7 +25,7 @@ TAIL_LINES = 20
 
 
 class Verdict(StrEnum):
-    """Why a run is over, as its supervisor puts it."""
+    """Why a run has ended, by its supervisor."""
 
     EXITED = "exited"
     """By itself."""
@@ -36,7 +35,7 @@ class Verdict(StrEnum):
     MEMORY = "memory"
     COULD_NOT_START = "could not start"
     ABANDONED = "abandoned"
-    """Its supervisor was told to end, or LocalHPO was gone."""
+    """Its supervisor was stopped, or LocalHPO had ended."""
     LOST = "lost"
     """Its supervisor died."""
     NODE_LOST = "node lost"
@@ -53,20 +52,20 @@ class Ending:
     exit_code: int | None = None
     """Exit code of the trial's own process; -9 for signal 9."""
     failure: Failure | None = None
-    """How it failed by itself, where that needs no finding out."""
+    """Its failure, where it is already known."""
     stop_state: State | None = None
     """The state that `Run.stop` asked for."""
     retry: bool = False
-    """Whether it runs again: what ended it was none of its doing."""
+    """Whether it runs again, since it did not cause its end."""
     usage: Usage = field(default_factory=Usage)
     stderr: str = ""
     """Last lines of standard error."""
     oom_kills: int = 0
-    """Processes of this machine that the kernel ended for want of memory meanwhile."""
+    """Processes of this machine that the kernel killed for lack of memory meanwhile."""
     left_behind: int = 0
-    """Processes that outlived the trial's own, and were ended."""
+    """Descendants that ran on after the trial's main process, and were ended."""
     unreadable: int = 0
-    """Lines that were meant as measurements and are none."""
+    """Reported lines that could not be parsed."""
     thinned: bool = False
     """Too many measurements were reported to keep them all."""
     log_error: str = ""
@@ -74,10 +73,10 @@ class Ending:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the record should know besides."""
+        """Further remarks for the user."""
         notes = [self.message.strip("; ")] if self.verdict is Verdict.EXITED else []
         if self.left_behind:
-            notes.append(f"left {self.left_behind} process(es) behind, ended")
+            notes.append(f"left {self.left_behind} process(es) running, which were ended")
         if self.unreadable:
             notes.append(f"{self.unreadable} reported line(s) unreadable")
         if self.thinned:
@@ -97,15 +96,15 @@ _HOST_MEMORY = re.compile(
     r"\b_?(Array)?MemoryError\b|[Cc](annot|an't) allocate memory|std::bad_alloc"
     r"|java\.lang\.OutOfMemoryError"
 )
-# What a parent prints whose worker was killed under it.
+# Output of a parent process whose worker was killed.
 _WORKER_KILLED = re.compile(r"killed by signal|BrokenProcessPool|TerminatedWorkerError|SIGKILL")
 _ERROR_LINE = re.compile(r"(Error|Exception|Interrupt)\b|\berror:", re.IGNORECASE)
 
 
-def conclude(task: Task, ending: Ending, measurements: Sequence[Measurement]) -> Outcome:
+def determine_outcome(task: Task, ending: Ending, measurements: Sequence[Measurement]) -> Outcome:
     """Return the outcome of a run."""
     state, failure = diagnose(task, ending, measurements)
-    summary = summarize(task, state, failure, measurements, ending.usage, ending.notes)
+    summary = summarize_run(task, state, failure, measurements, ending.usage, ending.notes)
     if state not in (State.COMPLETE, State.PRUNED):
         return Outcome(state, (), failure, ending.usage, summary)
     found = task.evaluate(measurements, ending.usage)
@@ -155,10 +154,10 @@ def _by_exit(ending: Ending) -> _Found:
     code = ending.exit_code or 0
     if code == 0:
         return None
-    if said := _DEVICE_MEMORY.search(ending.stderr):
-        return Cause.OUT_OF_MEMORY_DEVICE, f"the device ran out of memory ({said[0]})"
-    if said := _HOST_MEMORY.search(ending.stderr):
-        return Cause.OUT_OF_MEMORY_HOST, f"the trial ran out of host memory ({said[0]})"
+    if match := _DEVICE_MEMORY.search(ending.stderr):
+        return Cause.OUT_OF_MEMORY_DEVICE, f"the device ran out of memory ({match[0]})"
+    if match := _HOST_MEMORY.search(ending.stderr):
+        return Cause.OUT_OF_MEMORY_HOST, f"the trial ran out of host memory ({match[0]})"
     killed = code in (-signal.SIGKILL, 128 + signal.SIGKILL)
     if ending.oom_kills and (killed or _WORKER_KILLED.search(ending.stderr)):
         return Cause.OUT_OF_MEMORY_HOST, "the machine ran out of memory and ended the trial"
@@ -185,19 +184,25 @@ def _how_to_report(
 ) -> str:
     names = list(dict.fromkeys(m.name for m in measurements))
     metric = missing[0]
-    who = "script" if task.command else "function"
-    parts = [f"the {who} ended well and did not report {' and '.join(missing)}"]
+    kind = "script" if task.command else "function"
+    parts = [f"the {kind} ended without an error and did not report {' and '.join(missing)}"]
     if names:
         near = difflib.get_close_matches(metric, names, n=1)
         meant = f" (did you mean {near[0]!r}?)" if near else ""
         parts.append(f"it reported {', '.join(names[:8])}{meant}")
     if ending.unreadable:
         parts.append(f"{ending.unreadable} of its lines could not be read as measurements")
-    if task.stdout_regex:
+    if task.stdout_regex and task.metric in missing:
         parts.append(f"no number was found in its output by stdout_regex {task.stdout_regex!r}")
+    elif task.stdout_regex:
+        parts.append(f"stdout_regex reads {task.metric} alone")
     argument = f"{metric}=value" if metric.isidentifier() else f"**{{{metric!r}: value}}"
     how = f"`from localhpo import report` and `report(step=step, {argument})`"
-    parts.append(f"how to: {how}" + ("" if task.command else ", or return the number"))
+    if metric in ("step", "time"):
+        how = f"choose a name other than {metric!r}, which `report` uses itself"
+    is_one = len(task.objectives) == 1 and not task.constraints
+    returned = "the number" if is_one else "a dict of numbers by name"
+    parts.append(f"how to: {how}" + ("" if task.command else f", or return {returned}"))
     return "; ".join(parts)
 
 

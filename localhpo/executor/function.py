@@ -68,9 +68,10 @@ class FunctionExecutor:
             TaskError: the function does not take this task's hyperparameters.
             ExecutorError: see `ProcessExecutor.start`.
         """
-        style = check(self._function, job.task)
+        style = check_function(self._function, job.task)
         program = [sys.executable, "-P", CALL]
-        argv = [*program, str(self._payload), job.task.metric, style]
+        objectives = [objective.name for objective in job.task.objectives]
+        argv = [*program, str(self._payload), style, *objectives]
         return self._processes.launch(job, argv)
 
     def close(self) -> None:
@@ -79,7 +80,7 @@ class FunctionExecutor:
         self._folder.cleanup()
 
 
-def check(function: Callable[..., Any], task: Task) -> str:
+def check_function(function: Callable[..., Any], task: Task) -> str:
     """Return how the function takes its hyperparameters: `config` (a dict) or `keywords`.
 
     Raises:

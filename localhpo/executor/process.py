@@ -32,8 +32,8 @@ from signal import SIGHUP, SIGINT, SIGTERM
 from typing import Any, Literal
 
 from localhpo.errors import ExecutorError, TaskError
-from localhpo.executor.command import arguments
-from localhpo.executor.diagnosis import Ending, Verdict, conclude
+from localhpo.executor.command import build_arguments
+from localhpo.executor.diagnosis import Ending, Verdict, determine_outcome
 from localhpo.executor.live import ActiveRuns
 from localhpo.executor.protocol import Job, Outcome
 from localhpo.executor.tail import (
@@ -79,14 +79,14 @@ class ProcessExecutor:
             TaskError: the command holds a placeholder that means nothing.
             ExecutorError: the trial's folder cannot be written, or no process be started.
         """
-        files = Files(job.folder)
+        files = TrialFiles(job.folder)
         known = {
             "config": str(files.config),
             "trial.dir": str(files.folder),
             "trial.number": str(job.number),
             "seed": str(job.seed),
         }
-        argv = arguments(job.task.command, job.values, job.task, known)
+        argv = build_arguments(job.task.command, job.values, job.task, known)
         return self.launch(job, argv)
 
     def launch(self, job: Job, argv: Sequence[str]) -> ProcessRun:
@@ -105,7 +105,7 @@ class ProcessExecutor:
         self._active_runs.close()
 
 
-class Files:
+class TrialFiles:
     """The files of one trial; all paths are absolute."""
 
     def __init__(self, folder: Path) -> None:
@@ -121,7 +121,7 @@ class Files:
         self.result = self.own / "result.json"
 
     def clear(self) -> None:
-        """Make the folder, without what an earlier run of the trial left there."""
+        """Create the folder; delete the files of an earlier run of the trial."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.job.exists() and not self.result.exists():
             kill_leftovers(self.folder)
@@ -156,7 +156,7 @@ class ProcessRun:
             ExecutorError: the trial's folder cannot be written, or no process be started.
         """
         self._job = job
-        self._files = Files(job.folder)
+        self._files = TrialFiles(job.folder)
         self._stop_state: State | None = None
         self._outcome: Outcome | None = None
         self._measurements: list[Measurement] = []
@@ -266,7 +266,7 @@ class ProcessRun:
         if ended and all(reader.at_end for reader in self._readers):
             for reader in self._readers:
                 self._measurements += reader.finish()
-            self._outcome = conclude(self._job.task, self._ending(), self._measurements)
+            self._outcome = determine_outcome(self._job.task, self._ending(), self._measurements)
 
     def _ending(self) -> Ending:
         with self._supervisor as process:  # closes the pipes

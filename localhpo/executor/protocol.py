@@ -6,9 +6,9 @@ Laws, which `tests/contracts/test_executor_contract.py` runs over every implemen
   command that does not exist is an outcome (`could not start`), not an exception;
 - `Run.poll` returns each measurement exactly once, in the order of report, without blocking;
 - once `Run.outcome` is not None it never changes, and every measurement can be polled;
-- `Run.stop` ends the whole process group of the trial within the grace period; the outcome
-  then has the state that was asked for, unless the trial had ended before by itself;
-- nothing of the trial is left running after its outcome.
+- `Run.stop` ends all processes of the trial within the grace period; the outcome
+  then has the requested state, unless the trial had ended by itself before;
+- no process of the trial runs after its outcome.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Job:
     env: Mapping[str, str] = field(default_factory=dict)
     """Added to the environment, over the task's own: the devices granted, for instance."""
     memory_mb: float | None = None
-    """Limit on the resident memory of the whole group."""
+    """Limit on the resident memory of the process group."""
     timeout_s: float | None = None
-    """Limit on wall clock; None for none."""
+    """Limit on the wall-clock time; None for no limit."""
     grace_s: float = 5.0
-    """Between TERM and KILL."""
+    """Seconds between SIGTERM and SIGKILL."""
 
     @property
     def values(self) -> Config:
@@ -97,7 +97,7 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """End all runs, as interrupted; kill those at once that were asked to end before.
+        """End all runs, as interrupted; kill at once those whose `stop` was called before.
 
         May be called twice.
         """

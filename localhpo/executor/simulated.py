@@ -15,14 +15,14 @@ from typing import Literal
 
 from localhpo.errors import ExecutorError
 from localhpo.executor.clock import Clock
-from localhpo.executor.diagnosis import Ending, Verdict, conclude
+from localhpo.executor.diagnosis import Ending, Verdict, determine_outcome
 from localhpo.executor.protocol import Job, Outcome
 from localhpo.trial import Config, Failure, Measurement, State, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The course of a run: what it reports, and how it ends."""
+    """A run to replay: its measurements and its end."""
 
     measurements: Sequence[Measurement]
     """In the order of report; `time` in seconds since the start of the trial."""
@@ -129,4 +129,4 @@ class SimulatedRun:
             stop_state=stop_state,
             usage=dataclasses.replace(self._replay.usage, wall_s=after_s),
         )
-        self._outcome = conclude(self._job.task, ending, self._reported(after_s))
+        self._outcome = determine_outcome(self._job.task, ending, self._reported(after_s))

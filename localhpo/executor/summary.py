@@ -28,7 +28,7 @@ LOST = 0.1
 Curve = Sequence[tuple[int, float]]
 
 
-def summarize(
+def summarize_run(
     task: Task,
     state: State,
     failure: Failure | None,
@@ -51,7 +51,7 @@ def summarize(
     return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 3] + "..."
 
 
-def trend(values: Sequence[float]) -> str:
+def describe_trend(values: Sequence[float]) -> str:
     """Return how a curve moves at its end: rising, falling, flat, or "" where too short to say."""
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < 4:
@@ -85,7 +85,7 @@ def _metric(task: Task, curves: Mapping[str, Curve]) -> str:
             best_step, best = s, v
     values = [v for _, v in finite]
     if best == last:
-        moves = trend(values)
+        moves = describe_trend(values)
         return f"{text}, {_still(moves)}" if moves else text
     since = ""
     if abs(best - last) >= LOST * (max(values) - min(values)):
@@ -96,12 +96,14 @@ def _metric(task: Task, curves: Mapping[str, Curve]) -> str:
 
 def _still_learns(curves: Mapping[str, Curve]) -> bool:
     """Return whether a metric of training still moves at the end."""
-    ends = [trend([v for _, v in curve]) for name, curve in curves.items() if "train" in name]
+    ends = [
+        describe_trend([v for _, v in curve]) for name, curve in curves.items() if "train" in name
+    ]
     return "rising" in ends or "falling" in ends
 
 
 def _aside(name: str, curve: Curve) -> str:
-    moves = trend([v for _, v in curve])
+    moves = describe_trend([v for _, v in curve])
     return f"{name} {curve[-1][1]:.4g}" + (f", {_still(moves)}" if moves else "")
 
 

@@ -2,20 +2,20 @@
 
     python -I -S supervisor.py JOB.json
 
-It is a program of its own, on the standard library alone: it starts in some 30 ms, and neither
-a script's PYTHONPATH nor a module of the user's called `json.py` reaches it.
+It is a separate program that uses the standard library only: it starts in about 30 ms, and
+neither a script's PYTHONPATH nor a user's module called `json.py` affects it.
 
 Standard input is its control pipe: `p` asks for the end of a pruned trial, `i` of an interrupted
-one, and the end of the file means that LocalHPO is gone. Its last act is one JSON object, on
-standard output and in the file that the job names (written, synced, then renamed into place).
-A job without a parent is a server of several: its standard input is a file that each of them
-locks for as long as it uses the server, which is asked to end once nobody does.
+one, and the end of the file means that LocalHPO has ended. At the end it writes one JSON object to
+standard output and to the file that the job names (written, synced, then renamed into place).
+A job without a parent is a server of several processes: its standard input is a file that each
+of them locks while it uses the server, which is stopped when no process uses it any more.
 
 What is covered:
 
-- the trial's process leads a session of its own. Descendants that leave it (setsid, double
-  fork) are found all the same: orphans become children of the supervisor (a "subreaper"), so
-  what the trial has started hangs below it, and is gone when it has no child left;
+- the trial's process leads its own session. Descendants that leave it (setsid, double fork)
+  are found too: orphans become children of the supervisor (a "subreaper"), so all processes of
+  the trial are its descendants, and have ended when it has no child left;
 - LocalHPO's death, however sudden, closes the control pipe (and changes the parent, should
   a fork of LocalHPO hold the pipe open): everything is killed at once;
 - the death of the supervisor kills the trial's own process (a death signal);
@@ -28,7 +28,7 @@ What is not covered:
 
 - supervisor and LocalHPO killed in the same instant: descendants beyond the trial's own
   process live on until its folder is used again, where `localhpo.executor.process` ends them;
-- work handed to somebody else (docker, systemd-run, a cluster's queue, ssh);
+- work that other services run (docker, systemd-run, a cluster's queue, ssh);
 - processes under another user (sudo): they can be neither measured nor signalled;
 - memory that comes and goes between two polls (0.1 s, more on machines with thousands of
   processes), and memory of devices. Mapped files count while their pages are resident;
@@ -69,11 +69,11 @@ ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Log:
+class OutputLog:
     """One output stream of the trial, in a file: its head up to a limit, and its tail."""
 
     def __init__(self, path: str, limit_bytes: int) -> None:
-        """Open the file, behind what it holds."""
+        """Open the file to append to it."""
         self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115 - until close()
         self._remaining_bytes = limit_bytes
         self._tail: deque[bytes] = deque()
@@ -81,7 +81,7 @@ class Log:
         self.error = ""
 
     def write(self, data: bytes) -> None:
-        """Take what the trial printed; never raises, for the trial goes on on a full disk."""
+        """Write output of the trial; never raises, so that the trial continues on a full disk."""
         head, rest = data[: self._remaining_bytes], data[self._remaining_bytes :]
         self._remaining_bytes -= len(head)
         self._put(head)
@@ -94,7 +94,7 @@ class Log:
             self._left_out += dropped
 
     def close(self) -> None:
-        """Append the tail, behind a line that says what is missing."""
+        """Append a line on the omitted output, and then the tail."""
         if self._left_out:
             self._put(b"\n[%d bytes left out: too much output]\n" % self._left_out)
         for data in self._tail:
@@ -116,7 +116,7 @@ class Supervisor:
         """Set up this process: its signal handlers, and orphans become its children."""
         self._job = job
         limit = int(job["log_limit_mb"] * MB)
-        self._logs = [Log(job["stdout"], limit), Log(job["stderr"], limit)]
+        self._logs = [OutputLog(job["stdout"], limit), OutputLog(job["stderr"], limit)]
         self._selector = selectors.DefaultSelector()
         self._listening = job["parent"] is not None
         if self._listening:
@@ -155,7 +155,9 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in ENDING:
             signal.signal(number, self._on_signal)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # hears now what came since its start
+        signal.pthread_sigmask(
+            signal.SIG_SETMASK, []
+        )  # deliver signals that were blocked since its start
 
     def _start(self) -> bool:
         job = self._job
@@ -201,7 +203,7 @@ class Supervisor:
             for key, _ in self._selector.select(0):
                 key.data()
 
-    def _drain(self, stream: Any, log: Log) -> Any:
+    def _drain(self, stream: Any, log: OutputLog) -> Any:
         def read() -> None:
             if data := stream.read(1 << 16):
                 log.write(data)
@@ -218,7 +220,9 @@ class Supervisor:
         grace_s = self._job["grace_s"]
         if b"i" in asked:
             self._end("stopped", term_in=0.0, kill_in=grace_s)
-        elif b"p" in asked:  # its next report() tells it; TERM is for one that does not look
+        elif (
+            b"p" in asked
+        ):  # its next report() returns False; SIGTERM is for scripts that ignore that
             self._end("stopped", term_in=grace_s / 2, kill_in=grace_s)
         elif not asked:
             self._listening = False
@@ -230,7 +234,7 @@ class Supervisor:
         self._end("abandoned", message, term_in=0.0, kill_in=self._job["grace_s"])
 
     def _end(self, verdict: str, message: str = "", *, term_in: float, kill_in: float) -> None:
-        """End the trial; the first verdict stands, the earliest times hold."""
+        """End the trial; the first verdict and the earliest deadlines apply."""
         now = time.monotonic()
         if not self._verdict:
             self._verdict, self._message = verdict, message
@@ -240,7 +244,9 @@ class Supervisor:
     def _check_limits(self) -> None:
         now = time.monotonic()
         if self._job["parent"] is None and not self._verdict:
-            with contextlib.suppress(OSError):  # somebody holds a lock; else nobody will again
+            with contextlib.suppress(
+                OSError
+            ):  # a process holds a lock on the input, that is, uses the server
                 fcntl.lockf(0, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._end("stopped", term_in=0.0, kill_in=self._job["grace_s"])
         elif self._job["parent"] not in (None, os.getppid()):
@@ -370,7 +376,7 @@ def explain_start_failure(exc: OSError | ValueError, job: dict[str, Any]) -> str
         return f"its folder {cwd} cannot be entered: {exc.strerror}"
     if isinstance(exc, FileNotFoundError):
         if Path(cwd, program).exists():
-            return f"{program} is there, but not the interpreter that its first line names"
+            return f"{program} exists, but the interpreter that its first line names does not"
         return f"the command {program!r} was not found"
     if isinstance(exc, PermissionError):
         return f"{program} may not be executed: chmod +x, or name its interpreter first"

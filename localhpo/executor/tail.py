@@ -124,7 +124,7 @@ class MeasurementReader:
         return list({one.name: one for one in found}.values())
 
     def finish(self) -> list[Measurement]:
-        """Return what a last line without an end holds, once nobody writes any more."""
+        """Return the measurements of an unfinished last line; only after the trial has ended."""
         return self._measurements(self._lines.read_unfinished())
 
     def _measurements(self, lines: list[bytes]) -> list[Measurement]:

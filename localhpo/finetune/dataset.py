@@ -169,7 +169,7 @@ def format_answer(
     space, chat = history.task.space, model.prompt == "chat"
     text = space.text(config)
     if chat:
-        reason, evidence = rationale.compute(history, config)
+        reason, evidence = rationale.compute_rationale(history, config)
         analysis = "".join(c if c.isprintable() else " " for c in reason)[:MAX_ANALYSIS]
         cited = [number for number in evidence if number in shown][:MAX_EVIDENCE]
         text = (

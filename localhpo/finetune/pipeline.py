@@ -15,7 +15,7 @@ from localhpo.finetune import dataset, registration, train, training_memory
 from localhpo.finetune.dataset import StudySplit, TrainingExample, task_key
 from localhpo.finetune.evaluation import ReplayStudy, TaskComparison, evaluate_candidate
 from localhpo.finetune.registration import BaseModel
-from localhpo.finetune.rows import EncodedExample, encode
+from localhpo.finetune.rows import EncodedExample, encode_example
 from localhpo.finetune.trainable_model import TrainableModel
 from localhpo.llm import model_registry, versions
 from localhpo.llm.card import Card
@@ -162,7 +162,7 @@ def _encode_examples(
     found: list[TrainingExample] = dataset.make_examples(
         past_studies, base.model, lambda messages: len(render(messages)), seed=settings.seed
     )
-    return [encode(example, render, trainee.tokenizer) for example in found]
+    return [encode_example(example, render, trainee.tokenizer) for example in found]
 
 
 def _longest(example: EncodedExample) -> int:

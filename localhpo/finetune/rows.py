@@ -99,7 +99,7 @@ class EncodedExample:
         )  # fmt: skip
 
 
-def encode(example: TrainingExample, render: Render, tokenizer: Any) -> EncodedExample:
+def encode_example(example: TrainingExample, render: Render, tokenizer: Any) -> EncodedExample:
     """Return an example as tokens of a model.
 
     Args:

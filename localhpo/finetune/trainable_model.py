@@ -52,7 +52,7 @@ class TrainableModel:
         import torch
 
         torch.manual_seed(seed)
-        loaded = loading.load(base, device)
+        loaded = loading.load_network(base, device)
         self._base = base
         self._method = method
         self.tokenizer = loaded.tokenizer

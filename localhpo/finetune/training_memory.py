@@ -39,7 +39,7 @@ def estimate_training_bytes(
         CardError: the folder is not a complete model.
     """
     table = config.read_config(base)
-    found = weights.summarize(weights.read_headers(base), config.parse_shape(table))
+    found = weights.summarize_weights(weights.read_headers(base), config.parse_shape(table))
     width, layers = int(table["hidden_size"]), int(table["num_hidden_layers"])
     number = _SINGLE if on_cpu or method == "full" else 2
     # An adapter adds two thin matrices to each of seven per layer; the widest is about 4 x width.

@@ -1,4 +1,4 @@
-"""Where a model is put: it asks a placer for memory before it is loaded, and tells what it took.
+"""Placement of a model: it asks a placer for memory before it is loaded, and reports its use.
 
 A server asks before it starts; a model in this process asks before it is put on a device.
 """
@@ -21,7 +21,7 @@ class MemoryRequest:
     size_bytes: int
     """On each of its devices, or in host memory. An estimate."""
     on_cpu: bool = False
-    """Whether the model is to be in host memory."""
+    """Whether to put the model into host memory."""
     gpu_share: float = 0.0
     """Share of each device's memory, 0 to 1, which it takes where that is more."""
     gpus: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class ModelPlacer:
 
     reserve: ReserveMemory = lambda request: ()  # noqa: ARG005
     notify: Callable[[str], None] = lambda message: None  # noqa: ARG005
-    """Tells the user what is waited for."""
+    """Shows a message on what is waited for."""
 
     def wait_for_memory(self, request: MemoryRequest, name: str) -> Sequence[str]:
         """Ask for memory until there is enough, as long as it takes; return the devices."""

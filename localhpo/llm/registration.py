@@ -118,7 +118,7 @@ def measure_model(folder: Path, devices: int = 1) -> tuple[ModelShape, WeightsSu
     """
     table = config.read_config(folder)
     shape = config.parse_shape(table, devices)
-    found = weights.summarize(weights.read_headers(folder), shape)
+    found = weights.summarize_weights(weights.read_headers(folder), shape)
     if not shape.dtype:
         shape = config.parse_shape({**table, "dtype": found.dtype}, devices)
     return shape, found, replace(shape.cache, weights_bytes=found.size_bytes // devices)

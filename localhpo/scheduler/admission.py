@@ -12,7 +12,7 @@ from localhpo.scheduler.placement import Inventory
 from localhpo.task import Task
 
 
-def admit(task: Task, inventory: Inventory | None = None) -> Inventory:
+def admit_task(task: Task, inventory: Inventory | None = None) -> Inventory:
     """Return what the trials of a task may use; by default of this machine.
 
     Raises:

@@ -17,7 +17,7 @@ _URGENT: frozenset[EventKind] = frozenset({"finished", "pruned", "failed", "inte
 
 
 class EventBus:
-    """Tells the record and the observers, and never waits for either.
+    """Passes events to the record and to observers, and never waits for them.
 
     A record that another program has locked is tried again later. An observer that raises is
     reported once.

@@ -38,7 +38,7 @@ from localhpo.errors import (
 from localhpo.executor.clock import Clock, RealClock
 from localhpo.executor.protocol import Executor, Outcome
 from localhpo.scheduler import budget
-from localhpo.scheduler.admission import admit
+from localhpo.scheduler.admission import admit_task
 from localhpo.scheduler.budget import RemainingBudget, SpentTime
 from localhpo.scheduler.event_bus import EventBus
 from localhpo.scheduler.loaded_model import LoadedModel
@@ -118,7 +118,7 @@ class Loop:
         notes: Sequence[str] = (),
     ) -> None:
         self._notes = tuple(notes)
-        self._inventory = inventory = admit(task, inventory)
+        self._inventory = inventory = admit_task(task, inventory)
         self._task = task
         self._clock = clock or RealClock()
         self._spent_before = spent or SpentTime()

@@ -313,15 +313,15 @@ def check_resources(resources: Resources, inventory: Inventory) -> None:
         raise TaskError(
             f"[resources] gpus must be a fraction below 1 or a whole number, got {resources.gpus:g}"
         )
-    wants: list[tuple[str, float, float]] = [
+    needs: list[tuple[str, float, float]] = [
         ("gpus", resources.gpus, len(inventory.gpus)),
         ("cpus", resources.cpus, inventory.cpus),
     ]
     if resources.gpus and (largest_mb := _largest_mb(resources, inventory)) is not None:
-        wants.append(("gpu_memory_mb", resources.gpu_memory_mb or 0.0, math.floor(largest_mb)))
+        needs.append(("gpu_memory_mb", resources.gpu_memory_mb or 0.0, math.floor(largest_mb)))
     if inventory.memory_mb is not None:
-        wants.append(("memory_mb", resources.memory_mb or 0.0, math.floor(inventory.memory_mb)))
-    for key, wanted, there in wants:
+        needs.append(("memory_mb", resources.memory_mb or 0.0, math.floor(inventory.memory_mb)))
+    for key, wanted, there in needs:
         if wanted > there:
             raise TaskError(
                 f"[resources] {key} = {wanted:g} per trial, but this machine offers {there:g}",

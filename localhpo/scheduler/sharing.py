@@ -44,7 +44,7 @@ least half a trial, one more slot of 16 or 24 was forgone, which costs 3 %
 (`scripts.simulate_sharing`)."""
 
 FEW = 3
-"""Number of ended trials whose length tells how long others will take; one trial does not."""
+"""Ended trials that are needed to estimate the length of others from theirs."""
 
 SHORTEST_S = 10.0
 """Assumed minimum length of a trial until one has ended: loading a deep learning library and its
@@ -122,7 +122,7 @@ def choose_mode(
 
     Args:
         sharing: The user's setting.
-        statistics: What is known.
+        statistics: Statistics of the study so far.
         present: The mode so far; another one must be better by `GAIN`. The server starts resident.
         changes: Number of changes so far; each makes the next one less likely.
     """

@@ -1,6 +1,6 @@
 """Short sessions with `store.duckdb`: open, use, close, and try again when another has it.
 
-DuckDB lets one process write, or many read. So nobody here keeps the file open: a session
+DuckDB lets one process write, or many read. So LocalHPO does not keep the file open: a session
 lasts milliseconds. A DuckDB instance in memory stays for the life of a `Database`, and the
 file is attached to it for the session, which saves what a new instance costs each time
 (measured: attach and detach 6 ms, open and close 25 ms).

@@ -1,4 +1,4 @@
-"""The store: every study and its trials, on disk, whoever else is reading.
+"""The store: all studies and their trials on disk; several processes may read at once.
 
 A study is kept in two forms:
 
@@ -356,8 +356,8 @@ class Store:
             return
         if all(end_of_line != start for _, end_of_line in lines):
             start = 0  # somebody has removed a line by hand
-        news = (line for line, end_of_line in lines if end_of_line > start)
-        tables.write_study(connection, header, study.trials, news, start, lines[-1][1])
+        new_lines = (line for line, end_of_line in lines if end_of_line > start)
+        tables.write_study(connection, header, study.trials, new_lines, start, lines[-1][1])
 
     def _compare(
         self, connection: DuckDBPyConnection, name: str, journal_id: str, end: int

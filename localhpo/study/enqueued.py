@@ -1,7 +1,7 @@
 """Configurations that were enqueued while another process runs the study.
 
 One file each, written under a hidden name and then renamed, so that the running study sees it
-whole or not at all. A file is deleted at the next reading after the one that returned it, when
+complete or not at all. A file is deleted at the next reading after the one that returned it, when
 its trial is in the record: after a crash between the two it is returned again, and the study drops
 it as a known configuration.
 """
@@ -38,7 +38,7 @@ class EnqueuedConfigs:
         hidden.rename(self._folder / name)
 
     def read(self) -> Sequence[Config]:
-        """Return what came since the last reading, and delete what that one returned."""
+        """Return the configurations since the last call, and delete the files of that call."""
         for path in self._read:
             path.unlink(missing_ok=True)
         self._read = [path for folder in self._searched for path in sorted(folder.glob("*.json"))]

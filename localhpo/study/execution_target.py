@@ -15,7 +15,7 @@ from localhpo.executor import (
     check_program,
 )
 from localhpo.executor.ray import Node
-from localhpo.scheduler.admission import admit
+from localhpo.scheduler.admission import admit_task
 from localhpo.scheduler.devices import find_inventory
 from localhpo.scheduler.placement import Gpu, Inventory
 from localhpo.scheduler.resource_broker import ResourceBroker
@@ -38,10 +38,10 @@ def find_execution_target(
         ExecutorError, MissingExtraError: the cluster that the task names cannot be used.
     """
     if executor is not None or task.resources.executor == "process":
-        return executor or ProcessExecutor(), admit(task)
+        return executor or ProcessExecutor(), admit_task(task)
     cluster = RayExecutor(task.resources.ray_address)
     try:
-        return cluster, admit(task, cluster_inventory(task.resources, cluster.nodes))
+        return cluster, admit_task(task, cluster_inventory(task.resources, cluster.nodes))
     except BaseException:
         cluster.close()
         raise
@@ -56,14 +56,14 @@ def make_model_placement(
 ) -> ModelPlacement:
     """Return the placement of the model on this machine, beside what its studies hold.
 
-    The resources of a Ray cluster are not claimed: Ray keeps account of them itself.
+    The resources of a Ray cluster are not claimed: Ray manages them itself.
 
     Args:
         task: Task to be run.
         key: Name of the study.
         inventory: Resources that trials may use.
         server_pid: Returns the process of the model's server.
-        notify: Tells what is waited for.
+        notify: Shows messages on waiting to the user.
     """
     is_here = task.resources.executor == "process"
     same_devices = is_here and "CUDA_VISIBLE_DEVICES" not in task.env

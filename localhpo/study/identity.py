@@ -50,9 +50,9 @@ def _describe(goals: Sequence[Objective | Constraint]) -> str:
 def _space_changes(before: Space, now: Space) -> Iterator[str]:
     old, new = _meaning(before), _meaning(now)
     for name in sorted(old.keys() - new.keys()):
-        yield f"space lacks {name!r}"
+        yield f"space no longer has {name!r}"
     for name in sorted(new.keys() - old.keys()):
-        yield f"space has {name!r} besides"
+        yield f"space also has {name!r}"
     for name in sorted(old.keys() & new.keys()):
         if old[name] != new[name]:
             yield f"space {name!r} was {old[name]}, is {new[name]}"

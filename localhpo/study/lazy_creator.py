@@ -23,14 +23,14 @@ class LazyCreator:
     """Opens the Creator of a study on first use. Closed with the study; it can be opened again.
 
     While a study runs, its loop reserves memory. For trials that are run by hand (ask and tell)
-    this class reserves it: only for the model, since nobody knows what the trials will use.
+    this class reserves it: only for the model, since the needs of the trials are not known.
 
     Args:
         store: Store with past studies.
         key: Name of the study.
         task: Task whose settings name the Creator.
         given: Creator to be used instead; its owner closes it.
-        notify: Tells what is waited for, where trials are run by hand.
+        notify: Shows messages on waiting to the user, where trials are run by hand.
     """
 
     def __init__(

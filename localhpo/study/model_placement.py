@@ -28,7 +28,7 @@ from localhpo.task import Task
 _MB = 2**20  # bytes
 
 Notify = Callable[[Literal["note", "warning"], str], None]
-"""Tells the user, and records it as an event."""
+"""Shows a message to the user and records it as an event."""
 
 _Measured = tuple[Assignment, Callable[[int], float | None]]
 """What a server holds, and a function from its process id to what it holds later."""
@@ -42,10 +42,10 @@ class ModelPlacement:
         broker: Claims of the studies on this machine; None where trials run elsewhere.
 
     Args:
-        task: Says where the model is to be.
+        task: Task whose settings say where to put the model.
         inventory: Resources as found before the model was loaded.
         broker: Claims of the studies on the model's machine; closed with this.
-        notify: Tells what is waited for, and what cannot be measured.
+        notify: Shows messages on waiting, and on what cannot be measured.
         model_inventory: Resources that the model's process may use, where they differ.
     """
 

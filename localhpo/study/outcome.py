@@ -52,8 +52,8 @@ def make_outcome(
     metrics = _by_name(task, values)
     for name, value in metrics.items():
         if not math.isfinite(value):
-            told = Failure(Cause.NOT_FINITE, f"{name} was {value}")
-            return Outcome(State.FAILED, (), told, usage, summary="")
+            failed = Failure(Cause.NOT_FINITE, f"{name} was {value}")
+            return Outcome(State.FAILED, (), failed, usage, summary="")
     given = [Measurement(0, name, value, 0.0) for name, value in metrics.items()]
     found = evaluate((), task.constraints, [*measurements, *given], usage)
     if found.missing and not pruned:

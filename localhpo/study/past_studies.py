@@ -11,7 +11,7 @@ from localhpo.creator import Creator, open_creator
 from localhpo.errors import LocalHPOError, StudyNotFoundError
 from localhpo.store import Event, Store, StudyRecord
 from localhpo.study.session import task_of
-from localhpo.transfer import PastStudy, retrieve
+from localhpo.transfer import PastStudy, retrieve_configs
 from localhpo.trial import Trial
 
 if TYPE_CHECKING:
@@ -76,7 +76,10 @@ def open_with_past_studies(
         before = None
     past_studies, _ = read_past_studies(store, other_than=key, before=before)
     return open_creator(
-        task, retrieved=retrieve(task, past_studies), past_studies=past_studies, placer=placer
+        task,
+        retrieved=retrieve_configs(task, past_studies),
+        past_studies=past_studies,
+        placer=placer,
     )
 
 

@@ -76,7 +76,7 @@ def tune(
         timeout_s: per trial.
         parallel: trials at once, whatever `resources` says.
         seed: of every random choice.
-        creator: who proposes: a name, or the settings.
+        creator: the creator, by name or as settings.
         resources: what each trial may use, and how it shares the machine with the model.
         study: name of the study, among those of the task.
         home: folder of the store; `$LOCALHPO_HOME`, else `./.localhpo`.

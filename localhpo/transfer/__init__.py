@@ -13,7 +13,7 @@ from localhpo.transfer.past_study import (
     unusable_reason,
 )
 from localhpo.transfer.projection import project_config, project_value
-from localhpo.transfer.retrieval import RetrievedConfig, retrieve
+from localhpo.transfer.retrieval import RetrievedConfig, retrieve_configs
 from localhpo.transfer.similarity import MIN_SIMILARITY, Similarity, plain_name, similarity
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "plain_name",
     "project_config",
     "project_value",
-    "retrieve",
+    "retrieve_configs",
     "similarity",
     "split_usable",
     "to_single_objective",

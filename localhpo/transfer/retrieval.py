@@ -45,7 +45,7 @@ class RetrievedConfig:
     """For the similarity."""
 
 
-def retrieve(
+def retrieve_configs(
     task: Task, past_studies: Iterable[PastStudy], *, limit: int = MAX_RETRIEVED
 ) -> tuple[RetrievedConfig, ...]:
     """Return the retrieved configurations for a task, largest weight first.

@@ -3,8 +3,8 @@ import re
 import pytest
 
 from localhpo.analysis.records import summary_record
-from localhpo.analysis.report import cell, fenced, render
-from localhpo.analysis.summary import summarize
+from localhpo.analysis.report import escape_cell, fence_block, render_report
+from localhpo.analysis.summary import summarize_study
 from localhpo.objective import Constraint, Objective
 from localhpo.store import Event
 from localhpo.task import Budget
@@ -28,8 +28,8 @@ def trials(make_trial):
 
 
 def test_a_report_has_every_section(make_task, trials):
-    text = render(
-        summarize(make_task(), "small/main", trials), reruns={1: "python train.py --depth 3"}
+    text = render_report(
+        summarize_study(make_task(), "small/main", trials), reruns={1: "python train.py --depth 3"}
     )
     for line in (
         "# small/main",
@@ -52,7 +52,7 @@ def test_a_report_has_every_section(make_task, trials):
 
 
 def test_a_budget_that_was_exceeded_is_left_out(make_task, trials):
-    text = render(summarize(make_task(budget=Budget(trials=2)), "small/main", trials))
+    text = render_report(summarize_study(make_task(budget=Budget(trials=2)), "small/main", trials))
     assert "3 trials: 2 complete, 1 failed.\n" in text
 
 
@@ -64,31 +64,35 @@ def test_the_gpu_use_of_trials_and_model_is_reported(make_task, make_trial, tria
     ]
     account = {"model_gpu_s": 5.0, "model_gpu_memory_mb": 800.0, "model_energy_j": 3_600.0}
     events = [Event(1.0, "accounts", "", data={"waited_s": {}, **account})]
-    text = render(summarize(make_task(), "small/main", [*trials, *on_gpus], events=events))
+    text = render_report(
+        summarize_study(make_task(), "small/main", [*trials, *on_gpus], events=events)
+    )
     for line in (
         "| 3 | 30.0 | 900 MB | 90 % | 7200 J |",
         "| 4 | 1.5 | - | - | - |",
         "| energy of the model's part of its GPUs | 3600 J |",
     ):
         assert line in text.splitlines(), f"{line!r} is missing in\n{text}"
-    assert "seconds x GPUs" not in render(summarize(make_task(), "small/main", trials))
+    assert "seconds x GPUs" not in render_report(summarize_study(make_task(), "small/main", trials))
 
 
 def test_fixed_values_are_reported(make_task, trials):
     task = make_task(fixed={"trees": 300, "method": "hi|st", "dart": False, "gamma": 1e-4})
-    text = render(summarize(task, "small/main", trials))
+    text = render_report(summarize_study(task, "small/main", trials))
     assert "Fixed in all trials: trees=300 method=hi\\|st dart=false gamma=0.0001\n" in text
-    assert "Fixed" not in render(summarize(make_task(), "small/main", trials))
+    assert "Fixed" not in render_report(summarize_study(make_task(), "small/main", trials))
 
 
 def test_no_line_of_a_script_escapes_its_block(make_task, trials):
-    text = render(summarize(make_task(), "small/main", trials))
+    text = render_report(summarize_study(make_task(), "small/main", trials))
     assert "\x1b" not in text
     assert "````\n```\n# not a heading[0m\n````" in text
 
 
 def test_tables_keep_their_columns(make_task, trials):
-    text = render(summarize(make_task(objectives=(Objective("a|b"),)), "small/main", trials))
+    text = render_report(
+        summarize_study(make_task(objectives=(Objective("a|b"),)), "small/main", trials)
+    )
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         columns = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
         assert len(columns) == 1, block
@@ -96,21 +100,23 @@ def test_tables_keep_their_columns(make_task, trials):
 
 def test_layout_has_no_runs_of_blank_lines(make_task, trials):
     for shown in (trials, []):
-        text = render(
-            summarize(make_task(background="some *words*", fixed={"a": 1}), "small/main", shown)
+        text = render_report(
+            summarize_study(
+                make_task(background="some *words*", fixed={"a": 1}), "small/main", shown
+            )
         )
         assert "\n\n\n" not in text
         assert text.endswith("|\n") or text.endswith(".\n")
 
 
 def test_a_study_without_a_complete_trial(make_task, trials):
-    text = render(summarize(make_task(), "small/main", trials[2:]))
+    text = render_report(summarize_study(make_task(), "small/main", trials[2:]))
     assert "No trial is complete: there is no best configuration." in text
 
 
 def test_a_refused_trial_is_listed_with_the_reason(make_task, make_trial):
     refused = make_trial(0, {"depth": 3}, State.INFEASIBLE, summary="at most 24000 can be free")
-    text = render(summarize(make_task(), "small/main", [refused]))
+    text = render_report(summarize_study(make_task(), "small/main", [refused]))
     assert "| infeasible | 1 | 0 | at most 24000 can be free |" in text
     assert "No trial failed." not in text
 
@@ -126,8 +132,8 @@ def test_memory_sharing_is_reported(make_task):
         shared("it was woken", act="wake", seconds=3.0, held_mb=16_000.0),
         shared("it went to sleep", act="sleep", seconds=2.5, freed_mb=14_500.0, held_mb=1_500.0),
     ]
-    summary = summarize(make_task(), "small/main", [], events=events)
-    text = render(summary)
+    summary = summarize_study(make_task(), "small/main", [], events=events)
+    text = render_report(summary)
     section = text.partition("## Memory shared with the model")[2].partition("##")[0]
     assert [line for line in section.splitlines() if line][2:] == [
         "| decisions on the mode of sharing | 2 |",
@@ -140,13 +146,13 @@ def test_memory_sharing_is_reported(make_task):
     record = summary_record(summary)["sharing"]
     assert (record["decisions"], record["last"]) == (2, "sleep: a trial needs | more")
     assert (record["rests"], record["freed_mb"], record["wakes"]) == (2, 14_500.0, 1)
-    alone = summarize(make_task(), "small/main", [])
-    assert "Memory shared" not in render(alone)
+    alone = summarize_study(make_task(), "small/main", [])
+    assert "Memory shared" not in render_report(alone)
     assert summary_record(alone)["sharing"] is None
 
 
 def test_an_empty_study(make_task):
-    text = render(summarize(make_task(), "small/main", []))
+    text = render_report(summarize_study(make_task(), "small/main", []))
     assert "There are no trials yet." in text
     assert "No trial failed." in text
 
@@ -160,7 +166,7 @@ def test_several_objectives_and_constraints(make_task, make_trial):
         make_trial(0, CONFIG, origin="nsga2").with_(values=(0.9, 150.0), violations=(-50.0,)),
         make_trial(1, CONFIG, origin="nsga2").with_(values=(0.99, 250.0), violations=(50.0,)),
     ]
-    text = render(summarize(task, "small/main", trials), reruns={0: "python train.py"})
+    text = render_report(summarize_study(task, "small/main", trials), reruns={0: "python train.py"})
     goals = "maximize accuracy, minimize latency_ms; subject to latency_ms \\<= 200"
     for line in (
         f"{goals}; 2 trials: 2 complete. 2 of the 4 trials of the budget are used.",
@@ -175,7 +181,7 @@ def test_several_objectives_and_constraints(make_task, make_trial):
     assert "1 of 2 trials form the Pareto front" in text
     assert "## Progress" not in text
     assert "\n\n\n" not in text
-    text = render(summarize(task, "small/main", trials[1:]))
+    text = render_report(summarize_study(task, "small/main", trials[1:]))
     assert "No trial meets every constraint. The least infeasible:" in text
     assert "\n\n\n" not in text
 
@@ -183,7 +189,7 @@ def test_several_objectives_and_constraints(make_task, make_trial):
 def test_a_violated_constraint_of_the_best_trial(make_task, make_trial):
     task = make_task(constraints=(Constraint("recall", min=0.9),))
     trial = make_trial(0, CONFIG, value=0.5, violations=(0.2,))
-    text = render(summarize(task, "small/main", [trial]))
+    text = render_report(summarize_study(task, "small/main", [trial]))
     assert "No trial meets every constraint. The least infeasible:" in text
     assert "Constraints: recall 0.7 \\< 0.9\n" in text
     assert "No trial meets every constraint yet." in text
@@ -203,9 +209,9 @@ def test_a_violated_constraint_of_the_best_trial(make_task, make_trial):
     ],
 )
 def test_cells(text, escaped):
-    assert cell(text) == escaped
+    assert escape_cell(text) == escaped
 
 
 def test_fences_are_longer_than_those_within():
-    assert fenced("a ````` b").splitlines()[0] == "``````"
-    assert fenced("x", "sh").splitlines()[0] == "```sh"
+    assert fence_block("a ````` b").splitlines()[0] == "``````"
+    assert fence_block("x", "sh").splitlines()[0] == "```sh"

@@ -2,14 +2,14 @@ import json
 import math
 from dataclasses import replace
 
-from localhpo.analysis.progress import improvements, incumbent, sorted_by_value
-from localhpo.analysis.records import jsonable, summary_record, trial_record
+from localhpo.analysis.progress import find_improvements, incumbent_curve, sorted_by_value
+from localhpo.analysis.records import summary_record, to_jsonable, trial_record
 from localhpo.analysis.summary import (
     failure_groups,
     origin_shares,
     proposal_notes,
     study_cost,
-    summarize,
+    summarize_study,
 )
 from localhpo.objective import Constraint, Objective
 from localhpo.trial import LLM, Cause, Failure, Measurement, Origin, Proposal, State, Usage
@@ -31,9 +31,9 @@ def test_the_incumbent_goes_by_number_and_by_complete_trials_only(make_trial):
         failed(make_trial, 2, Cause.TIMEOUT),
         make_trial(4, CONFIG, value=0.9),
     ]
-    assert incumbent(trials, MIN) == [(0, 2.0), (3, 0.5), (4, 0.5)]
-    assert incumbent(trials, MAX) == [(0, 2.0), (3, 2.0), (4, 2.0)]
-    assert improvements(incumbent(trials, MIN)) == [(0, 2.0), (3, 0.5)]
+    assert incumbent_curve(trials, MIN) == [(0, 2.0), (3, 0.5), (4, 0.5)]
+    assert incumbent_curve(trials, MAX) == [(0, 2.0), (3, 2.0), (4, 2.0)]
+    assert find_improvements(incumbent_curve(trials, MIN)) == [(0, 2.0), (3, 0.5)]
 
 
 def test_sorting_puts_the_best_first_and_trials_without_values_last(make_trial):
@@ -50,7 +50,7 @@ def test_sorting_puts_pruned_trials_after_all_complete_ones(make_trial):
 
 
 def test_a_study_without_trials():
-    assert incumbent([], MIN) == []
+    assert incumbent_curve([], MIN) == []
     assert origin_shares([], [MIN]) == []
     assert failure_groups([]) == []
     assert study_cost([]).trial_s == 0
@@ -97,7 +97,7 @@ def test_a_trial_that_was_refused_is_listed_with_its_reason(make_task, make_tria
         ("timeout", (2,), "too slow"),
     ]
     assert groups[0].stderr_tail == ""
-    record = summary_record(summarize(make_task(), "small/main", trials))
+    record = summary_record(summarize_study(make_task(), "small/main", trials))
     assert [t["cause"] for t in record["trials"]] == ["infeasible", "infeasible", "timeout"]
     assert record["failures"][0]["message"] == reason
 
@@ -139,7 +139,7 @@ def test_a_summary_is_json(make_task, make_trial):
         make_trial(0, CONFIG, value=0.25),
         make_trial(2, CONFIG, State.RUNNING),
     ]
-    summary = summarize(make_task(), "small/main", trials)
+    summary = summarize_study(make_task(), "small/main", trials)
     record = json.loads(json.dumps(summary_record(summary), allow_nan=False))
     assert record["study"] == "small/main"
     assert record["budget"] == {"trials": 4, "used": 2}
@@ -164,7 +164,7 @@ def test_a_full_record_has_everything_but_the_state_of_the_engine(make_trial):
 
 
 def test_values_that_json_lacks():
-    assert jsonable({"a": math.inf, "b": (1, True), 3: None}) == {
+    assert to_jsonable({"a": math.inf, "b": (1, True), 3: None}) == {
         "a": "inf",
         "b": [1, True],
         "3": None,
@@ -189,7 +189,7 @@ def test_several_objectives_have_a_pareto_front_instead_of_a_best_trial(make_tas
         measured(make_trial, 2, 0.7, 120.0),  # dominated by trial 1
         measured(make_trial, 3, 0.99, 250.0),  # infeasible
     ]
-    summary = summarize(task, "small/main", trials)
+    summary = summarize_study(task, "small/main", trials)
     assert [trial.number for trial in summary.best_trials] == [0, 1]
     assert (summary.best_trial, summary.incumbent, summary.is_feasible) == (None, (), True)
     assert [share.best_trials for share in summary.origins] == [2]
@@ -212,7 +212,7 @@ def test_without_a_feasible_trial_the_least_infeasible_are_best(make_task, make_
         make_trial(0, CONFIG, value=0.1, violations=(80.0,)),
         make_trial(1, CONFIG, value=0.5, violations=(50.0,)),
     ]
-    summary = summarize(task, "small/main", trials)
+    summary = summarize_study(task, "small/main", trials)
     assert [trial.number for trial in summary.best_trials] == [1]
     assert not summary.is_feasible
     assert summary.incumbent == ()
@@ -225,7 +225,7 @@ def test_infeasible_trials_do_not_count_as_the_best_so_far(make_trial):
         make_trial(1, CONFIG, value=0.5, violations=(-1.0,)),
         make_trial(2, CONFIG, value=0.2, violations=(1.0,)),
     ]
-    assert incumbent(trials, MIN) == [(1, 0.5), (2, 0.5)]
+    assert incumbent_curve(trials, MIN) == [(1, 0.5), (2, 0.5)]
 
 
 def test_sorting_puts_the_front_first_and_infeasible_trials_after_feasible_ones(make_trial):

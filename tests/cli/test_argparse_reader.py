@@ -2,20 +2,20 @@ import textwrap
 
 import pytest
 
-from localhpo.cli._argparse_reader import Option, Script, read
+from localhpo.cli._argparse_reader import Option, Script, read_script
 from localhpo.errors import InputError
 
 
 def script(text: str) -> Script:
-    return read(textwrap.dedent(text), "train.py")
+    return read_script(textwrap.dedent(text), "train.py")
 
 
 def option(call: str, before: str = "") -> Option:
     """Return the one option that a call of add_argument adds."""
     source = f"import argparse\n{before}\np = argparse.ArgumentParser()\np.add_argument({call})\n"
-    read_script = read(source, "train.py")
-    assert len(read_script.options) == 1, read_script
-    return read_script.options[0]
+    found = read_script(source, "train.py")
+    assert len(found.options) == 1, found
+    return found.options[0]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_syntax_error_names_the_line():
 
 def test_a_null_byte_is_a_clear_error():
     with pytest.raises(InputError, match="not valid Python"):
-        read("x = 1\0", "train.py")
+        read_script("x = 1\0", "train.py")
 
 
 def test_an_invalid_escape_in_a_script_raises_no_warning():

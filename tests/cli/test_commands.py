@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from localhpo.cli import main
-from localhpo.cli._task_views import record, task_view
+from localhpo.cli._task_views import task_record, task_view
 from localhpo.study import Study
 from localhpo.task import load_task
 from localhpo.trial import USER, Proposal
@@ -350,4 +350,4 @@ def test_fixed_values_are_shown_with_studies_and_tasks(localhpo, project):
     with console.capture() as screen:
         console.print(task_view(task))
     assert re.search(r"depth +fixed at 4", screen.get())
-    assert record(task)["fixed"] == {"depth": 4}
+    assert task_record(task)["fixed"] == {"depth": 4}

@@ -4,7 +4,7 @@ import re
 import pytest
 from rich.console import Console
 
-from localhpo.analysis.summary import summarize
+from localhpo.analysis.summary import summarize_study
 from localhpo.cli._event_log import EventLog
 from localhpo.cli._live import LiveDisplay
 from localhpo.cli._views import failures_table, summary_view, trials_table
@@ -198,7 +198,7 @@ def study(make_task, make_trial):
 
 def test_the_summary(study, draw, tmp_path):
     task, trials = study
-    summary = summarize(task, "small/main", trials, elapsed_s=12.0)
+    summary = summarize_study(task, "small/main", trials, elapsed_s=12.0)
     assert draw(summary_view(summary, tmp_path)) == (
         f"""small/main   3 of 4 trials: 2 complete, 1 failed
 
@@ -216,7 +216,9 @@ report     {tmp_path}"""
 
 
 def test_the_summary_of_nothing(make_task, draw):
-    assert "no trial is complete" in draw(summary_view(summarize(make_task(), "small/main", [])))
+    assert "no trial is complete" in draw(
+        summary_view(summarize_study(make_task(), "small/main", []))
+    )
 
 
 def test_the_table_of_trials_marks_the_best(study, draw):
@@ -256,7 +258,7 @@ def trade_off(make_task, make_trial):
 
 def test_the_summary_of_several_objectives_shows_the_pareto_front(trade_off, draw):
     task, trials = trade_off
-    lines = draw(summary_view(summarize(task, "small/main", trials)), 120).splitlines()
+    lines = draw(summary_view(summarize_study(task, "small/main", trials)), 120).splitlines()
     goals = "maximize accuracy, minimize latency_ms; subject to latency_ms <= 200"
     assert f"goals        {goals}" in lines
     assert "best trials  2 of 3 complete trials form the Pareto front:" in lines
@@ -282,7 +284,7 @@ def test_the_summary_without_a_feasible_trial_shows_the_least_infeasible(
 ):
     task = make_task(constraints=(Constraint("latency_ms", max=200.0),))
     trial = make_trial(0, A, value=0.5, violations=(50.0,))
-    shown = draw(summary_view(summarize(task, "small/main", [trial])))
+    shown = draw(summary_view(summarize_study(task, "small/main", [trial])))
     assert "no trial meets every constraint; the least infeasible:" in shown
     assert "latency_ms 250 > 200" in shown
 

@@ -8,7 +8,7 @@ from tiny_model import edit_json, make_model
 
 from localhpo.cli import _checks, _memory_fit, _model_views, main
 from localhpo.llm import model_registry
-from localhpo.llm.vllm.settings import Settings, command
+from localhpo.llm.vllm.settings import Settings, server_command
 from localhpo.scheduler.placement import Gpu, Inventory
 
 LONG = 32768
@@ -39,7 +39,7 @@ def test_a_model_is_added_and_shown(folder, capsys):
     assert record["memory"]["kv_bytes"] == (100 + 8 * 1024) * 512
     assert record["state"] == "verified" and record["path"] == str(folder)
     asked = {"context_tokens": 100, "name": "oak", "port": 1, "on_cpu": False}
-    assert str(record["memory"]["kv_bytes"]) in command(Settings(), folder, **asked)
+    assert str(record["memory"]["kv_bytes"]) in server_command(Settings(), folder, **asked)
     assert set(record["files"]) >= {"config.json", "model.safetensors", "tokenizer.json"}
 
 
@@ -77,7 +77,7 @@ def test_a_model_that_transformers_does_not_support_is_noted(folder, capsys):
     ],
 )
 def test_numbers_of_parameters_have_three_digits(number, told):
-    assert _model_views.amount(number) == told
+    assert _model_views.parameter_count(number) == told
 
 
 def test_verify_lists_what_changed(folder, capsys):
@@ -148,7 +148,7 @@ def test_an_added_model_proposes_in_a_study(folder, tmp_path, capsys, monkeypatc
 
 
 def checks_by_name(inventory):
-    return {check.name: check for check in _memory_fit.checks(inventory)}
+    return {check.name: check for check in _memory_fit.check_models(inventory)}
 
 
 def test_models_and_profiles_are_compared_with_the_largest_gpu(folder, capsys):

@@ -1,7 +1,7 @@
 import pytest
 
 from localhpo.cli._argparse_reader import Option
-from localhpo.cli._ranges import propose
+from localhpo.cli._ranges import propose_range
 from localhpo.space import Space
 
 
@@ -67,7 +67,7 @@ def log(low, high, default):
     ],
 )
 def test_rules(option, table):
-    proposed = propose(option)
+    proposed = propose_range(option)
     assert proposed.table == table
     Space.from_table({option.name: table})
 
@@ -77,7 +77,7 @@ def test_rules(option, table):
     ["seed", "data-dir", "output", "num-workers", "device", "test-batch-size", "log_interval"],
 )
 def test_options_on_where_and_how_to_run_are_not_tuned(name):
-    assert propose(given(name, "int", 4)).table is None
+    assert propose_range(given(name, "int", 4)).table is None
 
 
 @pytest.mark.parametrize(
@@ -93,18 +93,18 @@ def test_options_on_where_and_how_to_run_are_not_tuned(name):
     ],
 )
 def test_options_without_a_derivable_range_are_left_out_with_a_reason(option):
-    proposed = propose(option)
+    proposed = propose_range(option)
     assert proposed.table is None
     assert proposed.why
 
 
 def test_a_default_outside_of_the_range_is_remarked():
-    assert "0.0" in propose(given("weight-decay", default=0.0)).why
+    assert "0.0" in propose_range(given("weight-decay", default=0.0)).why
 
 
 @pytest.mark.parametrize("name", ["lr", "weight_decay", "dropout", "beta1", "gamma", "eps", "zeta"])
 @pytest.mark.parametrize("default", [1e-12, 3e-7, 0.0299999, 0.9, 7.0, 1e9])
 def test_every_range_holds_the_default_and_is_a_space(name, default):
-    table = propose(given(name, default=default)).table
+    table = propose_range(given(name, default=default)).table
     assert table["low"] <= default <= table["high"]
     Space.from_table({name: table})

@@ -5,13 +5,13 @@ import tomllib
 import pytest
 
 from localhpo.cli import _metric_names, _task_writer
-from localhpo.cli._argparse_reader import read
-from localhpo.executor.command import check
+from localhpo.cli._argparse_reader import read_script
+from localhpo.executor.command import check_command
 from localhpo.task import parse_task
 
 
 def written(source: str, path: str = "train.py") -> str:
-    script = read(textwrap.dedent(source), path)
+    script = read_script(textwrap.dedent(source), path)
     return _task_writer.write(_task_writer.plan(script, path, "mine"))
 
 
@@ -123,7 +123,7 @@ def test_fixed_values_have_placeholders_if_the_command_has_others(tmp_path):
     text = written(NOT_PROPOSED + 'p.add_argument("-b", type=int, default=4)')
     task = loaded(uncommented(text, "[fixed]", "optimizer", '"--optimizer'), tmp_path)
     assert task.command[-4:] == ("-b", "{b}", "--optimizer", "{optimizer}")
-    check(task.command, task)
+    check_command(task.command, task)
 
 
 def test_there_is_no_fixed_section_without_fixed_values():
@@ -144,7 +144,7 @@ def test_options_that_cannot_be_appended_are_not_offered_as_fixed():
 def test_required_values_are_marked(tmp_path):
     text = written(NANOGPT_STYLE)
     assert '    "INPUT_BIN",  # <- FILL IN' in text
-    plan = _task_writer.plan(read(NANOGPT_STYLE, "t.py"), "t.py", "mine")
+    plan = _task_writer.plan(read_script(NANOGPT_STYLE, "t.py"), "t.py", "mine")
     assert [option.name for option in plan.to_fill_in] == ["input_bin"]
 
 
@@ -268,9 +268,9 @@ def test_toml_values(value, text):
     ],
 )
 def test_metrics(names, metric, direction):
-    assert _metric_names.choose(names) == metric
-    assert _metric_names.direction(metric) == direction
+    assert _metric_names.choose_metric(names) == metric
+    assert _metric_names.guess_direction(metric) == direction
 
 
 def test_no_metric():
-    assert _metric_names.choose([]) is None
+    assert _metric_names.choose_metric([]) is None

@@ -86,7 +86,7 @@ def test_an_interrupt_stops_only_the_watching(start, run, tmp_path):
     watch.send_signal(signal.SIGINT)
     out, err = watch.communicate(timeout=60)
     assert watch.returncode == 0
-    assert "stopped watching; tiny/main goes on" in err
+    assert "stopped watching; tiny/main continues" in err
     assert out.startswith("tiny/main   0 of 2 trials")
     (tmp_path / "go").touch()
     assert run.wait(timeout=60) == 0

@@ -23,7 +23,7 @@ from localhpo.llm.scripted import ScriptedBackend
 from localhpo.objective import Constraint, Objective
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 from localhpo.task import CreatorSettings, Task
-from localhpo.transfer import PastStudy, RetrievedConfig, retrieve
+from localhpo.transfer import PastStudy, RetrievedConfig, retrieve_configs
 from localhpo.transfer.source_tasks import SourceTask
 from localhpo.trial import Cause, Failure, Origin, Proposal, State, Trial
 
@@ -147,7 +147,7 @@ def retrieved(task: Task) -> tuple[RetrievedConfig, ...]:
         )
         for n in range(20)
     )
-    return retrieve(task, [PastStudy("small/old", task, trials)])
+    return retrieve_configs(task, [PastStudy("small/old", task, trials)])
 
 
 def with_past_studies(task: Task) -> Creator:

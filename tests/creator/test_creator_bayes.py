@@ -9,7 +9,7 @@ import pytest
 
 from localhpo.creator import History
 from localhpo.creator.bayes import BayesianOptimizer, SamplePrior, optimizer
-from localhpo.creator.bayes.acquisition import AcquisitionFunction, standardize
+from localhpo.creator.bayes.acquisition import AcquisitionFunction, standardize_utilities
 from localhpo.creator.bayes.search import log_improvement
 from localhpo.errors import SpaceExhaustedError
 from localhpo.objective import Objective
@@ -273,7 +273,7 @@ def test_a_diverged_run_does_not_hide_differences_between_good_ones(make_task):
 @pytest.mark.parametrize("count", [1, 2, 3, 10])
 def test_standardized_utilities_keep_their_order(count):
     utilities = np.random.default_rng(count).normal(size=count) ** 3
-    standardized = standardize(utilities)
+    standardized = standardize_utilities(utilities)
     assert (np.argsort(standardized) == np.argsort(utilities)).all()
     assert abs(standardized.mean()) < 1e-9
     assert standardized.std() == pytest.approx(1.0 if count > 1 else 0.0)

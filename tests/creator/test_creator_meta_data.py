@@ -17,12 +17,12 @@ from localhpo.creator.bayes.transfer_prior import (
 )
 from localhpo.creator.hybrid import NOTHING_RETRIEVED
 from localhpo.creator.meta_proposer import BEFORE_EXPLORATION, INITIAL_DESIGN_SIZE, open_meta_data
-from localhpo.creator.warm_start import merge
+from localhpo.creator.warm_start import merge_retrieved
 from localhpo.errors import InputError, MissingExtraError
 from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Int, Space
 from localhpo.task import CreatorSettings, load_task
-from localhpo.transfer import PastStudy, retrieve, source_tasks
+from localhpo.transfer import PastStudy, retrieve_configs, source_tasks
 from localhpo.transfer.source_tasks import SourceTask
 from localhpo.trial import LLM, META, State, Trial
 
@@ -238,13 +238,13 @@ def test_past_studies_and_the_model_join_the_meta_data(task, backend, make_trial
     past = PastStudy("own/old", task, tuple(
         make_trial(n, c, value=regret(c, 8)) for n, c in enumerate(configs)
     ))  # fmt: skip
-    own = retrieve(task, [past])
+    own = retrieve_configs(task, [past])
     trials = run(open_creator(task, backend=backend, retrieved=own), task, 6)
     assert backend.calls
     assert "bo+llm+meta+transfer" in origins(trials)
     proposer = open_meta_data(task, backend.model)
     history = History(task, (), 0, 0)
-    both = merge(own, proposer.retrieve(history))
+    both = merge_retrieved(own, proposer.retrieve(history))
     assert {one.study for one in both} == {
         "own/old",
         "5 similar data sets (trees), which come with the model fake",

@@ -36,16 +36,16 @@ def history_of(make_task):
 
 def test_changes_against_the_best_trial_are_listed_largest_first(history_of, make_trial):
     trials = [make_trial(0, config(), value=0.5), make_trial(1, config(rate=3e-2), value=0.971)]
-    reason, evidence = rationale.compute(history_of(trials), config(rate=1e-2, depth=8))
+    reason, evidence = rationale.compute_rationale(history_of(trials), config(rate=1e-2, depth=8))
     assert reason == "against trial 1 (val_f1 0.971): depth 4 -> 8, rate 3e-2 -> 1e-2"
     assert evidence == (1,)
 
 
 def test_a_parameter_that_becomes_active_or_inactive_is_named(history_of, make_trial):
     tree, dart = config(), config(booster="dart", drop=0.1)
-    reason, _ = rationale.compute(history_of([make_trial(0, tree, value=0.5)]), dart)
+    reason, _ = rationale.compute_rationale(history_of([make_trial(0, tree, value=0.5)]), dart)
     assert 'booster "tree" -> "dart", drop 0.1 (not used there)' in reason
-    reason, _ = rationale.compute(history_of([make_trial(0, dart, value=0.5)]), tree)
+    reason, _ = rationale.compute_rationale(history_of([make_trial(0, dart, value=0.5)]), tree)
     assert "drop no longer used" in reason
 
 
@@ -66,7 +66,7 @@ def test_a_change_against_a_trend_is_said_to_go_the_other_way(
     ]
     history = history_of(trials, direction)
     toward = 2e-4 if "lower rate" in phrase else 5e-2
-    reason, evidence = rationale.compute(history, config(rate=toward))
+    reason, evidence = rationale.compute_rationale(history, config(rate=toward))
     assert phrase in reason
     assert "this goes the other way" in reason, "it moves away from the edge that was best"
     assert len(evidence) == 5
@@ -79,7 +79,7 @@ def test_a_change_along_a_trend_is_described(history_of, make_trial):
         make_trial(n, config(rate=r), value=s)
         for n, (r, s) in enumerate(zip(rates, values, strict=True))
     ]
-    reason, evidence = rationale.compute(history_of(trials), config(rate=1e-4))
+    reason, evidence = rationale.compute_rationale(history_of(trials), config(rate=1e-4))
     assert reason == (
         "against trial 1 (val_f1 0.5): rate 3e-3 -> 1e-4; "
         "in 5 trials, lower rate went with higher val_f1 (Spearman -0.90)"
@@ -94,16 +94,16 @@ def test_a_weak_trend_is_not_mentioned(history_of, make_trial):
         make_trial(n, config(rate=r), value=s)
         for n, (r, s) in enumerate(zip(rates, values, strict=True))
     ]
-    reason, evidence = rationale.compute(history_of(trials), config(rate=2e-3))
+    reason, evidence = rationale.compute_rationale(history_of(trials), config(rate=2e-3))
     assert "Spearman" not in reason
     assert evidence == (1,)
 
 
 def test_without_a_value_the_last_failure_is_the_evidence(history_of, make_trial):
-    assert rationale.compute(history_of([]), config()) == ("no trial has a value yet", ())
+    assert rationale.compute_rationale(history_of([]), config()) == ("no trial has a value yet", ())
     failure = Failure(Cause.TIMEOUT, "took too long")
     trials = [make_trial(0, config(), State.FAILED, failure=failure)]
-    assert rationale.compute(history_of(trials), config(depth=3)) == (
+    assert rationale.compute_rationale(history_of(trials), config(depth=3)) == (
         "no trial has a value yet; trial 0 failed (timeout)",
         (0,),
     )
@@ -133,6 +133,6 @@ def test_the_first_objective_and_feasible_trials_count(history_of, make_trial):
     several = dataclasses.replace(
         history, task=dataclasses.replace(history.task, objectives=objectives)
     )
-    reason, evidence = rationale.compute(several, config(depth=8))
+    reason, evidence = rationale.compute_rationale(several, config(depth=8))
     assert reason.startswith("against trial 2 (val_f1 0.7)")
     assert evidence == (2,)

@@ -14,7 +14,7 @@ from localhpo.creator.warm_start import INITIAL_DESIGN_SIZE, build_prior
 from localhpo.errors import InputError
 from localhpo.space import Categorical, Float, Int, Space
 from localhpo.task import CreatorSettings
-from localhpo.transfer import PastStudy, retrieve
+from localhpo.transfer import PastStudy, retrieve_configs
 from localhpo.trial import LLM, TRANSFER, State, Trial
 
 SPACE = Space([Float("rate", 1e-4, 1.0, log=True), Int("depth", 1, 10)])
@@ -36,7 +36,7 @@ def retrieved(task, make_trial):
     rng = np.random.default_rng(0)
     configs = [*(SPACE.sample(rng) for _ in range(19)), GOOD]
     trials = tuple(make_trial(n, c, value=loss(c)) for n, c in enumerate(configs))
-    return retrieve(task, [PastStudy("small/old", task, trials)])
+    return retrieve_configs(task, [PastStudy("small/old", task, trials)])
 
 
 def run(creator, task, trials):
@@ -83,7 +83,7 @@ def test_misleading_past_studies_are_given_up(task, make_trial):
     """Where all trials contradict them, the optimizer works without them."""
     configs = [{"rate": 0.9, "depth": d} for d in (1, 2)] * 10
     bad = tuple(make_trial(n, c, value=float(c["depth"] + n)) for n, c in enumerate(configs))
-    wrong = retrieve(task, [PastStudy("small/bad", task, bad)])
+    wrong = retrieve_configs(task, [PastStudy("small/bad", task, bad)])
     trials = run(Hybrid(None, retrieved=wrong), task, 16)
     assert "bo" in origins(trials[4:])
     assert min(t.value for t in trials) < 0.5
@@ -205,6 +205,6 @@ def test_a_sample_weight_counts_as_so_many_equal_samples():
 def test_a_parameter_that_was_not_transferred_is_not_informed(make_task, make_trial):
     old, wide = make_task(space=Space([Int("depth", 1, 10)])), make_task(space=SPACE)
     trials = tuple(make_trial(n, {"depth": n + 1}, value=9.0 - n) for n in range(10))
-    retrieved = retrieve(wide, [PastStudy("small/old", old, trials)])
+    retrieved = retrieve_configs(wide, [PastStudy("small/old", old, trials)])
     points = np.array([SPACE.encode({"rate": rate, "depth": 9}) for rate in (1e-4, 1e-2, 1.0)])
     assert np.ptp(build_prior(SPACE, retrieved)(points)) == pytest.approx(0.0)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from localhpo.executor.diagnosis import Ending, Verdict, conclude, diagnose
+from localhpo.executor.diagnosis import Ending, Verdict, determine_outcome, diagnose
+from localhpo.objective import Constraint, Objective
 from localhpo.task import Task
 from localhpo.trial import Cause, Failure, Measurement, State
 
@@ -94,13 +95,13 @@ def test_causes(make_task: Callable[..., Task], ending: Ending, cause: Cause, me
 def test_a_metric_that_ends_as_no_number_is_a_failure(
     make_task: Callable[..., Task], values: tuple[float, ...], expected: str, objective: str
 ) -> None:
-    outcome = conclude(make_task(value=objective), ended(), curve(*values))
+    outcome = determine_outcome(make_task(value=objective), ended(), curve(*values))
     assert outcome.failure == Failure(Cause.NOT_FINITE, expected)
     assert (outcome.state, outcome.value) == (State.FAILED, None)
 
 
 def test_a_passing_nan_is_none(make_task: Callable[..., Task]) -> None:
-    outcome = conclude(make_task(), ended(), curve(0.5, math.nan, 0.3))
+    outcome = determine_outcome(make_task(), ended(), curve(0.5, math.nan, 0.3))
     assert (outcome.state, outcome.value) == (State.COMPLETE, 0.3)
 
 
@@ -108,16 +109,24 @@ def test_a_passing_nan_is_none(make_task: Callable[..., Task]) -> None:
     ("changes", "ending", "reported", "parts"),
     [
         ({}, ended(), [],
-         ["the script ended well and did not report loss",
+         ["the script ended without an error and did not report loss",
           "`from localhpo import report` and `report(step=step, loss=value)`"]),
-        ({"metric": "val_f1"}, ended(), [*curve(1, name="valf1"), *curve(1, name="train_loss")],
+        ({"objectives": (Objective("val_f1"),)}, ended(),
+         [*curve(1, name="valf1"), *curve(1, name="train_loss")],
          ["did not report val_f1",
           "it reported valf1, train_loss (did you mean 'valf1'?)"]),
-        ({"metric": "val/f1"}, ended(), curve(1, name="x"),
+        ({"objectives": (Objective("val/f1"),)}, ended(), curve(1, name="x"),
          ["it reported x; ", "report(step=step, **{'val/f1': value})"]),
         ({}, ended(unreadable=3), [], ["3 of its lines could not be read as measurements"]),
         ({"stdout_regex": "l: (.*)"}, ended(), [], ["by stdout_regex 'l: (.*)'"]),
-        ({"command": ()}, ended(), [], ["the function ended well", "or return the number"]),
+        ({"stdout_regex": "l: (.*)", "constraints": (Constraint("size", max=1.0),)},
+         ended(), curve(0.5),
+         ["did not report size; it reported loss; stdout_regex reads loss alone"]),
+        ({"objectives": (Objective("time"),)}, ended(), [], ["choose a name other than 'time'"]),
+        ({"command": (), "constraints": (Constraint("size", max=1.0),)}, ended(), curve(0.5),
+         ["or return a dict of numbers by name"]),
+        ({"command": ()}, ended(), [],
+         ["the function ended without an error", "or return the number"]),
     ],
 )  # fmt: skip
 def test_a_trial_that_reports_nothing_is_told_how(
@@ -138,12 +147,12 @@ def test_what_was_asked_for_is_what_is_said(make_task: Callable[..., Task]) -> N
     task = make_task()
     pruned = Ending(Verdict.STOPPED, exit_code=-15, stop_state=State.PRUNED)
     assert diagnose(task, pruned, GOOD) == (State.PRUNED, None)
-    assert conclude(task, pruned, GOOD).value == 0.25
+    assert determine_outcome(task, pruned, GOOD).value == 0.25
     interrupted = Ending(
         Verdict.STOPPED, exit_code=1, stop_state=State.INTERRUPTED, stderr=TORCH_OOM
     )
     assert diagnose(task, interrupted, GOOD) == (State.INTERRUPTED, None)
-    assert conclude(task, interrupted, GOOD).value is None
+    assert determine_outcome(task, interrupted, GOOD).value is None
     lost = Ending(Verdict.LOST, stop_state=State.INTERRUPTED)
     assert diagnose(task, lost, GOOD) == (State.INTERRUPTED, None)
     # It had ended by itself before it could be asked.
@@ -193,8 +202,8 @@ def test_notes_say_what_happened_besides(make_task: Callable[..., Task]) -> None
         unreadable=1,
         log_error="stdout.txt: No space left on device",
     )
-    assert conclude(make_task(), ending, GOOD).summary == (
-        "loss 0.25 at step 2; 0.0 s; what it started cannot be killed; left 2 process(es) behind,"
-        " ended; 1 reported line(s) unreadable; output not kept (stdout.txt: No space left on"
+    assert determine_outcome(make_task(), ending, GOOD).summary == (
+        "loss 0.25 at step 2; 0.0 s; what it started cannot be killed; left 2 process(es) running,"
+        " which were ended; 1 reported line(s) unreadable; output not kept (stdout.txt: No space left on"
         " device)"
     )

@@ -51,7 +51,7 @@ def supervisor_of(run: ProcessRun) -> int:
 def test_a_daemon_does_not_outlive_a_trial_that_ends_well(trials: Any, is_alive: Alive) -> None:
     outcome = trials.run(WITH_DAEMON, grace_s=0.2)
     assert outcome.state is State.COMPLETE
-    assert "left 1 process(es) behind" in outcome.summary
+    assert "left 1 process(es) running" in outcome.summary
     assert len(trials.pids()) == 2
     assert not any(map(is_alive, trials.pids()))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from localhpo.executor.summary import MAX_CHARS, summarize, trend
+from localhpo.executor.summary import MAX_CHARS, describe_trend, summarize_run
 from localhpo.objective import Objective
 from localhpo.task import Task
 from localhpo.trial import Cause, Failure, Measurement, State, Usage
@@ -58,11 +58,11 @@ def test_complete_runs(
     make_task: Callable[..., Task], measurements: list[Measurement], expected: str
 ) -> None:
     task = make_task(objectives=(Objective("val_f1", "maximize"),))
-    assert summarize(task, State.COMPLETE, None, measurements, USAGE) == expected
+    assert summarize_run(task, State.COMPLETE, None, measurements, USAGE) == expected
 
 
 def test_what_is_minimized_gets_worse_by_rising(make_task: Callable[..., Task]) -> None:
-    text = summarize(make_task(), State.COMPLETE, None, reported(loss=[1.0, 0.2, 0.6]), USAGE)
+    text = summarize_run(make_task(), State.COMPLETE, None, reported(loss=[1.0, 0.2, 0.6]), USAGE)
     assert text == "loss 0.6 at step 3 (best 0.2 at 2, then rising); 12.3 s, 310 MB"
 
 
@@ -71,22 +71,25 @@ def test_other_ends_are_said_first(make_task: Callable[..., Task]) -> None:
     failure = Failure(Cause.OUT_OF_MEMORY_DEVICE, "")
     loss = reported(loss=[0.5])
     used = Usage(wall_s=3600.4, peak_gpu_memory_mb=5000.0)
-    assert summarize(task, State.FAILED, failure, loss, used) == (
+    assert summarize_run(task, State.FAILED, failure, loss, used) == (
         "failed: out of device memory; loss 0.5 at step 1; 3600 s, 5000 MB on the GPU"
     )
-    assert summarize(task, State.PRUNED, None, loss, Usage()) == "pruned; loss 0.5 at step 1; 0.0 s"
-    assert summarize(task, State.INTERRUPTED, None, [], Usage()) == "interrupted; 0.0 s"
-    assert summarize(task, State.COMPLETE, None, loss, USAGE, ["2 lines unreadable"]) == (
+    assert (
+        summarize_run(task, State.PRUNED, None, loss, Usage())
+        == "pruned; loss 0.5 at step 1; 0.0 s"
+    )
+    assert summarize_run(task, State.INTERRUPTED, None, [], Usage()) == "interrupted; 0.0 s"
+    assert summarize_run(task, State.COMPLETE, None, loss, USAGE, ["2 lines unreadable"]) == (
         "loss 0.5 at step 1; 12.3 s, 310 MB; 2 lines unreadable"
     )
 
 
 def test_it_stays_short_whatever_names_there_are(make_task: Callable[..., Task]) -> None:
     names = {"x" * 150: [1.0], "y" * 150: [2.0]}
-    text = summarize(make_task(), State.COMPLETE, None, reported(loss=[0.5], **names), USAGE)
+    text = summarize_run(make_task(), State.COMPLETE, None, reported(loss=[0.5], **names), USAGE)
     assert text == f"loss 0.5 at step 1; {'x' * 150} 1; 12.3 s, 310 MB"
     task = make_task(objectives=(Objective("z" * 400),))
-    text = summarize(task, State.COMPLETE, None, reported(**{"z" * 400: [0.5]}), USAGE)
+    text = summarize_run(task, State.COMPLETE, None, reported(**{"z" * 400: [0.5]}), USAGE)
     assert len(text) == MAX_CHARS
 
 
@@ -106,4 +109,4 @@ def test_it_stays_short_whatever_names_there_are(make_task: Callable[..., Task])
     ],
 )
 def test_trends(values: list[float], expected: str) -> None:
-    assert trend(values) == expected
+    assert describe_trend(values) == expected

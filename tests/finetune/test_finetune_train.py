@@ -12,7 +12,7 @@ import pytest
 
 from localhpo.errors import InputError
 from localhpo.finetune import dataset, registration, train, training_memory
-from localhpo.finetune.rows import WEIGHT_VALUE, encode, value_weights
+from localhpo.finetune.rows import WEIGHT_VALUE, encode_example, value_weights
 from localhpo.finetune.trainable_model import TrainableModel
 from localhpo.llm.transformers.rendering import PromptRenderer
 
@@ -26,7 +26,7 @@ def encoded(trainee, base, past_studies):
     )
     # Few and short: a test is no place for patience.
     few = [replace(e, answers=e.answers[:6]) for e in found if e.shown == 0]
-    return [encode(e, render, trainee.tokenizer) for e in few]
+    return [encode_example(e, render, trainee.tokenizer) for e in few]
 
 
 @pytest.fixture

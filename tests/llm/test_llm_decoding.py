@@ -47,7 +47,7 @@ PROMPTS = ["Propose.", LONG, LONG + " 7", LONG[:200], LONG, "other", LONG + " 8"
 
 def load(folder: Path) -> loading.LoadedNetwork:
     loading.import_libraries()
-    return loading.load(folder, "cpu")
+    return loading.load_network(folder, "cpu")
 
 
 @pytest.fixture(scope="module")

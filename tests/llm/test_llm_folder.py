@@ -164,7 +164,7 @@ def test_all_parameters_are_counted(kind: str, tmp_path: Path) -> None:
     model = build(kind)
     model.save_pretrained(tmp_path, max_shard_size="100KB")
     assert (tmp_path / weights.INDEX).is_file()
-    found = weights.summarize(
+    found = weights.summarize_weights(
         weights.read_headers(tmp_path), config.parse_shape(config.read_config(tmp_path))
     )
     held = saved_once(model)
@@ -225,7 +225,7 @@ def test_quantized_weights_count_as_their_parameters(kind: str) -> None:
     shape = config.parse_shape(said)
     assert shape.quantization.startswith(kind)
     listed = {name: weights.TensorHeader(dtype, dims, 1) for name, (dtype, dims) in tensors.items()}
-    assert weights.summarize(listed, shape).parameters == parameters
+    assert weights.summarize_weights(listed, shape).parameters == parameters
 
 
 def test_a_tied_output_layer_is_not_counted_twice() -> None:
@@ -237,7 +237,7 @@ def test_a_tied_output_layer_is_not_counted_twice() -> None:
         "model_type": "qwen3", "num_hidden_layers": 1, "hidden_size": 64, "vocab_size": 100,
         "num_attention_heads": 4, "max_position_embeddings": 512, "tie_word_embeddings": True,
     }  # fmt: skip
-    found = weights.summarize(tensors, config.parse_shape(said))
+    found = weights.summarize_weights(tensors, config.parse_shape(said))
     assert (found.parameters, found.size_bytes, found.dtype) == (6_400, 12_800, "bfloat16")
 
 

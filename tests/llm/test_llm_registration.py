@@ -140,11 +140,11 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "code": (lambda f: (f / "modeling_oak.py").touch(), "could run code"),
     "code by name": (
         lambda f: edit_json(f / "config.json", auto_map={"AutoConfig": "oak.Config"}),
-        "needs code of its own repository",
+        "needs code from its repository",
     ),
     "code of a tokenizer": (
         lambda f: edit_json(f / "tokenizer_config.json", auto_map={"AutoTokenizer": ["a.B", None]}),
-        "needs code of its own repository",
+        "needs code from its repository",
     ),
     "link out": (_outside, "is a link to .*, outside the model folder"),
     "shard missing": (_sharded, r"lacks 1 of the files of weights .* model-2-of-2\.safetensors"),

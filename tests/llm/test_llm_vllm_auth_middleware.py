@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from localhpo.llm.vllm import ManagedServer, Settings, auth_middleware
-from localhpo.llm.vllm.settings import command, environment
+from localhpo.llm.vllm.settings import server_command, server_environment
 
 KEY = [(b"authorization", b"Bearer sesame")]
 PASSED = {"type": "passed on"}
@@ -98,7 +98,7 @@ def test_the_middleware_is_found_in_the_server_folder(
     sprout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = {"context_tokens": 64, "name": "x", "port": 1, "on_cpu": True}
-    argv = command(Settings(), sprout, **given)  # type: ignore[arg-type]
+    argv = server_command(Settings(), sprout, **given)  # type: ignore[arg-type]
     assert argv[argv.index("--middleware") + 1] == "localhpo_auth.KeyMiddleware"
     # With this variable set Python would not look there.
-    assert environment(Settings(), key="sesame", on_cpu=True)["PYTHONSAFEPATH"] == ""
+    assert server_environment(Settings(), key="sesame", on_cpu=True)["PYTHONSAFEPATH"] == ""

@@ -11,12 +11,14 @@ from tiny_model import make_model
 from vllm_server import skip_without_vllm
 
 from localhpo.llm import registration, server_memory
-from localhpo.llm.vllm.settings import Settings, command
+from localhpo.llm.vllm.settings import Settings, server_command
 
 
 def flags(folder: Path, *, on_cpu: bool, context_tokens: int = 2048, **chosen: Any) -> list[str]:
     settings = Settings(**chosen)
-    return command(settings, folder, context_tokens=context_tokens, name="m", port=1, on_cpu=on_cpu)
+    return server_command(
+        settings, folder, context_tokens=context_tokens, name="m", port=1, on_cpu=on_cpu
+    )
 
 
 def value(argv: list[str], flag: str) -> str | None:

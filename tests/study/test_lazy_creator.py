@@ -13,7 +13,7 @@ import pytest
 from fake_server import FakeServer
 
 from localhpo.analysis import formatting
-from localhpo.analysis.summary import summarize
+from localhpo.analysis.summary import summarize_study
 from localhpo.creator import Creator, History
 from localhpo.errors import StudyLockedError
 from localhpo.llm.placement import MemoryRequest
@@ -172,7 +172,7 @@ def test_a_study_accounts_for_loading_a_model_and_for_nothing_without_one(
     task = replace(task, command=("python", "train.py"), budget=Budget(trials=1))
     study = Study.open(task, home=home)
     study.run()
-    summary = summarize(task, study.key, study.trials, elapsed_s=1.0, events=study.events)
+    summary = summarize_study(task, study.key, study.trials, elapsed_s=1.0, events=study.events)
     assert ("loading" in summary.resource_use.waited_s) is has_model
     if not has_model:
         return

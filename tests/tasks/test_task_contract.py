@@ -8,7 +8,7 @@ import pytest
 
 from localhpo import tasks
 from localhpo.cli import main
-from localhpo.cli._argparse_reader import read
+from localhpo.cli._argparse_reader import read_script
 from localhpo.executor import check_command
 from localhpo.task import Task, load_task, parse_task, to_table
 
@@ -40,7 +40,9 @@ def test_it_is_named_as_its_folder_and_told(task: Task) -> None:
 def test_its_command_takes_every_hyperparameter(task: Task) -> None:
     check_command(task.command, task.space)
     script = task.folder / "train.py"
-    options = {option.name: option for option in read(script.read_text(), str(script)).options}
+    options = {
+        option.name: option for option in read_script(script.read_text(), str(script)).options
+    }
     for parameter in task.space:
         option = options[parameter.name]
         assert option.appendable

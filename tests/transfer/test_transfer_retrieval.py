@@ -16,7 +16,7 @@ from strategies import spaces
 from localhpo.objective import Constraint, Objective
 from localhpo.space import Float, Int, Space
 from localhpo.task import Task
-from localhpo.transfer import PastStudy, retrieve, split_usable, to_single_objective
+from localhpo.transfer import PastStudy, retrieve_configs, split_usable, to_single_objective
 from localhpo.trial import Origin, Proposal, State, Trial
 
 MakeTask = Callable[..., Task]
@@ -70,12 +70,12 @@ def test_unusable_and_private_studies_do_not_count(
     past = make_past(values, private=private)
     usable, unusable = split_usable([past])
     assert (usable, unusable) == (([past], []) if reason is None else ([], [(past, reason)]))
-    assert bool(retrieve(past.task, [past])) is (reason is None)
+    assert bool(retrieve_configs(past.task, [past])) is (reason is None)
 
 
 def test_the_best_trials_come_first_and_failed_ones_never(make_past: MakePast) -> None:
     past = make_past([None, 5.0, 1.0, 4.0, 3.0, 2.0, *[9.0] * 10])
-    retrieved = retrieve(past.task, [past])
+    retrieved = retrieve_configs(past.task, [past])
     assert [one.trial for one in retrieved] == [2, 5, 4]
     assert retrieved[0].weight == pytest.approx(1.0)
     assert retrieved[0].value == 1.0
@@ -84,7 +84,7 @@ def test_the_best_trials_come_first_and_failed_ones_never(make_past: MakePast) -
 def test_a_study_that_maximizes_is_ranked_by_its_largest_values(make_past: MakePast) -> None:
     past = make_past([1.0, 2.0, 3.0])
     task = dataclasses.replace(past.task, objectives=(Objective("loss", "maximize"),))
-    (one,) = retrieve(task, [dataclasses.replace(past, task=task)])
+    (one,) = retrieve_configs(task, [dataclasses.replace(past, task=task)])
     assert one.trial == 2
 
 
@@ -94,7 +94,7 @@ def test_equal_configurations_are_one_with_the_largest_weight(
     similar = make_past([3.0, 2.0, 1.0], "small/near")
     other = make_task(objectives=(Objective("accuracy", "minimize"),))
     dissimilar = make_past([3.0, 2.0, 1.0], "other/far", task=other)
-    (one,) = retrieve(make_task(), [dissimilar, similar])
+    (one,) = retrieve_configs(make_task(), [dissimilar, similar])
     assert one.study == "small/near"
     assert one.similarity == pytest.approx(1.0)
 
@@ -103,7 +103,7 @@ def test_nothing_is_retrieved_for_a_dissimilar_task(
     make_past: MakePast, make_task: MakeTask
 ) -> None:
     task = make_task(space=Space([Float("alpha", 0.0, 1.0), Int("neighbors", 1, 50)]))
-    assert retrieve(task, [make_past([1.0, 2.0, 3.0])]) == ()
+    assert retrieve_configs(task, [make_past([1.0, 2.0, 3.0])]) == ()
 
 
 def test_a_study_with_several_objectives_is_read_by_the_same_one(
@@ -114,14 +114,14 @@ def test_a_study_with_several_objectives_is_read_by_the_same_one(
         make_past([0.0, 0.0, 0.0], task=both),
         {"values": (1.0, 0.1)}, {"values": (2.0, 0.9)}, {"values": (3.0, 0.5)},
     )  # fmt: skip
-    (by_loss,) = retrieve(make_task(objectives=(LOSS,)), [past])
+    (by_loss,) = retrieve_configs(make_task(objectives=(LOSS,)), [past])
     assert (by_loss.trial, by_loss.metric, by_loss.value) == (0, "loss", 1.0)
     wanted = make_task(objectives=(Objective("accuracy", "maximize"), LOSS))
-    (by_accuracy,) = retrieve(wanted, [past])
+    (by_accuracy,) = retrieve_configs(wanted, [past])
     assert (by_accuracy.trial, by_accuracy.metric, by_accuracy.value) == (1, "val_acc", 0.9)
     assert by_accuracy.similarity == pytest.approx(1.0)
     other = make_task(objectives=(Objective("f1", "maximize"),))
-    (by_first,) = retrieve(other, [past])
+    (by_first,) = retrieve_configs(other, [past])
     assert by_first.metric == "loss"
     assert by_first.similarity < 1.0
 
@@ -136,12 +136,12 @@ def test_trials_that_break_a_constraint_are_not_retrieved(
         {"violations": (5.0,)}, {"violations": (math.nan,)}, {"violations": (-1.0,)},
         {"violations": (0.0,)}, {"violations": (-9.0,)},
     )  # fmt: skip
-    (one,) = retrieve(make_task(), [past])
+    (one,) = retrieve_configs(make_task(), [past])
     assert one.trial == 2
     broken = with_trials(past, *[{"violations": (1.0,)}] * 5)
     reason = "none of its trials is feasible: 5 break a constraint"
     assert split_usable([broken]) == ([], [(broken, reason)])
-    assert retrieve(make_task(), [broken]) == ()
+    assert retrieve_configs(make_task(), [broken]) == ()
 
 
 def test_a_study_with_one_objective_is_returned_as_it_is(make_past: MakePast) -> None:
@@ -167,7 +167,7 @@ def test_retrieved_configurations_are_unique_canonical_and_sorted(
     )
     task = Task("t", (), (LOSS,), space)
     studies = [PastStudy("t/a", task, trials), PastStudy("t/b", task, trials)]
-    retrieved = retrieve(task, studies, limit=3)
+    retrieved = retrieve_configs(task, studies, limit=3)
     assert 1 <= len(retrieved) <= 3
     for one in retrieved:
         space.validate(one.config)

@@ -52,7 +52,7 @@ class AcquisitionFunction:
             history,
         )
         x = self._encode([trial.config for trial in complete])
-        y = standardize(_utilities(complete, history))
+        y = standardize_utilities(_utilities(complete, history))
         weight = 0.0 if prior is None else prior.weight
         data = gp.TrainingData(x, self._phi(x), y, space.slices, weight)
         theta, self.evidence = gp.fit(data)
@@ -166,7 +166,7 @@ class FeasibilityModel:
         return np.asarray(log_ndtr(z))
 
 
-def standardize(utilities: Array) -> Array:
+def standardize_utilities(utilities: Array) -> Array:
     """Return (n,) utilities with mean 0 and deviation 1, the half below the median compressed.
 
     A utility below the median enters with the logarithm of its distance to it: a diverged run must

@@ -98,7 +98,7 @@ class BayesianOptimizer:
 
 def to_proposal(history: History, made: Suggestion, guided: Origin = ORIGIN) -> Proposal:
     """Return the proposal of a suggestion; its origin is `guided` where the prior took part."""
-    reason, evidence = rationale.compute(history, made.config)
+    reason, evidence = rationale.compute_rationale(history, made.config)
     return Proposal(
         config=made.config, origin=guided if made.uses_prior else ORIGIN,
         rationale="; ".join(filter(None, (made.method, reason))), rationale_by="computed",
@@ -172,7 +172,7 @@ def _select(history: History, candidates: Iterable[Config], rng: np.random.Gener
         return Suggestion(selection.candidate, selection.tries)
     note = (
         f"all {selection.tries} candidates were duplicates or cannot run on this machine: "
-        "the nearest untried configuration was taken"
+        "the nearest untried configuration was chosen"
     )
     nearest = duplicates.nearest_untried(selection.candidate, rng)
     return Suggestion(nearest, selection.tries, note=note)

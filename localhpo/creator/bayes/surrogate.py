@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from localhpo.creator.bayes import gp
-from localhpo.creator.bayes.acquisition import standardize
+from localhpo.creator.bayes.acquisition import standardize_utilities
 from localhpo.creator.bayes.gp import Array
 from localhpo.errors import ConfigurationError
 from localhpo.objective import Direction
@@ -77,7 +77,7 @@ def _fit(space: Space, direction: Direction, trials: Sequence[Trial]) -> _Fitted
     if len(inside) < 2:
         return None
     sign = 1.0 if direction == "maximize" else -1.0
-    y = standardize(np.array([sign * (t.value or 0.0) for _, t in inside]))
+    y = standardize_utilities(np.array([sign * (t.value or 0.0) for _, t in inside]))
     x = np.array([space.encode(config) for config, _ in inside])
     data = gp.TrainingData(x, np.zeros(len(x)), y, space.slices, 0.0)
     return _FittedProcess(space, x, y, gp.Posterior(data, gp.fit(data)[0]))

@@ -20,7 +20,7 @@ from localhpo.creator import rationale
 from localhpo.creator.batch import propose_one_by_one
 from localhpo.creator.duplicates import CandidateStatus, DuplicateFilter
 from localhpo.creator.engines import optuna_study
-from localhpo.creator.engines.samplers import ENGINES, make_sampler, prepare
+from localhpo.creator.engines.samplers import ENGINES, import_requirements, make_sampler
 from localhpo.creator.protocol import History
 from localhpo.creator.seeds import derive_seed
 from localhpo.trial import Config, Origin, Proposal
@@ -43,7 +43,7 @@ class Engine:
     """
 
     def __init__(self, name: str) -> None:
-        prepare(name)
+        import_requirements(name)
         self._name = name
         self._settings = ENGINES[name]
 
@@ -81,9 +81,9 @@ class Engine:
             draw = dataclasses.replace(draw, config=duplicates.nearest_untried(draw.config, rng))
             notes.append(
                 f"all {selection.tries} draws were duplicates or invalid: "
-                "the nearest untried configuration is taken"
+                "the nearest untried configuration is chosen"
             )
-        reason, evidence = rationale.compute(history, draw.config)
+        reason, evidence = rationale.compute_rationale(history, draw.config)
         return Proposal(
             config=draw.config,
             origin=Origin(engine=self._name),

@@ -142,7 +142,7 @@ _GP_MAX_VALUES = 1_000_000
 """Values of an int at most; Optuna's GP lists them all for each proposal."""
 
 
-def prepare(name: str) -> None:
+def import_requirements(name: str) -> None:
     """Import what an engine needs beyond the core install.
 
     Done when a Creator is opened, before trials run: on import, torch settles how its threads

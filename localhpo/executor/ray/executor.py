@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from localhpo.errors import ExecutorError
-from localhpo.executor.command import check as check_command
+from localhpo.executor.command import check_command
 from localhpo.executor.live import ActiveRuns
 from localhpo.executor.protocol import Job
 from localhpo.executor.ray.cluster import Cluster, Node

@@ -20,7 +20,7 @@ class FileEntry:
     """What it points to, of a symbolic link."""
 
 
-def entries(folder: Path) -> list[FileEntry]:
+def list_entries(folder: Path) -> list[FileEntry]:
     """Return the files and symbolic links below a folder; pipes, sockets and the like stay."""
     found = []
     for path in sorted(folder.rglob("*")):
@@ -33,7 +33,7 @@ def entries(folder: Path) -> list[FileEntry]:
     return found
 
 
-def read(folder: Path, name: str, offset: int, count: int) -> bytes:
+def read_part(folder: Path, name: str, offset: int, count: int) -> bytes:
     """Return a part of a file; nothing where there is none."""
     try:
         with (folder / name).open("rb") as file:
@@ -43,7 +43,7 @@ def read(folder: Path, name: str, offset: int, count: int) -> bytes:
         return b""
 
 
-def write(folder: Path, entry: FileEntry, offset: int, data: bytes) -> None:
+def write_part(folder: Path, entry: FileEntry, offset: int, data: bytes) -> None:
     """Write a part of a file, whose earlier parts are there; a link as a whole."""
     path = folder / entry.name
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from typing import Literal
 from localhpo import __version__
 from localhpo.executor.process import ProcessExecutor, ProcessRun
 from localhpo.executor.protocol import Job, Outcome
-from localhpo.executor.ray.files import FileEntry, entries, read, write
+from localhpo.executor.ray.files import FileEntry, list_entries, read_part, write_part
 from localhpo.trial import Measurement, State
 
 UPDATE_MEASUREMENTS = 5_000
@@ -80,7 +80,7 @@ class NodeTrial:
 
     def write(self, entry: FileEntry, offset: int, data: bytes) -> None:
         """Put a part of a file where the trial finds it."""
-        write(self._folder, entry, offset, data)
+        write_part(self._folder, entry, offset, data)
 
     def start(self, job: Job) -> None:
         """Start the trial.
@@ -101,7 +101,8 @@ class NodeTrial:
             self._measurements += self._run.poll()
         new = self._measurements[seen : seen + UPDATE_MEASUREMENTS]
         logs = {
-            name: read(self._folder, name, offset, LOG_BYTES) for name, offset in offsets.items()
+            name: read_part(self._folder, name, offset, LOG_BYTES)
+            for name, offset in offsets.items()
         }
         is_all = seen + len(new) == len(self._measurements)
         return TrialUpdate(new, logs, outcome if is_all else None)
@@ -118,11 +119,11 @@ class NodeTrial:
 
     def files(self) -> list[FileEntry]:
         """Return what the trial's folder holds."""
-        return entries(self._folder)
+        return list_entries(self._folder)
 
     def read(self, name: str, offset: int, count: int) -> bytes:
         """Return a part of a file."""
-        return read(self._folder, name, offset, count)
+        return read_part(self._folder, name, offset, count)
 
     def remove_folder(self) -> None:
         """Remove the trial's folder, once all of it was brought back."""

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 from localhpo import __version__
 from localhpo.errors import ExecutorError, LocalHPOError
-from localhpo.executor.diagnosis import Ending, Verdict, conclude
-from localhpo.executor.process import STDERR_LINES, Files
+from localhpo.executor.diagnosis import Ending, Verdict, determine_outcome
+from localhpo.executor.process import STDERR_LINES, TrialFiles
 from localhpo.executor.protocol import Job, Outcome
-from localhpo.executor.ray.files import FileEntry, entries, read, write
+from localhpo.executor.ray.files import FileEntry, list_entries, read_part, write_part
 from localhpo.executor.ray.node import ActorNode, TrialUpdate
 from localhpo.executor.tail import last_lines
 from localhpo.trial import Measurement, State, Usage
@@ -60,7 +60,7 @@ class RayRun:
         """
         folder = job.task.folder.resolve()  # before it travels
         self._job = dataclasses.replace(job, task=dataclasses.replace(job.task, folder=folder))
-        self._files = Files(job.folder)
+        self._files = TrialFiles(job.folder)
         self._actor = actor
         self._check = check
         self._may_retry = may_retry
@@ -145,7 +145,7 @@ class RayRun:
     def _call_actor(self) -> Calls:
         node = yield "describe", (str(self._job.task.folder),)
         self._check_node(node)
-        sent = entries(self._files.folder)
+        sent = list_entries(self._files.folder)
         yield from self._send([e for e in sent if not self._is_own(e)])
         self._started = time.monotonic()
         yield "start", (self._job,)
@@ -172,7 +172,7 @@ class RayRun:
     def _send(self, files: Sequence[FileEntry]) -> Generator[Call, Any, None]:
         for entry in files:
             for offset in range(0, max(entry.size, 1), PART_BYTES):
-                part = read(self._files.folder, entry.name, offset, PART_BYTES)
+                part = read_part(self._files.folder, entry.name, offset, PART_BYTES)
                 yield "write", (entry, offset, part)
 
     def _read_update(self, offsets: dict[str, int]) -> Generator[Call | None, Any, Outcome | None]:
@@ -208,7 +208,7 @@ class RayRun:
 
     def _keep(self, entry: FileEntry, offset: int, data: bytes) -> None:
         with _on_disk(self._job):
-            write(self._files.folder, entry, offset, data)
+            write_part(self._files.folder, entry, offset, data)
 
     def _make_call(self, call: Call | None) -> Any:
         if call is None:
@@ -291,7 +291,7 @@ class RayRun:
             usage=Usage(wall_s),
             stderr=last_lines(self._files.stderr, STDERR_LINES),
         )
-        return conclude(self._job.task, ending, self._measurements)
+        return determine_outcome(self._job.task, ending, self._measurements)
 
 
 @contextlib.contextmanager

@@ -38,10 +38,10 @@ def _refuse_auto_map(path: Path) -> None:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return  # missing or not JSON: whoever needs the file reports that
+        return  # missing or not JSON: reported where the file is needed
     if isinstance(table, dict) and table.get("auto_map"):
         raise CardError(
-            f"{path} needs code of its own repository (auto_map: {table['auto_map']}), which is"
+            f"{path} needs code from its repository (auto_map: {table['auto_map']}), which is"
             " never run",
             hint="if transformers supports the architecture itself, delete auto_map and the *.py"
             " files; else choose another model",

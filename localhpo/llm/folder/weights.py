@@ -101,7 +101,7 @@ def size_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def summarize(tensors: Mapping[str, TensorHeader], shape: ModelShape) -> WeightsSummary:
+def summarize_weights(tensors: Mapping[str, TensorHeader], shape: ModelShape) -> WeightsSummary:
     """Return the totals of the weights, after a check that they match config.json.
 
     Raises:

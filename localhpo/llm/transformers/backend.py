@@ -64,7 +64,7 @@ class TransformersBackend:
         if device is None and placer is not None:
             device = loading.find_device(base, placer)
         with self._working():
-            loaded = loading.load(base, device, adapter=folder if base != folder else None)
+            loaded = loading.load_network(base, device, adapter=folder if base != folder else None)
             self.on_device = loading.device_footprint(loaded.network, base)
             self._decoder: Decoder | None = Decoder(
                 Network(loaded.network), loaded.grammar_tokenizer

@@ -57,7 +57,9 @@ def import_libraries() -> None:
         raise BackendError(f"transformers cannot be imported: {exc}", hint=hint) from exc
 
 
-def load(folder: Path, device: str | None = None, *, adapter: Path | None = None) -> LoadedNetwork:
+def load_network(
+    folder: Path, device: str | None = None, *, adapter: Path | None = None
+) -> LoadedNetwork:
     """Load a folder whose files were checked.
 
     Args:

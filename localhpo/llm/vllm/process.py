@@ -72,7 +72,7 @@ class ServerProcess:
         from localhpo.executor.supervisor import __file__ as supervisor
 
         self.log = folder / LOG
-        reap()
+        reap_ended()
         try:
             if self.log.exists():  # it may explain a crash
                 self.log.replace(self.log.with_suffix(".previous.log"))
@@ -114,7 +114,7 @@ class ServerProcess:
             _left.append(self._supervisor)
 
 
-def reap() -> None:
+def reap_ended() -> None:
     """Reap the detached supervisors that have ended."""
     _left[:] = [process for process in _left if process.poll() is None]
 

@@ -47,8 +47,8 @@ from localhpo.llm.vllm.settings import (
     CONTEXT_TOKENS,
     START_S,
     Settings,
-    command,
-    environment,
+    server_command,
+    server_environment,
 )
 
 _KV_CACHE = "--kv-cache-memory-bytes"
@@ -220,7 +220,7 @@ class ManagedServer:
         Raises:
             BackendError: it did not start, or no slot is left.
         """
-        for slot in server_registry.slots(self._fingerprint(), self._runtime_folder):
+        for slot in server_registry.list_slots(self._fingerprint(), self._runtime_folder):
             held = slot.take()
             if held is not None:
                 if not self._reserve_memory(placer, held):
@@ -347,12 +347,14 @@ class ManagedServer:
             held,
             name=self.name,
             argv=self._command,
-            environment=lambda key: environment(self._placed_settings, key=key, on_cpu=self.on_cpu),
+            environment=lambda key: server_environment(
+                self._placed_settings, key=key, on_cpu=self.on_cpu
+            ),
             deadline=time.monotonic() + self._start_s,
         )
 
     def _command(self, port: int) -> list[str]:
-        return command(
+        return server_command(
             self._placed_settings,
             self.folder,
             context_tokens=self.model.context_length,

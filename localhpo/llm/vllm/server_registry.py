@@ -115,7 +115,7 @@ class ServerSlot:
             return None
 
 
-def slots(fingerprint: str, folder: Path | None = None) -> Iterator[ServerSlot]:
+def list_slots(fingerprint: str, folder: Path | None = None) -> Iterator[ServerSlot]:
     """Yield the slots of a fingerprint, in the order in which they are tried.
 
     Raises:

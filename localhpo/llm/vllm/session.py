@@ -22,7 +22,7 @@ from localhpo.llm.vllm.process import (
     ServerProcess,
     find_end_reason,
     read_tail,
-    reap,
+    reap_ended,
 )
 from localhpo.llm.vllm.server_registry import ServerRecord, ServerSlot
 
@@ -118,7 +118,7 @@ class ServerSession:
             self.slot.forget(self.record)
         if self.process is not None:
             self.process.leave()
-        reap()  # another session of this process may have started it
+        reap_ended()  # another session of this process may have started it
         self.lease.close()
 
     def _await_end(self) -> None:

@@ -69,7 +69,7 @@ class Settings:
         return len(self.gpus) or self.gpu_count
 
 
-def command(
+def server_command(
     settings: Settings, folder: Path, *, context_tokens: int, name: str, port: int, on_cpu: bool
 ) -> list[str]:
     """Return the argument list of a server for a model folder.
@@ -119,7 +119,7 @@ def command(
     ]
 
 
-def environment(settings: Settings, *, key: str, on_cpu: bool) -> dict[str, str]:
+def server_environment(settings: Settings, *, key: str, on_cpu: bool) -> dict[str, str]:
     """Return the variables of the server besides those of this process.
 
     The key is one of them, because every user of the machine can read command lines.
