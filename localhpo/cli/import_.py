@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,6 +170,12 @@ def _external_trial(accepted: AcceptedTrial, task: Task, file: str) -> ExternalT
     return ExternalTrial(accepted.config, _outcome(accepted, task), steps, note=note)
 
 
+def _ending(accepted: AcceptedTrial) -> str:
+    """Return how a trial will be recorded: a value that is not finite makes it a failure."""
+    is_finite = all(map(math.isfinite, accepted.metrics.values()))
+    return accepted.source.ending if is_finite else "failed"
+
+
 def _outcome(accepted: AcceptedTrial, task: Task) -> Outcome:
     from dataclasses import replace
 
@@ -233,7 +240,7 @@ def _print(key: str, task: Task, source: TrialSource, plan: ImportPlan, dry_run:
         click.echo(f"skipped: {row.where}: {row.reason}")
     if len(plan.skipped) > _LISTED:
         click.echo(f"skipped: {len(plan.skipped) - _LISTED} more; --json lists all of them")
-    endings = [one.source.ending for one in plan.accepted]
+    endings = [_ending(one) for one in plan.accepted]
     counts = ", ".join(f"{endings.count(e)} {e}" for e in dict.fromkeys(endings))
     verb = "would be imported" if dry_run else "imported"
     total = f"{formatting.count(len(endings), 'trial')} {verb}" + (f" ({counts})" if counts else "")

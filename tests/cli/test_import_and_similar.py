@@ -171,6 +171,20 @@ def test_a_direction_is_never_guessed(localhpo):
     assert "--direction" in told
 
 
+def test_a_value_that_is_no_number_counts_as_failed(localhpo, project, home):
+    (project / "past.csv").write_text("lr,loss\n0.1,0.5\n0.01,nan\n0.2,0.3\n")
+    assert "3 trials imported (2 complete, 1 failed)" in localhpo("import", *TABLE)
+    states = [trial.state.value for trial in Study.find("past/imported", home=home).trials]
+    assert states == ["complete", "failed", "complete"]
+
+
+def test_two_objectives_of_one_name_are_refused(localhpo):
+    told = localhpo(
+        "import", "past.csv", "--metric", "loss:minimize", "--metric", "loss:maximize", code=2
+    )
+    assert "each objective must have a name of its own; got loss twice" in told
+
+
 def test_similar_lists_usable_studies_and_why_others_are_not(localhpo):
     assert "no studies" in localhpo("similar")
     localhpo("import", *TABLE)
