@@ -395,7 +395,7 @@ def objectives_of(
 
 def _objective(row: Mapping[str, Any], where: str, name_key: str) -> Objective:
     refuse_unknown(row, ("name", "direction"), where)
-    if not row.get("name"):
+    if not str(row.get("name") or "").strip():
         raise TaskError(f"{where} {name_key}: must be given and not be empty")
     if row.get("direction") is None:
         raise TaskError(
@@ -417,7 +417,7 @@ def constraints_of(table: Mapping[str, Any], where: str) -> tuple[Constraint, ..
     for number, row in enumerate(tables_of(table, "constraint", where), start=1):
         here = f"{where} [[constraint]] {number}"
         refuse_unknown(row, ("name", "min", "max"), here)
-        if not row.get("name"):
+        if not str(row.get("name") or "").strip():
             raise TaskError(f"{here} name: must be given and not be empty")
         bounds = {
             key: value_of(row[key], float, f"{here} {key}") for key in ("min", "max") if key in row

@@ -238,6 +238,7 @@ def several(old: str, new: str) -> str:
         (several('name = "wall_s"', 'name = "val_f1"'), "'val_f1' twice"),
         (several('name = "wall_s"', "name = 3"), r"\[\[objective\]\] 2 name: must be a string"),
         (several('name = "wall_s"', ""), r"\[\[objective\]\] 2 name: must be given"),
+        (several('name = "wall_s"', 'name = " "'), r"\[\[objective\]\] 2 name: must be given"),
         (several('name = "wall_s"', 'name = "wall_s"\nweight = 2'), "unknown key 'weight'"),
         (several("max = 200", ""), "'latency_ms' by min, max or both"),
         (several("max = 200", "max = inf"), r"\[\[constraint\]\] 1 max: must be a finite number"),
