@@ -80,7 +80,7 @@ def test_a_packed_folder_is_a_folder(tmp_path: Path) -> None:
     assert find_data(made(files={"train": "images"}), tmp_path) == tmp_path
 
 
-def test_what_is_missing_is_told_whole(tmp_path: Path) -> None:
+def test_error_lists_all_missing_files(tmp_path: Path) -> None:
     (tmp_path / "water").mkdir()
     (tmp_path / "water" / "water.csv").touch()
     data = made(files={"water.csv": "3,276 rows", "more.csv": "2 rows"})
@@ -100,7 +100,7 @@ def test_without_a_place_everything_is_wanted() -> None:
         find_data(made(), None)
 
 
-def test_trials_are_told_where_data_and_weights_are(
+def test_trials_get_the_paths_of_data_and_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_task: Callable[..., Task]
 ) -> None:
     (tmp_path / "water.csv").touch()

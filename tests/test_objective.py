@@ -82,12 +82,12 @@ def test_what_localhpo_measures_can_be_an_objective_or_a_constraint() -> None:
     assert (found.values, found.violations) == ((0.5, 12.0), (100.0,))
 
 
-def test_a_report_wins_over_what_localhpo_measures() -> None:
+def test_reported_metric_overrides_measured_one() -> None:
     found = evaluate([Objective("wall_s")], [], report(wall_s=3.0), Usage(wall_s=12.0))
     assert found.values == (3.0,)
 
 
-def test_what_was_never_reported_is_named() -> None:
+def test_missing_metrics_are_named() -> None:
     found = evaluate([LOSS, F1], [FAST, Constraint("energy_j", max=1.0)], report(f1=0.5), Usage())
     assert found.values == found.violations == ()
     assert found.missing == ("loss", "latency_ms", "energy_j")
@@ -212,7 +212,7 @@ def test_origins_of_version_0_1_0_are_read(old: str, new: str) -> None:
     assert str(Origin.parse(old)) == new
 
 
-def test_an_origin_knows_its_sources() -> None:
+def test_origin_uses_its_sources() -> None:
     origin = Origin.parse("bo+llm+transfer")
     assert origin.uses("llm")
     assert origin.uses("transfer")

@@ -153,7 +153,7 @@ def test_an_old_task_file_is_read_with_all_its_keys() -> None:
     assert load_task(OLD / "valley").creator.transfer == "retrieve"
 
 
-def test_a_finished_study_goes_on_with_a_larger_budget(copy: Copy) -> None:
+def test_finished_study_continues_with_a_larger_budget(copy: Copy) -> None:
     folder, key = copy("slope"), "slope/main"
     summary = invoke("run", str(folder), "--trials", "14", "--quiet")
 
@@ -166,7 +166,7 @@ def test_a_finished_study_goes_on_with_a_larger_budget(copy: Copy) -> None:
     assert invoke("report", key)["best"]["value"] >= EXPECTED[key]["best_score"]
 
 
-def test_a_killed_study_goes_on_where_it_was(copy: Copy) -> None:
+def test_killed_study_resumes(copy: Copy) -> None:
     folder, key = copy("valley"), "valley/main"
     task = load_task(folder)
     with Study.open(task, creator=quick_creator(task)) as study:
@@ -198,7 +198,7 @@ def test_a_study_that_learns_from_another_goes_on_with_its_creator(copy: Copy) -
     assert Store(folder / "home").verify() == []
 
 
-def test_a_study_without_its_folder_goes_on_from_the_tables(copy: Copy) -> None:
+def test_study_without_its_folder_is_restored_from_the_tables(copy: Copy) -> None:
     folder, key = copy("slope"), "slope/early"
     study = Study.find(key)
     study.enqueue({"rate": 0.01, "depth": 5, "kind": "flat"})
@@ -209,7 +209,7 @@ def test_a_study_without_its_folder_goes_on_from_the_tables(copy: Copy) -> None:
 
 
 @pytest.mark.parametrize("name", ["slope", "valley"])
-def test_the_tables_can_be_built_anew_from_old_files(name: str, copy: Copy) -> None:
+def test_tables_can_be_rebuilt_from_old_files(name: str, copy: Copy) -> None:
     store = Store(copy(name) / "home")
     store.rebuild()
 
@@ -232,7 +232,7 @@ def test_a_line_that_a_kill_cut_short_is_dropped(copy: Copy) -> None:
     assert Store(folder / "home").verify() == []
 
 
-def test_an_old_trial_that_runs_can_be_told_by_hand_again(copy: Copy) -> None:
+def test_running_trial_of_an_old_study_can_be_told(copy: Copy) -> None:
     task = load_task(copy("valley"))
     with Study.open(task, creator=quick_creator(task)) as study:
         asked = study.ask()

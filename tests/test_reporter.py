@@ -78,13 +78,13 @@ def test_scalars_of_torch_are_numbers_even_with_a_gradient(metrics: Path) -> Non
 
 
 @pytest.mark.parametrize("value", ["0.7", b"0.7", None, [0.7], np.zeros(2), 1j, 10**400, object()])
-def test_what_is_no_number_is_refused_by_name(metrics: Path, value: Any) -> None:
+def test_non_numeric_value_is_refused_by_name(metrics: Path, value: Any) -> None:
     with pytest.raises(TypeError, match=r"takes numbers, but val_f1 is .*\("):
         report(step=1, val_f1=value)
     assert not metrics.exists()
 
 
-def test_bad_calls_say_how_it_is_done(metrics: Path) -> None:
+def test_invalid_call_errors_explain_the_usage(metrics: Path) -> None:
     with pytest.raises(ValueError, match=r"report\(step=3, val_f1=0.71\)"):
         report(step=1)
     with pytest.raises(TypeError, match=r"integer as step, got 1\.5"):
@@ -93,13 +93,13 @@ def test_bad_calls_say_how_it_is_done(metrics: Path) -> None:
         report(step=1, time=1.0)
 
 
-def test_a_stop_marker_makes_it_say_so(metrics: Path, tmp_path: Path) -> None:
+def test_report_returns_false_after_stop_request(metrics: Path, tmp_path: Path) -> None:
     assert report(step=1, loss=1.0) is False
     (tmp_path / "stop").touch()
     assert report(step=2, loss=1.0) is True
 
 
-def test_by_hand_it_prints_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_outside_of_a_trial_report_prints_and_continues(capsys: pytest.CaptureFixture[str]) -> None:
     assert report(step=3, loss=0.123456789, f1=math.nan) is False
     assert capsys.readouterr().out == "step 3: loss=0.123457, f1=nan\n"
     assert config() == {}

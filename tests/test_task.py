@@ -96,7 +96,7 @@ def change(old: str, new: str) -> str:
         (change('background = "Gradient boosting"', "seed = 'x'"), "whole number"),
     ],
 )
-def test_bad_task_files_say_what_is_wrong(tmp_path: Path, text: str, says: str) -> None:
+def test_invalid_task_file_errors_name_the_rule(tmp_path: Path, text: str, says: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises((TaskError, SpaceError), match=says) as caught:
         load_task(path)
@@ -116,7 +116,7 @@ enable_categorical = false
 )
 
 
-def test_what_is_fixed_is_read_and_kept(tmp_path: Path) -> None:
+def test_fixed_values_are_read_and_kept(tmp_path: Path) -> None:
     task = load_task(write(tmp_path, FIXED))
     assert task.fixed == {
         "n_estimators": 300, "gamma": 0.0312, "tree_method": "hist", "enable_categorical": False,
@@ -133,12 +133,12 @@ def test_what_is_fixed_is_read_and_kept(tmp_path: Path) -> None:
         ("depth = [1, 2]", "[fixed] depth: must be a finite number"),
     ],
 )
-def test_what_cannot_be_fixed_is_refused(tmp_path: Path, line: str, says: str) -> None:
+def test_invalid_fixed_values_are_refused(tmp_path: Path, line: str, says: str) -> None:
     with pytest.raises(TaskError, match=re.escape(says)):
         load_task(write(tmp_path, f"{GOOD}\n[fixed]\n{line}\n"))
 
 
-def test_hints_say_what_was_meant(tmp_path: Path) -> None:
+def test_hints_suggest_similar_names(tmp_path: Path) -> None:
     with pytest.raises(TaskError) as caught:
         load_task(write(tmp_path, change("background", "backgruond")))
     assert caught.value.hint == "did you mean 'background'?"
@@ -148,7 +148,7 @@ def test_hints_say_what_was_meant(tmp_path: Path) -> None:
     assert caught.value.hint == 'write ["python", "train.py"]'
 
 
-def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+def test_missing_task_file_error_suggests_init(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="no such task file") as caught:
         load_task(tmp_path / "absent.toml")
     assert "localhpo init" in caught.value.hint

@@ -88,7 +88,7 @@ class _Request:
 
 @dataclass
 class ModelCost:
-    """Tokens and seconds that asking the model has cost so far."""
+    """Tokens and seconds that requests to the model have taken so far."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -269,7 +269,7 @@ class Agent:
             raise cut_short
         raise ModelError(
             f"none of its {spent.answers} answers was a valid configuration that is new",
-            hint='take a larger model, which repeats itself less, or the creator "hybrid"',
+            hint='use a larger model, which repeats itself less, or the creator "hybrid"',
         )
 
     def _build_request(self, history: History) -> _Request:

@@ -1,4 +1,4 @@
-"""History -> facts: what a prompt may say about a study, in its final spelling.
+"""Builds the facts of a study for a prompt, in their final spelling.
 
 Pure: the same history gives the same facts. Finished trials are ordered worst to best (a
 small model reads what matters last), failed ones first; a limit keeps the best ones, a spread
@@ -138,7 +138,7 @@ def quality_digit(worse: int, better: int) -> int:
 
 
 def describe_parameter(space: Space, parameter: Parameter) -> ParameterFact:
-    """Return what a prompt may say about one hyperparameter."""
+    """Return the facts of one hyperparameter."""
     default = "" if parameter.default is None else parameter.text(parameter.default)
     when = space.condition_text(parameter.name)
     if isinstance(parameter, Categorical | Ordinal):

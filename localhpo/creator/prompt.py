@@ -1,4 +1,4 @@
-"""Facts -> messages: renders the templates of `prompts/`.
+"""Renders facts into messages, with the templates of `prompts/`.
 
 Inference and training data share one rendering (a test compares them), so nothing outside this
 file may assemble a prompt. Templates are given `facts` (`creator.facts.Facts`) and nothing else.

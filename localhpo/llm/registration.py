@@ -70,7 +70,7 @@ def register_model(
     except OSError as exc:
         raise CardError(
             f"the model registry cannot be written: {exc}",
-            hint="set LOCALHPO_MODELS to a folder of yours",
+            hint="set LOCALHPO_MODELS to a folder that you can write to",
         ) from exc
     return card
 

@@ -26,7 +26,7 @@ class EventBus:
     def __init__(
         self, recorder: Recorder, observers: Sequence[Observer], clock: Clock, *, idle_s: float
     ) -> None:
-        """Update everybody at least every `idle_s`, and at once when something happened."""
+        """Update record and observers at least every `idle_s`, and at once after an event."""
         self._recorder = recorder
         self._observers = tuple(observers)
         self._clock = clock

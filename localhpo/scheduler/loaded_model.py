@@ -132,7 +132,7 @@ class InProcessModel:
         raise ModelError("a model in this process cannot be stopped", hint='sharing = "resident"')
 
     def measure_mb(self) -> float | None:
-        """Return None: its memory cannot be told from the rest of this process."""
+        """Return None: its memory is part of that of this process."""
         return None
 
 

@@ -84,7 +84,7 @@ class ModelResidency:
         self._decision = SharingDecision("resident", "")
         self._is_decided = False
         self.wake_pending = False
-        """Whether it is to be restored as soon as there is enough free memory."""
+        """Whether to restore it as soon as there is enough free memory."""
         self._changes = 0
         self._statistics = SharingStatistics(0, 0, None, None)
         self._events = ServerEventQueue()
@@ -181,7 +181,7 @@ class ModelResidency:
         server_device_ages_s: Sequence[float] = (),
         other_ages_s: Sequence[float] = (),
     ) -> None:
-        """Choose the mode again, from what is known now.
+        """Choose the mode again, from the present statistics.
 
         Args:
             needs: Memory of the last trials; those that can never run do not count.

@@ -204,7 +204,7 @@ class ResourceBroker:
     # Turns.
 
     def _must_yield(self, entries: Sequence[StudyEntry]) -> bool:
-        """Return whether another study, which has used less, is to go first."""
+        """Return whether another study, which has used less, has priority."""
         own, now, held = self._own_entry(), self._now(), self._all_claims(entries)
         ids = {gpu.id for gpu in self._inventory.gpus}
         rank = (self._use(own), own.waiting_since if own.request else now, own.pid)

@@ -95,7 +95,7 @@ def _check_table(value: Any, known: tuple[str, ...], where: str) -> Mapping[str,
         raise InputError(f"{where}: must be a table; got {value!r}")
     for key in value:
         if key not in known:
-            hint = did_you_mean(key, known) or f"known are {', '.join(known)}"
+            hint = did_you_mean(key, known) or f"known: {', '.join(known)}"
             raise InputError(f"{where}: unknown key {key!r}", hint=hint)
     return value
 

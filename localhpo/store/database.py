@@ -1,4 +1,4 @@
-"""Short sessions with `store.duckdb`: open, use, close, and try again when another has it.
+"""Short sessions with `store.duckdb`: opens and closes it, and retries while it is in use.
 
 DuckDB lets one process write, or many read. So LocalHPO does not keep the file open: a session
 lasts milliseconds. A DuckDB instance in memory stays for the life of a `Database`, and the

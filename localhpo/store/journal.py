@@ -68,7 +68,7 @@ class Header:
 
     record: StudyRecord
     journal_id: str
-    """Tells this file from another journal of a study of the same name."""
+    """Distinguishes this file from journals of other studies of the same name."""
     converted_from: Source | None = None
 
 
@@ -79,7 +79,7 @@ def create(
     *,
     converted_from: Source | None = None,
 ) -> None:
-    """Write a journal in one step: it is there complete, or not at all.
+    """Write a journal atomically.
 
     Raises:
         StoreError: it cannot be written.
@@ -169,7 +169,7 @@ def is_end_of_line(path: Path, offset: int) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk has all of a journal that another process may be writing.
+    """Wait until all of a journal, which another process may be writing, is on disk.
 
     Raises:
         StoreError: the disk refuses.
@@ -179,7 +179,7 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names of the files in a folder."""
+    """Wait until the names of the files in a folder are on disk."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -225,7 +225,7 @@ class JournalWriter:
         return kind, serialization.loads(line)[kind]
 
     def sync(self) -> None:
-        """Wait until the disk has everything. Blocks for milliseconds.
+        """Wait until all lines are on disk. Blocks for milliseconds.
 
         Raises:
             StoreError: the disk refuses.
@@ -275,7 +275,7 @@ def _decode_old(line: bytes, path: Path, start: int) -> Line:
 
 
 def _check_torn_line(line: bytes, path: Path, start: int) -> None:
-    """Refuse a last line that was not cut short: it is whole, but its line break was changed.
+    """Refuse a complete last line whose line break was changed.
 
     Raises:
         StoreError: it is such a line.

@@ -58,8 +58,8 @@ def study_folder(home: Path, name: str) -> Path:
     task_name, slash, study = name.partition("/")
     if not slash:
         raise InputError(
-            f"the store knows a study as <task>/<study>, got {name!r}",
-            hint=f"perhaps {name}/main",
+            f"the full name of a study must be <task>/<study>, got {name!r}",
+            hint=f"did you mean {name}/main?",
         )
     return home / STUDIES / study_name(task_name, study)
 

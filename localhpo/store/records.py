@@ -42,7 +42,7 @@ class StudyRecord:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened in a study and that a reader may want to know."""
+    """An event in a study, such as a warning or a change of how memory is shared."""
 
     time: float
     """Seconds since the epoch (UTC)."""

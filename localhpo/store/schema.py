@@ -104,7 +104,7 @@ def m001_initial(connection: DuckDBPyConnection) -> None:
 
 
 def m002_devices(connection: DuckDBPyConnection) -> None:
-    """Add what a trial took of its devices; nobody measured it before."""
+    """Add columns for the use of devices, which was not measured before."""
     for column, comment in (
         ("gpu_s", "wall clock times the GPUs held"),
         ("gpu_utilisation", "mean, 0 to 1"),

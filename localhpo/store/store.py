@@ -158,7 +158,7 @@ class Store:
             return self._read_study(name).decode_events()
 
     def writer(self, name: str) -> StudyWriter:
-        """Take the study: nobody else runs it until the writer is closed, or this process dies.
+        """Lock the study and return its writer; closing it or the end of this process unlocks it.
 
         What earlier runs could not bring into the tables is brought in as well.
 
@@ -185,7 +185,7 @@ class Store:
         return writer
 
     def is_taken(self, name: str) -> bool:
-        """Return whether a process has the study: runs it, or writes to it.
+        """Return whether a process has locked the study, to run it or write to it.
 
         Raises:
             StoreError: its lock cannot be read.
@@ -193,7 +193,7 @@ class Store:
         return is_held(self.study_folder(name) / paths.LOCK)
 
     def check_free(self, name: str) -> None:
-        """Refuse a study that another process has, before anything is done for it.
+        """Refuse a study that another process has locked.
 
         Raises:
             StudyLockedError: another process, or another writer of this one, runs it.
@@ -221,7 +221,7 @@ class Store:
     def verify(self) -> list[str]:
         """Return where the tables differ from the journals, as far as they go; [] is good.
 
-        Every journal is read whole, in the tables or not.
+        Every journal is read completely, whether it is in the tables or not.
 
         Raises:
             StoreError: a journal is damaged, or the tables cannot be read. Of several damaged
@@ -244,7 +244,7 @@ class Store:
         return problems
 
     def rebuild(self) -> None:
-        """Make the database anew from the journals; the old one stays beside it as `.old`.
+        """Create the database again from the journals; the old file is kept as `.old`.
 
         Raises:
             DatabaseBusyError: another process has it.
@@ -312,7 +312,7 @@ class Store:
         except DatabaseBusyError as error:
             if (self.study_folder(name) / paths.TRIALS).exists():
                 raise  # its journal was moved away: a new study would replace its rows
-            # A shell that somebody left open must not keep a new study from starting.
+            # A shell that has the database open must not keep a new study from starting.
             _log.debug("not looked for in the tables: %s", error)
             return None
 
@@ -355,7 +355,7 @@ class Store:
             _log.warning("study %s is not in the tables: %s", name, error)
             return
         if all(end_of_line != start for _, end_of_line in lines):
-            start = 0  # somebody has removed a line by hand
+            start = 0  # a line was removed by hand
         new_lines = (line for line, end_of_line in lines if end_of_line > start)
         tables.write_study(connection, header, study.trials, new_lines, start, lines[-1][1])
 

@@ -49,7 +49,7 @@ class StudyLock:
 
     @property
     def held(self) -> bool:
-        """Whether it was not released yet."""
+        """Whether the lock is held."""
         return self._fd >= 0
 
     def release(self) -> None:
@@ -60,7 +60,7 @@ class StudyLock:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether anybody holds the lock of that file."""
+    """Return whether a process holds the lock of that file."""
     with as_store_errors(path, "read"):
         try:
             fd = os.open(path, os.O_RDONLY)
@@ -73,7 +73,7 @@ def is_held(path: Path) -> bool:
 
 
 def check_free(path: Path, name: str) -> None:
-    """Refuse a study that somebody runs; its lock is not taken.
+    """Refuse a study that a process runs; the lock is not taken.
 
     Raises:
         StudyLockedError: another process, or another writer of this one, holds its lock.
@@ -107,7 +107,7 @@ def _wait(fd: int, kind: int, name: str) -> None:
 
 
 def _try_lock(fd: int, kind: int) -> bool:
-    """Lock a file unless somebody has; return whether it did."""
+    """Lock a file unless another process has locked it; return whether it did."""
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -23,7 +23,7 @@ Columns = dict[str, Any]
 """A row of a table: column -> value."""
 
 _TRIAL_TABLES = ("trials", "proposals", "resources")
-"""Tables with one row per trial, written anew when the trial changes."""
+"""Tables with one row per trial, which is replaced when the trial changes."""
 _ALL_TABLES = (*_TRIAL_TABLES, "metrics", "events", "studies")
 
 _PLAIN_COLUMNS = ("state", "values", "violations", "summary", "seed", "restarts")

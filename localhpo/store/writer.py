@@ -89,7 +89,7 @@ class StudyWriter:
         trial: int | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write that something happened, now.
+        """Write an event with the present time.
 
         Raises:
             StoreError: the disk is full, for instance.
@@ -143,7 +143,7 @@ class StudyWriter:
         start = tables.read_position(connection, self._header, end)
         if start < end:
             path = self._journal.path
-            with as_store_errors(path, "read"):  # somebody may remove it
+            with as_store_errors(path, "read"):  # it may be removed meanwhile
                 if not journal.is_end_of_line(path, start):
                     start = 0
                 lines = [line for line, _ in journal.read_lines(path, start, end)]

@@ -85,7 +85,7 @@ def _by_name(task: Task, values: Values) -> dict[str, float]:
                 raise InputError(
                     f"a value must be that of an objective or constraint; got {name!r}",
                     hint=did_you_mean(str(name), _names(task))
-                    or f"known are {', '.join(_names(task))}",
+                    or f"known: {', '.join(_names(task))}",
                 )
         missing = [name for name in objectives if name not in values]
         if missing:

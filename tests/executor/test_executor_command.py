@@ -101,7 +101,7 @@ def test_a_leading_python_is_this_interpreter() -> None:
     assert build_arguments(["python3", "{lr}"], TREE, SPACE, KNOWN)[0] == "python3"
 
 
-def test_a_parameter_goes_before_what_localhpo_knows() -> None:
+def test_parameter_takes_precedence_over_builtin_placeholder() -> None:
     space = Space([Int("seed", 1, 9)])
     assert build_arguments(["train", "{seed}"], {"seed": 3}, space, KNOWN) == ["train", "3"]
 

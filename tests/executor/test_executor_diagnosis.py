@@ -129,7 +129,7 @@ def test_a_passing_nan_is_none(make_task: Callable[..., Task]) -> None:
          ["the function ended without an error", "or return the number"]),
     ],
 )  # fmt: skip
-def test_a_trial_that_reports_nothing_is_told_how(
+def test_trial_without_reports_explains_how_to_report(
     make_task: Callable[..., Task],
     changes: dict[str, Any],
     ending: Ending,
@@ -143,7 +143,7 @@ def test_a_trial_that_reports_nothing_is_told_how(
         assert part in failure.message
 
 
-def test_what_was_asked_for_is_what_is_said(make_task: Callable[..., Task]) -> None:
+def test_requested_state_is_the_outcome(make_task: Callable[..., Task]) -> None:
     task = make_task()
     pruned = Ending(Verdict.STOPPED, exit_code=-15, stop_state=State.PRUNED)
     assert diagnose(task, pruned, GOOD) == (State.PRUNED, None)
@@ -195,7 +195,7 @@ def test_the_supervisor_speaks_the_same_words() -> None:
         assert f'"{verdict}"' in source
 
 
-def test_notes_say_what_happened_besides(make_task: Callable[..., Task]) -> None:
+def test_notes_list_further_remarks(make_task: Callable[..., Task]) -> None:
     ending = ended(
         message="; what it started cannot be killed",
         left_behind=2,
@@ -204,6 +204,6 @@ def test_notes_say_what_happened_besides(make_task: Callable[..., Task]) -> None
     )
     assert determine_outcome(make_task(), ending, GOOD).summary == (
         "loss 0.25 at step 2; 0.0 s; what it started cannot be killed; left 2 process(es) running,"
-        " which were ended; 1 reported line(s) unreadable; output not kept (stdout.txt: No space left on"
-        " device)"
+        " which were ended; 1 reported line(s) unreadable; output not kept (stdout.txt: No space"
+        " left on device)"
     )

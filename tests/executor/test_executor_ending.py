@@ -64,7 +64,7 @@ def test_a_trial_that_ignores_term_is_killed_after_the_grace(trials: Any, is_ali
     assert not any(map(is_alive, trials.pids()))
 
 
-def test_closing_kills_at_once_what_was_asked_to_end_before(trials: Any, is_alive: Alive) -> None:
+def test_close_kills_runs_that_were_stopped_before(trials: Any, is_alive: Alive) -> None:
     ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     run = trials.start(ignore + WITH_DAEMON + ENDLESS, grace_s=600.0)
     trials.until_reported(run)
@@ -135,7 +135,7 @@ def test_closing_ends_all_groups(trials: Any, is_alive: Alive) -> None:
     assert run.outcome is not None
 
 
-def test_a_supervisor_that_is_told_to_end_before_it_can_hear_interrupts(trials: Any) -> None:
+def test_supervisor_stopped_before_its_handlers_are_set_interrupts(trials: Any) -> None:
     run = trials.start(ENDLESS, grace_s=0.2)
     os.kill(supervisor_of(run), signal.SIGTERM)
     assert trials.finish(run).state is State.INTERRUPTED
@@ -202,7 +202,7 @@ def test_a_herd_of_forks_is_put_down(trials: Any) -> None:
     assert not trials.is_locked()
 
 
-def test_a_killed_supervisor_takes_its_trial_along(trials: Any, is_alive: Alive) -> None:
+def test_trial_dies_with_its_supervisor(trials: Any, is_alive: Alive) -> None:
     run = trials.start(WITH_DAEMON + ENDLESS)
     trials.until_reported(run)
     os.kill(supervisor_of(run), signal.SIGKILL)
@@ -212,7 +212,7 @@ def test_a_killed_supervisor_takes_its_trial_along(trials: Any, is_alive: Alive)
     assert not any(map(is_alive, trials.pids()))
 
 
-def test_a_supervisor_that_is_told_to_end_interrupts(trials: Any, is_alive: Alive) -> None:
+def test_stopped_supervisor_interrupts_the_trial(trials: Any, is_alive: Alive) -> None:
     run = trials.start(WITH_DAEMON + ENDLESS, grace_s=0.2)
     trials.until_reported(run)
     os.kill(supervisor_of(run), signal.SIGTERM)
@@ -280,7 +280,7 @@ def test_a_fork_of_localhpo_does_not_keep_its_trial_alive(
         os.kill(pid, signal.SIGKILL)
 
 
-def test_what_survives_the_death_of_both_is_ended_by_the_next_run(
+def test_leftover_processes_are_killed_by_the_next_run(
     trials: Any, is_alive: Alive, wait_until: Wait
 ) -> None:
     other = Other(trials)

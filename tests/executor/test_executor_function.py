@@ -88,7 +88,7 @@ def test_functions_of_every_kind_run_in_another_process(run: Run) -> None:
         assert (outcome.state, outcome.value) == (State.COMPLETE, score), outcome
 
 
-def test_what_it_returns_is_its_last_report(run: Run) -> None:
+def test_return_value_counts_as_last_report(run: Run) -> None:
     def several(config: Mapping[str, Any]) -> Any:
         from localhpo.reporter import report
 
@@ -130,7 +130,7 @@ def test_an_exception_is_a_failed_trial_with_its_traceback(run: Run) -> None:
     assert "in broken" in outcome.failure.stderr_tail
 
 
-def test_what_is_no_score_is_told(run: Run) -> None:
+def test_non_numeric_return_value_is_explained(run: Run) -> None:
     outcome, _ = run(lambda config: [0.5])
     assert outcome.failure is not None
     assert "must return loss as a number" in outcome.failure.message
@@ -145,7 +145,7 @@ def test_limits_and_environment_are_those_of_any_trial(run: Run) -> None:
     assert outcome.value == 47.0
 
 
-def test_what_cannot_be_sent_says_what_to_do() -> None:
+def test_unpicklable_function_error_gives_a_hint() -> None:
     lock = threading.Lock()
     with pytest.raises(TaskError, match="cannot be sent to a process of its own") as caught:
         FunctionExecutor(lambda config: lock.locked())
@@ -270,7 +270,7 @@ def test_a_function_for_another_space_is_refused(
     assert "def f(config)" in caught.value.hint
 
 
-def test_what_is_fixed_is_an_argument_like_the_rest(make_task: Callable[..., Task]) -> None:
+def test_fixed_values_are_arguments_like_tuned_ones(make_task: Callable[..., Task]) -> None:
     task = make_task(command=(), fixed={"trees": 300})
 
     def whole(learning_rate: float, depth: int, trees: int) -> None: ...

@@ -62,7 +62,7 @@ def test_values_reach_the_script_unharmed(trials: Any) -> None:
     assert list(read.items()) == list(config.items())
 
 
-def test_what_is_fixed_reaches_the_script_like_the_rest(trials: Any) -> None:
+def test_fixed_values_reach_the_script(trials: Any) -> None:
     source = "import json, sys; from localhpo.reporter import config; "
     source += "print(json.dumps([sys.argv[1:], config()]))"
     fixed, config = {"n_estimators": 300, "method": "hist"}, {"learning_rate": 0.01, "depth": 4}
@@ -82,7 +82,7 @@ def test_a_placeholder_gets_the_value_as_one_argument(trials: Any) -> None:
     assert json.loads(trials.read("stdout.txt")) == [f"--where={folder}", NASTY["quotes"], "0-7"]
 
 
-def test_the_environment_is_what_the_design_says(
+def test_trial_environment_has_the_documented_variables(
     trials: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FROM_USER", "user")
@@ -192,7 +192,7 @@ def test_an_endless_printer_meets_its_time_limit(trials: Any) -> None:
     assert (trials.folder / "trial" / "stdout.txt").stat().st_size < 3.2e6
 
 
-def test_garbage_is_kept_and_told_legibly(trials: Any) -> None:
+def test_garbage_is_kept_and_shown_legibly(trials: Any) -> None:
     source = "import os, sys\nos.write(1, bytes(range(256)) * 9)\nos.write(2, bytes(range(256)))\n"
     source += "os.write(2, b'\\n\\x1b[31mred\\x1b[0m 10%\\r99% done\\x07\\n')\nsys.exit(3)"
     outcome = trials.run(source)
@@ -262,7 +262,7 @@ def test_memory_that_processes_share_counts_once(trials: Any) -> None:
     assert outcome.usage.peak_memory_mb < 220
 
 
-def test_a_memory_error_of_the_script_is_told_apart(trials: Any) -> None:
+def test_memory_error_of_the_script_is_recognized(trials: Any) -> None:
     outcome = trials.run("bytearray(10**15)")
     assert outcome.failure.cause is Cause.OUT_OF_MEMORY_HOST
     assert "MemoryError" in outcome.failure.message
@@ -286,9 +286,7 @@ def program(folder: Path, text: str, mode: int) -> str:
         ("#!/no/such/interpreter\n", 0o755, "but not the interpreter that its first line names"),
     ],
 )
-def test_a_program_that_cannot_start_says_why(
-    trials: Any, text: str, mode: int, message: str
-) -> None:
+def test_start_failure_gives_the_reason(trials: Any, text: str, mode: int, message: str) -> None:
     command = (program(trials.folder, text, mode),)
     outcome = trials.finish(trials.executor.start(trials.job(command=command)))
     assert outcome.failure.cause is Cause.COULD_NOT_START
@@ -305,9 +303,7 @@ def test_a_program_that_cannot_start_says_why(
         ({"config": {"depth": "x" * 10_000_000}}, "Argument list too long"),
     ],
 )
-def test_what_cannot_start_is_an_outcome(
-    trials: Any, changes: dict[str, Any], message: str
-) -> None:
+def test_start_failure_is_an_outcome(trials: Any, changes: dict[str, Any], message: str) -> None:
     outcome = trials.finish(trials.executor.start(trials.job(**changes)))
     assert outcome.state is State.FAILED
     assert outcome.failure.cause is Cause.COULD_NOT_START
@@ -354,7 +350,7 @@ except ExecutorError as exc:
 """
 
 
-def test_a_full_disk_is_told(own_namespace: list[str], tmp_path: Path) -> None:
+def test_full_disk_is_reported(own_namespace: list[str], tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = f'mount -t tmpfs -o size=1m tmpfs {disk} && exec {sys.executable} -c "$0" {disk}'

@@ -113,7 +113,7 @@ def test_a_limit_on_memory_holds_on_the_node(start: Callable[..., Run]) -> None:
 
 
 @pytest.mark.slow
-def test_a_trial_whose_node_is_lost_runs_again_and_leaves_nothing_there(
+def test_trial_on_a_lost_node_runs_again_and_leaves_no_files(
     ray_cluster: RayCluster,
     start: Callable[..., Run],
     is_alive: Callable[[int], bool],

@@ -35,7 +35,7 @@ def append(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def test_each_line_is_read_once_and_a_torn_one_when_it_is_whole(path: Path) -> None:
+def test_each_line_is_read_once_when_complete(path: Path) -> None:
     reader = MeasurementReader(path, parse_line)
     assert reader.read() == []
     append(path, b'{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
@@ -64,7 +64,7 @@ def test_a_flood_is_thinned_out_and_its_newest_values_are_kept(path: Path) -> No
     assert reader.skipped == 0
 
 
-def test_a_last_line_without_an_end_counts_when_it_is_whole(path: Path) -> None:
+def test_complete_last_line_without_line_break_counts(path: Path) -> None:
     reader = MeasurementReader(path, parse_line)
     append(path, b'{"loss": 0.5}')
     assert reader.read() == []
@@ -221,7 +221,7 @@ def test_nan_on_standard_output_is_nan() -> None:
 
 
 @pytest.mark.parametrize("text", ["high", "nano", "infinite", "-", "e5", ""])
-def test_what_is_no_number_is_none(text: str) -> None:
+def test_non_numeric_text_is_none(text: str) -> None:
     assert number_at(text, 0) is None
 
 

@@ -37,7 +37,7 @@ CONFIG = {"lr": 3.1e-4, "dropout": 0.25, "depth": 3, "batch": 32, "booster": "gb
         json.dumps(dict(reversed(CONFIG.items())), indent=2),
     ],
 )
-def test_what_is_within_the_bounds_is_put_on_the_grid(text: str) -> None:
+def test_values_within_the_bounds_are_rounded_to_the_grid(text: str) -> None:
     answer = parse_answer(text, SPACE)
     assert answer == Answer(CONFIG)
     assert SPACE.text(answer.config) == GOOD

@@ -29,7 +29,9 @@ def is_canonical(text: str, space: Space) -> bool:
 
 @quick
 @given(spaces_with_configs())
-def test_what_is_sampled_is_accepted_and_parsed_back(drawn: tuple[Space, dict[str, Value]]) -> None:
+def test_sampled_configurations_are_accepted_and_parsed_back(
+    drawn: tuple[Space, dict[str, Value]],
+) -> None:
     space, config = drawn
     text = space.text(config)
     assert Decoder(lark_grammar(space)).accepts(text)
@@ -98,7 +100,7 @@ def test_greedy_decoding_by_a_random_model_ends(rationale: bool, space: Space, s
 
 @quick
 @given(spaces_with_configs())
-def test_the_schema_admits_what_is_sampled_and_compiles(
+def test_schema_accepts_samples_and_compiles(
     drawn: tuple[Space, dict[str, Value]],
 ) -> None:
     space, config = drawn

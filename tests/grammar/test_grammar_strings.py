@@ -134,7 +134,7 @@ def test_names(check: Check, name: str) -> None:
     check(space, [f"{{{key}:0}}", f"{{{key}:1}}"], [f"{{{key}:2}}", '{"":0}', '{"a":0}'])
 
 
-def test_keys_stand_in_order_without_white_space(check: Check) -> None:
+def test_keys_are_in_order_without_white_space(check: Check) -> None:
     space = Space([Int("a", 0, 9), Int("b", 0, 9)])
     check(
         space,

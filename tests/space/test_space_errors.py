@@ -101,7 +101,7 @@ BAD_PARAMETERS = [
     ("table", "message", "hint"),
     [*BAD_TABLES, *((f"x = {{ {row} }}", *expected) for row, *expected in BAD_PARAMETERS)],
 )
-def test_a_bad_parameter_says_where_and_what(table: str, message: str, hint: str) -> None:
+def test_invalid_parameter_names_place_and_rule(table: str, message: str, hint: str) -> None:
     with pytest.raises(SpaceError) as caught:
         Space.from_table(tomllib.loads(table), WHERE)
     assert str(caught.value).startswith(WHERE)
@@ -137,7 +137,7 @@ BAD_CONDITIONS = [
 
 
 @pytest.mark.parametrize(("when", "message", "hint"), BAD_CONDITIONS)
-def test_a_bad_condition_says_where_and_what(when: str, message: str, hint: str) -> None:
+def test_invalid_condition_names_place_and_rule(when: str, message: str, hint: str) -> None:
     table = tomllib.loads(f"{BASE}\nx = {{ type = 'int', low = 0, high = 1, {when} }}")
     with pytest.raises(SpaceError) as caught:
         Space.from_table(table, WHERE)
@@ -153,7 +153,7 @@ def test_a_space_must_have_parameters_with_different_names() -> None:
         Space([Int("x", 0, 1), Float("x", 0, 1)])
 
 
-def test_too_many_branches_are_an_error_that_says_so() -> None:
+def test_too_many_branches_are_refused() -> None:
     def space(parents: int) -> Space:
         parameters: list[Any] = [Categorical(f"p{i}", (False, True)) for i in range(parents)]
         parameters += [Int(f"c{i}", 0, 1, when={f"p{i}": (True,)}) for i in range(parents)]
@@ -201,7 +201,9 @@ GOOD: dict[str, Any] = {"learning_rate": 0.01, "depth": 3, "booster": "gbtree", 
          "rate_drop is missing: it must be a number from 0 to 0.5", ""),
     ],
 )  # fmt: skip
-def test_a_bad_configuration_says_what(change: dict[str, Any], message: str, hint: str) -> None:
+def test_invalid_configuration_names_the_rule(
+    change: dict[str, Any], message: str, hint: str
+) -> None:
     for check in (SPACE.canonical, SPACE.validate, SPACE.text, SPACE.key):
         with pytest.raises(ConfigurationError) as caught:
             check({**GOOD, **change})
@@ -217,7 +219,7 @@ def test_a_bad_configuration_says_what(change: dict[str, Any], message: str, hin
         (dict(reversed(GOOD.items())), "the keys must be in the order learning_rate, depth"),
     ],
 )
-def test_what_is_not_canonical_is_canonicalized_but_not_valid(
+def test_non_canonical_configuration_is_canonicalized_but_not_valid(
     config: dict[str, Any], message: str
 ) -> None:
     SPACE.validate(SPACE.canonical(config))

@@ -73,9 +73,7 @@ def test_a_value_has_one_spelling(parameter: Parameter, unit: float) -> None:
 
 @quick
 @given(parameters(), st.data())
-def test_the_grid_is_ascending_distinct_and_told_apart(
-    parameter: Parameter, data: st.DataObject
-) -> None:
+def test_grid_is_ascending_and_distinct(parameter: Parameter, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, parameter.cardinality - 1))
     around = [
         parameter.at(i) for i in range(max(index - 1, 0), min(index + 2, parameter.cardinality))

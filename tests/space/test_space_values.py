@@ -82,7 +82,7 @@ def test_the_unit_interval_of_a_log_float_is_geometric() -> None:
     assert parameter.to_unit(1e-2) == pytest.approx(0.5)
 
 
-def test_bounds_next_to_each_other_are_told_apart() -> None:
+def test_adjacent_bounds_stay_distinct() -> None:
     below, above = math.nextafter(0.1, 0), math.nextafter(0.1, 1)
     for log in (False, True):
         parameter = Float("x", below, above, log=log)

@@ -1,4 +1,4 @@
-"""Priors of Bayesian optimization: what is known about a space before its trials.
+"""Priors of Bayesian optimization, from samples or past data sets.
 
 A `SamplePrior` is made of samples: configurations that a model drew, or that were good in past
 studies. It is their density relative to a uniform draw, parameter by parameter: a Gaussian kernel

@@ -1,4 +1,4 @@
-"""History -> Optuna study: what an engine knows before it is asked.
+"""Converts a history to an Optuna study, from which an engine samples.
 
 The study lives in RAM and is made anew for each proposal, so a proposal depends on the history
 alone; it costs a quarter of a millisecond per trial of ten parameters. Trials of any origin are

@@ -82,7 +82,7 @@ def _make_nsga2(seed: int, constraints: Mapping[str, Any]) -> BaseSampler:
 
 
 def _constraint_options(constrained: bool) -> Mapping[str, Any]:
-    """Return what tells a sampler that trials carry constraint values.
+    """Return the arguments that make a sampler use constraint values.
 
     Optuna 5 sees it by the trials, and warns of the argument that earlier versions need. The
     function itself is never called: the trials of a history carry their values already.
