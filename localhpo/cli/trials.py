@@ -128,7 +128,7 @@ def _front_size(row: dict[str, Any]) -> str:
 def _study_row(record: StudyRecord) -> dict[str, Any]:
     """Return what the list says of a study; of a damaged one, why it cannot be read."""
     from localhpo.analysis.records import goals_record
-    from localhpo.errors import StoreError, StoreVersionError
+    from localhpo.errors import LocalHPOError, StoreVersionError
     from localhpo.study import Study
     from localhpo.trial import count_budgeted
 
@@ -137,7 +137,7 @@ def _study_row(record: StudyRecord) -> dict[str, Any]:
         trials = study.trials
     except StoreVersionError:
         raise
-    except StoreError as error:
+    except LocalHPOError as error:  # damage, or settings that this version refuses
         return {**_UNREADABLE, "study": record.name, "created_at": record.created_at,
                 "error": str(error)}  # fmt: skip
     best = [trial for trial in study.best_trials if trial.feasible]
