@@ -66,6 +66,6 @@ def test_what_it_installs_and_starts_is_there() -> None:
     assert all_of("ENTRYPOINT") == ['["localhpo"]'] and "localhpo" in PROJECT["scripts"]
 
 
-def test_memory_of_a_gpu_shared_with_a_server_is_readable() -> None:
+def test_vllm_extra_includes_gpu_extra() -> None:
     extras = PROJECT["optional-dependencies"]
     assert set(extras["gpu"]) <= set(extras["vllm"])

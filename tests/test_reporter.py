@@ -93,7 +93,7 @@ def test_invalid_call_errors_explain_the_usage(metrics: Path) -> None:
         report(step=1, time=1.0)
 
 
-def test_report_returns_false_after_stop_request(metrics: Path, tmp_path: Path) -> None:
+def test_report_returns_true_after_stop_request(metrics: Path, tmp_path: Path) -> None:
     assert report(step=1, loss=1.0) is False
     (tmp_path / "stop").touch()
     assert report(step=2, loss=1.0) is True

@@ -220,9 +220,8 @@ class Supervisor:
         grace_s = self._job["grace_s"]
         if b"i" in asked:
             self._end("stopped", term_in=0.0, kill_in=grace_s)
-        elif (
-            b"p" in asked
-        ):  # its next report() returns False; SIGTERM is for scripts that ignore that
+        elif b"p" in asked:
+            # The next report() of the script returns True; SIGTERM is for scripts that ignore it.
             self._end("stopped", term_in=grace_s / 2, kill_in=grace_s)
         elif not asked:
             self._listening = False
