@@ -62,11 +62,11 @@ def compute_rationale(history: History, config: Config) -> tuple[str, tuple[int,
 def _without_value(history: History) -> tuple[str, tuple[int, ...]]:
     failed = [trial for trial in history.trials if trial.state is State.FAILED]
     if not failed:
-        return "no trial has a value yet", ()
+        return "proposed before any trial had a value", ()
     last = failed[-1]
     cause = "" if last.failure is None else f" ({last.failure.cause.value})"
     return (
-        f"no trial has a value yet; trial {last.number} failed{cause}",
+        f"proposed before any trial had a value; trial {last.number} failed{cause}",
         tuple(trial.number for trial in failed[-_MAX_EVIDENCE:]),
     )
 

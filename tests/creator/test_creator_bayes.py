@@ -302,7 +302,7 @@ def test_a_history_of_failures_alone_is_accepted(make_task):
     history = history_of(make_task(space=NESTED), known, [None] * 8, [State.FAILED] * 8)
     (proposal,) = BayesianOptimizer().propose(history, 1)
     NESTED.validate(proposal.config)
-    assert "no trial has a value yet" in proposal.rationale
+    assert "proposed before any trial had a value" in proposal.rationale
 
 
 def prior_around(space, where, spread=0.08):

@@ -317,7 +317,7 @@ def test_an_engine_proposes_after_failures_only(make_task, make_trial, name):
     trials = [make_trial(n, MIXED.sample(rng), State.FAILED) for n in range(8)]
     proposal = Engine(name).propose_one(History(make_task(space=MIXED), tuple(trials), 0, 8))
     MIXED.validate(proposal.config)
-    assert "no trial has a value yet" in proposal.rationale
+    assert "proposed before any trial had a value" in proposal.rationale
 
 
 @pytest.mark.parametrize("name", ["gp", "cmaes", "nsga2"])
