@@ -283,7 +283,11 @@ def program(folder: Path, text: str, mode: int) -> str:
     [
         ("#!/bin/sh\n", 0o644, "may not be executed: chmod +x"),
         ("\x00\x01", 0o755, "is no program: its first line must be like #!"),
-        ("#!/no/such/interpreter\n", 0o755, "but the interpreter that its first line names does not"),
+        (
+            "#!/no/such/interpreter\n",
+            0o755,
+            "but the interpreter that its first line names does not",
+        ),
     ],
 )
 def test_start_failure_gives_the_reason(trials: Any, text: str, mode: int, message: str) -> None:
