@@ -100,7 +100,10 @@ def test_a_weak_trend_is_not_mentioned(history_of, make_trial):
 
 
 def test_without_a_value_the_last_failure_is_the_evidence(history_of, make_trial):
-    assert rationale.compute_rationale(history_of([]), config()) == ("proposed before any trial had a value", ())
+    assert rationale.compute_rationale(history_of([]), config()) == (
+        "proposed before any trial had a value",
+        (),
+    )
     failure = Failure(Cause.TIMEOUT, "took too long")
     trials = [make_trial(0, config(), State.FAILED, failure=failure)]
     assert rationale.compute_rationale(history_of(trials), config(depth=3)) == (
