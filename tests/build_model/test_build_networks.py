@@ -179,7 +179,7 @@ def test_the_design_of_a_network_becomes_source_tasks_and_questions(folder: Path
     kept["scores"].popitem()
     kept["scores"]["1"].pop()
     path.write_text(json.dumps(kept))
-    with pytest.raises(InputError, match="not trained to its end"):
+    with pytest.raises(InputError, match="is not complete"):
         meta_data.write_meta_data(sources, folder / "others.json.gz", seed=1)
     questions = list(corpus.QuestionGenerator(sources, np.random.default_rng(0)).questions(6))
     assert questions and all(q.source.startswith("deepfm/") for q in questions)
