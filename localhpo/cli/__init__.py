@@ -28,6 +28,9 @@ COMMANDS = (
 )  # fmt: skip
 """Commands in the order of `localhpo --help`; each is `command` of the module of its name."""
 
+RENAMED = {"experience": "similar"}
+"""Name of a command in version 0.1.0, which still works -> its name today."""
+
 INTERRUPTED = 130
 
 
@@ -44,6 +47,7 @@ class LazyGroup(Group):
         cmd_name: str,
     ) -> click.Command | None:
         """Return a command, imported now."""
+        cmd_name = RENAMED.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             return None
         name = "import_" if cmd_name == "import" else cmd_name  # `import` is a keyword

@@ -133,3 +133,10 @@ def test_a_terminal_without_unicode_is_no_error(tmp_path, encoding, monkeypatch)
 def test_json_is_all_of_standard_output(capsys):
     assert main(["doctor", "--json"]) in (0, 1)
     assert json.loads(capsys.readouterr().out)["checks"]
+
+
+def test_a_command_under_its_old_name_still_works(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["similar", "--help"]) == 0
+    today = capsys.readouterr().out
+    assert main(["experience", "--help"]) == 0
+    assert capsys.readouterr().out.split(maxsplit=3)[3] == today.split(maxsplit=3)[3]
