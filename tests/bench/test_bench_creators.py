@@ -242,5 +242,5 @@ def test_an_engine_does_not_depend_on_the_source_of_the_agent():
     assert "localhpo.creator.engines.samplers" in engine
     assert "localhpo.space.numeric" in engine
     assert "localhpo.creator.agent" not in engine
-    assert {"localhpo.creator.agent", "localhpo.grammar.lark_grammar"} <= asking
+    assert {"localhpo.creator.agent", "localhpo.grammar.lark"} <= asking
     assert engine < asking
