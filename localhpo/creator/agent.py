@@ -76,7 +76,7 @@ class _ValidAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class _ModelRequest:
     """What the model is asked, and the tokens left for its answer."""
 
     messages: Sequence[Message]
@@ -272,7 +272,7 @@ class Agent:
             hint='use a larger model, which repeats itself less, or the creator "hybrid"',
         )
 
-    def _build_request(self, history: History) -> _Request:
+    def _build_request(self, history: History) -> _ModelRequest:
         """Return the prompt with as much history as fits into the model's context.
 
         Raises:
@@ -286,12 +286,12 @@ class Agent:
             grammar=grammar.lark_grammar(space, rationale=chat, trials=numbers),
             schema=grammar.json_schema(space, rationale=chat, trials=numbers),
         )
-        return _Request(messages, constraint, numbers, max_tokens=answer_tokens)
+        return _ModelRequest(messages, constraint, numbers, max_tokens=answer_tokens)
 
     def _draw_answers(
         self,
         history: History,
-        request: _Request,
+        request: _ModelRequest,
         sampling: SamplingRound,
         attempt: int,
         spent: ModelCost,
@@ -323,7 +323,7 @@ class Agent:
     def _make_proposal(
         self,
         history: History,
-        request: _Request,
+        request: _ModelRequest,
         draw: _ValidAnswer,
         tries: int,
         spent: ModelCost,
