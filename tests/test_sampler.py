@@ -153,7 +153,7 @@ def test_fixed_values_reach_the_creator_and_not_the_objective(
     assert given == [{"trees": 300}]
     assert study.trials[0].params.keys() == SPACE.keys()
     both = optuna.create_study(sampler=LocalHPOSampler(SPACE, fixed={"depth": 3}))
-    with pytest.raises(TaskError, match="depth: is tuned"):
+    with pytest.raises(TaskError, match="depth: must not be in"):
         both.optimize(objective, n_trials=1)
 
 
@@ -248,7 +248,7 @@ def test_constraints_that_the_objective_sets_are_read() -> None:
     past = study.get_trials()
     task = made._task(study, from_distributions(PLANE), past)
     assert [one.describe() for one in task.constraints] == ["height <= 0"]
-    assert made._known(past[0], task)[0].violations == (past[0].params["y"] - 0.4,)
+    assert made._convert_trial(past[0], task)[0].violations == (past[0].params["y"] - 0.4,)
 
 
 def test_bo_takes_the_first_objective_and_warns_once() -> None:

@@ -116,7 +116,7 @@ def test_a_model_needs_its_base_and_prompts(base, past_studies, monkeypatch):
     folder = model_registry.find_model(card.name)
     with monkeypatch.context() as patch:
         patch.setattr(model_registry, "templates_sha256", lambda style: "0" * 64)
-        with pytest.raises(CardError, match="other prompts"):
+        with pytest.raises(CardError, match="the prompts of another version"):
             TransformersBackend(folder)
     shutil.rmtree(base)
     with pytest.raises(CardError, match="needs its base small, which is not here"):
@@ -131,7 +131,7 @@ def test_rolling_back_returns_to_the_version_before(base, past_studies, capsys):
     assert versions.find_current_version("small").name == second.name == "small-tuned-2"
     assert main(["finetune", "--model", "small", "--rollback"]) == 0
     assert capsys.readouterr().out == (
-        "small-tuned-2 is withdrawn, and kept\nin use: small-tuned-1\n"
+        "small-tuned-2 is no longer used; its files are kept\nin use: small-tuned-1\n"
     )
     assert versions.find_current_version("small") == first
     assert (

@@ -137,7 +137,7 @@ def test_a_training_that_does_not_fit_is_refused(base):
         base.folder, "lora", **{**small, "tokens": 2000}
     )
     training_memory.check_memory(lora, lora, "cpu")
-    with pytest.raises(InputError, match=r"needs about .* GiB on cpu, of which .* are free"):
+    with pytest.raises(InputError, match=r"needs about .* GiB on cpu, where .* are free"):
         training_memory.check_memory(lora, lora - 1, "cpu")
 
 

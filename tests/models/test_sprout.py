@@ -104,7 +104,7 @@ def test_its_proposals_are_valid_and_new(
         proposal = agent.propose_one(history)
         space.validate(proposal.config)
         assert (
-            str(proposal.origin) == "model"
+            str(proposal.origin) == "llm"
             and proposal.model_digest == model_registry.read_card(FOLDER).digest
         )
         trials.append(make_trial(number, proposal.config, value=float(number)))

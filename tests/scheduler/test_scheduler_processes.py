@@ -169,8 +169,8 @@ def test_a_killed_study_goes_on(write_script: Any, tmp_path: Path) -> None:
         name = "random"
         """
     )
-    code = "from localhpo.study import Study; from localhpo.task import load; "
-    code += "Study.open(load('task.toml')).run()"
+    code = "from localhpo.study import Study; from localhpo.task import load_task; "
+    code += "Study.open(load_task('task.toml')).run()"
     starts = tmp_path / "starts"
     with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) as process:
         while not (starts.exists() and starts.read_text() == "xx"):

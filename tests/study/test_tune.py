@@ -191,7 +191,7 @@ def test_arguments_must_fit_together(tmp_path: Path) -> None:
         ({"timeout_s": float("nan")}, r"\[budget\] timeout_s.*finite"),
         ({"direction": "max"}, r"direction: must be one of 'minimize', 'maximize'; got 'max'"),
         ({"metric": ""}, "metric: must be given"),
-        ({"fixed": {"y": 1}}, r"\[fixed\] y: is tuned"),
+        ({"fixed": {"y": 1}}, r"\[fixed\] y: must not be in"),
     ],
 )
 def test_arguments_are_held_to_what_a_task_file_is(

@@ -89,5 +89,5 @@ def test_a_trial(run_task: Callable, tmp_path: Path) -> None:
     write_city(tmp_path, "val", "lindau", 2)
     outcome, reported = run_task("cityscapes-enet", tmp_path, "--small", **CONFIG)
     assert outcome.state is State.COMPLETE, outcome.failure
-    assert outcome.score == by_name(reported)["val_iou"][-1]
+    assert outcome.value == by_name(reported)["val_iou"][-1]
     check_reports(reported, "iou", epochs=2)

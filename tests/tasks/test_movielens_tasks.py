@@ -58,7 +58,7 @@ def test_lightgcn_learns_who_likes_what(run_task: Callable, tmp_path: Path) -> N
     outcome, reported = run_task("movielens-lightgcn", make_ratings(tmp_path), "--small", **config)
     assert outcome.state is State.COMPLETE, outcome
     assert {m.name for m in reported} == {"val_ndcg10", "train_loss", "test_ndcg10"}
-    assert outcome.score > 0.1
+    assert outcome.value > 0.1
 
 
 def test_deepfm_learns_who_likes_what(run_task: Callable, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_deepfm_learns_who_likes_what(run_task: Callable, tmp_path: Path) -> Non
     outcome, reported = run_task("movielens-deepfm", make_ratings(tmp_path), "--small", **config)
     assert outcome.state is State.COMPLETE, outcome
     assert {m.name for m in reported} == {"val_auc", "val_logloss", "train_loss", "test_auc"}
-    assert outcome.score > 0.8
+    assert outcome.value > 0.8
 
 
 def test_deepfm_that_diverges_says_so(run_task: Callable, tmp_path: Path) -> None:

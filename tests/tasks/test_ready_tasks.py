@@ -76,13 +76,13 @@ def test_a_trial_reports_a_curve_and_can_be_repeated(run_task: Callable, tmp_pat
     pytest.importorskip("sklearn")
     outcome, reported = run_task(NAME, tmp_path, **QUICK)
     assert outcome.state is State.COMPLETE, outcome
-    assert outcome.score is not None
-    assert 0.9 < outcome.score < 1.0
+    assert outcome.value is not None
+    assert 0.9 < outcome.value < 1.0
     curve = [m.step for m in reported if m.name == "val_f1"]
     assert curve == [25, 50, 75, 100, 110]
     assert {m.name for m in reported} == {"val_f1", "val_logloss", "train_logloss"}
     again, _ = run_task(NAME, tmp_path, trial=1, **QUICK)
-    assert again.score == outcome.score
+    assert again.value == outcome.value
 
 
 def test_trials_differ(run_task: Callable, tmp_path: Path) -> None:
@@ -90,9 +90,9 @@ def test_trials_differ(run_task: Callable, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     slow, _ = run_task(NAME, tmp_path, **{**QUICK, "learning_rate": 0.001})
     fast, _ = run_task(NAME, tmp_path, trial=1, **QUICK)
-    assert slow.score is not None
-    assert fast.score is not None
-    assert slow.score < fast.score
+    assert slow.value is not None
+    assert fast.value is not None
+    assert slow.value < fast.value
 
 
 def test_a_missing_library_is_told_with_the_command(run_task: Callable, tmp_path: Path) -> None:

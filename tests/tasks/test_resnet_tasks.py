@@ -54,7 +54,7 @@ def run(run_task: Callable) -> Callable:
 
 def check(outcome: Outcome, reported: list[Measurement]) -> None:
     assert outcome.state is State.COMPLETE, outcome.failure
-    assert outcome.score == by_name(reported)["val_accuracy"][-1]
+    assert outcome.value == by_name(reported)["val_accuracy"][-1]
     check_reports(reported, "accuracy", epochs=2)
 
 

@@ -60,24 +60,24 @@ def test_water_learns_and_can_be_repeated(run_task: Callable, tmp_path: Path) ->
     place = make_water(tmp_path / "data")
     outcome, reported = run_task("water-xgboost", place, "--small", **QUICK)
     assert outcome.state is State.COMPLETE, outcome
-    assert outcome.score > 0.8
+    assert outcome.value > 0.8
     assert {m.name for m in reported} == {"val_f1", "val_logloss", "train_logloss", "test_f1"}
     assert [m.step for m in reported if m.name == "val_f1"] == [25, 30]
     again, _ = run_task("water-xgboost", place, "--small", trial=1, **QUICK)
-    assert again.score == outcome.score
+    assert again.value == outcome.value
 
 
 def test_the_label_leaks_only_where_that_is_asked_for(run_task: Callable, tmp_path: Path) -> None:
     place = make_water(tmp_path / "data")
     kept, _ = run_task("water-xgboost", place, **QUICK)
     filled, _ = run_task("water-xgboost", place, "--gaps", "class-mean", trial=1, **QUICK)
-    assert filled.score != kept.score
+    assert filled.value != kept.value
 
 
 def test_houses_learn(run_task: Callable, tmp_path: Path) -> None:
     outcome, reported = run_task("house-xgboost", make_houses(tmp_path), "--small", **QUICK)
     assert outcome.state is State.COMPLETE, outcome
-    assert outcome.score > 0.8
+    assert outcome.value > 0.8
     assert {m.name for m in reported} == {"val_r2", "train_r2", "test_r2"}
 
 
@@ -118,7 +118,7 @@ def test_run_tells_the_trials_where_the_data_are(
     assert main(["tasks", "show", "house-xgboost"]) == 0
     shown = capsys.readouterr().out
     assert "housing_price_dataset.csv" in shown
-    assert "not found (LOCALHPO_DATA or --data DIR)" in shown
+    assert "not found (set LOCALHPO_DATA, or --data DIR)" in shown
     assert "pip install 'localhpo[tasks]'" in shown
 
 
@@ -126,10 +126,10 @@ def test_real_water(run_task: Callable, public_data: Callable) -> None:
     place = public_data("water_potability")
     config = {"max_depth": 6, "learning_rate": 0.03, "n_estimators": 150, "scale_pos_weight": 3.0}
     outcome, _ = run_task("water-xgboost", place, **config)
-    assert 0.54 < outcome.score < 0.62
+    assert 0.54 < outcome.value < 0.62
 
 
 def test_real_houses(run_task: Callable, public_data: Callable) -> None:
     config = {"max_depth": 4, "learning_rate": 0.1, "n_estimators": 100}
     outcome, _ = run_task("house-xgboost", public_data("housing_price"), **config)
-    assert 0.55 < outcome.score < 0.58
+    assert 0.55 < outcome.value < 0.58

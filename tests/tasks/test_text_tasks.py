@@ -66,7 +66,7 @@ def test_a_trial_of_sst2_learns(run_task: Callable, tmp_path: Path) -> None:
     assert outcome.state is State.COMPLETE, outcome.failure
     check_reports(reported, "accuracy", epochs=4)
     reports = by_name(reported)
-    assert outcome.score == reports["val_accuracy"][-1]
+    assert outcome.value == reports["val_accuracy"][-1]
     assert reports["train_loss"][-1] < reports["train_loss"][0]
 
 
@@ -95,7 +95,7 @@ def test_a_trial_of_opus_books(run_task: Callable, tmp_path: Path) -> None:
         (tmp_path / f"Books.en-fr.{language}").write_text("\n".join(lines) + "\n")
     outcome, reported = run_task("opus-t5", tmp_path, "--small", **T5)
     assert outcome.state is State.COMPLETE, outcome.failure
-    assert outcome.score == by_name(reported)["val_bleu"][-1]
+    assert outcome.value == by_name(reported)["val_bleu"][-1]
     check_reports(reported, "bleu", epochs=1)
 
 
