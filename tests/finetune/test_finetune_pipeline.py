@@ -119,7 +119,7 @@ def test_a_model_needs_its_base_and_prompts(base, past_studies, monkeypatch):
         with pytest.raises(CardError, match="the prompts of another version"):
             TransformersBackend(folder)
     shutil.rmtree(base)
-    with pytest.raises(CardError, match="needs its base small, which is not here"):
+    with pytest.raises(CardError, match="needs its base small, which is not on"):
         TransformersBackend(folder)
     add_card(make_model(base, initializer_range=0.1), context_length=4096)
     with pytest.raises(CardError, match="was trained on a base of digest"):
