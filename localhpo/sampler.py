@@ -28,7 +28,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from localhpo.creator import Creator, History, open_creator
-from localhpo.creator.engines import ENGINES
+from localhpo.creator.optuna import ENGINES
 from localhpo.errors import InputError, SpaceError, SpaceExhaustedError
 from localhpo.objective import Constraint, Direction, Objective
 from localhpo.space import Space

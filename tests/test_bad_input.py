@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from localhpo.assets import folder
 from localhpo.cli import main
-from localhpo.resources import folder
 from localhpo.store import Store
 
 HEAD = """

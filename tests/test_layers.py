@@ -17,59 +17,50 @@ PACKAGE = Path(__file__).resolve().parent.parent / "localhpo"
 SCRIPTS = PACKAGE.parent / "scripts"
 TESTS = PACKAGE.parent / "tests"
 
-BASE = {
-    "reporter",
-    "resources",
-    "runtime",
-    "space",
-    "trial",
-    "objective",
-    "grammar",
-    "task",
-    "store",
-    "llm",
-    "transfer",
-}
-ABOVE = BASE | {"data", "creator", "executor", "scheduler", "analysis"}
+BELOW_STUDY = {
+    "assets", "reporter", "runtime", "space", "trial", "objective", "grammar", "task", "store", "llm",
+    "transfer", "data", "creator", "executor", "resources", "scheduler", "analysis", "plugins",
+}  # fmt: skip
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "reporter": set(),
-    "resources": set(),
+    "assets": set(),
     "runtime": set(),
+    "plugins": set(),
+    "tables": set(),
     "space": set(),
     "trial": set(),
     "objective": {"trial"},
     "grammar": {"space", "trial"},
-    "tables": set(),
     "data": {"tables"},
     "task": {"space", "trial", "objective", "tables", "data"},
     "store": {"trial", "space", "task"},
-    "llm": {"resources", "runtime"},
-    "transfer": {"trial", "objective", "space", "task"},
-    "importing": {"trial", "objective", "space", "task"},
-    "creator": {"trial", "objective", "space", "task", "grammar", "llm", "resources", "transfer"},
-    "executor": {"trial", "objective", "task", "reporter"},
-    "scheduler": {
-        "runtime",
-        "trial",
-        "objective",
-        "space",
-        "task",
-        "store",
-        "creator.protocol",
-        "executor.protocol",
+    "llm": {"assets", "runtime", "plugins"},
+    "transfer": {"trial", "objective", "space", "task", "assets"},
+    "importers": {"trial", "objective", "space", "task"},
+    "creator": {
+        "trial", "objective", "space", "task", "grammar", "llm", "transfer", "assets", "plugins",
     },
-    "analysis": {"trial", "objective", "space", "task", "resources", "store.records"},
-    "study": ABOVE,
-    "finetune": {"trial", "objective", "space", "task", "grammar", "llm", "transfer", "creator"},
+    "executor": {"trial", "objective", "task", "reporter"},
+    "resources": {"trial", "objective", "space", "task", "runtime"},
+    "scheduler": {
+        "runtime", "trial", "objective", "space", "task", "store", "resources", "plugins",
+        "creator.protocol", "executor.protocol",
+    },
+    "analysis": {"trial", "objective", "space", "task", "assets", "store.records"},
+    "study": BELOW_STUDY,
+    "finetune": {
+        "trial", "objective", "space", "task", "store", "grammar", "llm", "transfer", "resources",
+        "creator",
+    },
     "sampler": {"trial", "objective", "space", "task", "creator"},
     "tasks": {"reporter", "data"},
-    "bench": ABOVE | {"study", "sampler", "tasks", "bench"},
-    "cli": ABOVE | {"study", "sampler", "tasks", "bench", "importing", "finetune", "cli"},
+    "testing": BELOW_STUDY | {"study"},
+    "cli": BELOW_STUDY | {"study", "sampler", "tasks", "importers", "finetune", "cli"},
     "__main__": {"cli"},
-    "__init__": ABOVE | {"study", "sampler", "tasks"},  # lazily
-}
+    "__init__": BELOW_STUDY | {"study", "sampler", "tasks"},  # lazily
+}  # fmt: skip
 """Package module -> what it may import (a dotted name allows that submodule alone)."""
 
 ALSO = {
@@ -88,8 +79,8 @@ OF_SCRIPTS = {
 
 HOME_OF: dict[str, set[str]] = {
     "duckdb": {"store"},
-    # In llm.transformers: its errors; in llm.folder: chat templates are rendered.
-    "jinja2": {"creator.prompt", "analysis.report", "llm.transformers", "llm.folder.thinking"},
+    # In llm.transformers: its errors; in llm.models: chat templates are rendered.
+    "jinja2": {"creator.prompt", "analysis.report", "llm.transformers", "llm.models.thinking"},
     "click": {"cli"},
     "rich": {"cli"},
     "torch": {"llm.transformers", "finetune", *OF_SCRIPTS},
@@ -102,42 +93,37 @@ HOME_OF: dict[str, set[str]] = {
     "safetensors": {"llm.transformers"},
     "optuna": {
         "space.optuna",
-        "creator.engines",
+        "creator.optuna",
         "sampler",
         "analysis.figures",
-        "importing.optuna",
+        "importers.optuna",
     },
-    "cmaes": {"creator.engines"},
+    "cmaes": {"creator.optuna"},
     "scipy": {
-        "creator.engines",
-        "creator.bayes",
+        "creator.optuna",
+        "creator.bo",
         "analysis",
-        "scheduler",
-        "bench.statistics",
+        "resources",
         "finetune.evaluation",
     },
     "numpy": {
         "space",
         "creator",
         "analysis",
-        "bench",
         "executor.simulated",
         "finetune",
-        "scheduler.peaks",
+        "resources.peaks",
         *OF_SCRIPTS,
     },
     "httpx": {"llm"},
     "psutil": {
         "finetune.training_memory",
-        "scheduler.devices",
-        "scheduler.footprint",
-        "scheduler.meter",
+        "resources.inventory",
+        "resources.footprint",
+        "resources.meter",
         "executor",
     },
-    "pynvml": {"scheduler.nvml", "executor"},
-    "onnxruntime": {"bench.problems.yahpo"},
-    "sklearn": {"bench.problems"},
-    "xgboost": {"bench.problems"},
+    "pynvml": {"resources.nvml", "executor"},
     "ray": {"executor.ray"},
     "cloudpickle": {"executor.function"},
 }

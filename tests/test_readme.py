@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from localhpo.llm import model_registry
+from localhpo.llm.models import registry as model_registry
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 

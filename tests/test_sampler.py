@@ -14,7 +14,7 @@ import pytest
 
 from localhpo import LocalHPOSampler, sampler
 from localhpo.creator import Creator, open_creator
-from localhpo.creator.engines import Engine
+from localhpo.creator.optuna import Engine
 from localhpo.creator.protocol import History
 from localhpo.errors import InputError, TaskError
 from localhpo.space.optuna import from_distributions

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from localhpo.llm.model_registry import Card, hash_files, render_card
+from localhpo.llm.models.registry import Card, hash_files, render_card
 
 END = "<|end|>"
 CORPUS = [

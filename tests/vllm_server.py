@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from localhpo.llm import model_registry
+from localhpo.llm.models import registry as model_registry
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 
 FORCING = Settings(arguments=("--logits-processors", "vllm_forcing:Forcing"))

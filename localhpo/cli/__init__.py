@@ -24,7 +24,7 @@ from localhpo.errors import LocalHPOError
 
 COMMANDS = (
     "init", "run", "watch", "trials", "report", "enqueue", "similar", "import", "finetune",
-    "tasks", "models", "bench", "doctor",
+    "tasks", "models", "doctor",
 )  # fmt: skip
 """Commands in the order of `localhpo --help`; each is `command` of the module of its name."""
 

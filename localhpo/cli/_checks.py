@@ -17,7 +17,7 @@ from localhpo.analysis import formatting
 from localhpo.errors import LocalHPOError
 
 if TYPE_CHECKING:
-    from localhpo.llm.model_registry import ModelListing
+    from localhpo.llm.models.registry import ModelListing
 
 _REQUIREMENT = re.compile(r"^(?P<name>[\w.-]+)(?:.*extra\s*==\s*['\"](?P<extra>[\w-]+)['\"])?")
 _EXTRAS_OF_USERS = ("local", "vllm", "finetune", "gpu", "ray", "figures", "tasks")
@@ -113,7 +113,7 @@ def _version(name: str) -> str | None:
 
 
 def _devices() -> Iterator[Check]:
-    from localhpo.scheduler.devices import find_inventory
+    from localhpo.resources.inventory import find_inventory
 
     try:
         inventory = find_inventory()
@@ -142,7 +142,7 @@ def _devices() -> Iterator[Check]:
 
 def _gpu_activity() -> Iterator[Check]:
     """Report the current use of each GPU, as far as the driver measures it."""
-    from localhpo.scheduler.nvml import read_devices
+    from localhpo.resources.nvml import read_devices
 
     for reading in read_devices() or ():
         parts = [
@@ -200,7 +200,7 @@ def _disk() -> Iterator[Check]:
 
 
 def _models() -> Iterator[Check]:
-    from localhpo.llm.model_registry import DEFAULT, list_models
+    from localhpo.llm.models.registry import DEFAULT, list_models
 
     found = list_models()
     yield from map(_of_model, found)
@@ -211,7 +211,7 @@ def _models() -> Iterator[Check]:
 
 def _of_model(entry: ModelListing) -> Check:
     """Return the finding on a model; only a broken built-in model makes LocalHPO unusable."""
-    from localhpo.llm.model_registry import DEFAULT
+    from localhpo.llm.models.registry import DEFAULT
 
     name = f"model {entry.name}"
     if entry.state == "broken":
@@ -225,16 +225,16 @@ def _of_model(entry: ModelListing) -> Check:
 
 def _fit() -> Iterator[Check]:
     from localhpo.cli import _memory_fit
-    from localhpo.scheduler.devices import find_inventory
+    from localhpo.resources.inventory import find_inventory
 
     yield from _memory_fit.check_models(find_inventory())
 
 
 def _prompts() -> Iterator[Check]:
-    from localhpo import resources
+    from localhpo import assets
 
     try:
-        folder = resources.folder("prompts")
+        folder = assets.folder("prompts")
     except FileNotFoundError as error:
         yield Check("prompts", "bad", str(error), "install LocalHPO again")
         return

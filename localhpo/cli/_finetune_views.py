@@ -10,8 +10,8 @@ from rich.table import Table
 from localhpo.analysis.records import to_jsonable
 from localhpo.cli import _views
 from localhpo.finetune.pipeline import FinetunePlan
-from localhpo.llm.card import Card, card_record
-from localhpo.llm.tuning_record import IN_USE
+from localhpo.llm.models.card import Card, card_record
+from localhpo.llm.models.tuning_record import IN_USE
 
 
 def plan_table(plan: FinetunePlan) -> Table:

@@ -6,9 +6,9 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from localhpo.scheduler import placement
-from localhpo.scheduler.placement import Assignment, Inventory
-from localhpo.scheduler.resource_broker import ResourceBroker
+from localhpo.resources import placement
+from localhpo.resources.broker import ResourceBroker
+from localhpo.resources.placement import Assignment, Inventory
 from localhpo.task import Resources
 
 NAME = "finetune"

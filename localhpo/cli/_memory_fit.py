@@ -8,10 +8,12 @@ from pathlib import Path
 
 from localhpo.cli._checks import Check
 from localhpo.cli._model_views import memory_sum, memory_text
-from localhpo.llm import model_registry, profiles, server_memory
-from localhpo.llm.memory import PROPOSAL_TOKENS, ModelMemory, estimate_memory
-from localhpo.llm.model_registry import ModelListing
-from localhpo.scheduler.placement import Inventory
+from localhpo.llm.models import profiles
+from localhpo.llm.models import registry as model_registry
+from localhpo.llm.models.memory import PROPOSAL_TOKENS, ModelMemory, estimate_memory
+from localhpo.llm.models.registry import ModelListing
+from localhpo.llm.vllm import memory as server_memory
+from localhpo.resources.placement import Inventory
 
 _MB = 2**20
 _SPLITS = (1, 2, 4, 8)
@@ -119,7 +121,7 @@ def _check_model(entry: ModelListing, available: MachineMemory) -> Check:
 def _measure(folder: Path) -> tuple[ModelMemory, int, int] | None:
     """Return memory, parameters and context of a model without a card; None for a broken one."""
     from localhpo.errors import CardError
-    from localhpo.llm import registration
+    from localhpo.llm.models import registration
 
     try:
         shape, found, memory = registration.measure_model(folder)

@@ -13,12 +13,12 @@ from rich.text import Text
 from localhpo.analysis import formatting
 from localhpo.analysis.records import to_jsonable
 from localhpo.cli import _views
-from localhpo.llm import profiles, server_memory, tuning_record
-from localhpo.llm.card import RENAMED_KEYS, Card, card_record
-from localhpo.llm.folder import config, license, thinking
-from localhpo.llm.memory import PROPOSAL_TOKENS, MemoryEstimate, ModelMemory
-from localhpo.llm.model_registry import ModelListing
-from localhpo.llm.profiles import ModelProfile
+from localhpo.llm.models import config, license, profiles, thinking, tuning_record
+from localhpo.llm.models.card import RENAMED_KEYS, Card, card_record
+from localhpo.llm.models.memory import PROPOSAL_TOKENS, MemoryEstimate, ModelMemory
+from localhpo.llm.models.profiles import ModelProfile
+from localhpo.llm.models.registry import ModelListing
+from localhpo.llm.vllm import memory as server_memory
 
 _STATE_STYLES = {"verified": "green", "no card": "yellow", "broken": "red"}
 _MB = 2**20

@@ -14,7 +14,7 @@ from localhpo.cli._help import Command
 if TYPE_CHECKING:
     from localhpo.finetune.pipeline import FinetunePlan
     from localhpo.finetune.train import TrainingProgress, TrainingSettings
-    from localhpo.llm.card import Card
+    from localhpo.llm.models.card import Card
     from localhpo.transfer import PastStudy
 
 _PROGRESS_INTERVAL_S = 10.0
@@ -109,14 +109,14 @@ def _read_past_studies() -> list[PastStudy]:
 
 def _plan(past_studies: list[PastStudy], model: str | None, seed: int) -> FinetunePlan:
     from localhpo.finetune import pipeline
-    from localhpo.llm import model_registry
+    from localhpo.llm.models import registry as model_registry
 
     return pipeline.plan_finetuning(past_studies, model or model_registry.DEFAULT, seed=seed)
 
 
 def _missing(past_studies: list[PastStudy], model: str | None, every: int) -> int:
     from localhpo.finetune import registration, schedule
-    from localhpo.llm import model_registry
+    from localhpo.llm.models import registry as model_registry
 
     return schedule.count_missing_studies(
         past_studies, registration.find_base_model(model or model_registry.DEFAULT).name, every
@@ -134,10 +134,10 @@ def _print_missing(missing: int, as_json: bool) -> None:
 
 def _tune(plan: FinetunePlan, settings: TrainingSettings, device: str | None, force: bool) -> Card:
     """Train and test the model, while no study waits for the machine."""
-    from localhpo.bench.replay import Replayer
     from localhpo.cli._low_priority import LowPriorityClaim
     from localhpo.finetune import pipeline
-    from localhpo.scheduler.devices import find_inventory
+    from localhpo.resources.inventory import find_inventory
+    from scripts.benchmarks.replay import Replayer
 
     with _closing(
         LowPriorityClaim(find_inventory(), threads=settings.threads, report=_print_progress)
@@ -211,7 +211,8 @@ def _conclude(card: Card, as_json: bool) -> None:
 
 def _roll_back(model: str | None) -> None:
     from localhpo.finetune import registration
-    from localhpo.llm import model_registry, versions
+    from localhpo.llm.models import registry as model_registry
+    from localhpo.llm.models import versions
 
     base = registration.find_base_model(model or model_registry.DEFAULT).name
     gone = versions.roll_back(base)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from localhpo.executor.protocol import Outcome
-    from localhpo.importing import AcceptedTrial, ImportPlan, TrialSource
+    from localhpo.importers import AcceptedTrial, ImportPlan, TrialSource
     from localhpo.objective import Direction
     from localhpo.store import Store
     from localhpo.study.adding import ExternalTrial
@@ -83,7 +83,7 @@ def _prepare(
     """Return the trials of the file, the study they belong to, its task, and what to import."""
     from localhpo.cli._target import find_task
     from localhpo.errors import StudyNotFoundError
-    from localhpo.importing import plan_import, read_source
+    from localhpo.importers import plan_import, read_source
     from localhpo.store import study_name
     from localhpo.study.session import task_of
 

@@ -10,8 +10,8 @@ import click
 from localhpo.cli._help import Command, Group
 
 if TYPE_CHECKING:
-    from localhpo.llm.model_registry import ModelListing
-    from localhpo.llm.profiles import ModelProfile
+    from localhpo.llm.models.profiles import ModelProfile
+    from localhpo.llm.models.registry import ModelListing
 
 
 @click.group(
@@ -76,7 +76,7 @@ def show(name: str, tokens: int | None, as_json: bool) -> None:
     The card says how it was made, what was measured, how much memory it needs, and its limits.
     """
     from localhpo.cli import _model_views, _output
-    from localhpo.llm.memory import PROPOSAL_TOKENS
+    from localhpo.llm.models.memory import PROPOSAL_TOKENS
 
     found = _find(name)
     record = _model_views.record(found, full=True, tokens=tokens or PROPOSAL_TOKENS)
@@ -107,7 +107,8 @@ def add(path: str, name: str, copy: bool, as_json: bool) -> None:
     """
     from localhpo.cli import _model_views, _output
     from localhpo.errors import InputError
-    from localhpo.llm import model_registry, registration
+    from localhpo.llm.models import registration
+    from localhpo.llm.models import registry as model_registry
 
     if not path:  # as a Path it would be the current folder
         raise InputError("PATH must be a model folder, but is empty", hint="'.' is this folder")
@@ -139,7 +140,7 @@ def verify(context: click.Context, names: tuple[str, ...], as_json: bool) -> Non
     NAMES are models; default: all that have a card. The exit code is 1 if one differs.
     """
     from localhpo.cli import _output
-    from localhpo.llm import model_registry
+    from localhpo.llm.models import registry as model_registry
 
     known = [
         folder.name
@@ -160,7 +161,7 @@ def verify(context: click.Context, names: tuple[str, ...], as_json: bool) -> Non
 def _changes(name: str) -> list[str]:
     """Return how the files of a model differ from its card."""
     from localhpo.errors import CardError
-    from localhpo.llm import model_registry
+    from localhpo.llm.models import registry as model_registry
 
     folder = model_registry.find_model(name)
     try:
@@ -173,8 +174,8 @@ def _changes(name: str) -> list[str]:
 
 def _list(as_json: bool) -> None:
     from localhpo.cli import _finetune_views, _model_views, _output
-    from localhpo.llm.model_registry import list_models
-    from localhpo.llm.profiles import read_profiles
+    from localhpo.llm.models.profiles import read_profiles
+    from localhpo.llm.models.registry import list_models
 
     found = list_models()
     added = {entry.card.profile: entry.name for entry in found if entry.card}
@@ -204,7 +205,8 @@ def _find(name: str) -> ModelListing | ModelProfile:
         InputError: there is none.
     """
     from localhpo.errors import InputError
-    from localhpo.llm import model_registry, profiles
+    from localhpo.llm.models import profiles
+    from localhpo.llm.models import registry as model_registry
 
     try:
         return model_registry.inspect_model(model_registry.find_model(name))

@@ -37,8 +37,8 @@ import numpy as np
 from localhpo.creator import rationale, warm_start
 from localhpo.creator.agent import ModelCost
 from localhpo.creator.batch import propose_one_by_one
-from localhpo.creator.bayes import BayesianOptimizer, SamplePrior
-from localhpo.creator.bayes.optimizer import propose_guided
+from localhpo.creator.bo import BayesianOptimizer, SamplePrior
+from localhpo.creator.bo.optimizer import propose_guided
 from localhpo.creator.duplicates import CandidateStatus, DuplicateFilter
 from localhpo.creator.medoids import medoid_order
 from localhpo.creator.policy import (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from localhpo.creator.bayes.gp import Array
+from localhpo.creator.bo.gp import Array
 
 if TYPE_CHECKING:
     from localhpo.space import Space

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from localhpo.creator.bayes import optimizer
-from localhpo.creator.bayes.transfer_prior import SurrogateEnsemble
+from localhpo.creator.bo import optimizer
+from localhpo.creator.bo.transfer_prior import SurrogateEnsemble
 from localhpo.creator.duplicates import CandidateStatus, DuplicateFilter
 from localhpo.creator.protocol import History
 from localhpo.creator.seeds import derive_seed
 from localhpo.creator.warm_start import count_initial_design, has_value
-from localhpo.llm import model_registry
-from localhpo.llm.folder.description import META_DATA
+from localhpo.llm.models import registry as model_registry
+from localhpo.llm.models.description import META_DATA
 from localhpo.transfer import RetrievedConfig, similarity
 from localhpo.transfer.retrieval import MAX_RETRIEVED
 from localhpo.transfer.source_tasks import SourceTask, read_source_tasks

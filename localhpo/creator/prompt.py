@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from localhpo import resources
+from localhpo import assets
 from localhpo.creator.facts import Facts
 from localhpo.llm.protocol import Message
 
@@ -58,7 +58,7 @@ def _environment() -> jinja2.Environment:
     import jinja2
 
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(resources.folder("prompts")),
+        loader=jinja2.FileSystemLoader(assets.folder("prompts")),
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # plain text for a model, not HTML
         trim_blocks=True,

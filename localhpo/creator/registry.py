@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from localhpo.creator.bayes import BayesianOptimizer
-from localhpo.creator.bayes.optimizer import NAME as BO
-from localhpo.creator.engines import ENGINES, Engine, check_task
+from localhpo.creator.bo import BayesianOptimizer
+from localhpo.creator.bo.optimizer import NAME as BO
 from localhpo.creator.meta_proposer import MetaDataProposer, open_meta_data
+from localhpo.creator.optuna import ENGINES, Engine, check_task
 from localhpo.errors import InputError, MissingExtraError, did_you_mean
 from localhpo.task import CreatorSettings, Task
 
@@ -146,8 +146,10 @@ def _open_agent(
 
 def _open_backend(task: Task, placer: ModelPlacer | None) -> Backend:
     """Open the backend that the settings name."""
-    from localhpo.llm import model_registry, open_backend, versions
-    from localhpo.llm.backends import LOCAL_BACKENDS
+    from localhpo.llm import open_backend
+    from localhpo.llm.models import registry as model_registry
+    from localhpo.llm.models import versions
+    from localhpo.llm.registry import LOCAL_BACKENDS
 
     settings = task.creator
     in_host_memory = task.resources.sharing == "cpu" and settings.backend in LOCAL_BACKENDS

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from localhpo.creator.bayes import SamplePrior
-from localhpo.creator.bayes.gp import Array
+from localhpo.creator.bo import SamplePrior
+from localhpo.creator.bo.gp import Array
 from localhpo.creator.duplicates import CandidateStatus, DuplicateFilter
 from localhpo.creator.medoids import medoid_order
 from localhpo.transfer.retrieval import MAX_RETRIEVED
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 INITIAL_DESIGN_SIZE = 3
 """Configurations that are tried as they are. With one alone the regret at trials 5 and 10 was
-higher by half (`scripts/measure_transfer.py`), with five by a fifth."""
+higher by half (`scripts/benchmarks/measure/transfer.py`), with five by a fifth."""
 
 PRIOR_WEIGHT = 0.5
 """Weight of the prior, in units of the scale of the process. 0.5, 1 and 2 were nearly alike; the

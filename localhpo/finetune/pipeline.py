@@ -17,8 +17,9 @@ from localhpo.finetune.evaluation import ReplayStudy, TaskComparison, evaluate_c
 from localhpo.finetune.registration import BaseModel
 from localhpo.finetune.rows import EncodedExample, encode_example
 from localhpo.finetune.trainable_model import TrainableModel
-from localhpo.llm import model_registry, versions
-from localhpo.llm.card import Card
+from localhpo.llm.models import registry as model_registry
+from localhpo.llm.models import versions
+from localhpo.llm.models.card import Card
 from localhpo.llm.transformers.rendering import PromptRenderer
 from localhpo.transfer import PastStudy, split_usable
 

@@ -12,11 +12,11 @@ from typing import Any
 from localhpo.errors import CardError, InputError
 from localhpo.finetune.dataset import StudySplit
 from localhpo.finetune.evaluation import EvaluationResult
-from localhpo.llm import model_registry, registration, versions
-from localhpo.llm.card import Card
-from localhpo.llm.folder import description
+from localhpo.llm.models import description, registration, versions
+from localhpo.llm.models import registry as model_registry
+from localhpo.llm.models.card import Card
+from localhpo.llm.models.tuning_record import Method, TuningRecord, templates_sha256
 from localhpo.llm.protocol import Model
-from localhpo.llm.tuning_record import Method, TuningRecord, templates_sha256
 
 
 @dataclass(frozen=True)

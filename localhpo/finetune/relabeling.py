@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from localhpo.creator.bayes.surrogate import Surrogate, canonical_or_none, expected_regret
+from localhpo.creator.bo.surrogate import Surrogate, canonical_or_none, expected_regret
 from localhpo.finetune.quantization import quantize_config
 from localhpo.space import Space
 from localhpo.transfer import PastStudy, similarity, to_single_objective

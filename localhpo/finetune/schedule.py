@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from localhpo.llm import versions
+from localhpo.llm.models import versions
 from localhpo.transfer import PastStudy, unusable_reason
 
 DEFAULT_EVERY = 5

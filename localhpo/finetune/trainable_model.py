@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from localhpo.errors import MissingExtraError
 from localhpo.finetune.rows import TokenRow
-from localhpo.llm.tuning_record import Method
+from localhpo.llm.models.tuning_record import Method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,7 +136,7 @@ def _write_base_name(path: Path, name: str) -> None:
 
 def _dtype_of(base: Path) -> Any:
     """Return the torch dtype of the weights in the base's files."""
-    from localhpo.llm.folder import description
+    from localhpo.llm.models import description
     from localhpo.llm.transformers import adapter
 
     table = description.read_text_config(base)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from localhpo.errors import InputError
-from localhpo.llm.folder import config, weights
-from localhpo.llm.memory import WORK_BYTES
-from localhpo.llm.tuning_record import Method
+from localhpo.llm.models import config, weights
+from localhpo.llm.models.memory import WORK_BYTES
+from localhpo.llm.models.tuning_record import Method
 
 _SINGLE = 4
 """Bytes of a number in single precision, which training on a CPU uses."""

@@ -1,7 +1,7 @@
 """Language models: backends that generate text under a constraint, and models on disk."""
 
-from localhpo.llm.backends import BACKENDS, open_backend
 from localhpo.llm.protocol import AnswerConstraint, Backend, Completion, Message, Model
+from localhpo.llm.registry import BACKENDS, open_backend
 
 __all__ = [
     "BACKENDS",

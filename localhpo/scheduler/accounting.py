@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from localhpo.executor.clock import Clock
-from localhpo.scheduler.meter import DeviceUse
+from localhpo.resources.meter import DeviceUse
 from localhpo.scheduler.observer import Snapshot
 from localhpo.store.records import WAIT_TEXTS, Event, WaitCause
 from localhpo.trial import State

@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 
 from localhpo.errors import ModelError
 from localhpo.executor.clock import Clock
-from localhpo.scheduler.placement import Assignment
+from localhpo.resources.placement import Assignment
 
 OffloadMethod = Literal["sleep", "stop"]
 """How a server frees memory: it keeps its process, or its process ends."""

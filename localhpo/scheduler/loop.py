@@ -37,18 +37,18 @@ from localhpo.errors import (
 )
 from localhpo.executor.clock import Clock, RealClock
 from localhpo.executor.protocol import Executor, Outcome
+from localhpo.resources.admission import admit_task
+from localhpo.resources.broker import ResourceBroker
+from localhpo.resources.placement import Inventory
 from localhpo.scheduler import budget
-from localhpo.scheduler.admission import admit_task
 from localhpo.scheduler.budget import RemainingBudget, SpentTime
 from localhpo.scheduler.event_bus import EventBus
 from localhpo.scheduler.loaded_model import LoadedModel
 from localhpo.scheduler.model_residency import ModelResidency
 from localhpo.scheduler.observer import STOPPED_BY_USER, EventKind, Observer, Snapshot
-from localhpo.scheduler.placement import Inventory
 from localhpo.scheduler.proposal_queue import ProposalQueue
 from localhpo.scheduler.proposer import Proposer
 from localhpo.scheduler.pruning import make_pruner
-from localhpo.scheduler.resource_broker import ResourceBroker
 from localhpo.scheduler.running_trials import EstimateMemoryMb, RunningTrials
 from localhpo.scheduler.settings import LoopSettings, StopRequest
 from localhpo.scheduler.snapshot import describe_end, format_config, make_snapshot

@@ -21,8 +21,8 @@ from typing import Literal
 
 from localhpo.executor.protocol import Executor, Job, Outcome, Run
 from localhpo.objective import MEASURED_ON_DEVICES
-from localhpo.scheduler.memory import find_exhausted_memory
-from localhpo.scheduler.meter import DeviceUse, Meter
+from localhpo.resources.memory import find_exhausted_memory
+from localhpo.resources.meter import DeviceUse, Meter
 from localhpo.trial import Cause, Failure, Measurement, State, Usage
 
 _EVALUATED = (State.COMPLETE, State.PRUNED)

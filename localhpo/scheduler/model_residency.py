@@ -15,14 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 from localhpo.errors import InputError, ModelError
 from localhpo.executor.clock import Clock
-from localhpo.scheduler import forecast, placement, sharing
+from localhpo.resources import placement
+from localhpo.resources.placement import Assignment, Inventory, MemoryNeed
+from localhpo.resources.trial_slots import SlotCounter, TrialSlots
+from localhpo.scheduler import forecast, sharing
 from localhpo.scheduler.loaded_model import (
     InProcessModel,
     LoadedModel,
     OffloadMethod,
     ServerState,
 )
-from localhpo.scheduler.placement import Assignment, Inventory, MemoryNeed
 from localhpo.scheduler.server_events import ServerEvent, ServerEventQueue, Transition
 from localhpo.scheduler.sharing import (
     STATE_AFTER,
@@ -31,7 +33,6 @@ from localhpo.scheduler.sharing import (
     SharingStatistics,
 )
 from localhpo.scheduler.switch_durations import SwitchDurations
-from localhpo.scheduler.trial_slots import SlotCounter, TrialSlots
 from localhpo.task import Resources
 
 _MAX_ASLEEP_SHARE = 0.5

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from localhpo.errors import SpaceExhaustedError
+from localhpo.resources.placement import MemoryNeed
 from localhpo.scheduler.model_residency import ModelResidency
 from localhpo.scheduler.observer import EventKind
-from localhpo.scheduler.placement import MemoryNeed
 from localhpo.scheduler.proposal_buffer import find_reference
 from localhpo.scheduler.proposer import Proposer
 from localhpo.scheduler.running_trials import RunningTrials

@@ -12,10 +12,11 @@ from typing import Literal
 
 from localhpo.executor.clock import Clock
 from localhpo.executor.protocol import Executor, Job, Outcome, Run
-from localhpo.scheduler import placement, sharing
+from localhpo.resources import placement
+from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker
+from localhpo.resources.placement import Assignment, Inventory, MemoryNeed
+from localhpo.scheduler import sharing
 from localhpo.scheduler.model_residency import ModelResidency
-from localhpo.scheduler.placement import Assignment, Inventory, MemoryNeed
-from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker
 from localhpo.store.records import WAIT_TEXTS, WaitCause
 from localhpo.task import Task
 from localhpo.trial import Config, Measurement, State, Trial

@@ -22,10 +22,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeGuard
 
+from localhpo.resources.placement import Assignment
 from localhpo.scheduler import forecast
 from localhpo.scheduler.forecast import SharingPlan
 from localhpo.scheduler.loaded_model import OffloadMethod, ServerState
-from localhpo.scheduler.placement import Assignment
 from localhpo.task import Sharing
 
 SharingMode = Literal["resident", "device", "sleep", "stop", "cpu"]
@@ -41,7 +41,7 @@ offloading and restoring takes longer than a trial: soon more will be known.
 
 It is small because `auto` may lose this much against the best fixed mode. At 1.05, and a gain of at
 least half a trial, one more slot of 16 or 24 was forgone, which costs 3 %
-(`scripts.simulate_sharing`)."""
+(`scripts.benchmarks.sharing`)."""
 
 FEW = 3
 """Ended trials that are needed to estimate the length of others from theirs."""

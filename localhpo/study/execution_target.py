@@ -15,10 +15,10 @@ from localhpo.executor import (
     check_program,
 )
 from localhpo.executor.ray import Node
-from localhpo.scheduler.admission import admit_task
-from localhpo.scheduler.devices import find_inventory
-from localhpo.scheduler.placement import Gpu, Inventory
-from localhpo.scheduler.resource_broker import ResourceBroker
+from localhpo.resources.admission import admit_task
+from localhpo.resources.broker import ResourceBroker
+from localhpo.resources.inventory import find_inventory
+from localhpo.resources.placement import Gpu, Inventory
 from localhpo.study.model_placement import ModelPlacement, Notify
 from localhpo.study.session import naming_file
 from localhpo.task import Resources, Task, with_data

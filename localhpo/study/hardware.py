@@ -9,9 +9,8 @@ from functools import cached_property
 
 from localhpo.executor import Executor
 from localhpo.executor.clock import RealClock
-from localhpo.scheduler import admission, nvml
-from localhpo.scheduler.accounting import UsageAccounting
-from localhpo.scheduler.memory import (
+from localhpo.resources import admission, nvml
+from localhpo.resources.memory import (
     MemoryEstimator,
     MemoryKind,
     MemoryLimit,
@@ -19,9 +18,10 @@ from localhpo.scheduler.memory import (
     must_rerun_exclusively,
     read_observations,
 )
-from localhpo.scheduler.meter import Meter
+from localhpo.resources.meter import Meter
+from localhpo.resources.placement import Inventory
+from localhpo.scheduler.accounting import UsageAccounting
 from localhpo.scheduler.metered import MeteredExecutor
-from localhpo.scheduler.placement import Inventory
 from localhpo.store import Store, StudyWriter
 from localhpo.study.related_studies import read_related_trials
 from localhpo.task import Task

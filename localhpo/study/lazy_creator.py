@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from localhpo.creator import Creator
 from localhpo.llm.placement import MemoryRequest, ModelPlacer
-from localhpo.scheduler.devices import find_inventory
-from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker
+from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker
+from localhpo.resources.inventory import find_inventory
 from localhpo.store import Store
 from localhpo.study.past_studies import open_with_past_studies
 from localhpo.study.startup import ModelReservation

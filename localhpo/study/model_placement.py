@@ -11,10 +11,10 @@ from typing import Literal
 from localhpo.creator import Creator
 from localhpo.llm.placement import ModelPlacer
 from localhpo.llm.protocol import Backend, ModelServer
-from localhpo.scheduler import footprint
+from localhpo.resources import footprint
+from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker
+from localhpo.resources.placement import Assignment, Gpu, Inventory
 from localhpo.scheduler.loaded_model import InProcessModel, LoadedModel, ServerModel
-from localhpo.scheduler.placement import Assignment, Gpu, Inventory
-from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker
 from localhpo.study.startup import (
     ModelReservation,
     assign_devices,

@@ -9,9 +9,9 @@ from itertools import combinations
 
 from localhpo.errors import InputError
 from localhpo.llm.placement import MemoryRequest
-from localhpo.scheduler import placement
-from localhpo.scheduler.placement import Assignment, Gpu, Inventory
-from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker
+from localhpo.resources import placement
+from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker
+from localhpo.resources.placement import Assignment, Gpu, Inventory
 
 _MB = 2**20  # bytes
 

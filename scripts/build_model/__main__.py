@@ -30,9 +30,9 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from localhpo.bench.problems import yahpo
 from localhpo.errors import InputError, LocalHPOError
-from localhpo.llm.folder.description import META_DATA
+from localhpo.llm.models.description import META_DATA
+from scripts.benchmarks.problems import yahpo
 
 from . import (
     corpus,

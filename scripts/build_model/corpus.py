@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from localhpo.bench.problems import yahpo
 from localhpo.creator import context, prompt
 from localhpo.creator.protocol import History
 from localhpo.errors import InputError, did_you_mean
@@ -30,6 +29,7 @@ from localhpo.objective import Objective
 from localhpo.space import Space
 from localhpo.task import Task
 from localhpo.trial import Cause, Config, Failure, Origin, Proposal, State, Trial
+from scripts.benchmarks.problems import yahpo
 
 from . import atomic_file, problems, published, trainings
 from .learners import Array

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from localhpo.bench.problems.surrogates import full_space
-from localhpo.creator.bayes.transfer_prior import BatchedGP
+from localhpo.creator.bo.transfer_prior import BatchedGP
 from localhpo.errors import InputError
 from localhpo.space import Float, Space
 from localhpo.trial import Config
+from scripts.benchmarks.problems.surrogates import full_space
 
 from . import corpus, regret_models, trainings
 from .learners import Array, Learner

@@ -17,12 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from localhpo import resources
-from localhpo.bench import creators, suites
-from localhpo.bench.problems import registry
+from localhpo import assets
 from localhpo.errors import InputError, LocalHPOError, did_you_mean
-from localhpo.llm import model_registry
-from localhpo.llm.card import digest_files
+from localhpo.llm.models import registry as model_registry
+from localhpo.llm.models.card import digest_files
+from scripts.benchmarks import creators, suites
+from scripts.benchmarks.problems import registry
 
 from . import atomic_file, corpus, packing, tokenizer, train
 
@@ -99,7 +99,7 @@ def choose_creators(model: Path, by: Sequence[str] | None) -> list[str]:
     Raises:
         InputError: one is unknown, or would have the meta-data of another model.
     """
-    built_in = resources.folder("models") / model_registry.DEFAULT
+    built_in = assets.folder("models") / model_registry.DEFAULT
     names = list(by or CREATORS)
     if creators.META in names and model.resolve() != built_in.resolve():
         if by is not None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from localhpo.errors import InputError
-from localhpo.llm import model_registry
-from localhpo.llm.card import digest_files
-from localhpo.llm.folder.description import META_DATA
+from localhpo.llm.models import registry as model_registry
+from localhpo.llm.models.card import digest_files
+from localhpo.llm.models.description import META_DATA
 from localhpo.transfer import source_tasks
 
 from . import atomic_file, corpus, evaluate, functions, spaces, train
@@ -83,7 +83,7 @@ def write_card(
         "data": "YAHPO Gym surrogates (Apache-2.0), trainings on generated tables, graphs, ratings,"
         " pictures and sequences, functions over known names, TaskSet tables (Apache-2.0), winners"
         " published by tabm, tabr, tabred, rtdl (Apache-2.0, MIT) and FLAML (MIT); split:"
-        " localhpo/bench/splits.toml",
+        " scripts/benchmarks/splits.toml",
         "questions": progress["questions"], "tokens": progress["tokens"],
         "steps": progress["steps"], "seconds": round(progress["seconds"]),
         "device": ", then ".join(progress.get("devices", ())) or train.UNKNOWN_DEVICE,

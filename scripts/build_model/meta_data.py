@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from localhpo.bench.problems import yahpo
-from localhpo.bench.problems.surrogates import full_space
 from localhpo.errors import InputError
 from localhpo.finetune.quantization import quantize_config
 from localhpo.objective import Objective
@@ -23,6 +21,8 @@ from localhpo.task import Task
 from localhpo.transfer import source_tasks
 from localhpo.transfer.source_tasks import SourceTask
 from localhpo.trial import Config
+from scripts.benchmarks.problems import yahpo
+from scripts.benchmarks.problems.surrogates import full_space
 
 from . import corpus, designs, problems, regret_models, trainings
 from .learners import LEARNERS, Array

@@ -8,7 +8,7 @@ graphs, one that was hardly trained predicted links best, which is not so on rea
 
 from __future__ import annotations
 
-from localhpo.bench.problems.dims import Dim
+from scripts.benchmarks.problems.dims import Dim
 
 from . import graphs, pictures, ratings, sequences
 from .learners import Learner

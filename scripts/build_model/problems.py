@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from localhpo.bench.problems import yahpo
 from localhpo.objective import Direction
 from localhpo.space import Space
+from scripts.benchmarks.problems import yahpo
 
 from . import functions, spaces, trainings
 from .learners import LEARNERS, Array, Dim, Learner

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from localhpo.bench.problems.dims import Array
+from scripts.benchmarks.problems.dims import Array
 
 from .learners import Split
 from .optimizers import make_optimizer

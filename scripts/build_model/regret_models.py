@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from localhpo.creator.bayes import gp
+from localhpo.creator.bo import gp
 from localhpo.space import Space
 
 from . import corpus

@@ -24,7 +24,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-from localhpo.scheduler import devices, nvml, simulated_inventory
+from localhpo.resources import inventory as devices
+from localhpo.resources import nvml, simulated_inventory
 from scripts.gpu_smoke.device import Bench, check_growth, check_inventory, check_meter, check_totals
 from scripts.gpu_smoke.model import OpenedModel, check_sleep, open_model
 from scripts.gpu_smoke.studies import check_out_of_memory, check_shared_device

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from localhpo.executor.clock import RealClock
-from localhpo.scheduler import devices, footprint, nvml
-from localhpo.scheduler.meter import REFRESH_S, Meter
-from localhpo.scheduler.placement import Gpu
+from localhpo.resources import footprint, nvml
+from localhpo.resources import inventory as devices
+from localhpo.resources.meter import REFRESH_S, Meter
+from localhpo.resources.placement import Gpu
 from scripts.gpu_smoke.verdict import FailedError, SkippedError, require, require_near
 
 PROGRAMS = Path(__file__).parent / "programs"

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from localhpo.llm import model_registry, probe
+from localhpo.llm.models import registry as model_registry
 from localhpo.llm.protocol import Backend, Message
-from localhpo.scheduler.placement import Gpu
+from localhpo.llm.servers import probe
+from localhpo.resources.placement import Gpu
 from scripts.gpu_smoke.device import Bench
 from scripts.gpu_smoke.verdict import SkippedError, require, require_near
 

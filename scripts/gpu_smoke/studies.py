@@ -10,7 +10,7 @@ from localhpo import Study
 from localhpo.analysis.resource_use import sum_resource_use
 from localhpo.creator import open_creator
 from localhpo.errors import NoGoodTrialError
-from localhpo.scheduler.memory import MemoryEstimator, MemoryLimit, read_observations
+from localhpo.resources.memory import MemoryEstimator, MemoryLimit, read_observations
 from localhpo.store import Event
 from localhpo.task import Task, parse_task
 from localhpo.trial import Cause, State, Trial

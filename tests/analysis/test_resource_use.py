@@ -8,8 +8,8 @@ import pytest
 from localhpo.analysis import formatting
 from localhpo.analysis.resource_use import sum_resource_use
 from localhpo.executor.clock import SimulatedClock
+from localhpo.resources.meter import DeviceUse
 from localhpo.scheduler.accounting import UsageAccounting, current_wait
-from localhpo.scheduler.meter import DeviceUse
 from localhpo.scheduler.observer import RunningTrial, Snapshot
 from localhpo.store.records import WAIT_TEXTS, Event, WaitCause
 from localhpo.task import Task

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from localhpo import grammar
-from localhpo.llm import model_registry
+from localhpo.llm.models import registry as model_registry
 from localhpo.llm.protocol import AnswerConstraint, Message
 from localhpo.space import Float, Int, Space
 from scripts.build_model import __main__ as build

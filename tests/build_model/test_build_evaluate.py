@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from localhpo import resources
+from localhpo import assets
 from localhpo.errors import InputError, LocalHPOError
-from localhpo.llm import model_registry
+from localhpo.llm.models import registry as model_registry
 from scripts.build_model import evaluate, export
 
-BUILT_IN = resources.folder("models") / "sprout"
+BUILT_IN = assets.folder("models") / "sprout"
 
 
 class Bench:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from localhpo.llm.folder.description import META_DATA
+from localhpo.llm.models.description import META_DATA
 from localhpo.space import Float, Space
 from localhpo.transfer import source_tasks as file
 from scripts.build_model import corpus, designs, meta_data, regret_models, trainings

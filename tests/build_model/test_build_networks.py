@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from localhpo import tasks
-from localhpo.bench.problems.surrogates import full_space
 from localhpo.creator import meta_proposer
 from localhpo.errors import InputError
-from localhpo.llm.folder.description import META_DATA
+from localhpo.llm.models.description import META_DATA
 from localhpo.task import load_task
 from localhpo.transfer import similarity
 from localhpo.transfer import source_tasks as file
+from scripts.benchmarks.problems.surrogates import full_space
 from scripts.build_model import (
     corpus,
     designs,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from localhpo.bench import splits
-from localhpo.bench.problems import yahpo
+from scripts.benchmarks import splits
+from scripts.benchmarks.problems import yahpo
 from scripts.build_model import held_out, published
 
 DATA = Path(os.environ.get("LOCALHPO_DATA") or Path(__file__).parents[2].parent / "shared/data")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from localhpo.llm.folder.description import META_DATA
+from localhpo.llm.models.description import META_DATA
 from localhpo.transfer import source_tasks as file
 from scripts.build_model import __main__ as build
 from scripts.build_model import atomic_file, leave_out, meta_data, tokenizer, trainings

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from localhpo.bench import splits
-from localhpo.bench.problems import yahpo
+from scripts.benchmarks import splits
+from scripts.benchmarks.problems import yahpo
 from scripts.build_model import corpus, functions, problems, spaces, trainings
 from scripts.build_model.learners import LEARNERS, Learner
 from scripts.build_model.networks import NETWORKS

@@ -7,9 +7,9 @@ import pytest
 from tiny_model import edit_json, make_model
 
 from localhpo.cli import _checks, _memory_fit, _model_views, main
-from localhpo.llm import model_registry
+from localhpo.llm.models import registry as model_registry
 from localhpo.llm.vllm.settings import Settings, server_command
-from localhpo.scheduler.placement import Gpu, Inventory
+from localhpo.resources.placement import Gpu, Inventory
 
 LONG = 32768
 """Tokens: the tiny tokenizer needs more than a real one for the same prompt."""

@@ -6,7 +6,7 @@ import fake_nvml
 import pytest
 
 from localhpo.cli import _checks, main
-from localhpo.llm import model_registry
+from localhpo.llm.models import registry as model_registry
 from localhpo.llm.vllm import builds
 from localhpo.trial import State
 

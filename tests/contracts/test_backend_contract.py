@@ -17,7 +17,7 @@ from tiny_model import make_model
 from localhpo import grammar
 from localhpo.errors import BackendError, ConstraintError, GenerationError
 from localhpo.llm import AnswerConstraint, Backend, Message, open_backend
-from localhpo.llm.openai import OpenAIBackend
+from localhpo.llm.servers.openai import OpenAIBackend
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 
 SPACE = Space(

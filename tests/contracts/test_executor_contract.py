@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from localhpo.bench.agenthpo.training_cache import CachingExecutor, TrainingCache
 from localhpo.errors import ExecutorError
 from localhpo.executor import (
     Executor,
@@ -24,10 +23,11 @@ from localhpo.executor import (
     SimulatedExecutor,
 )
 from localhpo.executor.clock import Clock, RealClock, SimulatedClock
-from localhpo.scheduler.meter import Meter
+from localhpo.resources.meter import Meter
 from localhpo.scheduler.metered import MeteredExecutor
 from localhpo.task import Task
 from localhpo.trial import Cause, Failure, Measurement, State
+from scripts.benchmarks.agenthpo.training_cache import CachingExecutor, TrainingCache
 
 CONFIG = {"learning_rate": 0.001, "depth": 3}
 

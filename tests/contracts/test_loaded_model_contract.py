@@ -11,7 +11,8 @@ from fake_server import running
 
 from localhpo.errors import ModelError
 from localhpo.executor.clock import SimulatedClock
-from localhpo.scheduler import footprint
+from localhpo.resources import footprint
+from localhpo.resources.placement import Assignment
 from localhpo.scheduler.loaded_model import (
     InProcessModel,
     LoadedModel,
@@ -19,7 +20,6 @@ from localhpo.scheduler.loaded_model import (
     ServerModel,
     SimulatedModel,
 )
-from localhpo.scheduler.placement import Assignment
 from localhpo.scheduler.sharing import STATE_AFTER
 
 METHODS: tuple[OffloadMethod, ...] = ("sleep", "stop")

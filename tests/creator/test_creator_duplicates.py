@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from localhpo.creator.bayes import BayesianOptimizer
+from localhpo.creator.bo import BayesianOptimizer
 from localhpo.creator.duplicates import CandidateStatus, DuplicateFilter
-from localhpo.creator.engines import Engine
 from localhpo.creator.hybrid import Hybrid
+from localhpo.creator.optuna import Engine
 from localhpo.creator.protocol import History
 from localhpo.errors import SpaceExhaustedError
 from localhpo.space import Categorical, Float, Int, Space

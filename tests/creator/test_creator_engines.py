@@ -16,9 +16,9 @@ import optuna
 import pytest
 
 from localhpo.creator import History, open_creator
-from localhpo.creator.engines import ENGINES, Engine
-from localhpo.creator.engines.optuna_study import build_study
-from localhpo.creator.engines.state import check_state
+from localhpo.creator.optuna import ENGINES, Engine
+from localhpo.creator.optuna.optuna_study import build_study
+from localhpo.creator.optuna.state import check_state
 from localhpo.errors import (
     CreatorError,
     InputError,
@@ -123,7 +123,7 @@ def test_another_process_proposes_the_same(make_task, name):
         """
         import json, sys
         from localhpo.creator import History
-        from localhpo.creator.engines import Engine
+        from localhpo.creator.optuna import Engine
         from localhpo.objective import Objective
         from localhpo.space import Categorical, Float, Space
         from localhpo.task import Task
@@ -334,7 +334,7 @@ def test_parameters_that_an_engine_does_not_model_are_named(make_task, name):
 
 
 def test_gp_without_torch_names_the_extra(monkeypatch):
-    monkeypatch.setattr("localhpo.creator.engines.samplers.has_torch", lambda: False)
+    monkeypatch.setattr("localhpo.creator.optuna.samplers.has_torch", lambda: False)
     with pytest.raises(MissingExtraError, match="the gp engine needs torch") as caught:
         Engine("gp")
     assert "localhpo[local]" in caught.value.hint

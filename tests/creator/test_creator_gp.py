@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
-from localhpo.creator.bayes import gp
+from localhpo.creator.bo import gp
 
 LAYOUTS = {"one number": (1,), "numbers": (1, 1, 1), "numbers and categories": (1, 3, 1, 2)}
 """Columns of each parameter."""

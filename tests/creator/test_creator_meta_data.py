@@ -9,8 +9,8 @@ import pytest
 
 from localhpo import tasks
 from localhpo.creator import History, open_creator
-from localhpo.creator.bayes.optimizer import MAX_HALF_GUIDED, ORIGIN
-from localhpo.creator.bayes.transfer_prior import (
+from localhpo.creator.bo.optimizer import MAX_HALF_GUIDED, ORIGIN
+from localhpo.creator.bo.transfer_prior import (
     RANDOM_CANDIDATES,
     SurrogateEnsemble,
     ranking_log_likelihood,

@@ -10,7 +10,7 @@ from strategies import spaces
 
 from localhpo.creator import History, open_creator
 from localhpo.creator.agent import MODEL_SAMPLES
-from localhpo.creator.bayes import SamplePrior
+from localhpo.creator.bo import SamplePrior
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 from localhpo.trial import DEFAULT
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from localhpo import resources
 from localhpo.creator import History, context, prompt
 from localhpo.creator.facts import Facts, ParameterFact, RetrievedFact, TrialFact
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from localhpo.creator import History, open_creator
-from localhpo.creator.bayes.optimizer import ORIGIN
+from localhpo.creator.bo.optimizer import ORIGIN
 from localhpo.space import Float, Int, Space
 from localhpo.transfer import PastStudy
 from localhpo.trial import LLM, Proposal, State, Trial

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from localhpo.creator import History, open_creator
-from localhpo.creator.bayes import SamplePrior
+from localhpo.creator.bo import SamplePrior
 from localhpo.creator.hybrid import NOTHING_RETRIEVED, Hybrid
 from localhpo.creator.warm_start import INITIAL_DESIGN_SIZE, build_prior
 from localhpo.errors import InputError

@@ -8,9 +8,11 @@ from made_history import SPACE, make_past
 
 from localhpo.cli import main
 from localhpo.cli._low_priority import LowPriorityClaim
-from localhpo.llm import model_registry, open_backend, versions
-from localhpo.scheduler.placement import Assignment, Inventory
-from localhpo.scheduler.resource_broker import ResourceBroker
+from localhpo.llm import open_backend
+from localhpo.llm.models import registry as model_registry
+from localhpo.llm.models import versions
+from localhpo.resources.broker import ResourceBroker
+from localhpo.resources.placement import Assignment, Inventory
 from localhpo.study import Study
 from localhpo.task import Budget
 

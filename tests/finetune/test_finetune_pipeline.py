@@ -13,14 +13,9 @@ from localhpo.cli import main
 from localhpo.creator import open_creator, prompt
 from localhpo.errors import CardError, InputError
 from localhpo.finetune import dataset, pipeline, schedule, train
-from localhpo.llm import (
-    AnswerConstraint,
-    Message,
-    model_registry,
-    open_backend,
-    tuning_record,
-    versions,
-)
+from localhpo.llm import AnswerConstraint, Message, open_backend
+from localhpo.llm.models import registry as model_registry
+from localhpo.llm.models import tuning_record, versions
 from localhpo.llm.transformers import TransformersBackend
 from localhpo.task import CreatorSettings
 

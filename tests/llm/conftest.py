@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny_model import make_model
 
-from localhpo.llm import model_registry
+from localhpo.llm.models import registry as model_registry
 from localhpo.llm.vllm import ManagedServer, Settings
 
 

@@ -11,7 +11,7 @@ import pytest
 from tiny_model import edit_json, make_model
 
 from localhpo.errors import CardError
-from localhpo.llm.folder import config, license, thinking, weights
+from localhpo.llm.models import config, license, thinking, weights
 
 MOE = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
 LAYERS = 12

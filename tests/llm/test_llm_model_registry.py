@@ -11,8 +11,8 @@ import pytest
 from tiny_model import add_card
 
 from localhpo.errors import CardError, InputError
-from localhpo.llm import model_registry
-from localhpo.llm.card import Card
+from localhpo.llm.models import registry as model_registry
+from localhpo.llm.models.card import Card
 
 SHA = "0" * 64
 CARD = Card(

@@ -15,7 +15,7 @@ from tiny_model import add_card
 
 from localhpo.errors import BackendError, ConstraintError, GenerationError, InputError
 from localhpo.llm import AnswerConstraint, Backend, Completion, Message, open_backend
-from localhpo.llm.openai import ASSUMED_CONTEXT, OpenAIBackend
+from localhpo.llm.servers.openai import ASSUMED_CONTEXT, OpenAIBackend
 
 ASKED = [Message("user", "Propose.")]
 CONSTRAINT = AnswerConstraint('start: "{\\"a\\":" /[1-9]/ "}"', {"type": "object"})

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from localhpo.llm import profiles
-from localhpo.llm.folder import thinking
+from localhpo.llm.models import profiles, thinking
 
 TABLE = tomllib.loads(Path(profiles.__file__).with_suffix(".toml").read_text())
 PACKED_SHARE = 17 / 32

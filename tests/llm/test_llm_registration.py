@@ -12,15 +12,9 @@ import pytest
 from tiny_model import CONTEXT, edit_json, make_model
 
 from localhpo.errors import CardError, InputError
-from localhpo.llm import (
-    AnswerConstraint,
-    Message,
-    hashing,
-    model_registry,
-    open_backend,
-    registration,
-)
-from localhpo.llm.folder import weights
+from localhpo.llm import AnswerConstraint, Message, open_backend
+from localhpo.llm.models import hashing, registration, weights
+from localhpo.llm.models import registry as model_registry
 
 DIGIT = AnswerConstraint('start: "{\\"a\\":" /[1-9]/ "}"', {})
 ASKED = [Message("user", "Propose.")]

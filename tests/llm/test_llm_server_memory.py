@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from localhpo.llm import profiles, server_memory
-from localhpo.llm.memory import ModelMemory
+from localhpo.llm.models import profiles
+from localhpo.llm.models.memory import ModelMemory
+from localhpo.llm.vllm import memory as server_memory
 
 GIB = 2**30
 

@@ -17,8 +17,9 @@ import pytest
 from tiny_model import CONTEXT, END, add_card, edit_json
 
 from localhpo.errors import BackendError, CardError, InputError, MissingExtraError
-from localhpo.llm import AnswerConstraint, Message, model_registry, open_backend
-from localhpo.llm.memory import WORK_BYTES
+from localhpo.llm import AnswerConstraint, Message, open_backend
+from localhpo.llm.models import registry as model_registry
+from localhpo.llm.models.memory import WORK_BYTES
 from localhpo.llm.placement import NO_MEMORY, DeviceFootprint, MemoryRequest, ModelPlacer
 from localhpo.llm.transformers import TransformersBackend, loading
 

@@ -20,8 +20,9 @@ from localhpo.errors import (
     CardError,
     ConstraintError,
 )
-from localhpo.llm import AnswerConstraint, Message, model_registry, open_backend
-from localhpo.llm.tuning_record import TuningRecord, templates_sha256
+from localhpo.llm import AnswerConstraint, Message, open_backend
+from localhpo.llm.models import registry as model_registry
+from localhpo.llm.models.tuning_record import TuningRecord, templates_sha256
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 
 ASKED = [Message("user", "Propose.")]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from vllm_server import skip_without_vllm
 
-from localhpo.llm import profiles, server_memory
-from localhpo.llm.folder import config
+from localhpo.llm.models import config, profiles
+from localhpo.llm.vllm import memory as server_memory
 
 pytestmark = [
     pytest.mark.slow,

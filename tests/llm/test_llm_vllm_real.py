@@ -23,7 +23,8 @@ from vllm_server import RealServer, running, skip_without_vllm
 
 from localhpo import grammar, runtime
 from localhpo.errors import BackendError
-from localhpo.llm import AnswerConstraint, Message, model_registry, open_backend
+from localhpo.llm import AnswerConstraint, Message, open_backend
+from localhpo.llm.models import registry as model_registry
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 from localhpo.llm.vllm.server_registry import ServerSlot
 from localhpo.space import Float, Int, Space

@@ -24,8 +24,8 @@ from localhpo.errors import (
     MissingExtraError,
 )
 from localhpo.llm import AnswerConstraint, Message, open_backend
-from localhpo.llm.server_memory import WORK_BYTES
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend, builds
+from localhpo.llm.vllm.memory import WORK_BYTES
 from localhpo.llm.vllm.process import find_reason
 from localhpo.llm.vllm.server import is_genuine
 from localhpo.llm.vllm.server_registry import ServerRecord, ServerSlot

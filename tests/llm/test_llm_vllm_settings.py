@@ -10,7 +10,8 @@ import pytest
 from tiny_model import make_model
 from vllm_server import skip_without_vllm
 
-from localhpo.llm import registration, server_memory
+from localhpo.llm.models import registration
+from localhpo.llm.vllm import memory as server_memory
 from localhpo.llm.vllm.settings import Settings, server_command
 
 

@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from localhpo import grammar, resources, tasks
+from localhpo import assets, grammar, tasks
 from localhpo.creator.agent import Agent
 from localhpo.creator.protocol import History
-from localhpo.llm import model_registry, open_backend
+from localhpo.llm import open_backend
+from localhpo.llm.models import registry as model_registry
 from localhpo.llm.protocol import Backend
 from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Ordinal, Space
 from localhpo.task import Task, load_task
 from localhpo.trial import Config, Proposal
 
-FOLDER = resources.folder("models") / "sprout"
+FOLDER = assets.folder("models") / "sprout"
 
 AGENT_SPACE = load_task(tasks.find("breast-cancer-xgboost")).space
 CONDITIONAL = Space(

@@ -16,9 +16,9 @@ from localhpo.creator.protocol import History
 from localhpo.executor.clock import SimulatedClock
 from localhpo.executor.protocol import Job, Outcome, Run
 from localhpo.executor.simulated import Replay, SimulatedExecutor
+from localhpo.resources.broker import ResourceBroker
+from localhpo.resources.placement import Inventory
 from localhpo.scheduler.loop import Loop, LoopSettings
-from localhpo.scheduler.placement import Inventory
-from localhpo.scheduler.resource_broker import ResourceBroker
 from localhpo.store.records import Event
 from localhpo.task import Task
 from localhpo.trial import (

@@ -11,15 +11,15 @@ import pytest
 from fake_nvml import Device, NVMLError, NVMLError_NoPermission, make_fake_nvml
 
 from localhpo.errors import InputError
-from localhpo.scheduler.devices import (
+from localhpo.resources.inventory import (
     count_cpus,
     find_gpus,
     find_inventory,
     find_partition,
     total_memory_mb,
 )
-from localhpo.scheduler.placement import Gpu, Inventory
-from localhpo.scheduler.simulated_inventory import load_inventory, parse_inventory
+from localhpo.resources.placement import Gpu, Inventory
+from localhpo.resources.simulated_inventory import load_inventory, parse_inventory
 
 HERE = len(os.sched_getaffinity(0))
 

@@ -10,9 +10,9 @@ import pytest
 
 from localhpo.errors import StoreError, StudyInterruptedError
 from localhpo.executor.protocol import Job
+from localhpo.resources.placement import Gpu, Inventory
 from localhpo.scheduler.budget import SpentTime
 from localhpo.scheduler.loop import LoopSettings
-from localhpo.scheduler.placement import Gpu, Inventory
 from localhpo.task import Budget, PrunerSettings, Resources
 from localhpo.trial import State, Trial
 

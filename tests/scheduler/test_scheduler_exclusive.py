@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from localhpo.scheduler.placement import (
+from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker
+from localhpo.resources.placement import (
     Assignment,
     Gpu,
     Inventory,
     compute_memory_need,
     place_trial,
 )
-from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker
 from localhpo.task import Resources
 from localhpo.trial import State
 

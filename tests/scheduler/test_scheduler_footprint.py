@@ -13,7 +13,7 @@ import psutil
 import pytest
 from fake_nvml import Device, make_fake_nvml
 
-from localhpo.scheduler import footprint
+from localhpo.resources import footprint
 
 MB = 2**20
 

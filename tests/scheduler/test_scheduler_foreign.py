@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from fake_nvml import Device, make_fake_nvml
 
-from localhpo.scheduler.devices import find_gpus, find_inventory, refresh_gpus
-from localhpo.scheduler.memory import MemoryEstimator, MemoryLimit, PeakObservation
-from localhpo.scheduler.placement import (
+from localhpo.resources.inventory import find_gpus, find_inventory, refresh_gpus
+from localhpo.resources.memory import MemoryEstimator, MemoryLimit, PeakObservation
+from localhpo.resources.placement import (
     Assignment,
     Gpu,
     Inventory,
@@ -21,7 +21,7 @@ from localhpo.scheduler.placement import (
     compute_memory_need,
     place_trial,
 )
-from localhpo.scheduler.trial_slots import SlotCounter
+from localhpo.resources.trial_slots import SlotCounter
 from localhpo.space import Float, Space
 from localhpo.task import Resources
 from localhpo.trial import State

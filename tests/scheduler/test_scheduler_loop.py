@@ -15,8 +15,8 @@ from localhpo.errors import (
     TaskError,
 )
 from localhpo.executor.protocol import Job
+from localhpo.resources.placement import Gpu, Inventory
 from localhpo.scheduler.loop import LoopSettings
-from localhpo.scheduler.placement import Gpu, Inventory
 from localhpo.scheduler.trial_table import trial_seed
 from localhpo.task import Budget, PrunerSettings, Resources
 from localhpo.trial import Cause, Failure, Origin, Proposal, State, Trial

@@ -9,14 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from localhpo.scheduler.memory import (
+from localhpo.resources.memory import (
     MemoryEstimator,
     MemoryLimit,
     PeakObservation,
     ran_out_of_memory,
     read_observations,
 )
-from localhpo.scheduler.peaks import PeakModel
+from localhpo.resources.peaks import PeakModel
 from localhpo.space import Space
 from localhpo.trial import Cause, Config, Failure, Measurement, State, Trial, Usage
 

@@ -17,12 +17,12 @@ import pytest
 from localhpo.executor.clock import SimulatedClock
 from localhpo.executor.protocol import Job
 from localhpo.executor.simulated import Replay, SimulatedExecutor
-from localhpo.scheduler.memory import must_rerun_exclusively
-from localhpo.scheduler.meter import Meter, Owner, process_owner
+from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker
+from localhpo.resources.memory import must_rerun_exclusively
+from localhpo.resources.meter import Meter, Owner, process_owner
+from localhpo.resources.nvml import DeviceReading
+from localhpo.resources.placement import Assignment, Gpu, Inventory
 from localhpo.scheduler.metered import MeteredExecutor
-from localhpo.scheduler.nvml import DeviceReading
-from localhpo.scheduler.placement import Assignment, Gpu, Inventory
-from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker
 from localhpo.task import Resources, Task
 from localhpo.trial import Cause, Failure, State, Usage
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 from fake_nvml import Device, NVMLError, NVMLError_NoPermission, make_fake_nvml
 
-from localhpo.scheduler.nvml import connect, read_devices
+from localhpo.resources.nvml import connect, read_devices
 
 
 def test_everything_that_a_device_reports_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,10 @@ from localhpo.executor.clock import SimulatedClock
 from localhpo.executor.protocol import Job
 from localhpo.executor.simulated import Replay, SimulatedExecutor
 from localhpo.objective import Constraint, Objective
-from localhpo.scheduler import admission
-from localhpo.scheduler.meter import Meter
+from localhpo.resources import admission
+from localhpo.resources.meter import Meter
+from localhpo.resources.nvml import DeviceReading
 from localhpo.scheduler.metered import MeteredExecutor
-from localhpo.scheduler.nvml import DeviceReading
 from localhpo.scheduler.proposal_buffer import find_reference
 from localhpo.scheduler.snapshot import describe_end
 from localhpo.task import Resources, Task

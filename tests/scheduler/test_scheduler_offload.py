@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from localhpo.resources.placement import Assignment, Gpu, Inventory
 from localhpo.scheduler.loaded_model import SimulatedModel
-from localhpo.scheduler.placement import Assignment, Gpu, Inventory
 from localhpo.task import Resources, Sharing
 from localhpo.trial import State
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localhpo.errors import TaskError
-from localhpo.scheduler.placement import (
+from localhpo.resources.placement import (
     Assignment,
     Gpu,
     Inventory,

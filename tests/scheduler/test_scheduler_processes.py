@@ -14,9 +14,9 @@ import pytest
 
 from localhpo.errors import NoGoodTrialError, StudyInterruptedError
 from localhpo.executor.process import ProcessExecutor
+from localhpo.resources.placement import Inventory
 from localhpo.scheduler.loop import Loop
 from localhpo.scheduler.observer import Snapshot
-from localhpo.scheduler.placement import Inventory
 from localhpo.store import Store, StudyRecord
 from localhpo.store.records import Event
 from localhpo.study import Study

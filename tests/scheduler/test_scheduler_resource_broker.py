@@ -17,9 +17,9 @@ import pytest
 
 from localhpo import runtime
 from localhpo.errors import LocalHPOError
-from localhpo.scheduler import placement
-from localhpo.scheduler.placement import Assignment, Gpu, Inventory, MachinePartition
-from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker
+from localhpo.resources import placement
+from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker
+from localhpo.resources.placement import Assignment, Gpu, Inventory, MachinePartition
 from localhpo.task import Resources
 
 TWO = Inventory(cpus=2)
@@ -126,8 +126,8 @@ def test_claims_of_a_dead_process_are_dropped(make_broker: MakeBroker, tmp_path:
     code = """
         import sys
         from pathlib import Path
-        from localhpo.scheduler.resource_broker import ResourceBroker
-        from localhpo.scheduler.placement import Assignment, Inventory
+        from localhpo.resources.broker import ResourceBroker
+        from localhpo.resources.placement import Assignment, Inventory
         broker = ResourceBroker("dead", Inventory(cpus=2), folder=Path(sys.argv[1]))
         broker.claim("0", Assignment(cpus=2.0), lambda others: Assignment(cpus=2.0))
         print("held", flush=True)
@@ -301,7 +301,7 @@ def log_of(tmp_path: Path) -> list[tuple[str, str]]:
 
 
 def all_cpus() -> float:
-    from localhpo.scheduler.devices import count_cpus
+    from localhpo.resources.inventory import count_cpus
 
     return float(count_cpus())
 

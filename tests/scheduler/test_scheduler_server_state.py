@@ -9,9 +9,9 @@ from fake_server import FakeServer
 
 from localhpo.errors import ModelError
 from localhpo.executor.clock import RealClock
+from localhpo.resources.placement import Assignment, Gpu, Inventory, MemoryNeed
 from localhpo.scheduler.loaded_model import ServerModel
 from localhpo.scheduler.model_residency import ModelResidency
-from localhpo.scheduler.placement import Assignment, Gpu, Inventory, MemoryNeed
 from localhpo.task import Resources
 
 GPU = Inventory(cpus=8, gpus=(Gpu("0", memory_mb=24_000),))

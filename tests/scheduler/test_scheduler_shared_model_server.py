@@ -14,12 +14,12 @@ from fake_server import FakeServer, running
 
 from localhpo import runtime
 from localhpo.executor.clock import RealClock
-from localhpo.scheduler import footprint
-from localhpo.scheduler.devices import find_gpus
+from localhpo.resources import footprint
+from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker
+from localhpo.resources.inventory import find_gpus
+from localhpo.resources.placement import Assignment, Inventory, MemoryNeed
 from localhpo.scheduler.loaded_model import ServerModel
 from localhpo.scheduler.model_residency import ModelResidency
-from localhpo.scheduler.placement import Assignment, Inventory, MemoryNeed
-from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker
 from localhpo.task import Resources, Sharing
 
 HOST = Inventory(cpus=2, memory_mb=1_000)

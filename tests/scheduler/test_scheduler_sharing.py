@@ -14,9 +14,9 @@ from fake_server import FakeServer
 
 from localhpo.errors import ModelError
 from localhpo.executor.clock import RealClock
+from localhpo.resources.placement import Assignment, Gpu, Inventory, MemoryNeed
 from localhpo.scheduler.loaded_model import InProcessModel, ServerModel, SimulatedModel
 from localhpo.scheduler.model_residency import ModelResidency
-from localhpo.scheduler.placement import Assignment, Gpu, Inventory, MemoryNeed
 from localhpo.scheduler.sharing import (
     SharingMode,
     SharingStatistics,
@@ -420,7 +420,7 @@ def test_a_model_in_this_process_cannot_free_its_memory() -> None:
 @pytest.mark.slow
 def test_auto_is_never_much_worse_than_the_best_fixed_mode() -> None:
     root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-m", "scripts.simulate_sharing", "--quick", "--seeds", "5"]
+    command = [sys.executable, "-m", "scripts.benchmarks.sharing", "--quick", "--seeds", "5"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "worse than the best by more than 2 %: 0" in done.stdout

@@ -10,8 +10,8 @@ from localhpo.errors import LocalHPOError, StoreError
 from localhpo.executor.clock import SimulatedClock
 from localhpo.executor.protocol import Job, Outcome
 from localhpo.executor.simulated import Replay, SimulatedExecutor
+from localhpo.resources.placement import Gpu, Inventory
 from localhpo.scheduler.model_residency import ModelResidency
-from localhpo.scheduler.placement import Gpu, Inventory
 from localhpo.scheduler.running_trials import RunningTrials
 from localhpo.scheduler.trial_table import TrialTable, trial_seed
 from localhpo.task import Resources, Task

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from localhpo.resources.broker import ResourceBroker
+from localhpo.resources.placement import Assignment, Gpu, Inventory
 from localhpo.scheduler.accounting import current_wait
-from localhpo.scheduler.placement import Assignment, Gpu, Inventory
-from localhpo.scheduler.resource_broker import ResourceBroker
 from localhpo.store.records import WaitCause
 from localhpo.task import Resources
 

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from localhpo.scheduler import peaks
-from localhpo.scheduler.placement import Gpu, Inventory
+from localhpo.resources import peaks
+from localhpo.resources.placement import Gpu, Inventory
 from localhpo.store import Store
 from localhpo.study import hardware
 from localhpo.task import Resources

@@ -17,9 +17,9 @@ from localhpo.analysis.summary import summarize_study
 from localhpo.creator import Creator, History
 from localhpo.errors import StudyLockedError
 from localhpo.llm.placement import MemoryRequest
-from localhpo.scheduler import resource_broker as machines
-from localhpo.scheduler.placement import Assignment, Gpu, Inventory
-from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker, StudyEntry
+from localhpo.resources import broker as machines
+from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker, StudyEntry
+from localhpo.resources.placement import Assignment, Gpu, Inventory
 from localhpo.study import Study, execution_target, lazy_creator
 from localhpo.study.execution_target import make_model_placement
 from localhpo.task import Budget, CreatorSettings, Resources, Task

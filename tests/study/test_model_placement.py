@@ -17,10 +17,10 @@ from fake_server import FakeServer, running
 from localhpo.llm.placement import DeviceFootprint
 from localhpo.llm.vllm import Settings
 from localhpo.objective import Objective
-from localhpo.scheduler import placement
+from localhpo.resources import placement
+from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker
+from localhpo.resources.placement import Assignment, Gpu, Inventory, MemoryNeed
 from localhpo.scheduler.loaded_model import InProcessModel, LoadedModel
-from localhpo.scheduler.placement import Assignment, Gpu, Inventory, MemoryNeed
-from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker
 from localhpo.space import Float, Space
 from localhpo.study.model_placement import ModelPlacement
 from localhpo.task import CreatorSettings, Resources, Sharing, Task

@@ -16,8 +16,8 @@ from localhpo.executor.process import ProcessExecutor
 from localhpo.llm.placement import MemoryRequest
 from localhpo.llm.vllm import Settings
 from localhpo.objective import Objective
-from localhpo.scheduler.placement import Assignment, Gpu, Inventory
-from localhpo.scheduler.resource_broker import MODEL_CLAIM, ResourceBroker
+from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker
+from localhpo.resources.placement import Assignment, Gpu, Inventory
 from localhpo.space import Float, Space
 from localhpo.study import Study, lazy_creator
 from localhpo.study import study as studies

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localhpo.errors import BackendError, CardError
-from localhpo.llm import model_registry, seeds
-from localhpo.llm.folder import description
+from localhpo.llm import seeds
+from localhpo.llm.models import description
+from localhpo.llm.models import registry as model_registry
 from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
 from localhpo.llm.transformers import adapter, loading
 from localhpo.llm.transformers.rendering import PromptRenderer

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from localhpo.errors import BackendError, CardError, MissingExtraError
 from localhpo.llm import offline
-from localhpo.llm.folder import config, weights
-from localhpo.llm.memory import PROPOSAL_TOKENS, WORK_BYTES
+from localhpo.llm.models import config, weights
+from localhpo.llm.models.memory import PROPOSAL_TOKENS, WORK_BYTES
 from localhpo.llm.placement import DeviceFootprint, MemoryRequest, ModelPlacer
 
 if TYPE_CHECKING:

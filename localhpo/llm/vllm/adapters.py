@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localhpo.errors import CardError
-from localhpo.llm import model_registry
+from localhpo.llm.models import registry as model_registry
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

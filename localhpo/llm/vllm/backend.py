@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from localhpo.errors import BackendError, ConstraintError
-from localhpo.llm import probe
 from localhpo.llm.escaping import control_token_escaper
-from localhpo.llm.folder import description
-from localhpo.llm.http_client import HttpError, UnreachableError
+from localhpo.llm.models import description
 from localhpo.llm.placement import ModelPlacer
 from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
-from localhpo.llm.replies import RequestInfo, parse_completions
+from localhpo.llm.servers import probe
+from localhpo.llm.servers.http_client import HttpError, UnreachableError
+from localhpo.llm.servers.replies import RequestInfo, parse_completions
 from localhpo.llm.vllm import adapters
 from localhpo.llm.vllm.server import ManagedServer
 

@@ -32,14 +32,14 @@ from typing import Any
 
 from localhpo import runtime
 from localhpo.errors import BackendError, MissingExtraError
-from localhpo.llm import model_registry
-from localhpo.llm.folder import description, weights
-from localhpo.llm.http_client import ServerClient
+from localhpo.llm.models import description, weights
+from localhpo.llm.models import registry as model_registry
 from localhpo.llm.placement import NO_MEMORY, MemoryRequest, ModelPlacer
 from localhpo.llm.protocol import Model
-from localhpo.llm.server_memory import WORK_BYTES
+from localhpo.llm.servers.http_client import ServerClient
 from localhpo.llm.vllm import builds, server_registry
 from localhpo.llm.vllm.lease import Lease
+from localhpo.llm.vllm.memory import WORK_BYTES
 from localhpo.llm.vllm.process import find_end_reason
 from localhpo.llm.vllm.server_registry import ServerSlot
 from localhpo.llm.vllm.session import POLL_S, ServerSession, is_genuine

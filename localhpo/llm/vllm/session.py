@@ -14,7 +14,7 @@ from typing import Self
 
 from localhpo import runtime
 from localhpo.errors import BackendError
-from localhpo.llm.http_client import ServerClient
+from localhpo.llm.servers.http_client import ServerClient
 from localhpo.llm.vllm.lease import Lease
 from localhpo.llm.vllm.process import (
     GRACE_S,

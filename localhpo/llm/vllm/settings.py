@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from localhpo.llm import offline, registration, server_memory
-from localhpo.llm.folder import config
-from localhpo.llm.memory import PROPOSAL_TOKENS, ModelMemory
+from localhpo.llm import offline
+from localhpo.llm.models import config, registration
+from localhpo.llm.models.memory import PROPOSAL_TOKENS, ModelMemory
 from localhpo.llm.vllm import auth_middleware
+from localhpo.llm.vllm import memory as server_memory
 
 CONTEXT_TOKENS = PROPOSAL_TOKENS
 """Default limit of the context: the KV cache has memory for every token of it."""
@@ -48,7 +49,7 @@ class Settings:
     """Number of threads on a CPU; trials use the others."""
     kv_cache_mb: int | None = None
     """Size of the KV cache on each device; None: for one context and several answers
-    (`localhpo.llm.server_memory`), or what `gpu_share` leaves."""
+    (`localhpo.llm.vllm.memory`), or what `gpu_share` leaves."""
     gpu_share: float | None = None
     """Share of each GPU's memory for weights and KV cache, 0 to 1; None: what the model needs."""
     gpus: tuple[str, ...] = ()

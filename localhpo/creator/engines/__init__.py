@@ -1,6 +1,0 @@
-"""Classical optimizers behind the Creator: samplers of Optuna."""
-
-from localhpo.creator.engines.engine import Engine
-from localhpo.creator.engines.samplers import ENGINES, check_task, import_requirements
-
-__all__ = ["ENGINES", "Engine", "check_task", "import_requirements"]

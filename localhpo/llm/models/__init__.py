@@ -1,0 +1,1 @@
+"""Description, checks, memory and registry of the language models on this machine."""

@@ -1,0 +1,1 @@
+"""Resources of a machine that studies share: inventory, placement, memory estimates, broker."""

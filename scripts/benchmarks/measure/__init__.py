@@ -1,0 +1,1 @@
+"""Measurements of single parts: `python -m scripts.benchmarks.measure.NAME`."""

@@ -1,0 +1,193 @@
+"""YAHPO's surrogates as problems, on the full space or on a crop of it, as a user might write it.
+
+Both keep the original names of hyperparameters. A crop is random, but fixed by the name of the
+problem: each range is reduced to at least half of it, with round bounds, and up to half of the
+hyperparameters are fixed at a good value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from localhpo.objective import Objective
+from localhpo.space import Categorical, Float, Int, Parameter, Space
+from localhpo.task import Task
+from localhpo.trial import Config
+from scripts.benchmarks.problems import yahpo
+from scripts.benchmarks.problems.dims import Array, Dim
+from scripts.benchmarks.problems.problem import Problem, rng_of
+
+Variant = Literal["full", "crop"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+
+VERSION = 1
+"""Increased when the crops change."""
+
+_GOOD_OF = 64
+"""Random configurations, the best of which gives the fixed values."""
+
+_SMALLEST_PART = 0.5
+"""Smallest share of a range, on its own scale, that a crop keeps."""
+
+_ONE_TO_100 = frozenset({"val_accuracy", "val_balanced_accuracy"})
+"""Metrics in percent; other metrics to maximize are between 0 and 1."""
+
+
+@dataclass(frozen=True)
+class CroppedSpace:
+    """A part of a full space."""
+
+    space: Space
+    held: Mapping[str, Any]
+    """Fixed values, where they are active."""
+
+
+def make(data: Path, family: str, instance: str, target: str, variant: Variant) -> Problem:
+    """Return a problem on one data set of a family."""
+    scenario = scenarios(data)[family]
+    name = f"yahpo/{family}/{instance}/{target}/{variant}"
+    column = scenario.targets.index(target)
+
+    def evaluate(configs: Sequence[Mapping[str, Any]]) -> Array:
+        return _within_range(target, scenario.evaluate(instance, configs)[:, column])
+
+    cropped = CroppedSpace(full_space(scenario.dims), {})
+    if variant == "crop":
+        sign = -1.0 if yahpo.lower_is_better(target) else 1.0
+        rng = rng_of("crop", name, VERSION)
+        configs = [cropped.space.sample(rng) for _ in range(_GOOD_OF)]
+        utilities = np.nan_to_num(sign * evaluate(configs), nan=-np.inf)
+        cropped = crop(scenario.dims, configs[int(np.argmax(utilities))], rng)
+    held, dims = dict(cropped.held), scenario.dims
+
+    def evaluate_many(configs: Sequence[Config]) -> Array:
+        return evaluate([_active(dims, held | dict(config)) for config in configs])
+
+    definition = {
+        "model": _sha256(scenario.folder / "model.onnx"),
+        "instance": instance,
+        "target": target,
+        "held": held,
+    }
+    task = _make_task(scenario, instance, target, cropped)
+    return Problem(name, task, evaluate_many, definition)
+
+
+@cache
+def scenarios(data: Path) -> dict[str, yahpo.Scenario]:
+    """Return every scenario by family; they are opened once in this process."""
+    return yahpo.open_all(data)
+
+
+def full_space(dims: Sequence[Dim]) -> Space:
+    """Return the full space, with its conditions."""
+    return Space([_parameter(dim, dim.low, dim.high, _when(dim)) for dim in dims])
+
+
+def crop(dims: Sequence[Dim], good: Mapping[str, Any], rng: np.random.Generator) -> CroppedSpace:
+    """Return a part of a full space around a good configuration."""
+    holdable = [dim.name for dim in dims if dim.name in good]
+    most = min(len(dims) // 2, len(dims) - 2)
+    count = min(int(rng.integers(0, most + 1)), len(holdable)) if most > 0 else 0
+    order = rng.permutation(holdable).tolist()
+    held = {name: good[name] for name in order[:count]}
+    while len(tuned := _tuned(dims, held)) < 2:  # fixed values may make most others inactive
+        held.popitem()
+    parameters = []
+    for dim in tuned:
+        when = {} if dim.when is None or dim.when[0] in held else _when(dim)
+        low, high = _part(dim, rng)
+        parameters.append(_parameter(dim, low, high, when))
+    return CroppedSpace(Space(parameters), held)
+
+
+def _tuned(dims: Sequence[Dim], held: Mapping[str, Any]) -> list[Dim]:
+    """Return the dimensions that are not fixed and can be active with the fixed values."""
+    return [
+        dim
+        for dim in dims
+        if dim.name not in held
+        and (dim.when is None or dim.when[0] not in held or held[dim.when[0]] in dim.when[1])
+    ]
+
+
+def _active(dims: Sequence[Dim], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values without those whose condition does not hold."""
+    return {
+        dim.name: values[dim.name]
+        for dim in dims
+        if dim.name in values and (dim.when is None or values.get(dim.when[0]) in dim.when[1])
+    }
+
+
+def _when(dim: Dim) -> dict[str, tuple[Any, ...]]:
+    return {} if dim.when is None else {dim.when[0]: dim.when[1]}
+
+
+def _parameter(dim: Dim, low: float, high: float, when: Mapping[str, tuple[Any, ...]]) -> Parameter:
+    if dim.values:
+        return Categorical(dim.name, dim.values, when=when)
+    if dim.integer:
+        return Int(dim.name, int(low), int(high), log=dim.log, when=when)
+    # The files have bounds like e^-7 in all digits, which no user would write.
+    low, high = float(f"{low:.4g}"), float(f"{high:.4g}")
+    return Float(dim.name, low, high, log=dim.log, when=when)
+
+
+def _part(dim: Dim, rng: np.random.Generator) -> tuple[float, float]:
+    """Return the bounds of a random part of a range, rounded outwards."""
+    share = rng.uniform(_SMALLEST_PART, 1.0)
+    start = rng.uniform(0.0, 1.0 - share)
+    if dim.values:
+        return 0.0, 1.0
+    line = (math.log(dim.low), math.log(dim.high)) if dim.log else (dim.low, dim.high)
+    length = line[1] - line[0]
+    low, high = line[0] + start * length, line[0] + (start + share) * length
+    if dim.log:
+        low, high = math.exp(low), math.exp(high)
+    units = [_unit(dim, value, length) for value in (low, high)]
+    low = max(dim.low, float(f"{math.floor(low / units[0] + 1e-9) * units[0]:.12g}"))
+    high = min(dim.high, float(f"{math.ceil(high / units[1] - 1e-9) * units[1]:.12g}"))
+    return low, high
+
+
+def _unit(dim: Dim, value: float, length: float) -> float:
+    """Return the power of ten that a bound is a multiple of: one digit, or quarters of a range."""
+    unit = 10.0 ** math.floor(math.log10(value if dim.log else length / 4))
+    return max(1.0, unit) if dim.integer else unit
+
+
+def _within_range(target: str, values: Array) -> Array:
+    """Clip predictions slightly outside of the metric's range."""
+    if yahpo.lower_is_better(target):
+        return np.maximum(values, 0.0)
+    return np.minimum(values, 100.0 if target in _ONE_TO_100 else 1.0)
+
+
+def _make_task(scenario: yahpo.Scenario, instance: str, target: str, cropped: CroppedSpace) -> Task:
+    title = yahpo.TITLES[scenario.name]
+    learner = scenario.name.removeprefix("rbv2_").removeprefix("iaml_")
+    return Task(
+        name=f"{learner}-{instance}",
+        command=(),
+        objectives=(
+            Objective(target, "minimize" if yahpo.lower_is_better(target) else "maximize"),
+        ),
+        space=cropped.space,
+        fixed=cropped.held,
+        background=f"{title}." if "tabular" in title else f"{title} on a table.",
+    )
+
+
+@cache
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
