@@ -28,6 +28,10 @@ from localhpo.tables import refuse_unknown, table_of, value_of
 VARIABLE = "LOCALHPO_DATA"
 """The environment variable that names DIR."""
 
+_PART_KEYS = ("folder", "files", "source", "license")
+KEYS = (*_PART_KEYS, "weights", "instead")
+"""Keys of `[data]`."""
+
 _SUFFIXES = ("", ".gz", ".tar.gz")
 
 
@@ -81,9 +85,9 @@ def parse_data(table: Mapping[str, Any], where: str) -> Data | None:
     """
     if not table:
         return None
-    refuse_unknown(table, ("folder", "files", "source", "license", "weights", "instead"), where)
+    refuse_unknown(table, KEYS, where)
     weights = table_of(table, "weights", where)
-    refuse_unknown(weights, ("folder", "files", "source", "license"), f"{where} weights")
+    refuse_unknown(weights, _PART_KEYS, f"{where} weights")
     return Data(
         folder=_names(table.get("folder"), f"{where} folder"),
         files={
@@ -143,7 +147,7 @@ def _what_is_wanted(data: Data, looked: list[Path]) -> str:
 def _others(table: Mapping[str, Any], where: str) -> Iterator[tuple[str, Data]]:
     for name in table:
         one = table_of(table, name, where, required=True)
-        refuse_unknown(one, ("folder", "files", "source", "license"), f"{where} {name}")
+        refuse_unknown(one, _PART_KEYS, f"{where} {name}")
         if (data := parse_data(one, f"{where} {name}")) is not None:
             yield name, data
 

@@ -170,10 +170,17 @@ _SECTIONS: Mapping[str, type] = {
     "creator": CreatorSettings,
     "pruner": PrunerSettings,
 }
-_TASK_KEYS = (
-    "name", "command", "metric", "direction", "background", "value", "env", "cwd", "seed",
-    "stdout_regex", "private",
-)  # fmt: skip
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "task": (
+        "name", "command", "metric", "direction", "background", "value", "env", "cwd", "seed",
+        "stdout_regex", "private",
+    ),
+    "objective": ("name", "direction"),
+    "constraint": ("name", "min", "max"),
+    "data": task_data.KEYS,
+    **{section: tuple(get_type_hints(cls)) for section, cls in _SECTIONS.items()},
+}  # fmt: skip
+"""Section of a task file -> its keys. `[space]` and `[fixed]` have names of hyperparameters."""
 _RENAMED = {"task": {"objective": "value"}, "creator": {"experience": "transfer"}}
 """Section -> key of version 0.1.0 -> the key that it is read as."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -224,11 +231,10 @@ def parse_task(
         TaskError: a key is missing, unknown, or of the wrong kind.
         SpaceError: the space is invalid.
     """
-    known = ("task", "objective", "constraint", "space", "fixed", "data", *_SECTIONS)
-    refuse_unknown(table, known, where)
+    refuse_unknown(table, (*KEYS, "space", "fixed"), where)
     here = f"{where} [task]"
     task = _with_new_keys("task", table_of(table, "task", where, required=True), here)
-    refuse_unknown(task, _TASK_KEYS, here)
+    refuse_unknown(task, KEYS["task"], here)
     kind = get_type_hints(Task)
     fields = {
         key: value_of(value, kind[key], f"{here} {key}")
@@ -394,7 +400,7 @@ def objectives_of(
 
 
 def _objective(row: Mapping[str, Any], where: str, name_key: str) -> Objective:
-    refuse_unknown(row, ("name", "direction"), where)
+    refuse_unknown(row, KEYS["objective"], where)
     if not str(row.get("name") or "").strip():
         raise TaskError(f"{where} {name_key}: must be given and not be empty")
     if row.get("direction") is None:
@@ -416,7 +422,7 @@ def constraints_of(table: Mapping[str, Any], where: str) -> tuple[Constraint, ..
     constraints = []
     for number, row in enumerate(tables_of(table, "constraint", where), start=1):
         here = f"{where} [[constraint]] {number}"
-        refuse_unknown(row, ("name", "min", "max"), here)
+        refuse_unknown(row, KEYS["constraint"], here)
         if not str(row.get("name") or "").strip():
             raise TaskError(f"{here} name: must be given and not be empty")
         bounds = {
@@ -467,7 +473,7 @@ def _refuse_twice(names: list[str], where: str) -> None:
 def _section(name: str, cls: type, table: Mapping[str, Any], where: str) -> Any:
     hints = get_type_hints(cls)
     table = _with_new_keys(name, table, where)
-    refuse_unknown(table, tuple(hints), where)
+    refuse_unknown(table, KEYS[name], where)
     values = {key: value_of(value, hints[key], f"{where} {key}") for key, value in table.items()}
     for key, value in values.items():
         _check_range(key, value, where)
