@@ -117,7 +117,7 @@ HOME_OF: dict[str, set[str]] = {
     },
     "httpx": {"llm"},
     "psutil": {
-        "finetune.training_memory",
+        "finetune.trainable_model",
         "resources.inventory",
         "resources.footprint",
         "resources.meter",

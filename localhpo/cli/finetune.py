@@ -115,10 +115,11 @@ def _plan(past_studies: list[PastStudy], model: str | None, seed: int) -> Finetu
 
 
 def _missing(past_studies: list[PastStudy], model: str | None, every: int) -> int:
-    from localhpo.finetune import registration, schedule
+    from localhpo.finetune import pipeline
+    from localhpo.finetune import registration
     from localhpo.llm.models import registry as model_registry
 
-    return schedule.count_missing_studies(
+    return pipeline.count_missing_studies(
         past_studies, registration.find_base_model(model or model_registry.DEFAULT).name, every
     )
 
@@ -136,8 +137,8 @@ def _tune(plan: FinetunePlan, settings: TrainingSettings, device: str | None, fo
     """Train and test the model, while no study waits for the machine."""
     from localhpo.cli._low_priority import LowPriorityClaim
     from localhpo.finetune import pipeline
+    from localhpo.finetune.replay import Replayer
     from localhpo.resources.inventory import find_inventory
-    from scripts.benchmarks.replay import Replayer
 
     with _closing(
         LowPriorityClaim(find_inventory(), threads=settings.threads, report=_print_progress)

@@ -41,9 +41,9 @@ HELD_OUT = 0.25
 """Share of the tasks that are kept aside for the evaluation."""
 TARGET_HELD_OUT = 9
 """Smallest number of held-out tasks, as long as it is at most half of all. On the 24 data sets of
-`scripts/benchmarks/measure/learning.py`, where training lowered the regret by 0.19, the evaluation detects it
-with five tasks in 36 of 100 draws, with six in 56, with nine in 74, with twelve in 90; more seeds
-of each task add little."""
+`scripts/benchmarks/measure/learning.py`, where training lowered the regret by 0.19, the evaluation
+detects it with five tasks in 36 of 100 draws, with six in 56, with nine in 74, with twelve in 90;
+more seeds of each task add little."""
 MIN_HELD_OUT = 5
 """Smallest number of tasks with which a paired test can be significant."""
 

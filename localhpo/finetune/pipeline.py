@@ -1,4 +1,7 @@
-"""Runs fine-tuning: past studies -> examples -> training -> evaluation -> model registry."""
+"""Runs fine-tuning: past studies -> examples -> training -> evaluation -> model registry.
+
+Also says when a training is due: after a number of finished studies that no version was trained on.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from localhpo.errors import InputError
-from localhpo.finetune import dataset, registration, train, training_memory
+from localhpo.finetune import dataset, registration, train, trainable_model
 from localhpo.finetune.dataset import StudySplit, TrainingExample, task_key
 from localhpo.finetune.evaluation import ReplayStudy, TaskComparison, evaluate_candidate
 from localhpo.finetune.registration import BaseModel
@@ -21,7 +24,7 @@ from localhpo.llm.models import registry as model_registry
 from localhpo.llm.models import versions
 from localhpo.llm.models.card import Card
 from localhpo.llm.transformers.rendering import PromptRenderer
-from localhpo.transfer import PastStudy, split_usable
+from localhpo.transfer import PastStudy, split_usable, unusable_reason
 
 _CANDIDATE = "candidate"
 _UNFINISHED = ".tuning"
@@ -177,11 +180,11 @@ def _check_memory(
     from localhpo.llm.transformers import loading
 
     device = device or loading.default_device()
-    needed = training_memory.estimate_training_bytes(
+    needed = trainable_model.estimate_training_bytes(
         base.folder, settings.method, rank=settings.rank, tokens=tokens,
         on_cpu=not device.startswith("cuda"),
     )  # fmt: skip
-    training_memory.check_memory(needed, training_memory.find_free_bytes(device), device)
+    trainable_model.check_memory(needed, trainable_model.find_free_bytes(device), device)
 
 
 def _by_study(
@@ -216,3 +219,35 @@ def _pairs(
         )
         for studies in tasks.values()
     ]
+
+
+DEFAULT_EVERY = 5
+
+
+def count_missing_studies(past_studies: Sequence[PastStudy], base: str, every: int) -> int:
+    """Return how many finished studies are missing until the next training; 0: it is due.
+
+    The studies of a refused version count as used: training on them again would give the same.
+
+    Args:
+        past_studies: the studies of the store.
+        base: name of the base model, as in the cards of its versions.
+        every: number of new studies after which a training is due.
+    """
+    seen: set[str] = set()
+    for card in versions.find_versions(base):
+        if card.tuned is not None:
+            seen |= {*card.tuned.studies, *card.tuned.held_out}
+    unused = [
+        past_study
+        for past_study in past_studies
+        if past_study.study not in seen and _is_finished(past_study)
+    ]
+    return max(0, every - len(unused))
+
+
+def _is_finished(past_study: PastStudy) -> bool:
+    """Whether a study is finished and can be learned from."""
+    return unusable_reason(past_study) is None and len(past_study.trials) >= (
+        past_study.task.budget.trials or 1
+    )

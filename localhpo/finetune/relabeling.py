@@ -1,7 +1,7 @@
 """Relabels the prompts of a past study with the best configurations that are known by now.
 
 A study of twenty trials holds few good configurations, and noise decides which one is best. So a
-Gaussian process is fitted to the trials of each study (`creator.bayes.surrogate`). Answers are
+Gaussian process is fitted to the trials of each study (`creator.bo.surrogate`). Answers are
 drawn from its trials and from crosses of its good ones, by their expected regret on this task and
 on similar tasks: a first trial on a new task should have a low mean regret over the user's tasks.
 
@@ -12,6 +12,7 @@ candidates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localhpo.creator.bo.surrogate import Surrogate, canonical_or_none, expected_regret
-from localhpo.finetune.quantization import quantize_config
-from localhpo.space import Space
+from localhpo.space import Float, Int, Space
 from localhpo.transfer import PastStudy, similarity, to_single_objective
 from localhpo.trial import Config, State, Trial, Value
 
@@ -135,3 +135,45 @@ def _cross(space: Space, best: Sequence[Config], rng: np.random.Generator) -> di
     one, other = (space.encode(best[i]) for i in rng.choice(len(best), 2))
     point = np.where(rng.uniform(size=one.shape) < 0.5, one, other)
     return space.decode(np.clip(point + rng.normal(0.0, 0.07, point.shape), 0.0, 1.0))
+
+
+_MANTISSAS = np.array([1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0])
+
+
+def quantize_config(space: Space, config: Config) -> dict[str, Value]:
+    """Return the configuration with each number rounded to about twenty values of its range.
+
+    A good value is not known more exactly than that, and short answers are cheap to learn and to
+    generate.
+    """
+    out = dict(config)
+    for name, value in config.items():
+        parameter = space[name]
+        if not isinstance(parameter, Float | Int) or isinstance(value, bool | str):
+            continue
+        if parameter.log or (isinstance(parameter, Int) and value >= 100):
+            rounded = _round_log(float(value))
+        elif isinstance(parameter, Int) and value <= 10:
+            continue
+        else:
+            step = _step_size((parameter.high - parameter.low) / 25)
+            step = max(1.0, step) if isinstance(parameter, Int) else step
+            rounded = round(round(float(value) / step) * step, 12)
+        if parameter.low <= rounded <= parameter.high:
+            out[name] = round(rounded) if isinstance(parameter, Int) else rounded
+    return space.canonical(out)
+
+
+def _step_size(least: float) -> float:
+    """Return the smallest step of ..., 0.5, 1, 2, 5, 10, ... that is at least `least`."""
+    decade = 10.0 ** math.floor(math.log10(least))
+    return next(m * decade for m in (1.0, 2.0, 5.0, 10.0) if m * decade >= least * 0.999)
+
+
+def _round_log(value: float) -> float:
+    """Return the nearest of the eleven round numbers of its decade."""
+    if value <= 0:
+        return value
+    decade = 10.0 ** math.floor(math.log10(value))
+    nearest = _MANTISSAS[np.abs(np.log(_MANTISSAS * decade / value)).argmin()]
+    return float(f"{nearest * decade:.3g}")

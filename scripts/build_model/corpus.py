@@ -24,7 +24,7 @@ import numpy as np
 from localhpo.creator import context, prompt
 from localhpo.creator.protocol import History
 from localhpo.errors import InputError, did_you_mean
-from localhpo.finetune.quantization import quantize_config
+from localhpo.finetune.relabeling import quantize_config
 from localhpo.objective import Objective
 from localhpo.space import Space
 from localhpo.task import Task

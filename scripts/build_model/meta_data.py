@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from localhpo.errors import InputError
-from localhpo.finetune.quantization import quantize_config
+from localhpo.finetune.relabeling import quantize_config
 from localhpo.objective import Objective
 from localhpo.space import Space
 from localhpo.task import Task

@@ -187,7 +187,7 @@ def test_the_hash_changes_with_the_facts():
 
 def test_an_undefined_name_in_a_template_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "compact.txt.j2").write_text("{{ facts.secret }}")
-    monkeypatch.setattr(resources, "folder", lambda name: tmp_path)
+    monkeypatch.setattr(assets, "folder", lambda name: tmp_path)
     prompt._environment.cache_clear()
     try:
         with pytest.raises(jinja2.UndefinedError, match="secret"):

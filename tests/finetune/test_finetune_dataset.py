@@ -14,7 +14,7 @@ from localhpo.creator.agent import LIMITS, Agent, fit_prompt
 from localhpo.creator.hybrid import propose_fallback
 from localhpo.errors import InputError, ModelError
 from localhpo.finetune import dataset, relabeling
-from localhpo.finetune.quantization import quantize_config
+from localhpo.finetune.relabeling import quantize_config
 from localhpo.llm.scripted import ScriptedBackend
 from localhpo.objective import Constraint, Objective
 from localhpo.space import Space

@@ -12,7 +12,7 @@ from localhpo import grammar
 from localhpo.cli import main
 from localhpo.creator import open_creator, prompt
 from localhpo.errors import CardError, InputError
-from localhpo.finetune import dataset, pipeline, schedule, train
+from localhpo.finetune import dataset, pipeline, train
 from localhpo.llm import AnswerConstraint, Message, open_backend
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.models import tuning_record, versions
@@ -177,10 +177,10 @@ def test_a_training_is_due_after_enough_finished_studies(base, past_studies):
     short = replace(past_studies[0], study="made-0/short", trials=past_studies[0].trials[:5])
     done = [replace(p, task=replace(p.task, budget=replace(p.task.budget, trials=8)))
             for p in [*past_studies, short]]  # fmt: skip
-    assert schedule.count_missing_studies(done, "small", every=12) == 2
-    assert schedule.count_missing_studies(done, "small", every=10) == 0
+    assert pipeline.count_missing_studies(done, "small", every=12) == 2
+    assert pipeline.count_missing_studies(done, "small", every=10) == 0
     tune(past_studies, worse)
-    assert schedule.count_missing_studies(done, "small", every=2) == 2
+    assert pipeline.count_missing_studies(done, "small", every=2) == 2
     fresh = [make_past(20 + i) for i in range(2)]
     fresh = [replace(p, task=done[0].task) for p in fresh]
-    assert schedule.count_missing_studies([*done, *fresh], "small", every=2) == 0
+    assert pipeline.count_missing_studies([*done, *fresh], "small", every=2) == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from localhpo.errors import InputError
-from localhpo.finetune import dataset, registration, train, training_memory
+from localhpo.finetune import dataset, registration, train, trainable_model
 from localhpo.finetune.rows import WEIGHT_VALUE, encode_example, value_weights
 from localhpo.finetune.trainable_model import TrainableModel
 from localhpo.llm.transformers.rendering import PromptRenderer
@@ -131,14 +131,14 @@ def test_values_weigh_more_than_forced_tokens():
 
 def test_a_training_that_does_not_fit_is_refused(base):
     small = {"rank": 4, "tokens": 1000, "on_cpu": True}
-    lora = training_memory.estimate_training_bytes(base.folder, "lora", **small)
-    assert lora < training_memory.estimate_training_bytes(base.folder, "full", **small)
-    assert lora < training_memory.estimate_training_bytes(
+    lora = trainable_model.estimate_training_bytes(base.folder, "lora", **small)
+    assert lora < trainable_model.estimate_training_bytes(base.folder, "full", **small)
+    assert lora < trainable_model.estimate_training_bytes(
         base.folder, "lora", **{**small, "tokens": 2000}
     )
-    training_memory.check_memory(lora, lora, "cpu")
+    trainable_model.check_memory(lora, lora, "cpu")
     with pytest.raises(InputError, match=r"needs about .* GiB on cpu, where .* are free"):
-        training_memory.check_memory(lora, lora - 1, "cpu")
+        trainable_model.check_memory(lora, lora - 1, "cpu")
 
 
 KILLED = """

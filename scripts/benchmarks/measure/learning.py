@@ -37,7 +37,7 @@ from scripts.benchmarks.problems import yahpo
 from scripts.benchmarks.problems.problem import Problem
 from scripts.benchmarks.problems.registry import DataFolders, open_problem
 from scripts.benchmarks.references import Reference, compute_reference
-from scripts.benchmarks.replay import Replayer
+from localhpo.finetune.replay import Replayer
 
 METRIC = "auc"
 COLUMNS = (1, 3, 5, 10)

@@ -3,8 +3,8 @@
 from made_history import BEST, SPACE, make_past
 
 from localhpo.creator.bo.surrogate import MAX_REGRET, expected_regret
+from localhpo.finetune.replay import Replayer
 from localhpo.llm.models import registry as model_registry
-from scripts.benchmarks.replay import Replayer
 
 
 def test_expected_regret_is_low_where_trials_were_good_and_bounded():
