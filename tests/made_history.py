@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from localhpo.objective import Objective
 from localhpo.space import Space
-from localhpo.task import Task
+from localhpo.study import Study
+from localhpo.task import Budget, Task
 from localhpo.transfer import PastStudy
 from localhpo.trial import Cause, Failure, Origin, Proposal, State, Trial
 
@@ -38,3 +41,12 @@ def make_past(number, *, trials=8, fails=1, space=SPACE, study="main"):
             score = number + space.distance(config, BEST)
             made.append(Trial(i, State.COMPLETE, proposal, values=(score,)))
     return PastStudy(f"{task.name}/{study}", task, tuple(made))
+
+
+def keep(home, past, **changes):
+    """Store a made-up study as a finished one."""
+    task = dataclasses.replace(past.task, budget=Budget(trials=len(past.trials)), **changes)
+    with Study.open(task, home=home) as study:
+        for trial in past.trials:
+            failure = None if trial.failure is None else trial.failure.message
+            study.add_trial(trial.config, trial.value, failure=failure)

@@ -43,7 +43,8 @@ def test_it_is_offline_when_it_runs() -> None:
 
     given = environment()
     assert {name: given.get(name) for name in OFFLINE_VARIABLES} == dict(OFFLINE_VARIABLES)
-    assert given["VLLM_NO_USAGE_STATS"] == given["PIP_NO_INDEX"] == "1"
+    assert given["VLLM_NO_USAGE_STATS"] == "1"
+    assert not [name for name in given if name.startswith("PIP_")]  # derived images install more
     assert "--network=none" in (ROOT / "Containerfile").read_text()
     assert not re.search(r"\b(curl|wget|git clone|EXPOSE)\b|https?://", str(instructions()))
 
@@ -55,6 +56,15 @@ def test_it_holds_no_secrets_and_no_models_of_the_user() -> None:
     assert all((ROOT / source).exists() for source in sources)
     assert not {".", "./"} & set(sources)
     assert {"pyproject.toml", PROJECT["readme"], *PROJECT["license-files"]} <= set(sources)
+
+
+def test_only_what_is_copied_enters_the_build() -> None:
+    lines = (ROOT / ".containerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    sources = {word for line in all_of("COPY") for word in line.split()[:-1]}
+    assert {rule.removeprefix("!") for rule in rules if rule.startswith("!")} == sources
+    assert (ROOT / ".dockerignore").read_text().splitlines() == lines
 
 
 def test_what_it_installs_and_starts_is_there() -> None:

@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_history import SPACE, keep, make_past
+
+from localhpo import __version__ as VERSION
+from localhpo.llm import open_backend
+from localhpo.llm.models import registry as model_registry
+from localhpo.llm.models import versions
 
 ROOT = Path(__file__).resolve().parent.parent
 READY = "breast-cancer-xgboost"
@@ -123,3 +129,35 @@ def test_a_core_install_tunes_with_engines(wheel: Path, tmp_path: Path) -> None:
         assert "pip install 'localhpo[local]'" in done.stderr
     done = localhpo("report", "line/tpe", cwd=tmp_path, python=core_python)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_wheel_alone_trains_and_tests_the_built_in_model(wheel, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LOCALHPO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LOCALHPO_MODELS", str(tmp_path / "models"))
+    (tmp_path / "models").mkdir()
+    for number in range(10):
+        keep(tmp_path / "home", make_past(number))
+    python = environment(tmp_path / "venv", wheel)
+    command = ["finetune", "--passes", "3", "--minutes", "0.5", "--auto", "--every", "10", "--json"]
+    done = localhpo(*command, cwd=tmp_path, python=python)
+    assert done.returncode == 0, done.stderr
+    card = json.loads(done.stdout)
+    assert card["evaluation"]["tuned_loss"] < card["evaluation"]["base_loss"]
+    assert card["tuned"]["status"] == "accepted", card["tuned"]["reason"]
+    assert (card["gate"], card["tuned"]["gate"]) == (card["evaluation"], "accepted")  # old keys
+    done = localhpo(*command, cwd=tmp_path, python=python)
+    assert json.loads(done.stdout) == {"missing_studies": 10}
+    name = versions.current_version_name(model_registry.DEFAULT)
+    backend = open_backend("transformers", model=name)
+    assert backend.model.digest == card["digest"]
+    assert set(SPACE.names) <= backend.model.known_parameters
+
+
+def test_the_wheel_is_small_and_holds_no_research(wheel: Path) -> None:
+    assert wheel.stat().st_size <= 4e6
+    with zipfile.ZipFile(wheel) as archive:
+        tops = {tuple(name.split("/")[:2]) for name in archive.namelist()}
+    assert {top for top, *_ in tops} - {f"localhpo-{VERSION}.dist-info"} == {"localhpo"}
+    assert not {"bench", "benchmarks", "scripts", "tests"} & {
+        part for _, *rest in tops for part in rest
+    }

@@ -4,28 +4,12 @@ import json
 import os
 
 import pytest
-from made_history import SPACE, make_past
+from made_history import keep, make_past
 
 from localhpo.cli import main
 from localhpo.cli._low_priority import LowPriorityClaim
-from localhpo.llm import open_backend
-from localhpo.llm.models import registry as model_registry
-from localhpo.llm.models import versions
 from localhpo.resources.broker import ResourceBroker
 from localhpo.resources.placement import Assignment, Inventory
-from localhpo.study import Study
-from localhpo.task import Budget
-
-
-def keep(home, past, **changes):
-    """Store a made-up study as a finished one."""
-    import dataclasses
-
-    task = dataclasses.replace(past.task, budget=Budget(trials=len(past.trials)), **changes)
-    with Study.open(task, home=home) as study:
-        for trial in past.trials:
-            failure = None if trial.failure is None else trial.failure.message
-            study.add_trial(trial.config, trial.value, failure=failure)
 
 
 @pytest.fixture
@@ -67,25 +51,6 @@ def test_too_few_studies_are_an_error_with_a_hint(home, registry, capsys):
     messages = capsys.readouterr().err
     assert "two tasks or more, got 1" in messages
     assert "localhpo import" in messages
-
-
-@pytest.mark.slow
-def test_the_built_in_model_learns_from_a_store(home, registry, capsys):
-    for number in range(10):
-        keep(home, make_past(number))
-    command = ["finetune", "--passes", "3", "--minutes", "0.5", "--auto", "--every", "10", "--json"]
-    assert main(command) == 0
-    card = json.loads(capsys.readouterr().out)
-    assert card["evaluation"]["tuned_loss"] < card["evaluation"]["base_loss"]
-    assert card["tuned"]["status"] == "accepted", card["tuned"]["reason"]
-    assert (card["gate"], card["tuned"]["gate"]) == (card["evaluation"], "accepted")  # old keys
-    assert main(command) == 0
-    assert json.loads(capsys.readouterr().out) == {"missing_studies": 10}
-    backend = open_backend(
-        "transformers", model=versions.current_version_name(model_registry.DEFAULT)
-    )
-    assert backend.model.digest == card["digest"]
-    assert set(SPACE.names) <= backend.model.known_parameters
 
 
 class TestLowPriorityClaim:
