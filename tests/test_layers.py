@@ -18,8 +18,9 @@ SCRIPTS = PACKAGE.parent / "scripts"
 TESTS = PACKAGE.parent / "tests"
 
 BELOW_STUDY = {
-    "assets", "reporter", "runtime", "space", "trial", "objective", "grammar", "task", "store", "llm",
-    "transfer", "data", "creator", "executor", "resources", "scheduler", "analysis", "plugins",
+    "assets", "reporter", "runtime", "space", "trial", "objective", "grammar", "task", "store",
+    "llm", "transfer", "data", "creator", "executor", "resources", "scheduler", "analysis",
+    "plugins",
 }  # fmt: skip
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -71,6 +72,7 @@ ALSO = {
 
 OF_SCRIPTS = {
     "tasks.images",
+    "tasks.boosting",
     "tasks.image_classification",
     "tasks.text_models",
     "tasks.text_classification",
@@ -126,6 +128,8 @@ HOME_OF: dict[str, set[str]] = {
     "pynvml": {"resources.nvml", "executor"},
     "ray": {"executor.ray"},
     "cloudpickle": {"executor.function"},
+    "xgboost": {"tasks.boosting"},
+    "sklearn": {"tasks.boosting"},
 }
 """Third party -> the modules of the package where it may be imported."""
 

@@ -7,6 +7,7 @@ there. No other augmentation: what fights overfitting is among the hyperparamete
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,31 @@ class Split:
 
     images: torch.Tensor
     labels: torch.Tensor
+
+
+def parse_arguments(description: str, layouts: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments of the script.
+
+    Args:
+        description: its first line is shown by --help.
+        layouts: layouts of the data; the first is the default.
+    """
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--model_name", default="resnet18")
+    parser.add_argument("--global_pool", default="avg")
+    parser.add_argument("--optimizer", default="adam")
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--momentum", type=float, default=0.9, help="of sgd")
+    parser.add_argument("--weight_decay", type=float, default=1e-4)
+    parser.add_argument("--dropout_rate", type=float, default=0.1)
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", help="folder of the data; LOCALHPO_DATA by default")
+    parser.add_argument("--workers", type=int, default=1, help="threads that decode images")
+    parser.add_argument("--small", action="store_true", help="few images, at most two epochs")
+    parser.add_argument("--layout", choices=layouts, default=layouts[0])
+    return parser.parse_args()
 
 
 def train(arguments: argparse.Namespace, splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:

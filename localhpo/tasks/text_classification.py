@@ -19,6 +19,25 @@ SMALL = 32
 """Texts of a split with --small."""
 
 
+def parse_arguments(description: str) -> argparse.Namespace:
+    """Return the arguments of the script; the first line of `description` is shown by --help."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--learning_rate", type=float, default=5e-5)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--dropout_rate", type=float, default=0.1)
+    parser.add_argument("--attention_dropout", type=float, default=0.1)
+    parser.add_argument("--seq_classif_dropout", type=float, default=0.2)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--activation", default="gelu")
+    parser.add_argument("--weight_decay", type=float, default=1e-2)
+    parser.add_argument("--max_length", type=int, default=128, help="tokens of a text")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", help="folder of the data; LOCALHPO_DATA by default")
+    parser.add_argument("--weights", help="folder of DistilBERT; as for --data by default")
+    parser.add_argument("--small", action="store_true", help="few texts, a tiny random model")
+    return parser.parse_args()
+
+
 def train(
     arguments: argparse.Namespace, splits: dict[str, Texts], find_weights: Callable[[], Path]
 ) -> None:

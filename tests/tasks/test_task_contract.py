@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,10 @@ def test_it_is_named_as_its_folder_and_told(task: Task) -> None:
 
 def test_its_command_takes_every_hyperparameter(task: Task) -> None:
     check_command(task.command, task.space)
-    script = task.folder / "train.py"
     options = {
-        option.name: option for option in read_script(script.read_text(), str(script)).options
+        option.name: option
+        for path in (task.folder / "train.py", *shared_modules(task))
+        for option in read_script(path.read_text(), str(path)).options
     }
     for parameter in task.space:
         option = options[parameter.name]
@@ -50,6 +52,14 @@ def test_its_command_takes_every_hyperparameter(task: Task) -> None:
     assert "seed" in options
     if task.data is not None:
         assert {"data", "small"} <= options.keys()
+
+
+def shared_modules(task: Task) -> list[Path]:
+    """Return the modules of the package that read the options for the script."""
+    script = (task.folder / "train.py").read_text()
+    names = re.findall(r"from localhpo.tasks import (\w+)", script)
+    paths = [task.folder.parent / f"{name}.py" for name in names]
+    return [path for path in paths if "add_argument" in path.read_text()]
 
 
 def test_momentum_is_for_sgd_alone(task: Task) -> None:

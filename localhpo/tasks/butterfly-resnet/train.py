@@ -7,7 +7,6 @@ has no labels. With `--layout leeds`: the class folders of the Leeds Butterfly s
 : 15 into training, validation and test, stratified, seed 0. Images are scaled to 128 x 128.
 """
 
-import argparse
 import csv
 import sys
 
@@ -23,25 +22,6 @@ except (ImportError, RuntimeError) as exc:  # the latter: a torchvision that doe
     sys.exit(f"Error: this task needs torch and timm ({exc}): pip install 'localhpo[tasks]'")
 
 SIZE = 128
-
-
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model_name", default="resnet18")
-    parser.add_argument("--global_pool", default="avg")
-    parser.add_argument("--optimizer", default="adam")
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--momentum", type=float, default=0.9, help="of sgd")
-    parser.add_argument("--weight_decay", type=float, default=1e-4)
-    parser.add_argument("--dropout_rate", type=float, default=0.1)
-    parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", help="folder of the data; LOCALHPO_DATA by default")
-    parser.add_argument("--workers", type=int, default=1, help="threads that decode images")
-    parser.add_argument("--small", action="store_true", help="few images, at most two epochs")
-    parser.add_argument("--layout", choices=("kaggle", "leeds"), default="kaggle")
-    return parser.parse_args()
 
 
 def read_kaggle(folder):
@@ -71,5 +51,5 @@ def load(arguments):
 
 
 if __name__ == "__main__":
-    arguments = parse_arguments()
+    arguments = classification.parse_arguments(__doc__, layouts=("kaggle", "leeds"))
     classification.train(arguments, load(arguments))

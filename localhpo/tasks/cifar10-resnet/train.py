@@ -7,7 +7,6 @@ Data: the publisher's binary version (`data_batch_1.bin` to `_5`, `test_batch.bi
 batches are split 45,000 to 5,000, stratified, seed 0: training and validation. Test: its 10,000.
 """
 
-import argparse
 import sys
 
 from localhpo.tasks import data
@@ -22,25 +21,6 @@ except (ImportError, RuntimeError) as exc:  # the latter: a torchvision that doe
     sys.exit(f"Error: this task needs torch and timm ({exc}): pip install 'localhpo[tasks]'")
 
 SIZE = 32
-
-
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model_name", default="resnet18")
-    parser.add_argument("--global_pool", default="avg")
-    parser.add_argument("--optimizer", default="adam")
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--momentum", type=float, default=0.9, help="of sgd")
-    parser.add_argument("--weight_decay", type=float, default=1e-4)
-    parser.add_argument("--dropout_rate", type=float, default=0.1)
-    parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", help="folder of the data; LOCALHPO_DATA by default")
-    parser.add_argument("--workers", type=int, default=1, help="threads that decode images")
-    parser.add_argument("--small", action="store_true", help="few images, at most two epochs")
-    parser.add_argument("--layout", choices=("binary", "jpeg"), default="binary")
-    return parser.parse_args()
 
 
 def read_binary(folder, *names):
@@ -87,5 +67,5 @@ def load(arguments):
 
 
 if __name__ == "__main__":
-    arguments = parse_arguments()
+    arguments = classification.parse_arguments(__doc__, layouts=("binary", "jpeg"))
     classification.train(arguments, load(arguments))

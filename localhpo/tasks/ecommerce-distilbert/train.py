@@ -7,7 +7,6 @@ than once are kept once: nearly half of the rows are such copies, and would stan
 test alike. Split 80 : 10 : 10 into training, validation and test, stratified, seed 0.
 """
 
-import argparse
 import csv
 import sys
 
@@ -19,24 +18,6 @@ try:
     from localhpo.tasks import text_classification as classification
 except ImportError as exc:
     sys.exit(f"Error: this task needs torch, transformers ({exc}): pip install 'localhpo[tasks]'")
-
-
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--learning_rate", type=float, default=5e-5)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--dropout_rate", type=float, default=0.1)
-    parser.add_argument("--attention_dropout", type=float, default=0.1)
-    parser.add_argument("--seq_classif_dropout", type=float, default=0.2)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--activation", default="gelu")
-    parser.add_argument("--weight_decay", type=float, default=1e-2)
-    parser.add_argument("--max_length", type=int, default=128, help="tokens of a text")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", help="folder of the data; LOCALHPO_DATA by default")
-    parser.add_argument("--weights", help="folder of DistilBERT; as for --data by default")
-    parser.add_argument("--small", action="store_true", help="few texts, a tiny random model")
-    return parser.parse_args()
 
 
 def read(folder):
@@ -63,7 +44,7 @@ def load(folder):
 
 
 if __name__ == "__main__":
-    arguments = parse_arguments()
+    arguments = classification.parse_arguments(__doc__)
     splits = load(data.find(__file__, arguments.data))
     classification.train(
         arguments, splits, lambda: data.find_weights(__file__, arguments.weights or arguments.data)

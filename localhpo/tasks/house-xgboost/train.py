@@ -6,7 +6,6 @@ Seed 0 splits the rows: three fifths to train on, a fifth for validation, a fift
 One core, one to three seconds.
 """
 
-import argparse
 import csv
 import sys
 
@@ -17,31 +16,22 @@ try:
     import numpy as np
     import xgboost
     from sklearn.metrics import r2_score
+
+    from localhpo.tasks import boosting
 except ImportError as exc:
     sys.exit(
         f"Error: this task needs xgboost and scikit-learn ({exc}): pip install 'localhpo[tasks]'"
     )
 
-REPORT_EVERY = 25
 NUMBERS = ("SquareFeet", "Bedrooms", "Bathrooms", "YearBuilt")
 NEIGHBORHOODS = ("Rural", "Suburb", "Urban")
 SMALL_ROWS, SMALL_ROUNDS = 500, 30
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--max_depth", type=int, default=6)
-    parser.add_argument("--learning_rate", type=float, default=0.3)
-    parser.add_argument("--min_child_weight", type=int, default=1)
-    parser.add_argument("--subsample", type=float, default=1.0)
-    parser.add_argument("--colsample_bytree", type=float, default=1.0)
-    parser.add_argument("--n_estimators", type=int, default=100)
-    parser.add_argument("--gamma", type=float, default=0.0)
-    parser.add_argument("--reg_alpha", type=float, default=0.0)
-    parser.add_argument("--reg_lambda", type=float, default=1.0)
+    parser = boosting.make_parser(__doc__)
     parser.add_argument("--data", help="folder of the data; LOCALHPO_DATA by default")
     parser.add_argument("--small", action="store_true", help="few rows and rounds, for a test")
-    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
@@ -74,14 +64,13 @@ def main():
     rounds = min(arguments.n_estimators, SMALL_ROUNDS if arguments.small else sys.maxsize)
     others = ("n_estimators", "data", "small")
     settings = {name: value for name, value in vars(arguments).items() if name not in others}
-    settings |= {"objective": "reg:squarederror", "tree_method": "hist", "nthread": 1}
-    model = xgboost.Booster(settings, [train, val])
-    for done in range(1, rounds + 1):
-        model.update(train, done - 1)
-        is_due = done % REPORT_EVERY == 0 or done == rounds
-        if is_due and report(step=done, val_r2=r2(model, val), train_r2=r2(model, train)):
-            return
-    report(step=rounds, test_r2=r2(model, test))
+    models = boosting.boost(
+        settings | {"objective": "reg:squarederror"}, [(train, val)], rounds,
+        lambda models: {"val_r2": r2(models[0], val), "train_r2": r2(models[0], train)},
+    )  # fmt: skip
+    if models is None:
+        return
+    report(step=rounds, test_r2=r2(models[0], test))
 
 
 if __name__ == "__main__":

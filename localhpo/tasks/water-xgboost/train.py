@@ -7,7 +7,6 @@ models are trained side by side, so that each report is a point of one curve. On
 second.
 """
 
-import argparse
 import csv
 import sys
 
@@ -17,29 +16,21 @@ from localhpo.tasks import data
 try:
     import numpy as np
     import xgboost
-    from sklearn.metrics import f1_score, log_loss
-    from sklearn.model_selection import StratifiedKFold, train_test_split
+    from sklearn.metrics import f1_score
+    from sklearn.model_selection import train_test_split
+
+    from localhpo.tasks import boosting
 except ImportError as exc:
     sys.exit(
         f"Error: this task needs xgboost and scikit-learn ({exc}): pip install 'localhpo[tasks]'"
     )
 
 FOLDS = 3
-REPORT_EVERY = 25
 SMALL_ROWS, SMALL_ROUNDS = 400, 30
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--max_depth", type=int, default=6)
-    parser.add_argument("--learning_rate", type=float, default=0.3)
-    parser.add_argument("--min_child_weight", type=int, default=1)
-    parser.add_argument("--subsample", type=float, default=1.0)
-    parser.add_argument("--colsample_bytree", type=float, default=1.0)
-    parser.add_argument("--n_estimators", type=int, default=100)
-    parser.add_argument("--gamma", type=float, default=0.0)
-    parser.add_argument("--reg_alpha", type=float, default=0.0)
-    parser.add_argument("--reg_lambda", type=float, default=1.0)
+    parser = boosting.make_parser(__doc__)
     parser.add_argument("--scale_pos_weight", type=float, default=1.0)
     parser.add_argument("--data", help="folder of the data; LOCALHPO_DATA by default")
     parser.add_argument(
@@ -49,7 +40,6 @@ def parse_arguments():
         help="class-mean fills gaps by the label, which leaks it: for comparison alone",
     )
     parser.add_argument("--small", action="store_true", help="few rows and rounds, for a test")
-    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
@@ -70,28 +60,7 @@ def load_table(arguments):
 def split(x, y):
     """Return (train, validation) per fold, and the test set: the same for every configuration."""
     x, x_test, y, y_test = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
-    splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    folds = [
-        (xgboost.DMatrix(x[train], y[train]), xgboost.DMatrix(x[val], y[val]))
-        for train, val in splitter.split(x, y)
-    ]
-    return folds, xgboost.DMatrix(x_test, y_test)
-
-
-def evaluate(models, folds):
-    """Return the means over the folds."""
-    scores = []
-    for model, (train, val) in zip(models, folds, strict=True):
-        truth, potable = val.get_label(), model.predict(val)
-        scores.append(
-            (
-                f1_score(truth, potable > 0.5),
-                log_loss(truth, potable),
-                log_loss(train.get_label(), model.predict(train)),
-            )
-        )
-    val_f1, val_logloss, train_logloss = np.mean(scores, axis=0)
-    return {"val_f1": val_f1, "val_logloss": val_logloss, "train_logloss": train_logloss}
+    return boosting.make_folds(x, y, FOLDS), xgboost.DMatrix(x_test, y_test)
 
 
 def main():
@@ -100,14 +69,12 @@ def main():
     rounds = min(arguments.n_estimators, SMALL_ROUNDS if arguments.small else sys.maxsize)
     others = ("n_estimators", "data", "gaps", "small")
     settings = {name: value for name, value in vars(arguments).items() if name not in others}
-    settings |= {"objective": "binary:logistic", "tree_method": "hist", "nthread": 1}
-    models = [xgboost.Booster(settings, fold) for fold in folds]
-    for done in range(1, rounds + 1):
-        for model, (train, _) in zip(models, folds, strict=True):
-            model.update(train, done - 1)
-        is_due = done % REPORT_EVERY == 0 or done == rounds
-        if is_due and report(step=done, **evaluate(models, folds)):
-            return
+    models = boosting.boost(
+        settings | {"objective": "binary:logistic"}, folds, rounds,
+        lambda models: boosting.score_classes(models, folds),
+    )  # fmt: skip
+    if models is None:
+        return
     potable = np.mean([model.predict(test) for model in models], axis=0)
     report(step=rounds, test_f1=f1_score(test.get_label(), potable > 0.5))
 
