@@ -9,6 +9,7 @@ LocalHPOError                      exit 1
 │   ├── StudyNotFoundError                  no study of that name in the store
 │   └── StudyChangedError                   a study continued with other settings
 ├── MissingExtraError              exit 1   an optional package is not installed
+├── PluginError                    exit 1   a plug-in cannot be imported
 ├── StoreError                     exit 1   the store cannot be read or written
 │   ├── StoreVersionError                   written by a newer LocalHPO
 │   └── StudyLockedError                    another process runs this study
@@ -110,6 +111,12 @@ class MissingExtraError(LocalHPOError):
             f"{needed_by} needs {package}, which is not installed",
             hint=f"pip install 'localhpo[{extra}]'" if hint is None else hint,
         )
+
+
+class PluginError(LocalHPOError):
+    """A plug-in cannot be imported."""
+
+    default_hint = "repair or remove its package, or choose another name"
 
 
 class StoreError(LocalHPOError):

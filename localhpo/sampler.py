@@ -28,7 +28,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from localhpo.creator import Creator, History, open_creator
-from localhpo.creator.optuna import ENGINES
+from localhpo.creator.registry import FIRST_OBJECTIVE_ONLY
 from localhpo.errors import InputError, SpaceError, SpaceExhaustedError
 from localhpo.objective import Constraint, Direction, Objective
 from localhpo.space import Space
@@ -270,7 +270,8 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
             limits.append(f"optimizes the first of {len(task.objectives)} objectives only")
         if task.constraints:
             limits.append("ignores constraints")
-        if self._has_warned or not limits or self._settings.name in ENGINES:
+        takes_all = self._settings.name not in FIRST_OBJECTIVE_ONLY
+        if self._has_warned or not limits or takes_all:
             return
         self._has_warned = True
         warnings.warn(
@@ -283,9 +284,10 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
     def _creator_for(self, task: Task) -> Creator:
         """Return the Creator; it is opened again when the space has changed.
 
-        An engine is opened again when the first constraint is known: it may refuse constraints.
+        One that takes constraints is opened again when the first is known: it may refuse them.
         """
-        constrained = bool(task.constraints) and self._settings.name in ENGINES
+        takes_all = self._settings.name not in FIRST_OBJECTIVE_ONLY
+        constrained = bool(task.constraints) and takes_all
         key = (task.space.signature(), constrained)
         if self._creator is None or self._creator_key != key:
             self.close()

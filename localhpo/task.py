@@ -71,9 +71,9 @@ class CreatorSettings:
     """Settings of the creator, which proposes configurations."""
 
     name: str = "hybrid"
-    """hybrid, agent, bo, random, tpe, gp, cmaes or nsga2."""
+    """Name of a creator: hybrid, agent, an engine such as bo or tpe, or one of a plug-in."""
     backend: str = "transformers"
-    """transformers, vllm, openai or scripted."""
+    """Name of a backend, which runs the model or asks a server; one of a plug-in, too."""
     model: str | None = None
     """Name of a model (`localhpo models`), a folder, or what the server calls it.
     None: the built-in one."""
@@ -93,7 +93,8 @@ class CreatorSettings:
 class PrunerSettings:
     """Settings of the pruner, which stops trials early."""
 
-    name: Literal["none", "median", "asha"] = "none"
+    name: str = "none"
+    """Name of a pruner: none, median, asha, or one of a plug-in."""
     warmup_steps: int = 0
     """Steps (the first ones reported) that are never pruned."""
     reduction_factor: int = 3

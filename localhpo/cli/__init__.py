@@ -13,14 +13,16 @@ import io
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
 import localhpo
 from localhpo.cli._help import Group
 from localhpo.errors import LocalHPOError
+from localhpo.plugins import PluginWarning
 
 COMMANDS = (
     "init", "run", "watch", "trials", "report", "enqueue", "similar", "import", "finetune",
@@ -32,6 +34,8 @@ RENAMED = {"experience": "similar"}
 """Name of a command in version 0.1.0, which still works -> its name today."""
 
 INTERRUPTED = 130
+
+_python_showwarning = warnings.showwarning
 
 
 class LazyGroup(Group):
@@ -97,6 +101,7 @@ def script() -> NoReturn:
     A model may still generate in its thread. At exit Python would unwind that thread through
     native code, which aborts the process and loses the exit code.
     """
+    warnings.showwarning = _show_warning
     code = main()
     if threading.active_count() > 1:
         for stream in (sys.stdout, sys.stderr):
@@ -111,6 +116,17 @@ def _replace_unprintable_characters() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    file: TextIO | None = None, line: str | None = None,
+) -> None:  # fmt: skip
+    """Print a warning of a plug-in in a line, and any other as Python does."""
+    if issubclass(category, PluginWarning):
+        _print_error(f"{click.style('warning:', fg='yellow', bold=True)} {message}")
+    else:
+        _python_showwarning(message, category, filename, lineno, file, line)
 
 
 def _report(error: LocalHPOError) -> int:

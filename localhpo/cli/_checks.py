@@ -47,7 +47,7 @@ def all_checks() -> list[Check]:
     """Return the findings of all checks."""
     checks: tuple[Callable[[], Iterator[Check]], ...] = (
         _python, _packages, _extras, _devices, _store, _disk, _models, _fit, _prompts,
-        _offline,
+        _plugins, _offline,
     )  # fmt: skip
     return [finding for check in checks for finding in check()]
 
@@ -59,6 +59,20 @@ def _python() -> Iterator[Check]:
         yield Check("python", "ok", finding)
     else:
         yield Check("python", "bad", finding, "LocalHPO runs trials on Linux only: use a container")
+
+
+def _plugins() -> Iterator[Check]:
+    """Import the plug-ins of all registries."""
+    from localhpo.creator import CREATORS
+    from localhpo.llm import BACKENDS
+    from localhpo.scheduler.pruning import PRUNERS
+
+    for registry in (CREATORS, BACKENDS, PRUNERS):
+        broken = registry.import_plugins()
+        for error in broken.values():
+            yield Check("plug-ins", "note", str(error), error.hint)
+        if found := [name for name in registry.plugins if name not in broken]:
+            yield Check("plug-ins", "ok", f"{registry.kind}s: {', '.join(found)}")
 
 
 def _packages() -> Iterator[Check]:

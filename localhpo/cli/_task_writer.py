@@ -14,7 +14,10 @@ from localhpo.analysis.formatting import printable
 from localhpo.cli import _metric_names
 from localhpo.cli._argparse_reader import Option, Script
 from localhpo.cli._ranges import RangeProposal, propose_range
+from localhpo.creator import CREATORS
 from localhpo.errors import SpaceError
+from localhpo.llm import BACKENDS
+from localhpo.scheduler.pruning import PRUNERS
 from localhpo.space import Space
 
 PLACEHOLDER_METRIC = "val_loss"
@@ -320,18 +323,18 @@ def _resources() -> str:
 def _others() -> str:
     creator = _section(
         "# [creator]",
-        ('# name = "hybrid"', "hybrid, agent, bo, random, tpe, gp, cmaes, nsga2"),
+        ('# name = "hybrid"', ", ".join(CREATORS.names)),
         (
             '# model = "Qwen3-8B"',
             "a name of `localhpo models`, or a folder; default: the built-in model",
         ),
-        ('# backend = "vllm"', "transformers (in process), vllm, openai (with url)"),
+        ('# backend = "vllm"', ", ".join(BACKENDS.names)),
         ("# model_gpus = 2", "number of GPUs to split the model over (vLLM)"),
         ('# on_model_error = "stop"', "or engine: continue without the model"),
         ('# transfer = "retrieve"', "use similar past studies; or finetuned, off"),
     )
     pruner = _section(
-        "# [pruner]", ('# name = "median"', "none, median, asha: stop bad trials early")
+        "# [pruner]", ('# name = "median"', f"{', '.join(PRUNERS.names)}: stop bad trials early")
     )
     return f"{creator}\n{pruner}"
 

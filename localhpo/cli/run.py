@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +14,33 @@ import click
 from localhpo.cli._help import Command
 
 if TYPE_CHECKING:
+    from localhpo.plugins import Registry
     from localhpo.scheduler.observer import Observer
     from localhpo.study import Study
+
+
+class RegisteredName(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
+    """A name of a registry, which is imported when a value or the help is asked for."""
+
+    name = "name"
+
+    def __init__(self, registry: str) -> None:
+        """Take the place of a registry, as "module:attribute"."""
+        self._place = registry
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        """Return the name. Raises as `Registry.check`."""
+        self._registry.check(value)
+        return value
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:  # noqa: ARG002
+        """Return all names."""
+        return f"[{'|'.join(self._registry.names)}]"
+
+    @property
+    def _registry(self) -> Registry[Any]:
+        registry: Registry[Any] = pkgutil.resolve_name(self._place)
+        return registry
 
 
 @click.command(
@@ -32,9 +58,12 @@ if TYPE_CHECKING:
 @click.option(
     "--creator",
     "name",
-    help="Method that proposes: hybrid, agent, bo, random, tpe, gp, cmaes, nsga2.",
+    type=RegisteredName("localhpo.creator:CREATORS"),
+    help="Method that proposes.",
 )
-@click.option("--backend", help="Where the model runs: transformers, vllm, openai.")
+@click.option(
+    "--backend", type=RegisteredName("localhpo.llm:BACKENDS"), help="Where the model runs."
+)
 @click.option(
     "--model", help="Name of a model (`localhpo models`), a folder, or its name on the server."
 )

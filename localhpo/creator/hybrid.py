@@ -30,17 +30,19 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from localhpo.creator import rationale, warm_start
-from localhpo.creator.agent import ModelCost
+from localhpo.creator.agent import Agent, ModelCost
 from localhpo.creator.batch import propose_one_by_one
 from localhpo.creator.bo import BayesianOptimizer, SamplePrior
 from localhpo.creator.bo.optimizer import propose_guided
 from localhpo.creator.duplicates import CandidateStatus, DuplicateFilter
 from localhpo.creator.medoids import medoid_order
+from localhpo.creator.meta_proposer import MetaDataProposer, open_meta_data
 from localhpo.creator.policy import (
     MIN_SPREAD_RATIO,
     PRIOR_WEIGHT,
@@ -50,15 +52,18 @@ from localhpo.creator.policy import (
     unknown_parameters,
 )
 from localhpo.creator.protocol import History
+from localhpo.creator.registry import open_task_backend
 from localhpo.creator.seeds import derive_seed
-from localhpo.errors import ModelError
+from localhpo.errors import MissingExtraError, ModelError
+from localhpo.task import CreatorSettings
 from localhpo.trial import DEFAULT, LLM, Proposal
 
 if TYPE_CHECKING:
-    from localhpo.creator.agent import Agent, ModelSamples
-    from localhpo.creator.meta_proposer import MetaDataProposer
+    from localhpo.creator.agent import ModelSamples
     from localhpo.creator.policy import TrackRecord
+    from localhpo.llm.placement import ModelPlacer
     from localhpo.llm.protocol import Backend
+    from localhpo.task import Task
     from localhpo.transfer import PastStudy, RetrievedConfig
     from localhpo.trial import Config
 
@@ -172,6 +177,60 @@ class Hybrid:
         if draw < share:
             return agent.propose_one(full_history)
         return propose_fallback(history, self._retrieved, self._meta_data)
+
+
+def open_hybrid(
+    task: Task,
+    backend: Backend | None = None,
+    placer: ModelPlacer | None = None,
+    retrieved: Sequence[RetrievedConfig] = (),
+    past_studies: Sequence[PastStudy] = (),
+) -> Hybrid:
+    """Return the hybrid of a task; options and errors as `open_creator` has them."""
+    note, owned = "", backend is None
+    try:
+        backend = open_task_backend(task, placer) if backend is None else backend
+    except MissingExtraError as error:
+        settings, default = task.creator, CreatorSettings()
+        is_named = (settings.backend, settings.model) != (default.backend, default.model)
+        if is_named or settings.on_model_error == "stop":
+            raise
+        note = f"no language model: {error} ({error.hint})"
+    meta_data = open_meta_data(task, None if backend is None else backend.model)
+    agent = None
+    if backend is not None:
+        agent = _make_agent(task, backend, retrieved, meta_data, owned=owned)
+    return Hybrid(
+        agent, note=note, retrieved=retrieved, meta_data=meta_data, past_studies=past_studies
+    )
+
+
+def open_agent(
+    task: Task,
+    backend: Backend | None = None,
+    placer: ModelPlacer | None = None,
+    retrieved: Sequence[RetrievedConfig] = (),
+) -> Agent:
+    """Return the model alone; options and errors as `open_creator` has them."""
+    opened = open_task_backend(task, placer) if backend is None else backend
+    return _make_agent(task, opened, retrieved, owned=backend is None)
+
+
+def _make_agent(
+    task: Task,
+    backend: Backend,
+    retrieved: Sequence[RetrievedConfig],
+    meta_data: MetaDataProposer | None = None,
+    *,
+    owned: bool,
+) -> Agent:
+    return Agent(
+        backend,
+        on_model_error=task.creator.on_model_error,
+        fallback=partial(propose_fallback, retrieved=retrieved, meta_data=meta_data),
+        owned=owned,
+        retrieved=retrieved,
+    )
 
 
 def propose_fallback(

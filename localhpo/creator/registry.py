@@ -1,32 +1,55 @@
-"""Registry of creators: opens the one that a task names."""
+"""Registry of creators: opens the one that a task names.
+
+A creator is one entry of `CREATORS`, or an entry point of the group `localhpo.creators`. Its
+factory returns a `Creator` (see `localhpo.creator.protocol`). It may take these options, by
+keyword:
+
+    task: what to tune; `task.creator` has the settings.
+    backend: serves a language model. The caller closes it. None: a creator that asks a model opens
+        the one that the task names, with `open_task_backend(task, placer)`, and closes it.
+    placer: is asked for memory before a model is loaded.
+    retrieved: configurations of similar past studies, in the task's space.
+    past_studies: the past studies themselves.
+
+Past studies are for factories that take `retrieved` or `past_studies` only: for any other creator,
+`[creator] transfer` must be "off".
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
-from localhpo.creator.bo import BayesianOptimizer
-from localhpo.creator.bo.optimizer import NAME as BO
-from localhpo.creator.meta_proposer import MetaDataProposer, open_meta_data
-from localhpo.creator.optuna import ENGINES, Engine, check_task
-from localhpo.errors import InputError, MissingExtraError, did_you_mean
-from localhpo.task import CreatorSettings, Task
+from localhpo.errors import InputError
+from localhpo.llm import open_backend
+from localhpo.llm.models import registry as model_registry
+from localhpo.llm.models import versions
+from localhpo.llm.registry import BACKENDS
+from localhpo.plugins import Registry
+from localhpo.task import Task
 
 if TYPE_CHECKING:
-    from localhpo.creator.agent import Agent
-    from localhpo.creator.hybrid import Hybrid
     from localhpo.creator.protocol import Creator
     from localhpo.llm.placement import ModelPlacer
     from localhpo.llm.protocol import Backend
     from localhpo.transfer import PastStudy, RetrievedConfig
 
-WITH_TRANSFER = ("hybrid", "agent")
-"""Creators that use past studies."""
+CREATORS: Registry[Creator] = Registry(
+    "creator",
+    {
+        "hybrid": "localhpo.creator.hybrid:open_hybrid",
+        "agent": "localhpo.creator.hybrid:open_agent",
+        "bo": "localhpo.creator.bo:BayesianOptimizer",
+        "random": "localhpo.creator.optuna:open_engine",
+        "tpe": "localhpo.creator.optuna:open_engine",
+        "gp": "localhpo.creator.optuna:open_engine",
+        "cmaes": "localhpo.creator.optuna:open_engine",
+        "nsga2": "localhpo.creator.optuna:open_engine",
+    },
+    options=("task", "backend", "placer", "retrieved", "past_studies"),
+)
 
-NAMES = (*WITH_TRANSFER, BO, *ENGINES)
-
-FIRST_OBJECTIVE_ONLY = (*WITH_TRANSFER, BO)
+FIRST_OBJECTIVE_ONLY = ("hybrid", "agent", "bo")
 """Creators that optimize the first objective of a task, and ignore its constraints."""
 
 
@@ -67,92 +90,34 @@ def open_creator(
     Raises:
         InputError: no Creator has that name, or the one named cannot search the space or cannot
             use past studies as the settings say.
+        PluginError: it is that of a plug-in which cannot be imported.
         MissingExtraError: it needs a package that is not installed. (A hybrid whose
             `on_model_error` is `engine` does without the model where neither a backend nor a
             model was named, and says so with each proposal.)
         ModelError: the model, or its server, cannot be used.
     """
-    name = task.creator.name
-    transfer = task.creator.transfer
-    if transfer != "off" and name in (BO, *ENGINES):
+    name, transfer = task.creator.name, task.creator.transfer
+    uses_past = CREATORS.takes(name, "retrieved") or CREATORS.takes(name, "past_studies")
+    if transfer != "off" and not uses_past:
         raise InputError(
             f'transfer = "{transfer}" needs a creator that uses past studies, '
-            f"{' or '.join(WITH_TRANSFER)}; got {name!r}",
+            f"{' or '.join(CREATORS.takers('retrieved'))}; got {name!r}",
             hint='take another creator, or transfer = "off"',
         )
-    if name in ENGINES:
-        check_task(name, task)
-        return Engine(name)
-    if name == BO:
-        return BayesianOptimizer()
-    if name not in NAMES:
-        raise InputError(
-            f"a creator must be one of {', '.join(NAMES)}; got {name!r}",
-            hint=did_you_mean(name, NAMES),
-        )
-    if name == "agent":
-        opened = _open_backend(task, placer) if backend is None else backend
-        return _open_agent(task, opened, retrieved, owned=backend is None)
-    return _open_hybrid(task, backend, retrieved, past_studies, placer)
+    return CREATORS.make(
+        name,
+        task=task, backend=backend, placer=placer, retrieved=retrieved, past_studies=past_studies,
+    )  # fmt: skip
 
 
-def _open_hybrid(
-    task: Task,
-    backend: Backend | None,
-    retrieved: Sequence[RetrievedConfig],
-    past_studies: Sequence[PastStudy],
-    placer: ModelPlacer | None,
-) -> Hybrid:
-    from localhpo.creator.hybrid import Hybrid
+def open_task_backend(task: Task, placer: ModelPlacer | None = None) -> Backend:
+    """Open the backend that the settings of a task name, for a creator that asks a model.
 
-    note = ""
-    owned = backend is None
-    try:
-        backend = _open_backend(task, placer) if owned else backend
-    except MissingExtraError as error:
-        settings, default = task.creator, CreatorSettings()
-        is_named = (settings.backend, settings.model) != (default.backend, default.model)
-        if is_named or settings.on_model_error == "stop":
-            raise
-        note = f"no language model: {error} ({error.hint})"
-    meta_data = open_meta_data(task, None if backend is None else backend.model)
-    agent = None
-    if backend is not None:
-        agent = _open_agent(task, backend, retrieved, meta_data, owned=owned)
-    return Hybrid(
-        agent, note=note, retrieved=retrieved, meta_data=meta_data, past_studies=past_studies
-    )
-
-
-def _open_agent(
-    task: Task,
-    backend: Backend,
-    retrieved: Sequence[RetrievedConfig],
-    meta_data: MetaDataProposer | None = None,
-    *,
-    owned: bool,
-) -> Agent:
-    from localhpo.creator.agent import Agent
-    from localhpo.creator.hybrid import propose_fallback
-
-    return Agent(
-        backend,
-        on_model_error=task.creator.on_model_error,
-        fallback=partial(propose_fallback, retrieved=retrieved, meta_data=meta_data),
-        owned=owned,
-        retrieved=retrieved,
-    )
-
-
-def _open_backend(task: Task, placer: ModelPlacer | None) -> Backend:
-    """Open the backend that the settings name."""
-    from localhpo.llm import open_backend
-    from localhpo.llm.models import registry as model_registry
-    from localhpo.llm.models import versions
-    from localhpo.llm.registry import LOCAL_BACKENDS
-
+    Raises:
+        InputError, PluginError, MissingExtraError, ModelError: as `open_backend`.
+    """
     settings = task.creator
-    in_host_memory = task.resources.sharing == "cpu" and settings.backend in LOCAL_BACKENDS
+    takes_device = BACKENDS.takes(settings.backend, "device")
     model = settings.model
     if settings.transfer == "finetuned":
         model = versions.current_version_name(model or model_registry.DEFAULT)
@@ -162,6 +127,6 @@ def _open_backend(task: Task, placer: ModelPlacer | None) -> Backend:
         model_gpus=settings.model_gpus,
         url=settings.url,
         allow_remote=settings.allow_remote,
-        device="cpu" if in_host_memory else None,
+        device="cpu" if task.resources.sharing == "cpu" and takes_device else None,
         placer=placer,
     )

@@ -15,6 +15,15 @@ Script = Callable[[Sequence[Message], AnswerConstraint, int], str]
 """From messages, constraint and seed to an answer."""
 
 
+def open_scripted(model: str | None, script: Sequence[str] | Script | None) -> ScriptedBackend:
+    """Return a backend with the answers of a script, or of the file `model`."""
+    if script is not None:
+        return ScriptedBackend(script)
+    if model is None:
+        raise InputError("backend scripted needs a script, or model = a file with its answers")
+    return ScriptedBackend.from_file(Path(model))
+
+
 class ScriptedBackend:
     """Returns the answers of a list, in order, or those of a function.
 

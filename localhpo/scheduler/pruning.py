@@ -1,8 +1,12 @@
-"""Rules that stop trials early, from the values they have reported.
+"""Pruners, which stop trials early from the values they have reported, and their registry.
 
 A pruner compares one running trial with all trials of its study, and returns the reason to stop it,
-or None. Equal records give equal answers, at any time and however often it is called; its cache
+or None. Equal records give equal answers, at any time and however often it is called; a cache
 (`LearningCurves`) only saves reading the measurements again.
+
+A pruner is one entry of `PRUNERS`, or an entry point of the group `localhpo.pruners`. Its factory,
+mostly a class with `__call__`, may take one option, `task`: the task, whose `pruner` has the
+settings. What it makes is called after each report of a trial.
 
 Progress is counted in reports of the metric, one per step (the first value of that step). So steps
 need not start at 0, be consecutive, or mean the same in two tasks. A value that is not finite
@@ -17,23 +21,40 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
+from localhpo.plugins import Registry
 from localhpo.task import Task
 from localhpo.trial import State, Trial
 
 Pruner = Callable[[Trial, Sequence[Trial]], str | None]
 """Takes a running trial and all trials of the study; returns the reason to stop it, or None."""
 
+PRUNERS: Registry[Pruner | None] = Registry(
+    "pruner",
+    {
+        "none": "localhpo.scheduler.pruning:no_pruner",
+        "median": "localhpo.scheduler.pruning:MedianPruner",
+        "asha": "localhpo.scheduler.pruning:SuccessiveHalvingPruner",
+    },
+    options=("task",),
+)
+
 MIN_PEERS = 4
 """The median is used only where so many other trials have come as far."""
 
 
 def make_pruner(task: Task) -> Pruner | None:
-    """Return the pruner that the task names; None for `none`."""
-    rules = {"median": median_stop, "asha": successive_halving}
-    rule = rules.get(task.pruner.name)
-    return None if rule is None else partial(rule, curves=LearningCurves(task))
+    """Return the pruner that the task names; None for `none`.
+
+    Raises:
+        InputError: there is no such pruner.
+        PluginError: it is that of a plug-in which cannot be imported.
+    """
+    return PRUNERS.make(task.pruner.name, task=task)
+
+
+def no_pruner() -> None:
+    """Return None: every trial runs to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,33 +130,43 @@ class LearningCurves:
         return f"{self._sign * cost:.4g}" if math.isfinite(cost) else "not finite"
 
 
-def median_stop(trial: Trial, trials: Sequence[Trial], curves: LearningCurves) -> str | None:
-    """Stop a trial whose best value so far is worse than the median of other trials at its step.
+class MedianPruner:
+    """Stops a trial whose best value so far is worse than the median of other trials at its step.
 
     The other trials are complete and reported this step or a later one; each counts with its last
     value up to the step. The rule is that of Google Vizier (Golovin et al. 2017, section 3.2.2,
     https://doi.org/10.1145/3097983.3098043), with the values at the step in place of their
     running averages, as Optuna's `MedianPruner` has it.
     """
-    task, curve = curves.task, curves.read(trial)
-    if len(curve.points) <= task.pruner.warmup_steps:
-        return None
-    step = curve.points[-1].step
-    others = [c for t, c in curves.read_others(trial, trials) if t.state is State.COMPLETE]
-    peers = [cost for c in others if (cost := c.cost_by(step)) is not None]
-    if len(peers) < MIN_PEERS:
-        return None
-    median = statistics.median(peers)
-    if curve.best <= median:
-        return None
-    return (
-        f"its best {task.metric} by step {step}, {curves.format_value(curve.best)}, is worse than "
-        f"the median of {len(peers)} other trials by then, {curves.format_value(median)}"
-    )
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._curves = LearningCurves(task)
+
+    def __call__(self, trial: Trial, trials: Sequence[Trial]) -> str | None:
+        """Return the reason to stop the trial, or None."""
+        task, curve = self._task, self._curves.read(trial)
+        if len(curve.points) <= task.pruner.warmup_steps:
+            return None
+        step = curve.points[-1].step
+        others = [
+            c for t, c in self._curves.read_others(trial, trials) if t.state is State.COMPLETE
+        ]
+        peers = [cost for c in others if (cost := c.cost_by(step)) is not None]
+        if len(peers) < MIN_PEERS:
+            return None
+        median = statistics.median(peers)
+        if curve.best <= median:
+            return None
+        best, middle = (self._curves.format_value(cost) for cost in (curve.best, median))
+        return (
+            f"its best {task.metric} by step {step}, {best}, is worse than "
+            f"the median of {len(peers)} other trials by then, {middle}"
+        )
 
 
-def successive_halving(trial: Trial, trials: Sequence[Trial], curves: LearningCurves) -> str | None:
-    """Stop a trial that reaches a rung and is not among the best 1/factor of the trials there.
+class SuccessiveHalvingPruner:
+    """Stops a trial that reaches a rung and is not among the best 1/factor of the trials there.
 
     Asynchronous successive halving (Li et al. 2020, https://arxiv.org/abs/1810.05934) in its
     stopping form, which lets trials go on instead of resuming them, as Optuna's
@@ -144,21 +175,28 @@ def successive_halving(trial: Trial, trials: Sequence[Trial], curves: LearningCu
     a rung, the best of them goes on. A trial is compared only with those that reached the rung
     before it, so that a decision never changes afterwards.
     """
-    task, points = curves.task, curves.read(trial).points
-    others = [c.points for _, c in curves.read_others(trial, trials)]
-    factor = task.pruner.reduction_factor
-    for reports in _rungs(task.pruner.warmup_steps + 1, factor, len(points)):
-        own = points[reports - 1]
-        before = [p[reports - 1] for p in others if len(p) >= reports]
-        rivals = sorted(point.cost for point in before if point.time <= own.time)
-        go_on = max(1, (len(rivals) + 1) // factor)
-        if len(rivals) >= go_on and own.cost > rivals[go_on - 1]:
-            return (
-                f"its {task.metric} at report {reports} (step {own.step}), "
-                f"{curves.format_value(own.cost)}, is not among the best {go_on} of the "
-                f"{len(rivals) + 1} trials so far"
-            )
-    return None
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._curves = LearningCurves(task)
+
+    def __call__(self, trial: Trial, trials: Sequence[Trial]) -> str | None:
+        """Return the reason to stop the trial, or None."""
+        task, points = self._task, self._curves.read(trial).points
+        others = [c.points for _, c in self._curves.read_others(trial, trials)]
+        factor = task.pruner.reduction_factor
+        for reports in _rungs(task.pruner.warmup_steps + 1, factor, len(points)):
+            own = points[reports - 1]
+            before = [p[reports - 1] for p in others if len(p) >= reports]
+            rivals = sorted(point.cost for point in before if point.time <= own.time)
+            go_on = max(1, (len(rivals) + 1) // factor)
+            if len(rivals) >= go_on and own.cost > rivals[go_on - 1]:
+                return (
+                    f"its {task.metric} at report {reports} (step {own.step}), "
+                    f"{self._curves.format_value(own.cost)}, is not among the best {go_on} of the "
+                    f"{len(rivals) + 1} trials so far"
+                )
+        return None
 
 
 def _rungs(first: int, factor: int, reports: int) -> Iterator[int]:

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from localhpo import __version__
+from localhpo.creator import CREATORS
 from localhpo.errors import ConfigurationError, InputError, StudyNotFoundError, TaskError
 from localhpo.executor import check_command
 from localhpo.executor.clock import RealClock
+from localhpo.llm import BACKENDS
+from localhpo.plugins import Registry
+from localhpo.scheduler.pruning import PRUNERS
 from localhpo.scheduler.trial_table import TrialTable
 from localhpo.space import Space
 from localhpo.space.values import show_value
@@ -103,16 +107,33 @@ def task_of(record: StudyRecord) -> Task:
     return parse_task(record.settings, folder=Path(), where=f"study {record.name}")
 
 
-def check_task(task: Task) -> None:
+def check_task(task: Task, *, has_creator: bool = False) -> None:
     """Hold a task, which may have been made in Python, to what a task file is held to.
 
+    Args:
+        task: the task.
+        has_creator: whether a Creator was given, so that the one that the task names is not used.
+
     Raises:
-        TaskError: a field is out of its range, or the command does not fit the space.
+        TaskError: a field is out of its range, the command does not fit the space, or there is no
+            creator, backend or pruner of a name.
+        PluginError: a name is that of a plug-in which cannot be imported.
     """
     parse_task(to_table(task), folder=task.folder, where=str(task.source or "task"))
-    if task.command:
-        with naming_file(task):
+    with naming_file(task):
+        if not has_creator:
+            _check_name(CREATORS, task.creator.name, "[creator] name")
+            _check_name(BACKENDS, task.creator.backend, "[creator] backend")
+        _check_name(PRUNERS, task.pruner.name, "[pruner] name")
+        if task.command:
             check_command(task.command, task)
+
+
+def _check_name(registry: Registry[Any], name: str, key: str) -> None:
+    try:
+        registry.check(name)
+    except InputError as error:
+        raise TaskError(f"{key}: {error}", hint=error.hint) from error
 
 
 @contextlib.contextmanager

@@ -92,11 +92,12 @@ class Study:
             executor: runs the trials, in place of processes. The caller closes it.
 
         Raises:
-            TaskError: a field is out of its range, or the command does not fit the space.
+            TaskError: a field is out of its range, the command does not fit the space, or there is
+                no creator, backend or pruner of a name.
             StudyChangedError: the study was started under other settings.
             StoreError: the store cannot be read.
         """
-        check_task(task)
+        check_task(task, has_creator=creator is not None)
         store = Store(Path(home or default_home()))
         key = study_name(task.name, name)
         with contextlib.suppress(StudyNotFoundError):

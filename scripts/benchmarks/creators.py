@@ -22,7 +22,7 @@ from functools import cache
 from importlib import metadata
 
 from localhpo import assets
-from localhpo.creator import Creator, History, open_creator
+from localhpo.creator import CREATORS, Creator, History, open_creator
 from localhpo.creator.batch import propose_one_by_one
 from localhpo.creator.hybrid import Hybrid, propose_default
 from localhpo.creator.meta_proposer import open_meta_data
@@ -258,10 +258,10 @@ def compute_digest(choice: CreatorChoice) -> str:
 
 
 def _find_module(choice: CreatorChoice) -> str:
-    """Return the module of a Creator."""
-    if choice.base.removeprefix(CENTER) in ENGINES:
-        return "localhpo.creator.optuna.engine"
-    return "localhpo.creator.registry"
+    """Return the module of a Creator, whose imports decide what it proposes."""
+    name = choice.base.removeprefix(CENTER)
+    factory = CREATORS.load(name if name in CREATORS.built_in else "hybrid")
+    return factory.__module__
 
 
 @cache

@@ -330,7 +330,7 @@ def missing(*args, **kwargs):
 
 
 def test_a_missing_extra_stops_the_agent_and_a_strict_hybrid(make_task, monkeypatch):
-    monkeypatch.setattr("localhpo.llm.open_backend", missing, raising=False)
+    monkeypatch.setattr("localhpo.creator.registry.open_backend", missing, raising=False)
     for chosen in (
         settings("agent"),
         settings("hybrid", on_model_error="stop"),
@@ -348,14 +348,14 @@ def test_a_broken_model_is_an_error(make_task, monkeypatch):
     def broken(*args, **kwargs):
         raise CardError("a hash is wrong")
 
-    monkeypatch.setattr("localhpo.llm.open_backend", broken, raising=False)
+    monkeypatch.setattr("localhpo.creator.registry.open_backend", broken, raising=False)
     with pytest.raises(CardError):
         open_creator(make_task())
 
 
 @pytest.mark.parametrize("name", ["bo", "random", "tpe", "gp", "cmaes"])
 def test_an_engine_needs_no_model(make_task, monkeypatch, name):
-    monkeypatch.setattr("localhpo.llm.open_backend", missing, raising=False)
+    monkeypatch.setattr("localhpo.creator.registry.open_backend", missing, raising=False)
     assert open_creator(make_task(creator=settings(name))).name == name
 
 

@@ -329,7 +329,7 @@ def test_meta_data_needs_no_model(make_task, monkeypatch):
     def missing(*args, **kwargs):
         raise MissingExtraError("torch", "the transformers backend", "local")
 
-    monkeypatch.setattr("localhpo.llm.open_backend", missing)
+    monkeypatch.setattr("localhpo.creator.registry.open_backend", missing)
     task = make_task(space=TREES, objectives=(Objective("accuracy", "maximize"),))
     trials = []
     creator = open_creator(task)

@@ -90,7 +90,7 @@ def test_a_vllm_for_cpus_is_started_on_cpus(
             opened.append(server)
             raise BackendError("opened")
 
-    monkeypatch.setattr("localhpo.llm.vllm.VllmBackend", Backend)
+    monkeypatch.setattr("localhpo.llm.vllm.backend.VllmBackend", Backend)
     with pytest.raises(BackendError, match="opened"):
         open_creator(with_sharing(make_task(), "cpu", backend="vllm"))
     assert [server.on_cpu for server in opened] == [True]

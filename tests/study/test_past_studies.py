@@ -50,7 +50,7 @@ def task(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> Task:
     def none(*_: object, **__: object) -> None:
         raise MissingExtraError("torch", "the built-in model", "local")
 
-    monkeypatch.setattr("localhpo.llm.open_backend", none)
+    monkeypatch.setattr("localhpo.creator.registry.open_backend", none)
     # One that is named and missing would be an error.
     return make_task(name="new", creator=dataclasses.replace(RETRIEVE, backend="transformers"))
 

@@ -20,9 +20,15 @@ from localhpo.creator import rationale
 from localhpo.creator.batch import propose_one_by_one
 from localhpo.creator.duplicates import CandidateStatus, DuplicateFilter
 from localhpo.creator.optuna import optuna_study
-from localhpo.creator.optuna.samplers import ENGINES, import_requirements, make_sampler
+from localhpo.creator.optuna.samplers import (
+    ENGINES,
+    check_task,
+    import_requirements,
+    make_sampler,
+)
 from localhpo.creator.protocol import History
 from localhpo.creator.seeds import derive_seed
+from localhpo.task import Task
 from localhpo.trial import Config, Origin, Proposal
 
 
@@ -30,6 +36,17 @@ from localhpo.trial import Config, Origin, Proposal
 class _Draw:
     config: Config
     state: Mapping[str, Any]
+
+
+def open_engine(task: Task) -> Engine:
+    """Return the engine that a task names.
+
+    Raises:
+        InputError: it cannot optimize the task.
+        MissingExtraError: gp without torch.
+    """
+    check_task(task.creator.name, task)
+    return Engine(task.creator.name)
 
 
 class Engine:

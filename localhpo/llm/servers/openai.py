@@ -25,6 +25,17 @@ ASSUMED_CONTEXT = 4096
 """Context length if the server does not report it: the default of Ollama and LM Studio."""
 
 
+def open_openai(model: str | None, url: str | None, allow_remote: Collection[str]) -> OpenAIBackend:
+    """Return the backend of a server; options and errors as `open_backend` has them."""
+    if url is None:
+        raise InputError(
+            "backend openai needs the url of a running server",
+            hint="for instance http://127.0.0.1:8000/v1 (vLLM), or port 8080 for llama.cpp,"
+            " 11434 for Ollama, 1234 for LM Studio, 30000 for SGLang",
+        )
+    return OpenAIBackend(url, model=model, allow_remote=allow_remote)
+
+
 class OpenAIBackend:
     """Generates by a running server.
 

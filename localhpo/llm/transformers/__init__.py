@@ -1,5 +1,5 @@
 """Runs a model folder in this process, with transformers and llguidance."""
 
-from localhpo.llm.transformers.backend import TransformersBackend
+from localhpo.llm.transformers.backend import TransformersBackend, open_transformers
 
-__all__ = ["TransformersBackend"]
+__all__ = ["TransformersBackend", "open_transformers"]

