@@ -31,19 +31,19 @@ class SlotCounter:
         self._resources = resources
         self._inventory = inventory
         self._gpus = inventory.gpus  # for which the cache is valid
-        self._counts: dict[tuple[object, ...], int] = {}
+        self._counts: dict[tuple[MemoryNeed, Assignment], int] = {}
         self._asked: tuple[object, ...] = ()
         self._slots: dict[str, TrialSlots] = {}
 
-    def count(self, need: MemoryNeed, others: Sequence[Assignment], model: Assignment) -> int:
-        """Return how many trials of one need run at once beside others and the model."""
-        key = (need, model, *others)
+    def count(self, need: MemoryNeed, model: Assignment) -> int:
+        """Return how many trials of one need run at once beside the model."""
+        key = (need, model)
         if self._gpus is not self._inventory.gpus or len(self._counts) > _CACHE_SIZE:
             self._counts.clear()
             self._gpus = self._inventory.gpus
         if key not in self._counts:
             self._counts[key] = placement.count_slots(
-                self._resources, self._inventory, need=need, others=[*others, model]
+                self._resources, self._inventory, need=need, others=[model]
             )
         return self._counts[key]
 
@@ -51,7 +51,6 @@ class SlotCounter:
         self,
         models: Mapping[str, Assignment],
         needs: Sequence[MemoryNeed],
-        others: Sequence[Assignment],
         smallest: Assignment,
     ) -> Mapping[str, TrialSlots]:
         """Return the slots beside each assignment of the model, under the same names.
@@ -59,25 +58,22 @@ class SlotCounter:
         Args:
             models: What the model may hold, by name.
             needs: Of the last trials; those that can never run are left out.
-            others: What other studies hold.
             smallest: The least that the model can hold, which decides what can never run.
         """
-        asked = (dict(models), list(needs), list(others), smallest, self._inventory.gpus)
+        asked = (dict(models), list(needs), smallest, self._inventory.gpus)
         if asked != self._asked:
-            possible = [n for n in needs if self.count(n, (), smallest)] or [MemoryNeed()]
+            possible = [n for n in needs if self.count(n, smallest)] or [MemoryNeed()]
             self._slots = {
-                name: self._count_slots(possible, others, model) for name, model in models.items()
+                name: self._count_slots(possible, model) for name, model in models.items()
             }
             self._asked = asked
         return self._slots
 
-    def _count_slots(
-        self, needs: Sequence[MemoryNeed], others: Sequence[Assignment], model: Assignment
-    ) -> TrialSlots:
-        counts = {need: self.count(need, others, model) for need in needs}
+    def _count_slots(self, needs: Sequence[MemoryNeed], model: Assignment) -> TrialSlots:
+        counts = {need: self.count(need, model) for need in needs}
         if len(counts) == 1 or 0 in counts.values():
             return TrialSlots(float(min(counts.values())), max(counts.values()))
         in_turn = placement.count_concurrent_trials(
-            self._resources, self._inventory, needs, others=[*others, model]
+            self._resources, self._inventory, needs, others=[model]
         )
         return TrialSlots(fmean(in_turn), max(counts.values()))

@@ -325,7 +325,7 @@ class Loop:
 
     def _share_memory(self) -> None:
         """Decide how trials and the model's server share memory from now on."""
-        self._queue.choose_mode(self._left.trials)
+        self._queue.choose_mode()
         self._running.update_model_claim()
         for event in self._residency.take_events():
             data = {**event.data, **self.spent.to_data()}

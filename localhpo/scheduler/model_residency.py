@@ -18,7 +18,7 @@ from localhpo.executor.clock import Clock
 from localhpo.resources import placement
 from localhpo.resources.placement import Assignment, Inventory, MemoryNeed
 from localhpo.resources.trial_slots import SlotCounter, TrialSlots
-from localhpo.scheduler import forecast, sharing
+from localhpo.scheduler import sharing
 from localhpo.scheduler.loaded_model import (
     InProcessModel,
     LoadedModel,
@@ -28,11 +28,9 @@ from localhpo.scheduler.loaded_model import (
 from localhpo.scheduler.server_events import ServerEvent, ServerEventQueue, Transition
 from localhpo.scheduler.sharing import (
     STATE_AFTER,
-    SharingDecision,
     SharingMode,
     SharingStatistics,
 )
-from localhpo.scheduler.switch_durations import SwitchDurations
 from localhpo.task import Resources
 
 _MAX_ASLEEP_SHARE = 0.5
@@ -79,14 +77,11 @@ class ModelResidency:
         self._wake_failed = False
         self._offloaded_at_s = 0.0  # a worker in simulated time ends before that time has come
         self._failed_methods: set[OffloadMethod] = set()
-        self._durations = SwitchDurations(clock, self._resident_mb)
         self._asleep_mb: float | None = None  # None before it was measured
         self._sleep_host_mb = 0.0
-        self._decision = SharingDecision("resident", "")
-        self._is_decided = False
+        self._mode: SharingMode | None = None  # before the first choice
         self.wake_pending = False
         """Whether to restore it as soon as there is enough free memory."""
-        self._changes = 0
         self._statistics = SharingStatistics(0, 0, None, None)
         self._events = ServerEventQueue()
         self._slot_counter = SlotCounter(resources, inventory)
@@ -103,7 +98,7 @@ class ModelResidency:
     @property
     def mode(self) -> SharingMode:
         """Present mode of sharing memory."""
-        return self._decision.mode
+        return self._mode or "resident"
 
     @property
     def is_ready(self) -> bool:
@@ -152,13 +147,8 @@ class ModelResidency:
 
     @property
     def slots(self) -> int:
-        """Largest number of trials that run at once in the present mode.
-
-        Before the first call for proposals, which precedes the choice of a mode: in any mode.
-        """
-        if self._resources.sharing == "auto" and self._statistics.is_blank:
-            return max(self._slots[name].most for name in ("resident", *self._methods_now))
-        return self._max_slots(self.mode)
+        """Largest number of trials that run at once in the present mode."""
+        return self._slots[_ASSIGNMENT_OF_MODE[self.mode]].most
 
     @property
     def prefetch_count(self) -> int:
@@ -172,28 +162,20 @@ class ModelResidency:
     def choose_mode(
         self,
         needs: Sequence[MemoryNeed],
-        others: Sequence[Assignment],
         *,
-        trial_s: float | None,
+        trial_s: float,
         propose_s: float,
         results: int,
-        trials_left: int | None,
-        buffered: int,
-        server_device_ages_s: Sequence[float] = (),
-        other_ages_s: Sequence[float] = (),
     ) -> None:
         """Choose the mode again, from the present statistics.
 
+        What other studies hold is ignored: they come and go, and limit only what is started.
+
         Args:
             needs: Memory of the last trials; those that can never run do not count.
-            others: What other studies hold.
-            trial_s: Mean length of the trials seen, at least.
+            trial_s: Mean length of the trials that have ended; else how long the longest has run.
             propose_s: Measured time of one call for proposals.
             results: Number of trials that have ended.
-            trials_left: Number of trials that will still be started; None for no limit.
-            buffered: Number of proposals that wait for a slot.
-            server_device_ages_s: How long each trial on the server's device has run.
-            other_ages_s: How long each other trial has run.
         """
         resident, methods = self._model.assignment, self._methods_now
         if self._state == "resident":
@@ -204,39 +186,22 @@ class ModelResidency:
             "sleep": self._offloaded_assignment("sleep"),
             "stop": self._offloaded_assignment("stop"),
         }
-        self._slots = self._slot_counter.count_beside(
-            assignments, needs, others, self.smallest_assignment
-        )
+        self._slots = self._slot_counter.count_beside(assignments, needs, self.smallest_assignment)
         means = {name: slots.mean for name, slots in self._slots.items()}
-        took_s = self._durations
         self._statistics = SharingStatistics(
             slots_resident=means["resident"],
             slots_elsewhere=means["own device"] if resident.gpus else 0.0,
             slots_asleep=means["sleep"] if "sleep" in methods else None,
             slots_stopped=means["stop"] if "stop" in methods else None,
-            max_slots={mode: self._max_slots(mode) for mode in _ASSIGNMENT_OF_MODE},
             propose_s=propose_s,
-            offload_s={"sleep": took_s["sleep"], "stop": took_s["stop"]},
-            restore_s={"sleep": took_s["wake"], "stop": took_s["start"]},
             trial_s=trial_s,
             results=results,
-            trials_left=trials_left,
-            buffered=buffered,
-            server_state=self._state,
-            server_device_ages_s=server_device_ages_s,
-            other_ages_s=other_ages_s,
             contended=bool(resident.gpus) == (self._resources.gpus > 0),
         )
-        present = self.mode if self._is_decided else None
-        decision = sharing.choose_mode(
-            self._resources.sharing, self._statistics, present, self._changes
-        )
-        if decision.mode == present:
-            return
-        if self.shares_memory:
+        decision = sharing.choose_mode(self._resources.sharing, self._statistics, self._mode)
+        if decision.mode != self._mode and self.shares_memory:
             self._events.add_decision(decision, self._statistics)
-        self._changes += results > 0  # a choice before the first result knew next to nothing
-        self._decision, self._is_decided = decision, True
+        self._mode = decision.mode
 
     # Asking.
 
@@ -245,9 +210,9 @@ class ModelResidency:
 
         Always, in a mode that keeps it resident.
         """
-        if self.mode not in ("sleep", "stop"):
+        if self.mode not in STATE_AFTER:
             return True
-        return forecast.should_ask(
+        return sharing.should_ask(
             is_resident=self.is_ready,
             buffered=buffered,
             running=running,
@@ -286,8 +251,8 @@ class ModelResidency:
         if self._state == "stopped":  # to put it to sleep would take memory
             return None
         setting = self._resources.sharing
-        by_mode = self.mode in ("sleep", "stop")
-        never_fits = not self._slot_counter.count(need, (), self._model.assignment)
+        by_mode = self.mode in STATE_AFTER
+        never_fits = not self._slot_counter.count(need, self._model.assignment)
         forced = setting == "auto" and never_fits
         at_end = is_last and setting in ("auto", "device")
         if not (by_mode or forced or at_end):
@@ -295,7 +260,7 @@ class ModelResidency:
         first: OffloadMethod = "stop" if self.mode == "stop" else "sleep"
         is_enough = (
             first in self._methods
-            and self._slot_counter.count(need, (), self._offloaded_assignment(first)) > 0
+            and self._slot_counter.count(need, self._offloaded_assignment(first)) > 0
         )
         for method in sorted(self._methods, key=lambda method: method != first):
             if self._state == STATE_AFTER[method]:
@@ -320,7 +285,7 @@ class ModelResidency:
             self._resources.sharing in ("auto", "sleep", "stop")
             and "stop" in self._model.offload_methods
         )
-        fits = self._slot_counter.count(need, (), self._model.assignment)
+        fits = self._slot_counter.count(need, self._model.assignment)
         return "stop" if may_stop and self._state == "resident" and not fits else None
 
     def offload(self, method: OffloadMethod) -> None:
@@ -344,8 +309,7 @@ class ModelResidency:
     @property
     def _assignment_in_mode(self) -> Assignment:
         """What it holds while resident: in mode `device` it has its device to itself."""
-        own_device = self.mode == "device" and self._is_decided
-        share = 1.0 if own_device else self._model.assignment.gpu_share
+        share = 1.0 if self.mode == "device" else self._model.assignment.gpu_share
         return dataclasses.replace(self._model.assignment, gpu_share=share)
 
     @property
@@ -363,9 +327,6 @@ class ModelResidency:
     def _methods_now(self) -> frozenset[OffloadMethod]:
         """Methods that free memory now: none while another study uses the server."""
         return frozenset() if self._model.shared else self._methods
-
-    def _max_slots(self, mode: SharingMode) -> int:
-        return self._slots[_ASSIGNMENT_OF_MODE[mode]].most
 
     def _offloaded_assignment(self, method: OffloadMethod) -> Assignment:
         """Return what the model holds once it is offloaded."""
@@ -386,11 +347,8 @@ class ModelResidency:
             return
         try:
             transition: Transition = "wake" if before == "offloaded" else "start"
-            with self._durations.measure(transition):
-                self._model.wake()
-            self._events.add_transition(
-                transition, self._durations.last_s, None, self._model.measure_mb()
-            )
+            took_s = self._measure_s(self._model.wake)
+            self._events.add_transition(transition, took_s, None, self._model.measure_mb())
         except ModelError as error:
             self._events.warn(f"the model's server could not be woken up: {error}")
             self._read_state()
@@ -406,14 +364,13 @@ class ModelResidency:
 
     def _sleep(self) -> None:
         before_mb = self._model.measure_mb()
-        with self._durations.measure("sleep"):
-            self._model.sleep()
+        took_s = self._measure_s(self._model.sleep)
         after_mb = self._model.measure_mb()
         if before_mb is not None and after_mb is not None:
             if after_mb <= _MAX_ASLEEP_SHARE * before_mb:
                 self._asleep_mb, self._state = after_mb, "offloaded"
                 self._sleep_host_mb = self._model.sleep_host_mb
-                self._events.add_transition("sleep", self._durations.last_s, before_mb, after_mb)
+                self._events.add_transition("sleep", took_s, before_mb, after_mb)
                 return
             result = f"sleep freed {before_mb - after_mb:.0f} of {before_mb:.0f} MB"
         else:
@@ -429,9 +386,12 @@ class ModelResidency:
     def _stop(self) -> None:
         transition: Transition = "leave" if self._model.shared else "stop"
         before_mb = self._model.measure_mb()
-        with self._durations.measure("stop"):
-            self._model.stop()
+        took_s = self._measure_s(self._model.stop)
         self._state = "stopped"
-        self._events.add_transition(
-            transition, self._durations.last_s, before_mb, self._model.measure_mb()
-        )
+        self._events.add_transition(transition, took_s, before_mb, self._model.measure_mb())
+
+    def _measure_s(self, transition: Callable[[], None]) -> float:
+        """Run a transition of the server; return how long it took."""
+        began = self._clock.monotonic()
+        transition()
+        return self._clock.monotonic() - began

@@ -78,33 +78,16 @@ class ProposalQueue:
         self._needs.clear()
         self._needs.extend(self._running.memory_need(config) for config in self._configs)
 
-    def choose_mode(self, left: int | None) -> None:
-        """Decide how the model's server and trials like the last ones share memory.
-
-        What other studies hold is ignored: they come and go, and limit only what is started.
-        """
+    def choose_mode(self) -> None:
+        """Decide how the model's server and trials like the last ones share memory."""
         if self.proposing:  # the size of the queue is about to change
             return
-        other_ages_s, server_ages_s = self._split_ages_s()
         self._residency.choose_mode(
             list(self._needs) or [self._running.memory_need(None)],
-            [],
             trial_s=self._running.mean_trial_s,
             propose_s=self._proposer.mean_propose_s,
             results=self._table.counted,
-            trials_left=None if left is None else max(0, left - len(self._running)),
-            buffered=self.size,
-            other_ages_s=other_ages_s,
-            server_device_ages_s=server_ages_s,
         )
-
-    def _split_ages_s(self) -> tuple[list[float], list[float]]:
-        """Return how long trials have run: on other devices, and on the server's own."""
-        server_gpus = set(self._residency.resident_assignment.gpus)
-        ages_s: tuple[list[float], list[float]] = ([], [])
-        for held, age_s in self._running.assignment_ages_s:
-            ages_s[not server_gpus.isdisjoint(held.gpus)].append(age_s)
-        return ages_s
 
     def ask(self, left: int | None) -> None:
         """Ask the Creator for proposals where they are wanted; wake its model first, if needed."""

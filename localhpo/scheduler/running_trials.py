@@ -15,20 +15,13 @@ from localhpo.executor.protocol import Executor, Job, Outcome, Run
 from localhpo.resources import placement
 from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker
 from localhpo.resources.placement import Assignment, Inventory, MemoryNeed
-from localhpo.scheduler import sharing
 from localhpo.scheduler.model_residency import ModelResidency
 from localhpo.store.records import WAIT_TEXTS, WaitCause
 from localhpo.task import Task
 from localhpo.trial import Config, Measurement, State, Trial
 
-_OUTLIER_FACTOR = 2.0
-"""A trial that has run so many times the mean shows that trials have become longer."""
-
 _REFRESH_S = 3.0
 """Between two readings of what other programs hold of the devices."""
-
-_ENOUGH_ENDED = 5
-"""The mean duration is trusted once so many trials have ended, and as many as still run."""
 
 EstimateMemoryMb = Callable[[Config], float | None]
 """From a configuration to the peak memory of its trial in MB: of each device, or of the host where
@@ -104,32 +97,16 @@ class RunningTrials:
         return self._ended_gpu_s + sum(s * held[number] for number, s in self.elapsed_s.items())
 
     @property
-    def mean_trial_s(self) -> float | None:
-        """Mean duration of the trials so far; None before the first is started.
-
-        Before one has ended, it is the time that the longest has run: a change of mode that pays
-        for long trials can wait until they have shown to be long, and would be lost on short
-        ones. While few have ended, a mean below `SHORTEST_S` is not trusted, since the short ones
-        end first.
-        """
-        longest_s = max(self.elapsed_s.values(), default=0.0)
-        if not self._ended_s:
-            return max(longest_s, sharing.SHORTEST_S) if self._active else None
-        mean_s = sum(self._ended_s) / len(self._ended_s)
-        if len(self._ended_s) < max(_ENOUGH_ENDED, len(self._active)):
-            mean_s = max(mean_s, sharing.SHORTEST_S)
-        return longest_s if longest_s > _OUTLIER_FACTOR * mean_s else mean_s
+    def mean_trial_s(self) -> float:
+        """Mean duration of the ended trials; before the first end, how long the longest has run."""
+        if self._ended_s:
+            return sum(self._ended_s) / len(self._ended_s)
+        return max(self.elapsed_s.values(), default=0.0)
 
     @property
     def assignments(self) -> list[Assignment]:
         """What the running trials hold of the machine."""
         return [active.assignment for active in self._active.values()]
-
-    @property
-    def assignment_ages_s(self) -> list[tuple[Assignment, float]]:
-        """What each running trial holds, and how long it has run."""
-        now = self._clock.monotonic()
-        return [(active.assignment, now - active.started) for active in self._active.values()]
 
     @property
     def other_claims(self) -> list[Assignment]:

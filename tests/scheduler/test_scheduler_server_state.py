@@ -74,9 +74,7 @@ def make_residency(model: ServerModel, *, host_mb: float = 64_000) -> ModelResid
         model, resources=Resources(gpus=1), inventory=inventory, clock=RealClock()
     )
     need = MemoryNeed(gpu_memory_mb={"0": 20_000})
-    residency.choose_mode(
-        [need], [], trial_s=None, propose_s=0.0, results=0, trials_left=None, buffered=0
-    )
+    residency.choose_mode([need], trial_s=0.0, propose_s=0.0, results=0)
     return residency
 
 

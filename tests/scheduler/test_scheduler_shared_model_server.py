@@ -43,9 +43,7 @@ def make_residency(server: FakeServer, sharing: Sharing = "auto") -> ModelReside
 
 
 def choose_mode(residency: ModelResidency, need: MemoryNeed) -> str:
-    residency.choose_mode(
-        [need], [], trial_s=600.0, propose_s=1.0, results=4, trials_left=None, buffered=0
-    )
+    residency.choose_mode([need], trial_s=600.0, propose_s=1.0, results=4)
     return residency.mode
 
 

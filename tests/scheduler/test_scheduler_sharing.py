@@ -22,7 +22,6 @@ from localhpo.scheduler.sharing import (
     SharingStatistics,
     choose_mode,
     count_prefetch,
-    estimate_remaining_s,
 )
 from localhpo.task import Resources
 
@@ -32,11 +31,8 @@ SHORT_OF_MEMORY = SharingStatistics(
     slots_asleep=3,
     slots_stopped=3,
     propose_s=2,
-    offload_s={"sleep": 1, "stop": 5},
-    restore_s={"sleep": 3, "stop": 55},
     trial_s=600,
     results=1,
-    trials_left=30,
 )
 
 
@@ -44,23 +40,23 @@ SHORT_OF_MEMORY = SharingStatistics(
     ("changes", "mode"),
     [
         ({}, "sleep"),
-        ({"trial_s": None}, "sleep"),  # even trials of a few seconds would make up for it
-        (
-            {"trial_s": None, "slots_asleep": None, "trials_left": 20},
-            "resident",
-        ),  # a start would cost too much
-        ({"trial_s": None, "slots_resident": 0, "slots_asleep": None}, "stop"),
-        ({"trial_s": 1.0, "restore_s": {"sleep": 9, "stop": 55}}, "resident"),  # waking costs more
+        ({"trial_s": 0.0}, "sleep"),  # sleeping takes seconds: it need not wait for a length
         ({"slots_asleep": None}, "stop"),
-        ({"slots_asleep": None, "trial_s": 5.0}, "resident"),
+        ({"slots_asleep": None, "trial_s": 20.0}, "resident"),  # a restart takes longer
+        ({"slots_asleep": None, "trial_s": 40.0}, "stop"),
+        ({"slots_resident": 0, "slots_asleep": None, "trial_s": 0.0}, "stop"),  # or none would run
+        ({"slots_resident": 0, "slots_asleep": 0, "trial_s": 0.0}, "stop"),
         ({"slots_asleep": None, "slots_stopped": None}, "resident"),
+        ({"slots_resident": 0, "slots_asleep": 0, "slots_stopped": 0}, "resident"),
         ({"slots_resident": 3}, "resident"),
         ({"slots_resident": 3, "slots_elsewhere": 3}, "device"),
-        ({"slots_asleep": 1, "slots_stopped": 3}, "stop"),
+        ({"slots_resident": 2, "slots_elsewhere": 2}, "sleep"),
+        ({"slots_asleep": 1}, "stop"),
+        ({"slots_asleep": 1, "trial_s": 20.0}, "resident"),
         ({"contended": False}, "cpu"),
     ],
 )
-def test_auto_decides_by_statistics(changes: dict[str, Any], mode: str) -> None:
+def test_auto_runs_the_most_trials_at_once(changes: dict[str, Any], mode: str) -> None:
     decision = choose_mode("auto", replace(SHORT_OF_MEMORY, **changes))
     assert decision.mode == mode
     assert decision.reason
@@ -73,80 +69,16 @@ def test_the_users_setting_is_followed_where_the_server_supports_it() -> None:
 
 
 @pytest.mark.parametrize("present", ["resident", "sleep"])
-def test_equally_good_modes_do_not_alternate(present: SharingMode) -> None:
-    near = replace(SHORT_OF_MEMORY, slots_resident=2.95)
-    for left in range(4, 40):
-        assert choose_mode("auto", replace(near, trials_left=left), present).mode == present
+def test_modes_do_not_alternate_with_the_sizes_of_trials(present: SharingMode) -> None:
+    near = replace(SHORT_OF_MEMORY, slots_resident=2.9)
+    assert choose_mode("auto", near, present).mode == present
+    equal = replace(SHORT_OF_MEMORY, slots_resident=3)
+    assert choose_mode("auto", equal, present).mode == "resident"
 
 
-def test_one_more_slot_of_many_is_worth_one_change_but_not_a_second() -> None:
-    many = replace(
-        SHORT_OF_MEMORY,
-        slots_resident=23,
-        slots_elsewhere=21,
-        slots_asleep=24,
-        trial_s=60,
-        trials_left=240,
-    )
-    assert choose_mode("auto", many, "resident").mode == "sleep"
-    assert choose_mode("auto", many, "resident", changes=1).mode == "resident"
-
-
-def test_an_expensive_change_waits_until_the_length_of_trials_is_known() -> None:
-    gains = {
-        "slots_resident": 20,
-        "slots_elsewhere": 18,
-        "slots_asleep": None,
-        "slots_stopped": 21,
-        "trials_left": 60,
-    }  # 3 %
-    expensive = replace(SHORT_OF_MEMORY, **gains, trial_s=50)
-    assert choose_mode("auto", replace(expensive, results=2)).mode == "resident"
-    assert choose_mode("auto", replace(expensive, results=3)).mode == "stop"
-    # A trial takes longer than the server is away: nothing much can be lost.
-    assert choose_mode("auto", replace(expensive, trial_s=61, results=2)).mode == "stop"
-
-
-def test_each_change_raises_the_threshold_for_the_next() -> None:
-    worse = replace(SHORT_OF_MEMORY, slots_resident=2.4)
-    assert choose_mode("auto", worse, "resident").mode == "sleep"
-    assert choose_mode("auto", worse, "resident", changes=10).mode == "resident"
-
-
-def test_a_sleeping_server_that_is_to_be_stopped_must_start_again() -> None:
-    asleep = replace(SHORT_OF_MEMORY, server_state="offloaded", buffered=3, trials_left=4)
-    slow = replace(asleep, restore_s={"sleep": 3, "stop": 955})
-    assert estimate_remaining_s("stop", 3, slow) > estimate_remaining_s("stop", 3, asleep) + 500
-    assert estimate_remaining_s("sleep", 3, slow) == estimate_remaining_s("sleep", 3, asleep)
-
-
-def test_offloading_is_never_free() -> None:
-    """Where sizes are mixed, offloading may free less than one slot."""
-    mixed = replace(
-        SHORT_OF_MEMORY, slots_resident=3.56, slots_asleep=3.94, slots_stopped=4, trial_s=10
-    )
-    for method in ("sleep", "stop"):
-        slow = replace(mixed, restore_s={"sleep": 500, "stop": 500})
-        assert (
-            estimate_remaining_s(method, 3.94, slow)
-            > estimate_remaining_s(method, 3.94, mixed) + 400
-        )
-
-
-def test_the_mode_is_chosen_after_the_first_proposals() -> None:
-    blank = replace(SHORT_OF_MEMORY, trial_s=None, propose_s=0, results=0)
-    assert choose_mode("auto", blank).mode == "resident"
-    assert choose_mode("auto", replace(blank, buffered=3)).mode == "sleep"
-    assert (
-        choose_mode("auto", replace(blank, slots_resident=0)).mode == "sleep"
-    )  # no trial would ever start
-
-
-def test_a_bad_mode_is_left_even_in_a_short_study() -> None:
-    short = replace(SHORT_OF_MEMORY, trials_left=5)
-    assert choose_mode("auto", short, "resident").mode == "sleep"
-    in_hand = replace(short, buffered=5)  # memory is freed for the last ones in any mode
-    assert choose_mode("auto", in_hand, "resident").mode == "resident"
+def test_a_mode_in_which_no_trial_runs_is_left() -> None:
+    none_resident = replace(SHORT_OF_MEMORY, slots_resident=0)
+    assert choose_mode("auto", none_resident, "resident").mode == "sleep"
 
 
 def test_proposals_are_prefetched_only_where_waiting_costs() -> None:
@@ -154,21 +86,19 @@ def test_proposals_are_prefetched_only_where_waiting_costs() -> None:
     assert count_prefetch("resident", 2, replace(SHORT_OF_MEMORY, trial_s=10.0)) == 2
     assert count_prefetch("sleep", 3, replace(SHORT_OF_MEMORY, slots_resident=3)) == 0
     assert count_prefetch("stop", 3, SHORT_OF_MEMORY) == 3
-    assert (
-        count_prefetch("stop", 3, replace(SHORT_OF_MEMORY, results=0)) == 0
-    )  # they would know no results
+    assert count_prefetch("stop", 3, replace(SHORT_OF_MEMORY, results=0)) == 0
 
 
-@pytest.mark.parametrize(("propose_s", "most"), [(2, 4), (5, 4), (8, 7), (100, 8)])
-def test_prefetched_proposals_last_for_two_calls(propose_s: float, most: int) -> None:
-    numbers = replace(SHORT_OF_MEMORY, trial_s=10.0, propose_s=propose_s)
-    assert count_prefetch("resident", 4, numbers) == most
+def test_a_single_slot_waits_for_a_server_that_is_back_soon() -> None:
+    one = replace(SHORT_OF_MEMORY, slots_resident=0)
+    assert count_prefetch("sleep", 1, one) == 0
+    assert count_prefetch("stop", 1, one) == 1
 
 
-def test_before_the_first_result_at_most_one_proposal_per_slot_is_prefetched() -> None:
-    apart = replace(SHORT_OF_MEMORY, slots_resident=2, slots_elsewhere=2, trial_s=10.0)
-    assert count_prefetch("stop", 3, apart) == 6
-    assert count_prefetch("stop", 3, replace(apart, results=0)) == 3
+@pytest.mark.parametrize(("trial_s", "rounds"), [(10.0, 2), (100.0, 2), (600.0, 1)])
+def test_short_trials_get_two_prefetched_proposals_per_slot(trial_s: float, rounds: int) -> None:
+    numbers = replace(SHORT_OF_MEMORY, trial_s=trial_s)
+    assert count_prefetch("sleep", 3, numbers) == 3 * rounds
 
 
 @pytest.mark.parametrize(("think_s", "unseen"), [(0.3, 0), (4.0, 1)])
@@ -356,9 +286,7 @@ def test_a_stopped_server_is_not_put_to_sleep() -> None:
         clock=RealClock(),
     )
     need = MemoryNeed(gpu_memory_mb={"0": 20_000})
-    residency.choose_mode(
-        [need], [], trial_s=9.0, propose_s=1.0, results=1, trials_left=None, buffered=0
-    )
+    residency.choose_mode([need], trial_s=9.0, propose_s=1.0, results=1)
     assert residency.find_offload(need, [], [], is_last=False) == "sleep"
     residency.offload("stop")
     assert residency.find_offload(need, [], [], is_last=False) is None
@@ -384,9 +312,7 @@ def test_memory_freed_by_sleep_is_measured(kind: Literal["frees", "keeps"], afte
     model.wake()
     try:
         need = MemoryNeed(memory_mb=200)
-        residency.choose_mode(
-            [need], [], trial_s=None, propose_s=0.0, results=0, trials_left=None, buffered=0
-        )
+        residency.choose_mode([need], trial_s=0.0, propose_s=0.0, results=0)
         assert residency.mode == "sleep"
         assert residency.find_offload(need, [], [], is_last=False) == "sleep"
         residency.offload("sleep")

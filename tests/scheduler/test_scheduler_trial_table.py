@@ -9,8 +9,7 @@ import pytest
 from localhpo.errors import LocalHPOError, StoreError
 from localhpo.executor.clock import SimulatedClock
 from localhpo.executor.protocol import Job, Outcome
-from localhpo.executor.simulated import Replay, SimulatedExecutor
-from localhpo.resources.placement import Gpu, Inventory
+from localhpo.resources.placement import Inventory
 from localhpo.scheduler.model_residency import ModelResidency
 from localhpo.scheduler.running_trials import RunningTrials
 from localhpo.scheduler.trial_table import TrialTable, trial_seed
@@ -143,26 +142,3 @@ def test_a_report_just_before_the_end_is_polled(make_task: Callable[..., Task]) 
     assert (last.outcome, len(last.measurements)) == (DONE, 1)
     assert len(running) == 0
     assert running.find_place(running.memory_need(None)) is not None
-
-
-def test_ages_belong_to_their_trials_in_any_order(make_task: Callable[..., Task]) -> None:
-    """A trial that runs again starts before those with smaller numbers."""
-    inventory = Inventory(cpus=2, gpus=(Gpu("0"), Gpu("1")))
-    clock, resources = SimulatedClock(), Resources(gpus=1, parallel=2)
-    running = RunningTrials(
-        task=make_task(resources=resources),
-        executor=SimulatedExecutor(lambda config, seed: Replay([], 100.0), clock),
-        inventory=inventory,
-        clock=clock,
-        residency=ModelResidency(None, resources=resources, inventory=inventory, clock=clock),
-        trial_folder=lambda number: Path(str(number)),
-    )
-    for number in (5, 2):
-        place = running.find_place(running.memory_need(None))
-        assert place is not None
-        running.start(Trial(number, State.RUNNING, PROPOSAL), place)
-        clock.sleep(10.0)
-    assert [(held.gpus, age_s) for held, age_s in running.assignment_ages_s] == [
-        (("0",), 20.0),
-        (("1",), 10.0),
-    ]
