@@ -19,7 +19,6 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from localhpo.errors import ModelError
-from localhpo.executor.clock import Clock
 from localhpo.resources.placement import Assignment
 
 OffloadMethod = Literal["sleep", "stop"]
@@ -260,81 +259,3 @@ class ServerModel:
         """Return the memory of the server's processes; 0 where it does not run."""
         pid = self._server.pid
         return 0.0 if pid is None else self._measure(pid)
-
-
-class SimulatedModel:
-    """A model server with given durations and sizes, on a simulated clock.
-
-    Args:
-        clock: Clock of the simulation.
-        assignment: Memory that it holds while resident.
-        asleep_mb: Memory that it still holds asleep; as much as resident where sleep frees nothing.
-        sleep_s: Time to fall asleep.
-        wake_s: Time to wake up.
-        stop_s: Time to stop.
-        start_s: Time to start.
-        sleep_host_mb: Host memory that it takes while asleep.
-        can_sleep: Whether it supports sleep.
-    """
-
-    def __init__(
-        self,
-        clock: Clock,
-        *,
-        assignment: Assignment,
-        asleep_mb: float,
-        sleep_s: float,
-        wake_s: float,
-        stop_s: float,
-        start_s: float,
-        sleep_host_mb: float = 0.0,
-        can_sleep: bool = True,
-    ) -> None:
-        self.assignment = assignment
-        self.sleep_host_mb = sleep_host_mb
-        self._clock = clock
-        self._sleep_s, self._stop_s = sleep_s, stop_s
-        self._restore_s: dict[ServerState, float] = {"offloaded": wake_s, "stopped": start_s}
-        self._held_mb: dict[ServerState, float] = {
-            "resident": max(assignment.memory_mb, assignment.gpu_memory_mb),
-            "offloaded": asleep_mb,
-            "stopped": 0.0,
-        }
-        self._can_sleep = can_sleep
-        self._state: ServerState = "resident"
-
-    @property
-    def state(self) -> ServerState:
-        """Its simulated state."""
-        return self._state
-
-    @property
-    def offload_methods(self) -> frozenset[OffloadMethod]:
-        """Stop, and sleep where it supports that."""
-        return frozenset({"sleep", "stop"} if self._can_sleep else {"stop"})
-
-    @property
-    def shared(self) -> bool:
-        """False: one study uses it."""
-        return False
-
-    def wake(self) -> None:
-        """Let the given time pass."""
-        self._clock.sleep(self._restore_s.get(self._state, 0.0))
-        self._state = "resident"
-
-    def sleep(self) -> None:
-        """Let the given time pass."""
-        if not self._can_sleep:
-            raise ModelError("this server cannot sleep", hint='sharing = "stop"')
-        self._clock.sleep(self._sleep_s)
-        self._state = "offloaded"
-
-    def stop(self) -> None:
-        """Let the given time pass."""
-        self._clock.sleep(self._stop_s)
-        self._state = "stopped"
-
-    def measure_mb(self) -> float | None:
-        """Return the size of its present state."""
-        return self._held_mb[self._state]

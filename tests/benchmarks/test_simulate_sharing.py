@@ -1,4 +1,4 @@
-"""`scripts/simulate_sharing` on a machine that a file describes."""
+"""The simulation of memory sharing on a machine that a file describes."""
 
 from __future__ import annotations
 

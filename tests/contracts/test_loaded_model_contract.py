@@ -18,9 +18,9 @@ from localhpo.scheduler.loaded_model import (
     LoadedModel,
     OffloadMethod,
     ServerModel,
-    SimulatedModel,
 )
 from localhpo.scheduler.sharing import STATE_AFTER
+from scripts.benchmarks.sharing.model import SimulatedModel
 
 METHODS: tuple[OffloadMethod, ...] = ("sleep", "stop")
 

@@ -110,7 +110,7 @@ def test_slots_follow_foreign_memory() -> None:
     for foreign_mb in (0.0, 12_000.0):
         inventory.gpus = (replace(inventory.gpus[0], foreign_mb=foreign_mb),)
         slots = counter.count_beside({"resident": nothing}, [wanted], nothing)["resident"]
-        counts.append((counter.count(wanted, [], nothing), slots.most))
+        counts.append((counter.count(wanted, nothing), slots.most))
     assert counts == [(4, 4), (2, 2)]
 
 

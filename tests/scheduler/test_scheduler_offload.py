@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import pytest
 
 from localhpo.resources.placement import Assignment, Gpu, Inventory
-from localhpo.scheduler.loaded_model import SimulatedModel
 from localhpo.task import Resources, Sharing
 from localhpo.trial import State
+from scripts.benchmarks.sharing.model import SimulatedModel
 
 HOME = "2"
 DEVICES = Inventory(cpus=8, gpus=tuple(Gpu(id, memory_mb=24_000) for id in ("0", "1", HOME)))

@@ -15,7 +15,7 @@ from fake_server import FakeServer
 from localhpo.errors import ModelError
 from localhpo.executor.clock import RealClock
 from localhpo.resources.placement import Assignment, Gpu, Inventory, MemoryNeed
-from localhpo.scheduler.loaded_model import InProcessModel, ServerModel, SimulatedModel
+from localhpo.scheduler.loaded_model import InProcessModel, ServerModel
 from localhpo.scheduler.model_residency import ModelResidency
 from localhpo.scheduler.sharing import (
     SharingMode,
@@ -24,6 +24,7 @@ from localhpo.scheduler.sharing import (
     count_prefetch,
 )
 from localhpo.task import Resources
+from scripts.benchmarks.sharing.model import SimulatedModel
 
 SHORT_OF_MEMORY = SharingStatistics(
     slots_resident=1,

@@ -4,7 +4,7 @@
     python -m scripts.benchmarks.sharing --quick     # the part that a test runs
     python -m scripts.benchmarks.sharing --sample 50 # random settings of the grid
     python -m scripts.benchmarks.sharing --seeds 5   # studies per setting: means are compared
-    python -m scripts.benchmarks.sharing --inventory machine.toml --all    # the grid on that machine
+    python -m scripts.benchmarks.sharing --inventory machine.toml --all # the grid on that machine
 
 The same seed gives the same table.
 """

@@ -8,7 +8,6 @@ the bus or the host's memory.
 from __future__ import annotations
 
 import heapq
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +20,13 @@ from localhpo.executor import Replay, SimulatedExecutor
 from localhpo.executor.clock import SimulatedClock
 from localhpo.objective import Objective
 from localhpo.resources.placement import Assignment, Gpu, Inventory
-from localhpo.scheduler.loaded_model import SimulatedModel
-from localhpo.scheduler.loop import Loop
-from localhpo.scheduler.settings import LoopSettings
+from localhpo.scheduler.loop import Loop, LoopSettings, StoredStudy
+from localhpo.scheduler.running_trials import ExecutionTarget
+from localhpo.scheduler.trial_table import TrialTable
 from localhpo.space import Float, Space
 from localhpo.task import Budget, Resources, Sharing, Task
 from localhpo.trial import COUNTED, Config, Measurement, Origin, Proposal, State, Trial
+from scripts.benchmarks.sharing.model import SimulatedModel
 
 GB = 1_000.0
 """Size of a GB in MB."""
@@ -113,22 +113,23 @@ def run_study(setting: SimulationSetting, sharing: Sharing, seed: int) -> Simula
     """Run one study to its end."""
     clock = EventClock()
     recorder = ModeRecorder()
-    loop = Loop(
-        task=_make_task(setting, sharing),
-        creator=SimulatedCreator(clock, setting, seed),
+    target = ExecutionTarget(
         executor=SimulatedExecutor(_make_replays(setting, clock), clock),
-        recorder=recorder,
-        trials=(),
-        seed=seed,
         trial_folder=lambda number: Path(f"trial-{number}"),  # nothing is written there
         inventory=Inventory(
             cpus=10_000,
             gpus=tuple(Gpu(str(i), memory_mb=setting.gpu_gb * GB) for i in range(setting.gpus)),
         ),
         clock=clock,
-        settings=_SETTINGS,
         loaded_model=_make_model(setting, clock),
         estimate_mb=TrialSizes(setting, seed).estimate,
+    )
+    loop = Loop(
+        _make_task(setting, sharing),
+        SimulatedCreator(clock, setting, seed),
+        target,
+        StoredStudy(TrialTable((), recorder=recorder, clock=clock, seed=seed)),
+        settings=_SETTINGS,
     )
     try:
         trials = loop.run()
@@ -149,23 +150,19 @@ def run_study(setting: SimulationSetting, sharing: Sharing, seed: int) -> Simula
 class EventClock(SimulatedClock):
     """Skips to the next event of the simulation.
 
-    It also stops in between, at growing intervals, since some decisions depend on how long
-    something has lasted. The intervals are short until a trial has ended: before that, the age of
-    running trials is the only clue to their length.
+    It also stops in between, at growing intervals: until a trial has ended, a decision depends on
+    how long it has run.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._due: list[float] = []
         self._since = 0.0
-        self._first_end_s = math.inf
         self._beside = False
 
     def expect_end(self, seconds: float) -> None:
         """Stop at the end of a trial, `seconds` from now."""
-        end_s = self.monotonic() + seconds
-        heapq.heappush(self._due, end_s)
-        self._first_end_s = min(self._first_end_s, end_s)
+        heapq.heappush(self._due, self.monotonic() + seconds)
 
     def aside(self, work: Callable[[], None]) -> float:
         """Run work in parallel to everything else, and stop at its end."""
@@ -184,14 +181,13 @@ class EventClock(SimulatedClock):
         now = self.monotonic()
         while self._due and self._due[0] <= now:
             self._since = max(self._since, heapq.heappop(self._due))
-        growth = _GROWTH_BEFORE_FIRST_END if now <= self._first_end_s else _GROWTH
-        step_s = max(seconds, growth * (now - self._since))
+        step_s = max(seconds, _GROWTH * (now - self._since))
         if self._due:
             step_s = min(step_s, self._due[0] - now)
         return super().sleep(step_s + _ROUNDING_S)
 
 
-_GROWTH_BEFORE_FIRST_END, _GROWTH = 0.1, 3.0
+_GROWTH = 1.0
 """Interval between stops, relative to the time since the last event."""
 
 _ROUNDING_S = 1e-6  # the sum of two times may be slightly less than the end of a trial
@@ -201,7 +197,6 @@ class SimulatedCreator:
     """Proposes random values, in the time that a model of the setting's size takes."""
 
     name = "simulated"
-    backend = None
     backend = None
 
     def __init__(self, clock: SimulatedClock, setting: SimulationSetting, seed: int) -> None:
