@@ -24,13 +24,12 @@ def commands(session: str) -> list[tuple[str, str]]:
 def mask(output: str) -> list[str]:
     """Return the words of an output without what differs from run to run or by its width.
 
-    Times, memory and the folder are masked. The line of what was waited for goes: what took no
-    time is not listed in it.
+    Times and memory are masked. Two entries go: the path of the report, and what was waited for,
+    which does not list what took no time.
     """
-    output = re.sub(r"^waited .*\n", "", output, flags=re.M)
+    output = re.sub(r"^(?:waited|report) .*\n(?: .*\n)*", "", output, flags=re.M)
     output = re.sub(r"\d[\d.,]* (?:ms|s|min|h)\b(?: \d+ (?:s|min))?", "TIME", output)
     output = re.sub(r"\d[\d.,]* (?:MB|GB)\b", "MEMORY", output)
-    output = re.sub(r"\S*/studies/", "HOME/studies/", output)
     return re.sub("─+", "─", output).split()
 
 
