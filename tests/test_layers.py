@@ -108,7 +108,9 @@ HOME_OF: dict[str, set[str]] = {
         "resources",
         "finetune.evaluation",
     },
+    "pytest": {"testing"},
     "numpy": {
+        "testing",
         "space",
         "creator",
         "analysis",

@@ -195,7 +195,7 @@ def test_engines_take_several_objectives_and_constraints(
             return super().propose_one(history)
 
     monkeypatch.setattr(sampler, "open_creator", opened)
-    monkeypatch.setattr("localhpo.creator.registry.Engine", Recording)
+    monkeypatch.setattr("localhpo.creator.optuna.engine.Engine", Recording)
     study = study_of_two(creator, constraints_func=excess)
     study.optimize(two_objectives, n_trials=25)
     assert len(set(configs(study))) == 25

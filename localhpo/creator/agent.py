@@ -20,11 +20,8 @@ from typing import TYPE_CHECKING, Literal
 
 from localhpo import grammar
 from localhpo.creator import context, prompt, rationale
-from localhpo.creator.batch import propose_one_by_one
-from localhpo.creator.duplicates import CandidateStatus, DuplicateFilter
-from localhpo.creator.medoids import medoid_order
-from localhpo.creator.protocol import History
-from localhpo.creator.seeds import derive_seed
+from localhpo.creator.candidates import CandidateStatus, DuplicateFilter, medoid_order
+from localhpo.creator.protocol import History, derive_seed, propose_one_by_one
 from localhpo.errors import ConfigurationError, GenerationError, ModelError
 from localhpo.llm.protocol import AnswerConstraint, Backend, Completion, Message, Model
 from localhpo.space import Categorical, Ordinal

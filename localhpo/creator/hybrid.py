@@ -37,11 +37,9 @@ import numpy as np
 
 from localhpo.creator import rationale, warm_start
 from localhpo.creator.agent import Agent, ModelCost
-from localhpo.creator.batch import propose_one_by_one
 from localhpo.creator.bo import BayesianOptimizer, SamplePrior
 from localhpo.creator.bo.optimizer import propose_guided
-from localhpo.creator.duplicates import CandidateStatus, DuplicateFilter
-from localhpo.creator.medoids import medoid_order
+from localhpo.creator.candidates import CandidateStatus, DuplicateFilter, medoid_order
 from localhpo.creator.meta_proposer import MetaDataProposer, open_meta_data
 from localhpo.creator.policy import (
     MIN_SPREAD_RATIO,
@@ -51,9 +49,8 @@ from localhpo.creator.policy import (
     past_track_record,
     unknown_parameters,
 )
-from localhpo.creator.protocol import History
+from localhpo.creator.protocol import History, derive_seed, propose_one_by_one
 from localhpo.creator.registry import open_task_backend
-from localhpo.creator.seeds import derive_seed
 from localhpo.errors import MissingExtraError, ModelError
 from localhpo.task import CreatorSettings
 from localhpo.trial import DEFAULT, LLM, Proposal

@@ -24,9 +24,8 @@ import numpy as np
 
 from localhpo.creator.bo import optimizer
 from localhpo.creator.bo.transfer_prior import SurrogateEnsemble
-from localhpo.creator.duplicates import CandidateStatus, DuplicateFilter
-from localhpo.creator.protocol import History
-from localhpo.creator.seeds import derive_seed
+from localhpo.creator.candidates import CandidateStatus, DuplicateFilter
+from localhpo.creator.protocol import History, derive_seed
 from localhpo.creator.warm_start import count_initial_design, has_value
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.models.description import META_DATA

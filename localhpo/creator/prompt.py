@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from localhpo import assets
-from localhpo.creator.facts import Facts
+from localhpo.creator.context import Facts
 from localhpo.llm.protocol import Message
 
 if TYPE_CHECKING:

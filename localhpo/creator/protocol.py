@@ -1,6 +1,6 @@
-"""The Creator protocol: a creator decides which configuration to try next.
+"""The Creator protocol, and what creators share: seeds, and making several proposals.
 
-Laws, which `tests/contracts/test_creator_contract.py` runs over every implementation:
+A creator decides which configuration to try next. Laws, which `localhpo.testing` has as tests:
 
 - `propose(history, n)` returns between 1 and `n` proposals (fewer only where the space holds no
   more new ones) or raises `SpaceExhaustedError`;
@@ -18,12 +18,16 @@ Laws, which `tests/contracts/test_creator_contract.py` runs over every implement
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
+from localhpo.errors import SpaceExhaustedError
 from localhpo.task import Task
-from localhpo.trial import Config, Proposal, Trial
+from localhpo.trial import Config, Proposal, State, Trial
 
 if TYPE_CHECKING:
     from localhpo.llm.protocol import Backend
@@ -78,3 +82,49 @@ class Creator(Protocol):
     def close(self) -> None:
         """Free what it holds (a model, a connection). May be called twice."""
         ...
+
+
+def derive_seed(history: History, purpose: str, attempt: int = 0) -> int:
+    """Return the seed (31 bits) of one random choice for the next trial.
+
+    It is derived from the study's seed and the number of the trial, and from nothing else, so a
+    study that is resumed in another process goes on as it would have.
+
+    Args:
+        history: the study so far; its seed and next number count.
+        purpose: separates the random choices of one proposal. Changing its text changes the seed.
+        attempt: separates the attempts at one purpose.
+    """
+    entropy = (history.seed % 2**64, history.next_number, zlib.crc32(purpose.encode()), attempt)
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0]) >> 1
+
+
+def propose_one_by_one(
+    propose: Callable[[History], Proposal], history: History, n: int
+) -> list[Proposal]:
+    """Return up to `n` proposals; fewer when the space holds no more.
+
+    Asking for n proposals is the same as asking n times for one while none of them has run.
+
+    Raises:
+        SpaceExhaustedError: not even one is left.
+    """
+    proposals: list[Proposal] = []
+    for _ in range(n):
+        try:
+            proposal = propose(history)
+        except SpaceExhaustedError:
+            if not proposals:
+                raise
+            break
+        proposals.append(proposal)
+        history = with_queued(history, proposal)
+    return proposals
+
+
+def with_queued(history: History, proposal: Proposal) -> History:
+    """Return the history with the proposal queued as its next trial."""
+    trial = Trial(number=history.next_number, state=State.QUEUED, proposal=proposal)
+    return dataclasses.replace(
+        history, trials=(*history.trials, trial), next_number=history.next_number + 1
+    )

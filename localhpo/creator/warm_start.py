@@ -21,8 +21,7 @@ import numpy as np
 
 from localhpo.creator.bo import SamplePrior
 from localhpo.creator.bo.gp import Array
-from localhpo.creator.duplicates import CandidateStatus, DuplicateFilter
-from localhpo.creator.medoids import medoid_order
+from localhpo.creator.candidates import CandidateStatus, DuplicateFilter, medoid_order
 from localhpo.transfer.retrieval import MAX_RETRIEVED
 from localhpo.trial import LLM, META, TRANSFER, Origin, Proposal, State
 

@@ -23,10 +23,10 @@ from importlib import metadata
 
 from localhpo import assets
 from localhpo.creator import CREATORS, Creator, History, open_creator
-from localhpo.creator.batch import propose_one_by_one
 from localhpo.creator.hybrid import Hybrid, propose_default
 from localhpo.creator.meta_proposer import open_meta_data
 from localhpo.creator.optuna import ENGINES
+from localhpo.creator.protocol import propose_one_by_one
 from localhpo.errors import InputError, did_you_mean
 from localhpo.llm import Backend, open_backend
 from localhpo.llm.models import registry as model_registry

@@ -3,57 +3,29 @@
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from localhpo.creator import Creator, History, open_creator
-from localhpo.creator.batch import with_queued
+from localhpo.creator import CREATORS, Creator, open_creator
 from localhpo.creator.hybrid import Hybrid
 from localhpo.creator.meta_proposer import MetaDataProposer
 from localhpo.creator.prompt import Style
-from localhpo.errors import BackendError, SpaceExhaustedError
+from localhpo.creator.protocol import with_queued
+from localhpo.errors import BackendError, InputError
 from localhpo.llm import Backend, open_backend
 from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
 from localhpo.llm.scripted import ScriptedBackend
 from localhpo.objective import Constraint, Objective
-from localhpo.space import Categorical, Float, Int, Ordinal, Space
+from localhpo.space import Space
 from localhpo.task import CreatorSettings, Task
+from localhpo.testing import HISTORIES, SPACES, CreatorContract, make_history, make_task
 from localhpo.transfer import PastStudy, RetrievedConfig, retrieve_configs
 from localhpo.transfer.source_tasks import SourceTask
-from localhpo.trial import Cause, Failure, Origin, Proposal, State, Trial
-
-SPACES = {
-    "plain": Space([Float("rate", 1e-4, 1.0, log=True), Int("depth", 1, 10)]),
-    "nested": Space(
-        [
-            Categorical("model", ("tree", "net", "line")),
-            Int("depth", 1, 8, default=3, when={"model": ("tree",)}),
-            Categorical("optimizer", ("sgd", "adam"), when={"model": ("net",)}),
-            Float("momentum", -0.5, 0.99, when={"optimizer": ("sgd",)}),
-            Ordinal("batch", (32, 64, 128)),
-        ]
-    ),
-    "five": Space([Ordinal("batch", (8, 16, 32, 64, 128))]),
-    "one": Space([Int("depth", 3, 3)]),
-    # Steps too fine for Optuna, ranges huge, tiny and of one value, names that need escapes.
-    "awkward": Space(
-        [
-            Float("fine", 0.0, 1.0, step=1e-9),
-            Float("only", 0.5, 0.5),
-            Float("tiny", 1.0, 1.0000001, log=True),
-            Float("wide", -1e20, 1e20),
-            Float('a "name".of ß', 0.0, 1e-20),
-            Int("rows", 1, 1_000_000),
-            Categorical("mode|", (True, False, 'a|"b"', "")),
-            Int("最適化", -3, 40, step=7, when={"mode|": ("", False)}),
-        ]
-    ),
-}
+from localhpo.trial import Origin, Proposal, State, Trial
 
 
 class Sampling:
@@ -177,12 +149,7 @@ WITH_SAMPLES = {"llm", "bo+llm", "default"} | FALLBACK
 WITH_PAST_STUDIES = {"transfer", "bo+transfer", "bo+llm+transfer", "default"} | FALLBACK
 WITH_META_DATA = {"meta", "bo+meta", "default"} | FALLBACK
 CASES = {
-    "bo": engine("bo"),
-    "random": engine("random"),
-    "tpe": engine("tpe"),
-    "gp": engine("gp"),
-    "cmaes": engine("cmaes"),
-    "nsga2": engine("nsga2"),
+    **{name: engine(name) for name in CREATORS.names if name not in ("hybrid", "agent")},
     "agent, scripted": Case(scripted, frozenset({"llm"} | FALLBACK)),
     "agent, compact": model("agent", "compact", Sampling, {"llm"} | FALLBACK),
     "agent, down": model("agent", "chat", Failing, FALLBACK),
@@ -202,105 +169,35 @@ CASES = {
 }
 ONE_OBJECTIVE = [name for name in CASES if name.startswith(("bo", "agent", "hybrid"))]
 """Creators that optimize the first objective of a task."""
-SEVERAL_OBJECTIVES = ("random", "tpe", "gp", "nsga2")
-"""Creators that optimize all objectives of a task under its constraints."""
 
 
-@pytest.fixture(params=CASES)
-def case(request: pytest.FixtureRequest) -> Case:
-    return CASES[request.param]
+class TestCreators(CreatorContract):
+    @pytest.fixture(params=CASES.values(), ids=CASES)
+    def case(self, request: pytest.FixtureRequest) -> Case:
+        return request.param
 
+    @pytest.fixture
+    def make_creator(self, case: Case) -> Callable[[Task], Creator]:
+        return case.make
 
-@pytest.fixture(params=["plain", "nested", "awkward"])
-def task(request: pytest.FixtureRequest, make_task: Callable[..., Task]) -> Task:
-    return make_task(space=SPACES[request.param])
+    @pytest.fixture
+    def origins(self, case: Case) -> frozenset[str]:
+        return case.origins
 
-
-@pytest.fixture
-def creator(case: Case, task: Task) -> Iterator[Creator]:
-    creator = case.make(task)
-    yield creator
-    creator.close()
-    creator.close()
-
-
-def past(task: Task, make_trial: Callable[..., Trial], states: Sequence[State]) -> History:
-    """Return a history of random trials, one per state."""
-    rng = np.random.default_rng(7)
-    trials: list[Trial] = []
-    keys: set[str] = set()
-    while len(trials) < len(states):
-        config = task.space.sample(rng)
-        if task.space.key(config) in keys:
-            continue
-        keys.add(task.space.key(config))
-        number = len(trials)
-        state = states[number]
-        trials.append(
-            make_trial(
-                number,
-                config,
-                state,
-                values=(float(rng.random()),) if state in (State.COMPLETE, State.PRUNED) else (),
-                failure=Failure(Cause.TIMEOUT, "too slow") if state is State.FAILED else None,
-                origin=("llm", "tpe", "user")[number % 3],
-            )
-        )
-    return History(task, tuple(trials), seed=11, next_number=len(trials))
-
-
-HISTORIES = {
-    "none": [],
-    "few": [State.COMPLETE] * 4,
-    "every state": [*State, *State],
-    "failures": [State.FAILED] * 6,
-}
-
-
-@pytest.mark.parametrize("states", HISTORIES.values(), ids=HISTORIES)
-def test_proposals_are_canonical_new_and_of_true_origin(creator, case, task, make_trial, states):
-    history = past(task, make_trial, states)
-    proposals = creator.propose(history, 3)
-    assert 1 <= len(proposals) <= 3
-    known = {task.space.key(trial.config) for trial in history.trials}
-    numbers = {trial.number for trial in history.trials}
-    for proposal in proposals:
-        task.space.validate(proposal.config)
-        assert task.space.key(proposal.config) not in known
-        known.add(task.space.key(proposal.config))
-        assert str(proposal.origin) in case.origins
-        assert set(proposal.evidence) <= numbers
-        assert proposal.rationale
-        assert proposal.rationale_by in ("model", "computed")
-        assert proposal.tries >= 1
-        assert json.loads(json.dumps(dict(proposal.engine_state))) == dict(proposal.engine_state)
-    assert len(proposals) == 3, "these spaces hold plenty more"
-
-
-def test_the_same_history_gives_the_same_proposals(creator, case, task, make_trial):
-    history = past(task, make_trial, HISTORIES["every state"])
-    other = case.make(task)
-    first, second, again = (one.propose(history, 2) for one in (creator, other, creator))
-    other.close()
-    assert [p.config for p in first] == [p.config for p in second] == [p.config for p in again]
-    assert [p.origin for p in first] == [p.origin for p in second]
-    assert [p.seed for p in first] == [p.seed for p in second]
-
-
-def test_asking_for_two_is_asking_twice(creator, task, make_trial):
-    history = past(task, make_trial, HISTORIES["few"])
-    (first,) = creator.propose(history, 1)
-    (second,) = creator.propose(with_queued(history, first), 1)
-    both = creator.propose(history, 2)
-    assert [p.config for p in both] == [first.config, second.config]
+    def test_asking_for_two_is_asking_twice(self, creator: Creator, large_task: Task) -> None:
+        history = make_history(large_task, HISTORIES["few"])
+        (first,) = creator.propose(history, 1)
+        (second,) = creator.propose(with_queued(history, first), 1)
+        both = creator.propose(history, 2)
+        assert [p.config for p in both] == [first.config, second.config]
 
 
 @pytest.mark.parametrize("name", ONE_OBJECTIVE)
-def test_of_several_objectives_the_first_counts(make_task, make_trial, name):
-    first = make_task(space=SPACES["plain"])
+def test_of_several_objectives_the_first_counts(name: str) -> None:
+    first = make_task(SPACES["plain"])
     objectives = (*first.objectives, Objective("accuracy", "maximize"))
     several = replace(first, objectives=objectives, constraints=(Constraint("size", max=1.0),))
-    history = past(first, make_trial, HISTORIES["few"])
+    history = make_history(first, HISTORIES["few"])
     trials = tuple(
         t.with_(values=(*t.values, float(t.number)), violations=(1.0,)) for t in history.trials
     )
@@ -312,56 +209,11 @@ def test_of_several_objectives_the_first_counts(make_task, make_trial, name):
     other.close()
 
 
-@pytest.mark.parametrize("setting", ["plain", "nested"])
-@pytest.mark.parametrize("name", SEVERAL_OBJECTIVES)
-def test_laws_hold_for_several_objectives_and_constraints(make_task, make_trial, name, setting):
-    task = make_task(
-        space=SPACES[setting],
-        objectives=(Objective("loss", "minimize"), Objective("accuracy", "maximize")),
-        constraints=(Constraint("size", max=1.0), Constraint("wall_s", max=9.0)),
-    )
-    history = past(task, make_trial, [*HISTORIES["every state"], *HISTORIES["few"]])
-    trials = tuple(
-        t.with_(values=(*t.values, float(t.number)), violations=(t.number - 9.0, -1.0))
-        if t.state is State.COMPLETE
-        else t.with_(values=())
-        for t in history.trials
-    )
-    history = replace(history, trials=trials)
-    proposals = CASES[name].make(task).propose(history, 2)
-    known = {task.space.key(trial.config) for trial in trials}
-    for proposal in proposals:
-        task.space.validate(proposal.config)
-        assert task.space.key(proposal.config) not in known
-        known.add(task.space.key(proposal.config))
-        assert str(proposal.origin) == name
-        assert json.loads(json.dumps(dict(proposal.engine_state))) == dict(proposal.engine_state)
-    again = CASES[name].make(task).propose(history, 2)
-    assert [p.config for p in proposals] == [p.config for p in again]
-    assert [p.seed for p in proposals] == [p.seed for p in again]
-
-
-@pytest.mark.parametrize("name", ["one", "five"])
-def test_a_tiny_space_is_searched_completely_and_then_exhausted(case, make_task, name):
-    space = SPACES[name]
-    task = make_task(space=space)
-    creator = case.make(task)
-    trials: list[Trial] = []
-    while len(trials) < space.cardinality:
-        (proposal,) = creator.propose(History(task, tuple(trials), 2, len(trials)), 1)
-        trials.append(Trial(len(trials), State.COMPLETE, proposal, values=(float(len(trials)),)))
-    assert len({space.key(trial.config) for trial in trials}) == space.cardinality
-    with pytest.raises(SpaceExhaustedError):
-        creator.propose(History(task, tuple(trials), 2, len(trials)), 1)
-    creator.close()
-
-
-def test_more_than_is_left_gives_what_is_left(case, make_task):
-    task = make_task(space=SPACES["five"])
-    creator = case.make(task)
-    assert len(creator.propose(History(task, (), 0, 0), 9)) == 5
-    creator.close()
-
-
-def test_the_name_is_the_one_it_is_selected_by(creator):
-    assert creator.name in ("bo", "random", "tpe", "gp", "cmaes", "nsga2", "agent", "hybrid")
+def test_the_other_creators_take_several_objectives_or_refuse_them() -> None:
+    several = (Objective("loss", "minimize"), Objective("accuracy", "maximize"))
+    task = make_task(SPACES["plain"], objectives=several)
+    taking = [name for name in CREATORS.names if name not in ("bo", "agent", "hybrid", "cmaes")]
+    for name in taking:
+        open_creator(_set(task, name)).close()
+    with pytest.raises(InputError, match="one objective"):
+        open_creator(_set(task, "cmaes"))

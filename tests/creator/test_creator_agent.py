@@ -12,8 +12,8 @@ from strategies import spaces_with_configs
 
 from localhpo.creator import History, prompt
 from localhpo.creator.agent import ROUNDS, Agent, max_answer_tokens
+from localhpo.creator.candidates import medoid_order
 from localhpo.creator.hybrid import propose_fallback
-from localhpo.creator.medoids import medoid_order
 from localhpo.errors import (
     BackendError,
     ConstraintError,

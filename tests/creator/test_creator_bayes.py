@@ -9,8 +9,11 @@ import pytest
 
 from localhpo.creator import History
 from localhpo.creator.bo import BayesianOptimizer, SamplePrior, optimizer
-from localhpo.creator.bo.acquisition import AcquisitionFunction, standardize_utilities
-from localhpo.creator.bo.search import log_improvement
+from localhpo.creator.bo.acquisition import (
+    AcquisitionFunction,
+    log_improvement,
+    standardize_utilities,
+)
 from localhpo.errors import SpaceExhaustedError
 from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Int, Ordinal, Space

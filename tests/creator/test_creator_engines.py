@@ -17,8 +17,7 @@ import pytest
 
 from localhpo.creator import History, open_creator
 from localhpo.creator.optuna import ENGINES, Engine
-from localhpo.creator.optuna.optuna_study import build_study
-from localhpo.creator.optuna.state import check_state
+from localhpo.creator.optuna.optuna_study import build_study, check_state
 from localhpo.errors import (
     CreatorError,
     InputError,

@@ -12,8 +12,9 @@ from pathlib import Path
 import jinja2
 import pytest
 
+from localhpo import assets
 from localhpo.creator import History, context, prompt
-from localhpo.creator.facts import Facts, ParameterFact, RetrievedFact, TrialFact
+from localhpo.creator.context import Facts, ParameterFact, RetrievedFact, TrialFact
 
 GOLDEN = Path(__file__).parent / "prompt.golden.txt"
 

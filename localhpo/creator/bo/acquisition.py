@@ -1,20 +1,22 @@
-"""The acquisition function: how much is gained by trying a point, given the trials.
+"""The acquisition function, how much is gained by trying a point, and the search for its maximum.
 
 It is the logarithm of the expected improvement under a Gaussian process (`gp`), plus the log
 probability that the configuration runs at all. The process models utilities: standardized values,
-larger being better.
+larger being better. The search evaluates many start points and then samples around the ten best,
+ever closer.
 
-Notation: n trials with a value, m points, d columns of the unit cube. `x` is (n, d), `y` (n,) and
-the prior `phi` (n,), 0 where there is no prior.
+Notation: n trials with a value, m points, d columns of the unit cube, G parameters. A category has
+one column per choice (one-hot). `x` is (n, d), `y` (n,) and the prior `phi` (n,), 0 where there is
+no prior.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from localhpo.creator.bo import gp, search
+from localhpo.creator.bo import gp
 from localhpo.creator.bo.gp import Array
 from localhpo.creator.bo.prior import Prior
 from localhpo.creator.protocol import History
@@ -22,6 +24,16 @@ from localhpo.trial import COUNTED, Config, State, Trial
 
 MAX_CANDIDATES = 48
 """Best points of a search that are put on the grid and compared there."""
+
+_UNIFORM = 600
+"""Random points among the start points."""
+
+_NEAR = 150
+"""Points of one round of the local search, around the ten best so far."""
+
+_WIDTHS = (0.15, 0.05, 0.02, 0.007, 0.002)
+"""Step sizes of the rounds of the local search, in parts of a range: on a smooth function the last
+trials are that close."""
 
 _MAX_FITTED = 250
 """Trials with a value that enter at most: the best half and the latest half of them."""
@@ -78,7 +90,7 @@ class AcquisitionFunction:
     def evaluate(self, x: Array) -> Array:
         """Return (m,): the acquisition value of (m, d) points."""
         mean, deviation = self._posterior.predict(x, self._phi(x))
-        improvement = search.log_improvement(mean, deviation, self._best)
+        improvement = log_improvement(mean, deviation, self._best)
         return improvement + self._feasibility.log_probability(x)
 
     def rank_candidates(self, rng: np.random.Generator) -> list[Config]:
@@ -88,7 +100,7 @@ class AcquisitionFunction:
             configs = self._untried(space.configurations(), _MAX_LISTED)
         else:
             start = self._start_points(rng)
-            points = search.maximize(self.evaluate, start, space.slices, self._snap, rng)
+            points = _maximize(self.evaluate, start, space.slices, self._snap, rng)
             configs = self._untried(map(space.decode, points), MAX_CANDIDATES)
         if not configs:
             # The search saw known configurations alone; the caller looks for what is left.
@@ -111,10 +123,10 @@ class AcquisitionFunction:
         """Return start points: random ones, some near the best trials, samples of the prior."""
         groups = self._space.slices
         near = np.repeat(self._tried[self._by_utility[:3]], 40, axis=0)
-        parts = [search.uniform(groups, rng), search.perturb(near, groups, 0.1, rng)]
+        parts = [_draw_points(groups, rng), _perturb(near, groups, 0.1, rng)]
         if self._prior is not None:
             samples = self._prior.samples
-            parts += [samples, search.perturb(np.repeat(samples, 3, axis=0), groups, 0.1, rng)]
+            parts += [samples, _perturb(np.repeat(samples, 3, axis=0), groups, 0.1, rng)]
         return self._snap(np.concatenate(parts))
 
     def _snap(self, x: Array) -> Array:
@@ -196,3 +208,84 @@ def _subsample(trials: Sequence[Trial], history: History) -> list[Trial]:
     best = {int(i) for i in order}
     latest = [i for i in range(len(trials)) if i not in best][-(_MAX_FITTED - len(best)) :]
     return [trials[i] for i in sorted([*best, *latest])]
+
+
+def log_improvement(mean: Array, deviation: Array, best: float) -> Array:
+    """Return (m,): the logarithm of the expected improvement over `best`, larger being better.
+
+    Stable where the improvement is tiny (Ament et al. 2023, https://arxiv.org/abs/2310.20708).
+    """
+    from scipy.special import erfcx, log_ndtr
+
+    # log(density(z) + z * distribution(z)) + log(deviation), with z the standardized improvement.
+    z = (mean - best) / deviation
+    log_density = -0.5 * z * z - 0.5 * np.log(2.0 * np.pi)
+    plain = np.exp(log_density) + z * np.exp(log_ndtr(z))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        near = np.log(plain)
+        # Far below the best the sum cancels to 0. There it is density(z) * (1 - u * mills(u)) with
+        # u = -z and Mills' ratio, which `erfcx` gives without underflow.
+        u = np.maximum(-z, 0.5)
+        mills = np.sqrt(np.pi / 2.0) * erfcx(u / np.sqrt(2.0))
+        far = log_density + np.log(np.maximum(1.0 - u * mills, 1e-300))
+    return np.asarray(np.where(z > -4.0, near, far) + np.log(deviation))
+
+
+def _draw_points(groups: Sequence[slice], rng: np.random.Generator) -> Array:
+    """Return (_UNIFORM, d) random points; the columns of a category hold a single 1."""
+    x = rng.uniform(size=(_UNIFORM, groups[-1].stop))
+    for columns in groups:
+        if columns.stop - columns.start > 1:
+            # The largest of independent uniform numbers: each category is equally likely.
+            x[:, columns] = np.eye(columns.stop - columns.start)[x[:, columns].argmax(1)]
+    return x
+
+
+def _perturb(x: Array, groups: Sequence[slice], width: float, rng: np.random.Generator) -> Array:
+    """Return each point moved in about a third of its parameters, at least in one.
+
+    Args:
+        x: (m, d).
+        groups: columns of each parameter.
+        width: standard deviation of a step, in parts of a range.
+        rng: draws the parameters and the steps.
+    """
+    count = len(x)
+    moved = rng.uniform(size=(count, len(groups))) < max(0.3, 1.0 / len(groups))
+    moved[np.arange(count), rng.integers(len(groups), size=count)] = True
+    out = x.copy()
+    for g, columns in enumerate(groups):
+        rows = moved[:, g]
+        size = columns.stop - columns.start
+        if size > 1:
+            # Any other category is a large step, so a category changes half as often as a number.
+            rows = rows & (rng.uniform(size=count) < 0.5)
+            out[rows, columns] = np.eye(size)[rng.integers(size, size=int(rows.sum()))]
+        else:
+            step = rng.normal(0.0, width, (int(rows.sum()), 1))
+            out[rows, columns] = np.clip(out[rows, columns] + step, 0.0, 1.0)
+    return out
+
+
+def _maximize(
+    evaluate: Callable[[Array], Array],
+    start: Array,
+    groups: Sequence[slice],
+    snap: Callable[[Array], Array],
+    rng: np.random.Generator,
+) -> Array:
+    """Return the points that were evaluated, the largest value first.
+
+    Args:
+        evaluate: from (m, d) points to their (m,) values.
+        start: (m, d) points from which the search starts.
+        groups: columns of each parameter.
+        snap: puts inactive parameters where they belong.
+        rng: draws the steps.
+    """
+    x, y = start, evaluate(start)
+    for width in _WIDTHS:
+        best = x[np.argsort(-y)[:10]]
+        near = snap(_perturb(np.repeat(best, _NEAR // 10, axis=0), groups, width, rng))
+        x, y = np.concatenate([x, near]), np.concatenate([y, evaluate(near)])
+    return x[np.argsort(-y, kind="stable")]

@@ -15,12 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from localhpo.creator import rationale
-from localhpo.creator.batch import propose_one_by_one
 from localhpo.creator.bo.acquisition import DID_NOT_RUN, MAX_CANDIDATES, AcquisitionFunction
 from localhpo.creator.bo.prior import Prior
-from localhpo.creator.duplicates import CandidateStatus, DuplicateFilter
-from localhpo.creator.protocol import History
-from localhpo.creator.seeds import derive_seed
+from localhpo.creator.candidates import CandidateStatus, DuplicateFilter
+from localhpo.creator.protocol import History, derive_seed, propose_one_by_one
 from localhpo.trial import COUNTED, Config, Origin, Proposal, State
 
 NAME = "bo"

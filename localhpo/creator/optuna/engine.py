@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from localhpo.creator import rationale
-from localhpo.creator.batch import propose_one_by_one
-from localhpo.creator.duplicates import CandidateStatus, DuplicateFilter
+from localhpo.creator.candidates import CandidateStatus, DuplicateFilter
 from localhpo.creator.optuna import optuna_study
 from localhpo.creator.optuna.samplers import (
     ENGINES,
@@ -26,8 +25,7 @@ from localhpo.creator.optuna.samplers import (
     import_requirements,
     make_sampler,
 )
-from localhpo.creator.protocol import History
-from localhpo.creator.seeds import derive_seed
+from localhpo.creator.protocol import History, derive_seed, propose_one_by_one
 from localhpo.task import Task
 from localhpo.trial import Config, Origin, Proposal
 

@@ -8,18 +8,27 @@ ones without any value, and those that have not ended as running. Refused config
 
 A complete trial of which a constraint is unknown is added as a failed one: Optuna refuses NaN, and
 any number in its place would be made up.
+
+What an engine needs of earlier trials to go on are the `system_attrs` that Optuna gave to each
+trial; they are JSON. For CMA-ES they say which generation a trial belongs to and hold the
+distribution it was drawn from; without them CMA-ES never leaves its start. Optuna keeps that
+distribution as a pickle in hexadecimal, and a pickle can run any code when it is read. A store may
+come from somebody else, so a pickle that names anything but the classes of CMA-ES and the array
+types in it is refused before Optuna reads it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import math
+import pickle
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from localhpo.creator.optuna.state import check_state
+from localhpo.errors import CreatorError
 from localhpo.trial import State, Trial, values_of
 
 if TYPE_CHECKING:
@@ -33,6 +42,21 @@ if TYPE_CHECKING:
 
 _CONSTRAINTS = "constraints"
 """System attribute in which Optuna keeps constraint values: a list, <= 0 where they hold."""
+
+_OPTIMIZER = "cma:optimizer:"
+
+_ALLOWED = frozenset(
+    {
+        ("cmaes._cma", "CMA"),
+        ("numpy", "dtype"),
+        ("numpy", "ndarray"),
+        # numpy 2 and numpy 1 spell the same two differently
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "scalar"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy.core.multiarray", "scalar"),
+    }
+)
 
 
 @contextlib.contextmanager
@@ -123,3 +147,31 @@ def _steps(trial: Trial, metric: str) -> dict[int, float]:
         return {}
     reported = values_of(trial.measurements, metric)
     return {step: value for step, value in reported if math.isfinite(value)}
+
+
+class _Reader(pickle.Unpickler):
+    """Reads pickles that name only the classes in `_ALLOWED`."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
+        return super().find_class(module, name)
+
+
+def check_state(state: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return the state of a trial after checking that Optuna can read it safely.
+
+    Raises:
+        CreatorError: an engine of LocalHPO did not write it.
+    """
+    keys = [key for key in state if key.startswith(_OPTIMIZER)]
+    try:
+        text = "".join(state[f"{_OPTIMIZER}{index}"] for index in range(len(keys)))
+        if text:
+            _Reader(io.BytesIO(bytes.fromhex(text))).load()
+    except (pickle.UnpicklingError, LookupError, ValueError, EOFError, TypeError) as error:
+        raise CreatorError(
+            f"the state of the engine stored with trial {number} cannot be used: {error}",
+            hint="the store was damaged or tampered with; start another study with --study NEW",
+        ) from error
+    return dict(state)

@@ -1,4 +1,4 @@
-"""Filters out candidates that a study has already tried, or that cannot run.
+"""Chooses among candidates: leaves out what was tried or cannot run, and ranks by medoids.
 
 A grammar guarantees the shape and bounds of an answer, but not that it is new: small language
 models repeat a known configuration in most of their answers. Every configuration of a study
@@ -14,7 +14,7 @@ than `NEAR`, so a small discrete space has no near duplicates.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -24,6 +24,8 @@ import numpy as np
 from localhpo.errors import SpaceExhaustedError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from localhpo.creator.protocol import History
     from localhpo.space import Space
     from localhpo.trial import Config, Value
@@ -126,3 +128,34 @@ class DuplicateFilter:
 def _summed_distance(space: Space, a: Config, b: Config) -> float:
     """Return the distance of two configurations, summed over their parameters."""
     return space.distance(a, b) * len(a.keys() | b.keys())
+
+
+def medoid_order(
+    space: Space,
+    candidates: Sequence[Config],
+    tried: Sequence[Config],
+    *,
+    weights: NDArray[np.float64] | Sequence[float] | None = None,
+) -> list[int]:
+    """Return the indices of the candidates, the one that represents them best first.
+
+    The cost of a candidate is the mean distance of all candidates to the nearest of it and the
+    tried configurations: one greedy step of the k-medoids problem. Where nothing has been tried,
+    the first candidate is the medoid; later it is the medoid of what the trials do not cover yet,
+    so a model that ignores the history still gives different proposals.
+
+    Args:
+        space: the space of the configurations.
+        candidates: configurations to rank.
+        tried: configurations that cover the candidates near them.
+        weights: weight of each candidate in the mean; equal by default.
+    """
+    if len(candidates) < 2:
+        return list(range(len(candidates)))
+    # (n, n) distances between candidates; (n,) distances to the nearest tried configuration.
+    between = np.array([[space.distance(a, b) for b in candidates] for a in candidates])
+    covered = np.array(
+        [min((space.distance(a, b) for b in tried), default=np.inf) for a in candidates]
+    )
+    cost = np.average(np.minimum(between, covered[None, :]), axis=1, weights=weights)
+    return [int(index) for index in np.argsort(cost, kind="stable")]

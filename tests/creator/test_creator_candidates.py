@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from localhpo.creator.bo import BayesianOptimizer
-from localhpo.creator.duplicates import CandidateStatus, DuplicateFilter
+from localhpo.creator.candidates import CandidateStatus, DuplicateFilter
 from localhpo.creator.hybrid import Hybrid
 from localhpo.creator.optuna import Engine
 from localhpo.creator.protocol import History
