@@ -14,14 +14,14 @@ part of the energy.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import psutil
 
-from localhpo.executor.clock import Clock
 from localhpo.resources import broker as resource_broker
 from localhpo.resources.nvml import DeviceReading
 
@@ -34,16 +34,8 @@ Owner = Path | Literal["model", "others"] | None
 """To whom a process belongs: a trial, by its folder; None where it cannot be looked up."""
 
 
-class DeviceReader(Protocol):
-    """Reads what devices hold and do; `nvml.Nvml` is one."""
-
-    def read(self) -> Sequence[DeviceReading] | None:
-        """Return the state of every device; None where they are gone."""
-        ...
-
-    def close(self) -> None:
-        """Release the devices."""
-        ...
+ReadDevices = Callable[[], Sequence[DeviceReading] | None]
+"""Returns the state of every device; None where they are gone. `nvml.Nvml.read` is one."""
 
 
 @dataclass(slots=True)
@@ -85,30 +77,35 @@ class _TrackedTrial:
 
 
 class Meter:
-    """Measures trials on their devices. Not thread-safe."""
+    """Measures trials on their devices. Not thread-safe.
+
+    Args:
+        read_devices: Reads the devices; None where there are none to read.
+        now: Returns seconds that never go back.
+        owner_of: Returns to whom a process belongs.
+    """
 
     def __init__(
         self,
-        devices: DeviceReader | None,
-        clock: Clock,
+        read_devices: ReadDevices | None,
+        now: Callable[[], float] = time.monotonic,
         owner_of: Callable[[int], Owner] | None = None,
     ) -> None:
-        """Measure on these devices; None where there are none to read."""
-        self._devices = devices
-        self._clock = clock
+        self._read_devices = read_devices
+        self._now = now
         self._owner_of = owner_of or process_owner
         self._owners: dict[int, Owner] = {}
         self._tracks: dict[Path, _TrackedTrial] = {}
         self._last: dict[str, DeviceReading] = {}
-        self._read_at = clock.monotonic()
+        self._read_at = now()
         self.model = DeviceUse()
         """What the model has used."""
 
     @property
     def measures_energy(self) -> bool:
         """Whether a device reports its energy or its power."""
-        readings = (self._devices.read() or ()) if self._devices is not None else ()
-        return any(one.energy_j is not None or one.power_w is not None for one in readings)
+        readings = self._read_devices() if self._read_devices is not None else None
+        return any(one.energy_j is not None or one.power_w is not None for one in readings or ())
 
     def begin(self, folder: Path, devices: Sequence[str]) -> None:
         """Start measuring the trial of a folder on its devices (ids)."""
@@ -123,7 +120,7 @@ class Meter:
 
     def refresh(self) -> None:
         """Read the devices if `REFRESH_S` have passed; cheap when called often."""
-        if self._clock.monotonic() - self._read_at >= REFRESH_S:
+        if self._now() - self._read_at >= REFRESH_S:
             self._read()
 
     def has_shared(self, folder: Path) -> bool:
@@ -139,18 +136,12 @@ class Meter:
             track.use.peak_mb = track.growth_mb
         return track.use
 
-    def close(self) -> None:
-        """Release the devices. May be called twice."""
-        if self._devices is not None:
-            self._devices.close()
-            self._devices = None
-
     def _read(self) -> None:
-        now = self._clock.monotonic()
+        now = self._now()
         passed_s, self._read_at = now - self._read_at, now
-        if self._devices is None:
+        if self._read_devices is None:
             return
-        readings = self._devices.read() or ()
+        readings = self._read_devices() or ()
         self._update_owners({pid for reading in readings for pid in reading.processes})
         for reading in readings:
             self._attribute(reading, passed_s)

@@ -15,13 +15,10 @@ now, not what can ever be placed.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from localhpo.errors import TaskError
 from localhpo.task import Resources
 
 _ROUNDING = 1e-9  # three thirds of a device are one device
@@ -230,52 +227,6 @@ def place_trial(
     return Assignment(cpus, need.memory_mb, gpus, share, gpu_memory_mb)
 
 
-def count_slots(
-    resources: Resources,
-    inventory: Inventory,
-    *,
-    need: MemoryNeed | None = None,
-    others: Sequence[Assignment] = (),
-) -> int:
-    """Return how many trials of one size run at once, where only `others` hold anything else."""
-    held: list[Assignment] = []
-    while (a := place_trial(resources, inventory, held, need=need, others=others)) is not None:
-        held.append(a)
-    return len(held)
-
-
-def count_concurrent_trials(
-    resources: Resources,
-    inventory: Inventory,
-    needs: Sequence[MemoryNeed],
-    *,
-    others: Sequence[Assignment] = (),
-) -> list[int]:
-    """Return how many trials run at once after each start, where trials of these sizes alternate.
-
-    Trials are started in order, again and again, until the machine was full once and each was
-    started once more. Where the next one does not fit, the one that has run longest ends.
-
-    Returns:
-        One number per trial, or [0] where one of them can never run.
-    """
-    held: deque[Assignment] = deque()
-    counts: list[int] = []
-    full = False
-    for need in itertools.cycle(needs):
-        while (a := place_trial(resources, inventory, held, need=need, others=others)) is None:
-            if not held:
-                return [0]
-            held.popleft()
-            full = True
-        held.append(a)
-        if full:
-            counts.append(len(held))
-        if len(counts) == len(needs):
-            break
-    return counts
-
-
 def describe_too_large(inventory: Inventory, need: MemoryNeed, model: Assignment) -> str:
     """Return a sentence on a trial that needs more memory than any device, or the host, has."""
     free_mb = _free_gpu_mb(inventory, [model])
@@ -301,32 +252,6 @@ def fits_in_memory(inventory: Inventory, held: Sequence[Assignment], wanted: Ass
     if inventory.memory_mb is not None and wanted.memory_mb > inventory.memory_mb - held_mb:
         return False
     return all(wanted.gpu_memory_mb <= free_mb.get(id, math.inf) for id in wanted.gpus)
-
-
-def check_resources(resources: Resources, inventory: Inventory) -> None:
-    """Refuse a task whose trials can never run here.
-
-    Raises:
-        TaskError: says what the machine has, and what to change.
-    """
-    if resources.gpus > 1 and resources.gpus != int(resources.gpus):
-        raise TaskError(
-            f"[resources] gpus must be a fraction below 1 or a whole number, got {resources.gpus:g}"
-        )
-    needs: list[tuple[str, float, float]] = [
-        ("gpus", resources.gpus, len(inventory.gpus)),
-        ("cpus", resources.cpus, inventory.cpus),
-    ]
-    if resources.gpus and (largest_mb := _largest_mb(resources, inventory)) is not None:
-        needs.append(("gpu_memory_mb", resources.gpu_memory_mb or 0.0, math.floor(largest_mb)))
-    if inventory.memory_mb is not None:
-        needs.append(("memory_mb", resources.memory_mb or 0.0, math.floor(inventory.memory_mb)))
-    for key, wanted, there in needs:
-        if wanted > there:
-            raise TaskError(
-                f"[resources] {key} = {wanted:g} per trial, but this machine offers {there:g}",
-                hint=_hint(key, there),
-            )
 
 
 def make_environment(assignment: Assignment, user: Mapping[str, str]) -> dict[str, str]:
@@ -368,22 +293,6 @@ def _free_gpu_mb(inventory: Inventory, held: Sequence[Assignment]) -> dict[str, 
     return free
 
 
-def _largest_mb(resources: Resources, inventory: Inventory) -> float | None:
-    """Return the most memory that each device of a trial can have; None where it is not known.
-
-    Memory that other programs hold counts as free: they may end.
-    """
-    sizes = [math.inf if gpu.memory_mb is None else gpu.memory_mb for gpu in inventory.gpus]
-    largest = sorted(sizes, reverse=True)[: math.ceil(resources.gpus)]
-    return min(largest) if largest and math.isfinite(largest[-1]) else None
-
-
 def _free_host_mb(inventory: Inventory, held: Sequence[Assignment]) -> float:
     """Return the free memory of the host; 0 where it is not known."""
     return max(0.0, (inventory.memory_mb or 0.0) - sum(a.memory_mb for a in held))
-
-
-def _hint(key: str, there: float) -> str:
-    if there == 0:
-        return f"set [resources] {key} = 0; `localhpo doctor` shows which devices are found"
-    return f"set [resources] {key} to {there:g} or less"

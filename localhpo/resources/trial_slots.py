@@ -2,15 +2,62 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from localhpo.resources import placement
-from localhpo.resources.placement import Assignment, Inventory, MemoryNeed
+from localhpo.resources.placement import Assignment, Inventory, MemoryNeed, place_trial
 from localhpo.task import Resources
 
 _CACHE_SIZE = 1_000
+
+
+def count_slots(
+    resources: Resources,
+    inventory: Inventory,
+    *,
+    need: MemoryNeed | None = None,
+    others: Sequence[Assignment] = (),
+) -> int:
+    """Return how many trials of one size run at once, where only `others` hold anything else."""
+    held: list[Assignment] = []
+    while (a := place_trial(resources, inventory, held, need=need, others=others)) is not None:
+        held.append(a)
+    return len(held)
+
+
+def count_concurrent_trials(
+    resources: Resources,
+    inventory: Inventory,
+    needs: Sequence[MemoryNeed],
+    *,
+    others: Sequence[Assignment] = (),
+) -> list[int]:
+    """Return how many trials run at once after each start, where trials of these sizes alternate.
+
+    Trials are started in order, again and again, until the machine was full once and each was
+    started once more. Where the next one does not fit, the one that has run longest ends.
+
+    Returns:
+        One number per trial, or [0] where one of them can never run.
+    """
+    held: deque[Assignment] = deque()
+    counts: list[int] = []
+    full = False
+    for need in itertools.cycle(needs):
+        while (a := place_trial(resources, inventory, held, need=need, others=others)) is None:
+            if not held:
+                return [0]
+            held.popleft()
+            full = True
+        held.append(a)
+        if full:
+            counts.append(len(held))
+        if len(counts) == len(needs):
+            break
+    return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +89,7 @@ class SlotCounter:
             self._counts.clear()
             self._gpus = self._inventory.gpus
         if key not in self._counts:
-            self._counts[key] = placement.count_slots(
+            self._counts[key] = count_slots(
                 self._resources, self._inventory, need=need, others=[model]
             )
         return self._counts[key]
@@ -73,7 +120,5 @@ class SlotCounter:
         counts = {need: self.count(need, model) for need in needs}
         if len(counts) == 1 or 0 in counts.values():
             return TrialSlots(float(min(counts.values())), max(counts.values()))
-        in_turn = placement.count_concurrent_trials(
-            self._resources, self._inventory, needs, others=[model]
-        )
+        in_turn = count_concurrent_trials(self._resources, self._inventory, needs, others=[model])
         return TrialSlots(fmean(in_turn), max(counts.values()))

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from localhpo.executor.clock import Clock
 from localhpo.resources.meter import DeviceUse
-from localhpo.scheduler.observer import Snapshot
+from localhpo.scheduler.events import Snapshot
 from localhpo.store.records import WAIT_TEXTS, Event, WaitCause
 from localhpo.trial import State
 
@@ -25,14 +25,8 @@ _MIN_WAIT_S = 0.01
 """Shorter waits are not recorded."""
 
 
-class EventRecorder(Protocol):
-    """Stores an event; `store.StudyWriter.write_event` is one."""
-
-    def __call__(
-        self, kind: str, message: str, trial: int | None, data: Mapping[str, Any]
-    ) -> object:
-        """Store it."""
-        ...
+RecordEvent = Callable[[str, str, int | None, Mapping[str, Any]], object]
+"""Stores an event: its kind, a sentence, the number of its trial, and data."""
 
 
 def current_wait(snapshot: Snapshot) -> WaitCause | None:
@@ -50,7 +44,7 @@ class UsageAccounting:
 
     def __init__(
         self,
-        record: EventRecorder,
+        record: RecordEvent,
         clock: Clock,
         model_use: Callable[[], DeviceUse],
         loading_s: float = 0.0,

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from localhpo.errors import TaskError
-from localhpo.task import Budget, Resources
+from localhpo.task import Budget
 from localhpo.trial import COUNTED, Cause, State, Trial
 
 
@@ -56,19 +55,6 @@ class RemainingBudget:
         if self.gpu_s is not None and self.gpu_s <= 0:
             return "the GPU minutes of the budget are used up"
         return ""
-
-
-def check_budget(budget: Budget, resources: Resources) -> None:
-    """Check that every part of a budget has an effect.
-
-    Raises:
-        TaskError: one has none; the hint says what to change.
-    """
-    if budget.gpu_minutes is not None and resources.gpus == 0:
-        raise TaskError(
-            "[budget] gpu_minutes has no effect: trials use no GPU ([resources] gpus = 0)",
-            hint="set [resources] gpus, or limit the study by trials or minutes",
-        )
 
 
 def remaining_budget(budget: Budget, counted: int, spent: SpentTime) -> RemainingBudget:

@@ -26,36 +26,31 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from localhpo.creator.protocol import Creator, History
-from localhpo.errors import (
-    CreatorError,
-    NoGoodTrialError,
-    StudyInterruptedError,
-)
-from localhpo.executor.clock import Clock, RealClock
-from localhpo.executor.protocol import Executor, Outcome
-from localhpo.resources.admission import admit_task
-from localhpo.resources.broker import ResourceBroker
-from localhpo.resources.placement import Inventory
+from localhpo.errors import CreatorError, NoGoodTrialError, StudyInterruptedError
+from localhpo.executor.protocol import Outcome
 from localhpo.scheduler import budget
 from localhpo.scheduler.budget import RemainingBudget, SpentTime
-from localhpo.scheduler.event_bus import EventBus
-from localhpo.scheduler.loaded_model import LoadedModel
+from localhpo.scheduler.events import (
+    STOPPED_BY_USER,
+    EventBus,
+    EventKind,
+    Observer,
+    Snapshot,
+    describe_end,
+    format_config,
+    make_snapshot,
+)
 from localhpo.scheduler.model_residency import ModelResidency
-from localhpo.scheduler.observer import STOPPED_BY_USER, EventKind, Observer, Snapshot
-from localhpo.scheduler.proposal_queue import ProposalQueue
-from localhpo.scheduler.proposer import Proposer
+from localhpo.scheduler.proposal_queue import ProposalQueue, Proposer
 from localhpo.scheduler.pruning import make_pruner
-from localhpo.scheduler.running_trials import EstimateMemoryMb, RunningTrials
-from localhpo.scheduler.settings import LoopSettings, StopRequest
-from localhpo.scheduler.snapshot import describe_end, format_config, make_snapshot
-from localhpo.scheduler.trial_table import Recorder, TrialTable
-from localhpo.scheduler.worker import make_worker
+from localhpo.scheduler.running_trials import ExecutionTarget, RunningTrials
+from localhpo.scheduler.trial_table import TrialTable
 from localhpo.task import Task
-from localhpo.trial import COUNTED, Config, Proposal, State, Trial
+from localhpo.trial import COUNTED, Proposal, State, Trial
 
 _END_EVENTS: dict[State, EventKind] = {
     State.COMPLETE: "finished",
@@ -65,100 +60,108 @@ _END_EVENTS: dict[State, EventKind] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """How often the loop does what, and when it gives up."""
+
+    poll_s: float = 0.05
+    """Between two turns."""
+    idle_s: float = 1.0
+    """Between two checks for enqueued trials, flushes and snapshots while nothing happens."""
+    shutdown_timeout_s: float = 10.0
+    """How long a run that is over waits for a proposal that is still being made; after that it
+    leaves the Creator alone in its thread."""
+    concurrent_proposals: bool = True
+    """Whether the Creator has a thread of its own; False for simulations."""
+    max_refusals: int = 20
+    """Number of infeasible proposals in a row that ends the run with an error."""
+    max_initial_failures: int = 3
+    """Number of first trials that, failing all in the same way, end the run; 0 for never."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStudy:
+    """A study as it is stored: where a run goes on, and what is added from outside meanwhile."""
+
+    table: TrialTable
+    """The trials of all earlier runs; each change is recorded."""
+    spent: SpentTime = field(default_factory=SpentTime)
+    """Time that earlier runs used."""
+    read_enqueued: Callable[[], Sequence[Proposal]] = tuple
+    """Returns proposals that were enqueued since the last call."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequest:
+    """Why and since when no further trial is started."""
+
+    reason: str
+    since: float
+    """On the monotonic clock."""
+    error: Exception | None
+    """Raised once the running trials have ended."""
+
+
 class Loop:
     """One run of a study; `run` is called once.
 
     The Creator, the Executor and the recorder are closed by whoever opened them.
 
     Args:
-        task: The task.
+        task: The task, which `admission.admit_task` has accepted.
         creator: Makes the proposals.
-        executor: Runs the trials.
-        recorder: Stores what happens.
-        trials: The study's trials of all earlier runs.
-        seed: The study's seed.
-        trial_folder: Returns the folder of a trial, by number.
-        inventory: What trials may use; this machine by default.
-        clock: The real one by default.
+        target: Where the trials run.
+        study: The study as it is stored.
         observers: Receive events and snapshots.
-        spent: Time that earlier runs used.
-        check_config: Returns why a configuration must not run, or None; by default all may.
-        read_enqueued: Returns proposals that were enqueued from outside since the last call.
         settings: How often the loop does what, and when it gives up.
-        loaded_model: The model, where it shares memory with trials.
-        estimate_mb: Estimates the memory of a configuration's trial.
-        broker: Shares the machine with other studies; None for a study by itself.
-        notes: Published as notes when the study begins.
-
-    Raises:
-        TaskError: A trial of this task can never run on this machine, or part of its budget has no
-            effect.
     """
 
     def __init__(
         self,
-        *,
         task: Task,
         creator: Creator,
-        executor: Executor,
-        recorder: Recorder,
-        trials: Sequence[Trial],
-        seed: int,
-        trial_folder: Callable[[int], Path],
-        inventory: Inventory | None = None,
-        clock: Clock | None = None,
+        target: ExecutionTarget,
+        study: StoredStudy,
+        *,
         observers: Sequence[Observer] = (),
-        spent: SpentTime | None = None,
-        check_config: Callable[[Config], str | None] | None = None,
-        read_enqueued: Callable[[], Sequence[Proposal]] = tuple,
         settings: LoopSettings | None = None,
-        loaded_model: LoadedModel | None = None,
-        estimate_mb: EstimateMemoryMb | None = None,
-        broker: ResourceBroker | None = None,
-        notes: Sequence[str] = (),
     ) -> None:
-        self._notes = tuple(notes)
-        self._inventory = inventory = admit_task(task, inventory)
         self._task = task
-        self._clock = clock or RealClock()
-        self._spent_before = spent or SpentTime()
-        self._check_config = check_config
-        self._read_enqueued = read_enqueued
-        self._settings = settings or LoopSettings()
+        self._target = target
+        self._study = study
+        self._table = study.table
+        self._settings = settings = settings or LoopSettings()
+        self._clock = clock = target.clock
         self._prune = make_pruner(task)
+        self._events = EventBus(
+            study.table.recorder,
+            observers,
+            clock,
+            idle_s=settings.idle_s,
+            spent=lambda: self.spent,
+        )
         self._residency = ModelResidency(
-            loaded_model, resources=task.resources, inventory=inventory, clock=self._clock
+            target.loaded_model, resources=task.resources, inventory=target.inventory, clock=clock
         )
-        self._running = RunningTrials(
-            task=task,
-            executor=executor,
-            inventory=inventory,
-            clock=self._clock,
-            trial_folder=trial_folder,
-            residency=self._residency,
-            estimate_mb=estimate_mb,
-            broker=broker,
+        self._running = RunningTrials(task, target, self._residency)
+        self._proposer = Proposer(
+            creator,
+            History(task, (), study.table.seed, 0, target.check_config),
+            clock,
+            concurrent=settings.concurrent_proposals,
         )
-        self._table = TrialTable(trials, recorder=recorder, clock=self._clock, seed=seed)
-        self._worker = make_worker(self._clock, concurrent=self._settings.concurrent_proposals)
         self._queue = ProposalQueue(
             task=task,
-            table=self._table,
+            table=study.table,
             running=self._running,
             residency=self._residency,
-            proposer=self._make_proposer(creator, seed),
-            worker=self._worker,
-            publish=self._publish,
+            proposer=self._proposer,
+            events=self._events,
         )
-        self._events = EventBus(recorder, observers, self._clock, idle_s=self._settings.idle_s)
-        self._began = self._enqueued_due = self._clock.monotonic()
+        self._began = self._enqueued_due = clock.monotonic()
         self._interrupts, self._refused_in_a_row, self._killed = 0, 0, False
         self._ended: list[Trial] = []  # in this run, in the order of their ends
         self._stop: StopRequest | None = None
-
-    def _make_proposer(self, creator: Creator, seed: int) -> Proposer:
-        history = History(self._task, (), seed, 0, self._check_config)
-        return Proposer(creator, self._worker, self._clock, history)
 
     def run(self) -> tuple[Trial, ...]:
         """Run trials until the budget is used up; return all trials of the study.
@@ -179,7 +182,7 @@ class Loop:
             self._abandon()
             raise
         finally:
-            self._worker.close()
+            self._proposer.close()
         if self._stop is not None and self._stop.error is not None:
             raise self._stop.error
         return self._table.trials
@@ -196,29 +199,27 @@ class Loop:
     def spent(self) -> SpentTime:
         """Time used, over all runs of the study."""
         return SpentTime(
-            wall_s=self._spent_before.wall_s + self._clock.monotonic() - self._began,
-            gpu_s=self._spent_before.gpu_s + self._running.gpu_s,
+            wall_s=self._study.spent.wall_s + self._clock.monotonic() - self._began,
+            gpu_s=self._study.spent.gpu_s + self._running.gpu_s,
         )
 
     # Start, turns, end.
 
     def _begin(self) -> None:
         done, total = self._table.counted, self._task.budget.trials
-        self._publish(
+        self._events.publish(
             "begun", f"{done} of {total} trials are done" if total else f"{done} trials are done"
         )
-        for note in self._notes:
-            self._publish("note", note)
-        for warning in self._inventory.warnings:
-            self._publish("warning", warning)
+        for warning in self._target.inventory.warnings:
+            self._events.publish("warning", warning)
         for trial in self._table.recover():
-            self._publish(
+            self._events.publish(
                 "interrupted", "it was running when an earlier run ended; it runs again", trial
             )
         self._share_memory()
         wanted = self._task.resources.parallel
         if self._residency.slots < wanted:
-            self._publish(
+            self._events.publish(
                 "note",
                 f"[resources] parallel = {wanted}, but this machine has room for "
                 f"{self._residency.slots} at once; let a trial ask for less to run more of them",
@@ -254,14 +255,14 @@ class Loop:
         """Start no further trial in this run; the first reason counts."""
         if self._stop is None:
             self._stop = StopRequest(reason, self._clock.monotonic(), error)
-            self._publish("note", f"no further trial is started: {reason}")
+            self._events.publish("note", f"no further trial is started: {reason}")
 
     def _end(self) -> None:
         reason = "the space is used up" if self._queue.exhausted else "the budget is used up"
         waiting = len(self._table.waiting)
         waits = "1 trial waits" if waiting == 1 else f"{waiting} trials wait"
         left_over = f"; {waits} for the next run" if waiting else ""
-        self._publish("ended", (self._stop.reason if self._stop else reason) + left_over)
+        self._events.publish("ended", (self._stop.reason if self._stop else reason) + left_over)
         self._events.update(self._make_snapshot)
 
     def _abandon(self) -> None:
@@ -288,7 +289,7 @@ class Loop:
         trial = self._table.end(number, outcome)
         self._enqueued_due = self._clock.monotonic()
         sentence = describe_end(trial, self._table.trials, self._task)
-        self._publish(_END_EVENTS[trial.state], sentence, trial)
+        self._events.publish(_END_EVENTS[trial.state], sentence, trial)
         if trial.state in COUNTED:
             self._ended.append(trial)
         why = budget.repeated_failure(self._ended, self._settings.max_initial_failures)
@@ -301,7 +302,7 @@ class Loop:
         trial = self._table[number]
         reason = self._prune(trial, self._table.trials)
         if reason is not None and self._running.stop(number, State.PRUNED):
-            self._publish("pruning", reason, trial)
+            self._events.publish("pruning", reason, trial)
 
     def _check_limits(self) -> None:
         if self._interrupts:
@@ -321,15 +322,14 @@ class Loop:
         now = self._clock.monotonic()
         if self._stop is None and now >= self._enqueued_due:
             self._enqueued_due = now + self._settings.idle_s
-            self._queue.enqueue(self._read_enqueued())
+            self._queue.enqueue(self._study.read_enqueued())
 
     def _share_memory(self) -> None:
         """Decide how trials and the model's server share memory from now on."""
         self._queue.choose_mode()
         self._running.update_model_claim()
         for event in self._residency.take_events():
-            data = {**event.data, **self.spent.to_data()}
-            self._events.publish(event.kind, event.message, data=data)
+            self._events.publish(event.kind, event.message, data=event.data)
 
     def _ask_creator(self) -> None:
         if self._stop is None:
@@ -355,14 +355,14 @@ class Loop:
             if place is None and reason is None:
                 # The trials after it wait too: their order is kept.
                 if (why := self._running.update_blocked_by(need)) is not None:
-                    self._publish("note", why)
+                    self._events.publish("note", why)
                 self._running.request_turn(need)
                 # Where trials were started in this turn, more proposals may be wanted first.
                 if len(self._running) == running:
                     self._queue.offload_model(need, self._left.trials)
                 return
-            if reason is None and self._check_config:
-                reason = self._check_config(trial.config)
+            if reason is None and self._target.check_config:
+                reason = self._target.check_config(trial.config)
             # An interrupted trial was accepted before, and is not refused now.
             if reason is not None and trial.state is State.QUEUED:
                 self._refuse(trial, reason)
@@ -372,14 +372,14 @@ class Loop:
                 return
             self._refused_in_a_row = 0
             self._running.start(self._table.start(trial), place)
-            self._publish("started", format_config(self._task, trial.config), trial)
+            self._events.publish("started", format_config(self._task, trial.config), trial)
 
     def _may_start(self) -> bool:
         left = self._left.trials
         return self._stop is None and (left is None or left > len(self._running))
 
     def _refuse(self, trial: Trial, reason: str) -> None:
-        self._publish("infeasible", reason, self._table.mark_infeasible(trial, reason))
+        self._events.publish("infeasible", reason, self._table.mark_infeasible(trial, reason))
         self._refused_in_a_row += 1
         if self._refused_in_a_row == self._settings.max_refusals:
             why = f"{self._refused_in_a_row} infeasible proposals in a row; the last: {reason}"
@@ -392,11 +392,6 @@ class Loop:
     @property
     def _left(self) -> RemainingBudget:
         return budget.remaining_budget(self._task.budget, self._table.counted, self.spent)
-
-    def _publish(self, kind: EventKind, message: str, trial: Trial | None = None) -> None:
-        # Each event carries the time used, from which a later run of the study goes on.
-        number = None if trial is None else trial.number
-        self._events.publish(kind, message, number, self.spent.to_data())
 
     def _make_snapshot(self) -> Snapshot:
         return make_snapshot(

@@ -2,33 +2,222 @@
 
 Proposals are made while trials run, whenever the model's server can be awake beside them, for all
 free slots at once. They are prefetched only where waiting for them would take time
-(`sharing.count_prefetch`), and stay in a buffer, where newer ones replace them when they are stale.
+(`sharing.count_prefetch`), and recorded only when a slot is free.
+
+A prefetched proposal is stale when the best trial has changed since it was made: the Creator might
+propose something else now. It is then asked again. Until it has answered, a free slot takes a stale
+proposal rather than stay empty. With several objectives no proposal is stale: the set of best
+trials changes so often that most would be.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
-from localhpo.errors import SpaceExhaustedError
+from localhpo.creator.protocol import Creator, History
+from localhpo.errors import CreatorError, SpaceExhaustedError
+from localhpo.executor.clock import Clock
+from localhpo.objective import Objective, best_trial
 from localhpo.resources.placement import MemoryNeed
+from localhpo.scheduler.events import EventBus, format_config
 from localhpo.scheduler.model_residency import ModelResidency
-from localhpo.scheduler.observer import EventKind
-from localhpo.scheduler.proposal_buffer import find_reference
-from localhpo.scheduler.proposer import Proposer
 from localhpo.scheduler.running_trials import RunningTrials
-from localhpo.scheduler.snapshot import format_config
 from localhpo.scheduler.trial_table import TrialTable
-from localhpo.scheduler.worker import Worker
+from localhpo.scheduler.worker import SimulatedWorker, ThreadWorker, Worker
+from localhpo.space import Space
 from localhpo.task import Task
-from localhpo.trial import Config, Proposal, Trial
+from localhpo.trial import Config, Proposal, State, Trial
 
 _RECENT = 24
 """Number of last trials that predict what the next ones need; fewer would misjudge mixed sizes."""
 
-Publish = Callable[[EventKind, str, Trial | None], None]
-"""Publishes an event: its kind, a sentence, and the trial it is about."""
+_ENGINE_WAIT_S = 0.02
+"""An engine answers within this, so that a free slot need not wait for the loop's next turn."""
+
+_MEAN_OVER = 8
+"""Number of last calls that the mean duration of a call is taken over."""
+
+
+@dataclass(frozen=True, slots=True)
+class _BufferedProposal:
+    proposal: Proposal
+    best: int | None
+    """Number of the best trial when the proposal was made."""
+
+
+class ProposalBuffer:
+    """The prefetched proposals of a study, oldest first."""
+
+    def __init__(self, space: Space) -> None:
+        """Start empty."""
+        self._space = space
+        self._buffered: deque[_BufferedProposal] = deque()
+
+    def __len__(self) -> int:
+        return len(self._buffered)
+
+    def add(self, proposals: Sequence[Proposal], best: Trial | None) -> list[Proposal]:
+        """Add proposals that were made when `best` was the best trial.
+
+        Returns:
+            The stale proposals that they replace: the oldest first, at most one for each.
+        """
+        stale = self._stale(best)[: len(proposals)]
+        number = None if best is None else best.number
+        self._buffered.extend(_BufferedProposal(proposal, number) for proposal in proposals)
+        return self._remove(stale)
+
+    def pop(self) -> Proposal:
+        """Remove and return the oldest proposal."""
+        return self._buffered.popleft().proposal
+
+    def as_trials(self, next_number: int) -> tuple[Trial, ...]:
+        """Return the proposals as queued trials, to be shown to the Creator."""
+        return tuple(
+            Trial(number=next_number + i, state=State.QUEUED, proposal=buffered.proposal)
+            for i, buffered in enumerate(self._buffered)
+        )
+
+    def count_stale(self, best: Trial | None) -> int:
+        """Return how many proposals were made before `best` was the best trial."""
+        return len(self._stale(best))
+
+    def remove_equal(self, trials: Sequence[Trial]) -> list[Proposal]:
+        """Remove and return the proposals that a trial has by now, as when a user enqueues one."""
+        known = {self._space.key(trial.config) for trial in trials}
+        return self._remove(
+            [b for b in self._buffered if self._space.key(b.proposal.config) in known]
+        )
+
+    def _stale(self, best: Trial | None) -> list[_BufferedProposal]:
+        number = None if best is None else best.number
+        return [buffered for buffered in self._buffered if buffered.best != number]
+
+    def _remove(self, removed: Sequence[_BufferedProposal]) -> list[Proposal]:
+        for buffered in removed:
+            self._buffered.remove(buffered)
+        return [buffered.proposal for buffered in removed]
+
+
+def find_reference(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Trial | None:
+    """Return the best trial, by which proposals are stale; None with several objectives."""
+    return best_trial(trials, objectives) if len(objectives) == 1 else None
+
+
+class Proposer:
+    """Calls a Creator beside the loop, and buffers its proposals until they are needed.
+
+    One job runs at a time. What the Creator raised is raised by `collect`.
+
+    Args:
+        creator: Makes the proposals; its owner closes it.
+        history: Has the task and the seed; its trials are ignored.
+        clock: Measures how long a call takes.
+        concurrent: Whether the Creator has a thread of its own; False for simulations.
+    """
+
+    def __init__(
+        self, creator: Creator, history: History, clock: Clock, *, concurrent: bool
+    ) -> None:
+        self._creator = creator
+        self._worker: Worker = ThreadWorker() if concurrent else SimulatedWorker(clock)
+        self._clock = clock
+        self._history = history
+        self._busy = False
+        self._answer: Sequence[Proposal] | BaseException = ()
+        self._best: Trial | None = None  # when the Creator was called
+        self._took_s: deque[float] = deque(maxlen=_MEAN_OVER)
+        self.buffer = ProposalBuffer(history.task.space)
+        """Prefetched proposals."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call runs, or its result has not been collected yet."""
+        return self._busy
+
+    @property
+    def idle(self) -> bool:
+        """Whether a job may be started."""
+        return not self._busy and not self._worker.busy
+
+    @property
+    def mean_propose_s(self) -> float:
+        """Mean duration of a call; 0 before the first."""
+        return sum(self._took_s) / len(self._took_s) if self._took_s else 0.0
+
+    def wake_model(self, wake: Callable[[], None]) -> None:
+        """Wake the model. It is asked afterwards, with the trials that end meanwhile.
+
+        To be called only while it is idle, like `ask` and `offload_model`.
+        """
+
+        def job() -> Sequence[Proposal]:
+            wake()
+            return ()
+
+        self._start(job)
+
+    def offload_model(self, offload: Callable[[], None]) -> None:
+        """Offload the model."""
+        self._worker.start(offload)
+
+    def ask(self, trials: Sequence[Trial], next_number: int, n: int) -> None:
+        """Ask for up to `n` proposals beside the buffered ones.
+
+        Args:
+            trials: All trials of the study.
+            next_number: The number of the next trial.
+            n: How many.
+        """
+        history = dataclasses.replace(
+            self._history,
+            trials=(*trials, *self.buffer.as_trials(next_number)),
+            next_number=next_number + len(self.buffer),
+        )
+        self._best = find_reference(history.trials, history.task.objectives)
+        self._start(lambda: self._propose(history, n), wait_s=_ENGINE_WAIT_S)
+
+    def collect(self) -> list[Proposal]:
+        """Move new proposals into the buffer; return the stale ones that they replace.
+
+        Raises:
+            Exception: What the Creator raised.
+        """
+        if not self._busy or self._worker.busy:
+            return []
+        self._busy = False
+        answer, self._answer = self._answer, ()
+        if isinstance(answer, BaseException):
+            raise answer
+        return self.buffer.add(answer, self._best)
+
+    def close(self) -> None:
+        """Take no further job."""
+        self._worker.close()
+
+    def _start(self, job: Callable[[], Sequence[Proposal]], *, wait_s: float = 0.0) -> None:
+        def work() -> None:
+            try:
+                self._answer = job()
+            except BaseException as error:  # noqa: BLE001 - `collect` raises it, in the loop
+                self._answer = error
+
+        self._busy = True
+        self._worker.start(work, wait_s=wait_s)
+
+    def _propose(self, history: History, n: int) -> Sequence[Proposal]:
+        began_s = self._clock.monotonic()
+        proposals = self._creator.propose(history, n)
+        self._took_s.append(self._clock.monotonic() - began_s)
+        if not 1 <= len(proposals) <= n:
+            raise CreatorError(
+                f"{self._creator.name} must make 1 to {n} proposals, made {len(proposals)}"
+            )
+        return proposals
 
 
 class ProposalQueue:
@@ -46,16 +235,14 @@ class ProposalQueue:
         running: RunningTrials,
         residency: ModelResidency,
         proposer: Proposer,
-        worker: Worker,
-        publish: Publish,
+        events: EventBus,
     ) -> None:
         self._task = task
         self._table = table
         self._running = running
         self._residency = residency
         self._proposer = proposer
-        self._worker = worker
-        self._publish = publish
+        self._events = events
         # Of the last trials:
         self._configs: deque[Config] = deque((t.config for t in table.waiting), maxlen=_RECENT)
         self._needs: deque[MemoryNeed] = deque(maxlen=_RECENT)
@@ -86,14 +273,14 @@ class ProposalQueue:
             list(self._needs) or [self._running.memory_need(None)],
             trial_s=self._running.mean_trial_s,
             propose_s=self._proposer.mean_propose_s,
-            results=self._table.counted,
+            results=self._running.completed,
         )
 
     def ask(self, left: int | None) -> None:
         """Ask the Creator for proposals where they are wanted; wake its model first, if needed."""
         wanted = self._count_wanted(left)
         self._residency.wake_pending = wanted > 0 and not self._residency.is_ready
-        if wanted <= 0 or self._worker.busy or self._proposer.busy:
+        if wanted <= 0 or not self._proposer.idle:
             return
         if self._residency.is_ready:
             self._proposer.ask(self._table.trials, self._table.next_number, wanted)
@@ -111,7 +298,7 @@ class ProposalQueue:
             self._report_discarded(replaced, "a better trial has finished since it was made")
         except SpaceExhaustedError as error:
             self.exhausted = True
-            self._publish("note", f"nothing new is left to try: {error}", None)
+            self._events.publish("note", f"nothing new is left to try: {error}")
         buffer, slots = self._proposer.buffer, self._residency.slots
         slots = slots if left is None else min(slots, left)
         free = slots - len(self._running) - len(self._table.waiting)
@@ -131,11 +318,11 @@ class ProposalQueue:
             self._configs.append(trial.config)
             self._needs.append(self._running.memory_need(trial.config))
             text = f"{proposal.origin}: {format_config(self._task, trial.config)}"
-            self._publish("proposed", text, trial)
+            self._events.publish("proposed", text, trial)
 
     def offload_model(self, need: MemoryNeed, left: int | None) -> None:
         """Offload the model's server, where that lets a trial with this need run now."""
-        if self._worker.busy or self._proposer.busy:
+        if not self._proposer.idle:
             return
         if self._residency.is_ready and self._count_wanted(left) > 0:
             return  # it makes all proposals that will be needed first
@@ -144,7 +331,7 @@ class ProposalQueue:
             need, self._running.assignments, self._running.other_claims, is_last=is_last
         )
         if way is not None:
-            self._worker.start(partial(self._residency.offload, way))
+            self._proposer.offload_model(partial(self._residency.offload, way))
 
     def _count_wanted(self, left: int | None) -> int:
         """Return how many proposals to ask for now: for free slots, and to prefetch."""
@@ -161,4 +348,4 @@ class ProposalQueue:
     def _report_discarded(self, proposals: Sequence[Proposal], why: str) -> None:
         for proposal in proposals:
             text = f"{proposal.origin}: {format_config(self._task, proposal.config)}"
-            self._publish("dropped", f"a prefetched proposal was discarded: {why}: {text}", None)
+            self._events.publish("dropped", f"a prefetched proposal was discarded: {why}: {text}")

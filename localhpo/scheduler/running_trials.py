@@ -6,15 +6,16 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from localhpo.executor.clock import Clock
+from localhpo.executor.clock import Clock, RealClock
 from localhpo.executor.protocol import Executor, Job, Outcome, Run
 from localhpo.resources import placement
 from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker
 from localhpo.resources.placement import Assignment, Inventory, MemoryNeed
+from localhpo.scheduler.loaded_model import LoadedModel
 from localhpo.scheduler.model_residency import ModelResidency
 from localhpo.store.records import WAIT_TEXTS, WaitCause
 from localhpo.task import Task
@@ -26,6 +27,28 @@ _REFRESH_S = 3.0
 EstimateMemoryMb = Callable[[Config], float | None]
 """From a configuration to the peak memory of its trial in MB: of each device, or of the host where
 trials hold no device. None where it is unknown, infinity where the trial must run alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionTarget:
+    """Where the trials of a study run, and what is known there about configurations."""
+
+    executor: Executor
+    """Runs the trials; whoever opened it closes it."""
+    inventory: Inventory
+    """What trials may use; `admission.admit_task` has accepted the task on it."""
+    trial_folder: Callable[[int], Path]
+    """Returns the folder of a trial, by number."""
+    clock: Clock = field(default_factory=RealClock)
+    """The time in which the executor runs."""
+    loaded_model: LoadedModel | None = None
+    """The model, where it shares memory with trials."""
+    broker: ResourceBroker | None = None
+    """Shares the machine with other studies; None for a study by itself."""
+    estimate_mb: EstimateMemoryMb | None = None
+    """Estimates the memory of a configuration's trial; None where nothing is known."""
+    check_config: Callable[[Config], str | None] | None = None
+    """Returns why a configuration must not run, or None; where this is None all may."""
 
 
 @dataclass(slots=True)
@@ -50,27 +73,14 @@ class TrialProgress:
 class RunningTrials:
     """Places and runs the trials of a study on this machine, beside what others hold there."""
 
-    def __init__(
-        self,
-        *,
-        task: Task,
-        executor: Executor,
-        inventory: Inventory,
-        clock: Clock,
-        trial_folder: Callable[[int], Path],
-        residency: ModelResidency,
-        estimate_mb: EstimateMemoryMb | None = None,
-        broker: ResourceBroker | None = None,
-    ) -> None:
-        """Start with none; `admission.admit` has accepted the task on this inventory."""
+    def __init__(self, task: Task, target: ExecutionTarget, residency: ModelResidency) -> None:
+        """Start with none."""
         self._task = task
+        self._target = target
+        self._inventory = target.inventory
+        self._clock = target.clock
+        self._broker = target.broker
         self._residency = residency
-        self._estimate_mb = estimate_mb
-        self._broker = broker
-        self._executor = executor
-        self._inventory = inventory
-        self._clock = clock
-        self._trial_folder = trial_folder
         self._active: dict[int, _ActiveRun] = {}
         self._ended_gpu_s = 0.0
         self._ended_s: list[float] = []
@@ -95,6 +105,11 @@ class RunningTrials:
         """Durations of all trials of this run, times the GPUs they held."""
         held = {number: active.assignment.gpu_total for number, active in self._active.items()}
         return self._ended_gpu_s + sum(s * held[number] for number, s in self.elapsed_s.items())
+
+    @property
+    def completed(self) -> int:
+        """Number of trials of this run that were evaluated, whose durations tell of the next."""
+        return len(self._ended_s)
 
     @property
     def mean_trial_s(self) -> float:
@@ -129,8 +144,8 @@ class RunningTrials:
     def memory_need(self, config: Config | None) -> MemoryNeed:
         """Return the memory that a trial needs; `config` is None where it is not known yet."""
         estimate_mb = None
-        if self._estimate_mb is not None and config is not None:
-            estimate_mb = self._estimate_mb(config)
+        if self._target.estimate_mb is not None and config is not None:
+            estimate_mb = self._target.estimate_mb(config)
         is_alone = estimate_mb == math.inf
         models = self._broker.read_model_claims() if self._broker is not None and is_alone else ()
         return placement.compute_memory_need(
@@ -143,43 +158,39 @@ class RunningTrials:
 
     def find_place(self, need: MemoryNeed) -> Assignment | None:
         """Return a place for the next trial; None while there is none."""
-        return placement.place_trial(
-            self._task.resources,
-            self._inventory,
-            self.assignments,
-            need=need,
-            others=[*self.other_claims, self._residency.reserved_assignment],
-        )
+        return self._find_place_beside(self.other_claims, need)
+
+    def _find_place_beside(
+        self, others: Sequence[Assignment], need: MemoryNeed
+    ) -> Assignment | None:
+        """Return a place beside the trials and the model of this study, and others' claims."""
+        others = [*others, self._residency.reserved_assignment]
+        where = self._task.resources, self._inventory, self.assignments
+        return placement.place_trial(*where, need=need, others=others)
+
+    def _find_place_alone(self, need: MemoryNeed, inventory: Inventory) -> Assignment | None:
+        """Return a place beside nothing but the least that the model can ever hold."""
+        least = self._residency.smallest_assignment
+        return placement.place_trial(self._task.resources, inventory, [], need=need, others=[least])
 
     def claim_place(self, number: int, need: MemoryNeed) -> Assignment | None:
         """Claim a place for a trial; None while there is none, or while it is another's turn."""
         if self._broker is None:
             return self.find_place(need)
         self.blocked_by = "turn"
-        resources, server = self._task.resources, self._residency.reserved_assignment
-        wanted = placement.place_trial(
-            resources, self._inventory, [], need=need, others=[self._residency.smallest_assignment]
-        )
+        wanted = self._find_place_alone(need, self._inventory)
         return self._broker.claim(
             str(number),
-            wanted or Assignment(resources.cpus),
-            lambda others: placement.place_trial(
-                resources, self._inventory, self.assignments, need=need, others=[*others, server]
-            ),
+            wanted or Assignment(self._task.resources.cpus),
+            lambda others: self._find_place_beside(others, need),
         )
 
     def request_turn(self, need: MemoryNeed) -> None:
         """Tell the broker that this study would start a trial, were it not for other studies."""
-        server, blocked_by = self._residency.reserved_assignment, self.blocked_by
-        place = placement.place_trial(
-            self._task.resources, self._inventory, self.assignments, need=need, others=[server]
-        )
-        if (
-            place is not None
-            and self._broker is not None
-            # Freed meanwhile: the next turn of the loop claims it.
-            and self.claim_place(-1, need) is not None
-        ):
+        if self._broker is None or self._find_place_beside([], need) is None:
+            return
+        blocked_by = self.blocked_by
+        if self.claim_place(-1, need) is not None:  # freed meanwhile: the loop's next turn has it
             self._broker.release("-1")
         self.blocked_by = blocked_by
 
@@ -234,22 +245,16 @@ class RunningTrials:
         if not (others := self.other_claims):
             return "memory"
 
-        def has_place(others: Sequence[Assignment]) -> bool:
-            others = [*others, self._residency.reserved_assignment]
-            where = self._task.resources, self._inventory, self.assignments
-            return placement.place_trial(*where, need=need, others=others) is not None
-
         without_cpus = [dataclasses.replace(held, cpus=0.0) for held in others]
-        if has_place(without_cpus):
+        if self._find_place_beside(without_cpus, need) is not None:
             return "cpus"
         without_both = [dataclasses.replace(held, gpu_share=0.0) for held in without_cpus]
-        return "gpus" if has_place(without_both) else "memory"
+        return "memory" if self._find_place_beside(without_both, need) is None else "gpus"
 
     def _describe_too_large(self, need: MemoryNeed, inventory: Inventory) -> str | None:
-        least = self._residency.smallest_assignment
-        if placement.place_trial(self._task.resources, inventory, [], need=need, others=[least]):
+        if self._find_place_alone(need, inventory) is not None:
             return None
-        return placement.describe_too_large(inventory, need, least)
+        return placement.describe_too_large(inventory, need, self._residency.smallest_assignment)
 
     def start(self, trial: Trial, assignment: Assignment) -> None:
         """Start a trial.
@@ -265,13 +270,13 @@ class RunningTrials:
             number=trial.number,
             config=trial.config,
             seed=trial.seed,
-            folder=self._trial_folder(trial.number),
+            folder=self._target.trial_folder(trial.number),
             env=placement.make_environment(usual, {**os.environ, **task.env}),
             memory_mb=task.resources.memory_mb,
             timeout_s=task.budget.timeout_s,
             grace_s=task.budget.grace_s,
         )
-        run = self._executor.start(job)
+        run = self._target.executor.start(job)
         self._reported_lack = False
         self.blocked_by = None
         self._active[trial.number] = _ActiveRun(run, assignment, self._clock.monotonic())
@@ -308,4 +313,4 @@ class RunningTrials:
 
     def kill_all(self) -> None:
         """End all trials at once; the next `poll` yields their outcomes."""
-        self._executor.close()
+        self._target.executor.close()

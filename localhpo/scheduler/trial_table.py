@@ -51,9 +51,9 @@ class TrialTable:
     ) -> None:
         """Start with the trials of earlier runs; `seed` is the study's."""
         self._trials = {trial.number: trial for trial in sorted(trials, key=lambda t: t.number)}
-        self._recorder = recorder
+        self.recorder = recorder
         self._clock = clock
-        self._seed = seed
+        self.seed = seed
         # Caches: read in every turn of the loop, changed in few.
         self._counted: int | None = None
         self._waiting: list[Trial] | None = None
@@ -100,7 +100,7 @@ class TrialTable:
                 number=number,
                 state=State.QUEUED,
                 proposal=proposal,
-                seed=trial_seed(self._seed, number),
+                seed=trial_seed(self.seed, number),
                 queued_at=self._clock.time(),
             )
         )
@@ -129,7 +129,7 @@ class TrialTable:
 
     def add_measurements(self, number: int, measurements: Sequence[Measurement]) -> None:
         """Append what a running trial reported."""
-        self._recorder.write_measurements(number, measurements)
+        self.recorder.write_measurements(number, measurements)
         trial = self._trials[number]
         self._trials[number] = trial.with_(measurements=trial.measurements + tuple(measurements))
 
@@ -152,7 +152,7 @@ class TrialTable:
         return self._put(self._trials[number].with_(user_attrs=dict(user_attrs)))
 
     def _put(self, trial: Trial) -> Trial:
-        self._recorder.write_trial(trial)
+        self.recorder.write_trial(trial)
         self._trials[trial.number] = trial
         self._counted = self._waiting = None
         return trial

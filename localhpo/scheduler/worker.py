@@ -33,11 +33,6 @@ class Worker(Protocol):
         ...
 
 
-def make_worker(clock: Clock, *, concurrent: bool) -> Worker:
-    """Return a worker with a thread of its own, or one that runs its jobs in the caller's."""
-    return ThreadWorker() if concurrent else SimulatedWorker(clock)
-
-
 class ThreadWorker:
     """Runs jobs in a thread.
 

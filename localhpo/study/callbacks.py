@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from localhpo.scheduler.observer import Snapshot
+from localhpo.scheduler.events import Snapshot
 from localhpo.store import Event
 from localhpo.trial import COUNTED, Trial
 

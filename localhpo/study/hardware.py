@@ -50,7 +50,8 @@ class Hardware:
         self.inventory = inventory
         self._lock = threading.Lock()
         self._clock = RealClock()
-        self._meter = Meter(nvml.connect() if inventory.gpus else None, self._clock)
+        self._nvml = nvml.connect() if inventory.gpus else None
+        self._meter = Meter(self._nvml.read if self._nvml else None)
         self._estimators = {
             kind: MemoryEstimator(task.space, limit)
             for kind, limit in find_memory_limits(task, inventory).items()
@@ -118,7 +119,8 @@ class Hardware:
 
     def close(self) -> None:
         """Close the connection to the devices. May be called twice."""
-        self._meter.close()
+        if self._nvml is not None:
+            self._nvml.close()
 
     def _collect_observations(
         self, kind: MemoryKind, trials: Sequence[Trial]

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 
-from localhpo.scheduler.observer import EventKind, Observer
+from localhpo.scheduler.events import EventKind, Observer
 from localhpo.store import Event, StudyWriter
 
 

@@ -26,8 +26,9 @@ from localhpo.errors import InputError, NoGoodTrialError, StudyLockedError, Stud
 from localhpo.executor import Executor
 from localhpo.objective import best_trials
 from localhpo.scheduler import budget
-from localhpo.scheduler.loop import Loop
-from localhpo.scheduler.observer import Observer
+from localhpo.scheduler.events import Observer
+from localhpo.scheduler.loop import Loop, StoredStudy
+from localhpo.scheduler.running_trials import ExecutionTarget
 from localhpo.store import Event, Store, default_home, study_name
 from localhpo.study.callbacks import Callbacks
 from localhpo.study.enqueued import EnqueuedConfigs
@@ -207,9 +208,11 @@ class Study:
             )
             # A server ends before what it holds is given to others.
             with contextlib.closing(model_placement), contextlib.closing(self):
-                self._creator.creator(model_placement.placer)
+                creator = self._creator.creator(model_placement.placer)
                 session = self._begin()
                 pending.attach_writer(session.writer)
+                if note := describe_ignored_goals(self.task, creator.name):
+                    pending.publish("note", note)
                 told = (
                     hardware.usage_accounting(session.writer, self._creator.loading_s),
                     *observers,
@@ -409,27 +412,24 @@ class Study:
     ) -> Loop:
         self._live = session.trial_table.trials
         creator = self._creator.creator()
+        target = ExecutionTarget(
+            executor=hardware.metered(executor),
+            inventory=model_placement.inventory,
+            trial_folder=lambda number: self._store.trial_folder(self.key, number),
+            loaded_model=model_placement.find_loaded_model(creator),
+            broker=model_placement.broker,
+            estimate_mb=lambda config: hardware.estimate_mb(config, self._live),
+            check_config=lambda config: hardware.explain_refusal(config, self._live),
+        )
+        study = StoredStudy(
+            session.trial_table,
+            spent=budget.SpentTime.from_data([event.data for event in self.events]),
+            read_enqueued=lambda: session.read_enqueued(self._live),
+        )
         callbacks_observer = Callbacks(
             self._see, [partial(one, self) for one in callbacks], self._live
         )
-        return Loop(
-            task=self.task,
-            creator=creator,
-            executor=hardware.metered(executor),
-            recorder=session.writer,
-            trials=self._live,
-            seed=self.task.seed,
-            trial_folder=lambda number: self._store.trial_folder(self.key, number),
-            loaded_model=model_placement.find_loaded_model(creator),
-            inventory=model_placement.inventory,  # as it is found to be then
-            check_config=lambda config: hardware.explain_refusal(config, self._live),
-            estimate_mb=lambda config: hardware.estimate_mb(config, self._live),
-            observers=[callbacks_observer, *observers],
-            spent=budget.SpentTime.from_data([event.data for event in self.events]),
-            read_enqueued=lambda: session.read_enqueued(self._live),
-            broker=model_placement.broker,
-            notes=list(filter(None, [describe_ignored_goals(self.task, creator.name)])),
-        )
+        return Loop(self.task, creator, target, study, observers=[callbacks_observer, *observers])
 
     def _see(self, trials: tuple[Trial, ...]) -> None:
         self._live = trials

@@ -21,8 +21,9 @@ from localhpo.executor import Replay, SimulatedExecutor
 from localhpo.executor.clock import SimulatedClock
 from localhpo.llm.protocol import Backend
 from localhpo.resources.placement import Inventory
-from localhpo.scheduler.loop import Loop
-from localhpo.scheduler.settings import LoopSettings
+from localhpo.scheduler.loop import Loop, LoopSettings, StoredStudy
+from localhpo.scheduler.running_trials import ExecutionTarget
+from localhpo.scheduler.trial_table import TrialTable
 from localhpo.space import Space
 from localhpo.trial import COUNTED, Config, Measurement, Proposal, Trial
 from scripts.benchmarks.problems.problem import Problem
@@ -51,18 +52,16 @@ def run_study(problem: Problem, creator: Creator, *, seed: int, trials: int) -> 
     )
     clock = SimulatedClock()
     timed = _TimedCreator(creator)
-    loop = Loop(
-        task=task,
-        creator=timed,
+    target = ExecutionTarget(
         executor=SimulatedExecutor(lambda config, _: replay_trial(problem, config), clock),
-        recorder=_NullRecorder(),
-        trials=(),
-        seed=study_seed(problem.name, seed),
-        trial_folder=lambda number: Path(f"trial-{number}"),  # nothing is written there
         inventory=Inventory(cpus=1),
+        trial_folder=lambda number: Path(f"trial-{number}"),  # nothing is written there
         clock=clock,
-        settings=_SETTINGS,
     )
+    table = TrialTable(
+        (), recorder=_NullRecorder(), clock=clock, seed=study_seed(problem.name, seed)
+    )
+    loop = Loop(task, timed, target, StoredStudy(table), settings=_SETTINGS)
     ended = [trial for trial in loop.run() if trial.state in COUNTED]
     return to_trial_rows(ended, task.space, timed.seconds)
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localhpo.executor.clock import RealClock
 from localhpo.resources import footprint, nvml
 from localhpo.resources import inventory as devices
 from localhpo.resources.meter import REFRESH_S, Meter
@@ -102,8 +101,11 @@ def check_meter(bench: Bench) -> str:
     """Compare the metered peak of a trial with what it allocated."""
     wanted_mb = bench.reading().total_mb / 8
     folder = (bench.folder / "metered").resolve()
-    meter = Meter(nvml.connect(), RealClock())
-    with contextlib.closing(meter):
+    library = nvml.connect()
+    if library is None:
+        raise FailedError("NVML cannot be read")
+    with contextlib.closing(library):
+        meter = Meter(library.read)
         meter.begin(folder, [bench.gpu.id])
         with hold_memory(wanted_mb, LOCALHPO_TRIAL_DIR=str(folder)):
             for _ in range(3):

@@ -10,7 +10,7 @@ from localhpo.analysis.resource_use import sum_resource_use
 from localhpo.executor.clock import SimulatedClock
 from localhpo.resources.meter import DeviceUse
 from localhpo.scheduler.accounting import UsageAccounting, current_wait
-from localhpo.scheduler.observer import RunningTrial, Snapshot
+from localhpo.scheduler.events import RunningTrial, Snapshot
 from localhpo.store.records import WAIT_TEXTS, Event, WaitCause
 from localhpo.task import Task
 from localhpo.trial import State, Trial, Usage

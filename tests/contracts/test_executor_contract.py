@@ -129,7 +129,7 @@ def simulated(kind: str, task: Task) -> Bench:
 
 def watched(kind: str, task: Task) -> Bench:
     bench = simulated(kind, task)
-    executor = MeteredExecutor(bench.executor, Meter(None, bench.clock))
+    executor = MeteredExecutor(bench.executor, Meter(None, bench.clock.monotonic))
     return dataclasses.replace(bench, executor=executor)
 
 

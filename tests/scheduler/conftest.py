@@ -18,7 +18,9 @@ from localhpo.executor.protocol import Job, Outcome, Run
 from localhpo.executor.simulated import Replay, SimulatedExecutor
 from localhpo.resources.broker import ResourceBroker
 from localhpo.resources.placement import Inventory
-from localhpo.scheduler.loop import Loop, LoopSettings
+from localhpo.scheduler.loop import Loop, LoopSettings, StoredStudy
+from localhpo.scheduler.running_trials import ExecutionTarget
+from localhpo.scheduler.trial_table import TrialTable
 from localhpo.store.records import Event
 from localhpo.task import Task
 from localhpo.trial import (
@@ -246,23 +248,30 @@ class LoopBench:
         self.executor = ScriptedExecutor(self.clock, self.script)
 
     def loop(self, **changes: Any) -> Loop:
-        """A new process: its own executor and clock, what is recorded is all it knows."""
+        """A new process: its own executor and clock, what is recorded is all it knows.
+
+        Changes are fields of the target or of the stored study, or `observers`.
+        """
         self.__post_init__()
         self.recorder.dies_in = None
-        arguments: dict[str, Any] = {
-            "task": self.task,
-            "creator": self.creator,
+        target: dict[str, Any] = {
             "executor": self.executor,
-            "recorder": self.recorder,
-            "trials": tuple(self.recorder.trials.values()),
-            "seed": 7,
-            "trial_folder": lambda number: Path("trials") / str(number),
             "inventory": Inventory(cpus=self.cpus),
+            "trial_folder": lambda number: Path("trials") / str(number),
             "clock": self.clock,
-            "observers": self.observers,
-            "settings": self.settings,
         }
-        return Loop(**{**arguments, **changes})
+        known = tuple(self.recorder.trials.values())
+        table = TrialTable(known, recorder=self.recorder, clock=self.clock, seed=7)
+        study = {name: changes.pop(name) for name in ("spent", "read_enqueued") if name in changes}
+        observers = changes.pop("observers", self.observers)
+        return Loop(
+            self.task,
+            self.creator,
+            ExecutionTarget(**{**target, **changes}),
+            StoredStudy(table, **study),
+            observers=observers,
+            settings=self.settings,
+        )
 
     def interrupt_at(self, loop: Loop, seconds: float, times: int = 1) -> None:
         def interrupt_when_due() -> None:

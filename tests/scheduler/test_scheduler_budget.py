@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from localhpo.errors import TaskError
-from localhpo.scheduler import budget
+from localhpo.resources.admission import check_budget
 from localhpo.scheduler.budget import (
     RemainingBudget,
     SpentTime,
@@ -55,8 +55,8 @@ def test_time_that_earlier_runs_used_is_read_from_their_events() -> None:
 
 def test_gpu_minutes_without_gpus_are_refused() -> None:
     with pytest.raises(TaskError, match="gpu_minutes has no effect"):
-        budget.check_budget(Budget(trials=None, gpu_minutes=5), Resources())
-    budget.check_budget(Budget(trials=None, gpu_minutes=5), Resources(gpus=0.5))
+        check_budget(Budget(trials=None, gpu_minutes=5), Resources())
+    check_budget(Budget(trials=None, gpu_minutes=5), Resources(gpus=0.5))
 
 
 MakeTrial = Callable[..., Trial]

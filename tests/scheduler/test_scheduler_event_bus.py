@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from localhpo.scheduler.events import Snapshot
 from localhpo.scheduler.loop import LoopSettings
-from localhpo.scheduler.observer import Snapshot
 from localhpo.store.records import Event
 from localhpo.trial import State, Trial
 

@@ -12,7 +12,6 @@ from localhpo.errors import (
     CreatorError,
     NoGoodTrialError,
     SpaceExhaustedError,
-    TaskError,
 )
 from localhpo.executor.protocol import Job
 from localhpo.resources.placement import Gpu, Inventory
@@ -135,16 +134,6 @@ def test_seeds_differ_by_study_and_number() -> None:
     assert len(seeds) == 900
     assert all(0 <= seed < 2**31 for seed in seeds)
     assert trial_seed(0, 0) == 713683445  # and never change
-
-
-def test_a_machine_too_small_is_refused_before_anything_is_recorded(
-    make_bench: MakeBench, make_task: Any
-) -> None:
-    bench = make_bench(task=make_task(resources=Resources(gpus=1)))
-    with pytest.raises(TaskError, match="this machine offers 0"):
-        bench.loop()
-    assert bench.recorder.trials == {}
-    assert bench.recorder.events == []
 
 
 def test_a_note_tells_that_fewer_trials_fit_than_wanted(make_bench: MakeBench) -> None:

@@ -45,15 +45,12 @@ class Card:
         measured = (self.utilization, self.power_w, self.energy_j)
         return [DeviceReading("GPU-a", 0, "A", 80_000, used_mb, dict(self.processes), *measured)]
 
-    def close(self) -> None:
-        pass
-
 
 class Bench:
     def __init__(self) -> None:
         self.card, self.clock = Card(), SimulatedClock()
         self.owners = dict(OWNERS)
-        self.meter = Meter(self.card, self.clock, self.owners.get)
+        self.meter = Meter(self.card.read, self.clock.monotonic, self.owners.get)
 
     def later(self, seconds: float = 1.0) -> None:
         self.clock.sleep(seconds)
@@ -170,7 +167,7 @@ def test_energy_is_power_times_time_without_a_counter() -> None:
 
 
 def test_nothing_is_measured_without_devices() -> None:
-    meter = Meter(None, SimulatedClock())
+    meter = Meter(None)
     meter.begin(A, ["0"])
     use = meter.end(A)
     assert (use.peak_mb, use.energy_j, use.utilization) == (None, None, None)
@@ -247,7 +244,9 @@ def test_out_of_memory_beside_others_interrupts_the_trial(
     task = make_task(resources=Resources(parallel=2, gpus=gpus))
     clock = SimulatedClock()
     replay = Replay([], 2.0, replace(OUT, cause=cause), Usage(peak_memory_mb=90.0))
-    executor = MeteredExecutor(SimulatedExecutor(lambda *_: replay, clock), Meter(None, clock))
+    executor = MeteredExecutor(
+        SimulatedExecutor(lambda *_: replay, clock), Meter(None, clock.monotonic)
+    )
     run = executor.start(job(task, 0, tmp_path, memory_mb=memory_mb))
     if beside:
         executor.start(job(task, 1, tmp_path))
@@ -273,7 +272,7 @@ def test_a_trial_without_memory_runs_again_once_and_counts_once(
     scripted, clock = bench.executor, bench.clock
     loop = bench.loop(
         inventory=Inventory(cpus=4, gpus=(Gpu("0", memory_mb=80_000),)),
-        executor=MeteredExecutor(scripted, Meter(None, clock)),
+        executor=MeteredExecutor(scripted, Meter(None, clock.monotonic)),
         clock=clock,
     )
     trials = loop.run()

@@ -18,9 +18,9 @@ from localhpo.objective import Constraint, Objective
 from localhpo.resources import admission
 from localhpo.resources.meter import Meter
 from localhpo.resources.nvml import DeviceReading
+from localhpo.scheduler.events import describe_end
 from localhpo.scheduler.metered import MeteredExecutor
-from localhpo.scheduler.proposal_buffer import find_reference
-from localhpo.scheduler.snapshot import describe_end
+from localhpo.scheduler.proposal_queue import find_reference
 from localhpo.task import Resources, Task
 from localhpo.trial import Cause, Measurement, State, Trial, Usage
 
@@ -38,16 +38,13 @@ class Device:
     def read(self) -> Sequence[DeviceReading]:
         return [DeviceReading("GPU-a", 0, "A", 80_000, 0.0, {}, None, self.power_w, None)]
 
-    def close(self) -> None:
-        pass
-
 
 def run_on_device(task: Task, power_w: float | None, folder: Path) -> Any:
     """Return the outcome of a trial of 10 seconds that reports a loss of 0.5."""
     clock = SimulatedClock()
     replay = Replay([Measurement(0, "loss", 0.5, 9.0)], 10.0)
     executor = MeteredExecutor(
-        SimulatedExecutor(lambda *_: replay, clock), Meter(Device(power_w), clock)
+        SimulatedExecutor(lambda *_: replay, clock), Meter(Device(power_w).read, clock.monotonic)
     )
     run = executor.start(Job(task, 0, {}, 0, folder, {"CUDA_VISIBLE_DEVICES": "0"}))
     clock.sleep(5.0)
@@ -103,10 +100,9 @@ def test_what_cannot_be_measured_here_is_refused(
 
 
 def test_only_a_device_that_tells_its_power_measures_energy() -> None:
-    clock = SimulatedClock()
-    assert Meter(Device(200.0), clock).measures_energy
-    assert not Meter(Device(None), clock).measures_energy
-    assert not Meter(None, clock).measures_energy
+    assert Meter(Device(200.0).read).measures_energy
+    assert not Meter(Device(None).read).measures_energy
+    assert not Meter(None).measures_energy
 
 
 def test_a_study_with_two_objectives_and_a_constraint(

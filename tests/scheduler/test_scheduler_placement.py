@@ -5,17 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localhpo.errors import TaskError
+from localhpo.resources.admission import check_resources
 from localhpo.resources.placement import (
     Assignment,
     Gpu,
     Inventory,
     MemoryNeed,
-    check_resources,
-    count_concurrent_trials,
-    count_slots,
     make_environment,
     place_trial,
 )
+from localhpo.resources.trial_slots import count_concurrent_trials, count_slots
 from localhpo.task import Resources
 
 TWO_GPUS = Inventory(cpus=8, memory_mb=32_000, gpus=(Gpu("0"), Gpu("1")))

@@ -15,8 +15,10 @@ import pytest
 from localhpo.errors import NoGoodTrialError, StudyInterruptedError
 from localhpo.executor.process import ProcessExecutor
 from localhpo.resources.placement import Inventory
-from localhpo.scheduler.loop import Loop
-from localhpo.scheduler.observer import Snapshot
+from localhpo.scheduler.events import Snapshot
+from localhpo.scheduler.loop import Loop, StoredStudy
+from localhpo.scheduler.running_trials import ExecutionTarget
+from localhpo.scheduler.trial_table import TrialTable
 from localhpo.store import Store, StudyRecord
 from localhpo.store.records import Event
 from localhpo.study import Study
@@ -43,17 +45,11 @@ def run(task: Task, home: Path, fakes: Any, **arguments: Any) -> list[Trial]:
         store.create_study(StudyRecord(NAME, task.name, {}, time.time(), "test"))
     executor = ProcessExecutor()
     with store.writer(NAME) as writer:
-        loop = Loop(
-            task=task,
-            creator=fakes.Creator(),
-            executor=executor,
-            recorder=writer,
-            trials=store.trials(NAME),
-            seed=0,
-            trial_folder=lambda number: store.trial_folder(NAME, number),
-            inventory=Inventory(cpus=4),
-            **arguments,
+        target = ExecutionTarget(
+            executor, Inventory(cpus=4), lambda number: store.trial_folder(NAME, number)
         )
+        table = TrialTable(store.trials(NAME), recorder=writer, clock=target.clock, seed=0)
+        loop = Loop(task, fakes.Creator(), target, StoredStudy(table), **arguments)
         for observer in arguments.get("observers", ()):
             observer.loop = loop
         try:

@@ -11,7 +11,7 @@ from localhpo.executor.clock import SimulatedClock
 from localhpo.executor.protocol import Job, Outcome
 from localhpo.resources.placement import Inventory
 from localhpo.scheduler.model_residency import ModelResidency
-from localhpo.scheduler.running_trials import RunningTrials
+from localhpo.scheduler.running_trials import ExecutionTarget, RunningTrials
 from localhpo.scheduler.trial_table import TrialTable, trial_seed
 from localhpo.task import Resources, Task
 from localhpo.trial import Cause, Failure, Measurement, Origin, Proposal, State, Trial, Usage
@@ -125,12 +125,9 @@ class LateReportExecutor:
 def test_a_report_just_before_the_end_is_polled(make_task: Callable[..., Task]) -> None:
     inventory, clock = Inventory(cpus=1), SimulatedClock()
     running = RunningTrials(
-        task=make_task(),
-        executor=LateReportExecutor(),
-        inventory=inventory,
-        clock=clock,
-        residency=ModelResidency(None, resources=Resources(), inventory=inventory, clock=clock),
-        trial_folder=lambda number: Path(str(number)),
+        make_task(),
+        ExecutionTarget(LateReportExecutor(), inventory, lambda number: Path(str(number)), clock),
+        ModelResidency(None, resources=Resources(), inventory=inventory, clock=clock),
     )
     place = running.find_place(running.memory_need(None))
     assert place is not None

@@ -6,7 +6,7 @@ import pytest
 
 from localhpo.errors import TaskError
 from localhpo.executor.ray import Node
-from localhpo.resources.placement import count_slots
+from localhpo.resources.trial_slots import count_slots
 from localhpo.study.execution_target import cluster_inventory
 from localhpo.task import Resources
 

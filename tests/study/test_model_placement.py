@@ -17,7 +17,7 @@ from fake_server import FakeServer, running
 from localhpo.llm.placement import DeviceFootprint
 from localhpo.llm.vllm import Settings
 from localhpo.objective import Objective
-from localhpo.resources import placement
+from localhpo.resources import trial_slots
 from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker
 from localhpo.resources.placement import Assignment, Gpu, Inventory, MemoryNeed
 from localhpo.scheduler.loaded_model import InProcessModel, LoadedModel
@@ -160,7 +160,7 @@ def test_trials_get_the_rest_of_each_device_of_a_server(
     for need_mb, slots in ((18_000, 3), (18_001, 1), (24_001, 0)):
         need = MemoryNeed(gpu_memory_mb={gpu.id: need_mb for gpu in THREE_GPUS.gpus})
         assert (
-            placement.count_slots(resources, THREE_GPUS, need=need, others=[model.assignment])
+            trial_slots.count_slots(resources, THREE_GPUS, need=need, others=[model.assignment])
             == slots
         )
 
