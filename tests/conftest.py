@@ -14,6 +14,8 @@ from ray_cluster import RayCluster
 from vllm_server import RealServer, real_server
 
 from localhpo.objective import Objective
+from localhpo.resources.broker import ResourceBroker
+from localhpo.resources.placement import Inventory
 from localhpo.space import Float, Int, Space
 from localhpo.task import Budget, Task
 from localhpo.trial import Origin, Proposal, State, Trial
@@ -111,3 +113,25 @@ def ray_cluster() -> Iterator[RayCluster]:
         cluster.add()
     yield cluster
     cluster.close()
+
+
+@pytest.fixture
+def times() -> list[float]:
+    """The time of the broker's clock, which a test may advance."""
+    return [1_000.0]
+
+
+@pytest.fixture
+def make_broker(tmp_path: Path, times: list[float]) -> Callable[..., ResourceBroker]:
+    """Return a maker of brokers of studies that share a folder of this test."""
+
+    def make(study: str, inventory: Inventory | None = None, **arguments: Any) -> ResourceBroker:
+        return ResourceBroker(
+            study,
+            inventory or Inventory(cpus=2),
+            folder=tmp_path / "m",
+            now=lambda: times[0],
+            **arguments,
+        )
+
+    return make

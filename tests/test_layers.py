@@ -105,7 +105,7 @@ HOME_OF: dict[str, set[str]] = {
         "creator.optuna",
         "creator.bo",
         "analysis",
-        "resources",
+        "resources.peaks",
         "finetune.evaluation",
     },
     "pytest": {"testing"},

@@ -16,7 +16,6 @@ from localhpo.creator.protocol import History
 from localhpo.executor.clock import SimulatedClock
 from localhpo.executor.protocol import Job, Outcome, Run
 from localhpo.executor.simulated import Replay, SimulatedExecutor
-from localhpo.resources.broker import ResourceBroker
 from localhpo.resources.placement import Inventory
 from localhpo.scheduler.loop import Loop, LoopSettings, StoredStudy
 from localhpo.scheduler.running_trials import ExecutionTarget
@@ -35,26 +34,7 @@ from localhpo.trial import (
     Trial,
 )
 
-_TWO = Inventory(cpus=2)
 ENGINE = Origin(engine="test")
-
-
-@pytest.fixture
-def times() -> list[float]:
-    """The time of the broker's clock, which a test may advance."""
-    return [1_000.0]
-
-
-@pytest.fixture
-def make_broker(tmp_path: Path, times: list[float]) -> Callable[..., ResourceBroker]:
-    """Return a maker of brokers of studies that share a folder of this test."""
-
-    def make(study: str, inventory: Inventory = _TWO, **arguments: Any) -> ResourceBroker:
-        return ResourceBroker(
-            study, inventory, folder=tmp_path / "m", now=lambda: times[0], **arguments
-        )
-
-    return make
 
 
 class DeadError(BaseException):

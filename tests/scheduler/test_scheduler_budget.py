@@ -5,8 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from localhpo.errors import TaskError
-from localhpo.resources.admission import check_budget
 from localhpo.scheduler.budget import (
     RemainingBudget,
     SpentTime,
@@ -14,7 +12,7 @@ from localhpo.scheduler.budget import (
     remaining_budget,
     repeated_failure,
 )
-from localhpo.task import Budget, Resources
+from localhpo.task import Budget
 from localhpo.trial import Cause, Failure, Measurement, State, Trial
 
 NO_BOUND = RemainingBudget(trials=None, wall_s=None, gpu_s=None)
@@ -51,12 +49,6 @@ def test_time_that_earlier_runs_used_is_read_from_their_events() -> None:
     events = [SpentTime(10, 5).to_data(), {}, SpentTime(30.5, 7).to_data(), {"other": 1}]
     assert SpentTime.from_data(events) == SpentTime(30.5, 7)
     assert SpentTime.from_data([]) == SpentTime()
-
-
-def test_gpu_minutes_without_gpus_are_refused() -> None:
-    with pytest.raises(TaskError, match="gpu_minutes has no effect"):
-        check_budget(Budget(trials=None, gpu_minutes=5), Resources())
-    check_budget(Budget(trials=None, gpu_minutes=5), Resources(gpus=0.5))
 
 
 MakeTrial = Callable[..., Trial]

@@ -3,106 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import pytest
-
-from localhpo.errors import TaskError
-from localhpo.executor.clock import SimulatedClock
-from localhpo.executor.protocol import Job
-from localhpo.executor.simulated import Replay, SimulatedExecutor
 from localhpo.objective import Constraint, Objective
-from localhpo.resources import admission
-from localhpo.resources.meter import Meter
-from localhpo.resources.nvml import DeviceReading
 from localhpo.scheduler.events import describe_end
-from localhpo.scheduler.metered import MeteredExecutor
 from localhpo.scheduler.proposal_queue import find_reference
 from localhpo.task import Resources, Task
-from localhpo.trial import Cause, Measurement, State, Trial, Usage
+from localhpo.trial import State, Trial, Usage
 
 LOSS, GPU_S, WALL_S = Objective("loss"), Objective("gpu_s"), Objective("wall_s")
 ONE_GPU = Resources(gpus=1)
 MakeTask = Callable[..., Task]
-
-
-class Device:
-    """One device whose power a test sets; the driver tells it to nobody where it is None."""
-
-    def __init__(self, power_w: float | None) -> None:
-        self.power_w = power_w
-
-    def read(self) -> Sequence[DeviceReading]:
-        return [DeviceReading("GPU-a", 0, "A", 80_000, 0.0, {}, None, self.power_w, None)]
-
-
-def run_on_device(task: Task, power_w: float | None, folder: Path) -> Any:
-    """Return the outcome of a trial of 10 seconds that reports a loss of 0.5."""
-    clock = SimulatedClock()
-    replay = Replay([Measurement(0, "loss", 0.5, 9.0)], 10.0)
-    executor = MeteredExecutor(
-        SimulatedExecutor(lambda *_: replay, clock), Meter(Device(power_w).read, clock.monotonic)
-    )
-    run = executor.start(Job(task, 0, {}, 0, folder, {"CUDA_VISIBLE_DEVICES": "0"}))
-    clock.sleep(5.0)
-    assert run.outcome is None
-    clock.sleep(6.0)
-    outcome = run.outcome
-    assert [m.value for m in run.poll()] == [0.5]
-    assert list(run.poll()) == []
-    return outcome
-
-
-def test_values_that_are_measured_on_devices(make_task: MakeTask, tmp_path: Path) -> None:
-    limit = Constraint("energy_j", max=1000.0)
-    task = make_task(objectives=(LOSS, GPU_S), constraints=(limit,), resources=ONE_GPU)
-    outcome = run_on_device(task, 200.0, tmp_path)
-    assert (outcome.state, outcome.values) == (State.COMPLETE, (0.5, 10.0))
-    assert outcome.violations == (pytest.approx(outcome.usage.energy_j - 1000.0),)
-    assert outcome.violations[0] > 0
-
-
-def test_a_trial_fails_whose_energy_was_not_measured(make_task: MakeTask, tmp_path: Path) -> None:
-    task = make_task(objectives=(LOSS, Objective("energy_j")), resources=ONE_GPU)
-    outcome = run_on_device(task, None, tmp_path)
-    assert (outcome.state, outcome.values, outcome.violations) == (State.FAILED, (), ())
-    assert outcome.failure.cause is Cause.NOTHING_REPORTED
-    assert "energy_j could not be measured" in outcome.failure.message
-
-
-@pytest.mark.parametrize(
-    ("name", "gpus", "measures_energy", "error"),
-    [
-        ("gpu_s", 0, True, "gpu_s: must .* trials must hold a GPU"),
-        ("energy_j", 0, True, "energy_j: must .* trials must hold a GPU"),
-        ("energy_j", 1, False, "energy_j: must be measured by the GPU driver"),
-        ("energy_j", 1, True, ""),
-        ("gpu_s", 0.5, False, ""),
-        ("peak_memory_mb", 0, False, ""),
-    ],
-)
-def test_what_cannot_be_measured_here_is_refused(
-    make_task: MakeTask, name: str, gpus: float, measures_energy: bool, error: str
-) -> None:
-    task = make_task(resources=Resources(gpus=gpus))
-    for named in (
-        replace(task, objectives=(LOSS, Objective(name))),
-        replace(task, constraints=(Constraint(name, max=1.0),)),
-    ):
-        if not error:
-            admission.check_measurable(named, measures_energy=measures_energy)
-            continue
-        with pytest.raises(TaskError, match=error):
-            admission.check_measurable(named, measures_energy=measures_energy)
-
-
-def test_only_a_device_that_tells_its_power_measures_energy() -> None:
-    assert Meter(Device(200.0).read).measures_energy
-    assert not Meter(Device(None).read).measures_energy
-    assert not Meter(None).measures_energy
 
 
 def test_a_study_with_two_objectives_and_a_constraint(

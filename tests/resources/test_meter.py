@@ -6,25 +6,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from localhpo.executor.clock import SimulatedClock
-from localhpo.executor.protocol import Job
-from localhpo.executor.simulated import Replay, SimulatedExecutor
 from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker
-from localhpo.resources.memory import must_rerun_exclusively
 from localhpo.resources.meter import Meter, Owner, process_owner
 from localhpo.resources.nvml import DeviceReading
-from localhpo.resources.placement import Assignment, Gpu, Inventory
-from localhpo.scheduler.metered import MeteredExecutor
-from localhpo.task import Resources, Task
-from localhpo.trial import Cause, Failure, State, Usage
+from localhpo.resources.placement import Assignment, Inventory
 
 A, B = Path("/trials/0"), Path("/trials/1")
 OWNERS: dict[int, Owner] = {1: A, 2: B, 3: "model", 4: None, 5: "others"}
@@ -213,80 +206,8 @@ def test_a_process_that_cannot_be_looked_up_counts_as_the_trial() -> None:
 
 # The second chance.
 
-OUT = Failure(Cause.OUT_OF_MEMORY_DEVICE, "the device ran out of memory")
 
-
-def job(task: Task, number: int, tmp_path: Path, **changes: Any) -> Job:
-    env = {"CUDA_VISIBLE_DEVICES": "0"} if task.resources.gpus else {}
-    return Job(task, number, {}, 0, tmp_path / str(number), env, **changes)
-
-
-@pytest.mark.parametrize(
-    ("cause", "gpus", "memory_mb", "beside", "expected"),
-    [
-        (Cause.OUT_OF_MEMORY_DEVICE, 0.5, None, True, State.INTERRUPTED),
-        (Cause.OUT_OF_MEMORY_DEVICE, 0.5, None, False, State.FAILED),
-        (Cause.OUT_OF_MEMORY_HOST, 0, None, True, State.INTERRUPTED),
-        (Cause.OUT_OF_MEMORY_HOST, 0, 500.0, True, State.FAILED),  # its own limit
-        (Cause.EXIT_CODE, 0.5, None, True, State.FAILED),
-        (Cause.OUT_OF_MEMORY_DEVICE, 0, None, True, State.FAILED),  # a device it was not given
-    ],
-)
-def test_out_of_memory_beside_others_interrupts_the_trial(
-    make_task: Callable[..., Task],
-    tmp_path: Path,
-    cause: Cause,
-    gpus: float,
-    memory_mb: float | None,
-    beside: bool,
-    expected: State,
-) -> None:
-    task = make_task(resources=Resources(parallel=2, gpus=gpus))
-    clock = SimulatedClock()
-    replay = Replay([], 2.0, replace(OUT, cause=cause), Usage(peak_memory_mb=90.0))
-    executor = MeteredExecutor(
-        SimulatedExecutor(lambda *_: replay, clock), Meter(None, clock.monotonic)
-    )
-    run = executor.start(job(task, 0, tmp_path, memory_mb=memory_mb))
-    if beside:
-        executor.start(job(task, 1, tmp_path))
-    clock.sleep(3.0)
-    assert run.outcome is not None
-    assert run.outcome.state is expected
-    assert run.outcome.failure is not None
-    assert run.outcome.usage.peak_memory_mb == 90.0
-    assert run.outcome.usage.gpu_s == (2.0 * gpus or None)
-    assert ("runs again alone" in run.outcome.failure.message) is (expected is State.INTERRUPTED)
-
-
-def test_a_trial_without_memory_runs_again_once_and_counts_once(
-    make_bench: Callable[..., Any], fakes: Any
-) -> None:
-    bench = make_bench(
-        trials=2,
-        parallel=2,
-        script=lambda job: fakes.TrialScript(failure=OUT if job.number == 1 else None),
-    )
-    bench.task = replace(bench.task, resources=Resources(parallel=2, gpus=0.5))
-    bench.__post_init__()
-    scripted, clock = bench.executor, bench.clock
-    loop = bench.loop(
-        inventory=Inventory(cpus=4, gpus=(Gpu("0", memory_mb=80_000),)),
-        executor=MeteredExecutor(scripted, Meter(None, clock.monotonic)),
-        clock=clock,
-    )
-    trials = loop.run()
-    assert [trial.state for trial in trials] == [State.COMPLETE, State.FAILED]
-    assert [trial.restarts for trial in trials] == [0, 1]
-    assert [job.number for job in scripted.jobs] == [0, 1, 1]
-    assert "runs again alone" in bench.recorder.messages("interrupted")[0]
-
-
-def test_trials_that_must_rerun_exclusively(make_trial: Callable[..., Any]) -> None:
-    waiting = make_trial(0, {"a": 1}, State.INTERRUPTED, failure=OUT)
-    assert must_rerun_exclusively({"a": 1}, [waiting])
-    assert not must_rerun_exclusively({"a": 2}, [waiting])
-    assert not must_rerun_exclusively({"a": 1}, [make_trial(0, {"a": 1}, State.INTERRUPTED)])
-    assert not must_rerun_exclusively(
-        {"a": 1}, [make_trial(0, {"a": 1}, State.FAILED, failure=OUT)]
-    )
+def test_only_a_device_that_tells_its_power_measures_energy() -> None:
+    assert Meter(Card(power_w=200.0).read).measures_energy
+    assert not Meter(Card().read).measures_energy
+    assert not Meter(None).measures_energy

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,16 +11,15 @@ from typing import Any
 import pytest
 from fake_nvml import Device, NVMLError, NVMLError_NoPermission, make_fake_nvml
 
-from localhpo.errors import InputError
 from localhpo.resources.inventory import (
     count_cpus,
     find_gpus,
     find_inventory,
     find_partition,
+    refresh_gpus,
     total_memory_mb,
 )
-from localhpo.resources.placement import Gpu, Inventory
-from localhpo.resources.simulated_inventory import load_inventory, parse_inventory
+from localhpo.resources.placement import Gpu
 
 HERE = len(os.sched_getaffinity(0))
 
@@ -293,52 +293,45 @@ def test_the_connection_to_nvml_is_closed(tmp_path: Path, monkeypatch: pytest.Mo
     assert module.__dict__["library"].open == 0
 
 
-def test_an_inventory_file_replaces_the_machine(tmp_path: Path) -> None:
-    path = tmp_path / "machine.toml"
-    path.write_text(
-        "cpus = 32\nmemory_mb = 256_000\n[[gpus]]\ncount = 2\nname = 'A'\nmemory_mb = 80_000\n"
-        "foreign_mb = 1_000\n[[gpus]]\nid = 'MIG-7'\n"
-    )
-    environ = {"LOCALHPO_INVENTORY": str(path)}
-    gpus = (Gpu("0", "A", 80_000.0, 1000.0), Gpu("1", "A", 80_000.0, 1000.0))
-    last = Gpu("MIG-7", "simulated")
-    assert find_inventory(environ) == Inventory(32, 256_000.0, (*gpus, last))
-    restricted = find_inventory({**environ, "CUDA_VISIBLE_DEVICES": "1"})
-    assert restricted.gpus == (gpus[1],)
+OTHER = 4_000_000
 
 
-def test_an_inventory_may_be_json(tmp_path: Path) -> None:
-    path = tmp_path / "machine.json"
-    path.write_text('{"cpus": 4, "gpus": [{"memory_mb": 24000}]}')
-    assert load_inventory(path) == Inventory(4, None, (Gpu("0", "simulated", 24_000.0),))
+@pytest.fixture
+def busy_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
+    found = Device(uuid="GPU-a", total_mb=24_000, used_mb=1_000, processes={OTHER: 1_000})
+    monkeypatch.setitem(sys.modules, "pynvml", make_fake_nvml([found]))
+    yield found
+
+
+def test_devices_are_refreshed(busy_device: Device) -> None:
+    inventory = find_inventory({})
+    assert inventory.refresh is not None
+    busy_device.used_mb, busy_device.processes = 19_000, {OTHER: 16_000, os.getpid(): 3_000}
+    (gpu,) = inventory.refresh(inventory.gpus, {"GPU-a"})
+    assert (gpu.foreign_mb, gpu.label) == (16_000, "0")
+    assert refresh_gpus([gpu], ()) == (gpu,)
+    busy_device.used_mb, busy_device.processes = 50, {}
+    assert refresh_gpus([gpu], ())[0].foreign_mb == 50
 
 
 @pytest.mark.parametrize(
-    ("table", "message"),
+    "processes",
     [
-        ({}, "cpus: must be given"),
-        ({"cpus": 0}, "cpus: must be a whole number of at least 1; got 0"),
-        ({"cpus": True}, "cpus: must be a whole number"),
-        ({"cpus": 1, "gpu": []}, "unknown key 'gpu'"),
-        ({"cpus": 1, "gpus": {}}, "gpus: must be a list of tables"),
-        ({"cpus": 1, "gpus": [4]}, r"gpus\[0\]: must be a table; got 4"),
-        ({"cpus": 1, "memory_mb": -1}, "memory_mb: must be a number of megabytes"),
-        ({"cpus": 1, "memory_mb": float("nan")}, "memory_mb: must be a number of megabytes"),
-        ({"cpus": 1, "gpus": [{"count": 2, "id": "0"}]}, "2 devices cannot share the id '0'"),
-        ({"cpus": 1, "gpus": [{"id": "0"}, {"id": "0"}]}, "two devices have the id '0'"),
-        ({"cpus": 1, "gpus": [{"memory_mb": 1, "foreign_mb": 2}]}, "foreign_mb: must be at most"),
-        ([], "must be a table"),
+        pytest.param({OTHER: 16_000, OTHER + 1: 3_000}, id="process ids of the host"),
+        pytest.param({OTHER: 16_000, os.getpid(): None}, id="no amounts"),
+        pytest.param({}, id="no processes"),
     ],
 )
-def test_an_invalid_inventory_is_refused(table: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        parse_inventory(table)
+def test_memory_that_may_be_ours_is_not_foreign(busy_device: Device, processes: Any) -> None:
+    before = find_gpus({})
+    busy_device.used_mb, busy_device.processes = 19_000, processes
+    assert refresh_gpus(before, {"GPU-a"}) == before  # one of our trials runs there
+    assert refresh_gpus(before, {"GPU-b"})[0].foreign_mb == 19_000
 
 
-@pytest.mark.parametrize(("name", "text"), [("a.toml", "cpus = "), ("a.json", "cpus = 1")])
-def test_an_unreadable_inventory_is_refused(tmp_path: Path, name: str, text: str) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
-        load_inventory(tmp_path / name)
-    (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match="neither TOML nor JSON"):
-        load_inventory(tmp_path / name)
+def test_negligible_changes_are_ignored(busy_device: Device) -> None:
+    before = find_gpus({})
+    busy_device.used_mb, busy_device.processes = 1_060, {OTHER: 1_060}
+    assert refresh_gpus(before, ()) == before
+    sys.modules["pynvml"].__dict__["library"].open = -1
+    assert refresh_gpus(before, ()) == before  # it does not answer now

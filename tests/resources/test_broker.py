@@ -122,6 +122,15 @@ def test_a_closed_study_holds_nothing(make_broker: MakeBroker) -> None:
     assert b.read_other_claims() == []
 
 
+def test_claims_of_other_studies_models_can_be_read(tmp_path: Path) -> None:
+    one, other = (ResourceBroker(name, TWO, folder=tmp_path) for name in ("one", "other"))
+    server = Assignment(0.0, gpus=("0",), gpu_share=0.0, gpu_memory_mb=8_000)
+    other.update_claim(MODEL_CLAIM, server)
+    other.update_claim("0", Assignment(1.0, gpus=("0",), gpu_memory_mb=2_000))
+    assert one.read_model_claims() == [server]
+    assert other.read_model_claims() == []
+
+
 def test_claims_of_a_dead_process_are_dropped(make_broker: MakeBroker, tmp_path: Path) -> None:
     code = """
         import sys

@@ -1,20 +1,22 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localhpo.errors import TaskError
-from localhpo.resources.admission import check_resources
 from localhpo.resources.placement import (
     Assignment,
     Gpu,
     Inventory,
     MemoryNeed,
+    compute_memory_need,
     make_environment,
     place_trial,
 )
-from localhpo.resources.trial_slots import count_concurrent_trials, count_slots
+from localhpo.resources.trial_slots import SlotCounter, count_concurrent_trials, count_slots
 from localhpo.task import Resources
 
 TWO_GPUS = Inventory(cpus=8, memory_mb=32_000, gpus=(Gpu("0"), Gpu("1")))
@@ -96,52 +98,6 @@ def test_nothing_is_ever_assigned_twice(
     assert all(len(set(a.gpus)) == len(a.gpus) for a in held)
 
 
-@pytest.mark.parametrize(
-    ("resources", "message"),
-    [
-        (Resources(gpus=3), "[resources] gpus = 3 per trial, but this machine offers 2"),
-        (Resources(cpus=9), "[resources] cpus = 9 per trial, but this machine offers 8"),
-        (Resources(memory_mb=64_000), "memory_mb = 64000 per trial, but this machine offers 32000"),
-        (Resources(gpus=1.5), "gpus must be a fraction below 1 or a whole number, got 1.5"),
-    ],
-)
-def test_a_task_that_never_fits_is_refused(resources: Resources, message: str) -> None:
-    with pytest.raises(TaskError) as error:
-        check_resources(resources, TWO_GPUS)
-    assert message in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("resources", "offers"),
-    [
-        (Resources(gpus=1, gpu_memory_mb=30_000), 24_000),
-        (Resources(gpus=0.25, gpu_memory_mb=30_000), 24_000),
-        (Resources(gpus=2, gpu_memory_mb=10_000), 8_000),
-    ],
-)
-def test_memory_above_every_devices_size_is_refused(resources: Resources, offers: int) -> None:
-    gpus = (Gpu("0", memory_mb=8_000), Gpu("1", memory_mb=24_000, foreign_mb=20_000))
-    with pytest.raises(TaskError) as error:
-        check_resources(resources, Inventory(cpus=8, gpus=gpus))
-    assert f"gpu_memory_mb = {resources.gpu_memory_mb:g} per trial" in str(error.value)
-    assert f"this machine offers {offers}" in str(error.value)
-    assert error.value.hint == f"set [resources] gpu_memory_mb to {offers} or less"
-
-
-def test_memory_that_some_device_may_have_is_admitted() -> None:
-    gpus = (Gpu("0", memory_mb=8_000), Gpu("1", memory_mb=24_000, foreign_mb=20_000))
-    check_resources(Resources(gpus=1, gpu_memory_mb=24_000), Inventory(cpus=8, gpus=gpus))
-    check_resources(Resources(gpus=0, gpu_memory_mb=99_000), Inventory(cpus=8, gpus=gpus))
-    check_resources(Resources(gpus=1, gpu_memory_mb=99_000), TWO_GPUS)
-
-
-def test_a_missing_gpu_is_explained() -> None:
-    with pytest.raises(TaskError) as error:
-        check_resources(Resources(gpus=1), Inventory(cpus=2))
-    assert "offers 0" in str(error.value)
-    assert "localhpo doctor" in error.value.hint
-
-
 def test_a_trial_sees_only_its_assigned_devices() -> None:
     assignment = Assignment(cpus=2.5, gpus=("GPU-a", "GPU-b"))
     expected = {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}
@@ -170,3 +126,69 @@ def test_a_number_of_threads_set_by_the_user_is_kept() -> None:
 
 def test_a_fraction_of_a_cpu_is_one_thread() -> None:
     assert make_environment(Assignment(cpus=0.25), {}) == {"OMP_NUM_THREADS": "1"}
+
+
+def test_a_trial_of_unknown_size_waits_for_a_full_device() -> None:
+    full = Inventory(2, None, (Gpu("0", "", 24_000.0, 24_000.0),))
+    wanted = compute_memory_need(Resources(gpus=1), full, None)
+    assert place_trial(Resources(gpus=1), full, [], need=wanted) is None
+    assert place_trial(Resources(gpus=1), full.without_foreign, [], need=wanted) is not None
+
+
+def test_slots_follow_foreign_memory() -> None:
+    inventory = Inventory(8, None, (Gpu("0", "", 24_000.0),))
+    counter, nothing = SlotCounter(Resources(parallel=8, gpus=0.125), inventory), Assignment(0.0)
+    wanted = MemoryNeed(gpu_memory_mb={"0": 6_000.0})
+    counts = []
+    for foreign_mb in (0.0, 12_000.0):
+        inventory.gpus = (replace(inventory.gpus[0], foreign_mb=foreign_mb),)
+        slots = counter.count_beside({"resident": nothing}, [wanted], nothing)["resident"]
+        counts.append((counter.count(wanted, nothing), slots.most))
+    assert counts == [(4, 4), (2, 2)]
+
+
+# Exclusive trials.
+
+GPU = Inventory(cpus=8, memory_mb=32_000, gpus=(Gpu("0", memory_mb=24_000),))
+HALF, WHOLE = Resources(parallel=9, gpus=0.5), Resources(parallel=9, gpus=1)
+
+
+def model(mb: float) -> Assignment:
+    return Assignment(0.0, gpus=("0",), gpu_share=0.0, gpu_memory_mb=mb)
+
+
+@pytest.mark.parametrize("resources", [HALF, WHOLE])
+@pytest.mark.parametrize("memory_mb", [24_000.0, None])
+def test_an_exclusive_trial_shares_its_device_with_no_trial(
+    resources: Resources, memory_mb: float | None
+) -> None:
+    inventory = replace(GPU, gpus=(Gpu("0", memory_mb=memory_mb),))
+    wanted = compute_memory_need(resources, inventory, math.inf)
+    exclusive = place_trial(resources, inventory, [], need=wanted)
+    assert exclusive == Assignment(1.0, gpus=("0",), gpu_memory_mb=memory_mb or 0.0)
+    small = compute_memory_need(HALF, inventory, 10.0)
+    assert place_trial(HALF, inventory, [exclusive], need=small) is None
+    beside = place_trial(HALF, inventory, [], need=small)
+    assert beside is not None
+    assert place_trial(resources, inventory, [], need=wanted, others=[beside]) is None
+
+
+def test_an_exclusive_trial_gets_what_models_leave_of_at_least_half_a_device() -> None:
+    own, other = model(8_000), model(4_000)
+    wanted = compute_memory_need(WHOLE, GPU, math.inf, own, [other])
+    place = place_trial(WHOLE, GPU, [], need=wanted, others=[own, other])
+    assert place is not None and place.gpu_memory_mb == 12_000
+    large = model(9_000)  # of the 16 GB beside its own model
+    wanted = compute_memory_need(WHOLE, GPU, math.inf, own, [large])
+    assert place_trial(WHOLE, GPU, [], need=wanted, others=[own, large]) is None
+    assert place_trial(WHOLE, GPU, [], need=wanted, others=[own]) is not None
+
+
+@pytest.mark.parametrize(("foreign_mb", "starts"), [(10_000, True), (14_000, False)])
+def test_an_exclusive_trial_waits_for_a_device_that_is_mostly_foreign(
+    foreign_mb: float, starts: bool
+) -> None:
+    inventory = replace(GPU, gpus=(replace(GPU.gpus[0], foreign_mb=foreign_mb),))
+    wanted = compute_memory_need(WHOLE, inventory, math.inf)
+    assert (place_trial(WHOLE, inventory, [], need=wanted) is not None) is starts
+    assert place_trial(WHOLE, inventory.without_foreign, [], need=wanted) is not None
