@@ -111,6 +111,15 @@ name = "stop-at-once"
 """
 
 
+CONTRACT = """
+from localhpo.testing import PrunerContract
+
+
+class TestStopAtOnce(PrunerContract):
+    name = "stop-at-once"
+"""
+
+
 @pytest.fixture
 def install(tmp_path: Path) -> Path:
     """Install a package with one plug-in of each kind into a folder, and return the folder."""
@@ -178,6 +187,17 @@ def test_a_broken_plug_in_is_an_error_by_name_only(
         ("ok", "backends: echo"),
         ("ok", "pruners: stop-at-once"),
     }
+
+
+def test_an_author_runs_the_contract_of_a_plug_in(install: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(CONTRACT)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(install)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "60 passed" in done.stdout
 
 
 @pytest.fixture

@@ -19,23 +19,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from localhpo import grammar
-from localhpo.creator import context, prompt, rationale
+from localhpo.creator import prompt, rationale
 from localhpo.creator.candidates import CandidateStatus, DuplicateFilter, medoid_order
 from localhpo.creator.protocol import History, derive_seed, propose_one_by_one
 from localhpo.errors import ConfigurationError, GenerationError, ModelError
-from localhpo.llm.protocol import AnswerConstraint, Backend, Completion, Message, Model
-from localhpo.space import Categorical, Ordinal
-from localhpo.space.values import spell_value
+from localhpo.llm.protocol import AnswerConstraint, Backend, Completion, Message
 from localhpo.trial import LLM, Config, Proposal
 
 if TYPE_CHECKING:
-    from localhpo.space import Parameter, Space
+    from localhpo.space import Space
     from localhpo.transfer import RetrievedConfig
 
-OnModelError = Literal["stop", "engine"]
-Fallback = Callable[[History], Proposal]
 
-SEED_LABEL = "model"
+_SEED_LABEL = "model"
 """Part of every sampling seed; its text may not change, or seeds would."""
 
 
@@ -55,16 +51,6 @@ ROUNDS: Mapping[prompt.Style, Sequence[SamplingRound]] = {
 MODEL_SAMPLES = 32
 """Configurations that a configuration model is asked for at the start of a study."""
 
-LIMITS: Mapping[prompt.Style, Sequence[int]] = {
-    "chat": (context.DEFAULT_LIMIT, 24, 18, 12, 8, 5, 3, 2, 1, 0),
-    "compact": (12, 8, 5, 3, 2, 1, 0),  # its template shows no more than twelve
-}
-"""Numbers of finished trials to show; the first one whose prompt fits into the context is taken."""
-
-_ANALYSIS_TOKENS = 700
-"""Tokens for 600 characters of analysis, one each, and for keys and evidence. Words take fewer; an
-answer that takes more (600 rare characters) is cut off, and drawn again."""
-
 
 @dataclass(frozen=True, slots=True)
 class _ValidAnswer:
@@ -76,6 +62,7 @@ class _ValidAnswer:
 class _ModelRequest:
     """What the model is asked, and the tokens left for its answer."""
 
+    history: History
     messages: Sequence[Message]
     constraint: AnswerConstraint
     trials: tuple[int, ...]
@@ -124,8 +111,8 @@ class Agent:
         self,
         backend: Backend,
         *,
-        on_model_error: OnModelError,
-        fallback: Fallback,
+        on_model_error: Literal["stop", "engine"],
+        fallback: Callable[[History], Proposal],
         owned: bool = False,
         retrieved: Sequence[RetrievedConfig] = (),
     ) -> None:
@@ -146,11 +133,6 @@ class Agent:
     def backend(self) -> Backend:
         """Backend of the model."""
         return self._backend
-
-    @property
-    def model(self) -> Model:
-        """The model that is asked."""
-        return self._backend.model
 
     @property
     def name(self) -> str:
@@ -190,23 +172,20 @@ class Agent:
                 known.record, prompt_tokens=0, completion_tokens=0, seconds=0.0
             )
             return dataclasses.replace(known, record=free)
-        drawn: Sequence[_ValidAnswer] = ()
-        cut_short: GenerationError | None = None
-        for attempt in range(len(ROUNDS[self._style])):
+        attempts = len(ROUNDS[self._style])
+        for attempt in range(attempts):
             try:
-                drawn = self._draw_answers(
-                    fresh, request, SamplingRound(MODEL_SAMPLES, 1.0), attempt, spent
-                )
+                sampling = SamplingRound(MODEL_SAMPLES, 1.0)
+                drawn = self._draw_answers(request, sampling, attempt, spent)
                 break
-            except GenerationError as error:
-                cut_short = error
-        else:
-            raise cut_short or ModelError("no round of samples is defined")
+            except GenerationError:  # an answer was cut short; other seeds may give shorter ones
+                if attempt == attempts - 1:
+                    raise
         if not drawn:
             raise ModelError(f"none of its {spent.answers} answers was a valid configuration")
         made = ModelSamples(
             tuple(one.answer.config for one in drawn),
-            self._make_proposal(fresh, request, drawn[0], len(drawn), spent),
+            self._make_proposal(request, drawn[0], len(drawn), spent),
         )
         self._samples_by_prompt[key] = made
         return made
@@ -246,7 +225,7 @@ class Agent:
         tries = 0
         for attempt, sampling in enumerate(ROUNDS[self._style]):
             try:
-                draws = self._draw_answers(history, request, sampling, attempt, spent)
+                draws = self._draw_answers(request, sampling, attempt, spent)
             except GenerationError as error:
                 cut_short = error
                 continue
@@ -255,13 +234,12 @@ class Agent:
                 continue
             tries += selection.tries
             if selection.status is CandidateStatus.NEW:
-                return self._make_proposal(history, request, selection.candidate, tries, spent)
+                return self._make_proposal(request, selection.candidate, tries, spent)
             if selection.status is CandidateStatus.NEAR_DUPLICATE and near is None:
                 near = selection.candidate
         if near is not None:
-            return self._make_proposal(
-                history, request, near, tries, spent, note="near duplicate of an earlier trial"
-            )
+            note = "near duplicate of an earlier trial"
+            return self._make_proposal(request, near, tries, spent, note)
         if cut_short is not None and spent.answers == 0:
             raise cut_short
         raise ModelError(
@@ -276,36 +254,32 @@ class Agent:
             ModelError: not even the prompt without history fits.
         """
         space, model, chat = history.task.space, self._backend.model, self._style == "chat"
-        messages, numbers, answer_tokens = fit_prompt(
+        messages, numbers, answer_tokens = prompt.fit_prompt(
             history, model, self._backend.count_tokens, self._retrieved if chat else ()
         )
         constraint = AnswerConstraint(
             grammar=grammar.lark_grammar(space, rationale=chat, trials=numbers),
             schema=grammar.json_schema(space, rationale=chat, trials=numbers),
         )
-        return _ModelRequest(messages, constraint, numbers, max_tokens=answer_tokens)
+        return _ModelRequest(history, messages, constraint, numbers, max_tokens=answer_tokens)
 
     def _draw_answers(
-        self,
-        history: History,
-        request: _ModelRequest,
-        sampling: SamplingRound,
-        attempt: int,
-        spent: ModelCost,
+        self, request: _ModelRequest, sampling: SamplingRound, attempt: int, spent: ModelCost
     ) -> Sequence[_ValidAnswer]:
         """Return the valid answers of one round, in medoid order.
 
         Raises:
             ModelError: the backend failed; a GenerationError may pass with other seeds.
         """
-        space, chat = history.task.space, self._style == "chat"
+        history, space = request.history, request.history.task.space
+        chat = self._style == "chat"
         completions = self._backend.generate(
             request.messages,
             request.constraint,
             n=sampling.samples,
             max_tokens=request.max_tokens,
             temperature=sampling.temperature,
-            seed=derive_seed(history, SEED_LABEL, attempt),
+            seed=derive_seed(history, _SEED_LABEL, attempt),
         )
         spent.add(completions)
         draws = [
@@ -319,7 +293,6 @@ class Agent:
 
     def _make_proposal(
         self,
-        history: History,
         request: _ModelRequest,
         draw: _ValidAnswer,
         tries: int,
@@ -330,7 +303,7 @@ class Agent:
         reason, evidence = draw.answer.analysis, draw.answer.evidence
         has_reason = self._style == "chat"
         if not has_reason:
-            reason, evidence = rationale.compute_rationale(history, config)
+            reason, evidence = rationale.compute_rationale(request.history, config)
         return Proposal(
             config=config,
             origin=LLM,
@@ -348,53 +321,6 @@ class Agent:
             answer=draw.completion.text,
             note=note,
         )
-
-
-def fit_prompt(
-    history: History,
-    model: Model,
-    count_tokens: Callable[[Sequence[Message]], int],
-    retrieved: Sequence[RetrievedConfig] = (),
-) -> tuple[Sequence[Message], tuple[int, ...], int]:
-    """Return the prompt with as much history as fits into a model's context.
-
-    Also the numbers of the trials in it, and the tokens left for an answer. For inference and
-    training.
-
-    Raises:
-        ModelError: not even the prompt without history fits.
-    """
-    answer_tokens = max_answer_tokens(history.task.space) + (
-        _ANALYSIS_TOKENS if model.prompt == "chat" else 0
-    )
-    tokens = 0
-    for limit in LIMITS[model.prompt]:
-        facts = context.build_facts(history, limit=limit, retrieved=retrieved)
-        messages = prompt.render_messages(facts, model.prompt)
-        tokens = count_tokens(messages)
-        if tokens + answer_tokens <= model.context_length:
-            return messages, tuple(sorted(trial.number for trial in facts.trials)), answer_tokens
-    raise ModelError(
-        f"{model.name} has a context of {model.context_length} tokens; the prompt without any "
-        f"trial takes {tokens} and the answer up to {answer_tokens}",
-        hint="shorten the background, or choose a model with a longer context",
-    )
-
-
-def max_answer_tokens(space: Space) -> int:
-    """Return an upper bound on the tokens of a configuration's text: one for each byte.
-
-    A tokenizer that does not know a script encodes it byte by byte.
-    """
-    return 16 + sum(len(spell_value(p.name).encode()) + 2 + _longest(p) for p in space.parameters)
-
-
-def _longest(parameter: Parameter) -> int:
-    """Return an upper bound on the bytes of a value."""
-    if isinstance(parameter, Categorical | Ordinal):
-        return max(len(parameter.text(value).encode()) for value in parameter.values)
-    bounds = (parameter.text(parameter.low), parameter.text(parameter.high))
-    return max(16, 3 + max(map(len, bounds)))  # a thousandth of the range: three more digits
 
 
 def _parse(text: str, space: Space, chat: bool, trials: tuple[int, ...]) -> grammar.Answer | None:

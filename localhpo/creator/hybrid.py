@@ -139,7 +139,7 @@ class Hybrid:
             return self._take_turns(history, full_history, agent)
         retrieved, meta_data = _merge_sources(history, self._retrieved, self._meta_data)
         asks_model = agent is not None and not is_unknown_space(
-            history.task.space, agent.model.known_parameters
+            history.task.space, agent.backend.model.known_parameters
         )
         if meta_data is not None and not asks_model:
             return meta_data.propose(history)
@@ -165,7 +165,7 @@ class Hybrid:
         draw = np.random.default_rng(derive_seed(history, "turn")).random()
         if self._track_record is None:
             self._track_record = past_track_record(
-                history.task, self._past_studies, agent.model.digest
+                history.task, self._past_studies, agent.backend.model.digest
             )
         share = model_share(
             history.trials, history.task.direction,
@@ -285,8 +285,8 @@ def _propose_unasked(
 ) -> Proposal:
     """Return the optimizer's proposal; the study's first one says why the model is not asked."""
     proposal = _propose_without_model(history, retrieved)
-    unknown = ", ".join(unknown_parameters(history.task.space, agent.model.known_parameters))
-    note = f"the model is not asked: it was not trained on {unknown}"
+    unknown = unknown_parameters(history.task.space, agent.backend.model.known_parameters)
+    note = f"the model is not asked: it was not trained on {', '.join(unknown)}"
     if any(note in trial.proposal.note for trial in history.trials):
         return proposal
     return dataclasses.replace(proposal, note="; ".join(filter(None, (note, proposal.note))))

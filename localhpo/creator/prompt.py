@@ -1,7 +1,7 @@
-"""Renders facts into messages, with the templates of `prompts/`.
+"""Renders facts into messages, with the templates of `prompts/`, as many as a model can read.
 
 Inference and training data share one rendering (a test compares them), so nothing outside this
-file may assemble a prompt. Templates are given `facts` (`creator.facts.Facts`) and nothing else.
+file may assemble a prompt. Templates are given `facts` (`creator.context.Facts`) and nothing else.
 A user's words (background, help) reach them as values: Jinja never reads a value as a template.
 """
 
@@ -9,17 +9,80 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from localhpo import assets
-from localhpo.creator.context import Facts
-from localhpo.llm.protocol import Message
+from localhpo.creator.context import DEFAULT_LIMIT, Facts, build_facts
+from localhpo.creator.protocol import History
+from localhpo.errors import ModelError
+from localhpo.llm.protocol import Message, Model
+from localhpo.space import Categorical, Ordinal, Parameter, Space
+from localhpo.space.values import spell_value
 
 if TYPE_CHECKING:
     import jinja2
 
+    from localhpo.transfer import RetrievedConfig
+
 Style = Literal["chat", "compact"]
+
+LIMITS: Mapping[Style, Sequence[int]] = {
+    "chat": (DEFAULT_LIMIT, 24, 18, 12, 8, 5, 3, 2, 1, 0),
+    "compact": (12, 8, 5, 3, 2, 1, 0),  # its template shows no more than twelve
+}
+"""Numbers of finished trials to show; the first one whose prompt fits into the context is taken."""
+
+_ANALYSIS_TOKENS = 700
+"""Tokens for 600 characters of analysis, one each, and for keys and evidence. Words take fewer; an
+answer that takes more (600 rare characters) is cut off, and drawn again."""
+
+
+def fit_prompt(
+    history: History,
+    model: Model,
+    count_tokens: Callable[[Sequence[Message]], int],
+    retrieved: Sequence[RetrievedConfig] = (),
+) -> tuple[Sequence[Message], tuple[int, ...], int]:
+    """Return the prompt with as much history as fits into a model's context.
+
+    Also the numbers of the trials in it, and the tokens left for an answer. For inference and
+    training.
+
+    Raises:
+        ModelError: not even the prompt without history fits.
+    """
+    answer_tokens = max_answer_tokens(history.task.space) + (
+        _ANALYSIS_TOKENS if model.prompt == "chat" else 0
+    )
+    tokens = 0
+    for limit in LIMITS[model.prompt]:
+        facts = build_facts(history, limit=limit, retrieved=retrieved)
+        messages = render_messages(facts, model.prompt)
+        tokens = count_tokens(messages)
+        if tokens + answer_tokens <= model.context_length:
+            return messages, tuple(sorted(trial.number for trial in facts.trials)), answer_tokens
+    raise ModelError(
+        f"{model.name} has a context of {model.context_length} tokens; the prompt without any "
+        f"trial takes {tokens} and the answer up to {answer_tokens}",
+        hint="shorten the background, or choose a model with a longer context",
+    )
+
+
+def max_answer_tokens(space: Space) -> int:
+    """Return an upper bound on the tokens of a configuration's text: one for each byte.
+
+    A tokenizer that does not know a script encodes it byte by byte.
+    """
+    return 16 + sum(len(spell_value(p.name).encode()) + 2 + _longest(p) for p in space.parameters)
+
+
+def _longest(parameter: Parameter) -> int:
+    """Return an upper bound on the bytes of a value."""
+    if isinstance(parameter, Categorical | Ordinal):
+        return max(len(parameter.text(value).encode()) for value in parameter.values)
+    bounds = (parameter.text(parameter.low), parameter.text(parameter.high))
+    return max(16, 3 + max(map(len, bounds)))  # a thousandth of the range: three more digits
 
 
 def render_messages(facts: Facts, style: Style) -> list[Message]:

@@ -16,8 +16,7 @@ import numpy as np
 
 from localhpo import grammar
 from localhpo.creator import rationale
-from localhpo.creator.agent import fit_prompt
-from localhpo.creator.prompt import Style
+from localhpo.creator.prompt import Style, fit_prompt
 from localhpo.creator.protocol import History
 from localhpo.errors import InputError
 from localhpo.finetune import relabeling

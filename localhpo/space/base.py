@@ -50,6 +50,11 @@ class BaseParameter(ABC):
         """The middle of the range: geometric with `log`."""
         return self.from_unit(0.5)
 
+    @property
+    def start(self) -> Value:
+        """The default on the grid; the center where the task gives none."""
+        return self.center if self.default is None else self.canonical(self.default)
+
     @abstractmethod
     def at(self, index: int) -> Value:
         """Return the value at an index, from 0, in ascending or declared order."""

@@ -220,13 +220,7 @@ class Space:
 
     def default(self) -> dict[str, Value]:
         """Return the configuration of the defaults; the center where there is none."""
-        return self.build(
-            lambda _, parameter: (
-                parameter.center
-                if parameter.default is None
-                else parameter.canonical(parameter.default)
-            )
-        )
+        return self.build(lambda _, parameter: parameter.start)
 
     def configurations(self) -> Iterator[dict[str, Value]]:
         """Yield every canonical configuration once, the last parameter changing fastest."""

@@ -51,9 +51,7 @@ def project_config(task: Task, source: Task, config: Config) -> Projection | Non
         given[parameter.name], same = projected
         if same:
             unchanged.add(parameter.name)
-    complete = space.build(
-        lambda _, p: given.get(p.name, p.center if p.default is None else p.canonical(p.default))
-    )
+    complete = space.build(lambda _, parameter: given.get(parameter.name, parameter.start))
     chosen = [name for name in complete if space[name].cardinality > 1]
     kept = [float(name in unchanged) for name in chosen]
     kept += [

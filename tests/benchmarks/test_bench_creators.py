@@ -240,7 +240,7 @@ def test_an_engine_does_not_depend_on_the_source_of_the_agent():
     engine = sources.find_reachable("localhpo.creator.optuna.engine")
     asking = sources.find_reachable("localhpo.creator.hybrid")
     assert "localhpo.creator.optuna.samplers" in engine
-    assert "localhpo.space.numeric" in engine
+    assert "localhpo.space.parameters" in engine
     assert "localhpo.creator.agent" not in engine
     assert {"localhpo.creator.agent", "localhpo.grammar.lark"} <= asking
     assert engine < asking

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from strategies import spaces_with_configs
 
 from localhpo.creator import History, prompt
-from localhpo.creator.agent import ROUNDS, Agent, max_answer_tokens
+from localhpo.creator.agent import ROUNDS, Agent
 from localhpo.creator.candidates import medoid_order
 from localhpo.creator.hybrid import propose_fallback
+from localhpo.creator.prompt import max_answer_tokens
 from localhpo.errors import (
     BackendError,
     ConstraintError,

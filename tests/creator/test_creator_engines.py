@@ -333,7 +333,7 @@ def test_parameters_that_an_engine_does_not_model_are_named(make_task, name):
 
 
 def test_gp_without_torch_names_the_extra(monkeypatch):
-    monkeypatch.setattr("localhpo.creator.optuna.samplers.has_torch", lambda: False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="the gp engine needs torch") as caught:
         Engine("gp")
     assert "localhpo[local]" in caught.value.hint

@@ -10,8 +10,9 @@ from made_history import BEST, SPACE, make_past
 
 from localhpo import grammar
 from localhpo.creator import History, context, prompt
-from localhpo.creator.agent import LIMITS, Agent, fit_prompt
+from localhpo.creator.agent import Agent
 from localhpo.creator.hybrid import propose_fallback
+from localhpo.creator.prompt import LIMITS, fit_prompt
 from localhpo.errors import InputError, ModelError
 from localhpo.finetune import dataset, relabeling
 from localhpo.finetune.relabeling import quantize_config

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,6 @@ from localhpo.space import Categorical, Int, Parameter
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-    from localhpo.space import Space
     from localhpo.task import Task
 
 
@@ -38,6 +38,9 @@ class EngineSettings:
     """Whether it does not model such a parameter, and draws it at random."""
     single_objective: bool = False
     """Whether it optimizes one objective only, and ignores constraints."""
+    needs_torch: bool = False
+    max_int_values: float = math.inf
+    """Values of an int at most, where it lists them all for each proposal."""
     foreign_attrs: Mapping[str, Any] = field(default_factory=dict)
     """System attributes for complete trials that the engine did not propose itself."""
 
@@ -120,7 +123,14 @@ _NSGA2_GENERATION = "NSGAIISampler:generation"
 ENGINES: Mapping[str, EngineSettings] = {
     "random": EngineSettings(_make_random, startup=0, tries=32, draws_at_random=_models_all),
     "tpe": EngineSettings(_make_tpe, startup=TPE_STARTUP, tries=16, draws_at_random=_models_all),
-    "gp": EngineSettings(_make_gp, startup=GP_STARTUP, tries=3, draws_at_random=_is_conditional),
+    "gp": EngineSettings(
+        _make_gp,
+        startup=GP_STARTUP,
+        tries=3,
+        draws_at_random=_is_conditional,
+        needs_torch=True,
+        max_int_values=1_000_000,
+    ),
     "cmaes": EngineSettings(
         _make_cmaes,
         startup=1,
@@ -138,9 +148,6 @@ ENGINES: Mapping[str, EngineSettings] = {
     ),
 }
 
-_GP_MAX_VALUES = 1_000_000
-"""Values of an int at most; Optuna's GP lists them all for each proposal."""
-
 
 def import_requirements(name: str) -> None:
     """Import what an engine needs beyond the core install.
@@ -149,12 +156,12 @@ def import_requirements(name: str) -> None:
     wait, by environment variables that no trial should inherit.
 
     Raises:
-        MissingExtraError: gp without torch.
+        MissingExtraError: it needs torch, which is not installed.
     """
-    if name != "gp":
+    if not ENGINES[name].needs_torch:
         return
-    if not has_torch():
-        raise MissingExtraError("torch", "the gp engine", "local")
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("torch", f"the {name} engine", "local")
     with offline.imported_offline():
         importlib.import_module("torch")
 
@@ -163,16 +170,18 @@ def check_task(name: str, task: Task) -> None:
     """Check that an engine can optimize a task.
 
     Raises:
-        SpaceError: gp, and an int with more values than it can list.
-        InputError: cmaes, and several objectives or a constraint.
+        SpaceError: an int has more values than it can list.
+        InputError: it takes one objective, and there are several or a constraint.
     """
-    if name == "gp" and (large := _too_large_for_gp(task.space)):
-        raise large.error(
-            f"the gp engine lists the values of an int, at most {_GP_MAX_VALUES:,}; "
-            f"got {large.cardinality:,}",
-            hint='give it a step, make it a float, or choose the creator "tpe"',
-        )
-    if ENGINES[name].single_objective and (len(task.objectives) > 1 or task.constraints):
+    settings = ENGINES[name]
+    for parameter in task.space:
+        if isinstance(parameter, Int) and parameter.cardinality > settings.max_int_values:
+            raise parameter.error(
+                f"the {name} engine lists the values of an int, at most "
+                f"{settings.max_int_values:,}; got {parameter.cardinality:,}",
+                hint='give it a step, make it a float, or choose the creator "tpe"',
+            )
+    if settings.single_objective and (len(task.objectives) > 1 or task.constraints):
         goals = [f"objective {one.name} ({one.direction})" for one in task.objectives]
         goals += [f"constraint {one.describe()}" for one in task.constraints]
         raise InputError(
@@ -180,12 +189,3 @@ def check_task(name: str, task: Task) -> None:
             f"the task has {', '.join(goals)}",
             hint='choose the creator "tpe", "gp" or "nsga2"',
         )
-
-
-def _too_large_for_gp(space: Space) -> Parameter | None:
-    return next((p for p in space if isinstance(p, Int) and p.cardinality > _GP_MAX_VALUES), None)
-
-
-def has_torch() -> bool:
-    """Return whether torch, which GP needs, is installed; it is not imported."""
-    return importlib.util.find_spec("torch") is not None
