@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from localhpo.creator import Creator
 from localhpo.llm.placement import MemoryRequest, ModelPlacer
 from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker
 from localhpo.resources.inventory import find_inventory
 from localhpo.store import Store
+from localhpo.study.model_placement import ModelReservation
 from localhpo.study.past_studies import open_with_past_studies
-from localhpo.study.startup import ModelReservation
 from localhpo.task import Task
-
-if TYPE_CHECKING:
-    pass
 
 
 class LazyCreator:

@@ -1,29 +1,154 @@
-"""Where the model of a run is loaded, and the memory that it holds beside the trials."""
+"""Where the model of a run is loaded, and the memory that it holds beside the trials.
+
+`ModelReservation` claims memory before the model is loaded; `ModelPlacement` measures afterwards.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import combinations
 from typing import Literal
 
 from localhpo.creator import Creator
-from localhpo.llm.placement import ModelPlacer
+from localhpo.errors import InputError
+from localhpo.llm import BACKENDS
+from localhpo.llm.placement import MemoryRequest, ModelPlacer
 from localhpo.llm.protocol import Backend, ModelServer
-from localhpo.resources import footprint
+from localhpo.resources import footprint, placement
 from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker
+from localhpo.resources.inventory import find_inventory
 from localhpo.resources.placement import Assignment, Gpu, Inventory
 from localhpo.scheduler.loaded_model import InProcessModel, LoadedModel, ServerModel
-from localhpo.study.startup import (
-    ModelReservation,
-    assign_devices,
-    assign_host_memory,
-    find_device,
-    requested_mb,
-    usable_mb,
-)
 from localhpo.task import Task
+
+_MB = 2**20  # bytes
+
+
+class ModelReservation:
+    """Reserves memory for the model of one study.
+
+    Args:
+        inventory: Resources that the model's process may use.
+        broker: Claims of the studies on this machine; None to reserve nothing.
+    """
+
+    def __init__(self, inventory: Inventory, broker: ResourceBroker | None) -> None:
+        self._inventory = inventory
+        self._broker = broker
+        self.claim: Assignment | None = None
+        """Claim for a model that was loaded in this run."""
+
+    def reserve(self, request: MemoryRequest) -> Sequence[str] | None:
+        """Claim memory for a model on the devices with most free memory; return these devices.
+
+        None where it has to wait. It then waits for memory that trials hold, since trials end:
+        memory that the models of other studies hold may never be free.
+
+        Raises:
+            InputError: the model is to be split over more devices than there are. Where no devices
+                are known, there may be enough.
+        """
+        places, names = self._list_places(request, ()), self._name_devices(request)
+        if not (request.on_cpu or request.gpus) and 0 < len(names) < request.gpu_count:
+            raise InputError(
+                f"model_gpus must be at most the number of GPUs that the model may use here,"
+                f" {len(names)}; got {request.gpu_count}",
+                hint="set model_gpus lower; `localhpo doctor` shows the GPUs that it finds, and how"
+                " many a model needs",
+            )
+        if self._broker is None or not places:
+            return ()
+        wanted = self._find_free(request, self._broker.read_model_claims()) or places[0]
+        self.claim = self._broker.claim(MODEL_CLAIM, wanted, partial(self._find_free, request))
+        return None if self.claim is None else tuple(names[id] for id in self.claim.gpus)
+
+    def find_claim(self, pid: int) -> Assignment | None:
+        """Return the claim for the server of a process: of this run, or of another study."""
+        if self.claim or self._broker is None:
+            return self.claim
+        claims = (
+            entry.claims[MODEL_CLAIM]
+            for entry in self._broker.read_entries()
+            if entry.server_pid == pid and MODEL_CLAIM in entry.claims
+        )
+        return next(claims, None)
+
+    def _find_free(self, request: MemoryRequest, others: Sequence[Assignment]) -> Assignment | None:
+        """Return the first place with enough free memory beside what others hold."""
+        places = self._list_places(request, others)
+        free = (one for one in places if placement.fits_in_memory(self._inventory, others, one))
+        return next(free, None)
+
+    @property
+    def _gpus(self) -> dict[str, Gpu]:
+        return {gpu.id: gpu for gpu in self._inventory.gpus}
+
+    def _name_devices(self, request: MemoryRequest) -> dict[str, str]:
+        """Return the devices that the model may get: id -> the name that the request uses."""
+        if not request.candidates:
+            return {id: id for id in self._gpus}
+        gpus = self._inventory.gpus
+        found = {
+            find_device(gpus, uuid, index): uuid for index, uuid in enumerate(request.candidates)
+        }
+        return {gpu.id: uuid for gpu, uuid in found.items() if gpu is not None}
+
+    def _list_places(
+        self, request: MemoryRequest, others: Sequence[Assignment]
+    ) -> list[Assignment]:
+        """Return where the model could be, devices with most free memory first."""
+        if request.on_cpu:
+            most_mb = self._inventory.memory_mb or math.inf
+            return [assign_host_memory(min(request.size_bytes / _MB, most_mb))]
+        free_mb = {
+            id: usable_mb(self._gpus[id])
+            - sum(held.gpu_memory_mb for held in others if id in held.gpus)
+            for id in self._name_devices(request)
+        }
+        if request.gpus:
+            groups = [request.gpus] if free_mb.keys() >= set(request.gpus) else []
+        else:
+            by_free_mb = sorted(free_mb, key=lambda id: -free_mb[id])
+            groups = list(combinations(by_free_mb, request.gpu_count))
+        return [
+            assign_devices(group, requested_mb(request, [self._gpus[id] for id in group]))
+            for group in groups
+        ]
+
+
+def requested_mb(request: MemoryRequest, gpus: Sequence[Gpu]) -> float:
+    """Return the memory that a model asks for on each of its devices, at most all of a device.
+
+    The request is an estimate: where it is too large for the device, loading the model decides.
+    """
+    share_mb = request.gpu_share * max(gpu.memory_mb or 0.0 for gpu in gpus)
+    return min(max(request.size_bytes / _MB, share_mb), *map(usable_mb, gpus))
+
+
+def find_device(gpus: Sequence[Gpu], uuid: str, index: int) -> Gpu | None:
+    """Return a device of a process: by UUID, else by its index among the visible devices."""
+    by_uuid = [gpu for gpu in gpus if gpu.id.endswith(uuid)]
+    return next(iter([*by_uuid, *gpus[index : index + 1]]), None)
+
+
+def usable_mb(gpu: Gpu) -> float:
+    """Return the memory of a device that studies may use; infinity where it is not known."""
+    return math.inf if gpu.usable_mb is None else gpu.usable_mb
+
+
+def assign_host_memory(mb: float) -> Assignment:
+    """Return the assignment of a model in host memory."""
+    return Assignment(0.0, memory_mb=mb, gpu_share=0.0)
+
+
+def assign_devices(gpus: tuple[str, ...], mb: float) -> Assignment:
+    """Return the assignment of a model on devices, with as much memory on each."""
+    return Assignment(0.0, gpus=gpus, gpu_share=0.0, gpu_memory_mb=mb)
+
 
 _MB = 2**20  # bytes
 
@@ -180,8 +305,34 @@ class ModelPlacement:
         return assign_devices(request.gpus or tuple(self._gpus)[: request.device_count], 0.0)
 
 
+def make_model_placement(
+    task: Task,
+    key: str,
+    inventory: Inventory,
+    server_pid: Callable[[], int | None],
+    notify: Notify,
+) -> ModelPlacement:
+    """Return the placement of the model on this machine, beside what its studies hold.
+
+    The resources of a Ray cluster are not claimed: Ray manages them itself.
+
+    Args:
+        task: Task to be run.
+        key: Name of the study.
+        inventory: Resources that trials may use.
+        server_pid: Returns the process of the model's server.
+        notify: Shows messages on waiting to the user.
+    """
+    is_here = task.resources.executor == "process"
+    same_devices = is_here and "CUDA_VISIBLE_DEVICES" not in task.env
+    model_inventory = inventory if same_devices else find_inventory()
+    shared = inventory if is_here else model_inventory
+    broker = ResourceBroker(key, shared, priority=task.resources.priority, server_pid=server_pid)
+    return ModelPlacement(task, inventory, broker, notify, model_inventory)
+
+
 def _is_kept_in_host_memory(task: Task) -> bool:
-    return task.resources.sharing == "cpu" and task.creator.backend == "transformers"
+    return task.resources.sharing == "cpu" and BACKENDS.takes(task.creator.backend, "device")
 
 
 def _measure_host(pid: int) -> _Measured | None:

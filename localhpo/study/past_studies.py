@@ -1,7 +1,9 @@
-"""The past studies of a store: those that a new study may learn from, and private ones."""
+"""The past studies of a store: those that a new study may learn from, private and related ones."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,12 +13,14 @@ from localhpo.creator import Creator, open_creator
 from localhpo.errors import LocalHPOError, StudyNotFoundError
 from localhpo.store import Event, Store, StudyRecord
 from localhpo.study.session import task_of
+from localhpo.task import Task
 from localhpo.transfer import PastStudy, retrieve_configs
 from localhpo.trial import Trial
 
 if TYPE_CHECKING:
     from localhpo.llm.placement import ModelPlacer
     from localhpo.task import Task
+
 
 PRIVACY = "privacy"
 """Kind of the event that makes a stored study private, or public again; the last one counts."""
@@ -110,3 +114,45 @@ def _ended_by(trial: Trial, limit: float) -> bool:
 def _is_private(task: Task, events: Iterable[Event]) -> bool:
     values = [bool(event.data.get("private")) for event in events if event.kind == PRIVACY]
     return values[-1] if values else task.private
+
+
+MAX_STUDIES = 5
+"""Number of studies read, the latest ones: their journals are read as a whole."""
+
+
+def read_related_trials(store: Store, key: str, task: Task) -> list[Trial]:
+    """Return the trials of related earlier studies, with consecutive numbers.
+
+    A study is related if it has the same task name or command, and hyperparameters of the same
+    names and types. Their ranges may differ: measurements outside of today's ranges still show how
+    memory grows. A study that cannot be read is skipped, since it is not needed.
+
+    Args:
+        store: Store with the studies.
+        key: Name of the present study, which is left out.
+        task: Task of the present study.
+    """
+    try:
+        records = [r for r in store.studies() if r.name != key and _is_related(r, task)]
+    except LocalHPOError:
+        return []
+    found: list[Trial] = []
+    for record in records[-MAX_STUDIES:]:
+        try:
+            found += store.trials(record.name)
+        except LocalHPOError:
+            continue
+    counter = itertools.count()
+    return [dataclasses.replace(trial, number=next(counter)) for trial in found]
+
+
+def _is_related(record: StudyRecord, task: Task) -> bool:
+    settings = record.settings
+    command = list(task.command)
+    same_task = record.task_name == task.name or (
+        bool(command) and settings.get("task", {}).get("command") == command
+    )
+    here, there = task.space.to_table(), settings.get("space", {})
+    return same_task and {n: p.get("type") for n, p in here.items()} == {
+        n: p.get("type") for n, p in there.items()
+    }

@@ -1,28 +1,55 @@
-"""The right to write a study, and the trials as they stand while it is held."""
+"""The right to write a study, its trials while it is held, and what others enqueue meanwhile.
+
+An enqueued configuration is a file, written under a hidden name and then renamed, so that the
+running study sees it complete or not at all. It is deleted at the next reading after the one that
+returned it, when its trial is in the record: after a crash between the two it is returned again,
+and the study drops it as a known configuration.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from localhpo import __version__
-from localhpo.creator import CREATORS
-from localhpo.errors import ConfigurationError, InputError, StudyNotFoundError, TaskError
-from localhpo.executor import check_command
+from localhpo.errors import ConfigurationError, InputError, StudyNotFoundError
 from localhpo.executor.clock import RealClock
-from localhpo.llm import BACKENDS
-from localhpo.plugins import Registry
-from localhpo.scheduler.pruning import PRUNERS
 from localhpo.scheduler.trial_table import TrialTable
-from localhpo.space import Space
-from localhpo.space.values import show_value
 from localhpo.store import Store, StudyRecord, StudyWriter
-from localhpo.study.enqueued import EnqueuedConfigs
 from localhpo.task import Task, parse_task, to_table
 from localhpo.trial import USER, Config, Proposal, Trial
+
+
+class EnqueuedConfigs:
+    """The enqueued configurations of one study, in the order in which they came."""
+
+    def __init__(self, study_folder: Path) -> None:
+        self._folder = study_folder / "enqueued"
+        self._searched = (study_folder / "inbox", self._folder)  # the first is that of 0.1.0
+        self._read: list[Path] = []
+
+    def put(self, config: Config) -> None:
+        """Enqueue a configuration."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        name = f"{time.time_ns():020d}-{uuid.uuid4().hex}.json"
+        hidden = self._folder / f".{name}"
+        with hidden.open("w", encoding="utf-8") as file:
+            json.dump(dict(config), file)
+            file.flush()
+            os.fsync(file.fileno())
+        hidden.rename(self._folder / name)
+
+    def read(self) -> Sequence[Config]:
+        """Return the configurations since the last call, and delete the files of that call."""
+        for path in self._read:
+            path.unlink(missing_ok=True)
+        self._read = [path for folder in self._searched for path in sorted(folder.glob("*.json"))]
+        return [json.loads(path.read_text(encoding="utf-8")) for path in self._read]
 
 
 class Session:
@@ -82,73 +109,9 @@ class Session:
         self.writer.close()
 
 
-def new_config(space: Space, config: Mapping[str, Any], trials: Sequence[Trial]) -> Config:
-    """Return a user's configuration on the grid.
-
-    Raises:
-        ConfigurationError: it is not in the space, or it is that of a trial.
-    """
-    if not isinstance(config, Mapping):
-        raise ConfigurationError(
-            f"a configuration must map names to values; got {show_value(config)}"
-        )
-    config = space.canonical(config)
-    for trial in trials:
-        if space.key(trial.config) == space.key(config):
-            raise ConfigurationError(
-                f"a configuration must be new; {space.text(config)} is trial {trial.number} "
-                f"({trial.state})"
-            )
-    return config
-
-
 def task_of(record: StudyRecord) -> Task:
     """Return the task that a study was started with."""
     return parse_task(record.settings, folder=Path(), where=f"study {record.name}")
-
-
-def check_task(task: Task, *, has_creator: bool = False) -> None:
-    """Hold a task, which may have been made in Python, to what a task file is held to.
-
-    Args:
-        task: the task.
-        has_creator: whether a Creator was given, so that the one that the task names is not used.
-
-    Raises:
-        TaskError: a field is out of its range, the command does not fit the space, or there is no
-            creator, backend or pruner of a name.
-        PluginError: a name is that of a plug-in which cannot be imported.
-    """
-    parse_task(to_table(task), folder=task.folder, where=str(task.source or "task"))
-    with naming_file(task):
-        if not has_creator:
-            _check_name(CREATORS, task.creator.name, "[creator] name")
-            _check_name(BACKENDS, task.creator.backend, "[creator] backend")
-        _check_name(PRUNERS, task.pruner.name, "[pruner] name")
-        if task.command:
-            check_command(task.command, task)
-
-
-def _check_name(registry: Registry[Any], name: str, key: str) -> None:
-    try:
-        registry.check(name)
-    except InputError as error:
-        raise TaskError(f"{key}: {error}", hint=error.hint) from error
-
-
-@contextlib.contextmanager
-def naming_file(task: Task) -> Iterator[None]:
-    """Let an error about a task say which file it is about.
-
-    Raises:
-        TaskError: one was raised within.
-    """
-    try:
-        yield
-    except TaskError as error:
-        if task.source is None:
-            raise
-        raise TaskError(f"{task.source} {error}", hint=error.hint) from error
 
 
 def _writer(store: Store, key: str, task: Task) -> StudyWriter:

@@ -15,6 +15,8 @@ One process at a time writes a study (asks, tells, runs); any number may read it
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -30,17 +32,13 @@ from localhpo.scheduler.events import Observer
 from localhpo.scheduler.loop import Loop, StoredStudy
 from localhpo.scheduler.running_trials import ExecutionTarget
 from localhpo.store import Event, Store, default_home, study_name
-from localhpo.study.callbacks import Callbacks
-from localhpo.study.enqueued import EnqueuedConfigs
-from localhpo.study.execution_target import check_ready, find_execution_target, make_model_placement
-from localhpo.study.hardware import Hardware
-from localhpo.study.identity import check_same
+from localhpo.study.checks import check_ready, check_same, check_task, naming_file, new_config
+from localhpo.study.execution_target import Hardware, find_execution_target
+from localhpo.study.external_trials import Values, make_outcome, number_of
 from localhpo.study.lazy_creator import LazyCreator
-from localhpo.study.model_placement import ModelPlacement
-from localhpo.study.outcome import Values, make_outcome, number_of
-from localhpo.study.pending_events import PendingEvents
-from localhpo.study.session import Session, check_task, naming_file, new_config, task_of
-from localhpo.study.signals import on_signal
+from localhpo.study.model_placement import ModelPlacement, make_model_placement
+from localhpo.study.observers import Callbacks, PendingEvents
+from localhpo.study.session import EnqueuedConfigs, Session, task_of
 from localhpo.task import Task
 from localhpo.trial import EXTERNAL, USER, Measurement, Proposal, State, Trial, count_budgeted
 
@@ -220,7 +218,7 @@ class Study:
                 self._loop = self._make_loop(
                     session, executor, hardware, model_placement, told, callbacks
                 )
-                with on_signal(self._loop.interrupt):
+                with _on_signal(self._loop.interrupt):
                     trials = self._loop.run()
         finally:
             self._loop = None
@@ -439,3 +437,23 @@ class Study:
         writer = self._begin().writer
         writer.write_event("note", message)
         writer.flush()
+
+
+@contextlib.contextmanager
+def _on_signal(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Call `interrupt` on SIGINT, SIGTERM and SIGHUP; only in the main thread, as Python requires.
+
+    A SIGHUP that is ignored stays ignored, for `nohup`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asking = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        asking.append(signal.SIGHUP)
+    before = {one: signal.signal(one, lambda *_: interrupt()) for one in asking}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)

@@ -96,7 +96,12 @@ def tune(
             f"a function runs on this machine; got executor = {task.resources.executor!r}",
             hint="make it a script and a task: localhpo init SCRIPT",
         )
-    task = _with(task, trials=trials, timeout_s=timeout_s, parallel=parallel, seed=seed)
+    task = dataclasses.replace(
+        task,
+        budget=dataclasses.replace(task.budget, **_given(trials=trials, timeout_s=timeout_s)),
+        resources=dataclasses.replace(task.resources, **_given(parallel=parallel)),
+        **_given(seed=seed),
+    )
     if creator is not None:
         settings = CreatorSettings(name=creator) if isinstance(creator, str) else creator
         task = dataclasses.replace(task, creator=settings)
@@ -175,10 +180,8 @@ def _goals(
             f"constraints must be bounds by name; got {constraints!r}",
             hint='for instance {"latency_ms": {"max": 200.0}}',
         )
-    short = {
-        "metric": "score" if metric is None else metric,
-        "direction": "minimize" if direction is None else direction,
-    }
+    short = {"metric": "score", "direction": "minimize"}
+    short |= _given(metric=metric, direction=direction)
     return {
         "task": short if objectives is None else {},
         "objective": [{"name": one, "direction": way} for one, way in (objectives or {}).items()],
@@ -191,25 +194,5 @@ def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", type(function).__name__).strip("<>_") or "function"
 
 
-def _with(
-    task: Task,
-    *,
-    trials: int | None,
-    timeout_s: float | None,
-    parallel: int | None,
-    seed: int | None,
-) -> Task:
-    """Return the task with what was given in place of its own."""
-    budget, resources = task.budget, task.resources
-    return dataclasses.replace(
-        task,
-        budget=dataclasses.replace(
-            budget,
-            trials=budget.trials if trials is None else trials,
-            timeout_s=budget.timeout_s if timeout_s is None else timeout_s,
-        ),
-        resources=dataclasses.replace(
-            resources, parallel=resources.parallel if parallel is None else parallel
-        ),
-        seed=task.seed if seed is None else seed,
-    )
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

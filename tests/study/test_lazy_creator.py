@@ -20,8 +20,8 @@ from localhpo.llm.placement import MemoryRequest
 from localhpo.resources import broker as machines
 from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker, StudyEntry
 from localhpo.resources.placement import Assignment, Gpu, Inventory
-from localhpo.study import Study, execution_target, lazy_creator
-from localhpo.study.execution_target import make_model_placement
+from localhpo.study import Study, lazy_creator
+from localhpo.study.model_placement import make_model_placement
 from localhpo.task import Budget, CreatorSettings, Resources, Task
 from localhpo.trial import Proposal
 
@@ -193,7 +193,7 @@ def test_where_trials_are_elsewhere_the_model_claims_room_on_its_own_machine(
     elsewhere: dict[str, Any], task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = replace(task, **elsewhere)
-    monkeypatch.setattr(execution_target, "find_inventory", lambda: GPUS)
+    monkeypatch.setattr("localhpo.study.model_placement.find_inventory", lambda: GPUS)
     trials = Inventory(cpus=9, gpus=(Gpu("node/0"),))
     model_placement = make_model_placement(
         task, "small/main", trials, lambda: 7, lambda kind, text: None

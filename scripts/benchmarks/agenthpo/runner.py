@@ -23,7 +23,7 @@ from localhpo.executor import Executor, ProcessExecutor, SimulatedExecutor
 from localhpo.executor.clock import RealClock
 from localhpo.store import Store, study_name
 from localhpo.study import Study
-from localhpo.study.execution_target import check_script
+from localhpo.study.checks import check_script
 from localhpo.task import Task
 from localhpo.trial import COUNTED, Trial
 from scripts.benchmarks import creators, pool, simulation

@@ -21,7 +21,7 @@ from localhpo.resources.placement import Assignment, Gpu, Inventory
 from localhpo.space import Float, Space
 from localhpo.study import Study, lazy_creator
 from localhpo.study import study as studies
-from localhpo.study.startup import ModelReservation
+from localhpo.study.model_placement import ModelReservation
 from localhpo.task import Budget, Resources, Task
 
 MB = 2**20

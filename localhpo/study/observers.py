@@ -1,12 +1,48 @@
-"""Keeps the trials of a `Study` up to date while its loop runs, and calls callbacks."""
+"""What observers of a run are told: events before its loop starts, and ended trials."""
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Iterable, Sequence
 
-from localhpo.scheduler.events import Snapshot
-from localhpo.store import Event
+from localhpo.scheduler.events import EventKind, Observer, Snapshot
+from localhpo.store import Event, StudyWriter
 from localhpo.trial import COUNTED, Trial
+
+
+class PendingEvents:
+    """Publishes events to observers at once, and to the store as soon as there is a writer.
+
+    The study is written only after its model was opened: a run whose model cannot be opened leaves
+    nothing in the store.
+    """
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        """Start without a writer."""
+        self._observers = observers
+        self._writer: StudyWriter | None = None
+        self._unwritten: list[tuple[EventKind, str]] = []
+
+    def publish(self, kind: EventKind, message: str) -> None:
+        """Publish an event."""
+        event = Event(time.time(), kind, message, None, {})
+        for observer in self._observers:
+            with contextlib.suppress(Exception):  # the loop reports an observer that raises
+                observer.on_event(event)
+        self._unwritten.append((kind, message))
+        self._write()
+
+    def attach_writer(self, writer: StudyWriter) -> None:
+        """Write the events so far, and later ones at once."""
+        self._writer = writer
+        self._write()
+
+    def _write(self) -> None:
+        if self._writer is not None:
+            for kind, message in self._unwritten:
+                self._writer.write_event(kind, message)
+            self._unwritten.clear()
 
 
 class Callbacks:
