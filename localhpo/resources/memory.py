@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from localhpo.trial import Cause, Config, State, Trial
+from localhpo.trial import Cause, Config, Failure, State, Trial
 
 if TYPE_CHECKING:
     from localhpo.resources.peaks import PeakModel
@@ -171,21 +171,16 @@ def read_observations(trials: Iterable[Trial], kind: MemoryKind) -> list[PeakObs
     return [one for one in seen if one is not None]
 
 
-def find_exhausted_memory(cause: Cause) -> MemoryKind | None:
-    """Return which memory a failure of this cause ran out of; None for other causes."""
-    return _OUT_OF_MEMORY.get(cause)
-
-
-def ran_out_of_memory(trial: Trial) -> MemoryKind | None:
+def find_exhausted_memory(failure: Failure | None) -> MemoryKind | None:
     """Return which memory a trial ran out of; None where it did not."""
-    return None if trial.failure is None else find_exhausted_memory(trial.failure.cause)
+    return None if failure is None else _OUT_OF_MEMORY.get(failure.cause)
 
 
 def must_rerun_exclusively(config: Config, trials: Iterable[Trial]) -> bool:
     """Return whether a configuration ran out of memory beside other trials, and runs again."""
     return any(
         trial.state is State.INTERRUPTED
-        and ran_out_of_memory(trial) is not None
+        and find_exhausted_memory(trial.failure) is not None
         and trial.config == config
         for trial in trials
     )
@@ -196,7 +191,7 @@ def _read_observation(trial: Trial, kind: MemoryKind) -> PeakObservation | None:
     peak_mb = usage.peak_memory_mb if kind == "host" else usage.peak_gpu_memory_mb
     if peak_mb is None or not math.isfinite(peak_mb) or peak_mb <= 0:
         return None
-    exhausted = ran_out_of_memory(trial)
+    exhausted = find_exhausted_memory(trial.failure)
     if exhausted is not None:
         is_this_kind = exhausted == kind
         return PeakObservation(trial.config, peak_mb, is_lower_bound=True) if is_this_kind else None

@@ -48,6 +48,7 @@ from localhpo.scheduler.model_residency import ModelResidency
 from localhpo.scheduler.proposal_queue import ProposalQueue, Proposer
 from localhpo.scheduler.pruning import make_pruner
 from localhpo.scheduler.running_trials import ExecutionTarget, RunningTrials
+from localhpo.scheduler.trial_placement import TrialPlacement
 from localhpo.scheduler.trial_table import TrialTable
 from localhpo.task import Task
 from localhpo.trial import COUNTED, Proposal, State, Trial
@@ -143,7 +144,8 @@ class Loop:
         self._residency = ModelResidency(
             target.loaded_model, resources=task.resources, inventory=target.inventory, clock=clock
         )
-        self._running = RunningTrials(task, target, self._residency)
+        self._running = RunningTrials(task, target)
+        self._placement = TrialPlacement(task, target, self._running, self._residency)
         self._proposer = Proposer(
             creator,
             History(task, (), study.table.seed, 0, target.check_config),
@@ -154,6 +156,7 @@ class Loop:
             task=task,
             table=study.table,
             running=self._running,
+            placement=self._placement,
             residency=self._residency,
             proposer=self._proposer,
             events=self._events,
@@ -286,6 +289,7 @@ class Loop:
                 self._consider_pruning(progress.number)
 
     def _finish(self, number: int, outcome: Outcome) -> None:
+        self._placement.release(number)
         trial = self._table.end(number, outcome)
         self._enqueued_due = self._clock.monotonic()
         sentence = describe_end(trial, self._table.trials, self._task)
@@ -327,7 +331,7 @@ class Loop:
     def _share_memory(self) -> None:
         """Decide how trials and the model's server share memory from now on."""
         self._queue.choose_mode()
-        self._running.update_model_claim()
+        self._placement.update_model_claim()
         for event in self._residency.take_events():
             self._events.publish(event.kind, event.message, data=event.data)
 
@@ -344,19 +348,19 @@ class Loop:
     def _start_waiting(self) -> None:
         """Start waiting trials in their order, as long as each has a place."""
         running = len(self._running)
-        if self._table.waiting and self._running.refresh_inventory():
+        if self._table.waiting and self._placement.refresh_inventory():
             self._queue.recompute_needs()
         for trial in self._table.waiting:
             if not self._may_start():
                 return
-            need = self._running.memory_need(trial.config)
-            reason = self._running.why_impossible(need)
-            place = self._running.find_place(need)
+            need = self._placement.memory_need(trial.config)
+            reason = self._placement.why_impossible(need)
+            place = self._placement.find_place(need)
             if place is None and reason is None:
                 # The trials after it wait too: their order is kept.
-                if (why := self._running.update_blocked_by(need)) is not None:
+                if (why := self._placement.update_blocked_by(need)) is not None:
                     self._events.publish("note", why)
-                self._running.request_turn(need)
+                self._placement.request_turn(need)
                 # Where trials were started in this turn, more proposals may be wanted first.
                 if len(self._running) == running:
                     self._queue.offload_model(need, self._left.trials)
@@ -367,7 +371,7 @@ class Loop:
             if reason is not None and trial.state is State.QUEUED:
                 self._refuse(trial, reason)
                 continue
-            place = None if place is None else self._running.claim_place(trial.number, need)
+            place = None if place is None else self._placement.claim_place(trial.number, need)
             if place is None:  # it is the turn of another study
                 return
             self._refused_in_a_row = 0
@@ -403,5 +407,5 @@ class Loop:
             remaining=self._left,
             proposing=self._queue.proposing,
             stop_reason=self._stop.reason if self._stop else "",
-            blocked_by=self._running.blocked_by,
+            blocked_by=self._placement.blocked_by,
         )

@@ -26,6 +26,7 @@ from localhpo.resources.placement import MemoryNeed
 from localhpo.scheduler.events import EventBus, format_config
 from localhpo.scheduler.model_residency import ModelResidency
 from localhpo.scheduler.running_trials import RunningTrials
+from localhpo.scheduler.trial_placement import TrialPlacement
 from localhpo.scheduler.trial_table import TrialTable
 from localhpo.scheduler.worker import SimulatedWorker, ThreadWorker, Worker
 from localhpo.space import Space
@@ -233,6 +234,7 @@ class ProposalQueue:
         task: Task,
         table: TrialTable,
         running: RunningTrials,
+        placement: TrialPlacement,
         residency: ModelResidency,
         proposer: Proposer,
         events: EventBus,
@@ -240,6 +242,7 @@ class ProposalQueue:
         self._task = task
         self._table = table
         self._running = running
+        self._placement = placement
         self._residency = residency
         self._proposer = proposer
         self._events = events
@@ -263,14 +266,14 @@ class ProposalQueue:
     def recompute_needs(self) -> None:
         """Compute what the last trials need, again where what others hold has changed."""
         self._needs.clear()
-        self._needs.extend(self._running.memory_need(config) for config in self._configs)
+        self._needs.extend(self._placement.memory_need(config) for config in self._configs)
 
     def choose_mode(self) -> None:
         """Decide how the model's server and trials like the last ones share memory."""
         if self.proposing:  # the size of the queue is about to change
             return
         self._residency.choose_mode(
-            list(self._needs) or [self._running.memory_need(None)],
+            list(self._needs) or [self._placement.memory_need(None)],
             trial_s=self._running.mean_trial_s,
             propose_s=self._proposer.mean_propose_s,
             results=self._running.completed,
@@ -284,7 +287,7 @@ class ProposalQueue:
             return
         if self._residency.is_ready:
             self._proposer.ask(self._table.trials, self._table.next_number, wanted)
-        elif self._running.claim_model_memory():
+        elif self._placement.claim_model_memory():
             self._proposer.wake_model(self._residency.begin_wake())
 
     def collect(self, left: int | None) -> None:
@@ -316,7 +319,7 @@ class ProposalQueue:
         for proposal in proposals:
             trial = self._table.queue(proposal)
             self._configs.append(trial.config)
-            self._needs.append(self._running.memory_need(trial.config))
+            self._needs.append(self._placement.memory_need(trial.config))
             text = f"{proposal.origin}: {format_config(self._task, trial.config)}"
             self._events.publish("proposed", text, trial)
 
@@ -328,7 +331,7 @@ class ProposalQueue:
             return  # it makes all proposals that will be needed first
         is_last = self.exhausted or (left is not None and left <= len(self._running) + self.size)
         way = self._residency.find_offload(
-            need, self._running.assignments, self._running.other_claims, is_last=is_last
+            need, self._running.assignments, self._placement.other_claims, is_last=is_last
         )
         if way is not None:
             self._proposer.offload_model(partial(self._residency.offload, way))

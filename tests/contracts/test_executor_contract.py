@@ -24,7 +24,7 @@ from localhpo.executor import (
 )
 from localhpo.executor.clock import Clock, RealClock, SimulatedClock
 from localhpo.resources.meter import Meter
-from localhpo.scheduler.metered import MeteredExecutor
+from localhpo.scheduler.accounting import MeteredExecutor
 from localhpo.task import Task
 from localhpo.trial import Cause, Failure, Measurement, State
 from scripts.benchmarks.agenthpo.training_cache import CachingExecutor, TrainingCache

@@ -14,8 +14,8 @@ from localhpo.resources.memory import (
     MemoryEstimator,
     MemoryLimit,
     PeakObservation,
+    find_exhausted_memory,
     must_rerun_exclusively,
-    ran_out_of_memory,
     read_observations,
 )
 from localhpo.resources.peaks import PeakModel
@@ -226,11 +226,10 @@ def test_a_trial_that_was_not_measured_gives_no_observation(make_trial: MakeTria
     assert read_observations([make_trial(0, {}, State.COMPLETE)], "host") == []
 
 
-def test_which_memory_ran_out(make_trial: MakeTrial) -> None:
-    out = make_trial(0, {}, State.FAILED, failure=failed(Cause.OUT_OF_MEMORY_HOST))
-    assert ran_out_of_memory(out) == "host"
-    assert ran_out_of_memory(make_trial(1, {}, State.FAILED, failure=failed(Cause.TIMEOUT))) is None
-    assert ran_out_of_memory(make_trial(2, {}, State.COMPLETE)) is None
+def test_which_memory_ran_out() -> None:
+    assert find_exhausted_memory(failed(Cause.OUT_OF_MEMORY_HOST)) == "host"
+    assert find_exhausted_memory(failed(Cause.TIMEOUT)) is None
+    assert find_exhausted_memory(None) is None
 
 
 ONE_FLOAT = Space([Float("x", 0.0, 1.0)])

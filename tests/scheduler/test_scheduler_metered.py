@@ -16,7 +16,7 @@ from localhpo.objective import Constraint, Objective
 from localhpo.resources.meter import Meter
 from localhpo.resources.nvml import DeviceReading
 from localhpo.resources.placement import Gpu, Inventory
-from localhpo.scheduler.metered import MeteredExecutor
+from localhpo.scheduler.accounting import MeteredExecutor
 from localhpo.task import Resources, Task
 from localhpo.trial import Cause, Failure, Measurement, State, Usage
 

@@ -12,6 +12,7 @@ from localhpo.executor.protocol import Job, Outcome
 from localhpo.resources.placement import Inventory
 from localhpo.scheduler.model_residency import ModelResidency
 from localhpo.scheduler.running_trials import ExecutionTarget, RunningTrials
+from localhpo.scheduler.trial_placement import TrialPlacement
 from localhpo.scheduler.trial_table import TrialTable, trial_seed
 from localhpo.task import Resources, Task
 from localhpo.trial import Cause, Failure, Measurement, Origin, Proposal, State, Trial, Usage
@@ -123,19 +124,19 @@ class LateReportExecutor:
 
 
 def test_a_report_just_before_the_end_is_polled(make_task: Callable[..., Task]) -> None:
-    inventory, clock = Inventory(cpus=1), SimulatedClock()
-    running = RunningTrials(
-        make_task(),
-        ExecutionTarget(LateReportExecutor(), inventory, lambda number: Path(str(number)), clock),
-        ModelResidency(None, resources=Resources(), inventory=inventory, clock=clock),
-    )
-    place = running.find_place(running.memory_need(None))
+    inventory, clock, task = Inventory(cpus=1), SimulatedClock(), make_task()
+    target = ExecutionTarget(LateReportExecutor(), inventory, lambda n: Path(str(n)), clock)
+    residency = ModelResidency(None, resources=Resources(), inventory=inventory, clock=clock)
+    running = RunningTrials(task, target)
+    placement = TrialPlacement(task, target, running, residency)
+    need = placement.memory_need(None)
+    place = placement.claim_place(0, need)
     assert place is not None
     running.start(Trial(0, State.RUNNING, PROPOSAL), place)
-    assert running.find_place(running.memory_need(None)) is None
+    assert placement.find_place(need) is None
     (first,) = running.poll()
     assert (first.outcome, list(first.measurements)) == (None, [])
     (last,) = running.poll()
     assert (last.outcome, len(last.measurements)) == (DONE, 1)
     assert len(running) == 0
-    assert running.find_place(running.memory_need(None)) is not None
+    assert placement.find_place(need) is not None
