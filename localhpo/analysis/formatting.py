@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from localhpo.errors import ConfigurationError
-from localhpo.objective import Constraint, Objective
+from localhpo.objective import Constraint
 from localhpo.space import Space
 from localhpo.space.values import spell_value
 from localhpo.store.records import WAIT_TEXTS
@@ -84,14 +84,6 @@ def origin_text(origin: Origin) -> str:
         return engine or "unknown"
     listed = " and ".join(filter(None, [", ".join(sources[:-1]), sources[-1]]))
     return f"{engine}, guided by {listed}" if engine else listed
-
-
-def values_text(trial: Trial, objectives: Sequence[Objective]) -> str:
-    """Return the value of each objective: `val_f1 0.91, latency_ms 120`; a dash without values."""
-    if not trial.values:
-        return "-"
-    pairs = zip(objectives, trial.values, strict=True)
-    return ", ".join(f"{printable(objective.name)} {value(v)}" for objective, v in pairs)
 
 
 def constraint_text(constraint: Constraint, violation: float) -> str:

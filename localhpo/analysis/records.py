@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from localhpo.analysis import failures
-from localhpo.analysis.memory_sharing import MemorySharing
-from localhpo.analysis.summary import Summary
+from localhpo.analysis.resource_use import MemorySharing
+from localhpo.analysis.summary import Summary, failure_of
 from localhpo.task import Task
 from localhpo.trial import Trial
 
@@ -28,13 +27,14 @@ def trial_record(trial: Trial, *, full: bool = False) -> dict[str, Any]:
         record["proposal"]["origin"] = origin
         record["usage"]["gpu_utilisation"] = trial.usage.gpu_utilization  # its name in 0.1.0
         return {**record, **_value_record(trial)}
+    failure = failure_of(trial)
     return {
         "number": trial.number,
         "state": trial.state.value,
         **_value_record(trial),
         "config": to_jsonable(trial.config),
         "origin": origin,
-        "cause": failures.cause(trial),
+        "cause": failure and failure.cause,
         "seconds": trial.usage.wall_s,
     }
 

@@ -7,17 +7,35 @@ line of standard error does not become a heading.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from localhpo.analysis import formatting
-from localhpo.analysis.progress import find_improvements
-from localhpo.analysis.summary import Summary
+from localhpo.analysis.summary import Summary, find_improvements
 
 if TYPE_CHECKING:
     from jinja2 import Template
+
+_TEXTS: tuple[Callable[..., Any], ...] = (
+    formatting.value,
+    formatting.duration,
+    formatting.memory,
+    formatting.energy,
+    formatting.waiting_times,
+    formatting.percent,
+    formatting.trial_numbers,
+    formatting.count,
+    formatting.origin_text,
+    formatting.goals_text,
+    formatting.config_texts,
+    formatting.fixed_texts,
+    formatting.assignments,
+    formatting.violations_text,
+    formatting.constraint_text,
+)
+"""What the template spells with, as filters and as functions."""
 
 _SPECIAL = re.compile(r"([\\`*|\[\]<>#~]|(?<!\w)_|_(?!\w))")
 
@@ -61,27 +79,8 @@ def _template() -> Template:
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters.update(
-        cell=escape_cell,
-        fenced=fence_block,
-        value=formatting.value,
-        duration=formatting.duration,
-        memory=formatting.memory,
-        energy=formatting.energy,
-        waiting_times=formatting.waiting_times,
-        percent=formatting.percent,
-        trial_numbers=formatting.trial_numbers,
-        count=formatting.count,
-        origin=formatting.origin_text,
-        goals=formatting.goals_text,
-    )
-    environment.globals.update(
-        config_texts=formatting.config_texts,
-        fixed_texts=formatting.fixed_texts,
-        assignments=formatting.assignments,
-        violations=formatting.violations_text,
-        constraint_text=formatting.constraint_text,
-        values_text=formatting.values_text,
-    )
+    texts = {function.__name__: function for function in _TEXTS}
+    environment.filters.update(texts, cell=escape_cell, fenced=fence_block)
+    environment.globals.update(texts)
     source = Path(__file__).with_name("report.md.j2").read_text(encoding="utf-8")
     return environment.from_string(source)

@@ -1,4 +1,7 @@
-"""What a study used of the machine, and what it waited for: from its trials and events."""
+"""What a study used of the machine, what it waited for, and how it shared memory with its model.
+
+All of it comes from the trials and the events of the study.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import dataclass, field
 from localhpo.store.records import WAIT_TEXTS, Event
 from localhpo.trial import Trial
 
-_KIND = "accounts"
+_SUMS = "accounts"
 """Kind of the events that hold the sums of the scheduler."""
 _STOPPED_BY_USER = "the user stopped it"
 _WAIT_CAUSES = (*WAIT_TEXTS, "user")
@@ -40,7 +43,7 @@ class ResourceUse:
 def sum_resource_use(trials: Sequence[Trial], events: Iterable[Event]) -> ResourceUse:
     """Return the sums over the trials and events of a study."""
     events = list(events)
-    sums = [event for event in events if event.kind == _KIND]
+    sums = [event for event in events if event.kind == _SUMS]
     waited = _sum_by_cause([event.data.get("waited_s", {}) for event in sums])
     if stopped_s := _stopped_s(events):
         waited["user"] = stopped_s
@@ -92,3 +95,52 @@ def _stopped_s(events: Sequence[Event]) -> float:
 def _total(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) if known else None
+
+
+_SHARING = "sharing"
+"""Kind of the events: a decision has `mode` in its data, a change of the server `act`."""
+_OFFLOADS = ("sleep", "stop", "leave")
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySharing:
+    """Sums over a study."""
+
+    decisions: int
+    """How often the mode of sharing was decided, the first time included."""
+    last_decision: str
+    """The last decision, with its reason; empty where there was none."""
+    offloads: int
+    """How often the server freed memory: put to sleep, stopped, or left to other studies."""
+    offload_s: float
+    """Seconds that the offloads took."""
+    freed_mb: float | None
+    """Memory freed by the last offload, as measured; None where it could not be measured."""
+    reloads: int
+    """How often the model was brought back to answer."""
+    reload_s: float
+    """Seconds that the reloads took."""
+
+
+def sum_memory_sharing(events: Iterable[Event]) -> MemorySharing | None:
+    """Return how memory was shared; None where there was nothing to share."""
+    sharing = [event for event in events if event.kind == _SHARING]
+    if not sharing:
+        return None
+    decisions = [event.message for event in sharing if "mode" in event.data]
+    changes = [event for event in sharing if "act" in event.data]
+    offloads = [event for event in changes if event.data["act"] in _OFFLOADS]
+    reloads = [event for event in changes if event.data["act"] not in _OFFLOADS]
+    return MemorySharing(
+        decisions=len(decisions),
+        last_decision=decisions[-1] if decisions else "",
+        offloads=len(offloads),
+        offload_s=_seconds(offloads),
+        freed_mb=offloads[-1].data.get("freed_mb") if offloads else None,
+        reloads=len(reloads),
+        reload_s=_seconds(reloads),
+    )
+
+
+def _seconds(events: Sequence[Event]) -> float:
+    return sum(float(event.data["seconds"]) for event in events)

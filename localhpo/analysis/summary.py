@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from localhpo.analysis import failures
-from localhpo.analysis.memory_sharing import MemorySharing, sum_memory_sharing
-from localhpo.analysis.progress import incumbent_curve
-from localhpo.analysis.resource_use import ResourceUse, sum_resource_use
-from localhpo.objective import Objective, best_trials
+from localhpo.analysis.resource_use import (
+    MemorySharing,
+    ResourceUse,
+    sum_memory_sharing,
+    sum_resource_use,
+)
+from localhpo.objective import Objective, best_trials, is_better
 from localhpo.store.records import Event
 from localhpo.task import Task
 from localhpo.trial import Origin, State, Trial, count_budgeted
@@ -174,28 +176,28 @@ def _origin_share(
     )
 
 
+def failure_of(trial: Trial) -> FailureGroup | None:
+    """Return why one trial failed, or was refused before it ran; None for any other trial."""
+    failure = trial.failure
+    if failure is not None:
+        numbers = (trial.number,)
+        return FailureGroup(failure.cause.value, numbers, failure.message, failure.stderr_tail)
+    if trial.state is State.INFEASIBLE:
+        return FailureGroup(trial.state.value, (trial.number,), trial.summary, stderr_tail="")
+    return None
+
+
 def failure_groups(trials: Sequence[Trial]) -> list[FailureGroup]:
     """Return the causes of failure, the most frequent first.
 
     Trials that were refused before they ran are listed too: their cause is `infeasible`.
     """
-    groups: dict[str, list[Trial]] = {}
-    for trial in trials:
-        if cause := failures.cause(trial):
-            groups.setdefault(cause, []).append(trial)
-    return [
-        _failure_group(cause, own)
-        for cause, own in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
-    ]
-
-
-def _failure_group(cause: str, own: Sequence[Trial]) -> FailureGroup:
-    return FailureGroup(
-        cause=cause,
-        trials=tuple(t.number for t in own),
-        message=failures.message(own[0]),
-        stderr_tail=failures.stderr_tail(own[0]),
-    )
+    groups: dict[str, FailureGroup] = {}
+    for one in filter(None, map(failure_of, trials)):
+        first = groups.setdefault(one.cause, one)
+        if first is not one:
+            groups[one.cause] = replace(first, trials=first.trials + one.trials)
+    return sorted(groups.values(), key=lambda group: (-len(group.trials), group.cause))
 
 
 def proposal_notes(trials: Sequence[Trial]) -> list[ProposalNote]:
@@ -232,3 +234,53 @@ def _total(values: Sequence[float | None]) -> float | None:
 
 def _largest(values: Sequence[float | None]) -> float | None:
     return max(_known(values), default=None)
+
+
+def incumbent_curve(trials: Iterable[Trial], objective: Objective) -> list[tuple[int, float]]:
+    """Return (number, best value so far) after each complete trial, in the order of numbers.
+
+    Only feasible trials count as best; before the first of them there is no point.
+    """
+    curve: list[tuple[int, float]] = []
+    for trial in sorted(trials, key=lambda t: t.number):
+        if trial.state is not State.COMPLETE or trial.value is None:
+            continue
+        best = curve[-1][1] if curve else None
+        improves = best is None or is_better(trial.value, best, objective.direction)
+        if trial.feasible and improves:
+            best = trial.value
+        if best is not None:
+            curve.append((trial.number, best))
+    return curve
+
+
+def find_improvements(curve: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Return the points of an incumbent curve at which the best value changed."""
+    steps: list[tuple[int, float]] = []
+    for number, value in curve:
+        if not steps or value != steps[-1][1]:
+            steps.append((number, value))
+    return steps
+
+
+def sorted_by_value(trials: Iterable[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """Return the best trials first, then by the first objective; trials without values last.
+
+    Trials that violate a constraint come after all feasible ones. Pruned trials come after all
+    complete ones: their values are those of an early step.
+    """
+    listed = list(trials)
+    best = {trial.number for trial in best_trials(listed, objectives)}
+    sign = 1.0 if objectives[0].direction == "minimize" else -1.0
+
+    def rank(trial: Trial) -> tuple[bool, bool, bool, bool, float, int]:
+        return (
+            not trial.values,
+            trial.state is not State.COMPLETE,
+            trial.number not in best,
+            not trial.feasible,
+            sign * trial.values[0] if trial.values else 0.0,
+            trial.number,
+        )
+
+    return sorted(listed, key=rank)

@@ -2,12 +2,14 @@ import json
 import math
 from dataclasses import replace
 
-from localhpo.analysis.progress import find_improvements, incumbent_curve, sorted_by_value
 from localhpo.analysis.records import summary_record, to_jsonable, trial_record
 from localhpo.analysis.summary import (
     failure_groups,
+    find_improvements,
+    incumbent_curve,
     origin_shares,
     proposal_notes,
+    sorted_by_value,
     study_cost,
     summarize_study,
 )
