@@ -1,6 +1,6 @@
 """A fake of nvidia-ml-py: the same functions, on devices that a test describes.
 
-Most test machines have no NVIDIA driver. `test_scheduler_nvml` compares the names used here with
+Most test machines have no NVIDIA driver. `test_nvml` compares the names used here with
 the real library where that is installed.
 """
 

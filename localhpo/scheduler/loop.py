@@ -25,9 +25,8 @@ A run ends in one of these ways:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from localhpo.creator.protocol import Creator, History
 from localhpo.errors import CreatorError, NoGoodTrialError, StudyInterruptedError
@@ -193,10 +192,6 @@ class Loop:
     def interrupt(self) -> None:
         """Stop the study; safe in a signal handler. A second call kills what still runs."""
         self._interrupts += 1
-
-    def set_user_attrs(self, number: int, user_attrs: Mapping[str, Any]) -> Trial:
-        """Replace the user's own attributes of a trial; may be called by an observer."""
-        return self._table.set_user_attrs(number, user_attrs)
 
     @property
     def spent(self) -> SpentTime:

@@ -54,17 +54,14 @@ class TrialTable:
         self.recorder = recorder
         self._clock = clock
         self.seed = seed
+        self.trials = tuple(self._trials.values())
+        """All trials, by number; replaced as a whole, since the Creator's thread reads it too."""
         # Caches: read in every turn of the loop, changed in few.
         self._counted: int | None = None
         self._waiting: list[Trial] | None = None
 
     def __getitem__(self, number: int) -> Trial:
         return self._trials[number]
-
-    @property
-    def trials(self) -> tuple[Trial, ...]:
-        """All trials, by number."""
-        return tuple(self._trials.values())
 
     @property
     def next_number(self) -> int:
@@ -131,7 +128,7 @@ class TrialTable:
         """Append what a running trial reported."""
         self.recorder.write_measurements(number, measurements)
         trial = self._trials[number]
-        self._trials[number] = trial.with_(measurements=trial.measurements + tuple(measurements))
+        self._replace(trial.with_(measurements=trial.measurements + tuple(measurements)))
 
     def end(self, number: int, outcome: Outcome) -> Trial:
         """Record how a running trial ended."""
@@ -153,9 +150,13 @@ class TrialTable:
 
     def _put(self, trial: Trial) -> Trial:
         self.recorder.write_trial(trial)
-        self._trials[trial.number] = trial
+        self._replace(trial)
         self._counted = self._waiting = None
         return trial
+
+    def _replace(self, trial: Trial) -> None:
+        self._trials[trial.number] = trial
+        self.trials = tuple(self._trials.values())
 
 
 def trial_seed(study_seed: int, number: int) -> int:

@@ -49,18 +49,15 @@ class Callbacks:
     """Observer that calls callbacks once for each trial that has ended.
 
     Args:
-        on_trials: called with all trials after each change.
         callbacks: called with each trial of this run that has ended, by number.
         before: the trials of earlier runs, which are not passed to callbacks again.
     """
 
     def __init__(
         self,
-        on_trials: Callable[[tuple[Trial, ...]], None],
         callbacks: Sequence[Callable[[Trial], None]],
         before: Iterable[Trial],
     ) -> None:
-        self._on_trials = on_trials
         self._callbacks = callbacks
         self._reported = {trial.number for trial in before if trial.state in COUNTED}
 
@@ -68,12 +65,11 @@ class Callbacks:
         """Ignore events."""
 
     def on_change(self, snapshot: Snapshot) -> None:
-        """Pass on the trials; call every callback even where one raises.
+        """Call every callback, even where one raises.
 
         Raises:
             Exception: the first that a callback raised, after all were called.
         """
-        self._on_trials(snapshot.trials)
         ended = [
             t for t in snapshot.trials if t.state in COUNTED and t.number not in self._reported
         ]

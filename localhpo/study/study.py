@@ -67,7 +67,6 @@ class Study:
         self._enqueued = EnqueuedConfigs(store.study_folder(key))
         self._session: Session | None = None
         self._loop: Loop | None = None
-        self._live: tuple[Trial, ...] = ()  # as the running loop shows them
 
     @classmethod
     def open(
@@ -132,8 +131,6 @@ class Study:
     @property
     def trials(self) -> tuple[Trial, ...]:
         """All trials, by number, as they stand."""
-        if self._loop is not None:
-            return self._live
         if self._session is not None:
             return self._session.trial_table.trials
         try:
@@ -353,7 +350,7 @@ class Study:
             if number not in known or known[number].finished_at is None:
                 raise InputError(f"trial {number} must have ended before attributes are set")
             merged = {**known[number].user_attrs, **attrs}
-            return (self._loop or session.trial_table).set_user_attrs(number, merged)
+            return session.trial_table.set_user_attrs(number, merged)
 
     def close(self) -> None:
         """Let others write, and free the model. May be called twice; the study stays usable."""
@@ -408,29 +405,23 @@ class Study:
         observers: Sequence[Observer],
         callbacks: Sequence[Callback],
     ) -> Loop:
-        self._live = session.trial_table.trials
-        creator = self._creator.creator()
+        table, creator = session.trial_table, self._creator.creator()
         target = ExecutionTarget(
             executor=hardware.metered(executor),
             inventory=model_placement.inventory,
             trial_folder=lambda number: self._store.trial_folder(self.key, number),
             loaded_model=model_placement.find_loaded_model(creator),
             broker=model_placement.broker,
-            estimate_mb=lambda config: hardware.estimate_mb(config, self._live),
-            check_config=lambda config: hardware.explain_refusal(config, self._live),
+            estimate_mb=lambda config: hardware.estimate_mb(config, table.trials),
+            check_config=lambda config: hardware.explain_refusal(config, table.trials),
         )
         study = StoredStudy(
-            session.trial_table,
+            table,
             spent=budget.SpentTime.from_data([event.data for event in self.events]),
-            read_enqueued=lambda: session.read_enqueued(self._live),
+            read_enqueued=lambda: session.read_enqueued(table.trials),
         )
-        callbacks_observer = Callbacks(
-            self._see, [partial(one, self) for one in callbacks], self._live
-        )
-        return Loop(self.task, creator, target, study, observers=[callbacks_observer, *observers])
-
-    def _see(self, trials: tuple[Trial, ...]) -> None:
-        self._live = trials
+        observers = [Callbacks([partial(one, self) for one in callbacks], table.trials), *observers]
+        return Loop(self.task, creator, target, study, observers=observers)
 
     def _note(self, message: str) -> None:
         """Record what is waited for while a trial is asked for."""
