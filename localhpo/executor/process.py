@@ -29,13 +29,13 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGTERM
-from typing import Any, Literal
+from typing import Any
 
 from localhpo.errors import ExecutorError, TaskError
+from localhpo.executor.active_runs import ActiveRun, ActiveRuns
 from localhpo.executor.command import build_arguments
 from localhpo.executor.diagnosis import Ending, Verdict, determine_outcome
-from localhpo.executor.live import ActiveRuns
-from localhpo.executor.protocol import Job, Outcome
+from localhpo.executor.protocol import Job
 from localhpo.executor.tail import (
     MeasurementReader,
     compile_pattern,
@@ -43,7 +43,7 @@ from localhpo.executor.tail import (
     parse_line,
     parse_stdout,
 )
-from localhpo.trial import Measurement, State, Usage
+from localhpo.trial import State, Usage
 
 SUPERVISOR = str(Path(__file__).with_name("supervisor.py"))
 """A program, not a module of this process."""
@@ -146,7 +146,7 @@ class TrialFiles:
         }
 
 
-class ProcessRun:
+class ProcessRun(ActiveRun):
     """A trial that was started as a process."""
 
     def __init__(self, job: Job, argv: Sequence[str], *, log_limit_mb: float) -> None:
@@ -155,12 +155,9 @@ class ProcessRun:
         Raises:
             ExecutorError: the trial's folder cannot be written, or no process be started.
         """
+        super().__init__()
         self._job = job
         self._files = TrialFiles(job.folder)
-        self._stop_state: State | None = None
-        self._outcome: Outcome | None = None
-        self._measurements: list[Measurement] = []
-        self._unread = 0  # index of the first measurement that poll() has not returned
         self._readers = [MeasurementReader(self._files.metrics, parse_line)]
         if job.task.stdout_regex is not None:
             pattern = compile_pattern(job.task.stdout_regex)
@@ -176,45 +173,6 @@ class ProcessRun:
         except ValueError as exc:
             raise TaskError(f"[task] env cannot be an environment: {exc}") from exc
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether the outcome has been read."""
-        return self._outcome is not None
-
-    @property
-    def stop_requested(self) -> bool:
-        """Whether it was asked to end."""
-        return self._stop_state is not None
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """How it ended; None while it runs, or while reports are still to be read."""
-        self._advance()
-        return self._outcome
-
-    def poll(self) -> Sequence[Measurement]:
-        """Return what was reported since the last call."""
-        self._advance()
-        new = self._measurements[self._unread :]
-        self._unread = len(self._measurements)
-        return new
-
-    def stop(self, state: Literal[State.PRUNED, State.INTERRUPTED]) -> None:
-        """Ask it to end, as pruned or interrupted. The first state asked for holds.
-
-        A pruned trial learns of it through `report()`, and by TERM after half of the grace
-        period; an interrupted one gets TERM at once.
-        """
-        if self.has_ended:
-            return
-        self._stop_state = self._stop_state or state
-        control_pipe = self._supervisor.stdin
-        with contextlib.suppress(OSError):  # it has ended, or the disk is full
-            if control_pipe is not None:
-                # Before the marker: a script that sees it and ends has then been asked.
-                control_pipe.write(b"p" if state is State.PRUNED else b"i")
-            self._files.stop.touch()
-
     def kill(self) -> None:
         """End it at once: a supervisor whose control pipe is closed does not wait."""
         if not self.has_ended and self._supervisor.stdin is not None:
@@ -227,6 +185,19 @@ class ProcessRun:
             if time.monotonic() > deadline:
                 self._supervisor.kill()
             time.sleep(0.01)
+
+    def _ask_to_end(self, state: State) -> None:
+        """Ask for an end.
+
+        A pruned trial learns of it through `report()`, and by TERM after half of the grace
+        period; an interrupted one gets TERM at once.
+        """
+        control_pipe = self._supervisor.stdin
+        with contextlib.suppress(OSError):  # it has ended, or the disk is full
+            if control_pipe is not None:
+                # Before the marker: a script that sees it and ends has then been asked.
+                control_pipe.write(b"p" if state is State.PRUNED else b"i")
+            self._files.stop.touch()
 
     def _start(self, argv: Sequence[str], log_limit_mb: float) -> subprocess.Popen[bytes]:
         job, files = self._job, self._files

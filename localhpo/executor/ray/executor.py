@@ -7,8 +7,8 @@ from collections import Counter
 from typing import Any
 
 from localhpo.errors import ExecutorError
+from localhpo.executor.active_runs import ActiveRuns
 from localhpo.executor.command import check_command
-from localhpo.executor.live import ActiveRuns
 from localhpo.executor.protocol import Job
 from localhpo.executor.ray.cluster import Cluster, Node
 from localhpo.executor.ray.node import NodeTrial

@@ -11,17 +11,24 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from localhpo import __version__
 from localhpo.errors import ExecutorError, LocalHPOError
+from localhpo.executor.active_runs import ActiveRun
 from localhpo.executor.diagnosis import Ending, Verdict, determine_outcome
 from localhpo.executor.process import STDERR_LINES, TrialFiles
 from localhpo.executor.protocol import Job, Outcome
-from localhpo.executor.ray.files import FileEntry, list_entries, read_part, write_part
-from localhpo.executor.ray.node import ActorNode, TrialUpdate
+from localhpo.executor.ray.node import (
+    ActorNode,
+    FileEntry,
+    TrialUpdate,
+    list_entries,
+    read_part,
+    write_part,
+)
 from localhpo.executor.tail import last_lines
-from localhpo.trial import Measurement, State, Usage
+from localhpo.trial import State, Usage
 
 POLL_S = 0.2
 """Seconds between two calls while a trial runs."""
@@ -36,7 +43,7 @@ Call = tuple[str, tuple[Any, ...]]
 Calls = Generator[Call | None, Any, Outcome]
 
 
-class RayRun:
+class RayRun(ActiveRun):
     """A trial that was given to an actor."""
 
     def __init__(
@@ -58,18 +65,15 @@ class RayRun:
         Raises:
             ExecutorError: the trial's folder cannot be written.
         """
+        super().__init__()
         folder = job.task.folder.resolve()  # before it travels
         self._job = dataclasses.replace(job, task=dataclasses.replace(job.task, folder=folder))
         self._files = TrialFiles(job.folder)
         self._actor = actor
         self._check = check
         self._may_retry = may_retry
-        self._stop_state: State | None = None
         self._started: float | None = None
         self._ended: Outcome | None = None  # known, while its files still come
-        self._outcome: Outcome | None = None
-        self._measurements: list[Measurement] = []
-        self._unread = 0  # index of the first measurement that poll() has not returned
         self._answered_at = time.monotonic()
         self._next_call_at = 0.0
         with _on_disk(job):
@@ -77,48 +81,6 @@ class RayRun:
         self._calls = self._call_actor()
         self._call = next(self._calls)
         self._result: Any = self._make_call(self._call)
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the outcome is known."""
-        return self._outcome is not None
-
-    @property
-    def stop_requested(self) -> bool:
-        """Whether it was asked to end."""
-        return self._stop_state is not None
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """How it ended; None while it waits or runs, or while files are still to come.
-
-        Raises:
-            ExecutorError: no node can run the trial.
-        """
-        self._advance()
-        return self._outcome
-
-    def poll(self) -> Sequence[Measurement]:
-        """Return what was reported since the last call.
-
-        Raises:
-            ExecutorError: no node can run the trial.
-        """
-        self._advance()
-        new = self._measurements[self._unread :]
-        self._unread = len(self._measurements)
-        return new
-
-    def stop(self, state: Literal[State.PRUNED, State.INTERRUPTED]) -> None:
-        """Ask it to end; one that has not begun is taken from the queue."""
-        if self.has_ended:
-            return
-        self._stop_state = self._stop_state or state
-        self._answered_at = time.monotonic()
-        if self._started is None:
-            self.kill_actor()
-        else:
-            self._actor.stop.remote(state)
 
     def kill(self) -> None:
         """End it at once; what it left still comes back."""
@@ -141,6 +103,14 @@ class RayRun:
             if time.monotonic() > self._answered_at + self._job.grace_s + SILENCE_S:
                 self.kill_actor()
             time.sleep(0.01)
+
+    def _ask_to_end(self, state: State) -> None:
+        """Ask for an end; a trial that has not begun is taken from the queue."""
+        self._answered_at = time.monotonic()
+        if self._started is None:
+            self.kill_actor()
+        else:
+            self._actor.stop.remote(state)
 
     def _call_actor(self) -> Calls:
         node = yield "describe", (str(self._job.task.folder),)
