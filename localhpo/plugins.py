@@ -157,4 +157,5 @@ def _describe(point: EntryPoint) -> str:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, PluginWarning, stacklevel=3)
+    # The place is always this module, so that Python shows each message once.
+    warnings.warn(message, PluginWarning, stacklevel=2)

@@ -27,7 +27,7 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from localhpo.creator import Creator, History, open_creator
+from localhpo.creator import Creator, History, describe_ignored_goals, open_creator
 from localhpo.creator.registry import FIRST_OBJECTIVE_ONLY
 from localhpo.errors import InputError, SpaceError, SpaceExhaustedError
 from localhpo.objective import Constraint, Direction, Objective
@@ -265,21 +265,10 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
 
     def _warn_of_first_objective(self, task: Task) -> None:
         """Warn once where the creator optimizes less than the study asks for."""
-        limits = []
-        if len(task.objectives) > 1:
-            limits.append(f"optimizes the first of {len(task.objectives)} objectives only")
-        if task.constraints:
-            limits.append("ignores constraints")
-        takes_all = self._settings.name not in FIRST_OBJECTIVE_ONLY
-        if self._has_warned or not limits or takes_all:
-            return
-        self._has_warned = True
-        warnings.warn(
-            f"the creator {self._settings.name!r} {' and '.join(limits)}; "
-            "'nsga2', 'tpe' and 'gp' take all objectives and constraints",
-            UserWarning,
-            stacklevel=2,
-        )
+        ignored = describe_ignored_goals(task, self._settings.name)
+        if ignored and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(ignored, UserWarning, stacklevel=2)
 
     def _creator_for(self, task: Task) -> Creator:
         """Return the Creator; it is opened again when the space has changed.

@@ -258,8 +258,8 @@ def test_bo_takes_the_first_objective_and_warns_once() -> None:
         study.optimize(two_objectives, n_trials=12)
     (warning,) = [one for one in caught if one.category is UserWarning]
     assert str(warning.message) == (
-        "the creator 'bo' optimizes the first of 2 objectives only and ignores constraints; "
-        "'nsga2', 'tpe' and 'gp' take all objectives and constraints"
+        "bo optimizes value_0 only; value_1, constraint_0 <= 0 are recorded. The creators nsga2, "
+        "tpe and gp take all objectives and constraints into account"
     )
     assert min(trial.values[0] for trial in study.trials) < 0.05
 

@@ -104,6 +104,14 @@ class DuplicateFilter:
         best = next((status for status in CandidateStatus if status in found), None)
         return None if best is None else Selection(found[best], best, tries)
 
+    def select_new(
+        self, candidates: Iterable[T], config_of: Callable[[T], Config]
+    ) -> Selection[T] | None:
+        """Return the first new candidate; None where none is new."""
+        selection = self.select(candidates, config_of)
+        is_new = selection is not None and selection.status is CandidateStatus.NEW
+        return selection if is_new else None
+
     def nearest_untried(self, target: Config, rng: np.random.Generator) -> dict[str, Value]:
         """Return an untried configuration close to the target.
 

@@ -39,7 +39,7 @@ from localhpo.creator import rationale, warm_start
 from localhpo.creator.agent import Agent, ModelCost
 from localhpo.creator.bo import BayesianOptimizer, SamplePrior
 from localhpo.creator.bo.optimizer import propose_guided
-from localhpo.creator.candidates import CandidateStatus, DuplicateFilter, medoid_order
+from localhpo.creator.candidates import DuplicateFilter, medoid_order
 from localhpo.creator.meta_proposer import MetaDataProposer, open_meta_data
 from localhpo.creator.policy import (
     MIN_SPREAD_RATIO,
@@ -247,8 +247,7 @@ def propose_fallback(
         return meta_data.propose(history)
     if not retrieved:
         return BayesianOptimizer().propose_one(history)
-    has_value = warm_start.has_value(history)
-    initial = None if has_value else warm_start.propose_initial(history, retrieved)
+    initial = None if history.has_value else warm_start.propose_initial(history, retrieved)
     if initial is not None:
         return initial
     started = time.perf_counter()
@@ -370,15 +369,14 @@ def _propose_medoid(history: History, samples: ModelSamples) -> Proposal | None:
     """Return the most representative sample; None once one was proposed and a trial has a value."""
     space = history.task.space
     proposed = any(trial.proposal.origin == LLM for trial in history.trials)
-    if proposed and warm_start.has_value(history):
+    if proposed and history.has_value:
         return None
     order = medoid_order(space, samples.configs, [t.config for t in history.trials])
-    selection = DuplicateFilter(history).select(
-        (samples.configs[i] for i in order), lambda config: config
-    )
-    if selection is None or selection.status is not CandidateStatus.NEW:
+    selection = DuplicateFilter(history).select_new(order, lambda index: samples.configs[index])
+    if selection is None:
         return None
-    return _propose_sample(history, samples, selection.candidate, selection.tries)
+    config = samples.configs[selection.candidate]
+    return _propose_sample(history, samples, config, selection.tries)
 
 
 def _propose_sample(

@@ -24,9 +24,9 @@ import numpy as np
 
 from localhpo.creator.bo import optimizer
 from localhpo.creator.bo.transfer_prior import SurrogateEnsemble
-from localhpo.creator.candidates import CandidateStatus, DuplicateFilter
+from localhpo.creator.candidates import DuplicateFilter
 from localhpo.creator.protocol import History, derive_seed
-from localhpo.creator.warm_start import count_initial_design, has_value
+from localhpo.creator.warm_start import count_initial_design
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.models.description import META_DATA
 from localhpo.transfer import RetrievedConfig, similarity
@@ -169,11 +169,11 @@ class MetaDataProposer:
 
         None after `INITIAL_DESIGN_SIZE` of them, or where none is new.
         """
-        if count_initial_design(history) >= INITIAL_DESIGN_SIZE and has_value(history):
+        if count_initial_design(history) >= INITIAL_DESIGN_SIZE and history.has_value:
             return None
         order = ensemble.rank_candidates(history.trials)
-        selection = DuplicateFilter(history).select(order, lambda i: ensemble.candidates[i])
-        if selection is None or selection.status is not CandidateStatus.NEW:
+        selection = DuplicateFilter(history).select_new(order, lambda i: ensemble.candidates[i])
+        if selection is None:
             return None
         config = ensemble.candidates[selection.candidate]
         if selection.candidate in ensemble.extra:

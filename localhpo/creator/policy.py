@@ -17,6 +17,7 @@ from localhpo.task import Task
 from localhpo.transfer import (
     MIN_SIMILARITY,
     PastStudy,
+    plain_name,
     similarity,
     split_usable,
     to_single_objective,
@@ -105,7 +106,7 @@ def unknown_parameters(space: Space, known: Collection[str]) -> list[str]:
     return [
         name
         for name in _tuned(space)
-        if not {_plain(name), _plain(re.split(r"__|[./]", name)[-1])} & plain
+        if not {_plain(name), plain_name(name)} & plain
     ]
 
 

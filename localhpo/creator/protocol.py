@@ -23,8 +23,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from localhpo.errors import SpaceExhaustedError
 from localhpo.task import Task
 from localhpo.trial import Config, Proposal, State, Trial
@@ -47,6 +45,11 @@ class History:
     invalid_reason: Callable[[Config], str | None] | None = None
     """Returns why a configuration cannot run on this machine, as trials have shown, or None where
     it may run. None: nothing is known."""
+
+    @property
+    def has_value(self) -> bool:
+        """Whether a trial is complete."""
+        return any(trial.state is State.COMPLETE for trial in self.trials)
 
     def first_objective(self) -> History:
         """Return the history of the first objective alone, for a creator that knows no more."""
@@ -95,8 +98,10 @@ def derive_seed(history: History, purpose: str, attempt: int = 0) -> int:
         purpose: separates the random choices of one proposal. Changing its text changes the seed.
         attempt: separates the attempts at one purpose.
     """
+    from numpy.random import SeedSequence  # here: the names of creators are in `run --help`
+
     entropy = (history.seed % 2**64, history.next_number, zlib.crc32(purpose.encode()), attempt)
-    return int(np.random.SeedSequence(entropy).generate_state(1)[0]) >> 1
+    return int(SeedSequence(entropy).generate_state(1)[0]) >> 1
 
 
 def propose_one_by_one(

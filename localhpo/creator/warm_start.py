@@ -21,9 +21,9 @@ import numpy as np
 
 from localhpo.creator.bo import SamplePrior
 from localhpo.creator.bo.gp import Array
-from localhpo.creator.candidates import CandidateStatus, DuplicateFilter, medoid_order
+from localhpo.creator.candidates import DuplicateFilter, medoid_order
 from localhpo.transfer.retrieval import MAX_RETRIEVED
-from localhpo.trial import LLM, META, TRANSFER, Origin, Proposal, State
+from localhpo.trial import LLM, META, TRANSFER, Origin, Proposal
 
 if TYPE_CHECKING:
     from localhpo.creator.protocol import History
@@ -64,11 +64,6 @@ def count_initial_design(history: History) -> int:
     return sum(trial.proposal.origin in _DESIGN_ORIGINS for trial in history.trials)
 
 
-def has_value(history: History) -> bool:
-    """Return whether a trial is complete."""
-    return any(trial.state is State.COMPLETE for trial in history.trials)
-
-
 def propose_initial(
     history: History, retrieved: Sequence[RetrievedConfig], samples: Sequence[Config] = ()
 ) -> Proposal | None:
@@ -82,15 +77,15 @@ def propose_initial(
         retrieved: at least one.
         samples: configurations that a model drew, where they are candidates too.
     """
-    if count_initial_design(history) >= INITIAL_DESIGN_SIZE and has_value(history):
+    if count_initial_design(history) >= INITIAL_DESIGN_SIZE and history.has_value:
         return None
     configs = [*(one.config for one in retrieved), *samples]
     tried = [trial.config for trial in history.trials]
     order = medoid_order(
         history.task.space, configs, tried, weights=_sample_weights(retrieved, samples)
     )
-    selection = DuplicateFilter(history).select(order, lambda index: configs[index])
-    if selection is None or selection.status is not CandidateStatus.NEW:
+    selection = DuplicateFilter(history).select_new(order, lambda index: configs[index])
+    if selection is None:
         return None
     index, config = selection.candidate, configs[selection.candidate]
     if index >= len(retrieved):

@@ -4,7 +4,7 @@ A backend is given the constraint in two forms and uses the one that it can enfo
 can enforce neither refuses to open. In this package a grammar is just text: search spaces are
 unknown here.
 
-Rules, which `tests/contracts/test_backend_contract.py` tests for every implementation:
+Rules, which `localhpo.testing` has as tests:
 
 - every completion that `generate` returns matches the constraint and is complete (reaching
   `max_tokens` is a `GenerationError`, never a truncated text);

@@ -19,7 +19,7 @@ from localhpo.creator.bo.acquisition import DID_NOT_RUN, MAX_CANDIDATES, Acquisi
 from localhpo.creator.bo.prior import Prior
 from localhpo.creator.candidates import CandidateStatus, DuplicateFilter
 from localhpo.creator.protocol import History, derive_seed, propose_one_by_one
-from localhpo.trial import COUNTED, Config, Origin, Proposal, State
+from localhpo.trial import COUNTED, Config, Origin, Proposal
 
 NAME = "bo"
 ORIGIN = Origin(engine=NAME)
@@ -135,8 +135,7 @@ def suggest(history: History, prior: Prior | None) -> Suggestion:
         SpaceExhaustedError: nothing new is left.
     """
     rng = np.random.default_rng(derive_seed(history, _SEED_LABEL))
-    has_value = any(trial.state is State.COMPLETE for trial in history.trials)
-    if not has_value or (prior is None and _count_ended(history) < STARTUP):
+    if not history.has_value or (prior is None and _count_ended(history) < STARTUP):
         suggestion = _select(history, _initial_candidates(history, prior, rng), rng)
         return dataclasses.replace(suggestion, uses_prior=prior is not None)
     acquisition, probability = _choose_process(history, prior, rng)
