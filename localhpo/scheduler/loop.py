@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from localhpo.creator.protocol import Creator, History
 from localhpo.errors import CreatorError, NoGoodTrialError, StudyInterruptedError
 from localhpo.executor.protocol import Outcome
+from localhpo.resources.placement import MemoryNeed
 from localhpo.scheduler import budget
 from localhpo.scheduler.budget import RemainingBudget, SpentTime
 from localhpo.scheduler.events import (
@@ -353,12 +354,7 @@ class Loop:
             place = self._placement.find_place(need)
             if place is None and reason is None:
                 # The trials after it wait too: their order is kept.
-                if (why := self._placement.update_blocked_by(need)) is not None:
-                    self._events.publish("note", why)
-                self._placement.request_turn(need)
-                # Where trials were started in this turn, more proposals may be wanted first.
-                if len(self._running) == running:
-                    self._queue.offload_model(need, self._left.trials)
+                self._wait_for_place(need, has_started=len(self._running) > running)
                 return
             if reason is None and self._target.check_config:
                 reason = self._target.check_config(trial.config)
@@ -372,6 +368,14 @@ class Loop:
             self._refused_in_a_row = 0
             self._running.start(self._table.start(trial), place)
             self._events.publish("started", format_config(self._task, trial.config), trial)
+
+    def _wait_for_place(self, need: MemoryNeed, *, has_started: bool) -> None:
+        """Do what frees a place; `has_started` says whether trials were started in this turn."""
+        if (why := self._placement.update_blocked_by(need)) is not None:
+            self._events.publish("note", why)
+        self._placement.request_turn(need)
+        if not has_started:  # else more proposals may be wanted first
+            self._queue.offload_model(need, self._left.trials)
 
     def _may_start(self) -> bool:
         left = self._left.trials

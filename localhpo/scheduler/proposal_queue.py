@@ -44,7 +44,9 @@ _MEAN_OVER = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _BufferedProposal:
+class BufferedProposal:
+    """A prefetched proposal."""
+
     proposal: Proposal
     best: int | None
     """Number of the best trial when the proposal was made."""
@@ -56,7 +58,7 @@ class ProposalBuffer:
     def __init__(self, space: Space) -> None:
         """Start empty."""
         self._space = space
-        self._buffered: deque[_BufferedProposal] = deque()
+        self._buffered: deque[BufferedProposal] = deque()
 
     def __len__(self) -> int:
         return len(self._buffered)
@@ -67,9 +69,9 @@ class ProposalBuffer:
         Returns:
             The stale proposals that they replace: the oldest first, at most one for each.
         """
-        stale = self._stale(best)[: len(proposals)]
+        stale = self.find_stale(best)[: len(proposals)]
         number = None if best is None else best.number
-        self._buffered.extend(_BufferedProposal(proposal, number) for proposal in proposals)
+        self._buffered.extend(BufferedProposal(proposal, number) for proposal in proposals)
         return self._remove(stale)
 
     def pop(self) -> Proposal:
@@ -83,10 +85,6 @@ class ProposalBuffer:
             for i, buffered in enumerate(self._buffered)
         )
 
-    def count_stale(self, best: Trial | None) -> int:
-        """Return how many proposals were made before `best` was the best trial."""
-        return len(self._stale(best))
-
     def remove_equal(self, trials: Sequence[Trial]) -> list[Proposal]:
         """Remove and return the proposals that a trial has by now, as when a user enqueues one."""
         known = {self._space.key(trial.config) for trial in trials}
@@ -94,11 +92,12 @@ class ProposalBuffer:
             [b for b in self._buffered if self._space.key(b.proposal.config) in known]
         )
 
-    def _stale(self, best: Trial | None) -> list[_BufferedProposal]:
+    def find_stale(self, best: Trial | None) -> list[BufferedProposal]:
+        """Return the proposals that were made before `best` was the best trial."""
         number = None if best is None else best.number
         return [buffered for buffered in self._buffered if buffered.best != number]
 
-    def _remove(self, removed: Sequence[_BufferedProposal]) -> list[Proposal]:
+    def _remove(self, removed: Sequence[BufferedProposal]) -> list[Proposal]:
         for buffered in removed:
             self._buffered.remove(buffered)
         return [buffered.proposal for buffered in removed]
@@ -345,7 +344,7 @@ class ProposalQueue:
         # Stale proposals are replaced only while the server is awake: waking it costs more.
         if self._residency.is_ready and self._proposer.buffer:
             best = find_reference(self._table.trials, self._task.objectives)
-            fresh -= self._proposer.buffer.count_stale(best)
+            fresh -= len(self._proposer.buffer.find_stale(best))
         return (slots if left is None else min(slots, left)) - len(self._running) - fresh
 
     def _report_discarded(self, proposals: Sequence[Proposal], why: str) -> None:
