@@ -5,8 +5,7 @@ space, which the user's task gives, the file states, or `inference` derives from
 """
 
 from localhpo.importers.plan import AcceptedTrial, ImportPlan, plan_import
-from localhpo.importers.reading import read_source
-from localhpo.importers.source import SkippedRow, SourceTrial, TrialSource
+from localhpo.importers.source import SkippedRow, SourceTrial, TrialSource, read_source
 
 __all__ = [
     "AcceptedTrial",
