@@ -18,8 +18,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from localhpo.errors import StoreError
-from localhpo.store import journal, old_journal, paths
-from localhpo.store.os_errors import as_store_errors
+from localhpo.store import journal, paths
+from localhpo.store.errors import as_store_errors
 
 
 def find_journal(folder: Path) -> Path:
@@ -31,7 +31,7 @@ def find_journal(folder: Path) -> Path:
     Raises:
         StoreError: two files are there that do not belong together, or one of them is damaged.
     """
-    new, old = folder / paths.JOURNAL, folder / old_journal.FILE
+    new, old = folder / paths.JOURNAL, folder / paths.OLD_JOURNAL
     with as_store_errors(folder, "read"):
         if not old.exists():
             return new
@@ -55,7 +55,7 @@ def convert_old_journal(folder: Path) -> None:
     Raises:
         StoreError: the old file is damaged, or the new one cannot be written. Nothing is changed.
     """
-    new, old = folder / paths.JOURNAL, folder / old_journal.FILE
+    new, old = folder / paths.JOURNAL, folder / paths.OLD_JOURNAL
     if find_journal(folder) == old:
         header, source = journal.read_header(old), _describe(old)
         _study_line, *lines = journal.read_lines(old)

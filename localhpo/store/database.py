@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from localhpo import __version__
 from localhpo.errors import StoreError
 from localhpo.store import schema
-from localhpo.store.os_errors import ACCESS, FREE_SPACE, as_store_errors
+from localhpo.store.errors import ACCESS, FREE_SPACE, as_store_errors
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -102,18 +102,6 @@ class Database:
                 connection.execute("COPY FROM DATABASE store TO migrated; USE migrated")
                 schema.migrate(connection, __version__, self._migrations)
             yield connection if version else None
-
-    def move_away(self) -> None:
-        """Rename the file, so that the next session makes a new one.
-
-        Raises:
-            StoreError: it cannot be renamed.
-        """
-        for suffix in ("", ".wal"):
-            path = self.path.with_name(self.path.name + suffix)
-            with as_store_errors(path, "move away"):
-                if path.exists():
-                    path.replace(self.path.with_name(f"{self.path.name}.old{suffix}"))
 
     def close(self) -> None:
         """Free the memory it holds. May be called twice, and the object used again."""

@@ -17,11 +17,14 @@ by a kill or a full disk: readers ignore it, and the next writer cuts it off. An
 checksum is missing or wrong is damage, and an error. Lines are never changed or moved, so the
 length of the file at one time names everything that was written by then.
 
-Format 1 (`old_journal`) is read too.
+Format 1 is that of LocalHPO 0.1.0: `spool.jsonl`, without checksums. Its lines are translated while
+they are read, so that nobody else knows the old names; `conversion` replaces the file when its
+study goes on.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 import zlib
@@ -32,9 +35,10 @@ from typing import Any, BinaryIO
 
 from localhpo import __version__
 from localhpo.errors import StoreError, StoreVersionError
-from localhpo.store import old_journal, serialization
-from localhpo.store.os_errors import as_store_errors
+from localhpo.store import paths, serialization
+from localhpo.store.errors import as_store_errors
 from localhpo.store.records import StudyRecord
+from localhpo.trial import Origin
 
 FORMAT = 2
 """Raised when an older LocalHPO could not read, or would misread, what a newer one writes."""
@@ -130,7 +134,7 @@ def read_header(path: Path) -> Header:
         body.pop("written_by", None)
         journal_id, source = body.pop("id"), body.pop("converted_from", None)
         return Header(
-            serialization.decode_study(body),
+            StudyRecord(**body),
             journal_id,
             None if source is None else Source(**source),
         )
@@ -222,7 +226,7 @@ class JournalWriter:
                 os.ftruncate(self._fd, self.end)
                 raise
         self.end += len(line)
-        return kind, serialization.loads(line)[kind]
+        return kind, json.loads(line)[kind]
 
     def sync(self) -> None:
         """Wait until all lines are on disk. Blocks for milliseconds.
@@ -253,14 +257,14 @@ def _decoder_of(path: Path) -> Callable[[bytes, Path, int], Line]:
     Raises (the function):
         StoreError: the line is damaged.
     """
-    return _decode_old if path.name == old_journal.FILE else _decode
+    return _decode_old if path.name == paths.OLD_JOURNAL else _decode
 
 
 def _decode(line: bytes, path: Path, start: int) -> Line:
     if not _has_checksum(line):
         raise _damaged(path, start, _describe_checksum(line))
     try:
-        (kind, body), _checksum = serialization.loads(line.decode()).items()
+        (kind, body), _checksum = json.loads(line.decode()).items()
     except (ValueError, AttributeError) as error:
         raise _damaged(path, start, str(error)) from error
     return kind, body
@@ -268,10 +272,27 @@ def _decode(line: bytes, path: Path, start: int) -> Line:
 
 def _decode_old(line: bytes, path: Path, start: int) -> Line:
     try:
-        [(kind, body)] = serialization.loads(line).items()
-        return kind, old_journal.translate(kind, body)
+        [(kind, body)] = json.loads(line).items()
+        return kind, _translate_trial(body) if kind == "trial" else body
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise _damaged(path, start, str(error)) from error
+
+
+def _translate_trial(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a trial of format 1 as the present version writes them."""
+    new = dict(changes)
+    if "score" in new:
+        score = new.pop("score")
+        new["values"] = [] if score is None else [score]
+    if "proposal" in new:
+        origin = Origin.parse(new["proposal"]["origin"])
+        new["proposal"] = {**new["proposal"], "origin": str(origin)}
+    if "usage" in new:
+        usage = dict(new["usage"])
+        if "gpu_utilisation" in usage:
+            usage["gpu_utilization"] = usage.pop("gpu_utilisation")
+        new["usage"] = usage
+    return new
 
 
 def _check_torn_line(line: bytes, path: Path, start: int) -> None:

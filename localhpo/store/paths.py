@@ -23,6 +23,8 @@ DATABASE = "store.duckdb"
 STUDIES = "studies"
 LOCK = "lock"
 JOURNAL = "journal.jsonl"
+OLD_JOURNAL = "spool.jsonl"
+"""What version 0.1.0 wrote instead."""
 TRIALS = "trials"
 
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)

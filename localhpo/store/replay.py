@@ -68,15 +68,13 @@ class ReplayedStudy:
     def decode_trials(self) -> list[Trial]:
         """Return the trials by number, with their measurements."""
         return [
-            serialization.decode_trial(
-                body, map(serialization.decode_measurement, self.measurements.get(number, ()))
-            )
+            serialization.decode_trial(body, self.measurements.get(number, ()))
             for number, body in sorted(self.trials.items())
         ]
 
     def decode_events(self) -> list[Event]:
         """Return the events in the order of their arrival."""
-        return [serialization.decode_event(body) for body in self.events]
+        return [Event(**body) for body in self.events]
 
     def to_lines(self) -> Iterator[Line]:
         """Yield lines whose replay gives this study."""

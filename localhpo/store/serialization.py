@@ -37,15 +37,6 @@ def dumps(value: object) -> bytes:
     return text.encode("utf-8", errors="replace")
 
 
-def loads(line: bytes | str) -> Any:
-    """Return the value of a JSON text.
-
-    Raises:
-        ValueError: it is not JSON.
-    """
-    return json.loads(line)
-
-
 def encode_trial(trial: Trial) -> JsonObject:
     """Return a trial as JSON types, without its measurements."""
     body = _shallow(trial)
@@ -66,8 +57,8 @@ def encode_trial(trial: Trial) -> JsonObject:
     return body
 
 
-def decode_trial(body: Mapping[str, Any], measurements: Iterable[Measurement] = ()) -> Trial:
-    """Return the trial that `encode_trial` was given, with its measurements.
+def decode_trial(body: Mapping[str, Any], rows: Iterable[Sequence[Any]] = ()) -> Trial:
+    """Return the trial that `encode_trial` was given, with its measurements as they were encoded.
 
     A field that did not exist yet when the trial was stored gets its default.
     """
@@ -85,7 +76,7 @@ def decode_trial(body: Mapping[str, Any], measurements: Iterable[Measurement] = 
             "values": tuple(complete["values"]),
             "violations": tuple(complete["violations"]),
             "proposal": Proposal(**proposal),
-            "measurements": tuple(measurements),
+            "measurements": tuple(Measurement(*row) for row in rows),
             "failure": failure and Failure(**{**failure, "cause": Cause(failure["cause"])}),
             "usage": Usage(**complete["usage"]),
         }
@@ -113,29 +104,14 @@ def encode_measurement(measurement: Measurement) -> list[Any]:
     return [measurement.step, measurement.name, measurement.value, measurement.time]
 
 
-def decode_measurement(row: Sequence[Any]) -> Measurement:
-    """Return the measurement that `encode_measurement` was given."""
-    return Measurement(*row)
-
-
 def encode_study(record: StudyRecord) -> JsonObject:
     """Return the record of a study as JSON types."""
     return {**_shallow(record), "settings": dict(record.settings)}
 
 
-def decode_study(body: Mapping[str, Any]) -> StudyRecord:
-    """Return the record that `encode_study` was given."""
-    return StudyRecord(**body)
-
-
 def encode_event(event: Event) -> JsonObject:
     """Return an event as JSON types."""
     return {**_shallow(event), "data": dict(event.data)}
-
-
-def decode_event(body: Mapping[str, Any]) -> Event:
-    """Return the event that `encode_event` was given."""
-    return Event(**body)
 
 
 def _shallow(value: Any) -> JsonObject:

@@ -20,16 +20,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from localhpo.errors import InputError, StoreError, StoreVersionError, StudyNotFoundError
-from localhpo.store import conversion, journal, old_journal, paths, tables
+from localhpo.store import conversion, journal, paths, tables
 from localhpo.store.database import Database, DatabaseBusyError
+from localhpo.store.errors import as_store_errors, name_damaged_file
 from localhpo.store.journal import Header, JournalWriter
-from localhpo.store.os_errors import as_store_errors
 from localhpo.store.records import Event, StudyRecord
 from localhpo.store.replay import ReplayedStudy, find_differences
 from localhpo.store.study_lock import StudyLock, check_free, is_held
@@ -144,7 +144,7 @@ class Store:
             StudyNotFoundError: there is no such study.
             StoreError: it cannot be read.
         """
-        with _name_damaged_file(self._journal(name)):
+        with name_damaged_file(self._journal(name)):
             return self._read_study(name).decode_trials()
 
     def events(self, name: str) -> list[Event]:
@@ -154,7 +154,7 @@ class Store:
             StudyNotFoundError: there is no such study.
             StoreError: it cannot be read.
         """
-        with _name_damaged_file(self._journal(name)):
+        with name_damaged_file(self._journal(name)):
             return self._read_study(name).decode_events()
 
     def writer(self, name: str) -> StudyWriter:
@@ -179,7 +179,7 @@ class Store:
             path = self._journal(name)
             journal_writer = JournalWriter(path)
             undo.callback(journal_writer.close)
-            with _name_damaged_file(path):
+            with name_damaged_file(path):
                 writer = StudyWriter(lock, journal_writer, self._database)
             undo.pop_all()
         return writer
@@ -243,29 +243,6 @@ class Store:
             raise damaged[0]
         return problems
 
-    def rebuild(self) -> None:
-        """Create the database again from the journals; the old file is kept as `.old`.
-
-        Raises:
-            DatabaseBusyError: another process has it.
-            StoreError: the home cannot be written, or a journal is damaged: then the old database
-                may be all that is left of its trials, and nothing is changed.
-        """
-        for name in self._names():
-            self._read_study(name)
-        try:
-            with self._database.reading() as connection:
-                at = tables.read_positions(connection) if connection else {}
-            for name in set(at) - set(self._names()):
-                self._restore(name)
-        except (DatabaseBusyError, StoreVersionError):
-            raise
-        except StoreError as error:
-            _log.warning("nothing can be saved from the old database: %s", error)
-        self._database.close()
-        self._database.move_away()
-        self.flush()
-
     def _names(self) -> list[str]:
         """Return the names of all studies that have a journal."""
         studies = self.home / paths.STUDIES
@@ -276,7 +253,7 @@ class Store:
                 return []
             found = {
                 path.parent.relative_to(studies).as_posix()
-                for file in (paths.JOURNAL, old_journal.FILE)
+                for file in (paths.JOURNAL, paths.OLD_JOURNAL)
                 for path in studies.glob(f"*/*/{file}")
             }
             return sorted(found)
@@ -324,7 +301,7 @@ class Store:
         try:
             with self._database.reading(wait_s=_READ_WAIT_S) as connection:
                 if connection is not None and name in tables.read_positions(connection):
-                    with _name_damaged_file(self._database.path):
+                    with name_damaged_file(self._database.path):
                         return tables.read_study(connection, name)
         except DatabaseBusyError:
             if self.study_folder(name).exists():  # else it is a new study, which must not wait
@@ -349,7 +326,7 @@ class Store:
                 return
             journal.sync(path)
             lines = list(journal.read_lines(path))
-            with _name_damaged_file(path):
+            with name_damaged_file(path):
                 study = ReplayedStudy.from_lines(line for line, _ in lines)
         except (FileNotFoundError, StoreError) as error:
             _log.warning("study %s is not in the tables: %s", name, error)
@@ -380,22 +357,6 @@ class Store:
 def _replay(path: Path, end: float = math.inf) -> tuple[Header, ReplayedStudy]:
     """Return the study as it was when the journal had `end` bytes; all of it is checked."""
     header = journal.read_header(path)
-    with _name_damaged_file(path):
+    with name_damaged_file(path):
         lines = journal.read_lines(path)
         return header, ReplayedStudy.from_lines(line for line, at in lines if at <= end)
-
-
-@contextmanager
-def _name_damaged_file(path: Path) -> Iterator[None]:
-    """Turn errors from content that LocalHPO cannot have written into one that names the file.
-
-    Raises:
-        StoreError: such an error was raised within.
-    """
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreError(
-            f"{path} is damaged: {type(error).__name__}: {error}",
-            hint=f"keep the file, but rename it, for instance to {path.name}.damaged",
-        ) from error

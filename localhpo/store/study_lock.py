@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import json
 import os
 import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from localhpo.errors import StudyLockedError
 from localhpo.store import serialization
-from localhpo.store.os_errors import as_store_errors
+from localhpo.store.errors import as_store_errors
 
 _held: weakref.WeakSet[StudyLock] = weakref.WeakSet()
 
@@ -45,7 +48,8 @@ class StudyLock:
             except BaseException:
                 self.release()
                 raise
-        _release_in_forks(self)
+        _held.add(self)
+        _watch_forks()
 
     @property
     def held(self) -> bool:
@@ -61,15 +65,8 @@ class StudyLock:
 
 def is_held(path: Path) -> bool:
     """Return whether a process holds the lock of that file."""
-    with as_store_errors(path, "read"):
-        try:
-            fd = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            return False
-        try:
-            return not _try_lock(fd, fcntl.LOCK_SH)
-        finally:
-            os.close(fd)
+    with _opened(path) as fd:
+        return fd is not None and not _try_lock(fd, fcntl.LOCK_SH)
 
 
 def check_free(path: Path, name: str) -> None:
@@ -79,13 +76,22 @@ def check_free(path: Path, name: str) -> None:
         StudyLockedError: another process, or another writer of this one, holds its lock.
         StoreError: the file cannot be read.
     """
+    with _opened(path) as fd:
+        if fd is not None:
+            _wait(fd, fcntl.LOCK_SH, name)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int | None]:
+    """Open the file of a lock to look at it; None where there is none."""
     with as_store_errors(path, "read"):
         try:
             fd = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
+            yield None
             return
         try:
-            _wait(fd, fcntl.LOCK_SH, name)
+            yield fd
         finally:
             os.close(fd)
 
@@ -115,11 +121,6 @@ def _try_lock(fd: int, kind: int) -> bool:
     return True
 
 
-def _release_in_forks(lock: StudyLock) -> None:
-    _held.add(lock)
-    _watch_forks()
-
-
 @functools.cache  # once a process: a handler cannot be taken back
 def _watch_forks() -> None:
     os.register_at_fork(after_in_child=_release_all)
@@ -133,7 +134,7 @@ def _release_all() -> None:
 
 def _read_holder(fd: int) -> str:
     try:
-        holder = serialization.loads(os.pread(fd, 4096, 0))
+        holder = json.loads(os.pread(fd, 4096, 0))
         since = datetime.fromtimestamp(holder["since"], UTC)
         return f"process {holder['pid']} on {holder['host']} (since {since:%Y-%m-%d %H:%M:%S} UTC)"
     except (ValueError, KeyError, TypeError):  # it has the lock, and is about to write this

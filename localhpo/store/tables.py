@@ -6,6 +6,7 @@ Everything else comes back exactly.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -98,7 +99,7 @@ def read_records(connection: DuckDBPyConnection) -> list[StudyRecord]:
         "SELECT study, task, settings, epoch_us(created_at), version FROM studies"
     ).fetchall()
     return [
-        StudyRecord(name, task, serialization.loads(settings), micros / 1e6, version)
+        StudyRecord(name, task, json.loads(settings), micros / 1e6, version)
         for name, task, settings, micros, version in rows
     ]
 
@@ -118,7 +119,7 @@ def read_study(connection: DuckDBPyConnection, name: str) -> ReplayedStudy:
     for row in _select(connection, "metrics", name, times=("time",)):
         study.measurements.setdefault(row.pop("trial"), []).append(list(row.values()))
     for row in _select(connection, "events", name, times=("time",)):
-        study.events.append({**row, "data": serialization.loads(row["data"])})
+        study.events.append({**row, "data": json.loads(row["data"])})
     return study
 
 
@@ -161,7 +162,8 @@ def _replace_trials(
     trials = [(study, changed[number]) for number in sorted(changed)]
     insert_rows(connection, "trials", [_trial_columns(*trial) for trial in trials])
     insert_rows(connection, "proposals", [_proposal_columns(*trial) for trial in trials])
-    insert_rows(connection, "resources", [_resource_columns(*trial) for trial in trials])
+    usages = [{"study": study, "trial": n, **changed[n]["usage"]} for n in sorted(changed)]
+    insert_rows(connection, "resources", usages)
 
 
 def insert_rows(connection: DuckDBPyConnection, table: str, rows: Sequence[Columns]) -> None:
@@ -266,14 +268,14 @@ def _to_trial(number: int, row: Columns, proposal: Columns, usage: Columns) -> J
     return {
         "number": number,
         **{name: row[name] for name in (*_PLAIN_COLUMNS, *_TIME_COLUMNS)},
-        "user_attrs": serialization.loads(row["user_attrs"]),
+        "user_attrs": json.loads(row["user_attrs"]),
         "failure": failure if row["cause"] is not None else None,
         "usage": usage,
         "proposal": {
             **proposal,
-            "config": serialization.loads(row["config"]),
-            "details": serialization.loads(proposal["details"]),
-            "engine_state": serialization.loads(proposal["engine_state"]),
+            "config": json.loads(row["config"]),
+            "details": json.loads(proposal["details"]),
+            "engine_state": json.loads(proposal["engine_state"]),
         },
     }
 
@@ -287,10 +289,6 @@ def _proposal_columns(study: str, body: JsonObject) -> Columns:
         "details": _to_json(proposal["details"]),
         "engine_state": _to_json(proposal["engine_state"]),
     }
-
-
-def _resource_columns(study: str, body: JsonObject) -> Columns:
-    return {"study": study, "trial": body["number"], **body["usage"]}
 
 
 def _metric_columns(study: str, number: int, row: list[Any]) -> Columns:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 from localhpo.errors import StoreError
 from localhpo.store import journal, serialization, tables
 from localhpo.store.database import Database, DatabaseBusyError
+from localhpo.store.errors import as_store_errors
 from localhpo.store.journal import JournalWriter
-from localhpo.store.os_errors import as_store_errors
 from localhpo.store.records import Event
 from localhpo.store.replay import ReplayedStudy
 from localhpo.store.study_lock import StudyLock

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from localhpo import __version__
 from localhpo.store.database import Database, DatabaseBusyError
-from localhpo.store.os_errors import as_store_errors
+from localhpo.store.errors import as_store_errors
 from localhpo.store.paths import default_home
 from localhpo.store.tables import insert_rows
 from localhpo.trial import Origin

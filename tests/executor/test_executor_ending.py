@@ -325,7 +325,7 @@ def test_many_trials_leave_no_zombies_and_no_open_files(trials: Any, tmp_path: P
     trials.run("")
     files, children = me.num_fds(), len(me.children())
     quick = ("true",)
-    for number in range(50):
+    for number in range(8):
         job = trials.job(command=quick, folder=tmp_path / str(number))
         outcome = trials.finish(trials.executor.start(job))
         assert outcome.failure.cause is Cause.NOTHING_REPORTED

@@ -283,7 +283,7 @@ def test_a_lost_database_is_made_again_when_any_study_runs(
     assert repr(store.trials(NAME)) == repr([full_trial()])
 
 
-def test_a_damaged_database_is_named_and_can_be_rebuilt(
+def test_a_damaged_database_is_named_and_made_again_once_it_is_moved_away(
     store: Store, full_trial: FullTrial, record: Callable[..., StudyRecord]
 ) -> None:
     write(store, full_trial())
@@ -294,22 +294,11 @@ def test_a_damaged_database_is_named_and_can_be_rebuilt(
         store.writer(NAME)
     assert "move it away" in caught.value.hint
     assert database.read_bytes() == b"rubbish" * 1000
-    store.rebuild()
-    assert database.with_name("store.duckdb.old").read_bytes() == b"rubbish" * 1000
+    database.rename(database.with_name("store.duckdb.old"))
     write(store, full_trial(1))
     assert store.verify() == []
     lose_folders(store)
     assert len(store.trials(NAME)) == 2
-
-
-def test_rebuilding_keeps_studies_that_only_the_tables_have(
-    store: Store, full_trial: FullTrial
-) -> None:
-    write(store, full_trial())
-    lose_folders(store)
-    store.rebuild()
-    assert repr(store.trials(NAME)) == repr([full_trial()])
-    assert store.verify() == []
 
 
 def damage(path: Path) -> None:
@@ -374,19 +363,6 @@ def test_a_damaged_journal_affects_no_other_study(
         store.verify()
 
 
-def test_rebuilding_refuses_while_the_tables_may_be_all_that_is_left_of_a_trial(
-    store: Store, full_trial: FullTrial
-) -> None:
-    write(store, full_trial())
-    path = store.study_folder(NAME) / "journal.jsonl"
-    damage(path)
-    database = (store.home / "store.duckdb").read_bytes()
-    with pytest.raises(StoreError, match=r"journal\.jsonl is damaged at line 2"):
-        store.rebuild()
-    assert (store.home / "store.duckdb").read_bytes() == database
-    assert [p.name for p in store.home.iterdir() if "duckdb" in p.name] == ["store.duckdb"]
-
-
 def test_a_journal_of_a_newer_version_is_refused_by_readers_and_writers(
     store: Store, monkeypatch: pytest.MonkeyPatch, record: Callable[..., StudyRecord]
 ) -> None:
@@ -434,8 +410,6 @@ def test_verify_finds_what_was_changed_by_hand(
     with duckdb.connect(str(store.home / "store.duckdb")) as connection:
         connection.execute(sql)
     assert [problem.split(": ")[0] for problem in store.verify()] == [NAME]
-    store.rebuild()
-    assert store.verify() == []
 
 
 def test_an_empty_file_is_taken_for_no_database(store: Store, full_trial: FullTrial) -> None:

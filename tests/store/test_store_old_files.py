@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from localhpo.errors import StoreError, StudyLockedError
-from localhpo.store import Store, StudyRecord, journal, old_journal, schema
+from localhpo.store import Store, StudyRecord, journal, paths, schema
 from localhpo.store.journal import JournalWriter
 from localhpo.trial import Cause, Failure, Measurement, Origin, Proposal, State, Trial, Usage
 
@@ -326,7 +326,7 @@ def with_tables(home: Path, folder: Path) -> Iterator[Callable[..., Path]]:
     """Return a maker of the tables of 0.1.0 beside its journal."""
 
     def make(**options: Any) -> Path:
-        *_, (_, end) = journal.read_lines(folder / old_journal.FILE)
+        *_, (_, end) = journal.read_lines(folder / paths.OLD_JOURNAL)
         make_old_tables(home / "store.duckdb", end, **options)
         return home / "store.duckdb"
 

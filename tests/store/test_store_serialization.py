@@ -79,26 +79,23 @@ trials = st.builds(
 
 
 def through_json(trial: Trial) -> Trial:
-    body = serialization.loads(serialization.dumps(serialization.encode_trial(trial)))
-    rows = serialization.loads(
+    line = serialization.dumps(serialization.encode_trial(trial))
+    assert b"\n" not in line
+    body = json.loads(line)
+    rows = json.loads(
         serialization.dumps([serialization.encode_measurement(m) for m in trial.measurements])
     )
-    return serialization.decode_trial(body, map(serialization.decode_measurement, rows))
+    return serialization.decode_trial(body, rows)
 
 
 @given(trials)
-def test_a_trial_comes_back_bit_for_bit(trial: Trial) -> None:
+def test_a_trial_comes_back_bit_for_bit_from_one_line(trial: Trial) -> None:
     # As text: there NaN equals itself, -0.0 is not 0.0, and the order of a configuration counts.
     assert repr(through_json(trial)) == repr(trial)
 
 
-@given(trials)
-def test_a_line_never_contains_a_line_break(trial: Trial) -> None:
-    assert b"\n" not in serialization.dumps(serialization.encode_trial(trial))
-
-
 @settings(
-    max_examples=30,
+    max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -120,18 +117,9 @@ def test_any_trials_go_into_the_tables_and_come_back(
 def test_study_and_event_come_back() -> None:
     record = StudyRecord("a/b", "a", {"space": {"x": [1, 2.5, None]}}, 1.5, "0.1.0")
     event = Event(2.5, "note", "hello", 3, {"k": [1]})
-    assert (
-        serialization.decode_study(
-            serialization.loads(serialization.dumps(serialization.encode_study(record)))
-        )
-        == record
-    )
-    assert (
-        serialization.decode_event(
-            serialization.loads(serialization.dumps(serialization.encode_event(event)))
-        )
-        == event
-    )
+    encoded = serialization.encode_study(record), serialization.encode_event(event)
+    study_body, event_body = json.loads(serialization.dumps(list(encoded)))
+    assert (StudyRecord(**study_body), Event(**event_body)) == (record, event)
 
 
 def test_every_field_of_a_trial_is_encoded() -> None:
@@ -151,9 +139,7 @@ def test_fields_that_did_not_exist_when_a_trial_was_stored_get_their_default() -
     assert serialization.decode_trial(body) == trial
     assert serialization.complete_trial(body) == serialization.encode_trial(trial)
     event = {"time": 1.0, "kind": "note", "message": "hello"}
-    assert serialization.decode_event(serialization.complete_event(event)) == Event(
-        1.0, "note", "hello"
-    )
+    assert Event(**serialization.complete_event(event)) == Event(1.0, "note", "hello")
 
 
 def test_a_field_that_is_not_known_is_not_dropped_in_silence() -> None:

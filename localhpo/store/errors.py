@@ -1,4 +1,4 @@
-"""Errors of the operating system, as errors of the store that say what to do."""
+"""Errors of the operating system, and damaged files, as errors of the store that say what to do."""
 
 from __future__ import annotations
 
@@ -41,4 +41,20 @@ def as_store_errors(path: Path, doing: str) -> Iterator[None]:
         reason = error.strerror or str(error)
         raise StoreError(
             f"cannot {doing} {path}: {reason}", hint=_HINTS.get(error.errno or 0, "")
+        ) from error
+
+
+@contextmanager
+def name_damaged_file(path: Path) -> Iterator[None]:
+    """Turn errors from content that LocalHPO cannot have written into one that names the file.
+
+    Raises:
+        StoreError: such an error was raised within.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"{path} is damaged: {type(error).__name__}: {error}",
+            hint=f"keep the file, but rename it, for instance to {path.name}.damaged",
         ) from error
