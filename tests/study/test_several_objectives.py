@@ -13,6 +13,7 @@ import pytest
 import localhpo
 from localhpo.errors import InputError, NoGoodTrialError, StudyChangedError
 from localhpo.objective import Constraint, Objective
+from localhpo.space import Space
 from localhpo.study import Study
 from localhpo.task import CreatorSettings, Task
 from localhpo.trial import Cause, Measurement, State
@@ -36,16 +37,23 @@ SPACE = {
 
 
 @pytest.mark.parametrize("creator", ["tpe", "nsga2"])
-def test_a_function_with_several_objectives_is_tuned(creator: str, home: Path) -> None:
-    study = localhpo.tune(
-        metrics,
-        SPACE,
-        objectives={"loss": "minimize", "size": "minimize"},
-        constraints={"latency_ms": {"max": 200.0}},
-        trials=4,
-        creator=creator,
-        home=home,
-    )
+def test_a_function_with_several_objectives_is_tuned_and_its_study_goes_on(
+    creator: str, home: Path
+) -> None:
+    def tune(trials: int) -> Study:
+        return localhpo.tune(
+            metrics,
+            SPACE,
+            objectives={"loss": "minimize", "size": "minimize"},
+            constraints={"latency_ms": {"max": 200.0}},
+            trials=trials,
+            creator=creator,
+            home=home,
+        )
+
+    before = tune(2).trials
+    study = tune(4)
+    assert study.trials[:2] == before
     for trial in study.trials:
         expected = metrics(**trial.config)  # type: ignore[arg-type]
         assert trial.values == (expected["loss"], expected["size"])
@@ -72,11 +80,14 @@ def test_a_function_may_return_its_objectives_in_order(home: Path) -> None:
     ]
 
 
-def test_a_constraint_decides_which_trial_is_best(home: Path) -> None:
-    study = localhpo.tune(
-        metrics, SPACE, metric="loss", constraints={"latency_ms": {"max": 100.0}},
-        trials=8, creator="random", home=home,
-    )  # fmt: skip
+def test_a_constraint_decides_which_trial_is_best(make_task: MakeTask, home: Path) -> None:
+    limit = (Constraint("latency_ms", max=100.0),)
+    goals = {**GOALS, "objectives": (Objective("loss"),), "constraints": limit}
+    study = Study.open(make_task(**goals, space=Space.from_table(SPACE, "space")), home=home)
+    for _ in range(8):
+        trial = study.ask()
+        measured = metrics(**trial.config)  # type: ignore[arg-type]
+        study.tell(trial, {name: measured[name] for name in ("loss", "latency_ms")})
     feasible = [trial for trial in study.trials if trial.feasible]
     assert len(feasible) not in (0, 8)
     assert study.best_trial == min(feasible, key=lambda trial: trial.values)
@@ -178,18 +189,3 @@ def test_an_objective_that_is_never_reported_fails_the_trial_by_name(home: Path)
     assert failure is not None
     assert "did not report sise" in failure.message
     assert "did you mean 'size'" in failure.message
-
-
-def test_a_study_goes_on_with_its_values(home: Path) -> None:
-    def tune(trials: int) -> Study:
-        return localhpo.tune(
-            metrics, SPACE, objectives={"loss": "minimize", "size": "minimize"},
-            constraints={"latency_ms": {"max": 200.0}},
-            trials=trials, creator="nsga2", home=home,
-        )  # fmt: skip
-
-    before = tune(2).trials
-    after = tune(4).trials
-    assert after[:2] == before
-    assert [len(trial.values) for trial in after] == [2] * 4
-    assert [len(trial.violations) for trial in after] == [1] * 4

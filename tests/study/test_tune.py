@@ -45,15 +45,15 @@ def test_a_function_is_tuned() -> None:
     def callback(study: Study, trial: Trial) -> None:
         told.append((trial.number, trial.value))
 
-    study = localhpo.tune(bowl, SPACE, creator="tpe", trials=6, callbacks=[callback])
-    assert [trial.state for trial in study.trials] == [State.COMPLETE] * 6
+    study = localhpo.tune(bowl, SPACE, creator="tpe", trials=3, callbacks=[callback])
+    assert [trial.state for trial in study.trials] == [State.COMPLETE] * 3
     for trial in study.trials:
         assert trial.value == pytest.approx(bowl(**trial.config))  # type: ignore[arg-type]
     assert sorted(told) == [(trial.number, trial.value) for trial in study.trials]
     before = study.trials
-    again = localhpo.tune(bowl, SPACE, creator="tpe", trials=8, parallel=2)
-    assert len(again.trials) == 8
-    assert again.trials[:6] == before
+    again = localhpo.tune(bowl, SPACE, creator="tpe", trials=5, parallel=2)
+    assert len(again.trials) == 5
+    assert again.trials[:3] == before
 
 
 def threads(x: float, y: int) -> float:
@@ -91,7 +91,7 @@ def test_a_function_may_report_steps() -> None:
 
 
 def test_failures_do_not_end_a_study() -> None:
-    study = localhpo.tune(half_fails, SPACE, creator="random", trials=8, direction="maximize")
+    study = localhpo.tune(half_fails, SPACE, creator="random", trials=4, direction="maximize")
     failed = [trial for trial in study.trials if trial.state is State.FAILED]
     assert failed
     assert all(trial.value is None for trial in failed)
@@ -101,21 +101,21 @@ def test_failures_do_not_end_a_study() -> None:
 
 def test_no_good_trial_is_an_error_of_its_own() -> None:
     with pytest.raises(NoGoodTrialError) as caught:
-        localhpo.tune(always_fails, SPACE, creator="random", trials=2)
+        localhpo.tune(always_fails, SPACE, creator="random", trials=1)
     assert caught.value.exit_code == 3
 
 
 def test_a_callback_may_interrupt_and_set_attributes() -> None:
     def callback(study: Study, trial: Trial) -> None:
         study.set_user_attrs(trial, {"seen": trial.number})
-        if trial.number == 2:
+        if trial.number == 1:
             study.interrupt()
 
     with pytest.raises(StudyInterruptedError):
         localhpo.tune(bowl, SPACE, creator="random", trials=9, callbacks=[callback])
-    study = localhpo.tune(bowl, SPACE, creator="random", trials=4)
-    assert len(study.trials) == 4
-    assert [trial.user_attrs for trial in study.trials[:3]] == [{"seen": n} for n in range(3)]
+    study = localhpo.tune(bowl, SPACE, creator="random", trials=3)
+    assert len(study.trials) == 3
+    assert [trial.user_attrs for trial in study.trials[:2]] == [{"seen": n} for n in range(2)]
 
 
 def test_a_callback_that_raises_costs_no_trial_and_no_other_callback() -> None:
@@ -127,8 +127,8 @@ def test_a_callback_that_raises_costs_no_trial_and_no_other_callback() -> None:
     def good(study: Study, trial: Trial) -> None:
         told.append(trial.number)
 
-    study = localhpo.tune(bowl, SPACE, creator="random", trials=3, callbacks=[faulty, good])
-    assert sorted(told) == [0, 1, 2]
+    study = localhpo.tune(bowl, SPACE, creator="random", trials=2, callbacks=[faulty, good])
+    assert sorted(told) == [0, 1]
     (warning,) = [event.message for event in study.events if event.kind == "warning"]
     assert "RuntimeError('no good')" in warning
 
@@ -138,7 +138,7 @@ def test_a_callback_may_enqueue() -> None:
         if trial.number == 0:
             study.enqueue({"x": 2.0, "y": 1})
 
-    study = localhpo.tune(bowl, SPACE, creator="random", trials=4, callbacks=[callback])
+    study = localhpo.tune(bowl, SPACE, creator="random", trials=3, callbacks=[callback])
     assert study.best_trial is not None
     assert study.best_trial.value == 0.0
     assert str(study.best_trial.proposal.origin) == "user"
