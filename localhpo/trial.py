@@ -249,8 +249,7 @@ class Trial:
         return dataclasses.replace(self, state=state, **changes)
 
     def with_(self, **changes: Any) -> Trial:
-        """Return a copy with other fields; the state stays."""
-        changes.pop("state", None)
+        """Return a copy with other fields. In a study, only `to` changes the state."""
         return dataclasses.replace(self, **changes)
 
 

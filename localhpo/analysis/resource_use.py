@@ -55,12 +55,12 @@ def sum_resource_use(trials: Sequence[Trial], events: Iterable[Event]) -> Resour
     ]
     total_s = sum(seconds for _, seconds in shares)
     return ResourceUse(
-        gpu_s=_total([t.usage.gpu_s for t in trials]),
+        gpu_s=sum_known([t.usage.gpu_s for t in trials]),
         gpu_utilization=sum(u * s for u, s in shares) / total_s if total_s else None,
-        energy_j=_total([t.usage.energy_j for t in trials]),
-        model_gpu_s=_total([event.data.get("model_gpu_s") for event in sums]),
+        energy_j=sum_known([t.usage.energy_j for t in trials]),
+        model_gpu_s=sum_known([event.data.get("model_gpu_s") for event in sums]),
         model_gpu_memory_mb=max((p for p in peaks if p is not None), default=None),
-        model_energy_j=_total([event.data.get("model_energy_j") for event in sums]),
+        model_energy_j=sum_known([event.data.get("model_energy_j") for event in sums]),
         waited_s=waited,
         waited_by_trial=_waited_by_trial(sums),
     )
@@ -92,7 +92,8 @@ def _stopped_s(events: Sequence[Event]) -> float:
     return total_s
 
 
-def _total(values: Sequence[float | None]) -> float | None:
+def sum_known(values: Sequence[float | None]) -> float | None:
+    """Return the sum of what was measured; None where nothing was."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None
 

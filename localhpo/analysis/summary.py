@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from localhpo.analysis.resource_use import (
     MemorySharing,
     ResourceUse,
+    sum_known,
     sum_memory_sharing,
     sum_resource_use,
 )
@@ -215,7 +216,7 @@ def study_cost(trials: Sequence[Trial], elapsed_s: float | None = None) -> Study
         elapsed_s=elapsed_s,
         trial_s=sum(t.usage.wall_s for t in trials),
         proposal_s=sum(t.proposal.seconds for t in trials),
-        cpu_s=_total([t.usage.cpu_s for t in trials]),
+        cpu_s=sum_known([t.usage.cpu_s for t in trials]),
         prompt_tokens=sum(t.proposal.prompt_tokens for t in trials),
         completion_tokens=sum(t.proposal.completion_tokens for t in trials),
         peak_memory_mb=_largest([t.usage.peak_memory_mb for t in trials]),
@@ -223,17 +224,8 @@ def study_cost(trials: Sequence[Trial], elapsed_s: float | None = None) -> Study
     )
 
 
-def _known(values: Iterable[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
-
-
-def _total(values: Sequence[float | None]) -> float | None:
-    known = _known(values)
-    return sum(known) if known else None
-
-
 def _largest(values: Sequence[float | None]) -> float | None:
-    return max(_known(values), default=None)
+    return max((value for value in values if value is not None), default=None)
 
 
 def incumbent_curve(trials: Iterable[Trial], objective: Objective) -> list[tuple[int, float]]:
