@@ -84,8 +84,11 @@ class DuplicateFilter:
             return CandidateStatus.DUPLICATE
         if self._invalid_reason is not None and self._invalid_reason(config) is not None:
             return CandidateStatus.INVALID
-        near = any(_summed_distance(self._space, config, c) < NEAR for c in self._known.values())
-        return CandidateStatus.NEAR_DUPLICATE if near else CandidateStatus.NEW
+        for known in self._known.values():
+            count = len(config.keys() | known.keys())  # `Space.distance` is a mean over so many
+            if count * self._space.distance(config, known) < NEAR:
+                return CandidateStatus.NEAR_DUPLICATE
+        return CandidateStatus.NEW
 
     def select(
         self, candidates: Iterable[T], config_of: Callable[[T], Config]
@@ -131,11 +134,6 @@ class DuplicateFilter:
         untried = [config for config in listed if self._space.key(config) not in self._known]
         valid = [c for c in untried if self.classify(c) is not CandidateStatus.INVALID]
         return min(valid or untried, key=lambda config: self._space.distance(config, target))
-
-
-def _summed_distance(space: Space, a: Config, b: Config) -> float:
-    """Return the distance of two configurations, summed over their parameters."""
-    return space.distance(a, b) * len(a.keys() | b.keys())
 
 
 def medoid_order(

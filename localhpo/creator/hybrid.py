@@ -5,7 +5,7 @@ The task's default opens the study, where there is one. Then it depends on the m
 A configuration model (small, answers with bare configurations) is asked once, before any trial, for
 many configurations. The most representative one opens the study, unless the task names a default,
 and all of them together are a prior on the space. From then on each proposal maximizes the expected
-improvement under a process whose mean follows the prior (`bayes`). The weight of the prior is
+improvement under a process whose mean follows the prior (`bo`). The weight of the prior is
 inferred from the trials, and a process without the prior proposes in its place as often as it
 explains the trials better. Where the samples are no closer together than random ones, the model is
 uncertain and the center of the space opens the study. A model that does not know most of the

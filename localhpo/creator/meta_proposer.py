@@ -4,7 +4,7 @@ Meta-data (`transfer.source_tasks`) comes with a model. A configuration model br
 none; that of the built-in model serves every chat model, and studies without a model.
 
 The first trials are those that gain most over all data sets; after each trial the expected regrets
-are a prior of the optimizer, for as long as the trials agree (`bayes.transfer_prior`). One of the
+are a prior of the optimizer, for as long as the trials agree (`bo.transfer_prior`). One of the
 first trials is an exploration trial, far from the others: those are alike, and would never show
 that the meta-data misleads here.
 

@@ -103,11 +103,7 @@ def unknown_parameters(space: Space, known: Collection[str]) -> list[str]:
     if not known:
         return []
     plain = {_plain(name) for name in known}
-    return [
-        name
-        for name in _tuned(space)
-        if not {_plain(name), plain_name(name)} & plain
-    ]
+    return [name for name in _tuned(space) if not {_plain(name), plain_name(name)} & plain]
 
 
 def is_unknown_space(space: Space, known: Collection[str]) -> bool:

@@ -110,7 +110,8 @@ def _strongest_trend(
     trends: list[_Trend] = []
     for parameter in task.space.parameters:
         name = parameter.name
-        if isinstance(parameter, Categorical) or not _changed(name, old, new):
+        is_changed = name in old and name in new and old[name] != new[name]
+        if isinstance(parameter, Categorical) or not is_changed:
             continue
         seen = [trial for trial in complete if name in trial.config]
         if len(seen) >= _MIN_TREND_TRIALS:
@@ -121,10 +122,6 @@ def _strongest_trend(
     if strongest is None or abs(strongest.rho) < _MIN_TREND_STRENGTH:
         return None
     return strongest
-
-
-def _changed(name: str, old: Config, new: Config) -> bool:
-    return name in old and name in new and old[name] != new[name]
 
 
 def _describe_trend(task: Task, trend: _Trend, old: Config, new: Config) -> str:

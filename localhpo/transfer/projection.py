@@ -18,7 +18,7 @@ import statistics
 from typing import NamedTuple
 
 from localhpo.errors import ConfigurationError
-from localhpo.space import Categorical, Float, Int, Ordinal, Parameter
+from localhpo.space import Categorical, Float, Int, Parameter
 from localhpo.task import Task
 from localhpo.transfer.similarity import match_parameters, normalized_text, numeric_bounds
 from localhpo.trial import Config, Value
@@ -77,7 +77,7 @@ def project_value(parameter: Parameter, value: Value) -> tuple[Value, bool] | No
         return None
     if numeric_bounds(parameter) is None:
         return None
-    return _nearest(parameter, float(value)), False
+    return min(parameter.values, key=lambda one: abs(float(one) - float(value))), False
 
 
 def _closeness(parameter: Parameter, value: Value, fixed: Value) -> float:
@@ -98,10 +98,6 @@ def _clip(parameter: Float | Int, value: Value) -> tuple[Value, bool] | None:
     except ConfigurationError:
         return None
     return on_grid, clipped == number
-
-
-def _nearest(parameter: Ordinal, number: float) -> Value:
-    return min(parameter.values, key=lambda choice: abs(float(choice) - number))
 
 
 def _is_number(value: Value) -> bool:

@@ -1,9 +1,15 @@
+"""When a model is asked: its share of the turns, and the names that it knows."""
+
 from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
+from localhpo.creator import History, open_creator
+from localhpo.creator.bo.optimizer import ORIGIN
+from localhpo.creator.hybrid import Hybrid
 from localhpo.creator.policy import (
     MAX_PAST_TRIALS,
     MIN_ENGINE_SHARE,
@@ -18,7 +24,9 @@ from localhpo.creator.policy import (
 )
 from localhpo.space import Categorical, Float, Int, Space
 from localhpo.transfer import PastStudy
-from localhpo.trial import State
+from localhpo.trial import LLM, Proposal, State, Trial
+
+SPACE = Space([Float("rate", 1e-4, 1.0, log=True), Int("depth", 1, 10)])
 
 
 @pytest.fixture
@@ -189,3 +197,95 @@ def test_a_space_is_unknown_when_fewer_than_half_of_its_names_are_known():
 def test_a_parameter_with_one_value_does_not_count():
     space = Space([Float("alpha", 0.0, 1.0), Int("x", 3, 3), Categorical("y", ("a",))])
     assert unknown_parameters(space, {"alpha"}) == []
+
+
+def test_a_chat_model_takes_turns_as_the_history_tells(make_task, make_trial, chat_backend):
+    task = make_task(space=SPACE)
+    turns = []
+    for _ in range(2):
+        turns.append([])
+        for number in range(5, 25):
+            trials = tuple(
+                make_trial(n, SPACE.sample(np.random.default_rng(n)), value=0.0)
+                for n in range(number)
+            )
+            backend = chat_backend(SPACE)
+            creator = open_creator(task, backend=backend)
+            (proposal,) = creator.propose(History(task, trials, 1, number), 1)
+            turns[-1].append(str(proposal.origin))
+            assert (proposal.origin == LLM) == bool(backend.calls)
+    assert turns[0] == turns[1]
+    assert set(turns[0]) == {"llm", "bo"}
+
+
+def test_a_chat_model_that_did_well_in_past_studies_takes_more_turns(
+    make_task, make_trial, chat_backend
+):
+    task = make_task(space=SPACE)
+    digest = chat_backend(SPACE).model.digest
+    configs = [SPACE.sample(np.random.default_rng(n)) for n in range(12)]
+    trials = tuple(make_trial(n, config, value=0.0) for n, config in enumerate(configs[:4]))
+
+    def turns(better):
+        rows = [(LLM if n % 2 else ORIGIN, configs[n]) for n in range(12)]
+        past = PastStudy(
+            "old/1", task,
+            tuple(
+                Trial(
+                    n, State.COMPLETE, Proposal(config, side, model_digest=digest),
+                    values=(n + (0.0 if side == better else 100.0),),
+                )
+                for n, (side, config) in enumerate(rows)
+            ),
+        )  # fmt: skip
+        found = []
+        for seed in range(60):
+            creator = open_creator(task, backend=chat_backend(SPACE), past_studies=[past])
+            found += [p.origin for p in creator.propose(History(task, trials, seed, 4), 1)]
+        return found.count(LLM)
+
+    assert turns(LLM) > turns(ORIGIN)
+
+
+def loss(config):
+    return (np.log10(config["rate"]) + 2.0) ** 2 + (config["depth"] - 4) ** 2 / 20
+
+
+def run(creator, task, trials):
+    done = []
+    for number in range(trials):
+        (proposal,) = creator.propose(History(task, tuple(done), 0, number), 1)
+        done.append(Trial(number, State.COMPLETE, proposal, values=(float(loss(proposal.config)),)))
+    return done
+
+
+def model_that_knows(fake_backend, *names):
+    rng = np.random.default_rng(0)
+    return fake_backend(
+        lambda call, sample: SPACE.text(SPACE.sample(rng)),
+        "compact",
+        known_parameters=frozenset(names),
+    )
+
+
+def test_a_model_is_not_asked_where_it_does_not_know_the_names(make_task, fake_backend):
+    task, backend = (
+        make_task(space=SPACE),
+        model_that_knows(fake_backend, "learning_rate", "momentum"),
+    )
+    creator = open_creator(task, backend=backend)
+    trials = run(creator, task, 4)
+    assert backend.calls == []
+    origins = [str(trial.proposal.origin) for trial in trials]
+    assert origins == ["default", "bo", "bo", "bo"]
+    assert trials[0].config == SPACE.default()
+    notes = [trial.proposal.note for trial in trials]
+    assert notes == ["the model is not asked: it was not trained on rate, depth", "", "", ""]
+    alone = run(Hybrid(None), task, 4)
+    assert [t.config for t in trials] == [t.config for t in alone]
+
+
+def test_a_model_is_asked_where_it_knows_half_of_the_names(make_task, fake_backend):
+    task, backend = make_task(space=SPACE), model_that_knows(fake_backend, "rate")
+    run(open_creator(task, backend=backend), task, 2)
+    assert backend.calls

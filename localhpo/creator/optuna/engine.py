@@ -26,6 +26,7 @@ from localhpo.creator.optuna.samplers import (
     make_sampler,
 )
 from localhpo.creator.protocol import History, derive_seed, propose_one_by_one
+from localhpo.space.optuna import suggest
 from localhpo.task import Task
 from localhpo.trial import Config, Origin, Proposal
 
@@ -121,8 +122,6 @@ class Engine:
         A draw that is not used stays in the study as a running trial, so an engine that takes
         those into account looks elsewhere next time.
         """
-        from localhpo.space.optuna import suggest
-
         space = history.task.space
         constrained = bool(history.task.constraints)
         with optuna_study.quiet():

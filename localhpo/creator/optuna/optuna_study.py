@@ -29,6 +29,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from localhpo.errors import CreatorError
+from localhpo.space.optuna import to_distributions, to_internal
 from localhpo.trial import State, Trial, values_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from localhpo.creator.protocol import History
-    from localhpo.space import Space
 
 _CONSTRAINTS = "constraints"
 """System attribute in which Optuna keeps constraint values: a list, <= 0 where they hold."""
@@ -90,8 +90,6 @@ def build_study(
     """
     import optuna
 
-    from localhpo.space.optuna import to_distributions
-
     directions = [objective.direction for objective in history.task.objectives]
     study = optuna.create_study(sampler=sampler, directions=directions)
     distributions = to_distributions(history.task.space)
@@ -129,17 +127,11 @@ def _to_frozen_trial(
     return create_trial(
         state=state,
         values=list(trial.values) if state is TrialState.COMPLETE else None,
-        params=_params(task.space, trial),
+        params=to_internal(task.space, trial.config),
         distributions={name: distributions[name] for name in trial.config},
         intermediate_values=_steps(trial, task.metric),
         system_attrs=attrs,
     )
-
-
-def _params(space: Space, trial: Trial) -> dict[str, Any]:
-    from localhpo.space.optuna import to_internal
-
-    return to_internal(space, trial.config)
 
 
 def _steps(trial: Trial, metric: str) -> dict[int, float]:
