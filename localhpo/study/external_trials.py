@@ -10,6 +10,7 @@ from typing import Any
 from localhpo.errors import InputError, did_you_mean
 from localhpo.executor.protocol import Outcome
 from localhpo.objective import Constraint, Objective, evaluate
+from localhpo.scheduler.trial_table import TrialTable
 from localhpo.space.values import as_int, show_value, unbox_numpy
 from localhpo.store import Store
 from localhpo.study.session import Session
@@ -179,12 +180,16 @@ def add_trials(
     session = Session(store, key, task)
     try:
         for external in trials:
-            trial_table = session.trial_table
-            proposal = Proposal(external.config, origin=EXTERNAL, note=external.note)
-            trial = trial_table.start(trial_table.queue(proposal))
-            if external.measurements:
-                trial_table.add_measurements(trial.number, external.measurements)
-            trial_table.end(trial.number, external.outcome)
+            record_trial(session.trial_table, external)
         session.writer.write_event(IMPORTED, message, data=data)
     finally:
         session.close()
+
+
+def record_trial(trial_table: TrialTable, external: ExternalTrial) -> Trial:
+    """Record one trial in the table of a study; return it as it is recorded."""
+    proposal = Proposal(external.config, origin=EXTERNAL, note=external.note)
+    number = trial_table.start(trial_table.queue(proposal)).number
+    if external.measurements:
+        trial_table.add_measurements(number, external.measurements)
+    return trial_table.end(number, external.outcome)

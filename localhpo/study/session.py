@@ -22,7 +22,7 @@ from localhpo.executor.clock import RealClock
 from localhpo.scheduler.trial_table import TrialTable
 from localhpo.store import Store, StudyRecord, StudyWriter
 from localhpo.task import Task, parse_task, to_table
-from localhpo.trial import USER, Config, Proposal, Trial
+from localhpo.trial import USER, Config, Proposal
 
 
 class EnqueuedConfigs:
@@ -83,10 +83,10 @@ class Session:
         if not self._recovered:
             self.trial_table.recover()
             self._recovered = True
-        for proposal in self.read_enqueued(self.trial_table.trials):
+        for proposal in self.read_enqueued():
             self.trial_table.queue(proposal)
 
-    def read_enqueued(self, trials: Sequence[Trial]) -> list[Proposal]:
+    def read_enqueued(self) -> list[Proposal]:
         """Return what others enqueued; what is known by now is dropped.
 
         So is what is not in the space, which a file put there by hand may hold: it is noted,
@@ -101,7 +101,7 @@ class Session:
                 self.writer.write_event(
                     "warning", f"an enqueued configuration was dropped: {error}"
                 )
-        known = {space.key(trial.config) for trial in trials}
+        known = {space.key(trial.config) for trial in self.trial_table.trials}
         return [Proposal(c, origin=USER) for key, c in fresh.items() if key not in known]
 
     def close(self) -> None:

@@ -34,13 +34,19 @@ from localhpo.scheduler.running_trials import ExecutionTarget
 from localhpo.store import Event, Store, default_home, study_name
 from localhpo.study.checks import check_ready, check_same, check_task, naming_file, new_config
 from localhpo.study.execution_target import Hardware, find_execution_target
-from localhpo.study.external_trials import Values, make_outcome, number_of
+from localhpo.study.external_trials import (
+    ExternalTrial,
+    Values,
+    make_outcome,
+    number_of,
+    record_trial,
+)
 from localhpo.study.lazy_creator import LazyCreator
 from localhpo.study.model_placement import ModelPlacement, make_model_placement
 from localhpo.study.observers import Callbacks, PendingEvents
 from localhpo.study.session import EnqueuedConfigs, Session, task_of
 from localhpo.task import Task
-from localhpo.trial import EXTERNAL, USER, Measurement, Proposal, State, Trial, count_budgeted
+from localhpo.trial import USER, Measurement, Proposal, State, Trial, count_budgeted
 
 Callback = Callable[["Study", Trial], None]
 """Called with the study and each trial that has ended."""
@@ -331,11 +337,8 @@ class Study:
         outcome = make_outcome(self.task, values, failure, pruned, measurements=measurements)
         config = new_config(self.task.space, config, self.trials)
         with self._writing() as session:
-            trial_table = session.trial_table
-            trial = trial_table.start(trial_table.queue(Proposal(config, origin=EXTERNAL)))
-            if measurements:
-                trial_table.add_measurements(trial.number, measurements)
-            trial = trial_table.end(trial.number, outcome)
+            external = ExternalTrial(config, outcome, tuple(measurements))
+            trial = record_trial(session.trial_table, external)
         return self.set_user_attrs(trial, user_attrs) if user_attrs else trial
 
     def set_user_attrs(self, trial: Trial | int, attrs: Mapping[str, Any]) -> Trial:
@@ -418,7 +421,7 @@ class Study:
         study = StoredStudy(
             table,
             spent=budget.SpentTime.from_data([event.data for event in self.events]),
-            read_enqueued=lambda: session.read_enqueued(table.trials),
+            read_enqueued=session.read_enqueued,
         )
         observers = [Callbacks([partial(one, self) for one in callbacks], table.trials), *observers]
         return Loop(self.task, creator, target, study, observers=observers)
