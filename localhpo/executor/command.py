@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Protocol
 
 from localhpo.errors import TaskError
 from localhpo.trial import Config, Value
@@ -29,17 +28,8 @@ _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _NEGATIVE_NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 
 
-class ScriptInputs(Protocol):
-    """The part of a task that this module reads."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of what the script is given, active or not."""
-        ...
-
-
-def check_command(command: Sequence[str], task: ScriptInputs) -> None:
-    """Check a command against the names that it may insert.
+def check_command(command: Sequence[str], names: Sequence[str]) -> None:
+    """Check a command against the names that it may insert: what is tuned, and what is fixed.
 
     Raises:
         TaskError: it is empty, or holds a brace or a placeholder that means nothing.
@@ -49,7 +39,6 @@ def check_command(command: Sequence[str], task: ScriptInputs) -> None:
             "[task] command must name a program",
             hint='for example: command = ["python", "train.py"]',
         )
-    names = task.names
     for argument in command:
         for name in _placeholders(argument):
             if name not in names and name not in KNOWN:
@@ -101,27 +90,27 @@ def check_program(command: Sequence[str], folder: Path, search: str | None) -> N
 
 
 def build_arguments(
-    command: Sequence[str], values: Config, task: ScriptInputs, known: Mapping[str, str]
+    command: Sequence[str], values: Config, names: Sequence[str], known: Mapping[str, str]
 ) -> list[str]:
     """Return the argument list of one trial.
 
     Args:
         command: as in the task.
         values: what is fixed, and the active parameters.
-        task: knows all names, active or not.
+        names: of all parameters, active or not, and of what is fixed.
         known: the values of `KNOWN`.
 
     Raises:
         TaskError: see `check_command`.
     """
-    check_command(command, task)
+    check_command(command, names)
     texts = {**known, **{name: spell_argument(value) for name, value in values.items()}}
-    inactive = {name for name in task.names if name not in values}
+    inactive = {name for name in names if name not in values}
     filled = [_fill(argument, texts) for argument in _active(command, inactive)]
     if filled[0] == "python":
         filled[0] = sys.executable
     asked = {name for argument in command for name in _placeholders(argument)}
-    if asked.isdisjoint({*task.names, "config"}):
+    if asked.isdisjoint({*names, "config"}):
         for name, value in values.items():
             filled += _flag(name, spell_argument(value))
     return filled

@@ -86,7 +86,7 @@ class ProcessExecutor:
             "trial.number": str(job.number),
             "seed": str(job.seed),
         }
-        argv = build_arguments(job.task.command, job.values, job.task, known)
+        argv = build_arguments(job.task.command, job.values, job.task.names, known)
         return self.launch(job, argv)
 
     def launch(self, job: Job, argv: Sequence[str]) -> ProcessRun:

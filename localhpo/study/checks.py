@@ -39,7 +39,7 @@ def check_task(task: Task, *, has_creator: bool = False) -> None:
             _check_name(BACKENDS, task.creator.backend, "[creator] backend")
         _check_name(PRUNERS, task.pruner.name, "[pruner] name")
         if task.command:
-            check_command(task.command, task)
+            check_command(task.command, task.names)
 
 
 def check_script(task: Task) -> None:
@@ -49,7 +49,7 @@ def check_script(task: Task) -> None:
         TaskError: the command cannot be run.
     """
     with naming_file(task):
-        check_command(task.command, task)
+        check_command(task.command, task.names)
         check_program(task.command, task.folder, task.env.get("PATH", os.environ.get("PATH")))
 
 

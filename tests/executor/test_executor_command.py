@@ -53,7 +53,7 @@ KNOWN = {"config": "/t/config.json", "trial.dir": "/t", "trial.number": "4", "se
     ],
 )  # fmt: skip
 def test_arguments(command: str, config: Mapping[str, Value], expected: str) -> None:
-    assert build_arguments(command.split(), config, SPACE, KNOWN) == expected.split()
+    assert build_arguments(command.split(), config, SPACE.names, KNOWN) == expected.split()
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_arguments(command: str, config: Mapping[str, Value], expected: str) -> 
 )
 def test_values_are_spelled_as_a_script_reads_them(value: Value, expected: list[str]) -> None:
     space = Space([Categorical("x", (value, "another"))])
-    assert build_arguments(["train"], {"x": value}, space, KNOWN) == ["train", *expected]
-    inserted = build_arguments(["train", "{x}"], {"x": value}, space, KNOWN)
+    assert build_arguments(["train"], {"x": value}, space.names, KNOWN) == ["train", *expected]
+    inserted = build_arguments(["train", "{x}"], {"x": value}, space.names, KNOWN)
     assert inserted == ["train", expected[-1].removeprefix("--x=")]
 
 
@@ -87,23 +87,21 @@ def test_values_are_spelled_as_a_script_reads_them(value: Value, expected: list[
 def test_argparse_reads_each_number_behind_a_flag_of_the_users(value: float) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--x", type=float)
-    filled = build_arguments(
-        ["train", "--x", "{x}"], {"x": value}, Space([Float("x", -1, 1)]), KNOWN
-    )
+    filled = build_arguments(["train", "--x", "{x}"], {"x": value}, ("x",), KNOWN)
     assert parser.parse_args(filled[1:]).x == value
 
 
 def test_a_leading_python_is_this_interpreter() -> None:
-    assert build_arguments(["python", "python", "{lr}"], TREE, SPACE, KNOWN)[:2] == [
+    assert build_arguments(["python", "python", "{lr}"], TREE, SPACE.names, KNOWN)[:2] == [
         sys.executable,
         "python",
     ]
-    assert build_arguments(["python3", "{lr}"], TREE, SPACE, KNOWN)[0] == "python3"
+    assert build_arguments(["python3", "{lr}"], TREE, SPACE.names, KNOWN)[0] == "python3"
 
 
 def test_parameter_takes_precedence_over_builtin_placeholder() -> None:
     space = Space([Int("seed", 1, 9)])
-    assert build_arguments(["train", "{seed}"], {"seed": 3}, space, KNOWN) == ["train", "3"]
+    assert build_arguments(["train", "{seed}"], {"seed": 3}, space.names, KNOWN) == ["train", "3"]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +124,7 @@ def test_what_cannot_be_used_is_told_before_any_trial(
     command: list[str], message: str, hint: str
 ) -> None:
     with pytest.raises(TaskError, match=message) as caught:
-        check_command(command, SPACE)
+        check_command(command, SPACE.names)
     assert hint in caught.value.hint
     with pytest.raises(TaskError, match=message):
-        build_arguments(command, TREE, SPACE, KNOWN)
+        build_arguments(command, TREE, SPACE.names, KNOWN)

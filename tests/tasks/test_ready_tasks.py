@@ -40,7 +40,7 @@ def test_ready_tasks_are_found_by_name() -> None:
         task = load_task(tasks.find(name))
         assert task.name == name
         assert task.background
-        check_command(task.command, task)
+        check_command(task.command, task.names)
         assert (task.folder / "train.py").is_file()
 
 

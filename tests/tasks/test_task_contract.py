@@ -9,7 +9,7 @@ import pytest
 
 from localhpo import tasks
 from localhpo.cli import main
-from localhpo.cli._argparse_reader import read_script
+from localhpo.cli.init.argparse_reader import read_script
 from localhpo.executor import check_command
 from localhpo.task import Task, load_task, parse_task, to_table
 
@@ -39,7 +39,7 @@ def test_it_is_named_as_its_folder_and_told(task: Task) -> None:
 
 
 def test_its_command_takes_every_hyperparameter(task: Task) -> None:
-    check_command(task.command, task.space)
+    check_command(task.command, task.space.names)
     options = {
         option.name: option
         for path in (task.folder / "train.py", *shared_modules(task))

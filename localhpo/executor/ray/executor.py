@@ -64,7 +64,7 @@ class RayExecutor:
             ExecutorError: the trial's folder cannot be written.
         """
         self._active_runs.check_open()
-        check_command(job.task.command, job.task)
+        check_command(job.task.command, job.task.names)
         run = RayRun(
             job,
             self._actor(job.task.resources),
