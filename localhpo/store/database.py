@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _RETRY_S = 0.02
 _TAKEN = ("Could not set lock on file", "already attached", "Unique file handle conflict")
 """What DuckDB says when another process, or another part of this one, has the file."""
+_INCOMPLETE = ("not a valid DuckDB database file",)
+"""What it says of a file whose first block another process is still writing, or which is damaged:
+which of the two shows after `_MAKING_S`."""
+_MAKING_S = 0.5
 _CTRL_C = "Query interrupted"
 """What DuckDB makes of a KeyboardInterrupt, which it swallows."""
 _HINTS: dict[tuple[str, ...], str] = {
@@ -143,12 +147,14 @@ class Database:
 
         self._connection = self._connection or _instance()
         quoted = str(self.path).replace("'", "''")
-        deadline = time.monotonic() + wait_s
+        began = time.monotonic()
         while True:
             try:
                 self._connection.execute(f"ATTACH '{quoted}' AS store {options}; USE store")
             except duckdb.Error as error:
-                if not _says(error, _TAKEN) or time.monotonic() >= deadline:
+                limit_s = wait_s if _says(error, _TAKEN) else _MAKING_S
+                known = _says(error, _TAKEN + _INCOMPLETE)
+                if not known or time.monotonic() >= began + limit_s:
                     raise
                 time.sleep(_RETRY_S)
             else:
