@@ -147,7 +147,12 @@ class ModelResidency:
 
     @property
     def slots(self) -> int:
-        """Largest number of trials that run at once in the present mode."""
+        """Largest number of trials that run at once in the present mode.
+
+        Before the first proposals, which precede the choice of a mode: in any mode.
+        """
+        if self._resources.sharing == "auto" and not self._statistics.sizes_known:
+            return max(self._slots[name].most for name in ("resident", *self._methods_now))
         return self._slots[_ASSIGNMENT_OF_MODE[self.mode]].most
 
     @property
@@ -166,6 +171,7 @@ class ModelResidency:
         trial_s: float,
         propose_s: float,
         results: int,
+        sizes_known: bool = True,
     ) -> None:
         """Choose the mode again, from the present statistics.
 
@@ -176,6 +182,7 @@ class ModelResidency:
             trial_s: Mean length of the trials that have ended; else how long the longest has run.
             propose_s: Measured time of one call for proposals.
             results: Number of trials that have ended.
+            sizes_known: Whether `needs` are those of trials, not assumed.
         """
         resident, methods = self._model.assignment, self._methods_now
         if self._state == "resident":
@@ -196,6 +203,7 @@ class ModelResidency:
             propose_s=propose_s,
             trial_s=trial_s,
             results=results,
+            sizes_known=sizes_known,
             contended=bool(resident.gpus) == (self._resources.gpus > 0),
         )
         decision = sharing.choose_mode(self._resources.sharing, self._statistics, self._mode)

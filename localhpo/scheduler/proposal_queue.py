@@ -276,6 +276,7 @@ class ProposalQueue:
             trial_s=self._running.mean_trial_s,
             propose_s=self._proposer.mean_propose_s,
             results=self._running.completed,
+            sizes_known=bool(self._needs),
         )
 
     def ask(self, left: int | None) -> None:

@@ -6,13 +6,13 @@
     stop       the same, by stopping and starting it
     cpu        the model is in host memory; trials have the devices
 
-`auto` chooses the mode in which the most trials run at once; of equal ones, the first of this list.
-In the modes that offload the server, it leaves when a trial waits that fits only without it, and
-comes back when a proposal is due (`should_ask`). A restart takes about a minute, so `stop` is left
-out while trials are short, unless no trial fits otherwise.
+`auto` chooses the mode with the highest rate of trials: those that run at once, by the length of a
+trial. Where the server is offloaded, half a call for proposals adds to that length, and half a
+restart in mode `stop`: slots are empty meanwhile. Of equal modes, the first of this list is chosen.
+An offloaded server leaves when a trial waits that fits only without it, and comes back when a
+proposal is due (`should_ask`).
 
-A forecast of how long the study would take in each mode did no better in simulations
-(`scripts.benchmarks.sharing`).
+The manual compares this rule with a forecast of the whole study (page "benchmarks").
 """
 
 from __future__ import annotations
@@ -33,15 +33,19 @@ STATE_AFTER: Mapping[OffloadMethod, ServerState] = {"sleep": "offloaded", "stop"
 
 RESTART_S = 60.0
 """A server takes about so long to stop and to start again: half a minute until it loads anything,
-and half a second for each GB of the model. Sleeping and waking up take a few seconds."""
+and half a second for each GB of the model. Sleeping and waking up take about as long as a call for
+proposals."""
+
+SHORTEST_S = 10.0
+"""Trials are taken to be no shorter until one has ended."""
 
 MAX_WAIT_SHARE = 0.05
 """Proposals are prefetched where waiting for them would take more than this share of a trial. A
 prefetched proposal knows fewer results, which costs about as much."""
 
 _GAIN = 1.05
-"""The mode changes where another lets this many times as many trials run at once: with trials of
-mixed sizes, the means go up and down."""
+"""The mode changes where the rate of another is this many times as high: with trials of mixed
+sizes, the means go up and down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ class SharingStatistics:
     """Mean length of the trials that have ended; before that, how long the longest has run."""
     results: int = 0
     """Number of trials that have ended."""
+    sizes_known: bool = True
+    """Whether the memory that trials need is known; not before the first proposals."""
     contended: bool = True
     """Whether model and trials want the same memory at all."""
 
@@ -93,10 +99,14 @@ def choose_mode(
     if not statistics.contended:
         return SharingDecision("cpu", "model and trials use different memory")
     slots = _count_slots(statistics)
-    best = max(slots, key=lambda mode: slots[mode])  # the first of equal ones
-    if present in slots and 0 < slots[best] <= _GAIN * slots[present]:
+    kept = next(iter(slots))
+    if not statistics.sizes_known and slots[kept]:
+        return SharingDecision(kept, "until the first proposals are made")
+    rates = {mode: n / _slot_s(mode, statistics) for mode, n in slots.items()}
+    best = max(rates, key=lambda mode: rates[mode])  # the first of equal ones
+    if present in rates and 0 < rates[best] <= _GAIN * rates[present]:
         best = present
-    return SharingDecision(best, _describe(best, slots))
+    return SharingDecision(best, _describe(slots, rates))
 
 
 def _count_slots(statistics: SharingStatistics) -> dict[SharingMode, float]:
@@ -104,24 +114,32 @@ def _count_slots(statistics: SharingStatistics) -> dict[SharingMode, float]:
 
     The server is offloaded only where more trials run at once for it.
     """
-    resident, asleep = statistics.slots_resident, statistics.slots_asleep
+    resident = statistics.slots_resident
     on_own_device = 0 < statistics.slots_elsewhere == resident
     slots: dict[SharingMode, float] = {"device" if on_own_device else "resident": resident}
-    if asleep is not None and asleep > resident:
-        slots["sleep"] = asleep
-    stopped = statistics.slots_stopped
-    pays_to_stop = statistics.trial_s >= RESTART_S / 2 or not any(slots.values())
-    if stopped is not None and stopped > resident and pays_to_stop:
-        slots["stop"] = stopped
+    if statistics.slots_asleep is not None and statistics.slots_asleep > resident:
+        slots["sleep"] = statistics.slots_asleep
+    if statistics.slots_stopped is not None and statistics.slots_stopped > resident:
+        slots["stop"] = statistics.slots_stopped
     return slots
 
 
-def _describe(best: SharingMode, slots: Mapping[SharingMode, float]) -> str:
+def _slot_s(mode: SharingMode, statistics: SharingStatistics) -> float:
+    """Return how long a trial takes up a slot, with its share of the server's absence."""
+    trial_s = max(statistics.trial_s, 1e-3 if statistics.results else SHORTEST_S)
+    if mode not in STATE_AFTER:
+        return trial_s
+    back_s = statistics.propose_s + (RESTART_S if mode == "stop" else 0.0)
+    return trial_s + back_s / 2
+
+
+def _describe(slots: Mapping[SharingMode, float], rates: Mapping[SharingMode, float]) -> str:
     if not any(slots.values()):
         return "no trial fits in memory, with or without the model"
-    counts = ", ".join(f"{n:.3g} in mode {mode}" for mode, n in slots.items())
-    most = "the most trials run at once" if slots[best] == max(slots.values()) else "about as many"
-    return f"{most} ({counts})"
+    return ", ".join(
+        f"{3600 * rates[mode]:.3g} trials an hour in mode {mode} ({n:.3g} at once)"
+        for mode, n in slots.items()
+    )
 
 
 def why_no_effect(chosen: Sharing, model: Assignment | None) -> str | None:
@@ -161,19 +179,22 @@ def count_prefetch(mode: SharingMode, slots: float, statistics: SharingStatistic
     """Return how many proposals to prefetch, beyond those that free slots wait for.
 
     None before the first result, nor where waiting for them costs next to nothing: a later
-    proposal knows more results. Otherwise one per slot, or two where a server that leaves and comes
-    back could not keep up with short trials.
+    proposal knows more results. Otherwise one per slot, or two where trials are so short that the
+    model could not keep up.
     """
     if not statistics.results:
         return 0
-    wait_s, rounds = statistics.propose_s, 1
+    wait_s, trial_s = statistics.propose_s, statistics.trial_s
+    is_short = trial_s < 2 * wait_s
     if mode in STATE_AFTER and slots > statistics.slots_resident:
         wait_s += RESTART_S if mode == "stop" else 0.0
-        rounds = 2 if statistics.trial_s < 2 * RESTART_S else 1
+        is_short = trial_s < 2 * RESTART_S
         # Other devices must not wait until the server's own is free, nor its slots for each other.
         if statistics.slots_elsewhere or slots - statistics.slots_resident > 1:
             wait_s = math.inf
-    return rounds * math.ceil(slots) if wait_s > MAX_WAIT_SHARE * statistics.trial_s else 0
+    if wait_s <= MAX_WAIT_SHARE * trial_s:
+        return 0
+    return (2 if is_short else 1) * math.ceil(slots)
 
 
 def _follow_setting(sharing: Sharing, statistics: SharingStatistics) -> SharingDecision:

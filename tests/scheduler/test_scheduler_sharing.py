@@ -41,26 +41,36 @@ SHORT_OF_MEMORY = SharingStatistics(
     ("changes", "mode"),
     [
         ({}, "sleep"),
-        ({"trial_s": 0.0}, "sleep"),  # sleeping takes seconds: it need not wait for a length
+        ({"trial_s": 0.0, "results": 0}, "sleep"),  # trials of ten seconds would pay for it
+        ({"trial_s": 10.0, "propose_s": 50.0}, "resident"),  # the model is needed all the time
+        ({"trial_s": 10.0, "propose_s": 6.0, "slots_resident": 2.5}, "resident"),
+        ({"propose_s": 6.0, "slots_resident": 2.5}, "sleep"),
         ({"slots_asleep": None}, "stop"),
-        ({"slots_asleep": None, "trial_s": 20.0}, "resident"),  # a restart takes longer
-        ({"slots_asleep": None, "trial_s": 40.0}, "stop"),
-        ({"slots_resident": 0, "slots_asleep": None, "trial_s": 0.0}, "stop"),  # or none would run
-        ({"slots_resident": 0, "slots_asleep": 0, "trial_s": 0.0}, "stop"),
+        ({"slots_asleep": None, "trial_s": 10.0}, "resident"),  # a restart takes longer
+        ({"slots_resident": 0, "slots_asleep": None, "trial_s": 10.0}, "stop"),  # or none would run
+        ({"slots_resident": 0, "slots_asleep": 0, "trial_s": 10.0}, "stop"),
         ({"slots_asleep": None, "slots_stopped": None}, "resident"),
         ({"slots_resident": 0, "slots_asleep": 0, "slots_stopped": 0}, "resident"),
         ({"slots_resident": 3}, "resident"),
         ({"slots_resident": 3, "slots_elsewhere": 3}, "device"),
         ({"slots_resident": 2, "slots_elsewhere": 2}, "sleep"),
         ({"slots_asleep": 1}, "stop"),
-        ({"slots_asleep": 1, "trial_s": 20.0}, "resident"),
+        ({"slots_asleep": 1, "trial_s": 10.0}, "resident"),
+        ({"trial_s": 0.0}, "resident"),  # simulated trials may take no time
         ({"contended": False}, "cpu"),
     ],
 )
-def test_auto_runs_the_most_trials_at_once(changes: dict[str, Any], mode: str) -> None:
+def test_auto_chooses_the_highest_rate_of_trials(changes: dict[str, Any], mode: str) -> None:
     decision = choose_mode("auto", replace(SHORT_OF_MEMORY, **changes))
     assert decision.mode == mode
     assert decision.reason
+
+
+def test_the_mode_is_chosen_once_the_sizes_of_trials_are_known() -> None:
+    unknown = replace(SHORT_OF_MEMORY, sizes_known=False)
+    assert choose_mode("auto", unknown).mode == "resident"
+    # Otherwise no trial would ever start.
+    assert choose_mode("auto", replace(unknown, slots_resident=0)).mode == "sleep"
 
 
 def test_the_users_setting_is_followed_where_the_server_supports_it() -> None:
@@ -96,10 +106,15 @@ def test_a_single_slot_waits_for_a_server_that_is_back_soon() -> None:
     assert count_prefetch("stop", 1, one) == 1
 
 
-@pytest.mark.parametrize(("trial_s", "rounds"), [(10.0, 2), (100.0, 2), (600.0, 1)])
-def test_short_trials_get_two_prefetched_proposals_per_slot(trial_s: float, rounds: int) -> None:
+@pytest.mark.parametrize(
+    ("mode", "trial_s", "rounds"),
+    [("sleep", 100.0, 2), ("sleep", 600.0, 1), ("resident", 3.0, 2), ("resident", 10.0, 1)],
+)
+def test_short_trials_get_two_prefetched_proposals_per_slot(
+    mode: SharingMode, trial_s: float, rounds: int
+) -> None:
     numbers = replace(SHORT_OF_MEMORY, trial_s=trial_s)
-    assert count_prefetch("sleep", 3, numbers) == 3 * rounds
+    assert count_prefetch(mode, 3, numbers) == 3 * rounds
 
 
 @pytest.mark.parametrize(("think_s", "unseen"), [(0.3, 0), (4.0, 1)])
