@@ -1,8 +1,8 @@
 """The command line. `main` turns every error into a message and an exit code.
 
-One file per command. Each imports only click at its top, and everything else in the functions
-that need it, so that `localhpo --help` starts fast. Results go to standard output, progress and
-errors to standard error.
+One file per command, in folders by topic, with what it shows beside it. The file of a command
+imports only click at its top, and everything else in the functions that need it, so that
+`localhpo --help` starts fast. Results go to standard output, progress and errors to standard error.
 """
 
 from __future__ import annotations
@@ -15,20 +15,32 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
-from typing import Any, NoReturn, TextIO
+from typing import NoReturn, TextIO
 
 import click
 
 import localhpo
-from localhpo.cli._help import Group
+from localhpo.cli.command import Group
 from localhpo.errors import LocalHPOError
 from localhpo.plugins import PluginWarning
 
-COMMANDS = (
-    "init", "run", "watch", "trials", "report", "enqueue", "similar", "import", "finetune",
-    "tasks", "models", "doctor",
-)  # fmt: skip
-"""Commands in the order of `localhpo --help`; each is `command` of the module of its name."""
+COMMANDS = {
+    "init": "init.command",
+    "run": "study.run",
+    "watch": "study.watch",
+    "trials": "study.trials",
+    "report": "study.report",
+    "enqueue": "study.enqueue",
+    "similar": "study.similar",
+    "import": "study.import_trials",
+    "finetune": "models.finetune",
+    "tasks": "tasks",
+    "models": "models.command",
+    "doctor": "doctor.command",
+    "docs": "docs",
+}
+"""Name of a command -> its module in this package, which has it as `command`. `localhpo --help`
+lists them in this order."""
 
 RENAMED = {"experience": "similar"}
 """Name of a command in version 0.1.0, which still works -> its name today."""
@@ -51,12 +63,10 @@ class LazyGroup(Group):
         cmd_name: str,
     ) -> click.Command | None:
         """Return a command, imported now."""
-        cmd_name = RENAMED.get(cmd_name, cmd_name)
-        if cmd_name not in COMMANDS:
+        name = RENAMED.get(cmd_name, cmd_name)
+        if name not in COMMANDS:
             return None
-        name = "import_" if cmd_name == "import" else cmd_name  # `import` is a keyword
-        module: Any = importlib.import_module(f"localhpo.cli.{name}")
-        command: click.Command = module.command
+        command: click.Command = importlib.import_module(f"localhpo.cli.{COMMANDS[name]}").command
         return command
 
 

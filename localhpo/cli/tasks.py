@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import click
 
-from localhpo.cli._help import Command, Group
-
-if TYPE_CHECKING:
-    from localhpo.task import Task
+from localhpo.cli import output
+from localhpo.cli.command import Command, Group
 
 
 @click.group(
@@ -48,29 +44,25 @@ def command(context: click.Context, as_json: bool) -> None:
 def show(name: str, as_json: bool) -> None:
     """Show a ready task: its data, what to install, its search space."""
     from localhpo import tasks
-    from localhpo.cli import _output
-    from localhpo.cli._task_views import task_record, task_view
+    from localhpo.cli.task_views import task_record, task_view
     from localhpo.task import load_task
 
     task = load_task(tasks.find(name))
     if as_json:
-        _output.print_json({**task_record(task), "space": task.space.to_table()})
+        output.print_json({**task_record(task), "space": task.space.to_table()})
     else:
-        _output.show(task_view(task))
+        output.show(task_view(task))
 
 
 def _list(as_json: bool) -> None:
     from localhpo import tasks
-    from localhpo.cli import _output
-    from localhpo.cli._task_views import task_record, tasks_table
+    from localhpo.cli.task_views import task_record, tasks_table
     from localhpo.task import load_task
 
     found = [load_task(tasks.find(name)) for name in tasks.available()]
     if as_json:
-        _output.print_json([_brief(task, task_record(task)) for task in found])
+        output.print_json(
+            [{**task_record(task), "parameters": list(task.space.names)} for task in found]
+        )
     else:
-        _output.show(tasks_table(found))
-
-
-def _brief(task: Task, full: dict[str, Any]) -> dict[str, Any]:
-    return {**full, "parameters": list(task.space.names)}
+        output.show(tasks_table(found))

@@ -2,7 +2,7 @@ import textwrap
 
 import pytest
 
-from localhpo.cli._argparse_reader import Option, Script, read_script
+from localhpo.cli.init.argparse_reader import Option, Script, read_script
 from localhpo.errors import InputError
 
 

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from localhpo.cli import main
-from localhpo.cli._task_views import task_record, task_view
+from localhpo.cli.task_views import task_record, task_view
 from localhpo.study import Study
 from localhpo.task import load_task
 from localhpo.trial import USER, Proposal
@@ -109,7 +109,8 @@ def test_run_ends_with_a_summary(finished):
     assert report.read_text().startswith("# tiny/main\n")
 
 
-def test_run_prints_lines_without_a_terminal(localhpo, capsys):
+def test_run_prints_lines_without_a_terminal(localhpo, capsys, project):
+    (project / "task.toml").write_text(TASK.replace("high = 9", "high = 6"))  # no trial fails
     assert main(["run", "task.toml", "--json"]) == 0
     told = capsys.readouterr()
     record = json.loads(told.out)

@@ -1,6 +1,6 @@
 import pytest
 
-from localhpo.cli.enqueue import _assigned, _completed, _tuned
+from localhpo.cli.study.enqueue import _assigned, _completed, _tuned
 from localhpo.errors import ConfigurationError, InputError
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 

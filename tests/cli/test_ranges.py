@@ -1,7 +1,7 @@
 import pytest
 
-from localhpo.cli._argparse_reader import Option
-from localhpo.cli._ranges import propose_range
+from localhpo.cli.init.argparse_reader import Option
+from localhpo.cli.init.ranges import propose_range
 from localhpo.space import Space
 
 

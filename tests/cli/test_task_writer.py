@@ -4,15 +4,15 @@ import tomllib
 
 import pytest
 
-from localhpo.cli import _metric_names, _task_writer
-from localhpo.cli._argparse_reader import read_script
+from localhpo.cli.init import task_writer
+from localhpo.cli.init.argparse_reader import read_script
 from localhpo.executor.command import check_command
 from localhpo.task import parse_task
 
 
 def written(source: str, path: str = "train.py") -> str:
     script = read_script(textwrap.dedent(source), path)
-    return _task_writer.write(_task_writer.plan(script, path, "mine"))
+    return task_writer.write(task_writer.plan(script, path, "mine"))
 
 
 def loaded(text: str, tmp_path):
@@ -123,7 +123,7 @@ def test_fixed_values_have_placeholders_if_the_command_has_others(tmp_path):
     text = written(NOT_PROPOSED + 'p.add_argument("-b", type=int, default=4)')
     task = loaded(uncommented(text, "[fixed]", "optimizer", '"--optimizer'), tmp_path)
     assert task.command[-4:] == ("-b", "{b}", "--optimizer", "{optimizer}")
-    check_command(task.command, task)
+    check_command(task.command, task.names)
 
 
 def test_there_is_no_fixed_section_without_fixed_values():
@@ -144,7 +144,7 @@ def test_options_that_cannot_be_appended_are_not_offered_as_fixed():
 def test_required_values_are_marked(tmp_path):
     text = written(NANOGPT_STYLE)
     assert '    "INPUT_BIN",  # <- FILL IN' in text
-    plan = _task_writer.plan(read_script(NANOGPT_STYLE, "t.py"), "t.py", "mine")
+    plan = task_writer.plan(read_script(NANOGPT_STYLE, "t.py"), "t.py", "mine")
     assert [option.name for option in plan.to_fill_in] == ["input_bin"]
 
 
@@ -202,7 +202,7 @@ def test_a_script_of_another_library_gets_a_template_with_its_command(library, t
 
 
 def test_the_template_loads_and_shows_a_condition(tmp_path):
-    text = _task_writer.write(_task_writer.TaskFilePlan(script="", name="my-task"))
+    text = task_writer.write(task_writer.TaskFilePlan(script="", name="my-task"))
     task = loaded(text, tmp_path)
     assert task.space.conditional
     assert task.metric == "val_loss"
@@ -210,7 +210,7 @@ def test_the_template_loads_and_shows_a_condition(tmp_path):
 
 
 def test_commented_examples_are_valid_once_uncommented(tmp_path):
-    text = _task_writer.write(_task_writer.TaskFilePlan(script="", name="my-task"))
+    text = task_writer.write(task_writer.TaskFilePlan(script="", name="my-task"))
     uncommented = text.replace("# minutes", "minutes").replace("# timeout_s", "timeout_s")
     uncommented = uncommented.replace("# cpus", "cpus").replace("# gpus", "gpus")
     uncommented = uncommented.replace("# memory_mb", "memory_mb")
@@ -220,7 +220,7 @@ def test_commented_examples_are_valid_once_uncommented(tmp_path):
 
 
 def test_the_commented_objectives_and_constraints_are_valid(tmp_path):
-    text = _task_writer.write(_task_writer.TaskFilePlan(script="", name="my-task"))
+    text = task_writer.write(task_writer.TaskFilePlan(script="", name="my-task"))
     names = r'\[\[|name = "(?:val_accuracy|peak_memory_mb)"|direction|max = '
     text = re.sub(rf"^# (?={names})", "", text, flags=re.M)
     text = re.sub(r'^metric = .*\ndirection = "minimize"\n', "", text, flags=re.M)
@@ -239,7 +239,7 @@ def test_the_commented_objectives_and_constraints_are_valid(tmp_path):
     ],
 )
 def test_the_name_of_a_task(path, name, tmp_path):
-    assert _task_writer.task_name(tmp_path / path) == name
+    assert task_writer.task_name(tmp_path / path) == name
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_the_name_of_a_task(path, name, tmp_path):
     ],
 )  # fmt: skip
 def test_toml_values(value, text):
-    assert _task_writer.toml(value) == text
+    assert task_writer.toml(value) == text
     assert tomllib.loads(f"x = {text}")["x"] == value
 
 
@@ -268,9 +268,9 @@ def test_toml_values(value, text):
     ],
 )
 def test_metrics(names, metric, direction):
-    assert _metric_names.choose_metric(names) == metric
-    assert _metric_names.guess_direction(metric) == direction
+    assert task_writer.choose_metric(names) == metric
+    assert task_writer.guess_direction(metric) == direction
 
 
 def test_no_metric():
-    assert _metric_names.choose_metric([]) is None
+    assert task_writer.choose_metric([]) is None

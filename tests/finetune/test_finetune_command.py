@@ -7,7 +7,7 @@ import pytest
 from made_history import keep, make_past
 
 from localhpo.cli import main
-from localhpo.cli._low_priority import LowPriorityClaim
+from localhpo.cli.models.low_priority import LowPriorityClaim
 from localhpo.resources.broker import ResourceBroker
 from localhpo.resources.placement import Assignment, Inventory
 
@@ -58,7 +58,7 @@ class TestLowPriorityClaim:
 
     @pytest.fixture
     def messages(self, home, monkeypatch):
-        monkeypatch.setattr("localhpo.cli._low_priority._POLL_S", 0.01)
+        monkeypatch.setattr("localhpo.cli.models.low_priority._POLL_S", 0.01)
         return []
 
     def test_a_training_reserves_its_resources(self, messages):
@@ -96,7 +96,7 @@ class TestLowPriorityClaim:
         claim.take()
         free = lambda others: None if others else Assignment(cpus=1)  # noqa: E731
         assert study.claim("0", Assignment(cpus=1), free) is None
-        monkeypatch.setattr("localhpo.cli._low_priority.os.getpid", lambda: pid + 1)
+        monkeypatch.setattr("localhpo.cli.models.low_priority.os.getpid", lambda: pid + 1)
         released = []
 
         def sleep(_seconds):
@@ -105,7 +105,7 @@ class TestLowPriorityClaim:
             else:
                 study.release("0")
 
-        monkeypatch.setattr("localhpo.cli._low_priority.time.sleep", sleep)
+        monkeypatch.setattr("localhpo.cli.models.low_priority.time.sleep", sleep)
         claim.give_way()
         assert released == [Assignment(cpus=1)]
         assert messages == [

@@ -1,15 +1,18 @@
-"""Progress on a terminal: a row for each ended trial, and below them what runs now.
+"""Progress of a study: a display for a terminal, and a line per event for anything else.
 
-Rows are printed once and stay in the terminal's history. Only the lines below them are drawn
-again: the running trials with their latest metric, whether a proposal is being made, and one
-line with the best so far and the time left.
+The display has a row for each ended trial, and below them what runs now. Rows are printed once and
+stay in the terminal's history. Only the lines below them are drawn again: the running trials with
+their latest metric, whether a proposal is being made, and one line with the best so far and the
+time left.
 """
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import click
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
@@ -18,15 +21,16 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from localhpo.analysis import failures, formatting
-from localhpo.cli._views import STATE_STYLES, add_progress_row, progress_grid
+from localhpo.analysis import formatting
+from localhpo.analysis.summary import failure_of
+from localhpo.cli.study.views import ROOM_FOR_ORIGIN, STATE_STYLES
 from localhpo.scheduler.accounting import current_wait
-from localhpo.scheduler.observer import STOPPED_BY_USER
+from localhpo.scheduler.events import STOPPED_BY_USER
 from localhpo.store.records import WAIT_TEXTS
 from localhpo.trial import State, Trial
 
 if TYPE_CHECKING:
-    from localhpo.scheduler.observer import RunningTrial, Snapshot
+    from localhpo.scheduler.events import RunningTrial, Snapshot
     from localhpo.store import Event
     from localhpo.task import Task
 
@@ -38,6 +42,19 @@ _ROOM_FOR_ECHO = 6
 _INDENT = 5
 _ASIDE = {"note": "dim", "warning": "yellow", "pruning": "dim", "interrupted": "dim"}
 """Kinds of events that get a line of their own, and its style; the others show as rows."""
+
+
+class EventLog:
+    """Observer that prints each event as a line on standard error."""
+
+    def on_event(self, event: Event) -> None:
+        """Print an event."""
+        clock = time.strftime("%H:%M:%S", time.localtime(event.time))
+        trial = "" if event.trial is None else f"trial {event.trial} "
+        click.echo(f"{clock} {trial}{event.kind}: {formatting.printable(event.message)}", err=True)
+
+    def on_change(self, snapshot: Snapshot) -> None:
+        """Ignore changes that are no events: only a live display shows them."""
 
 
 class LiveDisplay:
@@ -90,7 +107,7 @@ class LiveDisplay:
             return _spinning(self._spinner, f"opening {self._study}")
         lines: list[RenderableType] = []
         if snapshot.running:
-            grid = progress_grid(self._console.width, len(snapshot.task.objectives))
+            grid = _grid(self._console.width, len(snapshot.task.objectives))
             for running in snapshot.running:
                 self._add_running(grid, snapshot, running)
             lines.append(grid)
@@ -104,9 +121,9 @@ class LiveDisplay:
 
     def _begin(self, snapshot: Snapshot, ended: list[Trial]) -> None:
         """Print the head of the table, and the last trials of earlier runs."""
-        grid = progress_grid(self._console.width, len(snapshot.task.objectives))
+        grid = _grid(self._console.width, len(snapshot.task.objectives))
         values = _values_head(snapshot.task)
-        add_progress_row(grid, "", "", "", values, "time", "origin", "configuration")
+        _add_row(grid, "", "", "", values, "time", "origin", "configuration")
         self._console.print(Text(self._study, style="bold"))
         self._console.print(grid, style="bold")
         earlier = ended[:-_EARLIER_SHOWN]
@@ -118,8 +135,8 @@ class LiveDisplay:
         is_best = trial.feasible is True and trial.number in {
             t.number for t in snapshot.best_trials
         }
-        grid = progress_grid(self._console.width, len(snapshot.task.objectives))
-        add_progress_row(
+        grid = _grid(self._console.width, len(snapshot.task.objectives))
+        _add_row(
             grid,
             str(trial.number),
             Text("*" if is_best else "", style="bold green"),
@@ -130,8 +147,8 @@ class LiveDisplay:
             formatting.assignments(formatting.config_texts(snapshot.task.space, trial.config)),
         )
         self._console.print(grid)
-        if failures.cause(trial):
-            text = formatting.failure_text(failures.message(trial), failures.stderr_tail(trial))
+        if failure := failure_of(trial):
+            text = formatting.failure_text(failure.message, failure.stderr_tail)
             self._print_aside(text, STATE_STYLES[trial.state])
         elif violated := formatting.violations_text(trial, snapshot.task.constraints):
             self._print_aside(f"constraint violated: {violated}", "yellow")
@@ -143,7 +160,7 @@ class LiveDisplay:
         trial, latest = running.trial, running.latest
         step = "" if latest is None else f"step {latest.step}  "
         config = formatting.config_texts(snapshot.task.space, trial.config)
-        add_progress_row(
+        _add_row(
             grid,
             str(trial.number),
             self._spinner,
@@ -153,6 +170,26 @@ class LiveDisplay:
             formatting.printable(str(trial.proposal.origin)),
             Text(step, style="cyan").append(formatting.assignments(config), style="default"),
         )
+
+
+def _grid(width: int, objectives: int = 1) -> Table:
+    """Return the columns of the live table: number, mark, state, value, time, origin, rest."""
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(justify="right", width=4)
+    grid.add_column(width=1)
+    grid.add_column(width=11)
+    grid.add_column(justify="right", width=11 * objectives - 1, no_wrap=True)
+    grid.add_column(justify="right", width=11, no_wrap=True)
+    if width >= ROOM_FOR_ORIGIN:
+        grid.add_column(width=13, no_wrap=True, overflow="ellipsis")
+    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    return grid
+
+
+def _add_row(grid: Table, *cells: RenderableType) -> None:
+    """Add the seven cells of a row, or the six that fit on a narrow terminal."""
+    *rest, origin, last = cells
+    grid.add_row(*rest, *([origin] if len(grid.columns) == len(cells) else []), last)
 
 
 def _spinning(spinner: Spinner, text: str) -> RenderableType:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from localhpo.analysis import formatting
 from localhpo.analysis.records import to_jsonable
-from localhpo.cli import _views
+from localhpo.cli.output import facts_table, plain_table
 from localhpo.llm.models import config, license, profiles, thinking, tuning_record
 from localhpo.llm.models.card import RENAMED_KEYS, Card, card_record
 from localhpo.llm.models.memory import PROPOSAL_TOKENS, MemoryEstimate, ModelMemory
@@ -27,7 +27,7 @@ _MB = 2**20
 
 def models_table(entries: Sequence[ModelListing]) -> Table:
     """Return the listing of the models on this machine."""
-    table = _views.plain_table(
+    table = plain_table(
         "model", "parameters", "size", "context", "prompt", "license", "files",
         right=("parameters", "size", "context"),
     )  # fmt: skip
@@ -40,7 +40,7 @@ def profiles_table(found: Sequence[ModelProfile]) -> Table:
     """Return the listing of known models that are not on this machine."""
     kv = f"KV cache of {PROPOSAL_TOKENS:,} tokens"
     headers = ("profile", "parameters", "weights", kv, "context", "license", "published as")
-    table = _views.plain_table(*headers, right=("parameters", "weights", kv, "context"))
+    table = plain_table(*headers, right=("parameters", "weights", kv, "context"))
     table.columns[0].no_wrap = True  # the name that a user types
     for profile in found:
         table.add_row(
@@ -59,15 +59,8 @@ def profiles_table(found: Sequence[ModelProfile]) -> Table:
 
 def facts(record: dict[str, Any]) -> Table:
     """Return a record as a table, one fact a line."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for key, value in record.items():
-        if key in RENAMED_KEYS:  # old keys are for JSON alone
-            continue
-        for title, line in _lines(key, value):
-            grid.add_row(title, line)
-    return grid
+    shown = ((k, v) for k, v in record.items() if k not in RENAMED_KEYS)  # old keys: JSON alone
+    return facts_table(line for key, value in shown for line in _lines(key, value))
 
 
 def record(

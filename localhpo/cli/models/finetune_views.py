@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from localhpo.analysis.records import to_jsonable
-from localhpo.cli import _views
+from localhpo.cli.output import plain_table
 from localhpo.finetune.pipeline import FinetunePlan
 from localhpo.llm.models.card import Card, card_record
 from localhpo.llm.models.tuning_record import IN_USE
@@ -16,7 +16,7 @@ from localhpo.llm.models.tuning_record import IN_USE
 
 def plan_table(plan: FinetunePlan) -> Table:
     """Return the studies, the use of each, and why others are left out."""
-    table = _views.plain_table("study", "trials", "with values", "use",
+    table = plain_table("study", "trials", "with values", "use",
                                right=("trials", "with values"))  # fmt: skip
     for row in _rows(plan):
         table.add_row(row["study"], str(row["trials"]), str(row["scored"]), row["use"])
@@ -35,7 +35,7 @@ def plan_record(plan: FinetunePlan) -> dict[str, Any]:
 
 def versions_table(cards: Sequence[Card]) -> Table:
     """Return the listing of fine-tuned models."""
-    table = _views.plain_table("fine-tuned", "base", "method", "trained on", "test", "reason")
+    table = plain_table("fine-tuned", "base", "method", "trained on", "test", "reason")
     for card in cards:
         if (tuned := card.tuned) is not None:
             data = f"{tuned.trials} trials of {len(tuned.studies)} studies"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from localhpo.cli._argparse_reader import Option
+from localhpo.cli.init.argparse_reader import Option
 
 ParameterTable = dict[str, Any]
 """A parameter as in `[space]` of a task file."""

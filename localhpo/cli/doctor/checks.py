@@ -46,13 +46,14 @@ class Check:
 def all_checks() -> list[Check]:
     """Return the findings of all checks."""
     checks: tuple[Callable[[], Iterator[Check]], ...] = (
-        _python, _packages, _extras, _devices, _store, _disk, _models, _fit, _prompts,
-        _plugins, _offline,
+        check_python, check_packages, check_extras, check_devices, check_store, check_disk,
+        check_models, check_memory_fit, check_prompts, check_plugins, check_offline,
     )  # fmt: skip
     return [finding for check in checks for finding in check()]
 
 
-def _python() -> Iterator[Check]:
+def check_python() -> Iterator[Check]:
+    """Check the interpreter and the system."""
     system = f"{platform.system()} {platform.machine()}"
     finding = f"{platform.python_version()}, {sys.executable}, {system}"
     if sys.platform == "linux":
@@ -61,7 +62,7 @@ def _python() -> Iterator[Check]:
         yield Check("python", "bad", finding, "LocalHPO runs trials on Linux only: use a container")
 
 
-def _plugins() -> Iterator[Check]:
+def check_plugins() -> Iterator[Check]:
     """Import the plug-ins of all registries."""
     from localhpo.creator import CREATORS
     from localhpo.llm import BACKENDS
@@ -75,7 +76,7 @@ def _plugins() -> Iterator[Check]:
             yield Check("plug-ins", "ok", f"{registry.kind}s: {', '.join(found)}")
 
 
-def _packages() -> Iterator[Check]:
+def check_packages() -> Iterator[Check]:
     """Check the packages that LocalHPO always needs."""
     found, missing = _installed(None)
     if missing:
@@ -84,7 +85,7 @@ def _packages() -> Iterator[Check]:
         yield Check("packages", "ok", ", ".join(found))
 
 
-def _extras() -> Iterator[Check]:
+def check_extras() -> Iterator[Check]:
     """Check the packages of each extra; missing ones are notes, for extras are optional."""
     from localhpo.llm.vllm import builds
 
@@ -126,7 +127,8 @@ def _version(name: str) -> str | None:
         return metadata.version(others[0]) if others else None
 
 
-def _devices() -> Iterator[Check]:
+def check_devices() -> Iterator[Check]:
+    """Check the CPUs, the memory and the GPUs."""
     from localhpo.resources.inventory import find_inventory
 
     try:
@@ -169,7 +171,8 @@ def _gpu_activity() -> Iterator[Check]:
         yield Check(f"gpu {reading.label} now", "ok", ", ".join(parts))
 
 
-def _store() -> Iterator[Check]:
+def check_store() -> Iterator[Check]:
+    """Check that the store can be read and written."""
     from localhpo.store import Store, default_home
 
     home = default_home()
@@ -194,26 +197,24 @@ def _store() -> Iterator[Check]:
     yield Check("store", "ok", f"{home}, {studies}")
 
 
-def _disk() -> Iterator[Check]:
+def check_disk() -> Iterator[Check]:
+    """Check that there is room for logs and checkpoints."""
     from localhpo.store import default_home
 
     folder = _nearest_existing(default_home())
     free_mb = shutil.disk_usage(folder).free / 1e6
     finding = f"{formatting.memory(free_mb)} free in {folder}"
     if free_mb < _NO_DISK_MB:
-        yield Check(
-            "disk",
-            "bad",
-            finding,
-            "free disk space, or set LOCALHPO_HOME to a folder on another disk",
-        )
+        hint = "free disk space, or set LOCALHPO_HOME to a folder on another disk"
+        yield Check("disk", "bad", finding, hint)
     elif free_mb < _LITTLE_DISK_MB:
         yield Check("disk", "note", finding, "logs and checkpoints of trials may not fit")
     else:
         yield Check("disk", "ok", finding)
 
 
-def _models() -> Iterator[Check]:
+def check_models() -> Iterator[Check]:
+    """Check the files of each model against its card."""
     from localhpo.llm.models.registry import DEFAULT, list_models
 
     found = list_models()
@@ -237,14 +238,16 @@ def _of_model(entry: ModelListing) -> Check:
     return Check(name, "ok", finding)
 
 
-def _fit() -> Iterator[Check]:
-    from localhpo.cli import _memory_fit
+def check_memory_fit() -> Iterator[Check]:
+    """Report which models fit into the memory of this machine."""
+    from localhpo.cli.doctor.memory_fit import check_memory_fits
     from localhpo.resources.inventory import find_inventory
 
-    yield from _memory_fit.check_models(find_inventory())
+    yield from check_memory_fits(find_inventory())
 
 
-def _prompts() -> Iterator[Check]:
+def check_prompts() -> Iterator[Check]:
+    """Check that the prompts are there."""
     from localhpo import assets
 
     try:
@@ -257,7 +260,7 @@ def _prompts() -> Iterator[Check]:
     yield Check("prompts", state, f"{', '.join(names) or 'no templates'} in {folder}")
 
 
-def _offline() -> Iterator[Check]:
+def check_offline() -> Iterator[Check]:
     """Report that models load without network access, and what the user's scripts see."""
     from localhpo.llm.offline import OFFLINE_VARIABLES
 

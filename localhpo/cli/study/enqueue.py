@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from localhpo.cli._help import Command
+from localhpo.cli.command import Command
+from localhpo.cli.output import print_json
+from localhpo.cli.target import open_study
 
 if TYPE_CHECKING:
     from localhpo.space import Parameter, Space
@@ -46,15 +48,13 @@ def command(
     is a task file, a folder with a task.toml, the name of a ready task, or of a study as `localhpo
     trials` lists it. Parameters that are not set take their defaults, or the middle of their range.
     """
-    from localhpo.cli import _output, _target
-
-    opened = _target.open_study(task, study)
+    opened = open_study(task, study)
     space = opened.task.space
     given = {**(_read(config) if config else {}), **_assigned(assignments, space)}
     complete = _completed(_tuned(given, opened.task.fixed), space)
     opened.enqueue(complete)
     if as_json:
-        _output.print_json({"study": opened.key, "config": complete})
+        print_json({"study": opened.key, "config": complete})
     else:
         click.echo(f"{opened.key} will run this next: {space.text(complete)}")
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from localhpo.cli._help import Command
+from localhpo.cli.command import Command
+from localhpo.cli.output import print_json
+from localhpo.cli.target import find_task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from localhpo.importers import AcceptedTrial, ImportPlan, TrialSource
     from localhpo.objective import Direction
     from localhpo.store import Store
-    from localhpo.study.adding import ExternalTrial
+    from localhpo.study.external_trials import ExternalTrial
     from localhpo.task import Task
 
 _LISTED = 20
@@ -63,7 +65,7 @@ def command(file: str, dry_run: bool, as_json: bool, **options: Any) -> None:
     file again adds only new trials.
     """
     from localhpo.store import Store, default_home
-    from localhpo.study.adding import add_trials
+    from localhpo.study.external_trials import add_trials
 
     store = Store(default_home())
     source, key, task, plan = _prepare(store, file, options)
@@ -81,7 +83,6 @@ def _prepare(
     store: Store, file: str, options: dict[str, Any]
 ) -> tuple[TrialSource, str, Task, ImportPlan]:
     """Return the trials of the file, the study they belong to, its task, and what to import."""
-    from localhpo.cli._target import find_task
     from localhpo.errors import StudyNotFoundError
     from localhpo.importers import plan_import, read_source
     from localhpo.store import study_name
@@ -106,7 +107,7 @@ def _prepare(
     planned = plan_import(source, given or known, trials, directions=directions)
     task = given or known or _new_task(name, planned, options["background"])
     if known is not None:
-        from localhpo.study.identity import check_same
+        from localhpo.study.checks import check_same
 
         check_same(key, known, task)
     return source, key, task, planned
@@ -161,7 +162,7 @@ def _new_task(name: str, planned: ImportPlan, background: str) -> Task:
 
 
 def _external_trial(accepted: AcceptedTrial, task: Task, file: str) -> ExternalTrial:
-    from localhpo.study.adding import ExternalTrial
+    from localhpo.study.external_trials import ExternalTrial
     from localhpo.trial import Measurement
 
     source = accepted.source
@@ -180,7 +181,7 @@ def _outcome(accepted: AcceptedTrial, task: Task) -> Outcome:
     from dataclasses import replace
 
     from localhpo.executor.protocol import Outcome
-    from localhpo.study.outcome import make_outcome
+    from localhpo.study.external_trials import make_outcome
     from localhpo.trial import State, Usage
 
     ending, metrics = accepted.source.ending, accepted.metrics
@@ -201,10 +202,9 @@ def _outcome(accepted: AcceptedTrial, task: Task) -> Outcome:
 
 def _print_json(key: str, task: Task, source: TrialSource, plan: ImportPlan, dry_run: bool) -> None:
     from localhpo.analysis.records import goals_record
-    from localhpo.cli import _output
 
     skipped = [{"where": row.where, "reason": row.reason} for row in plan.skipped]
-    _output.print_json(
+    print_json(
         {
             "study": key,
             "kind": source.kind,

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from localhpo.cli._constants import Names, NotConstantError, evaluate_constant, module_names
+from localhpo.cli.init.constants import Names, NotConstantError, evaluate_constant, module_names
 from localhpo.errors import InputError
 
 OTHER_LIBRARIES = (

@@ -1,12 +1,22 @@
-"""Output of a study: its summary, its report in a file, the commands of its best trials."""
+"""`localhpo report`: the results of a study as Markdown.
+
+Also what other commands print of a study: its summary as JSON, and the commands of its best trials.
+"""
 
 from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import click
+
+from localhpo.cli.command import Command
+from localhpo.cli.output import print_json, show
+from localhpo.cli.target import find_study
 
 if TYPE_CHECKING:
     from localhpo.analysis.summary import Summary
@@ -16,7 +26,51 @@ if TYPE_CHECKING:
 REPORT = "report.md"
 
 
-def summary_of(study: Study) -> Summary:
+@click.command(
+    "report",
+    cls=Command,
+    examples=(
+        "localhpo report",
+        "localhpo report task.toml --output report.md",
+        "localhpo report task.toml --json",
+    ),
+)
+@click.argument("task_or_study", required=False)
+@click.option("--study", default="main", show_default=True, help="Name of the study of a task.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the Markdown to this file.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+def command(task_or_study: str | None, study: str, output: Path | None, as_json: bool) -> None:
+    """Report on a study, in Markdown.
+
+    The best configuration (with several objectives the Pareto front), progress, failures, cost,
+    and all trials. TASK_OR_STUDY may be left out where there is only one study. The study may be
+    running.
+    """
+    found = find_study(task_or_study, study)
+    summary = summarize(found)
+    if output is not None:
+        save(output, report_text(found, summary))
+        click.echo(f"wrote {output}", err=as_json)
+    if as_json:
+        print_json(study_record(found, summary))
+    elif output is None:
+        _show(report_text(found, summary))
+
+
+def _show(markdown: str) -> None:
+    """Render Markdown on a terminal; print it as it is elsewhere."""
+    if not sys.stdout.isatty():
+        click.echo(markdown, nl=False)
+        return
+    from rich.markdown import Markdown
+
+    show(Markdown(markdown))
+
+
+def summarize(study: Study) -> Summary:
     """Return the facts of a study as they stand."""
     from localhpo.analysis.summary import summarize_study
     from localhpo.scheduler.budget import SpentTime
@@ -26,7 +80,7 @@ def summary_of(study: Study) -> Summary:
     return summarize_study(study.task, study.key, study.trials, elapsed_s=elapsed_s, events=events)
 
 
-def record_of(study: Study, summary: Summary) -> dict[str, Any]:
+def study_record(study: Study, summary: Summary) -> dict[str, Any]:
     """Return the facts of a study as JSON, with the commands that run the best trials again."""
     from localhpo.analysis.records import summary_record
 
@@ -35,7 +89,7 @@ def record_of(study: Study, summary: Summary) -> dict[str, Any]:
     return {**summary_record(summary), "rerun": again, "reruns": _reruns(study, summary)}
 
 
-def report_of(study: Study, summary: Summary) -> str:
+def report_text(study: Study, summary: Summary) -> str:
     """Return the report as Markdown."""
     from localhpo.analysis.report import render_report
 
@@ -69,7 +123,7 @@ def rerun_command(study: Study, trial: Trial) -> str:
         "LOCALHPO_CONFIG": str(files.config),
         "LOCALHPO_SEED": str(trial.seed),
     }
-    words = build_arguments(task.command, {**task.fixed, **trial.config}, task, known)
+    words = build_arguments(task.command, {**task.fixed, **trial.config}, task.names, known)
     lines = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
     folder = shlex.quote(str(task.folder.absolute()))
     return f"cd {folder} &&\n" + " \\\n".join([*lines, *_wrapped(words)])
@@ -92,7 +146,7 @@ def write_report(study: Study, summary: Summary) -> Path:
         StoreError: it cannot be written.
     """
     path = study.folder / REPORT
-    save(path, report_of(study, summary))
+    save(path, report_text(study, summary))
     return path
 
 

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from localhpo.cli._help import Command
+from localhpo.cli.command import Command
+from localhpo.cli.output import print_json, show
+from localhpo.cli.study.report import study_record, summarize
+from localhpo.cli.study.run import show_progress
+from localhpo.cli.target import find_study
 
 if TYPE_CHECKING:
-    from localhpo.scheduler.observer import Observer, Snapshot
+    from localhpo.scheduler.events import Observer, Snapshot
     from localhpo.study import Study
 
 _POLL_S = 1.0
@@ -31,26 +35,24 @@ def command(task_or_study: str | None, study: str, as_json: bool) -> None:
     Shows what `run` shows, and the summary at the end. Ctrl-C stops watching, not the study, and
     shows the summary so far. For a study that is not running, the summary is shown at once.
     """
-    from localhpo.cli import _output, _study_output, _target
-    from localhpo.cli._views import summary_view
-    from localhpo.cli.run import show_progress
+    from localhpo.cli.study.views import summary_view
 
-    found = _target.find_study(task_or_study, study)
+    found = find_study(task_or_study, study)
     try:
         with show_progress(found.key, quiet=False) as observers:
             _follow(found, observers)
     except KeyboardInterrupt:
         click.echo(f"stopped watching; {found.key} continues", err=True)
-    summary = _study_output.summary_of(found)
+    summary = summarize(found)
     if as_json:
-        _output.print_json(_study_output.record_of(found, summary))
-        return
-    _output.show(summary_view(summary))
+        print_json(study_record(found, summary))
+    else:
+        show(summary_view(summary))
 
 
 def _follow(study: Study, observers: list[Observer]) -> None:
     """Pass the events and states of this run of the study to the observers, until it ends."""
-    from localhpo.scheduler.observer import EventKind
+    from localhpo.scheduler.events import EventKind
     from localhpo.store import Store, default_home
 
     store = Store(default_home())
@@ -71,7 +73,7 @@ def _follow(study: Study, observers: list[Observer]) -> None:
 def _snapshot(study: Study) -> Snapshot:
     """Return a snapshot of the study from the store."""
     from localhpo.scheduler.budget import SpentTime, remaining_budget
-    from localhpo.scheduler.snapshot import make_snapshot
+    from localhpo.scheduler.events import make_snapshot
     from localhpo.trial import State, count_budgeted
 
     now, trials = time.time(), study.trials

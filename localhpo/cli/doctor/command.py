@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from localhpo.cli._help import Command
+from localhpo.cli import output
+from localhpo.cli.command import Command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from localhpo.cli._checks import Check
+    from localhpo.cli.doctor.checks import Check
 
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "bad": ("bad", "bold red")}
 
@@ -35,13 +36,13 @@ def command(context: click.Context, verbose: bool, as_json: bool) -> None:
     """
     import dataclasses
 
-    from localhpo.cli import _checks, _output
+    from localhpo.cli.doctor.checks import all_checks
 
-    checks = _checks.all_checks()
+    checks = all_checks()
     usable = all(check.state != "bad" for check in checks)
     if as_json:
         rows = [dataclasses.asdict(check) for check in checks]
-        _output.print_json({"usable": usable, "checks": rows})
+        output.print_json({"usable": usable, "checks": rows})
     else:
         _print(checks, verbose)
         click.echo(
@@ -54,8 +55,6 @@ def _print(checks: list[Check], verbose: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from localhpo.cli import _output
-
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True, style="bold")
@@ -66,7 +65,7 @@ def _print(checks: list[Check], verbose: bool) -> None:
             grid.add_row("", "", Text(f"-> {check.hint}", style="cyan"))
         if check.detail and verbose:
             grid.add_row("", "", Text(check.detail, style="dim"))
-    _output.show(grid)
+    output.show(grid)
 
 
 def _summarized(checks: list[Check]) -> Iterator[Check]:

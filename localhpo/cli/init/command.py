@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from localhpo.cli._help import Command
+from localhpo.cli.command import Command
 
 if TYPE_CHECKING:
-    from localhpo.cli._argparse_reader import Script
-    from localhpo.cli._task_writer import TaskFilePlan
+    from localhpo.cli.init.argparse_reader import Script
+    from localhpo.cli.init.task_writer import TaskFilePlan
 
 
 @click.command(
@@ -39,11 +39,11 @@ def command(script: Path | None, output: Path, force: bool) -> None:
     names, types, choices and defaults. Check the ranges before you run. Without a script a template
     is written.
     """
-    from localhpo.cli import _task_writer
+    from localhpo.cli.init import task_writer
 
     _refuse_to_overwrite(output, force)
     plan = _plan(script, output)
-    _save(output, _task_writer.write(plan))
+    _save(output, task_writer.write(plan))
     _print_result(plan, output)
 
 
@@ -60,19 +60,19 @@ def _refuse_to_overwrite(output: Path, force: bool) -> None:
 def _plan(script: Path | None, output: Path) -> TaskFilePlan:
     import os
 
-    from localhpo.cli import _task_writer
+    from localhpo.cli.init import task_writer
 
     if script is None:
-        return _task_writer.TaskFilePlan(script="", name="my-task")
+        return task_writer.TaskFilePlan(script="", name="my-task")
     read = _read(script)
     path = os.path.relpath(script, output.parent)
-    return _task_writer.plan(read, path, _task_writer.task_name(script))
+    return task_writer.plan(read, path, task_writer.task_name(script))
 
 
 def _read(script: Path) -> Script:
     import tokenize
 
-    from localhpo.cli._argparse_reader import read_script
+    from localhpo.cli.init.argparse_reader import read_script
     from localhpo.errors import InputError
 
     if not script.is_file():

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from localhpo.analysis import failures, formatting
-from localhpo.analysis.progress import find_improvements
+from localhpo.analysis import formatting
 from localhpo.analysis.resource_use import ResourceUse
-from localhpo.analysis.summary import StudyCost, Summary
+from localhpo.analysis.summary import StudyCost, Summary, failure_of, find_improvements
+from localhpo.cli.output import facts_table, plain_table
 from localhpo.task import Task
 from localhpo.trial import State, Trial
 
@@ -27,16 +26,8 @@ STATE_STYLES = {
     State.INTERRUPTED: "yellow",
 }
 
-_ROOM_FOR_ORIGIN = 90
+ROOM_FOR_ORIGIN = 90
 """Columns of a terminal below which origin and time of a trial are left out."""
-
-
-def plain_table(*headers: str, right: Sequence[str] = ()) -> Table:
-    """Return a table without frames; the columns named in `right` hold numbers."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    for header in headers:
-        table.add_column(header, justify="right" if header in right else "left", overflow="fold")
-    return table
 
 
 def trials_table(task: Task, trials: Iterable[Trial], best: Collection[int], width: int) -> Table:
@@ -48,7 +39,7 @@ def trials_table(task: Task, trials: Iterable[Trial], best: Collection[int], wid
         best: The numbers of the best trials, which get a `*`.
         width: Columns of the terminal; a narrow one has no room for time and origin.
     """
-    roomy = width >= _ROOM_FOR_ORIGIN
+    roomy = width >= ROOM_FOR_ORIGIN
     names = [formatting.printable(objective.name) for objective in task.objectives]
     aside = ["time", "origin"] if roomy else []
     table = plain_table(
@@ -74,9 +65,9 @@ def failures_table(trials: Iterable[Trial]) -> Table:
     """Return the listing of trials that failed or were refused, with their messages."""
     table = plain_table("trial", "cause", "message", right=("trial",))
     for trial in trials:
-        if cause := failures.cause(trial):
-            text = formatting.failure_text(failures.message(trial), failures.stderr_tail(trial))
-            table.add_row(str(trial.number), cause, text)
+        if failure := failure_of(trial):
+            text = formatting.failure_text(failure.message, failure.stderr_tail)
+            table.add_row(str(trial.number), failure.cause, text)
     return table
 
 
@@ -101,34 +92,9 @@ def value_texts(task: Task, trial: Trial, *, is_best: bool) -> list[Text]:
     return cells
 
 
-def progress_grid(width: int, objectives: int = 1) -> Table:
-    """Return the columns of the live table: number, mark, state, value, time, origin, rest."""
-    grid = Table.grid(padding=(0, 1), expand=True)
-    grid.add_column(justify="right", width=4)
-    grid.add_column(width=1)
-    grid.add_column(width=11)
-    grid.add_column(justify="right", width=11 * objectives - 1, no_wrap=True)
-    grid.add_column(justify="right", width=11, no_wrap=True)
-    if width >= _ROOM_FOR_ORIGIN:
-        grid.add_column(width=13, no_wrap=True, overflow="ellipsis")
-    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    return grid
-
-
-def add_progress_row(grid: Table, *cells: RenderableType) -> None:
-    """Add the seven cells of a row, or the six that fit on a narrow terminal."""
-    *rest, origin, last = cells
-    grid.add_row(*rest, *([origin] if len(grid.columns) == len(cells) else []), last)
-
-
 def summary_view(summary: Summary, report: Path | None = None) -> RenderableType:
     """Return the summary of a study for a terminal."""
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="bold", no_wrap=True)
-    facts.add_column(overflow="fold")
-    for name, value in _facts(summary, report):
-        facts.add_row(name, value)
-    return Group(_headline(summary), "", facts)
+    return Group(_headline(summary), "", facts_table(_facts(summary, report)))
 
 
 def _headline(summary: Summary) -> Text:

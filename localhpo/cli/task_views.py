@@ -12,7 +12,7 @@ from rich.text import Text
 
 from localhpo.analysis import formatting
 from localhpo.analysis.records import goals_record
-from localhpo.cli import _views
+from localhpo.cli.output import facts_table, plain_table
 from localhpo.data import VARIABLE, Data, find_data
 from localhpo.errors import DataError
 from localhpo.task import Task, with_data
@@ -21,7 +21,7 @@ from localhpo.task import Task, with_data
 def tasks_table(tasks: Iterable[Task]) -> Table:
     """Return the listing of the ready tasks."""
     headers = ("task", "metric", "direction", "parameters", "data")
-    table = _views.plain_table(*headers, right=("parameters",))
+    table = plain_table(*headers, right=("parameters",))
     for task in tasks:
         parameters = str(len(task.space))
         table.add_row(task.name, task.metric, task.direction, parameters, _state(task))
@@ -30,24 +30,23 @@ def tasks_table(tasks: Iterable[Task]) -> Table:
 
 def task_view(task: Task) -> RenderableType:
     """Return a view of what is needed to run a ready task."""
-    head = Table.grid(padding=(0, 2))
-    head.add_column(style="bold", no_wrap=True)
-    head.add_column(overflow="fold")
-    head.add_row("task", task.name)
-    head.add_row("goal", formatting.goals_text(task))
-    head.add_row("install", _install(task))
-    if task.data is not None:
-        for title, line in _data_rows("data", task.data):
-            head.add_row(title, line)
-    head.add_row("run", f"localhpo run {task.name}{' --data DIR' if task.data else ''}")
-    space = _views.plain_table("parameter", "range", "only when", "description")
+    space = plain_table("parameter", "range", "only when", "description")
     for parameter, table in zip(task.space, task.space.to_table().values(), strict=True):
         when = (f"{k} is {' or '.join(map(str, v))}" for k, v in table.get("when", {}).items())
         domain = f"{parameter.domain}{', log' if table.get('log') else ''}"
         space.add_row(parameter.name, domain, ", ".join(when), parameter.help)
     for name, value in formatting.fixed_texts(task.fixed).items():
         space.add_row(formatting.printable(name), f"fixed at {value}")
-    return Group(head, "", Text(task.background.strip()), "", space)
+    return Group(facts_table(_facts(task)), "", Text(task.background.strip()), "", space)
+
+
+def _facts(task: Task) -> Iterator[tuple[str, str]]:
+    yield "task", task.name
+    yield "goal", formatting.goals_text(task)
+    yield "install", _install(task)
+    if task.data is not None:
+        yield from _data_rows("data", task.data)
+    yield "run", f"localhpo run {task.name}{' --data DIR' if task.data else ''}"
 
 
 def task_record(task: Task) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pkgutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,36 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from localhpo.cli._help import Command
+from localhpo.cli.command import Command, RegisteredName
+from localhpo.cli.output import console, print_json, show
+from localhpo.cli.study.report import study_record, summarize, write_report
+from localhpo.cli.target import find_task
 
 if TYPE_CHECKING:
-    from localhpo.plugins import Registry
-    from localhpo.scheduler.observer import Observer
+    from localhpo.scheduler.events import Observer
     from localhpo.study import Study
-
-
-class RegisteredName(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
-    """A name of a registry, which is imported when a value or the help is asked for."""
-
-    name = "name"
-
-    def __init__(self, registry: str) -> None:
-        """Take the place of a registry, as "module:attribute"."""
-        self._place = registry
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
-        """Return the name. Raises as `Registry.check`."""
-        self._registry.check(value)
-        return value
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:  # noqa: ARG002
-        """Return all names."""
-        return f"[{'|'.join(self._registry.names)}]"
-
-    @property
-    def _registry(self) -> Registry[Any]:
-        registry: Registry[Any] = pkgutil.resolve_name(self._place)
-        return registry
 
 
 @click.command(
@@ -56,11 +33,9 @@ class RegisteredName(click.ParamType):  # type: ignore[type-arg]  # generic sinc
 @click.option("--study", default="main", show_default=True, help="Name of the study of this task.")
 @click.option("--trials", type=int, help="Number of trials of the study, over all runs.")
 @click.option(
-    "--creator",
-    "name",
-    type=RegisteredName("localhpo.creator:CREATORS"),
+    "--creator", "name", type=RegisteredName("localhpo.creator:CREATORS"),
     help="Method that proposes.",
-)
+)  # fmt: skip
 @click.option(
     "--backend", type=RegisteredName("localhpo.llm:BACKENDS"), help="Where the model runs."
 )
@@ -101,10 +76,20 @@ def command(
     again continues the study. Options replace settings of the task file. Ctrl-C ends running
     trials and stops; a second Ctrl-C kills them.
     """
+    from localhpo.errors import NoGoodTrialError, StudyInterruptedError
+    from localhpo.study import Study
+    from localhpo.task import with_data, with_overrides
+
     overrides["transfer"] = overrides["transfer"] or experience
-    opened = _open(task, study, data, overrides)
+    settings = with_overrides(find_task(task), **overrides)
+    opened = Study.open(with_data(settings, data), study)
     before = len(opened.trials)
-    ended = _run(opened, quiet)
+    ended = None
+    try:
+        with show_progress(opened.key, quiet) as observers:
+            opened.run(observers=observers)
+    except (NoGoodTrialError, StudyInterruptedError) as error:
+        ended = error  # the results are shown first
     _conclude(opened, as_json)
     if ended is not None:
         raise ended
@@ -114,56 +99,31 @@ def command(
         )
 
 
-def _open(target: str, name: str, data: Path | None, overrides: dict[str, Any]) -> Study:
-    from localhpo.cli._target import find_task
-    from localhpo.study import Study
-    from localhpo.task import with_data, with_overrides
-
-    task = with_overrides(find_task(target), **overrides)
-    return Study.open(with_data(task, data), name)
-
-
-def _run(study: Study, quiet: bool) -> Exception | None:
-    """Run the study; return the error of an end that leaves results to show, else None."""
-    from localhpo.errors import NoGoodTrialError, StudyInterruptedError
-
-    try:
-        with show_progress(study.key, quiet) as observers:
-            study.run(observers=observers)
-    except (NoGoodTrialError, StudyInterruptedError) as ended:
-        return ended
-    return None
-
-
 @contextmanager
 def show_progress(key: str, quiet: bool) -> Iterator[list[Observer]]:
     """Show progress on standard error: rows on a terminal, lines anywhere else."""
     if quiet:
         yield []
     elif sys.stderr.isatty():
-        from localhpo.cli._live import LiveDisplay
-        from localhpo.cli._output import console
+        from localhpo.cli.study.live import LiveDisplay
 
         with LiveDisplay(console(stderr=True), key) as display:
             yield [display]
     else:
-        from localhpo.cli._event_log import EventLog
+        from localhpo.cli.study.live import EventLog
 
         yield [EventLog()]
 
 
 def _conclude(study: Study, as_json: bool) -> None:
     """Write the report and print the summary."""
-    from localhpo.cli import _output, _study_output
+    from localhpo.cli.study.views import summary_view
 
-    summary = _study_output.summary_of(study)
+    summary = summarize(study)
     if not summary.trials:
         return
-    path = _study_output.write_report(study, summary)
+    path = write_report(study, summary)
     if as_json:
-        record = _study_output.record_of(study, summary)
-        _output.print_json({**record, "report": str(path)})
-        return
-    from localhpo.cli._views import summary_view
-
-    _output.show(summary_view(summary, path))
+        print_json({**study_record(study, summary), "report": str(path)})
+    else:
+        show(summary_view(summary, path))

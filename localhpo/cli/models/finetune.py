@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from localhpo.cli._help import Command
+from localhpo.cli import output
+from localhpo.cli.command import Command
 
 if TYPE_CHECKING:
     from localhpo.finetune.pipeline import FinetunePlan
@@ -115,8 +115,7 @@ def _plan(past_studies: list[PastStudy], model: str | None, seed: int) -> Finetu
 
 
 def _missing(past_studies: list[PastStudy], model: str | None, every: int) -> int:
-    from localhpo.finetune import pipeline
-    from localhpo.finetune import registration
+    from localhpo.finetune import pipeline, registration
     from localhpo.llm.models import registry as model_registry
 
     return pipeline.count_missing_studies(
@@ -125,40 +124,31 @@ def _missing(past_studies: list[PastStudy], model: str | None, every: int) -> in
 
 
 def _print_missing(missing: int, as_json: bool) -> None:
-    from localhpo.cli import _output
 
     if as_json:
-        _output.print_json({"missing_studies": missing})
+        output.print_json({"missing_studies": missing})
     else:
         click.echo(f"nothing to do yet: --auto trains after {missing} more finished studies")
 
 
 def _tune(plan: FinetunePlan, settings: TrainingSettings, device: str | None, force: bool) -> Card:
     """Train and test the model, while no study waits for the machine."""
-    from localhpo.cli._low_priority import LowPriorityClaim
+    from localhpo.cli.models.low_priority import LowPriorityClaim
     from localhpo.finetune import pipeline
     from localhpo.finetune.replay import Replayer
     from localhpo.resources.inventory import find_inventory
 
-    with _closing(
+    with closing(
         LowPriorityClaim(find_inventory(), threads=settings.threads, report=_print_progress)
     ) as claim:
         assignment = claim.take()
         if assignment.gpus and device is None:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(assignment.gpus)
-        with _closing(Replayer(device=device)) as replay:
+        with closing(Replayer(device=device)) as replay:
             return pipeline.run_finetuning(
                 plan, settings, replay, force=force, device=device,
                 watch=_ProgressPrinter(), pause=claim.give_way,
             )  # fmt: skip
-
-
-@contextmanager
-def _closing(what: Any) -> Iterator[Any]:
-    try:
-        yield what
-    finally:
-        what.close()
 
 
 class _ProgressPrinter:
@@ -187,24 +177,24 @@ def _print_progress(line: str) -> None:
 
 
 def _show(plan: FinetunePlan, as_json: bool) -> None:
-    from localhpo.cli import _finetune_views, _output
+    from localhpo.cli.models import finetune_views
 
     if as_json:
-        _output.print_json(_finetune_views.plan_record(plan))
+        output.print_json(finetune_views.plan_record(plan))
         return
-    _output.show(_finetune_views.plan_table(plan))
+    output.show(finetune_views.plan_table(plan))
     if plan.missing:
         click.echo(f"\ntraining is not possible: {plan.missing}")
 
 
 def _conclude(card: Card, as_json: bool) -> None:
-    from localhpo.cli import _finetune_views, _output
+    from localhpo.cli.models import finetune_views
 
     if as_json:
-        _output.print_json(_finetune_views.version_record(card))
+        output.print_json(finetune_views.version_record(card))
         return
-    _output.show(_finetune_views.versions_table([card]))
-    if _finetune_views.is_in_use(card):
+    output.show(finetune_views.versions_table([card]))
+    if finetune_views.is_in_use(card):
         click.echo("\nUse it: localhpo run TASK --transfer finetuned")
     else:
         click.echo("\nThe new model is not used; studies use its base as before.")

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from localhpo.cli._help import Command
+from localhpo.cli.command import Command
+from localhpo.cli.output import plain_table, print_json, show
+from localhpo.cli.target import find_task
 
 if TYPE_CHECKING:
     from localhpo.store import Store
@@ -37,28 +39,20 @@ def command(
     task's name) also how similar each is to it: `localhpo run TASK --transfer retrieve` starts from
     the best configurations of the similar ones.
     """
-    from localhpo.cli import _output
-    from localhpo.cli._target import find_task
-    from localhpo.store import Store, default_home
+    from localhpo.store import Store, default_home, study_name
     from localhpo.study.past_studies import set_private
 
     store = Store(default_home())
     for names, private in ((exclude, True), (include, False)):
         for name in names:
-            set_private(store, _key(name), private)
+            set_private(store, name if "/" in name else study_name(name), private)
     rows = _rows(store, None if task is None else find_task(task))
     if as_json:
-        _output.print_json(rows)
+        print_json(rows)
     elif rows:
         _print(rows, with_similarity=task is not None)
     else:
         click.echo(f"there are no studies in {default_home()} yet: `localhpo run TASK` starts one")
-
-
-def _key(name: str) -> str:
-    from localhpo.store import study_name
-
-    return name if "/" in name else study_name(name)
 
 
 def _rows(store: Store, task: Task | None) -> list[dict[str, Any]]:
@@ -95,11 +89,9 @@ def _row(
 
 
 def _print(rows: list[dict[str, Any]], *, with_similarity: bool) -> None:
-    from localhpo.cli import _output, _views
-
     similar = ["similarity"] if with_similarity else []
     headers = ["study", "trials", "with values", *similar, "used"]
-    table = _views.plain_table(*headers, right=("trials", "with values", "similarity"))
+    table = plain_table(*headers, right=("trials", "with values", "similarity"))
     for row in rows:
         used = "yes" if row["refusal"] is None else f"no: {row['refusal']}"
         if with_similarity and row["refusal"] is None:
@@ -107,4 +99,4 @@ def _print(rows: list[dict[str, Any]], *, with_similarity: bool) -> None:
         value = f"{row['similarity']:.2f}" if "similarity" in row else "-"
         numbers = ["-" if row[key] is None else str(row[key]) for key in ("trials", "with_values")]
         table.add_row(row["study"], *numbers, *([value] if similar else []), used)
-    _output.show(table)
+    show(table)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from localhpo.cli._checks import Check
-from localhpo.cli._model_views import memory_sum, memory_text
+from localhpo.cli.doctor.checks import Check
+from localhpo.cli.models.views import memory_sum, memory_text
 from localhpo.llm.models import profiles
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.models.memory import PROPOSAL_TOKENS, ModelMemory, estimate_memory
@@ -33,7 +33,7 @@ class MachineMemory:
     """Number of such GPUs, over which a model may be split."""
 
 
-def check_models(inventory: Inventory) -> Iterator[Check]:
+def check_memory_fits(inventory: Inventory) -> Iterator[Check]:
     """Yield whether each model and each profile fits: on a GPU where there is one, else in RAM."""
     memory = find_memory(inventory)
     if memory is None:

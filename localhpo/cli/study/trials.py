@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from localhpo.cli._help import Command
+from localhpo.cli.command import Command
+from localhpo.cli.output import console, plain_table, print_json, show
+from localhpo.cli.target import find_study
 
 if TYPE_CHECKING:
     from localhpo.store import StudyRecord
@@ -47,65 +49,52 @@ def command(task_or_study: str | None, study: str, failed: bool, sort: str, as_j
     (task/study). Without it: the trials of the only study, or the list of several. `*` marks the
     best trial, or with several objectives the trials of the Pareto front. The study may be running.
     """
-    from localhpo.cli import _target
+    from localhpo.store import Store, default_home
 
-    if task_or_study is None and len(records := _studies()) != 1:
+    if task_or_study is None and len(records := Store(default_home()).studies()) != 1:
         _print_studies(records, as_json)
         return
-    found = _target.find_study(task_or_study, study)
+    found = find_study(task_or_study, study)
     _print_trials(found, _selected(found, failed, sort), failed, as_json)
 
 
-def _studies() -> list[StudyRecord]:
-    from localhpo.store import Store, default_home
-
-    return Store(default_home()).studies()
-
-
 def _selected(study: Study, failed: bool, sort: str) -> list[Trial]:
-    from localhpo.analysis import failures
-    from localhpo.analysis.progress import sorted_by_value
+    from localhpo.analysis.summary import failure_of, sorted_by_value
 
-    trials = [trial for trial in study.trials if not failed or failures.cause(trial)]
+    trials = [trial for trial in study.trials if not failed or failure_of(trial)]
     by_value = sort != "number"  # `score` is the name of `value` in version 0.1.0
     return sorted_by_value(trials, study.task.objectives) if by_value else trials
 
 
 def _print_trials(study: Study, trials: list[Trial], failed: bool, as_json: bool) -> None:
     from localhpo.analysis.records import trial_record
-    from localhpo.cli import _output, _views
+    from localhpo.cli.study import views
 
     if as_json:
-        _output.print_json([trial_record(trial, full=True) for trial in trials])
+        print_json([trial_record(trial, full=True) for trial in trials])
         return
     if not trials:
         click.echo(f"{study.key} has no {'failed ' if failed else ''}trials")
         return
     if failed:
-        table = _views.failures_table(trials)
-    else:
-        width = _output.console().width
-        table = _views.trials_table(study.task, trials, _best_numbers(study), width)
-    _output.show(table)
-
-
-def _best_numbers(study: Study) -> set[int]:
-    return {trial.number for trial in study.best_trials if trial.feasible}
+        show(views.failures_table(trials))
+        return
+    best = {trial.number for trial in study.best_trials if trial.feasible}
+    show(views.trials_table(study.task, trials, best, console().width))
 
 
 def _print_studies(records: list[StudyRecord], as_json: bool) -> None:
     from localhpo.analysis import formatting
-    from localhpo.cli import _output, _views
     from localhpo.store import default_home
 
     rows = [_study_row(record) for record in records]
     if as_json:
-        _output.print_json(rows)
+        print_json(rows)
         return
     if not rows:
         click.echo(f"there are no studies in {default_home()} yet: `localhpo run TASK` starts one")
         return
-    table = _views.plain_table("study", "trials", "metric", "best", "last change", right=("best",))
+    table = plain_table("study", "trials", "metric", "best", "last change", right=("best",))
     for row in rows:
         if row["error"] is not None:
             table.add_row(row["study"], "cannot be read", "-", "-", _when(row["created_at"]))
@@ -116,7 +105,7 @@ def _print_studies(records: list[StudyRecord], as_json: bool) -> None:
         best = formatting.value(row["best"]) if len(row["objectives"]) == 1 else _front_size(row)
         metrics = ", ".join(formatting.printable(one["name"]) for one in row["objectives"])
         table.add_row(row["study"], trials, metrics, best, _when(row["changed_at"]))
-    _output.show(table)
+    show(table)
 
 
 def _front_size(row: dict[str, Any]) -> str:

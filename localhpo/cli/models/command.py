@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from localhpo.cli._help import Command, Group
+from localhpo.cli import output
+from localhpo.cli.command import Command, Group
 
 if TYPE_CHECKING:
     from localhpo.llm.models.profiles import ModelProfile
@@ -33,16 +34,13 @@ def command(context: click.Context, as_json: bool) -> None:
     ~/.local/share/localhpo/models. LocalHPO never downloads models.
     """
     if context.invoked_subcommand is None:
-        _list(as_json)
+        context.invoke(list_, as_json=as_json)
 
 
 @command.command(
     "list",
     cls=Command,
-    examples=(
-        "localhpo models list",
-        "localhpo models list --json",
-    ),
+    examples=("localhpo models list", "localhpo models list --json"),
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the models as JSON.")
 def list_(as_json: bool) -> None:
@@ -51,7 +49,30 @@ def list_(as_json: bool) -> None:
     The files of each model are compared with its card. The figures of models that are not here are
     those of their publishers; they are checked when you add the model.
     """
-    _list(as_json)
+    from localhpo.cli.models import views
+    from localhpo.cli.models.finetune_views import versions_table
+    from localhpo.llm.models.profiles import read_profiles
+    from localhpo.llm.models.registry import list_models
+
+    found = list_models()
+    added = {entry.card.profile: entry.name for entry in found if entry.card}
+    if as_json:
+        records = [views.record(entry) for entry in found]
+        records += [
+            {**views.record(profile), "added_as": added.get(profile.name, "")}
+            for profile in read_profiles().values()
+        ]
+        output.print_json(records)
+        return
+    output.show(views.models_table(found))
+    if tuned := [entry.card for entry in found if entry.card and entry.card.tuned]:
+        click.echo()
+        output.show(versions_table(tuned))
+    others = [profile for profile in read_profiles().values() if profile.name not in added]
+    click.echo(
+        "\nKnown models that are not on this machine (add one: localhpo models add FOLDER):\n"
+    )
+    output.show(views.profiles_table(others))
 
 
 @command.command(
@@ -75,15 +96,15 @@ def show(name: str, tokens: int | None, as_json: bool) -> None:
 
     The card says how it was made, what was measured, how much memory it needs, and its limits.
     """
-    from localhpo.cli import _model_views, _output
+    from localhpo.cli.models import views
     from localhpo.llm.models.memory import PROPOSAL_TOKENS
 
     found = _find(name)
-    record = _model_views.record(found, full=True, tokens=tokens or PROPOSAL_TOKENS)
+    record = views.record(found, full=True, tokens=tokens or PROPOSAL_TOKENS)
     if as_json:
-        _output.print_json(record)
+        output.print_json(record)
     else:
-        _output.show(_model_views.facts(record))
+        output.show(views.facts(record))
 
 
 @command.command(
@@ -105,7 +126,7 @@ def add(path: str, name: str, copy: bool, as_json: bool) -> None:
     hashed, and a card is written; they stay where they are. Refused are pickles, code, links to
     files outside of the folder, missing files, and weights that do not match config.json.
     """
-    from localhpo.cli import _model_views, _output
+    from localhpo.cli.models import views
     from localhpo.errors import InputError
     from localhpo.llm.models import registration
     from localhpo.llm.models import registry as model_registry
@@ -115,10 +136,10 @@ def add(path: str, name: str, copy: bool, as_json: bool) -> None:
     card = registration.register_model(Path(path), name, copy=copy, on_file=_report_large_file)
     entry = model_registry.inspect_model(model_registry.find_model(card.name), name=card.name)
     if as_json:
-        _output.print_json(_model_views.record(entry, full=True))
+        output.print_json(views.record(entry, full=True))
         return
-    _output.show(_model_views.facts(_model_views.record(entry, full=False)))
-    for note in _model_views.notes(card, Path(path).resolve()):
+    output.show(views.facts(views.record(entry, full=False)))
+    for note in views.notes(card, Path(path).resolve()):
         click.echo(f"note: {note}")
     click.echo(f"Use it: localhpo run TASK --model {card.name}")
 
@@ -126,10 +147,7 @@ def add(path: str, name: str, copy: bool, as_json: bool) -> None:
 @command.command(
     "verify",
     cls=Command,
-    examples=(
-        "localhpo models verify",
-        "localhpo models verify sprout --json",
-    ),
+    examples=("localhpo models verify", "localhpo models verify sprout --json"),
 )
 @click.argument("names", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
@@ -139,7 +157,6 @@ def verify(context: click.Context, names: tuple[str, ...], as_json: bool) -> Non
 
     NAMES are models; default: all that have a card. The exit code is 1 if one differs.
     """
-    from localhpo.cli import _output
     from localhpo.llm.models import registry as model_registry
 
     known = [
@@ -149,7 +166,7 @@ def verify(context: click.Context, names: tuple[str, ...], as_json: bool) -> Non
     ]
     found = {name: _changes(name) for name in names or known}
     if as_json:
-        _output.print_json([{"name": name, "changes": changes} for name, changes in found.items()])
+        output.print_json([{"name": name, "changes": changes} for name, changes in found.items()])
     else:
         for name, changes in found.items():
             click.echo(f"{name}: {'unchanged' if not changes else 'differs from its card'}")
@@ -170,32 +187,6 @@ def _changes(name: str) -> list[str]:
     except CardError as exc:
         return [f"{exc} ({exc.hint})" if exc.hint else str(exc)]
     return [str(change) for change in model_registry.find_differences(folder, card, again=True)]
-
-
-def _list(as_json: bool) -> None:
-    from localhpo.cli import _finetune_views, _model_views, _output
-    from localhpo.llm.models.profiles import read_profiles
-    from localhpo.llm.models.registry import list_models
-
-    found = list_models()
-    added = {entry.card.profile: entry.name for entry in found if entry.card}
-    if as_json:
-        records = [_model_views.record(entry) for entry in found]
-        records += [
-            {**_model_views.record(profile), "added_as": added.get(profile.name, "")}
-            for profile in read_profiles().values()
-        ]
-        _output.print_json(records)
-        return
-    _output.show(_model_views.models_table(found))
-    if tuned := [entry.card for entry in found if entry.card and entry.card.tuned]:
-        click.echo()
-        _output.show(_finetune_views.versions_table(tuned))
-    others = [profile for profile in read_profiles().values() if profile.name not in added]
-    click.echo(
-        "\nKnown models that are not on this machine (add one: localhpo models add FOLDER):\n"
-    )
-    _output.show(_model_views.profiles_table(others))
 
 
 def _find(name: str) -> ModelListing | ModelProfile:

@@ -5,24 +5,35 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from localhpo.analysis.formatting import printable
-from localhpo.cli import _metric_names
-from localhpo.cli._argparse_reader import Option, Script
-from localhpo.cli._ranges import RangeProposal, propose_range
+from localhpo.cli.init.argparse_reader import Option, Script
+from localhpo.cli.init.ranges import RangeProposal, propose_range
 from localhpo.creator import CREATORS
 from localhpo.errors import SpaceError
 from localhpo.llm import BACKENDS
+from localhpo.objective import Direction
 from localhpo.scheduler.pruning import PRUNERS
 from localhpo.space import Space
 
 PLACEHOLDER_METRIC = "val_loss"
 
 _GENERIC_STEMS = ("train", "main", "run", "script", "model", "fit")
+_MORE_IS_BETTER = (
+    "acc|accuracy|f1|f1score|auc|auroc|roc|auprc|ap|map|precision|recall|sensitivity|specificity"
+    "|r2|score|bleu|rouge|chrf|meteor|iou|miou|dice|psnr|ssim|reward|return|hits|mrr|ndcg|kappa"
+    "|mcc|correlation|pearson|spearman|throughput|top1|top5|em|pass"
+)
+_LESS_IS_BETTER = (
+    "loss|error|err|mse|rmse|mae|mape|rmsle|perplexity|ppl|nll|logloss|crossentropy|ce|bpb|bpc|wer"
+    "|cer|fid|regret|cost|latency|brier|ece|time|seconds|divergence|kl"
+)
+_HELD_OUT = "val|valid|validation|dev|eval|test|heldout|holdout|cv"
+
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SEED = re.compile(r"(?:^|[-_.])(?:seed|random[-_]state)$")
 _OUTPUT = re.compile(r"(?:^|[-_.])(?:out|output|save|log)(?:[-_.]?(?:dir|folder|path))?$")
@@ -210,16 +221,37 @@ def _is_known(option: Option) -> bool:
 
 def _metric(plan: TaskFilePlan) -> tuple[str, str, list[str]]:
     """Return metric, direction and comments on them."""
-    metric = _metric_names.choose_metric(plan.metrics)
+    metric = choose_metric(plan.metrics)
     if metric is None:
         return PLACEHOLDER_METRIC, "minimize", _how_to_report(plan)
     comment = []
     if others := [name for name in plan.metrics if name != metric]:
         comment.append(f"# The script also reports: {', '.join(others)}.")
-    direction = _metric_names.guess_direction(metric)
+    direction = guess_direction(metric)
     if direction is None:
         comment.append(f"# The direction of {_short(metric)} is a guess: check it.")
     return metric, direction or "minimize", comment
+
+
+def choose_metric(names: Sequence[str]) -> str | None:
+    """Return the metric to optimize: preferably on held-out data and of known direction."""
+
+    def rank(name: str) -> tuple[bool, bool]:
+        return _says(name, _HELD_OUT), guess_direction(name) is not None
+
+    return max(names, key=rank, default=None)
+
+
+def guess_direction(name: str) -> Direction | None:
+    """Return the direction that the name of a metric implies, or None."""
+    if _says(name, _LESS_IS_BETTER):
+        return "minimize"
+    return "maximize" if _says(name, _MORE_IS_BETTER) else None
+
+
+def _says(name: str, words: str) -> bool:
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return re.search(rf"(?:^|[^a-z])(?:{words})(?:$|[^a-z])", snake) is not None
 
 
 def _how_to_report(plan: TaskFilePlan) -> list[str]:

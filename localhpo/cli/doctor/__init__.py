@@ -1,0 +1,1 @@
+"""`localhpo doctor`: its checks, and which models fit into memory."""
