@@ -365,4 +365,4 @@ def test_auto_is_never_much_worse_than_the_best_fixed_mode() -> None:
     command = [sys.executable, "-m", "scripts.benchmarks.sharing", "--quick", "--seeds", "5"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "worse than the best by more than 2 %: 0" in done.stdout
+    assert "worse than the best by more than 5 %: 0" in done.stdout

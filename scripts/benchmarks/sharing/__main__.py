@@ -1,6 +1,6 @@
 """Compare `auto` with each fixed mode of sharing, on a grid of machines, models and trials.
 
-    python -m scripts.benchmarks.sharing             # the whole grid, almost an hour
+    python -m scripts.benchmarks.sharing             # the whole grid, some fifteen minutes
     python -m scripts.benchmarks.sharing --quick     # the part that a test runs
     python -m scripts.benchmarks.sharing --sample 50 # random settings of the grid
     python -m scripts.benchmarks.sharing --seeds 5   # studies per setting: means are compared
