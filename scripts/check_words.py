@@ -88,7 +88,7 @@ ALLOWED_WORDS: dict[tuple[str, str], str] = {
     ("models/sprout/README.md", "lessons"): "a file name in the model's digest",
     ("models/sprout/card.toml", "lessons"): "a file name in the model's digest",
     ("models/sprout/tokenizer.json", "neighbours"): "the vocabulary of the model",
-    ("localhpo/llm/models/license.py", "licence"): "a file name that models use",
+    ("localhpo/llm/models/description.py", "licence"): "a file name that models use",
     ("localhpo/analysis/records.py", "utilisation"): "a JSON key of version 0.1.0",
     ("localhpo/study/session.py", "inbox"): "the folder of version 0.1.0 is read",
     ("tests/study/test_study_by_hand.py", "inbox"): "the same",

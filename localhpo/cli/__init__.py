@@ -87,11 +87,15 @@ def cli() -> None:
     """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+def main(
+    arguments: Sequence[str] | None = None,
+    group: click.Group = cli,
+    name: str = "localhpo",
+) -> int:
+    """Run a group of commands, turn its errors into messages, and return the exit code."""
     _replace_unprintable_characters()
     try:
-        code = cli.main(args=arguments, prog_name="localhpo", standalone_mode=False)
+        code = group.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code

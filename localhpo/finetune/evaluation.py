@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 
 from localhpo.finetune.dataset import MIN_HELD_OUT
-from localhpo.llm.models.tuning_record import VersionStatus
+from localhpo.llm.models.card import VersionStatus
 from localhpo.transfer import PastStudy
 
 SIGNIFICANT = 0.05

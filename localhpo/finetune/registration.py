@@ -14,8 +14,7 @@ from localhpo.finetune.dataset import StudySplit
 from localhpo.finetune.evaluation import EvaluationResult
 from localhpo.llm.models import description, registration, versions
 from localhpo.llm.models import registry as model_registry
-from localhpo.llm.models.card import Card
-from localhpo.llm.models.tuning_record import Method, TuningRecord, templates_sha256
+from localhpo.llm.models.card import Card, Method, TuningRecord, templates_sha256
 from localhpo.llm.protocol import Model
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from localhpo.errors import InputError
 from localhpo.finetune.rows import WEIGHT_VALUE, EncodedExample, TokenRow
-from localhpo.llm.models.tuning_record import ADAPTER_RANK, Method
+from localhpo.llm.models.card import ADAPTER_RANK, Method
 
 if TYPE_CHECKING:
     from localhpo.finetune.trainable_model import TrainableModel

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from localhpo.errors import InputError, MissingExtraError
 from localhpo.finetune.rows import TokenRow
 from localhpo.llm.models import config, weights
+from localhpo.llm.models.card import Method
 from localhpo.llm.models.memory import WORK_BYTES
-from localhpo.llm.models.tuning_record import Method
 
 if TYPE_CHECKING:
     from torch import Tensor

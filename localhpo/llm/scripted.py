@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from localhpo.errors import BackendError, ConstraintError, GenerationError, InputError
-from localhpo.llm import seeds, tokens
+from localhpo.llm import protocol as seeds
+from localhpo.llm import tokens
 from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
 
 Script = Callable[[Sequence[Message], AnswerConstraint, int], str]

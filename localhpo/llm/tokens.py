@@ -1,9 +1,9 @@
-"""Estimates the number of tokens of a text without its tokenizer."""
+"""Tokens of texts: estimates their number without a tokenizer, and escapes control tokens."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from localhpo.llm.protocol import Message
 
@@ -23,3 +23,16 @@ def estimate_tokens(text: str) -> int:
 def estimate_prompt_tokens(messages: Sequence[Message]) -> int:
     """Return an upper estimate of the tokens of a rendered prompt."""
     return sum(estimate_tokens(message.content) + _OVERHEAD for message in messages) + _OVERHEAD
+
+
+def control_token_escaper(control: Iterable[str]) -> Callable[[str], str]:
+    """Return a function that escapes the control tokens in a text.
+
+    A prompt quotes a user's text and a script's output; `<|im_end|>` in them must not end a turn.
+
+    Args:
+        control: Spellings of the control tokens.
+    """
+    longest_first = sorted(filter(None, control), key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+    return lambda text: pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from localhpo.errors import ConfigurationError, SpaceError
 from localhpo.space import table
 from localhpo.space.conditions import Branch, Conditions, RuledOut, nearest_or_all, order_parameters
@@ -21,6 +19,7 @@ from localhpo.space.parameters import Categorical, Parameter
 from localhpo.space.values import Value, identity_of, show_value, spell_value
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
 GRID_VERSION = 1
@@ -265,6 +264,8 @@ class Space:
 
         An inactive parameter is at 0.5, an inactive category 0 in all its columns.
         """
+        import numpy as np  # here: a task is read where nothing else needs it
+
         point = [0.5] * len(self.columns)
         for parameter, columns in zip(self.parameters, self.slices, strict=True):
             value = config.get(parameter.name)
@@ -282,6 +283,8 @@ class Space:
         Raises:
             ConfigurationError: the vector has another shape, or is not finite.
         """
+        import numpy as np
+
         point = np.asarray(vector, dtype=float)
         if point.shape != (len(self.columns),) or not np.isfinite(point).all():
             raise ConfigurationError(

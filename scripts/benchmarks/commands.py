@@ -1,4 +1,4 @@
-"""`localhpo bench`: compare creators on benchmark problems."""
+"""`python -m scripts.benchmarks`: compare creators on benchmark problems."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from localhpo.cli._help import Command, Group
-from scripts.benchmarks import output as _bench_runs
-from scripts.benchmarks.agenthpo import commands as _bench_agenthpo
+from localhpo.cli import output
+from localhpo.cli.command import Command, Group
+from scripts.benchmarks.agenthpo.commands import command as agenthpo
+from scripts.benchmarks.output import parse_names, progress_printer, raise_first
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 
 @click.group(
-    "bench",
+    "benchmarks",
     cls=Group,
     examples=(
-        "localhpo bench list",
-        "localhpo bench run quadratics --creators random,tpe --seeds 2",
-        "localhpo bench show quadratics",
+        "python -m scripts.benchmarks list",
+        "python -m scripts.benchmarks run quadratics --creators random,tpe --seeds 2",
+        "python -m scripts.benchmarks show quadratics",
     ),
 )
 def command() -> None:
@@ -37,15 +38,15 @@ def command() -> None:
     """
 
 
-command.add_command(_bench_agenthpo.command)
+command.add_command(agenthpo)
 
 
 @command.command(
     "list",
     cls=Command,
     examples=(
-        "localhpo bench list",
-        "localhpo bench list functions --json",
+        "python -m scripts.benchmarks list",
+        "python -m scripts.benchmarks list functions --json",
     ),
 )
 @click.argument("suite", required=False)
@@ -56,7 +57,6 @@ def list_(suite: str | None, as_json: bool) -> None:
     Use the suites for `settings` to choose methods and settings. Those for `final` tables share
     no data set with them, nor with the training data of the built-in model.
     """
-    from localhpo.cli import _output
     from scripts.benchmarks import suites
 
     if suite is None:
@@ -64,7 +64,7 @@ def list_(suite: str | None, as_json: bool) -> None:
         return
     problems = suites.find_suite(suite).problems
     if as_json:
-        _output.print_json(list(problems))
+        output.print_json(list(problems))
     else:
         click.echo("\n".join(problems))
 
@@ -73,8 +73,8 @@ def list_(suite: str | None, as_json: bool) -> None:
     "run",
     cls=Command,
     examples=(
-        "localhpo bench run quadratics --creators random,tpe --seeds 2",
-        "localhpo bench run function/branin/1 --creators center+cmaes,random --seeds 2 --json",
+        "python -m scripts.benchmarks run quadratics --creators random,tpe --seeds 2",
+        "python -m scripts.benchmarks run function/branin/1 --creators random --seeds 2 --json",
     ),
 )
 @click.argument("suite")
@@ -110,7 +110,7 @@ def run(
 ) -> None:
     """Run the missing studies of a suite, then compare.
 
-    SUITE is a suite or a problem of `localhpo bench list`, or a CSV file of evaluated
+    SUITE is a suite or a problem of `python -m scripts.benchmarks list`, or a CSV file of evaluated
     configurations with its task file beside it. Creators: hybrid, agent, random, tpe, gp,
     cmaes; center+gp and the like (the default or the center first); hybrid-meta (no model),
     hybrid-no-model (no meta-data either); hybrid@PATH (another model), hybrid:anonymous (no
@@ -123,7 +123,7 @@ def run(
 
     folder = bench_folder()
     results = Results(folder)
-    wanted = _bench_runs.parse_names(names, "--creators")
+    wanted = parse_names(names, "--creators")
     plan = runner.BenchPlan(
         suite=suites.find_suite(suite),
         creators=tuple(map(creators.parse_name, wanted or creators.DEFAULT)),
@@ -132,22 +132,22 @@ def run(
         jobs=jobs,
         folders=DataFolders(data, folder / "trainings"),
     )
-    selection, failed = runner.run_suite(plan, results, _bench_runs.progress_printer())
+    selection, failed = runner.run_suite(plan, results, progress_printer())
     try:
         made = comparison.compare(selection, results)
     except InputError:
-        _bench_runs.raise_first(failed)  # the reason why there is nothing to compare
+        raise_first(failed)  # the reason why there is nothing to compare
         raise
     _show_results(made, folder, as_json, failed)
-    _bench_runs.raise_first(failed)
+    raise_first(failed)
 
 
 @command.command(
     "show",
     cls=Command,
     examples=(
-        "localhpo bench show quadratics",
-        "localhpo bench show quadratics --creators tpe,random --json",
+        "python -m scripts.benchmarks show quadratics",
+        "python -m scripts.benchmarks show quadratics --creators tpe,random --json",
     ),
 )
 @click.argument("suite")
@@ -172,7 +172,7 @@ def show(suite: str, names: str | None, trials: int | None, as_json: bool) -> No
     selection = comparison.select_latest(
         suites.find_suite(suite),
         results,
-        creators=_bench_runs.parse_names(names, "--creators"),
+        creators=parse_names(names, "--creators"),
         trials=trials,
     )
     _show_results(comparison.compare(selection, results), folder, as_json, [])
@@ -181,31 +181,28 @@ def show(suite: str, names: str | None, trials: int | None, as_json: bool) -> No
 def _list_suites(suites: Sequence[Suite], as_json: bool) -> None:
     import dataclasses
 
-    from localhpo.cli import _output, _views
-
     if as_json:
-        _output.print_json([dataclasses.asdict(suite) for suite in suites])
+        output.print_json([dataclasses.asdict(suite) for suite in suites])
         return
-    table = _views.plain_table("suite", "use", "problems", "description", right=("problems",))
+    table = output.plain_table("suite", "use", "problems", "description", right=("problems",))
     for suite in suites:
         table.add_row(suite.name, suite.use, str(len(suite.problems)), suite.title)
-    _output.show(table)
+    output.show(table)
 
 
 def _show_results(
     comparison: CreatorComparison, folder: Path, as_json: bool, failed: Sequence[FailedCall]
 ) -> None:
     """Write the figure and print the numbers."""
-    from localhpo.cli import _output, _study_output
-    from scripts.benchmarks import figure
+    from scripts.benchmarks import figures
     from scripts.benchmarks.comparison import to_record
 
-    path = folder / f"{comparison.suite.name}.svg"
-    _study_output.save(path, figure.draw(comparison))
+    path = folder / f"{comparison.suite.name}.html"
+    figures.save(figures.draw_comparison(comparison), path)
     if as_json:
         failures: list[dict[str, Any]] = [{"what": f.what, "error": str(f.error)} for f in failed]
-        _output.print_json({**to_record(comparison), "figure": str(path), "failed": failures})
+        output.print_json({**to_record(comparison), "figure": str(path), "failed": failures})
         return
     from scripts.benchmarks.views import comparison_view
 
-    _output.show(comparison_view(comparison, path, _output.console().width))
+    output.show(comparison_view(comparison, path, output.console().width))

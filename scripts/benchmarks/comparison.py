@@ -108,7 +108,7 @@ def select_latest(
     if not keys:
         raise InputError(
             f"there are no results on {suite.name} yet",
-            hint=f"`localhpo bench run {suite.name}` makes some",
+            hint=f"`python -m scripts.benchmarks run {suite.name}` makes some",
         )
     budgets = Counter(key.budget for key in keys)
     budget = trials or max(budgets, key=lambda b: (budgets[b], b))
@@ -223,7 +223,7 @@ def _find_complete(selection: ResultSelection) -> tuple[tuple[str, ...], tuple[i
         raise InputError(
             f"no problem of {selection.suite.name} has results of all of "
             f"{', '.join(selection.creators)} with {selection.trials} trials",
-            hint=f"`localhpo bench run {selection.suite.name} --creators "
+            hint=f"`python -m scripts.benchmarks run {selection.suite.name} --creators "
             f"{','.join(selection.creators)} --trials {selection.trials}` makes them",
         )
     full = tuple(seed for seed in seeds if done[seed] == most)

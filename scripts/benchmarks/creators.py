@@ -33,10 +33,10 @@ from localhpo.llm.models import registry as model_registry
 from localhpo.task import CreatorSettings, Task
 from localhpo.transfer import PastStudy, RetrievedConfig, retrieve_configs
 from localhpo.trial import Proposal
-from scripts.benchmarks import sources
-from scripts.benchmarks.anonymous import AnonymousCreator
-from scripts.benchmarks.no_history import NoHistoryBackend, NoHistoryCreator
 from scripts.benchmarks.results import rename_creator
+from scripts.benchmarks.variants import sources
+from scripts.benchmarks.variants.anonymous import AnonymousCreator
+from scripts.benchmarks.variants.no_history import NoHistoryBackend, NoHistoryCreator
 
 CENTER = "center+"
 META = "hybrid-meta"
@@ -149,7 +149,7 @@ def check_past_studies(choice: CreatorChoice, past_studies: Sequence[PastStudy])
     if RETRIEVE in choice.modifiers and not past_studies:
         raise InputError(
             f"{choice.name} needs past studies, and this command has none",
-            hint="scripts/benchmarks/measure/transfer.py makes some and compares with and without them",
+            hint="python -m scripts.benchmarks.measure.transfer makes some, and compares",
         )
 
 

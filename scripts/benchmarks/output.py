@@ -1,4 +1,4 @@
-"""Shared by the commands of `localhpo bench`: lists of names, progress, and failures."""
+"""Shared by the commands of benchmarks: lists of names, progress, and failures."""
 
 from __future__ import annotations
 

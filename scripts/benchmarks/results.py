@@ -1,4 +1,4 @@
-"""The results of comparisons (`localhpo bench`): a DuckDB file of its own beside the studies.
+"""The results of comparisons: a DuckDB file of its own beside the studies.
 
 One row per study that a Creator ran on a problem (a unit), one per trial of it, and one per
 problem with the values that regret is measured by. Each unit names its problem and its Creator by

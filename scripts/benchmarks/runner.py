@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from scripts.benchmarks import creators, pool, references, simulation
+from scripts.benchmarks import creators, pool, simulation
 from scripts.benchmarks.comparison import ResultSelection, select_keys
 from scripts.benchmarks.creators import CreatorChoice
 from scripts.benchmarks.pool import FailedCall, PoolCall, RunProgress
-from scripts.benchmarks.problems import registry
+from scripts.benchmarks.problems import references, registry
 from scripts.benchmarks.problems.problem import Problem
 from scripts.benchmarks.problems.registry import DataFolders
 from scripts.benchmarks.results import ProblemRow, Results, UnitKey, UnitRow

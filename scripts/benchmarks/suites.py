@@ -59,5 +59,6 @@ def find_suite(target: str) -> Suite:
     raise InputError(
         f"a suite must be one of {', '.join(suites)}; got {target!r}",
         hint=did_you_mean(target, suites)
-        or "or give the name of a problem (`localhpo bench list SUITE`) or a CSV file",
+        or "or give the name of a problem (`python -m scripts.benchmarks list SUITE`) or "
+        "a CSV file",
     )

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from localhpo.analysis import formatting
-from localhpo.cli._views import plain_table
+from localhpo.cli.output import plain_table
 from scripts.benchmarks.comparison import CreatorComparison, best_values
 from scripts.benchmarks.statistics import RegretSummary
 

@@ -1,9 +1,9 @@
 """Measures a built model and writes the numbers for its card.
 
 First the loss on values by length of the history, and with the history hidden, which shows whether
-the model learns from the history. Then the suites of `localhpo bench` for final tables: the hybrid
-with this model, with meta-data alone, without either, and the engines. Numbers are stored with the
-digest of the model, so that those of other weights do not get into its card.
+the model learns from the history. Then the suites of `scripts.benchmarks` for final tables: the
+hybrid with this model, with meta-data alone, without either, and the engines. Numbers are stored
+with the digest of the model, so that those of other weights do not get into its card.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def write_card(
         "data": "YAHPO Gym surrogates (Apache-2.0), trainings on generated tables, graphs, ratings,"
         " pictures and sequences, functions over known names, TaskSet tables (Apache-2.0), winners"
         " published by tabm, tabr, tabred, rtdl (Apache-2.0, MIT) and FLAML (MIT); split:"
-        " scripts/benchmarks/splits.toml",
+        " scripts/benchmarks/problems/splits.toml",
         "questions": progress["questions"], "tokens": progress["tokens"],
         "steps": progress["steps"], "seconds": round(progress["seconds"]),
         "device": ", then ".join(progress.get("devices", ())) or train.UNKNOWN_DEVICE,

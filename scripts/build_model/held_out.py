@@ -1,6 +1,6 @@
 """Names of the data sets that no model may be trained on.
 
-`scripts/benchmarks/splits.toml` has OpenML ids, but published results have names of data sets. So this
+`problems/splits.toml` of the benchmarks has OpenML ids, but published results have names. So this
 table has the names of each held-out id; a test compares the two files.
 """
 

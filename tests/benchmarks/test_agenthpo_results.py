@@ -13,8 +13,8 @@ import pytest
 from localhpo.errors import InputError
 from localhpo.objective import Objective
 from localhpo.trial import Measurement, State
-from scripts.benchmarks import creators
-from scripts.benchmarks.agenthpo import figure, results, runner, table
+from scripts.benchmarks import creators, figures
+from scripts.benchmarks.agenthpo import results, runner, table
 from scripts.benchmarks.agenthpo.runner import ExperimentPlan, RunKey
 from scripts.benchmarks.agenthpo.subjects import Subject
 
@@ -145,8 +145,10 @@ def test_markdown_has_every_row(plan, studies):
 
 def test_the_figure_has_a_panel_per_task(plan, studies):
     result = results.collect(plan, studies)
-    drawn = figure.trajectories(result)
-    assert drawn.startswith("<svg")
-    assert ">water-xgboost<" in drawn
-    assert "nan" not in drawn
-    assert figure.contours(plan, studies) is None
+    drawn = figures.draw_trajectories(result)
+    titles = [note.text for note in drawn.layout.annotations]
+    assert titles == [task.subject.name for task in result.tasks]
+    lines = {trace.name: list(trace.y) for trace in drawn.data if trace.xaxis == "x" and trace.name}
+    for creator, line in zip(result.creators, result.tasks[0].lines, strict=True):
+        assert lines[creator] == pytest.approx(np.nanmean(line.best, axis=0).tolist())
+    assert figures.draw_contours(plan, studies) is None

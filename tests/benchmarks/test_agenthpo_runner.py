@@ -157,7 +157,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(make, cheap, h
 
 def start(task: Path, home: Path, log: Path) -> subprocess.Popen[str]:
     command = [
-        sys.executable, "-m", "localhpo", "bench", "agenthpo", "--tasks", str(task),
+        sys.executable, "-m", "scripts.benchmarks", "agenthpo", "--tasks", str(task),
         "--creators", "tpe,random", "--runs", "2", "--trials", "3", "--best-of", "6", "--json",
     ]  # fmt: skip
     environment = {**os.environ, "LOCALHPO_HOME": str(home), "LOG": str(log), "SLEEP_S": "0.2"}

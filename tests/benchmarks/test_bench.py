@@ -1,4 +1,4 @@
-"""`localhpo bench`: what a user sees, and what bad input gets."""
+"""`python -m scripts.benchmarks`: what a user sees, and what bad input gets."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from localhpo.cli import main
 from scripts.benchmarks import suites
+from scripts.benchmarks.__main__ import main
 
 QUICK = ["--seeds", "2", "--trials", "3"]
 
@@ -19,13 +19,13 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("measured")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOCALHPO_HOME", str(home))
-        assert main(["bench", "run", "quadratics", "--creators", "tpe,random", *QUICK]) == 0
+        assert main(["run", "quadratics", "--creators", "tpe,random", *QUICK]) == 0
     return home
 
 
 def test_a_run_ends_with_a_table_and_a_figure(measured, monkeypatch, capsys):
     monkeypatch.setenv("LOCALHPO_HOME", str(measured))
-    assert main(["bench", "run", "quadratics", "--creators", "tpe,random", *QUICK]) == 0
+    assert main(["run", "quadratics", "--creators", "tpe,random", *QUICK]) == 0
     told = capsys.readouterr()
     assert told.err == ""  # nothing was missing
     lines = told.out.splitlines()
@@ -36,32 +36,32 @@ def test_a_run_ends_with_a_table_and_a_figure(measured, monkeypatch, capsys):
     assert "best value so far" in told.out
     assert "lost by tpe (p: Wilcoxon)" in told.out
     path = Path(lines[-1].removeprefix("figure  "))
-    assert path == measured / "bench" / "quadratics.svg"
-    assert path.read_text().startswith("<svg")
+    assert path == measured / "bench" / "quadratics.html"
+    assert path.read_text().startswith("<!doctype html>")
 
 
 def test_a_narrow_terminal_leaves_out_standard_errors(measured, monkeypatch, capsys):
     monkeypatch.setenv("LOCALHPO_HOME", str(measured))
     for width, there in ((60, False), (130, True)):
         monkeypatch.setenv("COLUMNS", str(width))
-        assert main(["bench", "show", "quadratics"]) == 0
+        assert main(["show", "quadratics"]) == 0
         told = capsys.readouterr().out
         assert ("±" in told) is there
         assert ("made by" in told) is there
 
 
 def test_progress_goes_to_standard_error(home, capsys):
-    assert main(["bench", "run", "function/ackley5/1", "--creators", "random", *QUICK]) == 0
+    assert main(["run", "function/ackley5/1", "--creators", "random", *QUICK]) == 0
     told = capsys.readouterr()
     assert "3 of 3 studies after" in told.err
     assert "studies after" not in told.out
-    assert (home / "bench" / "function-ackley5-1.svg").is_file()
+    assert (home / "bench" / "function-ackley5-1.html").is_file()
 
 
 def test_show_runs_nothing(measured, monkeypatch, capsys):
     monkeypatch.setenv("LOCALHPO_HOME", str(measured))
     monkeypatch.setattr("scripts.benchmarks.runner.run_suite", None)
-    assert main(["bench", "show", "quadratics", "--creators", "random,tpe", "--json"]) == 0
+    assert main(["show", "quadratics", "--creators", "random,tpe", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["creators"] == ["random", "tpe"]
     assert record["trials"] == 3
@@ -71,12 +71,12 @@ def test_show_runs_nothing(measured, monkeypatch, capsys):
 
 
 def test_list_names_every_suite_and_its_problems(capsys):
-    assert main(["bench", "list"]) == 0
+    assert main(["list"]) == 0
     listed = capsys.readouterr().out
     assert all(f"\n{name} " in f"\n{listed}" for name in suites.all_suites())
-    assert main(["bench", "list", "taskset"]) == 0
+    assert main(["list", "taskset"]) == 0
     assert capsys.readouterr().out.splitlines() == list(suites.find_suite("taskset").problems)
-    assert main(["bench", "list", "--json"]) == 0
+    assert main(["list", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == list(suites.all_suites())
 
@@ -98,11 +98,12 @@ def test_list_names_every_suite_and_its_problems(capsys):
         (["run", "taskset", "--creators", "tpe", "--data", "."], 2, "must hold taskset_adam8p/",
          "LOCALHPO_DATA"),
         (["run", "nowhere.csv", "--creators", "tpe"], 2, "no such table", ""),
-        (["show", "functions"], 2, "no results on functions", "localhpo bench run functions"),
+        (["show", "functions"], 2, "no results on functions",
+         "python -m scripts.benchmarks run functions"),
     ],
 )  # fmt: skip
 def test_errors_name_what_must_hold(arguments, code, says, hint, home, capsys):
-    assert main(["bench", *arguments]) == code
+    assert main(arguments) == code
     told = capsys.readouterr()
     assert told.out == ""
     assert says in told.err
@@ -118,7 +119,7 @@ def test_a_table_of_the_user(home, tmp_path, monkeypatch, capsys):
     )
     rows = "".join(f"{i / 50},{1 - abs(i / 50 - 0.7)}\n" for i in range(51))
     Path("mine.csv").write_text(f"x,acc\n{rows}")
-    assert main(["bench", "run", "mine.csv", "--creators", "random", *QUICK, "--json"]) == 0
+    assert main(["run", "mine.csv", "--creators", "random", *QUICK, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["suite"] == "mine"
     assert list(record["by_problem"]) == [f"table/{tmp_path / 'mine.csv'}"]
@@ -126,5 +127,5 @@ def test_a_table_of_the_user(home, tmp_path, monkeypatch, capsys):
 
 def test_help_of_every_verb_lists_its_options(capsys):
     for verb in ("run", "show", "list"):
-        assert main(["bench", verb, "--help"]) == 0
+        assert main([verb, "--help"]) == 0
         assert "Examples" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`localhpo bench agenthpo`: what a user sees, and what bad input gets."""
+"""`python -m scripts.benchmarks agenthpo`: what a user sees, and what bad input gets."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from localhpo.cli import main
 from localhpo.store import Store
+from scripts.benchmarks.__main__ import main
 
-COMMAND = ["bench", "agenthpo", "--tasks", "quadratic-2-3", "--creators", "tpe,random"]
+COMMAND = ["agenthpo", "--tasks", "quadratic-2-3", "--creators", "tpe,random"]
 QUICK = ["--runs", "2", "--trials", "3", "--best-of", "9"]
 
 
@@ -50,13 +50,14 @@ def test_a_run_ends_with_a_table_and_figures(at_home, tmp_path, capsys):
     assert lines[1].split() == ["best", "so", "far", "@1", "@3", "gap", "p", "test"]
     assert "best of 9 " in told.out
     assert "paper: GPT-4     266.61 k" in told.out
-    files = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert files == ["agenthpo-quadratics.svg", "agenthpo.json", "agenthpo.md", "agenthpo.svg"]
+    there = {path.name for path in (tmp_path / "out").iterdir()}
+    files = sorted(there - {"plotly.min.js"})
+    assert files == ["agenthpo-quadratics.html", "agenthpo.html", "agenthpo.json", "agenthpo.md"]
     assert all(line.split()[-1].endswith(name) for line, name in zip(
         sorted(lines[-4:], key=lambda line: line.split()[-1]), files, strict=True))  # fmt: skip
-    drawn = (tmp_path / "out" / "agenthpo-quadratics.svg").read_text()
+    drawn = (tmp_path / "out" / "agenthpo-quadratics.html").read_text()
     assert "quadratic-2-3: random" in drawn
-    assert drawn.count("<polyline") == 2 + 2 * 2  # the key, and two runs of two creators
+    assert drawn.count('"mode":"lines+markers"') == 2 * 2  # two runs of two creators
 
 
 def test_json_says_what_the_studies_hold(at_home, capsys):
@@ -89,7 +90,7 @@ def test_a_folder_that_cannot_be_made_is_named(at_home, tmp_path, capsys):
 @pytest.mark.slow
 def test_real_trainings_of_a_ready_task(home, capsys):
     pytest.importorskip("xgboost")
-    command = ["bench", "agenthpo", "--tasks", "breast-cancer-xgboost", "--creators", "random"]
+    command = ["agenthpo", "--tasks", "breast-cancer-xgboost", "--creators", "random"]
     assert main([*command, "--runs", "1", "--trials", "2", "--best-of", "2", "--json"]) == 0
     told = capsys.readouterr()
     assert "1 of 1 studies after" in told.err
@@ -122,7 +123,7 @@ def test_bad_input_is_told_what_must_hold(
 ):
     monkeypatch.chdir(tmp_path)
     Path("quadratic.toml").write_text(TASK)
-    assert main(["bench", "agenthpo", *arguments]) in (1, 2)
+    assert main(["agenthpo", *arguments]) in (1, 2)
     told = capsys.readouterr()
     assert told.out == ""
     assert says in told.err

@@ -3,13 +3,12 @@
 import dataclasses
 import json
 import math
-import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
 
 from localhpo.errors import InputError
-from scripts.benchmarks import comparison, figure
+from scripts.benchmarks import comparison, figures
 from scripts.benchmarks.results import ProblemRow, Results, TrialRow, UnitKey, UnitRow
 from scripts.benchmarks.suites import Suite
 
@@ -109,7 +108,7 @@ def test_the_budget_with_most_results_or_the_one_asked_for(results):
 def test_no_results_say_how_to_get_some(results):
     with pytest.raises(InputError, match="no results on small") as caught:
         compare(results)
-    assert caught.value.hint == "`localhpo bench run small` makes some"
+    assert caught.value.hint == "`python -m scripts.benchmarks run small` makes some"
     results.add([unit("a", "up", 0, [1.0] * 3), unit("b", "down", 0, [1.0] * 3)])
     with pytest.raises(InputError, match="no problem of small has results of all of a, b"):
         compare(results)
@@ -168,26 +167,37 @@ def test_raw_scores_where_they_compare(made):
     assert record["best_score"]["gp"]["3"] == pytest.approx(expected)
 
 
-def test_a_figure_is_one_svg_and_always_the_same(made):
-    drawn = figure.draw(made)
-    assert drawn == figure.draw(made)
-    root = ElementTree.fromstring(drawn)
-    words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert "small: Two <made> problems" in words
-    assert "trials" in words
-    assert "normalized regret of the best so far" in words
-    assert "gp" in words
-    assert any(word and word.startswith("gray: critical difference") for word in words)
-    assert len(list(root.iter("{http://www.w3.org/2000/svg}polyline"))) == len(made.creators)
-    assert "nan" not in drawn
-    assert "http" not in drawn.replace("http://www.w3.org/2000/svg", "")
+def test_the_figure_draws_the_regrets_and_ranks(made, tmp_path):
+    drawn = figures.draw_comparison(made)
+    lines = {
+        trace.name: list(trace.y) for trace in drawn.data if trace.type == "scatter" and trace.name
+    }
+    means = made.regrets.mean(axis=(1, 2))
+    assert list(lines) == list(made.creators)
+    for c, name in enumerate(made.creators):
+        assert lines[name] == pytest.approx(means[c].tolist())
+    (bars,) = (trace for trace in drawn.data if trace.type == "bar")
+    ranks = dict(
+        zip(made.creators, (entry.rank for entry in made.columns[-1].entries), strict=True)
+    )
+    assert dict(zip(bars.y, bars.x, strict=True)) == ranks
+    assert "critical difference" in drawn.layout.annotations[1].text
+
+
+def test_a_figure_is_written_the_same_each_time_and_needs_no_network(made, tmp_path):
+    for name in ("first", "second"):
+        figures.save(figures.draw_comparison(made), tmp_path / name / "small.html")
+    page = (tmp_path / "first" / "small.html").read_text()
+    assert page == (tmp_path / "second" / "small.html").read_text()
+    assert "Two <made> problems" not in page  # escaped
+    assert (tmp_path / "first" / "plotly.min.js").is_file()
+    assert 'src="http' not in page
 
 
 @pytest.mark.parametrize("trials", [1, 2, 30, 100])
 def test_figures_of_any_length(results, trials):
     falling = [10.0 / (t + 1) for t in range(trials)]
     results.add([unit("a", p, 0, falling, budget=trials) for p in SUITE.problems])
-    drawn = figure.draw(compare(results))
-    ElementTree.fromstring(drawn)
-    assert "nan" not in drawn
+    drawn = figures.draw_comparison(compare(results))
+    assert drawn.layout.xaxis.type == ("log" if trials >= 20 else None)
     assert not math.isnan(compare(results).regrets.sum())

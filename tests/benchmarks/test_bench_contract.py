@@ -1,25 +1,17 @@
-"""The contract tests of Creators (`tests/contracts`), over the wrappers of the benchmark."""
+"""The contract of Creators (`localhpo.testing`), over the wrappers of the benchmark."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from contracts.test_creator_contract import (  # noqa: F401  # collected here, over these cases
-    SPACES,
-    Case,
-    Sampling,
-    test_a_tiny_space_is_searched_completely_and_then_exhausted,
-    test_asking_for_two_is_asking_twice,
-    test_more_than_is_left_gives_what_is_left,
-    test_proposals_are_canonical_new_and_of_true_origin,
-    test_the_same_history_gives_the_same_proposals,
-)
+from contracts.test_creator_contract import Case, Sampling
 
 from localhpo.creator import Creator
 from localhpo.task import Task
+from localhpo.testing import CreatorContract
 from scripts.benchmarks import creators
-from scripts.benchmarks.anonymous import NameMapping
+from scripts.benchmarks.variants.anonymous import NameMapping
 
 WITHOUT_MODEL = {"bo", "default"}
 
@@ -48,26 +40,19 @@ CASES = {
 }
 
 
-@pytest.fixture(params=CASES)
-def case(request: pytest.FixtureRequest) -> Case:
-    return case_of(request.param, CASES[request.param])
+class TestWrappers(CreatorContract):
+    @pytest.fixture(params=CASES)
+    def name(self, request: pytest.FixtureRequest) -> str:
+        return request.param
 
+    @pytest.fixture
+    def make_creator(self, name: str) -> Callable[[Task], Creator]:
+        return case_of(name, set()).make
 
-@pytest.fixture(params=["plain", "nested", "awkward"])
-def task(request: pytest.FixtureRequest, make_task: Callable[..., Task]) -> Task:
-    return make_task(space=SPACES[request.param])
+    @pytest.fixture
+    def origins(self, name: str) -> frozenset[str]:
+        return frozenset(CASES[name])
 
-
-@pytest.fixture
-def creator(case: Case, task: Task) -> Iterator[Creator]:
-    creator = case.make(task)
-    yield creator
-    creator.close()
-    creator.close()
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_the_name_is_the_one_shown_in_tables(name, make_task):
-    made = case_of(name, set()).make(make_task())
-    assert made.name == ("hybrid" if name in ("hybrid-no-model", "hybrid-meta") else name)
-    made.close()
+    def test_its_name_is_registered(self, creator: Creator, name: str) -> None:
+        """It is the one shown in tables."""
+        assert creator.name == ("hybrid" if name in ("hybrid-no-model", "hybrid-meta") else name)

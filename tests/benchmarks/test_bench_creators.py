@@ -13,10 +13,11 @@ from localhpo.llm.protocol import Model
 from localhpo.objective import Objective
 from localhpo.task import CreatorSettings
 from localhpo.trial import Cause, Failure, Origin, Proposal, State, Trial
-from scripts.benchmarks import creators, simulation, sources
-from scripts.benchmarks.anonymous import AnonymousCreator, NameMapping
-from scripts.benchmarks.past_studies import run_past_study
+from scripts.benchmarks import creators, simulation
 from scripts.benchmarks.problems.registry import DataFolders, open_problem
+from scripts.benchmarks.variants import sources
+from scripts.benchmarks.variants.anonymous import AnonymousCreator, NameMapping
+from scripts.benchmarks.variants.past_studies import run_past_study
 
 
 @pytest.mark.parametrize(

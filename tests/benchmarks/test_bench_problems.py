@@ -11,8 +11,8 @@ from localhpo.errors import ConfigurationError, InputError, LocalHPOError, Missi
 from scripts.benchmarks.problems import functions, surrogates
 from scripts.benchmarks.problems.cache import Cache
 from scripts.benchmarks.problems.dims import Dim
+from scripts.benchmarks.problems.references import compute_reference
 from scripts.benchmarks.problems.registry import DataFolders, check_requirements, open_problem
-from scripts.benchmarks.references import compute_reference
 
 
 def test_the_quadratics_are_those_of_the_paper(folders):

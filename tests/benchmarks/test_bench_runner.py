@@ -115,7 +115,7 @@ def test_a_study_that_fails_costs_no_other(plan, results, tmp_path):
 def start(home: Path, *options: str) -> subprocess.Popen[str]:
     # Where the tests run in a shell's background, an interrupt is ignored, by its children too.
     command = [
-        "env", "--default-signal=INT", sys.executable, "-m", "localhpo", "bench", "run", PROBLEM,
+        "env", "--default-signal=INT", sys.executable, "-m", "scripts.benchmarks", "run", PROBLEM,
         "--creators", "tpe", "--trials", "100", "--seeds", "12", "--jobs", "2", *options,
     ]  # fmt: skip
     return subprocess.Popen(

@@ -3,10 +3,10 @@
 import pytest
 
 from localhpo.errors import InputError
-from scripts.benchmarks import splits, suites
-from scripts.benchmarks.problems import functions, yahpo
+from scripts.benchmarks import suites
+from scripts.benchmarks.problems import functions, splits, yahpo
+from scripts.benchmarks.problems.references import compute_reference
 from scripts.benchmarks.problems.registry import DataFolders, open_problem
-from scripts.benchmarks.references import compute_reference
 
 ALL = suites.all_suites()
 SPLITS = yahpo.splits()

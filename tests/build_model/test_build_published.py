@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmarks import splits
-from scripts.benchmarks.problems import yahpo
+from scripts.benchmarks.problems import splits, yahpo
 from scripts.build_model import held_out, published
 
 DATA = Path(os.environ.get("LOCALHPO_DATA") or Path(__file__).parents[2].parent / "shared/data")

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.benchmarks import splits
-from scripts.benchmarks.problems import yahpo
+from scripts.benchmarks.problems import splits, yahpo
 from scripts.build_model import corpus, functions, problems, spaces, trainings
 from scripts.build_model.learners import LEARNERS, Learner
 from scripts.build_model.networks import NETWORKS

@@ -14,8 +14,9 @@ from localhpo.creator import open_creator, prompt
 from localhpo.errors import CardError, InputError
 from localhpo.finetune import dataset, pipeline, train
 from localhpo.llm import AnswerConstraint, Message, open_backend
+from localhpo.llm.models import card as cards
 from localhpo.llm.models import registry as model_registry
-from localhpo.llm.models import tuning_record, versions
+from localhpo.llm.models import versions
 from localhpo.llm.transformers import TransformersBackend
 from localhpo.task import CreatorSettings
 
@@ -154,13 +155,13 @@ def test_models_show_lists_base_data_and_evaluation(base, past_studies, capsys):
     assert "35 trials of 5 studies" in line
     assert main(["models", "show", card.name, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["tuned"]["prompt_sha256"] == tuning_record.templates_sha256("compact")
+    assert shown["tuned"]["prompt_sha256"] == cards.templates_sha256("compact")
     assert shown["evaluation"]["held_out_tasks"] == 5
     assert shown["files"] == dict(card.files)
 
 
 def test_the_hashed_templates_are_the_rendered_ones(past_studies, monkeypatch):
-    for style, names in tuning_record.TEMPLATES.items():
+    for style, names in cards.TEMPLATES.items():
         rendered = []
         monkeypatch.setattr(prompt, "_render", lambda name, facts, seen=rendered: seen.append(name))
         prompt.render_messages(None, style)

@@ -11,7 +11,7 @@ import pytest
 from tiny_model import edit_json, make_model
 
 from localhpo.errors import CardError
-from localhpo.llm.models import config, license, thinking, weights
+from localhpo.llm.models import config, description, thinking, weights
 
 MOE = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
 LAYERS = 12
@@ -289,7 +289,7 @@ def test_the_license_is_found(readme: str, text: str, found: str, tmp_path: Path
         (tmp_path / "README.md").write_text(readme)
     if text:
         (tmp_path / "LICENSE.txt").write_text(text)
-    assert license.read_license(tmp_path) == found
+    assert description.read_license(tmp_path) == found
 
 
 # Thinking

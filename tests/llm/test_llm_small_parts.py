@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from localhpo.llm.protocol import Message
-from localhpo.llm.seeds import derive_seeds
+from localhpo.llm.protocol import Message, derive_seeds
 from localhpo.llm.tokens import estimate_prompt_tokens, estimate_tokens
 
 

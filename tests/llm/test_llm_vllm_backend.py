@@ -22,7 +22,7 @@ from localhpo.errors import (
 )
 from localhpo.llm import AnswerConstraint, Message, open_backend
 from localhpo.llm.models import registry as model_registry
-from localhpo.llm.models.tuning_record import TuningRecord, templates_sha256
+from localhpo.llm.models.card import TuningRecord, templates_sha256
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 
 ASKED = [Message("user", "Propose.")]

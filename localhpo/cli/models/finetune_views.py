@@ -10,8 +10,7 @@ from rich.table import Table
 from localhpo.analysis.records import to_jsonable
 from localhpo.cli.output import plain_table
 from localhpo.finetune.pipeline import FinetunePlan
-from localhpo.llm.models.card import Card, card_record
-from localhpo.llm.models.tuning_record import IN_USE
+from localhpo.llm.models.card import IN_USE, Card, card_record
 
 
 def plan_table(plan: FinetunePlan) -> Table:

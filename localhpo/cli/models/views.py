@@ -13,8 +13,8 @@ from rich.text import Text
 from localhpo.analysis import formatting
 from localhpo.analysis.records import to_jsonable
 from localhpo.cli.output import facts_table, plain_table
-from localhpo.llm.models import config, license, profiles, thinking, tuning_record
-from localhpo.llm.models.card import RENAMED_KEYS, Card, card_record
+from localhpo.llm.models import config, description, profiles, thinking
+from localhpo.llm.models.card import RENAMED_KEYS, RENAMED_TUNED_KEYS, Card, card_record
 from localhpo.llm.models.memory import PROPOSAL_TOKENS, MemoryEstimate, ModelMemory
 from localhpo.llm.models.profiles import ModelProfile
 from localhpo.llm.models.registry import ModelListing
@@ -100,7 +100,7 @@ def notes(card: Card, folder: Path) -> Iterator[str]:
     """
     from localhpo.llm.transformers import support
 
-    if card.license == license.UNKNOWN:
+    if card.license == description.UNKNOWN:
         yield "the license of the model is not given in its folder"
     if not thinking.read_chat_template(folder):
         yield "the model has no chat template: it is a base model, prompted with plain text"
@@ -200,7 +200,7 @@ def _lines(key: str, value: Any) -> list[tuple[str, str]]:
     if key == "memory":
         value = value.get("sum", "")
     if isinstance(value, dict):
-        old = tuning_record.RENAMED_KEYS if key == "tuned" else ()
+        old = RENAMED_TUNED_KEYS if key == "tuned" else ()
         items = [f"{name}: {item}" for name, item in value.items() if name not in old]
     elif isinstance(value, list):
         items = [str(item) for item in value]

@@ -16,10 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from localhpo.errors import CardError, InputError
-from localhpo.llm.models import config, license, profiles, safety, thinking, weights
+from localhpo.llm.models import config, profiles, safety, thinking, weights
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.models.card import CARD, Card, render_card
 from localhpo.llm.models.config import ModelShape
+from localhpo.llm.models.description import read_license
 from localhpo.llm.models.hashing import file_sha256
 from localhpo.llm.models.memory import ModelMemory
 from localhpo.llm.models.weights import WeightsSummary
@@ -91,7 +92,7 @@ def build_card(folder: Path, name: str, on_file: OnFile | None = None) -> Card:
         name=name,
         version="1",
         summary=f"{shape.architecture}, added from {folder.name}",
-        license=license.read_license(folder),
+        license=read_license(folder),
         architecture=shape.architecture,
         parameters=found.parameters,
         context_length=shape.context_length,

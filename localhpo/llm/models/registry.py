@@ -1,9 +1,9 @@
 """Model registry: finds the models on this machine, and verifies them against their cards.
 
-A model is a folder in Hugging Face layout with a card (`localhpo.llm.models.card`) that lists every file
-with its sha256. Models that ship with LocalHPO have their card inside. The card of a user's model
-is in the user's model registry, the folder `$LOCALHPO_MODELS` (`localhpo.llm.models.registration`): beside
-the files if they are there too, else in a folder of its own that names the folder of the files.
+A model is a folder in Hugging Face layout with a card (`localhpo.llm.models.card`) that lists every
+file with its sha256. Models that ship with LocalHPO have their card inside. The card of a user's
+model is in the user's model registry, the folder `$LOCALHPO_MODELS` (`registration`): beside the
+files if they are there too, else in a folder of its own that names the folder of the files.
 
 A folder without a card is not verified, and its digest is computed. No model folder may hold code
 or pickles: weights are safetensors, and code that comes with a model is never run.
@@ -21,9 +21,15 @@ from typing import Literal
 
 from localhpo import assets
 from localhpo.errors import CardError, InputError, did_you_mean
-from localhpo.llm.models.card import CARD, Card, digest_files, parse_card, render_card
+from localhpo.llm.models.card import (
+    CARD,
+    Card,
+    digest_files,
+    parse_card,
+    render_card,
+    templates_sha256,
+)
 from localhpo.llm.models.hashing import file_sha256
-from localhpo.llm.models.tuning_record import templates_sha256
 
 __all__ = [
     "CARD",

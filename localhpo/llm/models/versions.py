@@ -12,8 +12,7 @@ from pathlib import Path
 
 from localhpo.errors import CardError, InputError
 from localhpo.llm.models import registry as model_registry
-from localhpo.llm.models.card import CARD, Card, render_card
-from localhpo.llm.models.tuning_record import IN_USE
+from localhpo.llm.models.card import CARD, IN_USE, Card, render_card
 
 
 def check_in_use(folder: Path) -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from localhpo.errors import BackendError, InputError
-from localhpo.llm import seeds, tokens
+from localhpo.llm import protocol as seeds
+from localhpo.llm import tokens
 from localhpo.llm.models import profiles, thinking
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localhpo.errors import BackendError, CardError
-from localhpo.llm import seeds
+from localhpo.llm import protocol as seeds
 from localhpo.llm.models import description, versions
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model

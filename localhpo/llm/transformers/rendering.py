@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from localhpo.errors import BackendError
-from localhpo.llm.escaping import control_token_escaper
 from localhpo.llm.protocol import Message, Model
+from localhpo.llm.tokens import control_token_escaper
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from localhpo.errors import BackendError, ConstraintError, InputError
-from localhpo.llm.escaping import control_token_escaper
 from localhpo.llm.models import description, versions
 from localhpo.llm.models import registry as model_registry
-from localhpo.llm.models.tuning_record import ADAPTER_RANK
+from localhpo.llm.models.card import ADAPTER_RANK
 from localhpo.llm.placement import ModelPlacer
 from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
 from localhpo.llm.servers import probe
 from localhpo.llm.servers.http_client import HttpError, UnreachableError
 from localhpo.llm.servers.replies import RequestInfo, parse_completions
+from localhpo.llm.tokens import control_token_escaper
 from localhpo.llm.vllm import adapters
 from localhpo.llm.vllm.server import ManagedServer
 from localhpo.llm.vllm.settings import Settings

@@ -1,4 +1,4 @@
-"""`localhpo bench agenthpo`: the protocol of the AgentHPO paper, on real trainings."""
+"""`python -m scripts.benchmarks agenthpo`: the AgentHPO paper's protocol, on real trainings."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from localhpo.cli._help import Command
-from scripts.benchmarks import output as _bench_runs
+from localhpo.cli import output
+from localhpo.cli.command import Command
+from scripts.benchmarks.output import parse_names, progress_printer, raise_first
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +24,10 @@ _CREATORS = "hybrid,agent,tpe,random"
     "agenthpo",
     cls=Command,
     examples=(
-        "localhpo bench agenthpo --tasks quadratic-2-3 --creators tpe,random --runs 2 --best-of 10",
-        "localhpo bench agenthpo --tasks breast-cancer-xgboost --creators random --runs 1 "
-        "--trials 2 --best-of 2",
+        "python -m scripts.benchmarks agenthpo --tasks quadratic-2-3 --creators tpe,random "
+        "--runs 2 --best-of 10",
+        "python -m scripts.benchmarks agenthpo --tasks breast-cancer-xgboost --creators random "
+        "--runs 1 --trials 2 --best-of 2",
     ),
 )
 @click.option(
@@ -88,9 +90,9 @@ def command(
     from scripts.benchmarks.results import bench_folder
 
     home, data = bench_folder() / "agenthpo", data and data.absolute()
-    names = _bench_runs.parse_names(creators, "--creators") or []
+    names = parse_names(creators, "--creators") or []
     plan = runner.ExperimentPlan(
-        tasks=tuple(_bench_runs.parse_names(tasks, "--tasks") or subjects.default_names(data)),
+        tasks=tuple(parse_names(tasks, "--tasks") or subjects.default_names(data)),
         creators=tuple(map(known.parse_name, names)),
         runs=runs,
         trials=trials,
@@ -100,9 +102,9 @@ def command(
         data=data,
         small=small,
     )
-    studies, failed = runner.run_missing(plan, _bench_runs.progress_printer())
+    studies, failed = runner.run_missing(plan, progress_printer())
     _show_results(plan, studies, failed, out or home, as_json)
-    _bench_runs.raise_first(failed)
+    raise_first(failed)
 
 
 def _show_results(
@@ -119,33 +121,37 @@ def _show_results(
     """
     import json
 
-    from localhpo.cli import _output, _study_output
-    from localhpo.errors import InputError, StoreError
-    from scripts.benchmarks.agenthpo import figure, results, table
+    from localhpo.cli.study.report import save
+    from localhpo.errors import InputError
+    from scripts.benchmarks import figures
+    from scripts.benchmarks.agenthpo import results, table
 
     try:
         result = results.collect(plan, studies)
     except InputError:
-        _bench_runs.raise_first(failed)  # the reason why there is nothing to show
+        raise_first(failed)  # the reason why there is nothing to show
         raise
     failures = [{"what": one.what, "error": str(one.error)} for one in failed]
     record = {**results.to_record(result), "failed": failures}
     files = {
         "agenthpo.md": table.markdown(result),
         "agenthpo.json": json.dumps(record, indent=2, allow_nan=False) + "\n",
-        "agenthpo.svg": figure.trajectories(result),
-        "agenthpo-quadratics.svg": figure.contours(plan, studies),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{folder} cannot be made: {error.strerror}") from error
-    written = {folder / name: text for name, text in files.items() if text is not None}
-    for path, text in written.items():
-        _study_output.save(path, text)
+    drawn = {
+        "agenthpo.html": figures.draw_trajectories(result),
+        "agenthpo-quadratics.html": figures.draw_contours(plan, studies),
+    }
+    written: list[Path] = []
+    for name, figure in drawn.items():
+        if figure is not None:
+            figures.save(figure, folder / name)
+            written.append(folder / name)
+    for name, text in files.items():
+        save(folder / name, text)
+        written.append(folder / name)
     if as_json:
-        _output.print_json({**record, "files": [str(path) for path in written]})
+        output.print_json({**record, "files": [str(path) for path in written]})
         return
     from scripts.benchmarks.agenthpo.views import result_view
 
-    _output.show(result_view(result, written, _output.console().width))
+    output.show(result_view(result, written, output.console().width))

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from localhpo.cli._views import plain_table
+from localhpo.cli.output import plain_table
 from scripts.benchmarks.agenthpo import table
 from scripts.benchmarks.agenthpo.results import ExperimentResult, TaskResult
 

@@ -3,9 +3,9 @@
 
 A random Llama, a 12-parameter space, a prompt of some 1,000 tokens, one thread:
 
-    python scripts/benchmarks/measure/decoding.py                       # about 12 million parameters
-    python scripts/benchmarks/measure/decoding.py --hidden 768 --layers 12
-    python scripts/benchmarks/measure/decoding.py --model models/sprout
+    python -m scripts.benchmarks.measure.decoding               # 12 million parameters
+    python -m scripts.benchmarks.measure.decoding --hidden 768 --layers 12
+    python -m scripts.benchmarks.measure.decoding --model models/sprout
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _ways(loaded: loading.Loaded, grammar: str, n: int) -> Iterator[tuple[str, Any, int]]:
+def _ways(loaded: loading.LoadedNetwork, grammar: str, n: int) -> Iterator[tuple[str, Any, int]]:
     """Yield (label, run, answers of a run); a run returns passes and tokens of an answer."""
     from localhpo.llm.transformers.decoding import Decoder, Sampling
     from localhpo.llm.transformers.network import Network
@@ -121,7 +121,7 @@ def _counted(network: Any) -> list[int]:
 
 
 def _token_by_token(
-    network: Any, loaded: loading.Loaded, prompt: list[int], grammar: str, *, cached: bool
+    network: Any, loaded: loading.LoadedNetwork, prompt: list[int], grammar: str, *, cached: bool
 ) -> int:
     """Draw one answer without fast-forwarding; return how many tokens it has."""
     from llguidance import LLMatcher

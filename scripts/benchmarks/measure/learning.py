@@ -4,9 +4,9 @@
     python -m scripts.build_model tokenizer --work .data/base
     python -m scripts.build_model train     --work .data/base
     python -m scripts.build_model export    --work .data/base --target .data/base/model --name base
-    python scripts/benchmarks/measure/learning.py --base .data/base/model --data .data/public
+    python -m scripts.benchmarks.measure.learning --base .data/base/model --data .data/public
 
-The base was built without some families of YAHPO (`[learning]` of scripts/benchmarks/splits.toml).
+The base was built without some families of YAHPO (`[learning]` of problems/splits.toml).
 Its history is a study of 20 trials on each of eight data sets of three of them, by the default
 Creator with that base. Then the default Creator runs on other data sets: with the base
 (`off`), with retrieved past studies (`retrieve`), and with the base fine-tuned on them
@@ -29,15 +29,16 @@ from typing import Any
 import numpy as np
 
 from localhpo.finetune import pipeline, train
+from localhpo.finetune.replay import Replayer
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.transformers import TransformersBackend
 from localhpo.transfer import PastStudy
-from scripts.benchmarks import creators, past_studies, simulation
+from scripts.benchmarks import creators, simulation
 from scripts.benchmarks.problems import yahpo
 from scripts.benchmarks.problems.problem import Problem
+from scripts.benchmarks.problems.references import Reference, compute_reference
 from scripts.benchmarks.problems.registry import DataFolders, open_problem
-from scripts.benchmarks.references import Reference, compute_reference
-from localhpo.finetune.replay import Replayer
+from scripts.benchmarks.variants import past_studies
 
 METRIC = "auc"
 COLUMNS = (1, 3, 5, 10)

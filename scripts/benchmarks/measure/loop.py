@@ -9,8 +9,8 @@ model and an engine propose. The stored times of each trial add up to the wall c
 
 Overhead is the sum of the three; the rest is training. Contestants take turns, several times:
 
-    python scripts/benchmarks/measure/loop.py [--creators random bo agent] [--lengths 1 10 60] [--trials 5]
-    python scripts/benchmarks/measure/loop.py --backend vllm --creators agent
+    python -m scripts.benchmarks.measure.loop [--creators random bo agent] [--lengths 1 10 60]
+    python -m scripts.benchmarks.measure.loop --backend vllm --creators agent
 
 The bare line runs the same script in a plain subprocess, for a length of 0: what any tuner pays.
 The time to open a model, once per study, is shown separately; imports are not measured. A vLLM

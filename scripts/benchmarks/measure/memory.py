@@ -1,7 +1,7 @@
 """Measure how often an estimate of memory is too small, and how much it reserves in vain.
 
-    python scripts/benchmarks/measure/memory.py                 # formulas and real trainings
-    python scripts/benchmarks/measure/memory.py --seeds 5 --trials 30 --only formulas
+    python -m scripts.benchmarks.measure.memory                 # formulas and real trainings
+    python -m scripts.benchmarks.measure.memory --seeds 5 --trials 30 --only formulas
 
 Formulas are a base plus products of sizes, with 2 % noise. Real trainings are networks in numpy,
 each in its own process, whose peak the kernel reports (VmHWM). After n measured trials the next

@@ -1,6 +1,6 @@
 """Measures the first trials of networks on graphs, ratings, pictures and sequences.
 
-    python scripts/benchmarks/measure/networks.py --work .data/networks
+    python -m scripts.benchmarks.measure.networks --work .data/networks
 
 Each is really trained (scripts/build_model/networks.py), on generated data sets that
 are not in the meta-data, in the space of a ready task or one that a user might write. Trainings are
@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from build_model import networks, trainings
-from build_model.learners import Learner
 
 from localhpo import tasks
 from localhpo.objective import Objective
@@ -29,7 +27,9 @@ from localhpo.trial import Config
 from scripts.benchmarks import creators, simulation
 from scripts.benchmarks.problems.cache import Cache
 from scripts.benchmarks.problems.problem import Problem
-from scripts.benchmarks.references import compute_reference
+from scripts.benchmarks.problems.references import compute_reference
+from scripts.build_model import networks, trainings
+from scripts.build_model.learners import Learner
 
 COLUMNS = (1, 3, 5, 10)
 

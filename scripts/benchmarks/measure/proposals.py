@@ -2,7 +2,7 @@
 """Measures the time of one proposal: ten hyperparameters, ten trials in the history.
 
     python scripts/bench_proposals.py
-    python scripts/benchmarks/measure/proposals.py --creators agent,gp --studies 10
+    python -m scripts.benchmarks.measure.proposals --creators agent,gp --studies 10
 
 The space is that of the ready task breast-cancer-xgboost. Each study is a new one, so
 no result is reused. `hybrid` asks a small model once in a study: the first

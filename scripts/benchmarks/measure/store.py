@@ -3,7 +3,7 @@
 Each trial has 10 parameters and 20 reported values; nothing is trained. All stores are timed in
 turn, several times, in the same folder, so that they see the same disk and the same load:
 
-    python scripts/benchmarks/measure/store.py [--trials 50] [--repeats 5] [--folder DIR]
+    python -m scripts.benchmarks.measure.store [--trials 50] [--repeats 5] [--folder DIR]
 
 - localhpo: queued, running and complete are each synced to disk, the values appended; the
   tables are flushed as a study does it: after every trial, though at most once a second, and

@@ -1,10 +1,10 @@
 """Measure the effect of past studies: the same Creator with and without them, paired.
 
-    python scripts/benchmarks/measure/transfer.py --data DIR [--creator hybrid-no-model] [--seeds 8]
+    python -m scripts.benchmarks.measure.transfer --data DIR [--creator hybrid-no-model] [--seeds 8]
 
 For each family of YAHPO, past studies are run on data sets of the training side of
-`scripts/benchmarks/splits.toml`; then both arms run on its data sets for choosing settings. Data
-sets for final tables are not used. Prints regret (0 is the best known, 1 the median of random
+`problems/splits.toml`; then both arms run on its data sets for choosing settings. Data sets for
+final tables are not used. Prints regret (0 is the best known, 1 the median of random
 configurations) at trials 1, 3, 5 and 10, and how often each was better, with Wilcoxon's test.
 """
 
@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 
 from localhpo.transfer import PastStudy
-from scripts.benchmarks import creators, past_studies, simulation
+from scripts.benchmarks import creators, simulation
 from scripts.benchmarks.creators import Backends
 from scripts.benchmarks.problems.problem import Problem
+from scripts.benchmarks.problems.references import Reference, compute_reference
 from scripts.benchmarks.problems.registry import DataFolders, open_problem
+from scripts.benchmarks.problems.splits import data_set_id
 from scripts.benchmarks.problems.yahpo import SPLITS
-from scripts.benchmarks.references import Reference, compute_reference
-from scripts.benchmarks.splits import data_set_id
+from scripts.benchmarks.variants import past_studies
 
 FAMILIES = ("rbv2_ranger", "rbv2_glmnet", "rbv2_aknn")
 AT = (1, 3, 5, 10)

@@ -42,7 +42,7 @@ def open_problem(name: str, folders: DataFolders) -> Problem:
         raise InputError(
             f"a problem must be named {', '.join(f'{k}/...' for k in _OPEN_BY_KIND)}; got {name!r}",
             hint=did_you_mean(kind, _OPEN_BY_KIND)
-            or "`localhpo bench list SUITE` names those of a suite",
+            or "`python -m scripts.benchmarks list SUITE` names those of a suite",
         )
     return _OPEN_BY_KIND[kind](name, rest, folders)
 

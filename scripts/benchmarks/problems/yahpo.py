@@ -17,7 +17,7 @@ import numpy as np
 
 from scripts.benchmarks.problems.dims import Array, Dim
 
-SPLITS = Path(__file__).parent.parent / "splits.toml"
+SPLITS = Path(__file__).with_name("splits.toml")
 
 TITLES: Mapping[str, str] = {
     "lcbench": "A funnel-shaped network on tabular data, SGD with momentum",

@@ -1,0 +1,1 @@
+"""Variants of Creators for comparisons: without names, without history, with past studies."""
