@@ -43,6 +43,9 @@ def save(figure: Figure, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path.parent} cannot be made: {error.strerror}") from error
+    try:
         figure.write_html(path, include_plotlyjs="directory", div_id=path.stem)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror}") from error

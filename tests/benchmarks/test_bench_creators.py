@@ -237,11 +237,13 @@ def test_digests_follow_the_model(tmp_path):
     assert len({creators.compute_digest(creators.parse_name(name)) for name in names}) == len(names)
 
 
-def test_an_engine_does_not_depend_on_the_source_of_the_agent():
-    engine = sources.find_reachable("localhpo.creator.optuna.engine")
+def test_a_creator_depends_on_what_it_imports_and_on_nothing_else():
+    engine = sources.find_reachable("localhpo.creator.optuna")
+    bo = sources.find_reachable("localhpo.creator.bo")
     asking = sources.find_reachable("localhpo.creator.hybrid")
-    assert "localhpo.creator.optuna.samplers" in engine
-    assert "localhpo.space.parameters" in engine
-    assert "localhpo.creator.agent" not in engine
-    assert {"localhpo.creator.agent", "localhpo.grammar.lark"} <= asking
-    assert engine < asking
+    assert {"localhpo.creator.optuna.samplers", "localhpo.space.parameters"} <= engine
+    assert {"localhpo.creator.bo.acquisition", "localhpo.space.parameters"} <= bo
+    for without_model in (engine, bo):
+        assert "localhpo.creator.agent" not in without_model
+        assert not [name for name in without_model if name.startswith("localhpo.grammar")]
+    assert {"localhpo.creator.agent", "localhpo.grammar.lark"} | bo <= asking

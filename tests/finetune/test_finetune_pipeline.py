@@ -143,7 +143,7 @@ def test_a_study_uses_the_current_version(base, past_studies):
     settings = CreatorSettings(name="agent", model="small", transfer="finetuned")
     task = replace(past_studies[0].task, creator=settings)
     creator = open_creator(task)
-    assert creator.model.known_parameters == set(card.known_parameters)
+    assert creator.backend.model.known_parameters == set(card.known_parameters)
     creator.close()
 
 

@@ -1,8 +1,9 @@
 """A hash of the source code that decides what a Creator proposes.
 
-It covers the modules of `PARTS` that the module of the Creator imports, directly or not. So a
-changed engine makes the results of the engines stale, and a changed prompt those of the Creators
-that ask a model. Comments and layout do not count.
+It covers the modules of the package that the module of the Creator imports when it runs, directly
+or not. So a changed engine makes the results of the engines stale, and a changed prompt those of
+the Creators that ask a model; a change elsewhere leaves them valid. Comments and layout do not
+count, nor do imports for type checkers.
 """
 
 from __future__ import annotations
@@ -15,9 +16,6 @@ from pathlib import Path
 
 import localhpo
 
-PARTS = ("creator", "transfer", "space", "grammar", "llm")
-"""Subpackages that propose; all others run studies."""
-
 _ROOT = Path(localhpo.__file__).parent
 
 
@@ -29,7 +27,7 @@ def hash_modules(module: str) -> str:
 
 
 def find_reachable(module: str) -> set[str]:
-    """Return a module and the modules of `PARTS` that it imports, directly or not."""
+    """Return a module and the modules of the package that it imports, directly or not."""
     found, waiting = set[str](), [module]
     while waiting:
         name = waiting.pop()
@@ -40,21 +38,26 @@ def find_reachable(module: str) -> set[str]:
 
 
 def _imports(path: Path | None) -> Iterator[str]:
-    """Yield the modules of `PARTS` that a file imports."""
+    """Yield the modules of the package that a file imports."""
     if path is None:
         return
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _walk(ast.parse(path.read_text(encoding="utf-8"))):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             parts = [f"{node.module}.{alias.name}" for alias in node.names]
             names = [part if _path(part) else node.module for part in parts]
-        yield from (name for name in names if _is_part(name))
+        yield from (name for name in names if name.startswith("localhpo."))
 
 
-def _is_part(name: str) -> bool:
-    return any(f"{name}.".startswith(f"localhpo.{part}.") for part in PARTS)
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield a node and all below it, but for what stands under `if TYPE_CHECKING`."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _walk(child)
 
 
 @cache
