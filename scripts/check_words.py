@@ -110,8 +110,8 @@ ALLOWED_WORDS: dict[tuple[str, str], str] = {
     ("localhpo/store/journal.py", "utilisation"): "the same",
     ("scripts/benchmarks/results.py", "lessons"): "names of version 0.1.0 are read",
     ("scripts/benchmarks/results.py", "centre"): "the same",
-    ("tests/bench/test_bench_results.py", "centre"): "the same",
-    ("tests/bench/test_agenthpo_training_cache.py", "utilisation"): "the same",
+    ("tests/benchmarks/test_bench_results.py", "centre"): "the same",
+    ("tests/benchmarks/test_agenthpo_training_cache.py", "utilisation"): "the same",
     ("tests/creator/test_creator_meta_data.py", "lessons"): "a file name in the model's digest",
     ("scripts/build_model/learners.py", "neighbours"): "a text that the model was trained on",
 }

@@ -125,7 +125,7 @@ def _count_slots(statistics: SharingStatistics) -> dict[SharingMode, float]:
 
 
 def _slot_s(mode: SharingMode, statistics: SharingStatistics) -> float:
-    """Return how long a trial takes up a slot, with its share of the server's absence."""
+    """Return how long a trial holds a slot, with its share of the server's absence."""
     trial_s = max(statistics.trial_s, 1e-3 if statistics.results else SHORTEST_S)
     if mode not in STATE_AFTER:
         return trial_s

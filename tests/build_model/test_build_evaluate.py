@@ -19,7 +19,7 @@ BUILT_IN = assets.folder("models") / "sprout"
 
 
 class Bench:
-    """A fake of `python -m scripts.benchmarks run`: records the requests, and answers with numbers."""
+    """A fake of the benchmarks' `run`: records the requests, and answers with numbers."""
 
     def __init__(self) -> None:
         self.asked: dict[str, list[str]] = {}
