@@ -7,8 +7,8 @@
     cpu        the model is in host memory; trials have the devices
 
 `auto` chooses the mode with the highest rate of trials: those that run at once, by the length of a
-trial. Where the server is offloaded, half a call for proposals adds to that length, and half a
-restart in mode `stop`: slots are empty meanwhile. Of equal modes, the first of this list is chosen.
+trial. Where the server is offloaded, half a call for proposals adds to that length on its device,
+and half a restart in mode `stop`: slots are empty meanwhile. Of equal modes, the first of this list is chosen.
 An offloaded server leaves when a trial waits that fits only without it, and comes back when a
 proposal is due (`should_ask`).
 
@@ -102,7 +102,7 @@ def choose_mode(
     kept = next(iter(slots))
     if not statistics.sizes_known and slots[kept]:
         return SharingDecision(kept, "until the first proposals are made")
-    rates = {mode: n / _slot_s(mode, statistics) for mode, n in slots.items()}
+    rates = {mode: n / _slot_s(mode, n, statistics) for mode, n in slots.items()}
     best = max(rates, key=lambda mode: rates[mode])  # the first of equal ones
     if present in rates and 0 < rates[best] <= _GAIN * rates[present]:
         best = present
@@ -124,13 +124,16 @@ def _count_slots(statistics: SharingStatistics) -> dict[SharingMode, float]:
     return slots
 
 
-def _slot_s(mode: SharingMode, statistics: SharingStatistics) -> float:
-    """Return how long a trial holds a slot, with its share of the server's absence."""
+def _slot_s(mode: SharingMode, slots: float, statistics: SharingStatistics) -> float:
+    """Return how long a trial holds a slot, with its share of the server's absence.
+
+    Slots on devices that are not the server's do not wait for it: they have buffered proposals.
+    """
     trial_s = max(statistics.trial_s, 1e-3 if statistics.results else SHORTEST_S)
-    if mode not in STATE_AFTER:
+    if mode not in STATE_AFTER or not slots:
         return trial_s
     back_s = statistics.propose_s + (RESTART_S if mode == "stop" else 0.0)
-    return trial_s + back_s / 2
+    return trial_s + back_s / 2 * (1 - statistics.slots_elsewhere / slots)
 
 
 def _describe(slots: Mapping[SharingMode, float], rates: Mapping[SharingMode, float]) -> str:
