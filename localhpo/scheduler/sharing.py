@@ -8,9 +8,9 @@
 
 `auto` chooses the mode with the highest rate of trials: those that run at once, by the length of a
 trial. Where the server is offloaded, half a call for proposals adds to that length on its device,
-and half a restart in mode `stop`: slots are empty meanwhile. Of equal modes, the first of this list is chosen.
-An offloaded server leaves when a trial waits that fits only without it, and comes back when a
-proposal is due (`should_ask`).
+and half a restart in mode `stop`: slots are empty meanwhile. Of equal modes, the first of this list
+is chosen. An offloaded server leaves when a trial waits that fits only without it, and comes back
+when a proposal is due (`should_ask`).
 
 The manual compares this rule with a forecast of the whole study (page "benchmarks").
 """
