@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from contracts.test_creator_contract import Case, Sampling
+from contracts.test_creator_contract import Sampling
 
 from localhpo.creator import Creator
 from localhpo.task import Task
@@ -14,45 +14,39 @@ from scripts.benchmarks import creators
 from scripts.benchmarks.variants.anonymous import NameMapping
 
 WITHOUT_MODEL = {"bo", "default"}
-
-
-def case_of(name: str, origins: set[str]) -> Case:
-    choice = creators.parse_name(name)
-
-    def make(tuned: Task) -> Creator:
-        hidden = "anonymous" in choice.modifiers
-        space = NameMapping(tuned.space).space if hidden else tuned.space
-        backend = Sampling(space, "compact") if choice.uses_model else None
-        return creators.make_creator(choice, tuned, backend)
-
-    return Case(make, frozenset(origins))
-
-
 CASES = {
-    **{f"center+{e}": {"default", e} for e in ("random", "tpe", "gp", "cmaes")},
+    "center+random": {"default", "random"},
     "hybrid-no-model": WITHOUT_MODEL,
     "hybrid-meta": WITHOUT_MODEL,  # no meta-data are of these spaces
     **{
-        f"{base}:{modifier}": {"llm", "bo+llm"} | WITHOUT_MODEL
-        for base in ("hybrid", "agent")
-        for modifier in ("anonymous", "no-history", "anonymous:no-history")
+        name: {"llm", "bo+llm"} | WITHOUT_MODEL
+        for name in ("hybrid:anonymous", "agent:no-history", "hybrid:anonymous:no-history")
     },
 }
 
 
 class TestWrappers(CreatorContract):
     @pytest.fixture(params=CASES)
-    def name(self, request: pytest.FixtureRequest) -> str:
+    def shown_as(self, request: pytest.FixtureRequest) -> str:
         return request.param
 
     @pytest.fixture
-    def make_creator(self, name: str) -> Callable[[Task], Creator]:
-        return case_of(name, set()).make
+    def make_creator(self, shown_as: str) -> Callable[[Task], Creator]:
+        choice = creators.parse_name(shown_as)
+
+        def make(task: Task) -> Creator:
+            hidden = "anonymous" in choice.modifiers
+            space = NameMapping(task.space).space if hidden else task.space
+            backend = Sampling(space, "compact") if choice.uses_model else None
+            return creators.make_creator(choice, task, backend)
+
+        return make
 
     @pytest.fixture
-    def origins(self, name: str) -> frozenset[str]:
-        return frozenset(CASES[name])
+    def origins(self, shown_as: str) -> frozenset[str]:
+        return frozenset(CASES[shown_as])
 
-    def test_its_name_is_registered(self, creator: Creator, name: str) -> None:
+    def test_its_name_is_registered(self, creator: Creator, shown_as: str) -> None:
         """It is the one shown in tables."""
-        assert creator.name == ("hybrid" if name in ("hybrid-no-model", "hybrid-meta") else name)
+        expected = "hybrid" if shown_as in ("hybrid-no-model", "hybrid-meta") else shown_as
+        assert creator.name == expected

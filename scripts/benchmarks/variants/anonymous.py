@@ -38,6 +38,7 @@ class AnonymousCreator:
 
     def propose(self, history: History, n: int) -> Sequence[Proposal]:
         """Return up to `n` new proposals. Raises as the wrapped Creator does."""
+        history = history.first_objective()
         trials = tuple(self._hide_trial(trial) for trial in history.trials)
         hidden = dataclasses.replace(history, task=self._hide_task(history.task), trials=trials)
         return [
