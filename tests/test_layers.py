@@ -137,6 +137,7 @@ HOME_OF: dict[str, set[str]] = {
 
 MAX_FILE_LINES = 700
 MAX_FUNCTION_LINES = 60
+MAX_FOLDER_FILES = 15
 
 
 def module_name(path: Path) -> str:
@@ -214,6 +215,14 @@ def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     if ast.get_docstring(node) is None:
         return 0
     return (first.end_lineno or 0) - first.lineno + 1
+
+
+@pytest.mark.parametrize("root", [PACKAGE, SCRIPTS / "benchmarks"], ids=lambda root: root.name)
+def test_folders_are_small(root: Path) -> None:
+    folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
+    for folder in folders:
+        files = [path for path in folder.iterdir() if path.suffix in (".py", ".toml", ".md", ".j2")]
+        assert len(files) <= MAX_FOLDER_FILES, f"{folder} has {len(files)} files"
 
 
 def test_no_catch_all_modules() -> None:
