@@ -7,10 +7,11 @@
     cpu        the model is in host memory; trials have the devices
 
 `auto` chooses the mode with the highest rate of trials: those that run at once, by the length of a
-trial. Where the server is offloaded, half a call for proposals adds to that length on its device,
-and half a restart in mode `stop`: slots are empty meanwhile. Of equal modes, the first of this list
-is chosen. An offloaded server leaves when a trial waits that fits only without it, and comes back
-when a proposal is due (`should_ask`).
+trial. Where the server is offloaded, half a call for proposals adds to that length: slots are empty
+meanwhile. A restart takes about a minute, so `stop` is left out while trials are shorter than half
+of that, unless no trial fits otherwise. Of equal modes, the first of this list is chosen. An
+offloaded server leaves when a trial waits that fits only without it, and comes back when a proposal
+is due (`should_ask`).
 
 The manual compares this rule with a forecast of the whole study (page "benchmarks").
 """
@@ -102,7 +103,7 @@ def choose_mode(
     kept = next(iter(slots))
     if not statistics.sizes_known and slots[kept]:
         return SharingDecision(kept, "until the first proposals are made")
-    rates = {mode: n / _slot_s(mode, n, statistics) for mode, n in slots.items()}
+    rates = {mode: n / _slot_s(mode, statistics) for mode, n in slots.items()}
     best = max(rates, key=lambda mode: rates[mode])  # the first of equal ones
     if present in rates and 0 < rates[best] <= _GAIN * rates[present]:
         best = present
@@ -119,21 +120,17 @@ def _count_slots(statistics: SharingStatistics) -> dict[SharingMode, float]:
     slots: dict[SharingMode, float] = {"device" if on_own_device else "resident": resident}
     if statistics.slots_asleep is not None and statistics.slots_asleep > resident:
         slots["sleep"] = statistics.slots_asleep
-    if statistics.slots_stopped is not None and statistics.slots_stopped > resident:
-        slots["stop"] = statistics.slots_stopped
+    stopped = statistics.slots_stopped
+    pays_to_stop = statistics.trial_s >= RESTART_S / 2 or not any(slots.values())
+    if stopped is not None and stopped > resident and pays_to_stop:
+        slots["stop"] = stopped
     return slots
 
 
-def _slot_s(mode: SharingMode, slots: float, statistics: SharingStatistics) -> float:
-    """Return how long a trial holds a slot, with its share of the server's absence.
-
-    Slots on devices that are not the server's do not wait for it: they have buffered proposals.
-    """
+def _slot_s(mode: SharingMode, statistics: SharingStatistics) -> float:
+    """Return how long a trial holds a slot, with its share of the server's absence."""
     trial_s = max(statistics.trial_s, 1e-3 if statistics.results else SHORTEST_S)
-    if mode not in STATE_AFTER or not slots:
-        return trial_s
-    back_s = statistics.propose_s + (RESTART_S if mode == "stop" else 0.0)
-    return trial_s + back_s / 2 * (1 - statistics.slots_elsewhere / slots)
+    return trial_s + (statistics.propose_s / 2 if mode in STATE_AFTER else 0.0)
 
 
 def _describe(slots: Mapping[SharingMode, float], rates: Mapping[SharingMode, float]) -> str:
