@@ -14,10 +14,10 @@ import numpy as np
 from localhpo.errors import InputError
 from scripts.benchmarks import statistics
 from scripts.benchmarks.creators import DEFAULT
+from scripts.benchmarks.problems.suites import Suite
 from scripts.benchmarks.results import ProblemRow, Results, UnitKey, UnitRow, rename_creator
 from scripts.benchmarks.simulation import FALLBACK_NOTE
 from scripts.benchmarks.statistics import Array, Column
-from scripts.benchmarks.suites import Suite
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,28 +15,25 @@ Modifiers may be combined (`hybrid@models/new:anonymous`).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 
-from localhpo import assets
-from localhpo.creator import CREATORS, Creator, History, open_creator
-from localhpo.creator.hybrid import Hybrid, propose_default
+from localhpo.creator import Creator, open_creator
+from localhpo.creator.hybrid import Hybrid
 from localhpo.creator.meta_proposer import open_meta_data
 from localhpo.creator.optuna import ENGINES
-from localhpo.creator.protocol import propose_one_by_one
 from localhpo.errors import InputError, did_you_mean
 from localhpo.llm import Backend, open_backend
-from localhpo.llm.models import registry as model_registry
 from localhpo.task import CreatorSettings, Task
 from localhpo.transfer import PastStudy, RetrievedConfig, retrieve_configs
-from localhpo.trial import Proposal
+from scripts.benchmarks.controls import (
+    AnonymousCreator,
+    CenterFirstCreator,
+    NoHistoryBackend,
+    NoHistoryCreator,
+)
 from scripts.benchmarks.results import rename_creator
-from scripts.benchmarks.variants import sources
-from scripts.benchmarks.variants.anonymous import AnonymousCreator
-from scripts.benchmarks.variants.no_history import NoHistoryBackend, NoHistoryCreator
 
 CENTER = "center+"
 META = "hybrid-meta"
@@ -166,32 +163,6 @@ def _open(
     return open_creator(task, backend=backend, retrieved=retrieved, past_studies=past_studies)
 
 
-class CenterFirstCreator:
-    """Proposes the task's default, or the center of the space, and then what an engine proposes."""
-
-    def __init__(self, name: str, engine: Creator) -> None:
-        self.name = name
-        self._engine = engine
-
-    @property
-    def backend(self) -> Backend | None:
-        """Backend of the model that the Creator asks; None where it asks none."""
-        return self._engine.backend
-
-    def propose(self, history: History, n: int) -> Sequence[Proposal]:
-        """Return up to `n` new proposals. Raises as the engine does."""
-        return propose_one_by_one(self._propose_one, history, n)
-
-    def close(self) -> None:
-        """Close the engine."""
-        self._engine.close()
-
-    def _propose_one(self, history: History) -> Proposal:
-        if history.trials:
-            return self._engine.propose(history, 1)[0]
-        return propose_default(history, "the default or the center of the space")
-
-
 class Backends:
     """The open models of one process; each is opened once."""
 
@@ -221,50 +192,3 @@ class Backends:
 def process_backends() -> Backends:
     """Return the open models of this process."""
     return Backends()
-
-
-def compute_model_digest(choice: CreatorChoice) -> str:
-    """Return the digest of the files of a Creator's model; empty where it asks none.
-
-    Raises:
-        InputError: there is no such model.
-    """
-    if not choice.uses_model:
-        return ""
-    return model_registry.compute_digest(
-        model_registry.find_model(choice.model or model_registry.DEFAULT)
-    )
-
-
-def compute_digest(choice: CreatorChoice) -> str:
-    """Return a hash of what decides a Creator's proposals: results of another hash are stale.
-
-    It covers the source, the version of Optuna, the built-in model for its meta-data and, where a
-    model is asked, the prompts and the model. That is more than necessary: a changed message makes
-    results stale, but no stale result is ever used.
-    """
-    words = [
-        choice.base,
-        sources.hash_modules(_find_module(choice)),
-        f"optuna {metadata.version('optuna')}",
-    ]
-    if choice.uses_model:
-        words += [_prompts_digest(), compute_model_digest(choice), *choice.modifiers]
-    if choice.uses_model or choice.base == META:
-        words.append(
-            model_registry.compute_digest(model_registry.find_model(model_registry.DEFAULT))
-        )
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()
-
-
-def _find_module(choice: CreatorChoice) -> str:
-    """Return the module of a Creator, whose imports decide what it proposes."""
-    name = choice.base.removeprefix(CENTER)
-    factory = CREATORS.load(name if name in CREATORS.built_in else "hybrid")
-    return factory.__module__
-
-
-@cache
-def _prompts_digest() -> str:
-    texts = [path.read_bytes() for path in sorted(assets.folder("prompts").glob("*.j2"))]
-    return hashlib.sha256(b"\0".join(texts)).hexdigest()

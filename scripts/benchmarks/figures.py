@@ -5,8 +5,9 @@ A page needs no network: `plotly.min.js` lies beside it, shared by the figures o
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,12 @@ import numpy as np
 
 from localhpo.errors import StoreError
 from localhpo.space import Float
-from localhpo.trial import Trial
 from scripts.benchmarks import statistics
 from scripts.benchmarks.agenthpo.results import ExperimentResult, TaskResult, describe_runs
-from scripts.benchmarks.agenthpo.runner import ExperimentPlan, RunKey, Studies
+from scripts.benchmarks.agenthpo.runner import ExperimentPlan, Studies
 from scripts.benchmarks.comparison import CreatorComparison
 from scripts.benchmarks.problems.functions import FUNCTIONS, Function
+from scripts.benchmarks.results import TrialRow
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter
@@ -115,22 +116,22 @@ def draw_trajectories(result: ExperimentResult) -> Figure:
 def draw_contours(plan: ExperimentPlan, studies: Studies) -> Figure | None:
     """Return the paper's Figures 4 and 5: the first runs on the quadratics; None without any."""
     panels = [
-        (index, choice)
-        for index, subject in enumerate(plan.subjects)
+        (name, choice.name)
+        for name, subject in plan.subjects.items()
         if subject.function is not None
         for choice in plan.creators
     ]
     if not panels:
         return None
-    names = [plan.subjects[index].name for index, _ in panels]
-    figure = _panels([f"{n}: {c.name}" for n, (_, c) in zip(names, panels, strict=True)])
-    for corner, (index, choice) in enumerate(panels):
-        function = FUNCTIONS[names[corner]]
+    figure = _panels([f"{name}: {creator}" for name, creator in panels])
+    for corner, (name, creator) in enumerate(panels):
+        function = FUNCTIONS[name]
         place = _place(corner)
         figure.add_trace(_levels(function), **place)
         for number in range(min(_DRAWN_RUNS, plan.runs)):
-            trials = studies.get(RunKey(index, choice, number), ())
-            figure.add_trace(_route(function, trials, number, show_name=corner == 0), **place)
+            if (name, creator, number) in studies:
+                trials = studies[name, creator, number].trials
+                figure.add_trace(_route(function, trials, number, show_name=corner == 0), **place)
         a, b = function.at
         figure.add_scatter(
             x=[a], y=[b], mode="markers", marker={"symbol": "x", "color": "black", "size": 10},
@@ -189,15 +190,18 @@ def _band(
     ]  # fmt: skip
 
 
-def _route(function: Function, trials: Sequence[Trial], number: int, *, show_name: bool) -> Scatter:
+def _route(
+    function: Function, trials: Sequence[TrialRow], number: int, *, show_name: bool
+) -> Scatter:
     from plotly.graph_objects import Scatter
 
     first, second = _axes(function)
-    points = [_point(trial.config, first.name, second.name) for trial in trials]
+    configs = [json.loads(trial.config) for trial in trials]
     return Scatter(
-        x=[a for a, _ in points], y=[b for _, b in points], mode="lines+markers",
+        x=[config[first.name] for config in configs],
+        y=[config[second.name] for config in configs], mode="lines+markers",
         name=f"run {number}", line_color=COLORS[number + 1], showlegend=show_name,
-        text=[f"trial {n}" for n in range(1, len(points) + 1)],
+        text=[f"trial {n}" for n in range(1, len(configs) + 1)],
     )  # fmt: skip
 
 
@@ -215,11 +219,6 @@ def _levels(function: Function) -> object:
 def _axes(function: Function) -> tuple[Float, Float]:
     first, second = (p for p in function.parameters if isinstance(p, Float))
     return first, second
-
-
-def _point(config: Mapping[str, object], *names: str) -> tuple[float, float]:
-    a, b = (float(str(config[name])) for name in names)
-    return a, b
 
 
 def _color(index: int) -> str:

@@ -137,7 +137,19 @@ _RENAMED_CREATORS = {
 }
 """Name in version 0.1.0 -> name today."""
 
-MIGRATIONS = (_m001_initial, _m002_values)
+
+def _m003_trainings(connection: DuckDBPyConnection) -> None:
+    """Keep what real trainings took and reported; the paper's protocol compares them."""
+    for column, comment in (
+        ("training_s", "wall-clock time of the trial; 0 where it was simulated"),
+        ("test", "test value that it reported last, where its metric is a validation value"),
+    ):
+        connection.execute(f"ALTER TABLE trials ADD COLUMN {column} DOUBLE")
+        connection.execute(f"COMMENT ON COLUMN trials.{column} IS '{comment}'")
+    connection.execute("UPDATE trials SET training_s = 0")
+
+
+MIGRATIONS = (_m001_initial, _m002_values, _m003_trainings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +190,10 @@ class TrialRow:
     invalid: bool
     """Whether it was not in the space."""
     note: str
+    training_s: float = 0.0
+    """Wall-clock time of the trial; 0 where it was simulated."""
+    test: float | None = None
+    """Test value that it reported last, where its metric is a validation value."""
 
 
 @dataclass(frozen=True, slots=True)

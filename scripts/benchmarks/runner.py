@@ -1,26 +1,26 @@
-"""Runs the studies of a suite that have no results yet, in several processes.
+"""Runs the studies that have no results yet, in several processes.
 
 A unit of work is one study (problem, Creator, seed), or the reference values of a problem. Results
-are stored as they arrive, so a run that was killed continues with the same command. Each process
-keeps the problems and models that it has opened.
+are stored as they arrive, so a run that was killed continues with the same command. Suites and the
+paper's protocol (`agenthpo`) run in this way; they differ in how one study is run.
 """
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from scripts.benchmarks import creators, pool, simulation
+from scripts.benchmarks import creators, digests, pool, simulation
 from scripts.benchmarks.comparison import ResultSelection, select_keys
 from scripts.benchmarks.creators import CreatorChoice
-from scripts.benchmarks.pool import FailedCall, PoolCall, RunProgress
-from scripts.benchmarks.problems import references, registry
-from scripts.benchmarks.problems.problem import Problem
+from scripts.benchmarks.pool import FailedCall, PoolCall, ProgressCallback
+from scripts.benchmarks.problems import registry
+from scripts.benchmarks.problems.problem import compute_reference
 from scripts.benchmarks.problems.registry import DataFolders
+from scripts.benchmarks.problems.suites import Suite
 from scripts.benchmarks.results import ProblemRow, Results, UnitKey, UnitRow
-from scripts.benchmarks.suites import Suite
 
 _WRITE_EVERY_S = 1.0
 """Each write takes tens of milliseconds, so it is not done more often; a kill loses this much."""
@@ -28,7 +28,7 @@ _WRITE_EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """Which studies to run."""
+    """Which studies of a suite to run."""
 
     suite: Suite
     creators: tuple[CreatorChoice, ...]
@@ -38,21 +38,102 @@ class BenchPlan:
     folders: DataFolders
 
 
-@dataclass
-class _MissingWork:
-    """The missing units of work, and the results of those that ended."""
+@dataclass(frozen=True)
+class PlannedStudy:
+    """A study to run: its key in the results, and the Creator."""
 
-    problems: list[str]
-    """Problems whose reference values are missing."""
-    units: list[tuple[UnitKey, CreatorChoice]]
-    done: list[UnitRow] = field(default_factory=list)
-    """Ended, but not stored yet."""
-    references: list[ProblemRow] = field(default_factory=list)
-    """Ended, but not stored yet."""
+    key: UnitKey
+    choice: CreatorChoice
+
+
+def plan_studies(
+    problems: Iterable[tuple[str, str]], choices: Sequence[CreatorChoice], seeds: int, trials: int
+) -> list[PlannedStudy]:
+    """Return all studies, seed by seed, so that an interrupted run has complete comparisons.
+
+    Args:
+        problems: name and digest of each problem.
+        choices: the Creators.
+        seeds: number of repetitions.
+        trials: budget of a study.
+    """
+    known = list(problems)
+    hashes = {choice: digests.compute_digest(choice) for choice in choices}
+    return [
+        PlannedStudy(UnitKey(name, digest, choice.name, hashes[choice], seed, trials), choice)
+        for seed in range(seeds)
+        for name, digest in known
+        for choice in choices
+    ]
+
+
+def run_missing(
+    studies: Sequence[PlannedStudy],
+    run_study: Callable[[PlannedStudy], UnitRow],
+    results: Results,
+    *,
+    jobs: int,
+    on_progress: ProgressCallback,
+    first: Sequence[PoolCall] = (),
+    environment: Mapping[str, str] | None = None,
+) -> list[FailedCall]:
+    """Run the studies that have no results, and store their results; return those that failed.
+
+    Args:
+        studies: all studies.
+        run_study: runs one, in a process of the pool.
+        results: where the results are kept.
+        jobs: number of processes.
+        on_progress: called after each study.
+        first: calls to make before, which return a `ProblemRow`.
+        environment: variables for the processes.
+
+    Raises:
+        StudyInterruptedError: Ctrl-C; the same command goes on.
+        LocalHPOError: a process died.
+    """
+    have = set(results.keys({study.key.problem for study in studies}))
+    calls = [
+        *first,
+        *(
+            PoolCall(_describe(study.key), run_study, (study,))
+            for study in studies
+            if study.key not in have
+        ),
+    ]
+    if not calls:
+        return []
+    ended: list[UnitRow | ProblemRow] = []
+    written = time.monotonic()
+
+    def save() -> None:
+        results.add(
+            [row for row in ended if isinstance(row, UnitRow)],
+            [row for row in ended if isinstance(row, ProblemRow)],
+        )
+        ended.clear()
+
+    def on_result(row: UnitRow | ProblemRow) -> None:
+        nonlocal written
+        ended.append(row)
+        if time.monotonic() - written >= _WRITE_EVERY_S:
+            save()
+            written = time.monotonic()
+
+    try:
+        return pool.run_calls(
+            calls, jobs=jobs, on_result=on_result, on_progress=on_progress, environment=environment
+        )
+    finally:
+        save()
+
+
+def _describe(key: UnitKey) -> str:
+    return f"{key.creator} on {key.problem}, seed {key.seed}"
 
 
 def run_suite(
-    plan: BenchPlan, results: Results, progress: Callable[[RunProgress], None]
+    plan: BenchPlan, results: Results, on_progress: ProgressCallback
 ) -> tuple[ResultSelection, list[FailedCall]]:
     """Run the missing studies; return all results of the plan, and the calls that failed.
 
@@ -62,94 +143,54 @@ def run_suite(
         StudyInterruptedError: Ctrl-C; the same command goes on.
         LocalHPOError: a process died.
     """
+    names = plan.suite.problems
     for choice in plan.creators:
         creators.check_past_studies(choice, ())  # suites have no past studies
-    registry.check_requirements(plan.suite.problems, plan.folders)
-    problems = [registry.open_problem(name, plan.folders) for name in plan.suite.problems]
-    keys = _keys(plan, problems)
-    known = {row.problem_digest for row in results.problems(plan.suite.problems)}
-    have = set(results.keys(plan.suite.problems))
-    work = _MissingWork(
-        problems=[problem.name for problem in problems if problem.digest not in known],
-        units=[(key, choice) for key, choice in keys if key not in have],
+    registry.check_requirements(names, plan.folders)
+    problems = {name: registry.open_problem(name, plan.folders).digest for name in names}
+    studies = plan_studies(problems.items(), plan.creators, plan.seeds, plan.trials)
+    known = {row.problem_digest for row in results.problems(names)}
+    failed = run_missing(
+        studies,
+        functools.partial(_run_simulated, plan.folders),
+        results,
+        jobs=plan.jobs,
+        on_progress=on_progress,
+        first=[
+            PoolCall(f"best and median of {name}", _run_reference, (plan.folders, name))
+            for name, digest in problems.items()
+            if digest not in known
+        ],
     )
-    failed = _run_missing(work, plan, results, progress)
-    rows = {row.problem_digest: row for row in results.problems(plan.suite.problems)}
-    by_name = {p.name: rows[p.digest] for p in problems if p.digest in rows}
-    have = set(results.keys(plan.suite.problems))
-    names = [choice.name for choice in plan.creators]
-    chosen = select_keys(plan.suite, names, plan.trials, by_name, [k for k, _ in keys if k in have])
-    return chosen, failed
+    rows = {row.problem_digest: row for row in results.problems(names)}
+    have = set(results.keys(names))
+    selection = select_keys(
+        plan.suite,
+        [choice.name for choice in plan.creators],
+        plan.trials,
+        {name: rows[digest] for name, digest in problems.items() if digest in rows},
+        [study.key for study in studies if study.key in have],
+    )
+    return selection, failed
 
 
-def _keys(plan: BenchPlan, problems: Sequence[Problem]) -> list[tuple[UnitKey, CreatorChoice]]:
-    """Return all units, seed by seed, so that an interrupted run has complete comparisons."""
-    digests = {choice: creators.compute_digest(choice) for choice in plan.creators}
-    return [
-        (
-            UnitKey(problem.name, problem.digest, choice.name, digests[choice], seed, plan.trials),
-            choice,
-        )
-        for seed in range(plan.seeds)
-        for problem in problems
-        for choice in plan.creators
-    ]
-
-
-def _run_missing(
-    work: _MissingWork, plan: BenchPlan, results: Results, progress: Callable[[RunProgress], None]
-) -> list[FailedCall]:
-    calls = list(_calls(work, plan))
-    written = time.monotonic()
-
-    def on_result(row: ProblemRow | UnitRow) -> None:
-        nonlocal written
-        if isinstance(row, ProblemRow):
-            work.references.append(row)
-        else:
-            work.done.append(row)
-        if time.monotonic() - written >= _WRITE_EVERY_S:
-            _save(work, results)
-            written = time.monotonic()
-
-    if not calls:
-        return []
-    try:
-        return pool.run_calls(calls, jobs=plan.jobs, on_result=on_result, on_progress=progress)
-    finally:
-        _save(work, results)
-
-
-def _calls(work: _MissingWork, plan: BenchPlan) -> Iterator[PoolCall]:
-    for name in work.problems:
-        yield PoolCall(f"best and median of {name}", _run_reference, (name, plan.folders))
-    for key, choice in work.units:
-        what = f"{choice.name} on {key.problem}, seed {key.seed}"
-        yield PoolCall(what, _run_unit, (key, choice, plan.folders))
-
-
-def _save(work: _MissingWork, results: Results) -> None:
-    results.add(work.done, work.references)
-    work.done.clear()
-    work.references.clear()
-
-
-# Functions that run in the processes of the pool.
+# Functions that run in the processes of the pool, which keep what they have opened.
 
 
 _problem = functools.cache(registry.open_problem)
 
 
-def _run_reference(name: str, folders: DataFolders) -> ProblemRow:
+def _run_reference(folders: DataFolders, name: str) -> ProblemRow:
     problem = _problem(name, folders)
-    known = references.compute_reference(problem)
+    known = compute_reference(problem)
     return ProblemRow(name, problem.digest, problem.direction, known.best, known.median)
 
 
-def _run_unit(key: UnitKey, choice: CreatorChoice, folders: DataFolders) -> UnitRow:
+def _run_simulated(folders: DataFolders, study: PlannedStudy) -> UnitRow:
+    key, choice = study.key, study.choice
     problem = _problem(key.problem, folders)
     backend = creators.process_backends().get(choice)
-    digest = creators.compute_model_digest(choice)
+    digest = digests.compute_model_digest(choice)
     started = time.perf_counter()
     creator = creators.make_creator(choice, problem.task, backend)
     try:

@@ -25,7 +25,18 @@ from localhpo.scheduler.loop import Loop, LoopSettings, StoredStudy
 from localhpo.scheduler.running_trials import ExecutionTarget
 from localhpo.scheduler.trial_table import TrialTable
 from localhpo.space import Space
-from localhpo.trial import COUNTED, Config, Measurement, Proposal, Trial
+from localhpo.task import Task
+from localhpo.transfer import PastStudy
+from localhpo.trial import (
+    COUNTED,
+    Config,
+    Measurement,
+    Origin,
+    Proposal,
+    State,
+    Trial,
+    values_of,
+)
 from scripts.benchmarks.problems.problem import Problem
 from scripts.benchmarks.results import TrialRow
 
@@ -63,7 +74,7 @@ def run_study(problem: Problem, creator: Creator, *, seed: int, trials: int) -> 
     )
     loop = Loop(task, timed, target, StoredStudy(table), settings=_SETTINGS)
     ended = [trial for trial in loop.run() if trial.state in COUNTED]
-    return to_trial_rows(ended, task.space, timed.seconds)
+    return to_trial_rows(ended, task, timed.seconds)
 
 
 def study_seed(problem: str, seed: int) -> int:
@@ -87,38 +98,70 @@ def _is_valid(space: Space, config: Config) -> bool:
 
 
 def to_trial_rows(
-    trials: Sequence[Trial], space: Space, seconds: Mapping[int, float]
+    trials: Sequence[Trial], task: Task, seconds: Mapping[int, float]
 ) -> list[TrialRow]:
     """Return the trials of a study as rows of the results.
 
     Args:
         trials: those that ended, by number.
-        space: space of the study.
+        task: task of the study.
         seconds: duration of each proposal, by number of the trial.
     """
     rows: list[TrialRow] = []
+    known: set[str] = set()
     for trial in trials:
-        known = {row.config for row in rows}
-        rows.append(_to_row(trial, space, known, seconds))
+        proposal, invalid = trial.proposal, not _is_valid(task.space, trial.config)
+        config = json.dumps(dict(trial.config)) if invalid else task.space.text(trial.config)
+        rows.append(
+            TrialRow(
+                number=trial.number,
+                state=str(trial.state),
+                value=trial.value,
+                config=config,
+                origin=str(proposal.origin),
+                tries=proposal.tries,
+                seconds=seconds.get(trial.number, 0.0),
+                prompt_tokens=proposal.prompt_tokens,
+                completion_tokens=proposal.completion_tokens,
+                repeated=config in known,
+                invalid=invalid,
+                note=proposal.note,
+                training_s=trial.usage.wall_s,
+                test=_test_value(trial, task),
+            )
+        )
+        known.add(config)
     return rows
 
 
-def _to_row(trial: Trial, space: Space, known: set[str], seconds: Mapping[int, float]) -> TrialRow:
-    proposal, invalid = trial.proposal, not _is_valid(space, trial.config)
-    config = json.dumps(dict(trial.config)) if invalid else space.text(trial.config)
-    return TrialRow(
-        number=trial.number,
-        state=str(trial.state),
-        value=trial.value,
-        config=config,
-        origin=str(proposal.origin),
-        tries=proposal.tries,
-        seconds=seconds.get(trial.number, 0.0),
-        prompt_tokens=proposal.prompt_tokens,
-        completion_tokens=proposal.completion_tokens,
-        repeated=config in known,
-        invalid=invalid,
-        note=proposal.note,
+def _test_value(trial: Trial, task: Task) -> float | None:
+    """Return the last finite test value of a trial: `test_f1` beside the metric `val_f1`."""
+    name = f"test_{task.metric.removeprefix('val_')}"
+    values = [value for _, value in values_of(trial.measurements, name) if math.isfinite(value)]
+    return values[-1] if values else None
+
+
+def run_past_study(problem: Problem, creator: Creator, *, seed: int, trials: int) -> PastStudy:
+    """Run a study of a problem and return it as a past study, as a user's own would be.
+
+    Args:
+        problem: a problem that is not part of the comparison.
+        creator: proposes; the caller closes it.
+        seed: number of the repetition.
+        trials: budget of the study.
+
+    Raises:
+        LocalHPOError: the Creator failed.
+    """
+    rows = run_study(problem, creator, seed=seed, trials=trials)
+    ended = tuple(_to_trial(row) for row in rows if not row.invalid)
+    return PastStudy(f"{problem.task.name}/{problem.task.metric}-{seed}", problem.task, ended)
+
+
+def _to_trial(row: TrialRow) -> Trial:
+    proposal = Proposal(json.loads(row.config), origin=Origin.parse(row.origin))
+    return Trial(
+        row.number, State(row.state), proposal, values=() if row.value is None else (row.value,)
     )
 
 

@@ -159,19 +159,3 @@ def critical_difference(creators: int, problems: int) -> float | None:
         return None
     q = studentized_range.ppf(1.0 - ALPHA, creators, np.inf) / np.sqrt(2.0)
     return float(q * np.sqrt(creators * (creators + 1) / (6.0 * problems)))
-
-
-def find_cliques(ranks: Sequence[float], difference: float) -> list[tuple[int, ...]]:
-    """Return the largest groups of Creators whose mean ranks do not differ, best first.
-
-    Args:
-        ranks: mean rank by Creator.
-        difference: ranks that lie closer than this do not differ.
-    """
-    order = sorted(range(len(ranks)), key=lambda c: ranks[c])
-    groups: list[tuple[int, ...]] = []
-    for start, first in enumerate(order):
-        group = tuple(c for c in order[start:] if ranks[c] - ranks[first] < difference)
-        if len(group) > 1 and not any(set(group) <= set(known) for known in groups):
-            groups.append(group)
-    return groups

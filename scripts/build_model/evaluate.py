@@ -21,8 +21,8 @@ from localhpo import assets
 from localhpo.errors import InputError, LocalHPOError, did_you_mean
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.models.card import digest_files
-from scripts.benchmarks import creators, suites
-from scripts.benchmarks.problems import registry
+from scripts.benchmarks import creators
+from scripts.benchmarks.problems import registry, suites
 
 from . import atomic_file, corpus, packing, tokenizer, train
 

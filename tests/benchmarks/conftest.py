@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from localhpo.errors import LocalHPOError
 from localhpo.objective import Objective
 from localhpo.space import Float, Int, Space
 from localhpo.task import Task
 from localhpo.trial import Config
+from scripts.benchmarks import pool
+from scripts.benchmarks.pool import FailedCall, PoolCall, ProgressCallback, RunProgress
 from scripts.benchmarks.problems.problem import Problem
 from scripts.benchmarks.problems.registry import DataFolders
 
@@ -31,6 +35,29 @@ def data() -> Path:
 @pytest.fixture
 def folders(tmp_path: Path) -> DataFolders:
     return DataFolders(None, tmp_path / "trainings")
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of a pool are made one after another, without the seconds that processes take."""
+
+    def run_calls(
+        calls: Sequence[PoolCall],
+        *,
+        on_result: Callable[[Any], None],
+        on_progress: ProgressCallback,
+        **_: object,
+    ) -> list[FailedCall]:
+        failed = []
+        for done, call in enumerate(calls, start=1):
+            try:
+                on_result(call.function(*call.arguments))
+            except LocalHPOError as error:
+                failed.append(FailedCall(call.what, error))
+            on_progress(RunProgress(done, len(calls), 0.0, call.what))
+        return failed
+
+    monkeypatch.setattr(pool, "run_calls", run_calls)
 
 
 @pytest.fixture

@@ -12,16 +12,16 @@ import pytest
 
 from localhpo.errors import InputError
 from localhpo.objective import Objective
-from localhpo.trial import Measurement, State
 from scripts.benchmarks import creators, figures
 from scripts.benchmarks.agenthpo import results, runner, table
-from scripts.benchmarks.agenthpo.runner import ExperimentPlan, RunKey
+from scripts.benchmarks.agenthpo.runner import ExperimentPlan
 from scripts.benchmarks.agenthpo.subjects import Subject
+from scripts.benchmarks.results import TrialRow, UnitKey, UnitRow
 
 TPE, RANDOM = creators.parse_name("tpe"), runner.RANDOM
 VALUES = {
-    TPE: [[0.2, 0.6, 0.5], [0.4, 0.3, 0.8]],
-    RANDOM: [[0.1, 0.1, 0.7], [None, 0.5, 0.5], [0.9, 0.0, 0.0]],
+    "tpe": [[0.2, 0.6, 0.5], [0.4, 0.3, 0.8]],
+    "random": [[0.1, 0.1, 0.7], [None, 0.5, 0.5], [0.9, 0.0, 0.0]],
 }
 
 
@@ -36,29 +36,24 @@ def plan(make_task, monkeypatch):
     )
 
 
-@pytest.fixture
-def studies(make_trial):
-    def trial(number: int, value: float | None):
-        state = State.FAILED if value is None else State.COMPLETE
-        reports = (
-            ()
-            if value is None
-            else tuple(
-                Measurement(step, name, reported, 0.0)
-                for step, name, reported in (
-                    (0, "test_f1", 0.0),
-                    (1, "val_f1", value),
-                    (1, "test_f1", value - 0.05),
-                    (2, "test_f1", math.nan),
-                )
-            )
-        )
-        config = {"learning_rate": 1e-3, "depth": number + 1}
-        return make_trial(number, config, state, value, measurements=reports)
+def trial(number: int, value: float | None) -> TrialRow:
+    state, test = ("failed", None) if value is None else ("complete", value - 0.05)
+    config = f'{{"learning_rate":1e-3,"depth":{number + 1}}}'
+    return TrialRow(
+        number, state, value, config, "tpe", 1, 0.1, 30, 20, False, False, "", 2.0, test
+    )
 
+
+@pytest.fixture
+def studies():
     return {
-        RunKey(0, choice, run): tuple(trial(n, value) for n, value in enumerate(values))
-        for choice, runs in VALUES.items()
+        ("water-xgboost", creator, run): UnitRow(
+            UnitKey("water-xgboost", "", creator, "", run, 3),
+            "",
+            1.0,
+            tuple(trial(number, value) for number, value in enumerate(values)),
+        )
+        for creator, runs in VALUES.items()
         for run, values in enumerate(runs)
     }
 
@@ -73,10 +68,10 @@ def test_only_runs_of_all_creators_count(plan, studies):
     assert (last.mean, last.runs) == (pytest.approx(0.7), 2)
     assert last.deviation == pytest.approx(math.sqrt(2) * 0.1)
 
-    del studies[RunKey(0, TPE, 0)]
+    del studies["water-xgboost", "tpe", 0]
     (task,) = results.collect(plan, studies).tasks
     assert task.runs == (1,)
-    del studies[RunKey(0, TPE, 1)]
+    del studies["water-xgboost", "tpe", 1]
     with pytest.raises(InputError, match="no task has a run"):
         results.collect(plan, studies)
 
@@ -93,6 +88,7 @@ def test_the_test_value_is_that_of_the_best_trial(plan, studies):
     tpe, random = results.collect(plan, studies).tasks[0].lines
     assert tpe.test.tolist() == [pytest.approx(0.55), pytest.approx(0.75)]
     assert random.test.tolist() == [pytest.approx(0.65), pytest.approx(0.45)]
+    assert (tpe.prompt_tokens, tpe.completion_tokens, tpe.training_s) == (90.0, 60.0, 6.0)
 
 
 def test_a_gap_is_in_the_direction_of_the_metric(plan, studies):

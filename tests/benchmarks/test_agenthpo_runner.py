@@ -17,8 +17,9 @@ from localhpo.errors import TaskError
 from localhpo.study import Study
 from scripts.benchmarks import creators
 from scripts.benchmarks.agenthpo import results, runner
-from scripts.benchmarks.agenthpo.runner import ExperimentPlan, RunKey
+from scripts.benchmarks.agenthpo.runner import ExperimentPlan
 from scripts.benchmarks.pool import RunProgress
+from scripts.benchmarks.results import Results
 
 TASK = """
 [task]
@@ -72,7 +73,7 @@ def make(cheap: Path, home: Path) -> Callable[..., ExperimentPlan]:
 
 def work(plan: ExperimentPlan) -> tuple[runner.Studies, list[RunProgress], list]:
     told: list[RunProgress] = []
-    studies, failed = runner.run_missing(plan, told.append)
+    studies, failed = runner.run_experiment(plan, Results(plan.home.parent), told.append)
     return studies, told, failed
 
 
@@ -84,10 +85,13 @@ def test_runs_are_studies_whose_trainings_are_kept(make, log):
     assert told[-1].total == 2
     assert len(log.read_text().splitlines()) == 4
 
-    unit = RunKey(0, RANDOM, 0)
-    stored = Study.find(runner.study_name_of(plan, unit), home=plan.home).trials
-    assert studies[unit] == stored
-    assert [trial.number for trial in stored] == [0, 1]
+    (planned,) = (study for study in runner.list_studies(plan) if study.choice == RANDOM)
+    stored = Study.find(runner.study_name_of(plan, planned), home=plan.home).trials
+    kept = studies["cheap", "random", 0].trials
+    assert [(row.number, row.value, row.test) for row in kept] == [
+        (trial.number, trial.value, trial.value - 1) for trial in stored
+    ]
+    assert [row.training_s for row in kept] == [trial.usage.wall_s for trial in stored]
     (task,) = results.collect(plan, studies).tasks
     assert task.lines[1].best[0, 1] == max(trial.value for trial in stored)
     assert task.lines[1].test[0] == task.lines[1].best[0, 1] - 1
@@ -95,6 +99,11 @@ def test_runs_are_studies_whose_trainings_are_kept(make, log):
     again, told, _ = work(plan)
     assert told == []
     assert again == studies
+    (plan.home.parent / "results.duckdb").unlink()  # the studies themselves are still there
+    again, told, _ = work(plan)
+    assert told[-1].total == 2
+    assert again == studies
+    assert len(log.read_text().splitlines()) == 4
     # A third trial, or another Creator of the same proposals: what was trained is known.
     work(make(trials=3, best_of=3))
     lines = Counter(log.read_text().splitlines())
@@ -104,19 +113,19 @@ def test_runs_are_studies_whose_trainings_are_kept(make, log):
 
 def test_creators_have_the_same_seeds_and_runs_others(make):
     plan = make()
-    seeds = {(unit.run, runner.task_of(plan, unit).seed) for unit in runner.list_runs(make(runs=3))}
+    keys = [study.key for study in runner.list_studies(make(runs=3))]
+    seeds = {(key.seed, runner.task_of(plan, key).seed) for key in keys}
     assert len(seeds) == len({seed for _, seed in seeds}) == 3
 
 
 def test_more_random_runs_than_are_compared_where_the_line_takes_them(make):
-    wanted = runner.list_runs(make(runs=2, trials=2, best_of=7))
-    assert Counter(unit.choice for unit in wanted) == {TPE: 2, RANDOM: 4}
-    assert Counter(u.choice for u in runner.list_runs(make(creators=(TPE,), best_of=2))) == {
-        TPE: 1,
-        RANDOM: 1,
-    }
-    first = runner.list_runs(make(runs=2))[:2]
-    assert {unit.run for unit in first} == {0}  # whole comparisons first
+    def choices(plan):
+        return Counter(study.choice for study in runner.list_studies(plan))
+
+    assert choices(make(runs=2, trials=2, best_of=7)) == {TPE: 2, RANDOM: 4}
+    assert choices(make(creators=(TPE,), best_of=2)) == {TPE: 1, RANDOM: 1}
+    first = runner.list_studies(make(runs=2))[:2]
+    assert {study.key.seed for study in first} == {0}  # whole comparisons first
 
 
 def test_trials_are_told_where_the_data_are(make, cheap, log, tmp_path):
@@ -126,18 +135,18 @@ def test_trials_are_told_where_the_data_are(make, cheap, log, tmp_path):
     assert log.read_text().splitlines()[-1] == str(tmp_path / "data")
 
 
-def test_a_study_without_a_good_trial_is_a_result(make, cheap, log):
+def test_a_study_without_a_good_trial_is_a_result(make, cheap, log, in_this_process):
     cheap.with_name("train.py").write_text("import sys\nsys.exit(f'bad value {sys.argv[3]}')\n")
     plan = make(creators=(RANDOM,))
     studies, _, failed = work(plan)
     assert failed == []
-    assert [trial.value for trial in studies[RunKey(0, RANDOM, 0)]] == [None, None]
+    assert [row.value for row in studies["cheap", "random", 0].trials] == [None, None]
     (task,) = results.collect(plan, studies).tasks
     assert task.human is None
     assert task.lines[0].proposals.failed == 1.0
 
 
-def test_a_space_that_is_used_up_ends_a_run_early(make, cheap, log):
+def test_a_space_that_is_used_up_ends_a_run_early(make, cheap, log, in_this_process):
     narrow = TASK.replace('x = { type = "float", low = 0.0, high = 1.0 }', "")
     cheap.write_text(narrow.replace("high = 9", "high = 2"))
     cheap.with_name("train.py").write_text(SCRIPT.replace('float(values["--x"])', "0.0"))
@@ -146,6 +155,7 @@ def test_a_space_that_is_used_up_ends_a_run_early(make, cheap, log):
     assert failed == []
     (task,) = results.collect(plan, studies).tasks
     assert task.lines[0].best[0, 1:].tolist() == [2.0, 2.0, 2.0]
+    assert work(plan)[1] == []  # it is not tried again
 
 
 def test_what_cannot_be_run_is_refused_before_anything_is_written(make, cheap, home):

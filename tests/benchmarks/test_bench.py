@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmarks import suites
 from scripts.benchmarks.__main__ import main
+from scripts.benchmarks.problems import suites
 
 QUICK = ["--seeds", "2", "--trials", "3"]
 

@@ -9,8 +9,8 @@ import pytest
 
 from localhpo.errors import InputError
 from scripts.benchmarks import comparison, figures
+from scripts.benchmarks.problems.suites import Suite
 from scripts.benchmarks.results import ProblemRow, Results, TrialRow, UnitKey, UnitRow
-from scripts.benchmarks.suites import Suite
 
 SUITE = Suite("small", "Two <made> problems", "own", ("up", "down"))
 ROW = TrialRow(0, "complete", 0.0, "{}", "tpe", 1, 0.5, 0, 0, False, False, "")

@@ -11,7 +11,7 @@ from localhpo.creator import Creator
 from localhpo.task import Task
 from localhpo.testing import CreatorContract
 from scripts.benchmarks import creators
-from scripts.benchmarks.variants.anonymous import NameMapping
+from scripts.benchmarks.controls import NameMapping
 
 WITHOUT_MODEL = {"bo", "default"}
 CASES = {

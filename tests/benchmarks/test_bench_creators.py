@@ -14,10 +14,9 @@ from localhpo.objective import Objective
 from localhpo.task import CreatorSettings
 from localhpo.trial import Cause, Failure, Origin, Proposal, State, Trial
 from scripts.benchmarks import creators, simulation
+from scripts.benchmarks.controls import AnonymousCreator, NameMapping
 from scripts.benchmarks.problems.registry import DataFolders, open_problem
-from scripts.benchmarks.variants import sources
-from scripts.benchmarks.variants.anonymous import AnonymousCreator, NameMapping
-from scripts.benchmarks.variants.past_studies import run_past_study
+from scripts.benchmarks.simulation import run_past_study
 
 
 @pytest.mark.parametrize(
@@ -218,32 +217,3 @@ def test_a_model_is_opened_once(monkeypatch, small_space):
     assert opened == [None, "elsewhere"]
     backends.close()
     backends.close()
-
-
-def test_digests_follow_the_model(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(b"one")
-    choice = creators.parse_name(f"hybrid@{folder}")
-    before = creators.compute_digest(choice)
-    assert creators.compute_digest(choice) == before
-    (folder / "model.safetensors").write_bytes(b"another")
-    assert creators.compute_digest(choice) != before
-    assert creators.compute_model_digest(creators.parse_name("tpe")) == ""
-    names = (
-        "tpe", "hybrid", "agent", "hybrid-meta", "hybrid-no-model", "hybrid:anonymous",
-        "center+tpe",
-    )  # fmt: skip
-    assert len({creators.compute_digest(creators.parse_name(name)) for name in names}) == len(names)
-
-
-def test_a_creator_depends_on_what_it_imports_and_on_nothing_else():
-    engine = sources.find_reachable("localhpo.creator.optuna")
-    bo = sources.find_reachable("localhpo.creator.bo")
-    asking = sources.find_reachable("localhpo.creator.hybrid")
-    assert {"localhpo.creator.optuna.samplers", "localhpo.space.parameters"} <= engine
-    assert {"localhpo.creator.bo.acquisition", "localhpo.space.parameters"} <= bo
-    for without_model in (engine, bo):
-        assert "localhpo.creator.agent" not in without_model
-        assert not [name for name in without_model if name.startswith("localhpo.grammar")]
-    assert {"localhpo.creator.agent", "localhpo.grammar.lark"} | bo <= asking

@@ -9,10 +9,10 @@ import pytest
 
 from localhpo.errors import ConfigurationError, InputError, LocalHPOError, MissingExtraError
 from scripts.benchmarks.problems import functions, surrogates
-from scripts.benchmarks.problems.cache import Cache
 from scripts.benchmarks.problems.dims import Dim
-from scripts.benchmarks.problems.references import compute_reference
+from scripts.benchmarks.problems.problem import compute_reference
 from scripts.benchmarks.problems.registry import DataFolders, check_requirements, open_problem
+from scripts.benchmarks.problems.trainings import Cache
 
 
 def test_the_quadratics_are_those_of_the_paper(folders):

@@ -22,6 +22,7 @@ from scripts.benchmarks.results import (
 TRIAL = TrialRow(
     number=0, state="complete", value=0.5, config='{"x":1e-3}', origin="llm", tries=2,
     seconds=0.25, prompt_tokens=100, completion_tokens=20, repeated=False, invalid=False, note="é",
+    training_s=4.5, test=0.75,
 )  # fmt: skip
 FAILED = dataclasses.replace(TRIAL, number=1, state="failed", value=None, repeated=True)
 KEY = UnitKey("function/branin/1", "d" * 64, "hybrid@a/b:anonymous", "c" * 64, 3, 10)
@@ -116,24 +117,28 @@ def test_the_tables_explain_themselves(results):
 
 
 def test_results_of_version_0_1_0_are_read(results):
-    old, new = unit(creator="centre+gp"), unit(creator="center+gp")
-    results.add([unit(), old])
+    simulated = [dataclasses.replace(row, training_s=0.0, test=None) for row in (TRIAL, FAILED)]
+    old, new = unit(simulated, creator="centre+gp"), unit(simulated, creator="center+gp")
+    results.add([unit(simulated), old])
     with duckdb.connect(str(results.folder / FILE)) as connection:
+        connection.execute("ALTER TABLE trials DROP COLUMN training_s")
+        connection.execute("ALTER TABLE trials DROP COLUMN test")
         connection.execute("ALTER TABLE trials RENAME value TO score")
         connection.execute("UPDATE trials SET origin = 'model'")
-        connection.execute("DELETE FROM migrations WHERE number = 2")
-    assert results.units([KEY]) == [unit()]
+        connection.execute("DELETE FROM migrations WHERE number > 1")
+    assert results.units([KEY]) == [unit(simulated)]
     assert results.units([new.key]) == [new]
     assert results.units([old.key]) == []
     unsaved = {"key": dataclasses.asdict(KEY) | {"seed": 7}, "model_digest": "m" * 64}
-    trials = [dataclasses.asdict(trial) | {"origin": "model"} for trial in (TRIAL, FAILED)]
+    trials = [dataclasses.asdict(trial) | {"origin": "model"} for trial in simulated]
     for trial in trials:
         trial["score"] = trial.pop("value")
+        del trial["training_s"], trial["test"]
     unsaved |= {"wall_s": 1.5, "trials": trials, "version": unit().version}
     text = json.dumps({"units": [unsaved], "problems": []})
     (results.folder / "unsaved-1.json").write_text(text)
-    assert results.units([dataclasses.replace(KEY, seed=7)]) == [unit(seed=7)]
-    assert results.units([KEY]) == [unit()]
+    assert results.units([dataclasses.replace(KEY, seed=7)]) == [unit(simulated, seed=7)]
+    assert results.units([KEY]) == [unit(simulated)]
 
 
 def test_a_newer_file_is_left_alone(results):

@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scripts.benchmarks import comparison, creators, runner, suites
+from scripts.benchmarks import comparison, creators, digests, runner
 from scripts.benchmarks.pool import RunProgress
+from scripts.benchmarks.problems import suites
 from scripts.benchmarks.problems.registry import DataFolders
 from scripts.benchmarks.results import Results
 from scripts.benchmarks.runner import BenchPlan
@@ -47,7 +48,7 @@ def work(
     return selection, told, failed
 
 
-def test_only_what_is_missing_is_run(plan, results):
+def test_only_what_is_missing_is_run(plan, results, in_this_process):
     selection, told, failed = work(plan(), results)
     assert not failed
     assert told[-1].done == told[-1].total == 1 + 2 * 2  # best and median, and the studies
@@ -57,7 +58,7 @@ def test_only_what_is_missing_is_run(plan, results):
     assert told == []
     assert len(selection.keys) == 4
 
-    selection, told, _ = work(plan("random,center+random,cmaes", seeds=3, jobs=2), results)
+    selection, told, _ = work(plan("random,center+random,cmaes", seeds=3), results)
     assert told[-1].total == 9 - 4
     assert len(selection.keys) == 9
 
@@ -73,18 +74,16 @@ def test_the_same_whatever_the_number_of_jobs(plan, results, tmp_path):
     assert first.columns == second.columns
 
 
-def test_stale_results_are_run_again_and_not_mixed(plan, results, monkeypatch):
+def test_stale_results_are_run_again_and_not_mixed(plan, results, in_this_process, monkeypatch):
     work(plan(), results)
-    real = creators.compute_digest
+    real = digests.compute_digest
     monkeypatch.setattr(
-        creators, "compute_digest", lambda c: "new" if c.name == "random" else real(c)
+        digests, "compute_digest", lambda c: "new" if c.name == "random" else real(c)
     )
     selection, told, _ = work(plan(), results)
     assert told[-1].total == 2
-    digests = {
-        key.creator_digest for (name, _, _), key in selection.keys.items() if name == "random"
-    }
-    assert digests == {"new"}
+    found = {key.creator_digest for (name, _, _), key in selection.keys.items() if name == "random"}
+    assert found == {"new"}
     latest = comparison.select_latest(
         suites.find_suite(PROBLEM), results, creators=None, trials=None
     )
@@ -101,7 +100,7 @@ n = { type = "int", low = 0, high = 2000000 }
 """
 
 
-def test_a_study_that_fails_costs_no_other(plan, results, tmp_path):
+def test_a_study_that_fails_costs_no_other(plan, results, in_this_process, tmp_path):
     pytest.importorskip("torch")
     (tmp_path / "task.toml").write_text(TASK)
     (tmp_path / "t.csv").write_text(
@@ -116,7 +115,7 @@ def start(home: Path, *options: str) -> subprocess.Popen[str]:
     # Where the tests run in a shell's background, an interrupt is ignored, by its children too.
     command = [
         "env", "--default-signal=INT", sys.executable, "-m", "scripts.benchmarks", "run", PROBLEM,
-        "--creators", "tpe", "--trials", "100", "--seeds", "12", "--jobs", "2", *options,
+        "--creators", "tpe", "--trials", "30", "--seeds", "16", "--jobs", "2", *options,
     ]  # fmt: skip
     return subprocess.Popen(
         command, env={**os.environ, "LOCALHPO_HOME": str(home)}, text=True,
@@ -145,21 +144,21 @@ def test_a_killed_run_leaves_nothing_running_and_is_resumed(home):
     run.communicate()
     wait_until(lambda: not any(child.is_running() for child in children), 20)
     before = results.units(results.keys([PROBLEM]))
-    assert 0 < len(before) < 12
+    assert 0 < len(before) < 16
 
     again = start(home, "--json")
     _, told = again.communicate(timeout=120)
     assert again.returncode == 0, told
-    missing = 12 - len(before)
+    missing = 16 - len(before)
     assert f"{missing} of {missing} studies after" in told
     after = results.units(results.keys([PROBLEM]))
-    assert len(after) == 12
+    assert len(after) == 16
     assert after[: len(before)] == before
 
 
 def test_ctrl_c_ends_a_run_in_order(home):
     results = Results(home / "bench")
-    run = start(home, "--seeds", "200")  # more than it gets done
+    run = start(home, "--seeds", "500")  # more than it gets done
     wait_until(lambda: len(results.keys([PROBLEM])) > 0)
     children = children_of(run)
     os.killpg(run.pid, signal.SIGINT)  # a terminal sends it to the whole group

@@ -6,7 +6,8 @@ import math
 import pytest
 
 from localhpo.errors import ModelError
-from localhpo.trial import Origin, Proposal
+from localhpo.objective import Objective
+from localhpo.trial import Measurement, Origin, Proposal
 from scripts.benchmarks import creators, simulation
 
 
@@ -98,3 +99,20 @@ def test_the_overhead_is_small(make_problem):
     rows = run(make_problem(), trials=60)
     proposing = sum(row.seconds for row in rows)
     assert (time.process_time() - started - proposing) / 60 < 0.015
+
+
+def test_the_last_finite_test_value_is_kept(make_trial, make_task):
+    reports = tuple(
+        Measurement(step, name, value, 0.0)
+        for step, name, value in (
+            (0, "test_f1", 0.0),
+            (1, "val_f1", 0.5),
+            (1, "test_f1", 0.45),
+            (2, "test_f1", math.nan),
+        )
+    )
+    trial = make_trial(0, {"learning_rate": 1e-3, "depth": 1}, value=0.5, measurements=reports)
+    for metric, expected in (("val_f1", 0.45), ("f1", 0.45), ("val_loss", None)):
+        task = make_task(objectives=(Objective(metric, "maximize"),))
+        (row,) = simulation.to_trial_rows([trial], task, {})
+        assert row.test == expected

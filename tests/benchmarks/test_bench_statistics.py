@@ -103,16 +103,3 @@ def test_the_critical_difference_is_nemenyis(creators, q):
 def test_ranks_share_ties():
     by_problem = np.array([[0.1, 0.5], [0.1, 0.2], [0.3, 0.5]])
     assert statistics.mean_ranks(by_problem).tolist() == [2.0, 1.25, 2.75]
-
-
-@pytest.mark.parametrize(
-    ("ranks", "difference", "groups"),
-    [
-        ([1.0, 2.0, 3.0], 1.5, [(0, 1), (1, 2)]),
-        ([3.0, 1.0, 2.0], 5.0, [(1, 2, 0)]),
-        ([1.0, 3.0], 1.0, []),
-        ([1.0, 1.2, 3.0, 3.1], 0.5, [(0, 1), (2, 3)]),
-    ],
-)
-def test_cliques(ranks, difference, groups):
-    assert statistics.find_cliques(ranks, difference) == groups

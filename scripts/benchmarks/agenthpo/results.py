@@ -1,4 +1,4 @@
-"""Computes the results of the experiment from the trials of its studies.
+"""Computes the results of the experiment from the stored trials of its studies.
 
 Notation: R runs, T trials. A run counts if every Creator has completed it, so that all comparisons
 are paired. Before the first value of a run, means leave the run out and say how many runs they are
@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from localhpo.errors import InputError
-from localhpo.objective import best_trial
 from localhpo.task import Task
-from localhpo.trial import Trial, values_of
-from scripts.benchmarks import creators, simulation, statistics
+from scripts.benchmarks import statistics
 from scripts.benchmarks.agenthpo import paper
-from scripts.benchmarks.agenthpo.runner import RANDOM, ExperimentPlan, RunKey, Studies
+from scripts.benchmarks.agenthpo.runner import RANDOM, ExperimentPlan, Studies
 from scripts.benchmarks.agenthpo.subjects import Subject
 from scripts.benchmarks.comparison import ProposalStatistics, proposals_record, summarize_proposals
-from scripts.benchmarks.creators import CreatorChoice
-from scripts.benchmarks.results import UnitKey, UnitRow
+from scripts.benchmarks.results import TrialRow, UnitRow
 from scripts.benchmarks.statistics import Array, PairedTest
 
 
@@ -97,7 +94,7 @@ def collect(plan: ExperimentPlan, studies: Studies) -> ExperimentResult:
     Raises:
         InputError: no task has a run that every Creator has completed.
     """
-    found = [_task_result(plan, studies, index) for index in range(len(plan.subjects))]
+    found = [_task_result(plan, studies, name) for name in plan.subjects]
     tasks = tuple(task for task in found if task.runs)
     if not tasks:
         raise InputError("no task has a run that every creator has completed")
@@ -109,76 +106,62 @@ def collect(plan: ExperimentPlan, studies: Studies) -> ExperimentResult:
     )
 
 
-def _task_result(plan: ExperimentPlan, studies: Studies, index: int) -> TaskResult:
-    subject = plan.subjects[index]
+def _task_result(plan: ExperimentPlan, studies: Studies, name: str) -> TaskResult:
+    subject, creators = plan.subjects[name], [choice.name for choice in plan.creators]
     runs = tuple(
         run
         for run in range(plan.runs)
-        if all(RunKey(index, choice, run) in studies for choice in plan.creators)
+        if all((name, creator, run) in studies for creator in creators)
     )
     pool = [
         trial
         for run in range(plan.random_runs)
-        for trial in studies.get(RunKey(index, RANDOM, run), ())
+        if (name, RANDOM.name, run) in studies
+        for trial in studies[name, RANDOM.name, run].trials
     ][: plan.best_of]
-    human = best_trial(pool, subject.task.objectives)
+    human = _best_trial(pool, subject.task)
     return TaskResult(
         subject=subject,
         runs=runs,
         lines=tuple(
-            _line(plan, choice, subject, {run: studies[RunKey(index, choice, run)] for run in runs})
-            for choice in plan.creators
+            _line(creator, subject.task, [studies[name, creator, run] for run in runs], plan.trials)
+            for creator in creators
         ),
         human=None if human is None else human.value,
         human_trials=len(pool),
     )
 
 
-def _line(
-    plan: ExperimentPlan,
-    choice: CreatorChoice,
-    subject: Subject,
-    runs: Mapping[int, Sequence[Trial]],
-) -> CreatorResult:
-    task, trials = subject.task, [trial for run in runs.values() for trial in run]
+def _line(creator: str, task: Task, runs: Sequence[UnitRow], trials: int) -> CreatorResult:
     best = [
-        statistics.best_so_far([trial.value for trial in run], task.direction, plan.trials)
-        for run in runs.values()
+        statistics.best_so_far([trial.value for trial in run.trials], task.direction, trials)
+        for run in runs
     ]
-    digest, each = creators.compute_model_digest(choice), 1.0 / max(1, len(runs))
+    rows, each = [trial for run in runs for trial in run.trials], 1.0 / max(1, len(runs))
     return CreatorResult(
-        creator=choice.name,
-        best=np.array(best).reshape(len(runs), plan.trials),
-        test=np.array([test_value(run, task) for run in runs.values()]),
-        proposals=summarize_proposals(
-            [_unit_row(choice, digest, task, *run) for run in runs.items()]
-        ),
-        prompt_tokens=each * sum(trial.proposal.prompt_tokens for trial in trials),
-        completion_tokens=each * sum(trial.proposal.completion_tokens for trial in trials),
-        training_s=each * sum(trial.usage.wall_s for trial in trials),
+        creator=creator,
+        best=np.array(best).reshape(len(runs), trials),
+        test=np.array([_test_value(run.trials, task) for run in runs]),
+        proposals=summarize_proposals(runs),
+        prompt_tokens=each * sum(row.prompt_tokens for row in rows),
+        completion_tokens=each * sum(row.completion_tokens for row in rows),
+        training_s=each * sum(row.training_s for row in rows),
     )
 
 
-def test_value(trials: Sequence[Trial], task: Task) -> float:
-    """Return the test value of a run's best trial; NaN where its script reports none.
-
-    The best trial is chosen by its validation value, such as `val_f1`. Its script also reports
-    `test_f1` at its end; the last finite one counts.
-    """
-    best = best_trial(trials, task.objectives)
-    name = f"test_{task.metric.removeprefix('val_')}"
-    values = [] if best is None else [value for _, value in values_of(best.measurements, name)]
-    return next((value for value in reversed(values) if math.isfinite(value)), math.nan)
+def _test_value(trials: Sequence[TrialRow], task: Task) -> float:
+    """Return the test value of the trial with the best validation value; NaN where it has none."""
+    best = _best_trial(trials, task)
+    return math.nan if best is None or best.test is None else best.test
 
 
-def _unit_row(
-    choice: CreatorChoice, model_digest: str, task: Task, run: int, trials: Sequence[Trial]
-) -> UnitRow:
-    seconds = {trial.number: trial.proposal.seconds for trial in trials}
-    rows = simulation.to_trial_rows(trials, task.space, seconds)
-    wall_s = sum(trial.usage.wall_s for trial in trials) + sum(seconds.values())
-    key = UnitKey(task.name, "", choice.name, "", run, len(trials))
-    return UnitRow(key, model_digest, wall_s, tuple(rows))
+def _best_trial(trials: Sequence[TrialRow], task: Task) -> TrialRow | None:
+    """Return the best complete trial, the earliest of equal ones; None where there is none."""
+    sign = 1.0 if task.direction == "minimize" else -1.0
+    complete = [
+        (sign * t.value, t) for t in trials if t.state == "complete" and t.value is not None
+    ]
+    return min(complete, key=lambda pair: pair[0], default=(0.0, None))[1]
 
 
 def describe_runs(values: Array) -> RunStatistics:

@@ -1,8 +1,9 @@
-"""Runs the missing studies of the experiment, several at a time.
+"""Runs the missing studies of the experiment (`runner.run_missing`), as ordinary studies.
 
-Everything is kept in the home of these studies: a run that was killed continues where it stopped,
-and a completed training is not run again (`training_cache`). The name of a study has a hash of the
-Creator and of the version of the task, so no stale study is read.
+The studies are kept in a home of their own, where a killed one continues, and a completed training
+is not run again (`training_cache`); what is compared is stored beside the results of the suites.
+The name of a study has a hash of the Creator and of the version of the task, so no stale study is
+read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,23 +22,23 @@ from localhpo.data import VARIABLE
 from localhpo.errors import InputError, NoGoodTrialError, StudyInterruptedError
 from localhpo.executor import Executor, ProcessExecutor, SimulatedExecutor
 from localhpo.executor.clock import RealClock
-from localhpo.store import Store, study_name
+from localhpo.store import study_name
 from localhpo.study import Study
 from localhpo.study.checks import check_script
 from localhpo.task import Task
 from localhpo.trial import COUNTED, Trial
-from scripts.benchmarks import creators, pool, simulation
+from scripts.benchmarks import creators, digests, runner, simulation
 from scripts.benchmarks.agenthpo.subjects import Subject, open_subject
 from scripts.benchmarks.agenthpo.training_cache import CachingExecutor, TrainingCache
 from scripts.benchmarks.creators import CreatorChoice
-from scripts.benchmarks.pool import FailedCall, PoolCall, ProgressCallback
+from scripts.benchmarks.pool import FailedCall, ProgressCallback
+from scripts.benchmarks.results import Results, UnitKey, UnitRow
+from scripts.benchmarks.runner import PlannedStudy
 
 RANDOM = creators.parse_name("random")
 """Creator whose trials are the baseline for a human."""
 
-
 _open = functools.cache(open_subject)
-_creator_digest = functools.cache(creators.compute_digest)  # reads the files of a model
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,22 @@ class ExperimentPlan:
     small: bool = False
 
     @property
-    def subjects(self) -> tuple[Subject, ...]:
-        """The opened tasks. Raises as `open_subject`."""
-        return tuple(_open(name, data=self.data, small=self.small) for name in self.tasks)
+    def subjects(self) -> Mapping[str, Subject]:
+        """The opened tasks, by name.
+
+        Raises:
+            InputError: two tasks have the same name; or as `open_subject`.
+        """
+        opened = [_open(name, data=self.data, small=self.small) for name in self.tasks]
+        names = [subject.name for subject in opened]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(
+                f"each task must have a name of its own; there are several called "
+                f"{', '.join(twice)}",
+                hint="change the `name` in one of the task files",
+            )
+        return dict(zip(names, opened, strict=True))
 
     @property
     def random_runs(self) -> int:
@@ -72,22 +86,15 @@ class ExperimentPlan:
         return max(compared, math.ceil(self.best_of / self.trials))
 
 
-@dataclass(frozen=True)
-class RunKey:
-    """One study: a task, a Creator and the number of the run."""
+StudyKey = tuple[str, str, int]
+"""A study by the names of its task and its Creator, and the number of its run."""
 
-    index: int
-    """Index of the task in the plan."""
-    choice: CreatorChoice
-    run: int
+Studies = Mapping[StudyKey, UnitRow]
+"""The completed studies."""
 
 
-Studies = Mapping[RunKey, tuple[Trial, ...]]
-"""The trials of each completed study, by number."""
-
-
-def run_missing(
-    plan: ExperimentPlan, on_progress: ProgressCallback
+def run_experiment(
+    plan: ExperimentPlan, results: Results, on_progress: ProgressCallback
 ) -> tuple[Studies, list[FailedCall]]:
     """Run the missing studies; return all completed ones, and the calls that failed.
 
@@ -97,118 +104,78 @@ def run_missing(
         StudyInterruptedError: Ctrl-C; the same command goes on.
         LocalHPOError: a process died.
     """
-    _check(plan)
-    wanted = list_runs(plan)
-    done = {u: trials for u, trials in _stored(plan, wanted).items() if len(trials) == plan.trials}
-    calls = [
-        PoolCall(_describe(plan, unit), run_one, (plan, unit))
-        for unit in wanted
-        if unit not in done
-    ]
-    if not calls:
-        return done, []
-    environment = {} if plan.data is None else {VARIABLE: str(plan.data)}
-    ended: list[RunKey] = []
-    failed = pool.run_calls(
-        calls,
-        jobs=plan.jobs,
-        on_result=ended.append,
-        on_progress=on_progress,
-        environment=environment,
-    )
-    return {**done, **_stored(plan, ended)}, failed
-
-
-def _check(plan: ExperimentPlan) -> None:
-    names = [subject.name for subject in plan.subjects]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(
-            f"each task must have a name of its own; there are several called {', '.join(twice)}",
-            hint="change the `name` in one of the task files",
-        )
-    for subject in plan.subjects:
+    for subject in plan.subjects.values():
         if subject.function is None:
             check_script(subject.task)
             subject.files()
+    studies = list_studies(plan)
+    failed = runner.run_missing(
+        studies,
+        functools.partial(run_one, plan),
+        results,
+        jobs=plan.jobs,
+        on_progress=on_progress,
+        environment={} if plan.data is None else {VARIABLE: str(plan.data)},
+    )
+    rows = results.units(study.key for study in studies)
+    return {(row.key.problem, row.key.creator, row.key.seed): row for row in rows}, failed
 
 
-def list_runs(plan: ExperimentPlan) -> list[RunKey]:
-    """Return all studies, run by run: an interrupted experiment has complete comparisons."""
-    compared = [
-        RunKey(index, choice, number)
-        for number in range(plan.runs)
-        for index in range(len(plan.subjects))
-        for choice in plan.creators
-    ]
-    # The additional runs of random search come last, because they are not compared.
-    alone = [
-        RunKey(index, RANDOM, number)
-        for index in range(len(plan.subjects))
-        for number in range(plan.random_runs)
-    ]
+def list_studies(plan: ExperimentPlan) -> list[PlannedStudy]:
+    """Return all studies, run by run; additional runs of random search, not compared, come last."""
+    subjects = [(name, subject.digest) for name, subject in plan.subjects.items()]
+    compared = runner.plan_studies(subjects, plan.creators, plan.runs, plan.trials)
+    alone = runner.plan_studies(subjects, [RANDOM], plan.random_runs, plan.trials)
     return list(dict.fromkeys([*compared, *alone]))
 
 
-def study_name_of(plan: ExperimentPlan, unit: RunKey) -> str:
+def study_name_of(plan: ExperimentPlan, study: PlannedStudy) -> str:
     """Return the name of a study in the store."""
-    subject = plan.subjects[unit.index]
-    words = [subject.digest, unit.choice.name, _creator_digest(unit.choice)]
+    key = study.key
+    words = [key.problem_digest, key.creator, key.creator_digest]
     digest = hashlib.sha256("\n".join(words).encode()).hexdigest()[:10]
-    base = unit.choice.base.replace("+", "-")
-    return study_name(subject.name, f"{base}-{digest}-{plan.trials}x{unit.run}")
+    base = study.choice.base.replace("+", "-")
+    return study_name(key.problem, f"{base}-{digest}-{plan.trials}x{key.seed}")
 
 
-def task_of(plan: ExperimentPlan, unit: RunKey) -> Task:
+def task_of(plan: ExperimentPlan, key: UnitKey) -> Task:
     """Return the task of a study; its seed is the same for every Creator."""
-    task = plan.subjects[unit.index].task
+    task = plan.subjects[key.problem].task
     budget = dataclasses.replace(task.budget, trials=plan.trials, minutes=None, gpu_minutes=None)
-    return dataclasses.replace(task, budget=budget, seed=simulation.study_seed(task.name, unit.run))
-
-
-def _stored(plan: ExperimentPlan, wanted: Sequence[RunKey]) -> dict[RunKey, tuple[Trial, ...]]:
-    """Return the trials that ended of those studies that exist."""
-    store = Store(plan.home)
-    known = {record.name for record in store.studies()}
-    names = {unit: study_name_of(plan, unit) for unit in wanted}
-    return {
-        unit: tuple(trial for trial in store.trials(name) if trial.state in COUNTED)
-        for unit, name in names.items()
-        if name in known
-    }
-
-
-def _describe(plan: ExperimentPlan, unit: RunKey) -> str:
-    return f"{unit.choice.name} on {plan.subjects[unit.index].name}, run {unit.run}"
+    return dataclasses.replace(task, budget=budget, seed=simulation.study_seed(task.name, key.seed))
 
 
 # Functions that run in the processes of the pool.
 
 
-def run_one(plan: ExperimentPlan, unit: RunKey) -> RunKey:
-    """Run one study to its end; return its key.
+def run_one(plan: ExperimentPlan, study: PlannedStudy) -> UnitRow:
+    """Run one study to its end, or read one that has ended.
 
     Raises:
         LocalHPOError: the study cannot continue.
     """
     try:
-        _study(plan, unit)
-    except NoGoodTrialError:
-        pass  # a result as well
+        trials = _run_study(plan, study)
     except StudyInterruptedError:
         os._exit(130)  # this process must not start another study
-    return unit
+    task = plan.subjects[study.key.problem].task
+    seconds = {trial.number: trial.proposal.seconds for trial in trials}
+    rows = simulation.to_trial_rows(trials, task, seconds)
+    wall_s = sum(row.training_s + row.seconds for row in rows)
+    return UnitRow(study.key, digests.compute_model_digest(study.choice), wall_s, tuple(rows))
 
 
-def _study(plan: ExperimentPlan, unit: RunKey) -> None:
-    task = task_of(plan, unit)
-    _, _, name = study_name_of(plan, unit).partition("/")
-    creator = creators.make_creator(unit.choice, task, creators.process_backends().get(unit.choice))
-    with (
-        contextlib.closing(creator),
-        contextlib.closing(_executor(plan, plan.subjects[unit.index])) as executor,
-    ):
-        Study.open(task, name, home=plan.home, creator=creator, executor=executor).run()
+def _run_study(plan: ExperimentPlan, planned: PlannedStudy) -> list[Trial]:
+    """Return the trials that ended."""
+    task, choice = task_of(plan, planned.key), planned.choice
+    _, _, name = study_name_of(plan, planned).partition("/")
+    creator = creators.make_creator(choice, task, creators.process_backends().get(choice))
+    executor = _executor(plan, plan.subjects[planned.key.problem])
+    with contextlib.closing(creator), contextlib.closing(executor):
+        study = Study.open(task, name, home=plan.home, creator=creator, executor=executor)
+        with contextlib.suppress(NoGoodTrialError):  # a result as well
+            study.run()
+        return [trial for trial in study.trials if trial.state in COUNTED]
 
 
 def _executor(plan: ExperimentPlan, subject: Subject) -> Executor:

@@ -1,11 +1,17 @@
-"""The table of the experiment as rows of text, for the terminal and for Markdown."""
+"""The tables of the experiment: as rows of text, for the terminal, and as Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from localhpo.analysis import formatting
+from localhpo.cli.output import plain_table
 from scripts.benchmarks.agenthpo import paper
 from scripts.benchmarks.agenthpo.results import (
     CreatorResult,
@@ -22,6 +28,9 @@ COST_HEADERS = (
 )  # fmt: skip
 """Headers of the costs: tokens per run, seconds per proposal; the rest are shares."""
 
+
+_BETWEEN = 3
+"""Largest number of spaces between two columns of a table."""
 
 ValueFormatter = Callable[[float, int], str]
 """Formats a value with some significant digits, or as the paper does, where it has the task."""
@@ -221,3 +230,47 @@ def markdown(result: ExperimentResult) -> str:
 
 def _line(cells: tuple[str, ...] | list[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+# The terminal.
+
+
+def result_view(result: ExperimentResult, files: Iterable[Path], width: int) -> RenderableType:
+    """Return a table for each task, the cost of proposals, and the paths of the files."""
+    parts: list[RenderableType] = []
+    for task in result.tasks:
+        name = Text(task.subject.name, "bold")
+        parts += [Text.assemble(name, f"  {title(result, task)}")]
+        parts += [_values(result, task, width), ""]
+    parts += [Text(note, "dim") for note in footnotes(result)]
+    parts += ["", _plain(COST_HEADERS, cost_rows(result)), ""]
+    parts += [Text(f"{path.suffix[1:]:5}{path}") for path in files]
+    return Group(*parts)
+
+
+def _values(result: ExperimentResult, task: TaskResult, width: int) -> Table:
+    names = headers(result)
+    rows = list(make_rows(result, task))
+    if _width([names, *(row.cells for row in rows)]) > width:
+        rows = list(make_rows(result, task, brief=True))
+    made = _plain(names, [])
+    for row in rows:
+        cells = [Text(cell) for cell in row.cells]
+        if row.is_best:
+            cells[len(row.best)].stylize("bold green")  # the last column of the values
+        made.add_row(*cells, style="" if row.is_ours else "dim")
+    return made
+
+
+def _width(lines: Iterable[Sequence[str]]) -> int:
+    columns = list(zip(*lines, strict=True))
+    return sum(max(map(len, column)) for column in columns) + _BETWEEN * (len(columns) - 1)
+
+
+def _plain(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    made = plain_table(*names, right=names[1:])
+    for column in made.columns:
+        column.no_wrap = True
+    for cells in rows:
+        made.add_row(*cells)
+    return made

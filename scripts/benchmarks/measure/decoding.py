@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Measures constrained decoding: the time that each optimization saves.
 
 A random Llama, a 12-parameter space, a prompt of some 1,000 tokens, one thread:

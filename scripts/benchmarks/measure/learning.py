@@ -33,12 +33,10 @@ from localhpo.finetune.replay import Replayer
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.transformers import TransformersBackend
 from localhpo.transfer import PastStudy
-from scripts.benchmarks import creators, simulation
+from scripts.benchmarks import creators, simulation, statistics
 from scripts.benchmarks.problems import yahpo
-from scripts.benchmarks.problems.problem import Problem
-from scripts.benchmarks.problems.references import Reference, compute_reference
+from scripts.benchmarks.problems.problem import Problem, Reference, compute_reference
 from scripts.benchmarks.problems.registry import DataFolders, open_problem
-from scripts.benchmarks.variants import past_studies
 
 METRIC = "auc"
 COLUMNS = (1, 3, 5, 10)
@@ -90,7 +88,7 @@ def history(folders: DataFolders, base: str) -> list[PastStudy]:
         for instance in instances:
             problem = open_problem(f"yahpo/{family}/{instance}/{METRIC}/full", folders)
             creator = creators.make_creator(choice, problem.task, _opened(base))
-            made.append(past_studies.run_past_study(problem, creator, seed=0, trials=PAST_TRIALS))
+            made.append(simulation.run_past_study(problem, creator, seed=0, trials=PAST_TRIALS))
     return made
 
 
@@ -155,11 +153,8 @@ def _regrets(
     choice = creators.parse_name("hybrid:retrieve" if unit.arm == "retrieve" else "hybrid")
     creator = creators.make_creator(choice, problem.task, _opened(model), known)
     rows = simulation.run_study(problem, creator, seed=unit.seed, trials=max(COLUMNS))
-    sign = 1.0 if problem.direction == "minimize" else -1.0
-    worst = sign * scale.median
-    losses = [worst if row.value is None else sign * row.value for row in rows]
-    best = np.minimum.accumulate(losses)
-    regret = np.clip((best - sign * scale.best) / max(1e-12, worst - sign * scale.best), 0.0, 1.0)
+    best = statistics.best_so_far([row.value for row in rows], problem.direction, max(COLUMNS))
+    regret = statistics.regret(best, scale.best, scale.median)
     return [float(regret[trial - 1]) for trial in COLUMNS]
 
 

@@ -25,9 +25,8 @@ from localhpo.space import Categorical, Float, Int, Ordinal, Space
 from localhpo.task import Task, load_task
 from localhpo.trial import Config
 from scripts.benchmarks import creators, simulation
-from scripts.benchmarks.problems.cache import Cache
-from scripts.benchmarks.problems.problem import Problem
-from scripts.benchmarks.problems.references import compute_reference
+from scripts.benchmarks.problems.problem import Problem, compute_reference
+from scripts.benchmarks.problems.trainings import Cache
 from scripts.build_model import networks, trainings
 from scripts.build_model.learners import Learner
 
@@ -120,14 +119,13 @@ def problem(learner: Learner, case: Case, number: int, work: Path) -> Problem:
     cache = Cache(work / f"{learner.name}-{number}.jsonl")
 
     def one(config: Config) -> float:
-        key = case.space.key(config)
-        known = cache.get(key)
-        if known is None:
-            whole = {case.names.get(name, name): value for name, value in config.items()}
+        whole = {case.names.get(name, name): value for name, value in config.items()}
+
+        def train() -> float:
             measured = trainings.evaluate(learner, {**case.fixed, **whole}, data, seed)
-            known = measured.get(case.metric, math.nan)
-            cache.put(key, known)
-        return known
+            return measured.get(case.metric, math.nan)
+
+        return cache.fetch(case.space.key(config), train)
 
     def evaluate_many(configs: Sequence[Config]) -> Any:
         return np.array([one(config) for config in configs])

@@ -1,7 +1,6 @@
-#!/usr/bin/env python
 """Measures the time of one proposal: ten hyperparameters, ten trials in the history.
 
-    python scripts/bench_proposals.py
+    python -m scripts.benchmarks.measure.proposals
     python -m scripts.benchmarks.measure.proposals --creators agent,gp --studies 10
 
 The space is that of the ready task breast-cancer-xgboost. Each study is a new one, so

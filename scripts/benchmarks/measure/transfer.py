@@ -11,8 +11,7 @@ configurations) at trials 1, 3, 5 and 10, and how often each was better, with Wi
 from __future__ import annotations
 
 import argparse
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,10 @@ import numpy as np
 from localhpo.transfer import PastStudy
 from scripts.benchmarks import creators, simulation
 from scripts.benchmarks.creators import Backends
-from scripts.benchmarks.problems.problem import Problem
-from scripts.benchmarks.problems.references import Reference, compute_reference
+from scripts.benchmarks.problems.problem import Problem, Reference, compute_reference
 from scripts.benchmarks.problems.registry import DataFolders, open_problem
 from scripts.benchmarks.problems.splits import data_set_id
-from scripts.benchmarks.problems.yahpo import SPLITS
-from scripts.benchmarks.variants import past_studies
+from scripts.benchmarks.problems.yahpo import splits
 
 FAMILIES = ("rbv2_ranger", "rbv2_glmnet", "rbv2_aknn")
 AT = (1, 3, 5, 10)
@@ -108,27 +105,23 @@ def _arms(plan: TransferPlan) -> tuple[str, str]:
     return plan.creator, f"{plan.creator}:{creators.RETRIEVE}"
 
 
-def _splits() -> Mapping[str, Any]:
-    return tomllib.loads(SPLITS.read_text(encoding="utf-8"))
-
-
 def _past_studies(plan: TransferPlan, family: str) -> list[PastStudy]:
     """Return studies of data sets spread evenly over the training side of a family."""
-    train = _splits()["yahpo"]["families"][family]["train"]
+    train = splits()["yahpo"]["families"][family]["train"]
     chosen = [train[i * len(train) // plan.instances] for i in range(plan.instances)]
     made = []
     for instance in chosen:
         problem = open_problem(f"yahpo/{family}/{instance}/{plan.metric}/full", plan.folders)
         creator = creators.make_creator(creators.parse_name(_PAST_BY), problem.task, None)
-        made.append(past_studies.run_past_study(problem, creator, seed=0, trials=plan.past_trials))
+        made.append(simulation.run_past_study(problem, creator, seed=0, trials=plan.past_trials))
     return made
 
 
 def _problems(plan: TransferPlan, family: str) -> Iterator[tuple[Problem, Reference]]:
     """Yield the problems on data sets for choosing settings, except those with equal values."""
-    splits = _splits()
-    for instance in splits["yahpo"]["families"][family]["held_out"]:
-        if data_set_id(family, instance) in splits["bench"]["settings_data_sets"]:
+    sides = splits()
+    for instance in sides["yahpo"]["families"][family]["held_out"]:
+        if data_set_id(family, instance) in sides["bench"]["settings_data_sets"]:
             problem = open_problem(f"yahpo/{family}/{instance}/{plan.metric}/full", plan.folders)
             scale = compute_reference(problem)
             if scale.best != scale.median:

@@ -51,5 +51,6 @@ class Dim:
             return Categorical(self.name, values=self.values, when=when)
         if self.integer:
             return Int(self.name, low=int(self.low), high=int(self.high), log=self.log, when=when)
+        # The files have bounds like e^-7 in all digits, which no user would write.
         low, high = (float(f"{bound:.4g}") for bound in (self.low, self.high))
         return Float(self.name, low=low, high=high, log=self.log, when=when)

@@ -7,6 +7,7 @@ hyperparameters are fixed at a good value.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from localhpo.objective import Objective
-from localhpo.space import Categorical, Float, Int, Parameter, Space
+from localhpo.space import Space
 from localhpo.task import Task
 from localhpo.trial import Config
 from scripts.benchmarks.problems import yahpo
@@ -89,7 +90,7 @@ def scenarios(data: Path) -> dict[str, yahpo.Scenario]:
 
 def full_space(dims: Sequence[Dim]) -> Space:
     """Return the full space, with its conditions."""
-    return Space([_parameter(dim, dim.low, dim.high, _when(dim)) for dim in dims])
+    return Space([dim.parameter(_when(dim)) for dim in dims])
 
 
 def crop(dims: Sequence[Dim], good: Mapping[str, Any], rng: np.random.Generator) -> CroppedSpace:
@@ -105,7 +106,7 @@ def crop(dims: Sequence[Dim], good: Mapping[str, Any], rng: np.random.Generator)
     for dim in tuned:
         when = {} if dim.when is None or dim.when[0] in held else _when(dim)
         low, high = _part(dim, rng)
-        parameters.append(_parameter(dim, low, high, when))
+        parameters.append(dataclasses.replace(dim, low=low, high=high).parameter(when))
     return CroppedSpace(Space(parameters), held)
 
 
@@ -130,16 +131,6 @@ def _active(dims: Sequence[Dim], values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _when(dim: Dim) -> dict[str, tuple[Any, ...]]:
     return {} if dim.when is None else {dim.when[0]: dim.when[1]}
-
-
-def _parameter(dim: Dim, low: float, high: float, when: Mapping[str, tuple[Any, ...]]) -> Parameter:
-    if dim.values:
-        return Categorical(dim.name, dim.values, when=when)
-    if dim.integer:
-        return Int(dim.name, int(low), int(high), log=dim.log, when=when)
-    # The files have bounds like e^-7 in all digits, which no user would write.
-    low, high = float(f"{low:.4g}"), float(f"{high:.4g}")
-    return Float(dim.name, low, high, log=dim.log, when=when)
 
 
 def _part(dim: Dim, rng: np.random.Generator) -> tuple[float, float]:

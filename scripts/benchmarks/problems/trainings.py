@@ -1,11 +1,13 @@
 """Short real trainings as problems: XGBoost in the space of the AgentHPO paper, and a network.
 
-Each configuration is trained once on a machine; its value is kept in a file (`cache`).
+Each configuration is trained once on a machine; its value is kept in a file (`Cache`).
 """
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
@@ -15,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from localhpo import tasks
+from localhpo.errors import StoreError
 from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 from localhpo.task import Task, load_task
 from localhpo.trial import Config
 from scripts.benchmarks.problems import datasets
-from scripts.benchmarks.problems.cache import Cache
 from scripts.benchmarks.problems.datasets import DataSet
 from scripts.benchmarks.problems.dims import Array
 from scripts.benchmarks.problems.problem import Problem
@@ -74,31 +76,80 @@ def make(learner: str, name: str, cache: Path) -> Problem:
     train = _TRAIN[learner]
 
     def evaluate_many(configs: Sequence[Config]) -> Array:
-        return np.array(
-            [known(config, lambda c: _train_and_measure(train, data, c)) for config in configs]
-        )
+        return np.array([evaluate(config) for config in configs])
+
+    def evaluate(config: Config) -> float:
+        return values.fetch(task.space.key(config), lambda: _train_and_measure(train, data, config))
 
     problem = Problem(f"{learner}/{name}", task, evaluate_many, definition, draws=_DRAWS, crosses=0)
-    known = _CachedTraining(
-        task.space, Cache(cache / f"{learner}-{name}-{problem.digest[:12]}.jsonl")
-    )
+    values = Cache(cache / f"{learner}-{name}-{problem.digest[:12]}.jsonl")
     return problem
 
 
-class _CachedTraining:
-    """Returns the value of a configuration; trains it where the value is not known."""
+class Cache:
+    """The values in one file, by key; NaN for a training that failed.
 
-    def __init__(self, space: Space, cache: Cache) -> None:
-        self._space = space
-        self._cache = cache
+    The file has JSON lines, one `{"key": ..., "score": ...}` per training, and is only appended to:
+    Creators, seeds and processes share it. An incomplete line, which a kill may leave, is ignored.
+    Two processes that train the same configuration at the same time write the same line twice.
 
-    def __call__(self, config: Config, train: Callable[[Config], float]) -> float:
-        key = self._space.key(config)
-        score = self._cache.get(key)
-        if score is None:
-            score = train(config)
-            self._cache.put(key, score)
-        return score
+    Raises (in every method):
+        StoreError: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Name the file; it need not exist."""
+        self._path = path
+        self._known: dict[str, float] = {}
+        self._read_bytes = 0
+
+    def fetch(self, key: str, measure: Callable[[], float]) -> float:
+        """Return a value; it is measured and stored where it is not known."""
+        value = self.get(key)
+        if value is None:
+            value = measure()
+            self.put(key, value)
+        return value
+
+    def get(self, key: str) -> float | None:
+        """Return a value that this process or another has stored; None where there is none."""
+        if key not in self._known:
+            self._read_new_lines()
+        return self._known.get(key)
+
+    def put(self, key: str, value: float) -> None:
+        """Store a value."""
+        self._known[key] = value
+        line = json.dumps({"key": key, "score": value if math.isfinite(value) else None})
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                # Starts with a line break, in case a kill left an incomplete line.
+                os.write(fd, f"\n{line}\n".encode())
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise StoreError(f"cannot write {self._path}: {error.strerror}") from error
+
+    def _read_new_lines(self) -> None:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._read_bytes)
+                new = file.read()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreError(f"cannot read {self._path}: {error.strerror}") from error
+        lines = new[: new.rfind(b"\n") + 1]
+        self._read_bytes += len(lines)
+        for line in lines.splitlines():
+            try:
+                row = json.loads(line)
+                value = row["score"]
+                self._known[row["key"]] = math.nan if value is None else float(value)
+            except (ValueError, KeyError, TypeError):
+                continue  # empty or incomplete
 
 
 def _space(learner: str, data: DataSet) -> Space:

@@ -1,7 +1,6 @@
-"""A Creator that sees no names: the difference to the real one is what names tell the model.
+"""Creators for comparisons that know less than the real ones, or begin otherwise.
 
-Hyperparameters, their choices, the task and the metric get meaningless names, and background and
-help are removed. Ranges, scales, conditions and defaults stay.
+They wrap the Creators that a user selects; `creators` opens them by name.
 """
 
 from __future__ import annotations
@@ -9,16 +8,53 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from localhpo.creator import Creator, History
-from localhpo.llm.protocol import Backend
+from localhpo.creator import context, prompt
+from localhpo.creator.protocol import Creator, History, propose_one_by_one
+from localhpo.llm import AnswerConstraint, Backend, Completion, Message, Model
+from localhpo.llm.placement import DeviceFootprint
+from localhpo.llm.protocol import ModelServer
 from localhpo.objective import Objective
 from localhpo.space import Categorical, Ordinal, Parameter, Space
 from localhpo.task import Task
-from localhpo.trial import Config, Proposal, Trial, Value
+from localhpo.trial import DEFAULT, Config, Proposal, Trial, Value
+
+
+class CenterFirstCreator:
+    """Proposes the task's default, or the center of the space, and then what an engine proposes."""
+
+    def __init__(self, name: str, engine: Creator) -> None:
+        self.name = name
+        self._engine = engine
+
+    @property
+    def backend(self) -> Backend | None:
+        """Backend of the model that the Creator asks; None where it asks none."""
+        return self._engine.backend
+
+    def propose(self, history: History, n: int) -> Sequence[Proposal]:
+        """Return up to `n` new proposals. Raises as the engine does."""
+        return propose_one_by_one(self._propose_one, history, n)
+
+    def close(self) -> None:
+        """Close the engine."""
+        self._engine.close()
+
+    def _propose_one(self, history: History) -> Proposal:
+        if history.trials:
+            return self._engine.propose(history, 1)[0]
+        return Proposal(
+            config=history.task.space.default(),
+            origin=DEFAULT,
+            rationale="the default or the center of the space, before there is evidence",
+            rationale_by="computed",
+        )
 
 
 class AnonymousCreator:
-    """Wraps a Creator and hides all names from it.
+    """Hides all names from a Creator: the difference to the real one is what names tell a model.
+
+    Hyperparameters, their choices, the task and the metric get meaningless names, and background
+    and help are removed. Ranges, scales, conditions and defaults stay.
 
     Args:
         task: the real task.
@@ -125,3 +161,79 @@ def _labels(parameter: Parameter) -> Mapping[str, str]:
         return {}
     words = [value for value in parameter.values if isinstance(value, str)]
     return {word: f"v{i + 1}" for i, word in enumerate(words)}
+
+
+class NoHistoryBackend:
+    """Replaces each prompt by `prompt` and asks the real backend, which its owner closes."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.prompt: Sequence[Message] = ()
+        """The messages that the model is shown."""
+
+    @property
+    def model(self) -> Model:
+        """The model of the real backend."""
+        return self._backend.model
+
+    @property
+    def server(self) -> ModelServer | None:
+        """The server of the real backend."""
+        return self._backend.server
+
+    @property
+    def on_device(self) -> DeviceFootprint | None:
+        """Device memory of the real backend's model."""
+        return self._backend.on_device
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Return the tokens of the given prompt, which is at least as long as the one shown."""
+        return self._backend.count_tokens(messages)
+
+    def generate(
+        self,
+        messages: Sequence[Message],  # noqa: ARG002 - replaced by `prompt`
+        constraint: AnswerConstraint,
+        *,
+        n: int = 1,
+        max_tokens: int = 1024,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> list[Completion]:
+        """Return `n` completions of `prompt`. Raises as the real backend does."""
+        return self._backend.generate(
+            self.prompt, constraint, n=n, max_tokens=max_tokens, temperature=temperature, seed=seed
+        )
+
+    def close(self) -> None:
+        """Do nothing: the owner of the real backend closes it."""
+
+
+class NoHistoryCreator:
+    """A Creator whose model sees no trials: the difference to the real one is what they tell it.
+
+    Everything else knows the trials: the duplicate filter, the engine of a hybrid and the rule that
+    chooses between model and engine. So only the prompt is replaced, on its way to the backend.
+    """
+
+    def __init__(self, creator: Creator, backend: NoHistoryBackend, name: str) -> None:
+        self.name = name
+        self._creator = creator
+        self._backend = backend
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that hides the trials."""
+        return self._backend
+
+    def propose(self, history: History, n: int) -> Sequence[Proposal]:
+        """Return up to `n` new proposals. Raises as the wrapped Creator does."""
+        hidden = dataclasses.replace(history, trials=())
+        self._backend.prompt = prompt.render_messages(
+            context.build_facts(hidden), self._backend.model.prompt
+        )
+        return self._creator.propose(history, n)
+
+    def close(self) -> None:
+        """Close the wrapped Creator."""
+        self._creator.close()

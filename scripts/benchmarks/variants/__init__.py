@@ -1,1 +1,0 @@
-"""Variants of Creators for comparisons: without names, without history, with past studies."""
