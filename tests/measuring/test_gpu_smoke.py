@@ -52,6 +52,13 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> device.Bench:
     folder.mkdir()
     shutil.copytree(device.PROGRAMS, programs)
     shutil.copy(Path(__file__).parent / "fake_torch.py", programs / "torch.py")
+    for name, slow, quick in (
+        ("train.py", "LENGTH_S = 12.0", "LENGTH_S = 4.0"),
+        ("allocate_too_much.py", "sleep(0.8)", "sleep(0.3)"),
+    ):
+        text = (programs / name).read_text()
+        assert slow in text
+        (programs / name).write_text(text.replace(slow, quick))
     monkeypatch.setenv("FAKE_GPU", str(notes))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml.make_fake_nvml([LiveDevice(notes)]))
