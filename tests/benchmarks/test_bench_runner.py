@@ -150,7 +150,8 @@ def test_a_killed_run_leaves_nothing_running_and_is_resumed(home):
     _, told = again.communicate(timeout=120)
     assert again.returncode == 0, told
     missing = 16 - len(before)
-    assert f"{missing} of {missing} studies after" in told
+    ended = {f"{n} of {n} studies after" for n in (missing, missing + 1)}
+    assert any(line in told for line in ended)  # one more where the reference was not stored yet
     after = results.units(results.keys([PROBLEM]))
     assert len(after) == 16
     assert after[: len(before)] == before
