@@ -33,7 +33,7 @@ from localhpo.errors import (
     InputError,
     SpaceExhaustedError,
 )
-from localhpo.llm import AnswerConstraint, Backend, Message, open_backend
+from localhpo.llm import AnswerConstraint, Backend, GenerationRequest, Message, open_backend
 from localhpo.objective import Constraint, Objective
 from localhpo.scheduler.pruning import Pruner, make_pruner
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
@@ -352,12 +352,16 @@ class BackendContract:
         self, backend: Backend, case: ConstraintCase
     ) -> None:
         """And is complete."""
-        for completion in backend.generate(PROMPT, case.constraint, n=4, max_tokens=900, seed=3):
+        for completion in backend.generate(
+            GenerationRequest(PROMPT, case.constraint, n=4, max_tokens=900, seed=3)
+        ):
             assert case.holds(json.loads(completion.text)), completion.text
 
     def test_each_completion_has_its_cost(self, backend: Backend) -> None:
         """In tokens and seconds."""
-        for completion in backend.generate(PROMPT, CONSTRAINTS["space"].constraint, n=3, seed=3):
+        for completion in backend.generate(
+            GenerationRequest(PROMPT, CONSTRAINTS["space"].constraint, n=3, seed=3)
+        ):
             assert 0 < completion.prompt_tokens <= backend.count_tokens(PROMPT)
             assert 0 < completion.completion_tokens <= 1024
             assert completion.seconds > 0
@@ -365,7 +369,9 @@ class BackendContract:
 
     def test_n_completions_are_independent_samples(self, backend: Backend) -> None:
         """So they differ where much is free."""
-        completions = backend.generate(PROMPT, CONSTRAINTS["space"].constraint, n=6, seed=3)
+        completions = backend.generate(
+            GenerationRequest(PROMPT, CONSTRAINTS["space"].constraint, n=6, seed=3)
+        )
         assert len({completion.text for completion in completions}) == 6
 
     def test_the_same_seed_gives_the_same_texts(self, backend: Backend) -> None:
@@ -373,27 +379,29 @@ class BackendContract:
         if not backend.model.deterministic:
             pytest.skip("this backend is not deterministic")
         constraint = CONSTRAINTS["space"].constraint
-        first = backend.generate(PROMPT, constraint, n=3, seed=3)
+        first = backend.generate(GenerationRequest(PROMPT, constraint, n=3, seed=3))
         other = [Message("user", "something else")]
-        backend.generate(other, CONSTRAINTS["choice"].constraint, seed=8)
-        again = backend.generate(PROMPT, constraint, n=3, seed=3)
+        backend.generate(GenerationRequest(other, CONSTRAINTS["choice"].constraint, seed=8))
+        again = backend.generate(GenerationRequest(PROMPT, constraint, n=3, seed=3))
         assert [c.text for c in first] == [c.text for c in again]
-        others = backend.generate(PROMPT, constraint, n=3, seed=4)
+        others = backend.generate(GenerationRequest(PROMPT, constraint, n=3, seed=4))
         assert [c.text for c in others] != [c.text for c in first]
         for completion in first:
-            (alone,) = backend.generate(PROMPT, constraint, seed=completion.seed)
+            (alone,) = backend.generate(GenerationRequest(PROMPT, constraint, seed=completion.seed))
             assert replace(alone, seconds=0, logprob=0) == replace(completion, seconds=0, logprob=0)
 
     def test_a_truncated_answer_is_an_error(self, backend: Backend) -> None:
         """Never a shorter text."""
         with pytest.raises(GenerationError, match="token"):
-            backend.generate(PROMPT, CONSTRAINTS["space"].constraint, max_tokens=12)
+            backend.generate(
+                GenerationRequest(PROMPT, CONSTRAINTS["space"].constraint, max_tokens=12)
+            )
 
     def test_an_invalid_constraint_is_an_error(self, backend: Backend) -> None:
         """And the backend goes on."""
         with pytest.raises((ConstraintError, BackendError), match=r"invalid|type"):
-            backend.generate(PROMPT, INVALID)
-        assert backend.generate(PROMPT, CONSTRAINTS["choice"].constraint)
+            backend.generate(GenerationRequest(PROMPT, INVALID))
+        assert backend.generate(GenerationRequest(PROMPT, CONSTRAINTS["choice"].constraint))
 
     def test_a_backend_describes_its_model(self, backend: Backend) -> None:
         """As far as prompts and the store need it."""
@@ -407,7 +415,7 @@ class BackendContract:
         backend.close()
         backend.close()
         with pytest.raises(BackendError, match="closed"):
-            backend.generate(PROMPT, CONSTRAINTS["choice"].constraint)
+            backend.generate(GenerationRequest(PROMPT, CONSTRAINTS["choice"].constraint))
 
 
 def make_curve(number: int, curve: Mapping[int, float], state: State) -> Trial:

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from localhpo.errors import BackendError, ConstraintError, GenerationError
-from localhpo.llm.protocol import AnswerConstraint, Backend, Message
+from localhpo.llm.protocol import AnswerConstraint, Backend, GenerationRequest, Message
 
 Body = dict[str, Any]
 Reply = tuple[int, Any]
@@ -49,12 +49,14 @@ def enforcing(backend: Backend, *, takes: Sequence[str] = VLLM) -> Answer:
         try:
             with lock:
                 completions = backend.generate(
-                    messages,
-                    AnswerConstraint(_grammar(known), {}),
-                    n=body["n"],
-                    max_tokens=body["max_tokens"],
-                    temperature=body["temperature"],
-                    seed=body["seed"],
+                    GenerationRequest(
+                        messages,
+                        AnswerConstraint(_grammar(known), {}),
+                        n=body["n"],
+                        max_tokens=body["max_tokens"],
+                        temperature=body["temperature"],
+                        seed=body["seed"],
+                    )
                 )
         except GenerationError:
             return completion(["{"] * body["n"], "length")

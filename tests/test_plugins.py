@@ -24,7 +24,7 @@ CREATOR = '''
 """Walks down from the top of the ranges; every reason is what the model says."""
 
 import json
-from localhpo.llm.protocol import AnswerConstraint, Message
+from localhpo.llm.protocol import AnswerConstraint, GenerationRequest, Message
 from localhpo.creator.registry import open_task_backend
 from localhpo.trial import Origin, Proposal
 
@@ -39,7 +39,8 @@ class Ladder:
     def propose(self, history, n):
         depth = 9 - history.next_number
         constraint = AnswerConstraint("start: /.+/", {})
-        (answer,) = self.backend.generate([Message("user", "why?")], constraint)
+        request = GenerationRequest([Message("user", "why?")], constraint)
+        (answer,) = self.backend.generate(request)
         config = self.task.space.canonical({"depth": depth})
         return [Proposal(config, Origin(engine="ladder"), json.loads(answer.text)["why"])]
 

@@ -23,7 +23,7 @@ from localhpo.creator import prompt, rationale
 from localhpo.creator.candidates import CandidateStatus, DuplicateFilter, medoid_order
 from localhpo.creator.protocol import History, derive_seed, propose_one_by_one
 from localhpo.errors import ConfigurationError, GenerationError, ModelError
-from localhpo.llm.protocol import AnswerConstraint, Backend, Completion, Message
+from localhpo.llm.protocol import AnswerConstraint, Backend, Completion, GenerationRequest, Message
 from localhpo.trial import LLM, Config, Proposal
 
 if TYPE_CHECKING:
@@ -274,12 +274,14 @@ class Agent:
         history, space = request.history, request.history.task.space
         chat = self._style == "chat"
         completions = self._backend.generate(
-            request.messages,
-            request.constraint,
-            n=sampling.samples,
-            max_tokens=request.max_tokens,
-            temperature=sampling.temperature,
-            seed=derive_seed(history, _SEED_LABEL, attempt),
+            GenerationRequest(
+                request.messages,
+                request.constraint,
+                n=sampling.samples,
+                max_tokens=request.max_tokens,
+                temperature=sampling.temperature,
+                seed=derive_seed(history, _SEED_LABEL, attempt),
+            )
         )
         spent.add(completions)
         draws = [

@@ -1,6 +1,13 @@
 """Language models: backends that generate text under a constraint, and models on disk."""
 
-from localhpo.llm.protocol import AnswerConstraint, Backend, Completion, Message, Model
+from localhpo.llm.protocol import (
+    AnswerConstraint,
+    Backend,
+    Completion,
+    GenerationRequest,
+    Message,
+    Model,
+)
 from localhpo.llm.registry import BACKENDS, open_backend
 
 __all__ = [
@@ -8,6 +15,7 @@ __all__ = [
     "AnswerConstraint",
     "Backend",
     "Completion",
+    "GenerationRequest",
     "Message",
     "Model",
     "open_backend",

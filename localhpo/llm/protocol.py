@@ -46,6 +46,21 @@ class AnswerConstraint:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """What a backend is asked for: `n` answers to a prompt, under a constraint."""
+
+    messages: Sequence[Message]
+    constraint: AnswerConstraint
+    n: int = field(default=1, kw_only=True)
+    """Number of answers, which are sampled independently."""
+    max_tokens: int = field(default=1024, kw_only=True)
+    """Limit of each answer; reaching it is an error."""
+    temperature: float = field(default=1.0, kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+    """Seed of the first answer; those of the others are derived from it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """The model of a backend."""
 
@@ -162,17 +177,8 @@ class Backend(Protocol):
         """Return the number of tokens of the rendered prompt, or an upper estimate."""
         ...
 
-    def generate(
-        self,
-        messages: Sequence[Message],
-        constraint: AnswerConstraint,
-        *,
-        n: int = 1,
-        max_tokens: int = 1024,
-        temperature: float = 1.0,
-        seed: int = 0,
-    ) -> list[Completion]:
-        """Return `n` completions of the prompt that match the constraint.
+    def generate(self, request: GenerationRequest) -> list[Completion]:
+        """Return `request.n` completions of the prompt that match the constraint.
 
         Raises:
             ConstraintError: the constraint cannot be compiled or enforced.

@@ -8,9 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from localhpo.errors import BackendError, ConstraintError, GenerationError, InputError
-from localhpo.llm import protocol as seeds
 from localhpo.llm import tokens
-from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
+from localhpo.llm.protocol import (
+    AnswerConstraint,
+    Completion,
+    GenerationRequest,
+    Message,
+    Model,
+    derive_seeds,
+)
 
 Script = Callable[[Sequence[Message], AnswerConstraint, int], str]
 """From messages, constraint and seed to an answer."""
@@ -81,48 +87,38 @@ class ScriptedBackend:
         """Return an upper estimate of the tokens of the prompt."""
         return tokens.estimate_prompt_tokens(messages)
 
-    def generate(
-        self,
-        messages: Sequence[Message],
-        constraint: AnswerConstraint,
-        *,
-        n: int = 1,
-        max_tokens: int = 1024,
-        temperature: float = 1.0,
-        seed: int = 0,
-    ) -> list[Completion]:
-        """Return the next `n` answers. The temperature is ignored."""
-        del temperature
+    def generate(self, request: GenerationRequest) -> list[Completion]:
+        """Return the next answers. The temperature is ignored."""
         if self._closed:
             raise BackendError("the backend is closed")
         return [
-            self._complete(messages, constraint, answer_seed, max_tokens)
-            for answer_seed in seeds.derive_seeds(seed, n)
+            self._complete(request, answer_seed)
+            for answer_seed in derive_seeds(request.seed, request.n)
         ]
 
     def close(self) -> None:
         """Refuse further requests."""
         self._closed = True
 
-    def _complete(
-        self, messages: Sequence[Message], constraint: AnswerConstraint, seed: int, max_tokens: int
-    ) -> Completion:
+    def _complete(self, request: GenerationRequest, seed: int) -> Completion:
         started = time.perf_counter()
-        text = self._next(messages, constraint, seed)
-        if (count := tokens.estimate_tokens(text)) > max_tokens:
-            raise GenerationError(f"an answer of {count} tokens is over {max_tokens}: {text!r}")
-        _check(text, constraint.grammar)
+        text = self._next(request, seed)
+        if (count := tokens.estimate_tokens(text)) > request.max_tokens:
+            raise GenerationError(
+                f"an answer of {count} tokens is over {request.max_tokens}: {text!r}"
+            )
+        _check(text, request.constraint.grammar)
         return Completion(
             text=text,
-            prompt_tokens=self.count_tokens(messages),
+            prompt_tokens=self.count_tokens(request.messages),
             completion_tokens=count,
             seconds=time.perf_counter() - started,
             seed=seed,
         )
 
-    def _next(self, messages: Sequence[Message], constraint: AnswerConstraint, seed: int) -> str:
+    def _next(self, request: GenerationRequest, seed: int) -> str:
         if callable(self._script):
-            return self._script(messages, constraint, seed)
+            return self._script(request.messages, request.constraint, seed)
         if self._given == len(self._script):
             raise BackendError(
                 f"the script has no more answers: it had {self._given}",

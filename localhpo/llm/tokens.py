@@ -1,11 +1,12 @@
-"""Tokens of texts: estimates their number without a tokenizer, and escapes control tokens."""
+"""Tokens of texts: their number, without a tokenizer and against a context; control tokens."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from localhpo.llm.protocol import Message
+from localhpo.errors import BackendError
+from localhpo.llm.protocol import Message, Model
 
 _OVERHEAD = 8
 """Tokens that a chat template adds per message."""
@@ -23,6 +24,22 @@ def estimate_tokens(text: str) -> int:
 def estimate_prompt_tokens(messages: Sequence[Message]) -> int:
     """Return an upper estimate of the tokens of a rendered prompt."""
     return sum(estimate_tokens(message.content) + _OVERHEAD for message in messages) + _OVERHEAD
+
+
+def check_context(model: Model, prompt_tokens: int, max_tokens: int, *, hint: str) -> None:
+    """Check that a prompt and its answer fit the context of a model.
+
+    Raises:
+        BackendError: they do not, or the prompt is empty.
+    """
+    if not prompt_tokens:
+        raise BackendError("the prompt is empty")
+    if prompt_tokens + max_tokens > model.context_length:
+        raise BackendError(
+            f"{prompt_tokens} tokens of prompt and {max_tokens} of answer do not fit the context"
+            f" of model {model.name}: {model.context_length} tokens",
+            hint=hint,
+        )
 
 
 def control_token_escaper(control: Iterable[str]) -> Callable[[str], str]:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from localhpo.creator import context, prompt
 from localhpo.creator.protocol import Creator, History, propose_one_by_one
-from localhpo.llm import AnswerConstraint, Backend, Completion, Message, Model
+from localhpo.llm import Backend, Completion, Message, Model
 from localhpo.llm.placement import DeviceFootprint
-from localhpo.llm.protocol import ModelServer
+from localhpo.llm.protocol import GenerationRequest, ModelServer
 from localhpo.objective import Objective
 from localhpo.space import Categorical, Ordinal, Parameter, Space
 from localhpo.task import Task
@@ -190,20 +190,9 @@ class NoHistoryBackend:
         """Return the tokens of the given prompt, which is at least as long as the one shown."""
         return self._backend.count_tokens(messages)
 
-    def generate(
-        self,
-        messages: Sequence[Message],  # noqa: ARG002 - replaced by `prompt`
-        constraint: AnswerConstraint,
-        *,
-        n: int = 1,
-        max_tokens: int = 1024,
-        temperature: float = 1.0,
-        seed: int = 0,
-    ) -> list[Completion]:
-        """Return `n` completions of `prompt`. Raises as the real backend does."""
-        return self._backend.generate(
-            self.prompt, constraint, n=n, max_tokens=max_tokens, temperature=temperature, seed=seed
-        )
+    def generate(self, request: GenerationRequest) -> list[Completion]:
+        """Return completions of `prompt`. Raises as the real backend does."""
+        return self._backend.generate(dataclasses.replace(request, messages=self.prompt))
 
     def close(self) -> None:
         """Do nothing: the owner of the real backend closes it."""

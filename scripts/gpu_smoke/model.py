@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from localhpo.llm.models import registry as model_registry
-from localhpo.llm.protocol import Backend, Message
+from localhpo.llm.protocol import Backend, GenerationRequest, Message
 from localhpo.llm.servers import probe
 from localhpo.resources.placement import Gpu
 from scripts.gpu_smoke.device import Bench
@@ -63,7 +63,9 @@ def time_answers(model: OpenedModel) -> float:
     """Return the time of two answers in seconds."""
     begin = time.perf_counter()
     message = Message("user", "Choose a side.")
-    found = model.backend.generate([message], probe.CONSTRAINT, n=2, max_tokens=96)
+    found = model.backend.generate(
+        GenerationRequest([message], probe.CONSTRAINT, n=2, max_tokens=96)
+    )
     require(len(found) == 2, f"{len(found)} answers instead of 2")
     return time.perf_counter() - begin
 

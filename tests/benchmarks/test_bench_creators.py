@@ -96,9 +96,9 @@ class RecordingBackend(Sampling):
         self.model = Model("recording", "0" * 64, 100_000, style)
         self.shown = []
 
-    def generate(self, messages, *args, **more):
-        self.shown.append("\n".join(message.content for message in messages))
-        return super().generate(messages, *args, **more)
+    def generate(self, request):
+        self.shown.append("\n".join(message.content for message in request.messages))
+        return super().generate(request)
 
 
 NESTED = SPACES["nested"]

@@ -7,7 +7,7 @@ import pytest
 
 from localhpo import grammar
 from localhpo.llm.models import registry as model_registry
-from localhpo.llm.protocol import AnswerConstraint, Message
+from localhpo.llm.protocol import AnswerConstraint, GenerationRequest, Message
 from localhpo.space import Float, Int, Space
 from scripts.build_model import __main__ as build
 from scripts.build_model import train
@@ -67,7 +67,9 @@ def test_the_folder_is_a_model_that_answers(built: Path) -> None:
         constraint = AnswerConstraint(
             grammar=grammar.lark_grammar(space), schema=grammar.json_schema(space)
         )
-        answers = backend.generate([Message("user", "minimize loss\n9:")], constraint, n=3, seed=1)
+        answers = backend.generate(
+            GenerationRequest([Message("user", "minimize loss\n9:")], constraint, n=3, seed=1)
+        )
     finally:
         backend.close()
     for answer in answers:

@@ -12,6 +12,7 @@ from model_server import enforcing, serving
 from tiny_model import make_model
 
 from localhpo.llm import BACKENDS, AnswerConstraint, Backend, Message, open_backend
+from localhpo.llm.protocol import GenerationRequest
 from localhpo.llm.servers.openai import OpenAIBackend
 from localhpo.testing import CONSTRAINTS, INVALID, PROMPT, BackendContract, ConstraintCase
 
@@ -61,7 +62,9 @@ class TestBackends(BackendContract):
     ) -> None:
         if isinstance(backend, OpenAIBackend) and not backend.form.exact:
             pytest.skip("the server takes a schema, which leaves spellings open")
-        for completion in backend.generate(PROMPT, case.constraint, n=2, max_tokens=900, seed=3):
+        for completion in backend.generate(
+            GenerationRequest(PROMPT, case.constraint, n=2, max_tokens=900, seed=3)
+        ):
             assert Decoder(case.constraint.grammar).accepts(completion.text)
 
 

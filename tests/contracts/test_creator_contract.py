@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from localhpo.creator.prompt import Style
 from localhpo.creator.protocol import with_queued
 from localhpo.errors import BackendError, InputError
 from localhpo.llm import Backend, open_backend
-from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
+from localhpo.llm.protocol import AnswerConstraint, Completion, GenerationRequest, Message, Model
 from localhpo.llm.scripted import ScriptedBackend
 from localhpo.objective import Constraint, Objective
 from localhpo.space import Space
@@ -41,17 +40,8 @@ class Sampling:
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return sum(len(message.content) for message in messages)
 
-    def generate(
-        self,
-        messages: Sequence[Message],
-        constraint: AnswerConstraint,
-        *,
-        n: int = 1,
-        max_tokens: int = 1024,
-        temperature: float = 1.0,
-        seed: int = 0,
-    ) -> list[Completion]:
-        return [self._one(seed + sample) for sample in range(n)]
+    def generate(self, request: GenerationRequest) -> list[Completion]:
+        return [self._one(request.seed + sample) for sample in range(request.n)]
 
     def close(self) -> None:
         pass
@@ -66,7 +56,7 @@ class Sampling:
 class Failing(Sampling):
     """A backend that is always down."""
 
-    def generate(self, *args: Any, **kwargs: Any) -> list[Completion]:
+    def generate(self, request: GenerationRequest) -> list[Completion]:
         raise BackendError("down")
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pytest
 
 from localhpo.creator.prompt import Style
-from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
+from localhpo.llm.protocol import Completion, GenerationRequest, Message, Model
 from localhpo.space import Space
 
 Answer = Callable[[int, int], str]
@@ -30,7 +29,7 @@ class FakeBackend:
         self.model = Model(
             "fake", "digest-of-fake", context_length, style, known_parameters=known_parameters
         )
-        self.calls: list[dict[str, Any]] = []
+        self.calls: list[GenerationRequest] = []
         self.closed = False
         self.server = None
         self.on_device = None
@@ -38,30 +37,12 @@ class FakeBackend:
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return sum(len(message.content) for message in messages) // 4
 
-    def generate(
-        self,
-        messages: Sequence[Message],
-        constraint: AnswerConstraint,
-        *,
-        n: int = 1,
-        max_tokens: int = 1024,
-        temperature: float = 1.0,
-        seed: int = 0,
-    ) -> list[Completion]:
+    def generate(self, request: GenerationRequest) -> list[Completion]:
         call = len(self.calls)
-        self.calls.append(
-            {
-                "messages": messages,
-                "constraint": constraint,
-                "n": n,
-                "temperature": temperature,
-                "seed": seed,
-                "max_tokens": max_tokens,
-            }
-        )
+        self.calls.append(request)
         return [
-            Completion(self.answer(call, sample), 100, 10, 0.5, seed + sample)
-            for sample in range(n)
+            Completion(self.answer(call, sample), 100, 10, 0.5, request.seed + sample)
+            for sample in range(request.n)
         ]
 
     def close(self) -> None:

@@ -71,14 +71,14 @@ def test_a_chat_model_gives_configuration_reason_and_evidence(fake_backend, hist
     assert proposal.model_digest == "digest-of-fake"
     assert (proposal.prompt_tokens, proposal.completion_tokens, proposal.seconds) == (100, 10, 0.5)
     assert proposal.answer == chat_answer(1e-2, 5, [0])
-    assert proposal.seed == backend.calls[0]["seed"]
+    assert proposal.seed == backend.calls[0].seed
     assert proposal.note == ""
 
 
 def test_the_prompt_is_recorded_with_its_hash(fake_backend, history_of):
     backend = fake_backend(lambda call, sample: chat_answer(1e-2, 5))
     proposal = agent(backend).propose_one(history_of((1e-1, 3)))
-    messages = backend.calls[0]["messages"]
+    messages = backend.calls[0].messages
     assert proposal.prompt == prompt.join_messages(messages)
     assert proposal.prompt_sha256 == prompt.sha256(messages)
     assert '{"rate":1e-1,"depth":3}' in proposal.prompt
@@ -118,8 +118,8 @@ def test_a_repeated_configuration_is_asked_again_with_another_seed(fake_backend,
     assert proposal.config == {"rate": 1e-1, "depth": 4}
     assert proposal.tries == ROUNDS[style][0].samples + 1
     first, second = backend.calls
-    assert first["seed"] != second["seed"]
-    assert first["temperature"] < second["temperature"]
+    assert first.seed != second.seed
+    assert first.temperature < second.temperature
     assert proposal.prompt_tokens == 200, "both calls are counted"
 
 
@@ -201,7 +201,7 @@ def test_evidence_that_was_not_shown_is_refused(fake_backend, history_of):
 def test_the_grammar_is_that_of_the_space_and_of_the_trials_shown(fake_backend, history_of):
     backend = fake_backend(lambda call, sample: chat_answer(1e-2, 5))
     agent(backend).propose_one(history_of((1e-1, 3), (1e-1, 4)))
-    constraint = backend.calls[0]["constraint"]
+    constraint = backend.calls[0].constraint
     assert "TRIAL" in constraint.grammar
     assert set(constraint.schema["properties"]) == {"analysis", "config", "evidence"}
 
@@ -215,12 +215,12 @@ def test_history_is_cut_until_the_prompt_fits(fake_backend, make_task, make_tria
     for backend in (roomy, tight):
         agent(backend).propose_one(history)
     shown = [
-        backend.calls[0]["messages"][1].content.count("| complete |") for backend in (roomy, tight)
+        backend.calls[0].messages[1].content.count("| complete |") for backend in (roomy, tight)
     ]
     assert shown[0] == 30
     assert 0 < shown[1] < 30
     call = tight.calls[0]
-    assert tight.count_tokens(call["messages"]) + call["max_tokens"] <= 1500
+    assert tight.count_tokens(call.messages) + call.max_tokens <= 1500
 
 
 def test_a_prompt_that_never_fits_says_what_to_do(fake_backend, history_of):
@@ -243,7 +243,7 @@ def test_seeds_differ_between_trials_and_repeat_with_the_history(fake_backend, h
     def seed(history):
         backend = fake_backend(lambda call, sample: chat_answer(1e-2, 5))
         agent(backend).propose_one(history)
-        return backend.calls[0]["seed"]
+        return backend.calls[0].seed
 
     assert seed(history_of()) == seed(history_of())
     assert seed(history_of()) != seed(history_of((1e-1, 3)))

@@ -158,7 +158,7 @@ def test_a_configuration_model_is_shown_no_trials(make_task, make_trial, good_ba
         creator = open_creator(task, backend=backend)
         (proposal,) = creator.propose(History(task, trials, 1, len(trials)), 1)
         (call,) = backend.calls
-        prompts.append((call["messages"], call["seed"], call["n"]))
+        prompts.append((call.messages, call.seed, call.n))
         assert not any(SPACE.text(trial.config) in proposal.prompt for trial in known)
     assert prompts[0] == prompts[1]
 

@@ -106,10 +106,10 @@ def test_a_configuration_model_and_past_studies_share_the_prior(task, retrieved,
     for trial in trials:
         asked = trial.proposal.origin.uses("llm")
         assert (trial.proposal.model_digest is not None) == asked
-    prompts = [call["messages"][0].content for call in backend.calls]
+    prompts = [call.messages[0].content for call in backend.calls]
     plain = fake_backend(answer, "compact")
     run(open_creator(task, backend=plain), task, 1)
-    assert prompts == [plain.calls[0]["messages"][0].content]
+    assert prompts == [plain.calls[0].messages[0].content]
 
 
 def test_past_studies_serve_where_the_model_knows_no_name(task, retrieved, fake_backend):
@@ -132,13 +132,13 @@ def test_a_chat_model_is_shown_retrieved_configurations(task, retrieved, fake_ba
         shown = dataclasses.replace(task, creator=CreatorSettings(name=name))
         backend = fake_backend(answer, "chat")
         (trial,) = run(open_creator(shown, backend=backend, retrieved=retrieved), shown, 1)
-        text = backend.calls[0]["messages"][-1].content
+        text = backend.calls[0].messages[-1].content
         assert trial.proposal.origin == LLM
         assert SPACE.text(retrieved[0].config) in text
         assert "| small/old | 1.00" in text
         silent = fake_backend(answer, "chat")
         run(open_creator(shown, backend=silent), shown, 1)
-        assert "past studies" not in silent.calls[0]["messages"][-1].content
+        assert "past studies" not in silent.calls[0].messages[-1].content
 
 
 def test_they_are_left_out_of_a_prompt_without_room(task, retrieved, fake_backend):
@@ -149,10 +149,10 @@ def test_they_are_left_out_of_a_prompt_without_room(task, retrieved, fake_backen
     run(open_creator(task, backend=wide, retrieved=retrieved), task, 1)
     bare = fake_backend(answer, "chat")
     run(open_creator(task, backend=bare), task, 1)
-    room = bare.count_tokens(bare.calls[0]["messages"]) + wide.calls[0]["max_tokens"]
+    room = bare.count_tokens(bare.calls[0].messages) + wide.calls[0].max_tokens
     narrow = fake_backend(answer, "chat", context_length=room)
     run(open_creator(task, backend=narrow, retrieved=retrieved), task, 1)
-    assert narrow.calls[0]["messages"] == bare.calls[0]["messages"]
+    assert narrow.calls[0].messages == bare.calls[0].messages
 
 
 def test_past_studies_serve_where_the_model_fails(task, retrieved, fake_backend):

@@ -17,6 +17,7 @@ from localhpo.llm import AnswerConstraint, Message, open_backend
 from localhpo.llm.models import card as cards
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.models import versions
+from localhpo.llm.protocol import GenerationRequest
 from localhpo.llm.transformers import TransformersBackend
 from localhpo.task import CreatorSettings
 
@@ -56,7 +57,10 @@ def tune(past_studies, replay, settings=SETTINGS, **more):
 
 def ask(backend):
     constraint = AnswerConstraint(grammar.lark_grammar(SPACE), grammar.json_schema(SPACE))
-    return [c.text for c in backend.generate([Message("user", "9:")], constraint, n=4)]
+    return [
+        c.text
+        for c in backend.generate(GenerationRequest([Message("user", "9:")], constraint, n=4))
+    ]
 
 
 def test_an_accepted_adapter_is_used(base, past_studies):

@@ -15,6 +15,7 @@ from tiny_model import add_card
 
 from localhpo.errors import BackendError, ConstraintError, GenerationError, InputError
 from localhpo.llm import AnswerConstraint, Backend, Completion, Message, open_backend
+from localhpo.llm.protocol import GenerationRequest
 from localhpo.llm.servers.openai import ASSUMED_CONTEXT, OpenAIBackend
 
 ASKED = [Message("user", "Propose.")]
@@ -46,7 +47,9 @@ def ask(answer: Answer, n: int = 1, **options: Any) -> tuple[list[Completion], l
     with serving(holding(answer)) as server:
         backend = OpenAIBackend(server.url, **options)
         server.requests.clear()
-        return backend.generate(ASKED, CONSTRAINT, n=n, max_tokens=50, seed=7), server.requests
+        return backend.generate(
+            GenerationRequest(ASKED, CONSTRAINT, n=n, max_tokens=50, seed=7)
+        ), server.requests
 
 
 # What is sent, and which form
@@ -115,7 +118,7 @@ def test_requests_switch_reasoning_off(
     add_card(tmp_path / "mine", chat_template_kwargs={"think": "little"})
     with serving(holding(three), models=[{"id": name}]) as server:
         backend = OpenAIBackend(server.url)
-        backend.generate(ASKED, CONSTRAINT, max_tokens=50)
+        backend.generate(GenerationRequest(ASKED, CONSTRAINT, max_tokens=50))
         switches = [
             {k: body[k] for k in ("chat_template_kwargs", "reasoning_effort") if k in body}
             for body in server.requests
@@ -131,7 +134,9 @@ def test_requests_leave_out_a_reasoning_switch_that_is_refused() -> None:
 
     with serving(strict) as server:
         backend = OpenAIBackend(server.url)
-        assert backend.generate(ASKED, CONSTRAINT, max_tokens=50)[0].text == ANSWER
+        assert (
+            backend.generate(GenerationRequest(ASKED, CONSTRAINT, max_tokens=50))[0].text == ANSWER
+        )
         assert ["chat_template_kwargs" in body for body in server.requests[:2]] == [True, False]
         assert "chat_template_kwargs" not in server.requests[-1]
 
@@ -280,13 +285,13 @@ def one_alone(body: Body) -> Reply:
 def test_one_answer_per_request_leads_to_more_requests(answer: Answer) -> None:
     with serving(holding(answer)) as server:
         backend = OpenAIBackend(server.url)
-        completions = backend.generate(ASKED, CONSTRAINT, n=4, seed=7)
+        completions = backend.generate(GenerationRequest(ASKED, CONSTRAINT, n=4, seed=7))
         assert completions[0].seed == 7
         seeds = [json.loads(completion.text)["seed"] for completion in completions]
         assert seeds == [completion.seed for completion in completions]
         assert len(set(seeds)) == 4
         server.requests.clear()
-        backend.generate(ASKED, CONSTRAINT, n=4, seed=7)
+        backend.generate(GenerationRequest(ASKED, CONSTRAINT, n=4, seed=7))
         assert [body["n"] for body in server.requests] == [1] * 4
 
 
@@ -354,7 +359,10 @@ def test_an_invalid_url_is_an_error(url: str) -> None:
 def test_an_address_may_leave_v1_out_and_keeps_its_password_secret() -> None:
     with serving(holding(three)) as server:
         with_name = server.url.removesuffix("/v1").replace("127", "user:secret@127") + "/"
-        assert OpenAIBackend(with_name).generate(ASKED, CONSTRAINT)[0].text == ANSWER
+        assert (
+            OpenAIBackend(with_name).generate(GenerationRequest(ASKED, CONSTRAINT))[0].text
+            == ANSWER
+        )
     with pytest.raises(BackendError) as caught:
         OpenAIBackend(with_name)
     assert "secret" not in str(caught.value)

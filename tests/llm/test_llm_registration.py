@@ -15,6 +15,7 @@ from localhpo.errors import CardError, InputError
 from localhpo.llm import AnswerConstraint, Message, open_backend
 from localhpo.llm.models import hashing, registration, weights
 from localhpo.llm.models import registry as model_registry
+from localhpo.llm.protocol import GenerationRequest
 
 DIGIT = AnswerConstraint('start: "{\\"a\\":" /[1-9]/ "}"', {})
 ASKED = [Message("user", "Propose.")]
@@ -43,7 +44,7 @@ def test_a_model_is_registered_in_place_and_used_by_name(folder: Path) -> None:
     backend = open_backend("transformers", model="Oak-1B", device="cpu")
     assert (backend.model.name, backend.model.digest) == ("Oak-1B", card.digest)
     assert backend.model.context_length == CONTEXT
-    (answer,) = backend.generate(ASKED, DIGIT, max_tokens=20)
+    (answer,) = backend.generate(GenerationRequest(ASKED, DIGIT, max_tokens=20))
     assert json.loads(answer.text)["a"] in range(1, 10)
     backend.close()
 

@@ -21,6 +21,7 @@ from localhpo.llm import AnswerConstraint, Message, open_backend
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.models.memory import WORK_BYTES
 from localhpo.llm.placement import NO_MEMORY, DeviceFootprint, MemoryRequest, ModelPlacer
+from localhpo.llm.protocol import GenerationRequest
 from localhpo.llm.transformers import TransformersBackend, loading
 
 ASKED = [Message("system", "You tune."), Message("user", "Propose.")]
@@ -217,16 +218,16 @@ def test_a_template_error_is_reported(folder: Path) -> None:
     backend = opened(folder)
     backend._prompts.tokenizer.chat_template = "{{ raise_exception('no system role') }}"
     with pytest.raises(BackendError, match="refuses the messages: no system role"):
-        backend.generate(ASKED, DIGIT)
+        backend.generate(GenerationRequest(ASKED, DIGIT))
 
 
 def test_a_prompt_beyond_the_context_is_an_error_with_numbers(folder: Path) -> None:
     backend = opened(folder)
     size = backend.count_tokens(ASKED)
-    assert backend.generate(ASKED, DIGIT, max_tokens=CONTEXT - size)
+    assert backend.generate(GenerationRequest(ASKED, DIGIT, max_tokens=CONTEXT - size))
     message = rf"{size} tokens of prompt and {CONTEXT - size + 1} of answer .* {CONTEXT} tokens"
     with pytest.raises(BackendError, match=message):
-        backend.generate(ASKED, DIGIT, max_tokens=CONTEXT - size + 1)
+        backend.generate(GenerationRequest(ASKED, DIGIT, max_tokens=CONTEXT - size + 1))
 
 
 def test_counting_tokens_gives_no_warning(
@@ -246,28 +247,32 @@ def test_an_empty_prompt_is_an_error(folder: Path) -> None:
     backend = opened(folder)
     backend._prompts.tokenizer.chat_template = None
     with pytest.raises(BackendError, match="the prompt is empty"):
-        backend.generate([Message("user", "")], DIGIT)
+        backend.generate(GenerationRequest([Message("user", "")], DIGIT))
 
 
 def test_a_text_that_spells_a_special_token_cannot_end_an_answer(folder: Path) -> None:
     backend = opened(folder)
     spelled = AnswerConstraint(f'start: "{{\\"a\\":\\"" ("{END}" | "x") "\\"}}"', {})
-    for completion in backend.generate(ASKED, spelled, n=8):
+    for completion in backend.generate(GenerationRequest(ASKED, spelled, n=8)):
         assert json.loads(completion.text)["a"] in (END, "x")
 
 
 def test_temperature_zero_takes_the_most_probable_token(folder: Path) -> None:
     backend = opened(folder)
     letters = AnswerConstraint("start: /[a-j]{3}/", {})
-    greedy = backend.generate(ASKED, letters, n=3, temperature=0)
+    greedy = backend.generate(GenerationRequest(ASKED, letters, n=3, temperature=0))
     assert len({completion.text for completion in greedy}) == 1
-    cold = backend.generate(ASKED, letters, n=3, temperature=1e-6)
+    cold = backend.generate(GenerationRequest(ASKED, letters, n=3, temperature=1e-6))
     assert {completion.text for completion in cold} == {greedy[0].text}
-    drawn = backend.generate(ASKED, letters, n=40)
+    drawn = backend.generate(GenerationRequest(ASKED, letters, n=40))
     assert len({completion.text for completion in drawn}) > 5
     # A likely first letter can lead to unlikely ones: compare the first alone.
-    first = backend.generate(ASKED, AnswerConstraint("start: /[a-j]/", {}), temperature=0)[0]
-    for completion in backend.generate(ASKED, AnswerConstraint("start: /[a-j]/", {}), n=20):
+    first = backend.generate(
+        GenerationRequest(ASKED, AnswerConstraint("start: /[a-j]/", {}), temperature=0)
+    )[0]
+    for completion in backend.generate(
+        GenerationRequest(ASKED, AnswerConstraint("start: /[a-j]/", {}), n=20)
+    ):
         assert first.logprob is not None
         assert completion.logprob is not None
         assert completion.logprob <= first.logprob + 1e-6
@@ -279,7 +284,7 @@ def test_the_number_of_torch_threads_is_restored(folder: Path) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        opened(folder).generate(ASKED, DIGIT)
+        opened(folder).generate(GenerationRequest(ASKED, DIGIT))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -23,6 +23,7 @@ from localhpo.errors import (
 from localhpo.llm import AnswerConstraint, Message, open_backend
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.models.card import TuningRecord, templates_sha256
+from localhpo.llm.protocol import GenerationRequest
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 
 ASKED = [Message("user", "Propose.")]
@@ -37,7 +38,9 @@ Make = Callable[..., ManagedServer]
 def test_a_request_is_bounded_seeded_and_holds_the_grammar(make: Make) -> None:
     server = make()
     backend = VllmBackend(server)
-    answers = backend.generate(ASKED, CONSTRAINT, n=3, max_tokens=50, temperature=0.5, seed=7)
+    answers = backend.generate(
+        GenerationRequest(ASKED, CONSTRAINT, n=3, max_tokens=50, temperature=0.5, seed=7)
+    )
     assert [answer.seed for answer in answers] == [7, 8, 9]
     assert [answer.completion_tokens for answer in answers] == [3, 3, 3]
     assert calls(server.adapter_folder.parent)[-1] == [
@@ -65,7 +68,7 @@ def test_control_tokens_in_texts_are_sent_escaped(make: Make) -> None:
 def test_a_prompt_beyond_the_context_is_not_sent(make: Make) -> None:
     backend = VllmBackend(make(settings=Settings(context_tokens=250)))
     with pytest.raises(BackendError, match="8 tokens of prompt and 243 of answer do not fit"):
-        backend.generate(ASKED, CONSTRAINT, max_tokens=243)
+        backend.generate(GenerationRequest(ASKED, CONSTRAINT, max_tokens=243))
 
 
 def test_a_vllm_that_ignores_grammars_is_refused(make: Make) -> None:
@@ -79,7 +82,7 @@ def test_a_crashed_server_is_restarted_and_asked_again(make: Make) -> None:
     server = make("dies")
     backend = VllmBackend(server)
     before = server.pid
-    assert backend.generate(ASKED, CONSTRAINT)[0].text == '{"a":3}'
+    assert backend.generate(GenerationRequest(ASKED, CONSTRAINT))[0].text == '{"a":3}'
     assert server.pid != before
 
 
@@ -95,9 +98,9 @@ def test_restarts_are_limited(make: Make) -> None:
     backend = VllmBackend(make("dies always"))
     for _ in range(3):
         with pytest.raises(BackendError, match=r"broke|no server listens"):
-            backend.generate(ASKED, CONSTRAINT)
+            backend.generate(GenerationRequest(ASKED, CONSTRAINT))
     with pytest.raises(BackendError, match="has crashed 4 times; the last reason: it ended with"):
-        backend.generate(ASKED, CONSTRAINT)
+        backend.generate(GenerationRequest(ASKED, CONSTRAINT))
 
 
 def test_closing_stops_an_owned_server(make: Make) -> None:
@@ -128,10 +131,10 @@ def test_each_version_of_an_adapter_has_its_name_and_folder(make: Make, adapter:
         (adapter / "adapter_model.safetensors").write_bytes(weights)
         backend.use_adapter(adapter)
         backend.use_adapter(adapter)
-        backend.generate(ASKED, CONSTRAINT)
+        backend.generate(GenerationRequest(ASKED, CONSTRAINT))
         digests.add(backend.model.digest)
     backend.use_adapter(None)
-    backend.generate(ASKED, CONSTRAINT)
+    backend.generate(GenerationRequest(ASKED, CONSTRAINT))
     for path, body in calls(server.adapter_folder.parent):
         if "adapter" in path or (path == "/v1/completions" and body["prompt"] == list(b"Propose.")):
             asked.append((path.rpartition("/")[2], body.get("lora_name", body.get("model"))))
@@ -155,7 +158,7 @@ def test_an_adapter_is_loaded_again_after_a_crash(make: Make, adapter: Path) -> 
     server = make("dies", settings=Settings(adapter_rank=8))
     backend = VllmBackend(server)
     backend.use_adapter(adapter)
-    assert backend.generate(ASKED, CONSTRAINT)
+    assert backend.generate(GenerationRequest(ASKED, CONSTRAINT))
     loads = [
         body["lora_name"]
         for path, body in calls(server.adapter_folder.parent)
@@ -172,12 +175,12 @@ def test_an_adapter_is_loaded_again_after_a_restart(make: Make, adapter: Path) -
     backend.use_adapter(adapter)
     server.stop()
     server.start()  # as who shares the device out does it
-    assert backend.generate(ASKED, CONSTRAINT)
-    assert backend.generate(ASKED, CONSTRAINT)
+    assert backend.generate(GenerationRequest(ASKED, CONSTRAINT))
+    assert backend.generate(GenerationRequest(ASKED, CONSTRAINT))
     paths = [path.rpartition("/")[2] for path, _ in calls(server.adapter_folder.parent)]
     assert paths[-3:] == ["load_lora_adapter", "completions", "completions"]
     backend.use_adapter(None)
-    assert backend.generate(ASKED, CONSTRAINT)
+    assert backend.generate(GenerationRequest(ASKED, CONSTRAINT))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +199,7 @@ def test_an_adapter_that_cannot_be_loaded_is_refused(
     (adapter / file).write_text(content)
     with pytest.raises(CardError, match=message):
         backend.use_adapter(adapter)
-    assert backend.generate(ASKED, CONSTRAINT)
+    assert backend.generate(GenerationRequest(ASKED, CONSTRAINT))
 
 
 def test_a_server_started_without_adapters_refuses_them(make: Make, adapter: Path) -> None:
@@ -231,6 +234,6 @@ def test_a_fine_tuned_model_is_served_as_its_base_with_an_adapter(
     assert backend.server.folder == model_registry.find_model("sprout")
     assert backend.model.digest == f"{base.digest}+{card.digest}"
     assert "new_name" in backend.model.known_parameters
-    assert backend.generate(ASKED, CONSTRAINT)
+    assert backend.generate(GenerationRequest(ASKED, CONSTRAINT))
     backend.close()
     assert not backend.server.running

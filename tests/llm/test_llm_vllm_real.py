@@ -25,6 +25,7 @@ from localhpo import grammar, runtime
 from localhpo.errors import BackendError
 from localhpo.llm import AnswerConstraint, Message, open_backend
 from localhpo.llm.models import registry as model_registry
+from localhpo.llm.protocol import GenerationRequest
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend
 from localhpo.llm.vllm.server_registry import ServerSlot
 from localhpo.space import Float, Int, Space
@@ -37,7 +38,7 @@ PROMPT = [Message("user", "minimize loss\nlearning_rate float\nmax_depth int <eo
 
 
 def greedy(backend: Any) -> str:
-    (answer,) = backend.generate(PROMPT, CONSTRAINT, temperature=0.0)
+    (answer,) = backend.generate(GenerationRequest(PROMPT, CONSTRAINT, temperature=0.0))
     return str(answer.text)
 
 
@@ -66,12 +67,12 @@ def test_a_prompt_is_read_once_for_all_answers(served: VllmBackend) -> None:
         return sum(map(float, counts))
 
     before = hits()
-    answers = served.generate(PROMPT, CONSTRAINT, n=8, seed=5)
-    served.generate(PROMPT, CONSTRAINT, n=8, seed=6)
+    answers = served.generate(GenerationRequest(PROMPT, CONSTRAINT, n=8, seed=5))
+    served.generate(GenerationRequest(PROMPT, CONSTRAINT, n=8, seed=6))
     read = served.count_tokens(PROMPT)
     assert hits() - before > 8 * (read - 256)  # whole blocks alone are kept
     assert len({answer.text for answer in answers}) == 8
-    (alone,) = served.generate(PROMPT, CONSTRAINT, seed=answers[3].seed)
+    (alone,) = served.generate(GenerationRequest(PROMPT, CONSTRAINT, seed=answers[3].seed))
     assert alone.text == answers[3].text
 
 
@@ -80,7 +81,7 @@ def test_a_prompt_that_nearly_fills_the_context_is_read(served: VllmBackend) -> 
     read = served.count_tokens(long)
     assert 2_048 < read < served.model.context_length - 512  # more than vLLM reads in one step
     before = served.server.pid
-    answers = served.generate(long, CONSTRAINT, n=8, seed=7, max_tokens=256)
+    answers = served.generate(GenerationRequest(long, CONSTRAINT, n=8, seed=7, max_tokens=256))
     assert len({answer.text for answer in answers}) > 1
     assert served.server.pid == before  # its engine did not end
 

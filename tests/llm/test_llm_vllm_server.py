@@ -24,6 +24,7 @@ from localhpo.errors import (
     MissingExtraError,
 )
 from localhpo.llm import AnswerConstraint, Message, open_backend
+from localhpo.llm.protocol import GenerationRequest
 from localhpo.llm.vllm import ManagedServer, Settings, VllmBackend, builds
 from localhpo.llm.vllm.memory import WORK_BYTES
 from localhpo.llm.vllm.process import find_reason
@@ -145,7 +146,10 @@ def test_a_second_process_adopts_the_server(make: Make) -> None:
     second.stop()
     assert first.running
     assert not first.shared
-    assert VllmBackend(first, owned=False).generate(ASKED, CONSTRAINT)[0].text == '{"a":3}'
+    assert (
+        VllmBackend(first, owned=False).generate(GenerationRequest(ASKED, CONSTRAINT))[0].text
+        == '{"a":3}'
+    )
 
 
 def test_other_settings_start_another_server(make: Make) -> None:
@@ -233,11 +237,11 @@ def test_a_server_sleeps_and_wakes(make: Make, level: int, waking: list[str]) ->
     server.sleep(level)
     assert server.sleeping
     with pytest.raises(BackendError, match="is asleep"):
-        backend.generate(ASKED, CONSTRAINT)
+        backend.generate(GenerationRequest(ASKED, CONSTRAINT))
     server.wake()
     server.wake()
     assert not server.sleeping
-    assert backend.generate(ASKED, CONSTRAINT)
+    assert backend.generate(GenerationRequest(ASKED, CONSTRAINT))
     asked = [path for path, _ in calls(server.adapter_folder.parent)]
     asleep = asked.index(f"/sleep?level={level}&mode=wait")
     assert asked[asleep + 1 : asleep + 1 + len(waking)] == waking

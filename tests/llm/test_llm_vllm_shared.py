@@ -22,6 +22,7 @@ import pytest
 from localhpo.errors import BackendError
 from localhpo.llm import AnswerConstraint, Message
 from localhpo.llm.placement import MemoryRequest, ModelPlacer
+from localhpo.llm.protocol import GenerationRequest
 from localhpo.llm.vllm import ManagedServer, VllmBackend
 from localhpo.llm.vllm.lease import Lease
 
@@ -116,7 +117,7 @@ def test_a_server_ends_with_its_last_user(
     assert server.shared
     all_of_it = family(pid)
     first.end(number)
-    assert backend.generate(ASKED, CONSTRAINT)[0].text == '{"a":3}'
+    assert backend.generate(GenerationRequest(ASKED, CONSTRAINT))[0].text == '{"a":3}'
     assert not server.shared
     backend.close()
     assert not any(map(lives, all_of_it))
@@ -200,7 +201,7 @@ def test_all_users_of_a_crashed_server_share_the_next_one(make: Make) -> None:
     assert crashed is not None
     psutil.Process(crashed).children()[0].kill()
     for backend in backends:
-        assert backend.generate(ASKED, CONSTRAINT)[0].text == '{"a":3}'
+        assert backend.generate(GenerationRequest(ASKED, CONSTRAINT))[0].text == '{"a":3}'
     assert servers[0].pid == servers[1].pid != crashed
 
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from localhpo.errors import BackendError, InputError
-from localhpo.llm import protocol as seeds
 from localhpo.llm import tokens
 from localhpo.llm.models import profiles, thinking
 from localhpo.llm.models import registry as model_registry
-from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
+from localhpo.llm.protocol import Completion, GenerationRequest, Message, Model, derive_seeds
 from localhpo.llm.servers import probe
 from localhpo.llm.servers.http_client import HttpError, ServerClient
-from localhpo.llm.servers.replies import RequestInfo, parse_completions
+from localhpo.llm.servers.replies import RequestInfo, parse_completions, sampling_fields
 
 ASSUMED_CONTEXT = 4096
 """Context length if the server does not report it: the default of Ollama and LM Studio."""
@@ -105,74 +103,45 @@ class OpenAIBackend:
         """Return an upper estimate of the tokens of the prompt; the server has the tokenizer."""
         return tokens.estimate_prompt_tokens(messages)
 
-    def generate(
-        self,
-        messages: Sequence[Message],
-        constraint: AnswerConstraint,
-        *,
-        n: int = 1,
-        max_tokens: int = 1024,
-        temperature: float = 1.0,
-        seed: int = 0,
-    ) -> list[Completion]:
-        """Return `n` completions. The seed of each is that of its request."""
+    def generate(self, request: GenerationRequest) -> list[Completion]:
+        """Return completions. The seed of each is that of the server's request for it."""
         if self._closed:
             raise BackendError("the backend is closed")
-        fields = {**self._thinking_fields, **self.form.fields(constraint)}
-        request = _Request(messages, fields, max_tokens, temperature)
-        if n > 1 and self._takes_n:
-            answers = self._request_several(request, n, seed)
+        fields = {**sampling_fields(request), **self.form.fields(request.constraint)}
+        one = {**fields, "n": 1}
+        if request.n > 1 and self._takes_n:
+            try:
+                answers = self._request(request.messages, fields)
+            except HttpError:
+                answers = self._request(request.messages, one)
+            self._takes_n = len(answers) >= request.n
         else:
-            answers = self._request(request, 1, seed)
+            answers = self._request(request.messages, one)
         # Many servers return one answer per request, whatever `n` is.
-        for its_seed in seeds.derive_seeds(seed, n)[len(answers) :]:
-            answers += self._request(request, 1, its_seed)
-        return answers[:n]
+        for its_seed in derive_seeds(request.seed, request.n)[len(answers) :]:
+            answers += self._request(request.messages, {**one, "seed": its_seed})
+        return answers[: request.n]
 
     def close(self) -> None:
         """Close the connection."""
         self._closed = True
         self._server.close()
 
-    def _request_several(self, request: _Request, n: int, seed: int) -> list[Completion]:
-        """Request `n` answers at once; where that fails, one, also for later requests."""
-        try:
-            answers = self._request(request, n, seed)
-        except HttpError:
-            answers = self._request(request, 1, seed)
-        self._takes_n = len(answers) >= n
-        return answers
-
-    def _request(self, request: _Request, n: int, seed: int) -> list[Completion]:
+    def _request(self, messages: Sequence[Message], fields: Mapping[str, Any]) -> list[Completion]:
         started = time.perf_counter()
-        reply = self._server.post("chat/completions", request.body(self._model.name, n, seed))
-        info = RequestInfo(
-            tokens.estimate_prompt_tokens(request.messages), request.max_tokens, seed
-        )
+        body = {
+            "model": self._model.name,
+            "messages": [{"role": m.role, "content": m.content} for m in messages],
+            **self._thinking_fields,
+            **fields,
+        }
+        reply = self._server.post("chat/completions", body)
+        estimate = tokens.estimate_prompt_tokens(messages)
+        info = RequestInfo(estimate, fields["max_tokens"], fields["seed"])
         return parse_completions(reply, info, time.perf_counter() - started)
 
-    def _request_probe(self, message: Message, fields: Mapping[str, Any], max_tokens: int) -> str:
-        request = _Request([message], {**self._thinking_fields, **fields}, max_tokens, 1.0)
-        return self._request(request, 1, 0)[0].text
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    messages: Sequence[Message]
-    fields: Mapping[str, Any]
-    max_tokens: int
-    temperature: float
-
-    def body(self, model: str, n: int, seed: int) -> dict[str, Any]:
-        return {
-            "model": model,
-            "messages": [{"role": m.role, "content": m.content} for m in self.messages],
-            "n": n,
-            "seed": seed,
-            "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
-            **self.fields,
-        }
+    def _request_probe(self, message: Message, fields: Mapping[str, Any]) -> str:
+        return self._request([message], fields)[0].text
 
 
 def _find_thinking_fields(name: str) -> Mapping[str, Any]:

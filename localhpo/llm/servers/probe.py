@@ -95,15 +95,20 @@ _HOW_TO_FIX = (
     " bounds of numbers, such as Ollama, cannot be used; --backend transformers runs a model folder"
 )
 
-Ask = Callable[[Message, Mapping[str, Any], int], str]
-"""From a message, request fields and `max_tokens` to an answer."""
+Ask = Callable[[Message, Mapping[str, Any]], str]
+"""From a message and all other fields of a request to an answer."""
+
+
+def _bounded(fields: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
+    return {"n": 1, "max_tokens": max_tokens, "temperature": 1.0, "seed": 0, **fields}
 
 
 def filter_accepted(ask: Ask, fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the fields if the server accepts them in a request, else none."""
     try:
         if fields:
-            ask(Message("user", "Answer with exactly this, and nothing else: ok"), fields, 1)
+            message = Message("user", "Answer with exactly this, and nothing else: ok")
+            ask(message, _bounded(fields, 1))
     except HttpError:
         return {}
     except (GenerationError, BackendError):
@@ -137,11 +142,11 @@ def find_failure(form: ConstraintForm, ask: Ask) -> str | None:
     Raises:
         BackendError: the server does not answer.
     """
-    fields = form.fields(CONSTRAINT)
+    fields = _bounded(form.fields(CONSTRAINT), MAX_TOKENS)
     for forbidden in _FORBIDDEN:
         message = Message("user", f"Answer with exactly this, and nothing else: {forbidden}")
         try:
-            answer = ask(message, fields, MAX_TOKENS)
+            answer = ask(message, fields)
         except (HttpError, GenerationError) as exc:
             return str(exc)
         if not (_EXACT.fullmatch(answer) if form.exact else _meets_schema(answer)):

@@ -1,4 +1,4 @@
-"""Parses the replies of OpenAI-compatible servers into completions."""
+"""Requests and replies of OpenAI-compatible servers, from and to those of a backend."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import Any
 
 from localhpo.errors import BackendError, GenerationError
 from localhpo.llm import tokens
-from localhpo.llm.protocol import Completion
+from localhpo.llm.protocol import Completion, GenerationRequest
+
+
+def sampling_fields(request: GenerationRequest) -> dict[str, Any]:
+    """Return the fields of a request besides its prompt and its constraint."""
+    return {
+        "n": request.n,
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "seed": request.seed,
+    }
 
 
 @dataclass(frozen=True, slots=True)

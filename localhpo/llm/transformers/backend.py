@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localhpo.errors import BackendError, CardError
-from localhpo.llm import protocol as seeds
+from localhpo.llm import tokens
 from localhpo.llm.models import description, versions
 from localhpo.llm.models import registry as model_registry
-from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
+from localhpo.llm.protocol import Completion, GenerationRequest, Message, Model, derive_seeds
 from localhpo.llm.transformers import adapter, loading
 from localhpo.llm.transformers.rendering import PromptRenderer
 
@@ -101,34 +101,32 @@ class TransformersBackend:
         """Return the tokens of the rendered prompt."""
         return len(self._prompts.tokens(messages))
 
-    def generate(
-        self,
-        messages: Sequence[Message],
-        constraint: AnswerConstraint,
-        *,
-        n: int = 1,
-        max_tokens: int = 1024,
-        temperature: float = 1.0,
-        seed: int = 0,
-    ) -> list[Completion]:
-        """Return `n` completions of the prompt that match the grammar."""
+    def generate(self, request: GenerationRequest) -> list[Completion]:
+        """Return completions of the prompt that match the grammar."""
         from localhpo.llm.transformers.decoding import Sampling
 
         if self._decoder is None:
             raise BackendError("the backend is closed")
         started = time.perf_counter()
-        prompt = self._prompts.tokens(messages)
-        self._check_context(len(prompt), max_tokens)
-        sampling = Sampling(seeds.derive_seeds(seed, n), temperature, max_tokens)
+        prompt = self._prompts.tokens(request.messages)
+        tokens.check_context(
+            self._model,
+            len(prompt),
+            request.max_tokens,
+            hint="shorten the prompt, or choose a model with a longer context",
+        )
+        sampling = Sampling(
+            derive_seeds(request.seed, request.n), request.temperature, request.max_tokens
+        )
         with self._working():
-            draws = self._decoder.draw(prompt, constraint.grammar, sampling)
+            draws = self._decoder.draw(prompt, request.constraint.grammar, sampling)
         seconds = time.perf_counter() - started
         return [
             Completion(
                 text=draw.text,
                 prompt_tokens=len(prompt),
                 completion_tokens=len(draw.tokens),
-                seconds=seconds / n,
+                seconds=seconds / request.n,
                 seed=answer_seed,
                 logprob=draw.logprob,
             )
@@ -147,16 +145,6 @@ class TransformersBackend:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-    def _check_context(self, prompt_tokens: int, max_tokens: int) -> None:
-        if not prompt_tokens:
-            raise BackendError("the prompt is empty")
-        if prompt_tokens + max_tokens > self._model.context_length:
-            raise BackendError(
-                f"{prompt_tokens} tokens of prompt and {max_tokens} of answer do not fit the"
-                f" context of model {self._model.name}: {self._model.context_length} tokens",
-                hint="shorten the prompt, or choose a model with a longer context",
-            )
 
     @contextmanager
     def _working(self) -> Iterator[None]:

@@ -17,11 +17,11 @@ from localhpo.llm.models import description, versions
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.models.card import ADAPTER_RANK
 from localhpo.llm.placement import ModelPlacer
-from localhpo.llm.protocol import AnswerConstraint, Completion, Message, Model
+from localhpo.llm.protocol import Completion, GenerationRequest, Message, Model
 from localhpo.llm.servers import probe
 from localhpo.llm.servers.http_client import HttpError, UnreachableError
-from localhpo.llm.servers.replies import RequestInfo, parse_completions
-from localhpo.llm.tokens import control_token_escaper
+from localhpo.llm.servers.replies import RequestInfo, parse_completions, sampling_fields
+from localhpo.llm.tokens import check_context, control_token_escaper
 from localhpo.llm.vllm import adapters
 from localhpo.llm.vllm.server import ManagedServer
 from localhpo.llm.vllm.settings import Settings
@@ -139,28 +139,13 @@ class VllmBackend:
         """Return the tokens of the rendered prompt."""
         return len(self._with_restart(lambda: self._render(messages)))
 
-    def generate(
-        self,
-        messages: Sequence[Message],
-        constraint: AnswerConstraint,
-        *,
-        n: int = 1,
-        max_tokens: int = 1024,
-        temperature: float = 1.0,
-        seed: int = 0,
-    ) -> list[Completion]:
-        """Return `n` completions of the prompt, which the server reads once.
+    def generate(self, request: GenerationRequest) -> list[Completion]:
+        """Return completions of the prompt, which the server reads once.
 
         A crashed server is restarted, and the request is sent once more.
         """
-        fields = {
-            "n": n,
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "seed": seed,
-            **_FORM.fields(constraint),
-        }
-        return self._with_restart(lambda: self._ask(messages, fields))
+        fields = {**sampling_fields(request), **_FORM.fields(request.constraint)}
+        return self._with_restart(lambda: self._ask(request.messages, fields))
 
     def use_adapter(self, folder: Path | None) -> None:
         """Use a LoRA adapter from now on; None: the model alone.
@@ -223,7 +208,12 @@ class VllmBackend:
             raise BackendError("the model's server is asleep", hint="wake it first")
         started = time.perf_counter()
         prompt = self._render(messages)
-        self._check_context(len(prompt), fields["max_tokens"])
+        check_context(
+            self.server.model,
+            len(prompt),
+            fields["max_tokens"],
+            hint="shorten the prompt, or raise Settings(context_tokens=...), if the model has more",
+        )
         if self._adapter is not None and self._loaded_in != self.server.pid:
             self._load(self._adapter)
         body = {"model": self._name, "prompt": prompt, "return_token_ids": True, **fields}
@@ -268,21 +258,9 @@ class VllmBackend:
         reply = self.server.http.post("/tokenize", {"model": self.server.name, **what})
         return list(reply["tokens"])
 
-    def _check_context(self, prompt_tokens: int, max_tokens: int) -> None:
-        if not prompt_tokens:
-            raise BackendError("the prompt is empty")
-        model = self.server.model
-        if prompt_tokens + max_tokens > model.context_length:
-            raise BackendError(
-                f"{prompt_tokens} tokens of prompt and {max_tokens} of answer do not fit the"
-                f" context of model {model.name} as it is served: {model.context_length} tokens",
-                hint="shorten the prompt, or raise Settings(context_tokens=...)",
-            )
-
     def _check_constraints(self) -> None:
-        def ask(message: Message, fields: Mapping[str, Any], max_tokens: int) -> str:
-            bounds = {"n": 1, "max_tokens": max_tokens, "temperature": 1.0, "seed": 0}
-            return self._ask([message], {**bounds, **fields})[0].text
+        def ask(message: Message, fields: Mapping[str, Any]) -> str:
+            return self._ask([message], fields)[0].text
 
         if failure := probe.find_failure(_FORM, ask):
             raise ConstraintError(
