@@ -38,12 +38,15 @@ class ScriptedBackend:
     not checked.
     """
 
+    server = None
+    on_device = None
+
     def __init__(self, script: Sequence[str] | Script, *, context_length: int = 8192) -> None:
         """Take answers, or a function that returns them."""
         self._script = script
         self._given = 0
         self._closed = False
-        self._model = Model(
+        self.model = Model(
             name="scripted",
             digest="scripted",
             context_length=context_length,
@@ -67,21 +70,6 @@ class ScriptedBackend:
             except ValueError as exc:
                 raise InputError(f"{path}, line {number}: an answer must be JSON: {exc}") from exc
         return cls([line for line in lines if line])
-
-    @property
-    def model(self) -> Model:
-        """The model, a placeholder."""
-        return self._model
-
-    @property
-    def server(self) -> None:
-        """No server is needed."""
-        return None
-
-    @property
-    def on_device(self) -> None:
-        """No model is loaded."""
-        return None
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return an upper estimate of the tokens of the prompt."""

@@ -170,7 +170,7 @@ def _refresh_gpu(
 def _list_own_pids() -> frozenset[int]:
     """Return the ids of this process, of this user's studies, and of all their descendants.
 
-    What studies hold is counted as they claim it: see `resource_broker`.
+    What studies hold is counted as they claim it: see `broker`.
     """
     found = {os.getpid(), *resource_broker.read_pids()}
     for pid in list(found):

@@ -1,7 +1,7 @@
 """The loop that runs a study: it fills free slots, polls running trials, and records everything.
 
 It is asynchronous: a trial that ends frees its slot at once, whatever the others do. It runs in
-one thread (only the Creator has another, see `proposer`), and takes time from its clock, so that a
+one thread (only the Creator has another, see `Proposer`), and takes time from its clock, so that a
 simulated study runs this very loop. Each turn goes once through everything:
 
     poll the running trials -> check limits -> read enqueued trials -> decide how to share memory

@@ -56,14 +56,13 @@ def draw_comparison(comparison: CreatorComparison) -> Figure:
     """Return the figure of a comparison.
 
     Left: regret by trial, the mean over problems and seeds, with a band of one standard error over
-    seeds. Right: mean ranks after the last trial, with the critical difference from the best.
+    seeds. Right: mean ranks after the last trial; the gray area is the critical difference from
+    the best.
     """
     from plotly.subplots import make_subplots
 
     last = comparison.columns[-1]
-    right = f"mean rank after {last.trial} trials (1 is best)"
-    if last.critical_difference is not None:
-        right += f"; bar: critical difference {last.critical_difference:.2f} (Nemenyi, 5 %)"
+    right = f"mean rank after {last.trial} trials"
     figure = make_subplots(cols=2, subplot_titles=("regret of the best so far", right))
     means = comparison.regrets.mean(axis=(1, 2))  # (C, T)
     by_seed = comparison.regrets.mean(axis=1)  # (C, S, T)
@@ -74,22 +73,28 @@ def draw_comparison(comparison: CreatorComparison) -> Figure:
             figure.add_trace(trace, row=1, col=1)
     ranks = [entry.rank for entry in last.entries]
     order = sorted(range(len(ranks)), key=lambda c: -ranks[c])  # the first is drawn lowest
-    figure.add_bar(
+    figure.add_scatter(
         x=[ranks[c] for c in order],
         y=[comparison.creators[c] for c in order],
-        orientation="h",
-        marker_color=[_color(c) for c in order],
+        mode="markers",
+        marker={"color": [_color(c) for c in order], "size": 12},
         showlegend=False,
         row=1,
         col=2,
     )
     if last.critical_difference is not None:
         end = min(ranks) + last.critical_difference
-        figure.add_vrect(min(ranks), end, fillcolor="gray", opacity=0.2, row=1, col=2)
+        figure.add_vrect(
+            min(ranks), end, fillcolor="gray", opacity=0.2, line_width=0, layer="below",
+            row=1, col=2,
+        )  # fmt: skip
     size = f"{len(comparison.problems)} problems, {len(comparison.seeds)} seeds"
+    if last.critical_difference is not None:
+        size += f"; gray: critical difference {last.critical_difference:.2f} (Nemenyi, 5 %)"
     suite = comparison.suite
-    figure.update_layout(title=f"{suite.name}: {suite.title}<br><sub>{size}</sub>")
+    figure.update_layout(title=f"{suite.name}: {suite.title}<br><sub>{size}</sub>", margin_t=130)
     figure.update_xaxes(title_text="trials", col=1)
+    figure.update_xaxes(title_text="rank (1 is best)", range=[0.8, len(ranks) + 0.2], col=2)
     if comparison.trials >= _LONG:
         figure.update_xaxes(type="log", col=1)
         figure.update_yaxes(type="log", col=1)
@@ -137,6 +142,10 @@ def draw_contours(plan: ExperimentPlan, studies: Studies) -> Figure | None:
             x=[a], y=[b], mode="markers", marker={"symbol": "x", "color": "black", "size": 10},
             name="optimum", showlegend=corner == 0, **place,
         )  # fmt: skip
+    # A unit is as long on both axes, so that the level curves are circles.
+    for axis in figure.select_yaxes():
+        axis.update(scaleanchor=axis.anchor, constrain="domain")
+    figure.update_xaxes(constrain="domain")
     figure.update_layout(title="Trials on the quadratics, in order, and level curves")
     return figure
 
@@ -178,9 +187,9 @@ def _band(
     lower = [mean - error for mean, error in zip(means, errors, strict=True)]
     return [
         Scatter(
-            x=[*trials, *reversed(trials)], y=[*upper, *reversed(lower)], fill="toself",
-            fillcolor=color, opacity=0.13, line_width=0, hoverinfo="skip", showlegend=False,
-            legendgroup=name,
+            x=[*trials, *reversed(trials)], y=[*upper, *reversed(lower)], mode="lines",
+            fill="toself", fillcolor=color, opacity=0.13, line_width=0, hoverinfo="skip",
+            showlegend=False, legendgroup=name,
         ),
         Scatter(
             x=list(trials), y=[float(mean) for mean in means], name=name, legendgroup=name,

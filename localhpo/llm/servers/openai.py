@@ -43,6 +43,9 @@ class OpenAIBackend:
             must then put values into their canonical spelling.
     """
 
+    server = None  # the user runs it, not LocalHPO
+    on_device = None
+
     def __init__(
         self,
         url: str,
@@ -69,7 +72,7 @@ class OpenAIBackend:
         self._server = ServerClient(url, allow_remote=allow_remote, timeout_s=timeout_s)
         try:
             served = _choose(self._server, model)
-            self._model = Model(
+            self.model = Model(
                 name=served["id"],
                 digest=served["id"],
                 context_length=_context_length(self._server, served),
@@ -83,21 +86,6 @@ class OpenAIBackend:
         except BaseException:
             self._server.close()
             raise
-
-    @property
-    def model(self) -> Model:
-        """What is served."""
-        return self._model
-
-    @property
-    def server(self) -> None:
-        """LocalHPO does not run the server: the user does."""
-        return None
-
-    @property
-    def on_device(self) -> None:
-        """The model is not in this process."""
-        return None
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return an upper estimate of the tokens of the prompt; the server has the tokenizer."""
@@ -130,7 +118,7 @@ class OpenAIBackend:
     def _request(self, messages: Sequence[Message], fields: Mapping[str, Any]) -> list[Completion]:
         started = time.perf_counter()
         body = {
-            "model": self._model.name,
+            "model": self.model.name,
             "messages": [{"role": m.role, "content": m.content} for m in messages],
             **self._thinking_fields,
             **fields,

@@ -42,6 +42,8 @@ class TransformersBackend:
         on_device: Device memory of the model; None for a model on a CPU.
     """
 
+    server = None
+
     def __init__(
         self,
         folder: Path,
@@ -91,11 +93,6 @@ class TransformersBackend:
     def model(self) -> Model:
         """The model that it runs."""
         return self._model
-
-    @property
-    def server(self) -> None:
-        """There is none: the model runs in this process."""
-        return None
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return the tokens of the rendered prompt."""

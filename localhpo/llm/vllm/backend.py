@@ -86,6 +86,8 @@ class VllmBackend:
         server: The server; the scheduler may put it to sleep and wake it.
     """
 
+    on_device = None  # the model is in the server's process
+
     def __init__(
         self, server: ManagedServer, *, owned: bool = True, placer: ModelPlacer | None = None
     ) -> None:
@@ -129,11 +131,6 @@ class VllmBackend:
             digest=f"{model.digest}+{self._adapter.digest}",
             known_parameters=known_parameters,
         )
-
-    @property
-    def on_device(self) -> None:
-        """The model is in the server's process, not in this one."""
-        return None
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return the tokens of the rendered prompt."""
