@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from localhpo.creator.protocol import Creator, History
-from localhpo.errors import CreatorError, SpaceExhaustedError
+from localhpo.errors import ConfigurationError, CreatorError, SpaceExhaustedError
 from localhpo.executor.clock import Clock
 from localhpo.objective import Objective, best_trial
 from localhpo.resources.placement import MemoryNeed
@@ -30,6 +30,7 @@ from localhpo.scheduler.trial_placement import TrialPlacement
 from localhpo.scheduler.trial_table import TrialTable
 from localhpo.scheduler.worker import SimulatedWorker, ThreadWorker, Worker
 from localhpo.space import Space
+from localhpo.space.values import show_value
 from localhpo.task import Task
 from localhpo.trial import Config, Proposal, State, Trial
 
@@ -106,6 +107,40 @@ class ProposalBuffer:
 def find_reference(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Trial | None:
     """Return the best trial, by which proposals are stale; None with several objectives."""
     return best_trial(trials, objectives) if len(objectives) == 1 else None
+
+
+def propose_valid(creator: Creator, history: History, n: int) -> list[Proposal]:
+    """Return up to `n` proposals of a Creator, on the grid, after checking that they are new.
+
+    Raises:
+        CreatorError: the Creator breaks a law of its protocol.
+        Exception: what the Creator raised.
+    """
+    name, space = creator.name, history.task.space
+    proposals = creator.propose(history, n)
+    if not isinstance(proposals, Sequence) or not all(isinstance(p, Proposal) for p in proposals):
+        raise CreatorError(f"{name} must return a list of proposals; got {show_value(proposals)}")
+    if not 1 <= len(proposals) <= n:
+        raise CreatorError(f"{name} must make 1 to {n} proposals, made {len(proposals)}")
+    known = {space.key(t.config): f"trial {t.number} ({t.state})" for t in history.trials}
+    valid: list[Proposal] = []
+    for proposal in proposals:
+        try:
+            config = space.canonical(proposal.config)
+        except ConfigurationError as error:
+            proposed = show_value(dict(proposal.config))
+            raise CreatorError(
+                f"{name} must propose configurations of the space; it proposed {proposed}: {error}"
+            ) from error
+        key = space.key(config)
+        if key in known:
+            raise CreatorError(
+                f"{name} must propose new configurations; it proposed {space.text(config)}, "
+                f"which is {known[key]}"
+            )
+        known[key] = "another of its proposals"
+        valid.append(dataclasses.replace(proposal, config=config))
+    return valid
 
 
 class Proposer:
@@ -211,12 +246,8 @@ class Proposer:
 
     def _propose(self, history: History, n: int) -> Sequence[Proposal]:
         began_s = self._clock.monotonic()
-        proposals = self._creator.propose(history, n)
+        proposals = propose_valid(self._creator, history, n)
         self._took_s.append(self._clock.monotonic() - began_s)
-        if not 1 <= len(proposals) <= n:
-            raise CreatorError(
-                f"{self._creator.name} must make 1 to {n} proposals, made {len(proposals)}"
-            )
         return proposals
 
 

@@ -30,6 +30,7 @@ from localhpo.objective import best_trials
 from localhpo.scheduler import budget
 from localhpo.scheduler.events import Observer
 from localhpo.scheduler.loop import Loop, StoredStudy
+from localhpo.scheduler.proposal_queue import propose_valid
 from localhpo.scheduler.running_trials import ExecutionTarget
 from localhpo.store import Event, Store, default_home, study_name
 from localhpo.study.checks import check_ready, check_same, check_task, naming_file, new_config
@@ -243,6 +244,7 @@ class Study:
 
         Raises:
             SpaceExhaustedError: nothing new is left.
+            CreatorError: the Creator proposed what is not new or not in the space.
             StudyLockedError: another process writes this study.
         """
         session = self._begin()
@@ -252,7 +254,7 @@ class Study:
             history = History(
                 self.task, trial_table.trials, self.task.seed, trial_table.next_number
             )
-            for proposal in self._creator.creator().propose(history, 1):
+            for proposal in propose_valid(self._creator.creator(), history, 1):
                 trial_table.queue(proposal)
         return trial_table.start(trial_table.waiting[0])
 

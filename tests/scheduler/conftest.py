@@ -5,6 +5,7 @@ Time is simulated, so that a study of hours takes milliseconds and is the same e
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -132,8 +133,10 @@ class CountingCreator:
         self.shown.append((history, n))
         if history.next_number in self.raises:
             raise self.raises[history.next_number]
-        numbers = range(history.next_number, history.next_number + min(n, self.most))
-        return [Proposal({"learning_rate": (k + 1) / 1000, "depth": 1}, ENGINE) for k in numbers]
+        taken = {trial.config["learning_rate"] for trial in history.trials}
+        rates = ((k + 1) / 1000 for k in itertools.count(history.next_number))
+        new = itertools.islice((rate for rate in rates if rate not in taken), min(n, self.most))
+        return [Proposal({"learning_rate": rate, "depth": 1}, ENGINE) for rate in new]
 
     def close(self) -> None:
         pass

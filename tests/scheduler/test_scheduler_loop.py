@@ -199,8 +199,9 @@ def test_enqueued_trials_beyond_the_budget_stay_queued(make_bench: MakeBench, fa
 
 def test_order_of_waiting_trials(make_bench: MakeBench, fakes: Any) -> None:
     """First the user's, then interrupted ones, then those the Creator proposed."""
-    queued = Trial(0, State.QUEUED, Proposal({"depth": 1}, Origin.parse("test")))
-    interrupted = Trial(1, State.INTERRUPTED, Proposal({"depth": 2}, Origin.parse("test")))
+    made = Origin.parse("test")
+    queued = Trial(0, State.QUEUED, Proposal({"learning_rate": 0.01, "depth": 1}, made))
+    interrupted = Trial(1, State.INTERRUPTED, Proposal({"learning_rate": 0.01, "depth": 2}, made))
     user = Trial(2, State.QUEUED, fakes.user_proposal())
     bench = make_bench(trials=4)
     bench.recorder.trials = {t.number: t for t in (queued, interrupted, user)}
@@ -294,6 +295,55 @@ def test_any_exception_of_a_creator_is_raised(make_bench: MakeBench, fakes: Any)
 def test_a_creator_that_proposes_nothing_is_an_error(make_bench: MakeBench, fakes: Any) -> None:
     with pytest.raises(CreatorError, match="must make 1 to 1 proposals, made 0"):
         make_bench(creator=fakes.Creator(most=0)).run()
+
+
+RATE = {"learning_rate": 0.01, "depth": 1}
+
+
+@pytest.mark.parametrize(
+    ("proposed", "message"),
+    [
+        ([{**RATE, "depth": 99}], r"counting must propose configurations of the space; .*99"),
+        ([{"depth": 1}], "learning_rate is missing"),
+        ([{"learning_rate": 0.00100000001, "depth": 1}], r"is trial 0 \(complete\)"),
+        ([RATE, {"learning_rate": 0.0100000001, "depth": 1}], "another of its proposals"),
+        (None, "counting must return a list of proposals; got None"),
+        ([RATE] * 3, "must make 1 to 2 proposals, made 3"),
+    ],
+)
+def test_what_is_not_new_and_in_the_space_is_an_error_and_never_stored(
+    make_bench: MakeBench, fakes: Any, proposed: Any, message: str
+) -> None:
+    class Wrong(fakes.Creator):
+        def propose(self, history: Any, n: int) -> Any:
+            if n == 1:
+                return super().propose(history, n)
+            return proposed and [Proposal(c, Origin.parse("test")) for c in proposed]
+
+    bench = make_bench(trials=1)
+    bench.run()
+    bench.task = replace(
+        bench.task, budget=Budget(trials=4), resources=replace(bench.task.resources, parallel=2)
+    )
+    bench.creator = Wrong()
+    with pytest.raises(CreatorError, match=message):
+        bench.run()
+    assert len(bench.recorder.trials) == 1
+    bench.creator = fakes.Creator()
+    assert len(bench.run()) == 4  # the study can go on
+
+
+def test_a_proposal_is_put_on_the_grid(make_bench: MakeBench, fakes: Any) -> None:
+    class OffGrid(fakes.Creator):
+        def propose(self, history: Any, n: int) -> Any:
+            rate = 0.0123456 * (1 + history.next_number)
+            return [Proposal({"depth": 2.0, "learning_rate": rate}, Origin.parse("test"))]
+
+    trials = make_bench(trials=2, creator=OffGrid()).run()
+    assert [list(trial.config.items()) for trial in trials] == [
+        [("learning_rate", 0.0123), ("depth", 2)],
+        [("learning_rate", 0.0247), ("depth", 2)],
+    ]
 
 
 def test_polling_goes_on_while_the_creator_proposes(make_bench: MakeBench, fakes: Any) -> None:

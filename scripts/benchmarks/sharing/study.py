@@ -8,6 +8,7 @@ the bus or the host's memory.
 from __future__ import annotations
 
 import heapq
+import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from localhpo.resources.placement import Assignment, Gpu, Inventory
 from localhpo.scheduler.loop import Loop, LoopSettings, StoredStudy
 from localhpo.scheduler.running_trials import ExecutionTarget
 from localhpo.scheduler.trial_table import TrialTable
-from localhpo.space import Float, Space
+from localhpo.space import Int, Space
 from localhpo.task import Budget, Resources, Sharing, Task
 from localhpo.trial import COUNTED, Config, Measurement, Origin, Proposal, State, Trial
 from scripts.benchmarks.sharing.model import SimulatedModel
@@ -126,7 +127,7 @@ def run_study(setting: SimulationSetting, sharing: Sharing, seed: int) -> Simula
     )
     loop = Loop(
         _make_task(setting, sharing),
-        SimulatedCreator(clock, setting, seed),
+        SimulatedCreator(clock, setting),
         target,
         StoredStudy(TrialTable((), recorder=recorder, clock=clock, seed=seed)),
         settings=_SETTINGS,
@@ -194,20 +195,21 @@ _ROUNDING_S = 1e-6  # the sum of two times may be slightly less than the end of 
 
 
 class SimulatedCreator:
-    """Proposes random values, in the time that a model of the setting's size takes."""
+    """Counts up its proposals, each in the time that a model of the setting's size takes."""
 
     name = "simulated"
     backend = None
 
-    def __init__(self, clock: SimulatedClock, setting: SimulationSetting, seed: int) -> None:
+    def __init__(self, clock: SimulatedClock, setting: SimulationSetting) -> None:
         self._clock = clock
         self._setting = setting
-        self._rng = random.Random(seed)
+        self._numbers = itertools.count()
 
     def propose(self, history: History, n: int) -> list[Proposal]:  # noqa: ARG002 - the protocol's
         """Return `n` proposals."""
         self._clock.sleep(ServerTimes(self._setting.model_gb).propose_s(n))
-        return [Proposal({"x": self._rng.random()}, Origin.parse("llm")) for _ in range(n)]
+        numbers = itertools.islice(self._numbers, n)
+        return [Proposal({"x": number}, Origin.parse("llm")) for number in numbers]
 
     def close(self) -> None:
         """Do nothing."""
@@ -223,11 +225,11 @@ class TrialSizes:
     def __init__(self, setting: SimulationSetting, seed: int) -> None:
         self._sizes_gb = setting.sizes_gb
         self._rng = random.Random(seed)
-        self._drawn_mb: dict[float, float] = {}
+        self._drawn_mb: dict[int, float] = {}
 
     def estimate(self, config: Config) -> float:
         """Return the memory of a trial in MB; it is drawn when the trial is queued."""
-        x = float(config["x"])
+        x = int(config["x"])
         if x not in self._drawn_mb:
             self._drawn_mb[x] = self._rng.choice(self._sizes_gb) * GB
         return self._drawn_mb[x]
@@ -293,7 +295,7 @@ def _make_task(setting: SimulationSetting, sharing: Sharing) -> Task:
         name="simulated",
         command=(),
         objectives=(Objective("loss", "minimize"),),
-        space=Space([Float("x", low=0.0, high=1.0)]),
+        space=Space([Int("x", low=0, high=1_000_000)]),
         budget=Budget(trials=setting.trials),
         resources=Resources(
             parallel=_SHARES * setting.gpus, cpus=1.0, gpus=1.0 / _SHARES, sharing=sharing
