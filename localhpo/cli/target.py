@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +47,8 @@ def find_study(target: str | None, study: str) -> Study:
 def open_study(target: str, study: str) -> Study:
     """Return a study to write to, new or existing: of a task, or by its name in the store.
 
+    An existing study keeps the creator settings and the seed that `localhpo run` was given.
+
     Raises:
         InputError: there is no such task and no such study.
     """
@@ -59,7 +63,11 @@ def open_study(target: str, study: str) -> Study:
                 raise
         except InputError:
             pass  # not a valid name of a study: `find_task` raises the error to show
-    return Study.open(find_task(target), study)
+    task = find_task(target)
+    with contextlib.suppress(StudyNotFoundError):
+        stored = find_study(task.name, study).task
+        task = dataclasses.replace(task, creator=stored.creator, seed=stored.seed)
+    return Study.open(task, study)
 
 
 def _is_path(target: str) -> bool:

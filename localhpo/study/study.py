@@ -301,8 +301,13 @@ class Study:
             session.writer.flush()
             return ended
 
-    def enqueue(self, config: Mapping[str, Any]) -> None:
+    def enqueue(self, config: Mapping[str, Any], *, create: bool = True) -> None:
         """Have this configuration run next, even while another process runs the study.
+
+        Args:
+            config: one of the space.
+            create: create the study where there is none, which fixes its settings. False: leave
+                that to its first run, which reads the configuration.
 
         Raises:
             ConfigurationError: it is not in the space, or was tried already.
@@ -312,9 +317,11 @@ class Study:
             self._enqueued.put(config)
             return
         try:
+            if not create:
+                self._store.study(self.key)
             with self._writing() as session:
                 session.trial_table.queue(Proposal(config, origin=USER))
-        except StudyLockedError:
+        except (StudyLockedError, StudyNotFoundError):
             self._enqueued.put(config)
 
     def add_trial(

@@ -282,6 +282,23 @@ def test_enqueue_takes_a_file_and_a_study(localhpo, project):
     assert record["trials"][1]["origin"] == "user"
 
 
+def test_enqueue_keeps_what_the_study_was_started_with(localhpo, project):
+    localhpo("run", "task.toml", "--quiet", "--trials", "1", "--creator", "tpe", "--seed", "3")
+    localhpo("enqueue", "task.toml", "--set", "depth=5")
+    again = ("--quiet", "--trials", "2", "--creator", "tpe", "--seed", "3", "--json")
+    record = json.loads(localhpo("run", "task.toml", *again))
+    assert [trial["origin"] for trial in record["trials"]][1:] == ["user"]
+
+
+def test_enqueue_leaves_the_creator_of_a_new_study_open(localhpo, project):
+    localhpo("enqueue", "task.toml", "--set", "depth=5")
+    localhpo("enqueue", "task.toml", "--set", "depth=6")
+    arguments = ("--quiet", "--trials", "3", "--creator", "random", "--seed", "3", "--json")
+    record = json.loads(localhpo("run", "task.toml", *arguments))
+    assert [trial["config"]["depth"] for trial in record["trials"]][:2] == [5, 6]
+    assert [trial["origin"] for trial in record["trials"]] == ["user", "user", "random"]
+
+
 def test_a_task_that_does_not_exist(localhpo):
     assert "no such task file" in localhpo("run", "other.toml", code=2)
     assert localhpo("run", "no-such-task", code=2).startswith("error: ")

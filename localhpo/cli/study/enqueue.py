@@ -52,7 +52,7 @@ def command(
     space = opened.task.space
     given = {**(_read(config) if config else {}), **_assigned(assignments, space)}
     complete = _completed(_tuned(given, opened.task.fixed), space)
-    opened.enqueue(complete)
+    opened.enqueue(complete, create=False)  # `localhpo run` may choose another creator
     if as_json:
         print_json({"study": opened.key, "config": complete})
     else:
