@@ -9,7 +9,7 @@ LocalHPOError                      exit 1
 │   ├── StudyNotFoundError                  no study of that name in the store
 │   └── StudyChangedError                   a study continued with other settings
 ├── MissingExtraError              exit 1   an optional package is not installed
-├── PluginError                    exit 1   a plug-in cannot be imported
+├── PluginError                    exit 1   a plug-in cannot be imported, or fails
 ├── StoreError                     exit 1   the store cannot be read or written
 │   ├── StoreVersionError                   written by a newer LocalHPO
 │   └── StudyLockedError                    another process runs this study
@@ -114,7 +114,7 @@ class MissingExtraError(LocalHPOError):
 
 
 class PluginError(LocalHPOError):
-    """A plug-in cannot be imported."""
+    """A plug-in cannot be imported, or fails at run time."""
 
     default_hint = "repair or remove its package, or choose another name"
 

@@ -14,14 +14,15 @@ Nothing is imported before it is needed: built-in factories are written as "modu
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import pkgutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from localhpo.errors import InputError, PluginError, did_you_mean
+from localhpo.errors import InputError, LocalHPOError, PluginError, did_you_mean
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -113,10 +114,33 @@ class Registry(Generic[T]):
     def make(self, name: str, **options: Any) -> T:
         """Call the factory of a name with those of the options that it takes.
 
-        Raises: as `load`, and as the factory does.
+        Raises:
+            InputError, PluginError: as `load`.
+            PluginError: the factory of a plug-in fails.
+            Exception: what a built-in factory raises.
         """
         taken = {key: value for key, value in options.items() if self.takes(name, key)}
-        return self.load(name)(**taken)
+        with self.naming_plugin(name):
+            return self.load(name)(**taken)
+
+    @contextlib.contextmanager
+    def naming_plugin(self, name: str) -> Iterator[None]:
+        """Let an exception that the plug-in of a name raises say which plug-in it was.
+
+        Errors of LocalHPO pass unchanged, and so does all that built-in implementations raise.
+
+        Raises:
+            PluginError: the plug-in raised something else.
+        """
+        try:
+            yield
+        except LocalHPOError:
+            raise
+        except (Exception, SystemExit) as error:
+            if name not in self.plugins:
+                raise
+            label = self._label(self.plugins[name])
+            raise PluginError(f"{label} failed: {type(error).__name__}: {error}") from error
 
     def _import(self, name: str) -> Callable[..., T]:
         if name in self.built_in:
@@ -131,7 +155,8 @@ class Registry(Generic[T]):
         try:
             factory: Callable[..., T] = point.load()
             self._check_parameters(factory)
-        except Exception as error:  # code of others: whatever it raises concerns this plug-in only
+        # Code of others: whatever it raises concerns this plug-in only, even the wish to exit.
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f"{self._label(point)} cannot be imported: {type(error).__name__}: {error}"
             ) from error

@@ -78,6 +78,65 @@ echo = ladder_plugin.backend:open_backend
 [localhpo.pruners]
 stop-at-once = ladder_plugin.pruner:StopAtOnce
 """
+FAULTY = """
+import sys
+
+
+class Faulty:
+    name = "faulty"
+    backend = None
+
+    def propose(self, history, n):
+        raise KeyError("no trials")
+
+    def close(self):
+        pass
+
+
+class Exits(Faulty):
+    def propose(self, history, n):
+        sys.exit("enough")
+
+
+class Unclosable:
+    name = "unclosable"
+    backend = None
+
+    def propose(self, history, n):
+        return []
+
+
+def open_nothing():
+    return {}["nothing"]
+
+
+class FaultyPruner:
+    def __call__(self, trial, trials):
+        return trial.best
+
+
+class TruePruner:
+    def __call__(self, trial, trials):
+        return True
+
+
+class UnmadePruner:
+    def __init__(self, task):
+        self.patience = task.pruner.patience
+"""
+FAULTY_ENTRY_POINTS = """
+[localhpo.creators]
+faulty = faulty:Faulty
+exits = faulty:Exits
+unclosable = faulty:Unclosable
+unmade = faulty:open_nothing
+exits-at-import = faulty_exit:open_creator
+
+[localhpo.pruners]
+faulty = faulty:FaultyPruner
+true = faulty:TruePruner
+unmade = faulty:UnmadePruner
+"""
 TRAIN = """
 import sys
 import time
@@ -190,6 +249,69 @@ def test_a_broken_plug_in_is_an_error_by_name_only(
     }
 
 
+@pytest.fixture
+def faulty(install: Path) -> None:
+    """Install a package whose plug-ins fail when they are used, and one that cannot be imported."""
+    (install / "faulty.py").write_text(FAULTY)
+    (install / "faulty_exit.py").write_text("import sys\nsys.exit(7)\n")
+    info = install / "faulty-3.4.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 3.4\n")
+    (info / "entry_points.txt").write_text(FAULTY_ENTRY_POINTS)
+
+
+@pytest.mark.usefixtures("faulty")
+@pytest.mark.parametrize(
+    ("creator", "message"),
+    [
+        ("faulty", "failed: KeyError: 'no trials'"),
+        ("exits", "failed: SystemExit: enough"),
+        ("unclosable", "failed: AttributeError: 'Unclosable' object has no attribute 'close'"),
+        ("unmade", "failed: KeyError: 'nothing'"),
+        ("exits-at-import", "cannot be imported: SystemExit: 7"),
+    ],
+)
+def test_a_creator_that_fails_is_an_error_that_names_the_plug_in(
+    localhpo: Callable[..., Any], creator: str, message: str
+) -> None:
+    done = localhpo("run", "task.toml", "--creator", creator, "--quiet")
+    assert done.returncode == 1, done.stderr
+    assert f"error: the creator '{creator}' of faulty 3.4 {message}" in done.stderr
+    assert "bug" not in done.stderr
+
+
+@pytest.mark.usefixtures("faulty")
+@pytest.mark.parametrize(
+    ("pruner", "message"),
+    [
+        ("faulty", "failed: AttributeError: 'Trial' object has no attribute 'best'"),
+        ("true", "failed: TypeError: it must return a reason as text, or None; got true"),
+    ],
+)
+def test_a_pruner_that_fails_is_warned_of_once(
+    localhpo: Callable[..., Any], tmp_path: Path, pruner: str, message: str
+) -> None:
+    task = (tmp_path / "task.toml").read_text().replace("stop-at-once", pruner)
+    (tmp_path / "task.toml").write_text(task.replace("high = 9", "high = 3"))
+    done = localhpo("run", "task.toml", "--creator", "random")
+    assert done.returncode == 0, done.stderr
+    text = f"no trial is pruned from now on: the pruner '{pruner}' of faulty 3.4 {message}"
+    assert done.stderr.count(text) == 1, done.stderr
+    trials = Study.find(home=tmp_path / "store").trials
+    assert [trial.state for trial in trials] == [State.COMPLETE] * 3
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_pruner_that_cannot_be_made_is_an_error_that_names_it(
+    localhpo: Callable[..., Any], tmp_path: Path
+) -> None:
+    task = (tmp_path / "task.toml").read_text().replace("stop-at-once", "unmade")
+    (tmp_path / "task.toml").write_text(task)
+    done = localhpo("run", "task.toml", "--creator", "random")
+    assert done.returncode == 1
+    assert "error: the pruner 'unmade' of faulty 3.4 failed: AttributeError" in done.stderr
+
+
 def test_an_author_runs_the_contract_of_a_plug_in(install: Path, tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text(CONTRACT)
     done = subprocess.run(
@@ -218,6 +340,17 @@ def test_names_are_built_in_ones_and_those_of_plug_ins(registry: Callable[..., A
     things = registry({"broken": "no_such_module:it", "reader": "csv:DictReader"})
     assert things.names == ("dictionary", "range", "reader", "broken")
     assert list(things.make("range", iterable="ab", start=1)) == [(1, "a"), (2, "b")]
+
+
+def test_only_what_a_plug_in_raises_is_renamed(registry: Callable[..., Any]) -> None:
+    things = registry({"reader": "csv:DictReader"})
+    message = "'reader' of csv:DictReader failed: TypeError: 3"
+    with pytest.raises(PluginError, match=message), things.naming_plugin("reader"):
+        raise TypeError(3)
+    with pytest.raises(TypeError, match="4"), things.naming_plugin("range"):
+        raise TypeError(4)
+    with pytest.raises(InputError, match="5"), things.naming_plugin("reader"):
+        raise InputError("5")
 
 
 def test_a_built_in_name_wins(registry: Callable[..., Any]) -> None:

@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from localhpo.creator.protocol import Creator, History
-from localhpo.errors import CreatorError, NoGoodTrialError, StudyInterruptedError
+from localhpo.errors import CreatorError, NoGoodTrialError, PluginError, StudyInterruptedError
 from localhpo.executor.protocol import Outcome
 from localhpo.resources.placement import MemoryNeed
 from localhpo.scheduler import budget
@@ -46,7 +46,7 @@ from localhpo.scheduler.events import (
 )
 from localhpo.scheduler.model_residency import ModelResidency
 from localhpo.scheduler.proposal_queue import ProposalQueue, Proposer
-from localhpo.scheduler.pruning import make_pruner
+from localhpo.scheduler.pruning import Pruner, make_pruner
 from localhpo.scheduler.running_trials import ExecutionTarget, RunningTrials
 from localhpo.scheduler.trial_placement import TrialPlacement
 from localhpo.scheduler.trial_table import TrialTable
@@ -133,7 +133,7 @@ class Loop:
         self._table = study.table
         self._settings = settings = settings or LoopSettings()
         self._clock = clock = target.clock
-        self._prune = make_pruner(task)
+        self._prune: Pruner | None = make_pruner(task)
         self._events = EventBus(
             study.table.recorder,
             observers,
@@ -300,7 +300,12 @@ class Loop:
         if self._prune is None:
             return
         trial = self._table[number]
-        reason = self._prune(trial, self._table.trials)
+        try:
+            reason = self._prune(trial, self._table.trials)
+        except PluginError as error:
+            self._prune = None
+            self._events.publish("warning", f"no trial is pruned from now on: {error}")
+            return
         if reason is not None and self._running.stop(number, State.PRUNED):
             self._events.publish("pruning", reason, trial)
 

@@ -6,7 +6,8 @@ or None. Equal records give equal answers, at any time and however often it is c
 
 A pruner is one entry of `PRUNERS`, or an entry point of the group `localhpo.pruners`. Its factory,
 mostly a class with `__call__`, may take one option, `task`: the task, whose `pruner` has the
-settings. What it makes is called after each report of a trial.
+settings. What it makes is called after each report of a trial. A plug-in's pruner that fails is
+not called again in that run.
 
 Progress is counted in reports of the metric, one per step (the first value of that step). So steps
 need not start at 0, be consecutive, or mean the same in two tasks. A value that is not finite
@@ -21,8 +22,10 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from localhpo.plugins import Registry
+from localhpo.space.values import show_value
 from localhpo.task import Task
 from localhpo.trial import State, Trial
 
@@ -46,11 +49,24 @@ MIN_PEERS = 4
 def make_pruner(task: Task) -> Pruner | None:
     """Return the pruner that the task names; None for `none`.
 
+    That of a plug-in raises `PluginError` where it fails, also when it is called.
+
     Raises:
         InputError: there is no such pruner.
-        PluginError: it is that of a plug-in which cannot be imported.
+        PluginError: it is that of a plug-in which cannot be imported, or fails.
     """
-    return PRUNERS.make(task.pruner.name, task=task)
+    name = task.pruner.name
+    pruner = PRUNERS.make(name, task=task)
+    return pruner if pruner is None or name in PRUNERS.built_in else partial(_ask, name, pruner)
+
+
+def _ask(name: str, pruner: Pruner, trial: Trial, trials: Sequence[Trial]) -> str | None:
+    """Return the answer of a plug-in's pruner."""
+    with PRUNERS.naming_plugin(name):
+        reason = pruner(trial, trials)
+        if reason is not None and not (isinstance(reason, str) and reason):
+            raise TypeError(f"it must return a reason as text, or None; got {show_value(reason)}")
+        return reason
 
 
 def no_pruner() -> None:

@@ -5,14 +5,55 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from localhpo.creator import Creator
+from localhpo.creator import CREATORS, Creator, History
 from localhpo.llm.placement import MemoryRequest, ModelPlacer
+from localhpo.llm.protocol import Backend
 from localhpo.resources.broker import MODEL_CLAIM, ResourceBroker
 from localhpo.resources.inventory import find_inventory
 from localhpo.store import Store
 from localhpo.study.model_placement import ModelReservation
 from localhpo.study.past_studies import open_with_past_studies
 from localhpo.task import Task
+from localhpo.trial import Proposal
+
+
+class PluginCreator:
+    """The Creator of a plug-in, whose exceptions become errors that name the plug-in.
+
+    Args:
+        plugin: Name of the plug-in.
+        creator: What its factory made.
+    """
+
+    def __init__(self, plugin: str, creator: Creator) -> None:
+        """Check that the Creator has all parts of the protocol.
+
+        Raises:
+            PluginError: it lacks one. All methods raise it where the Creator fails.
+        """
+        with CREATORS.naming_plugin(plugin):
+            _ = creator.name, creator.backend, creator.propose, creator.close
+        self._plugin, self._creator = plugin, creator
+
+    @property
+    def name(self) -> str:
+        """Name of the Creator."""
+        return self._creator.name
+
+    @property
+    def backend(self) -> Backend | None:
+        """Backend of the Creator."""
+        return self._creator.backend
+
+    def propose(self, history: History, n: int) -> Sequence[Proposal]:
+        """Ask the Creator."""
+        with CREATORS.naming_plugin(self._plugin):
+            return self._creator.propose(history, n)
+
+    def close(self) -> None:
+        """Close the Creator."""
+        with CREATORS.naming_plugin(self._plugin):
+            self._creator.close()
 
 
 class LazyCreator:
@@ -52,16 +93,17 @@ class LazyCreator:
             placer: Placer of the run, which is asked for memory before a model is loaded.
 
         Raises:
-            InputError, MissingExtraError, ModelError: as `open_creator`.
+            InputError, PluginError, MissingExtraError, ModelError: as `open_creator`.
         """
         if self._given is not None:
             return self._given
         if self._opened is None:
             asked, began = placer or ModelPlacer(self._reserve, self._notify), time.monotonic()
             try:
-                self._opened = open_with_past_studies(
-                    self._store, self._key, self._task, placer=asked
-                )
+                opened = open_with_past_studies(self._store, self._key, self._task, placer=asked)
+                name = self._task.creator.name
+                is_built_in = name in CREATORS.built_in
+                self._opened = opened if is_built_in else PluginCreator(name, opened)
             finally:
                 if placer is None:
                     self._claim_server()
