@@ -46,6 +46,7 @@ def test_a_report_has_every_section(make_task, trials):
         "| exit code | 1 | 2 | exit code 1 \\| bad |",
         "| trials, wall clock added up | 1 min 01 s |",
         "| peak memory of the largest trial | 80 MB |",
+        "| trial | state | loss | seconds | origin | configuration |",
         "| 1 \\* | complete | 0.25 | 61.0 | llm | learning_rate=1e-2 depth=3 |",
     ):
         assert line in text.splitlines(), f"{line!r} is missing in\n{text}"
