@@ -18,6 +18,7 @@ import contextlib
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -47,7 +48,7 @@ from localhpo.study.model_placement import ModelPlacement, make_model_placement
 from localhpo.study.observers import Callbacks, PendingEvents
 from localhpo.study.session import EnqueuedConfigs, Session, task_of
 from localhpo.task import Task
-from localhpo.trial import USER, Measurement, Proposal, State, Trial, count_budgeted
+from localhpo.trial import COUNTED, USER, Measurement, Proposal, State, Trial, count_budgeted
 
 Callback = Callable[["Study", Trial], None]
 """Called with the study and each trial that has ended."""
@@ -403,9 +404,12 @@ class Study:
 
     def _check_good(self, trials: Sequence[Trial]) -> None:
         if count_budgeted(trials) and not best_trials(trials, self.task.objectives):
+            numbers = Counter(trial.state for trial in trials if trial.state in COUNTED)
+            found = ", ".join(f"{number} {state}" for state, number in sorted(numbers.items()))
+            shows = f"`localhpo trials {self.key} --failed` shows each failure and its cause"
             raise NoGoodTrialError(
-                f"{self.key} has no complete trial: "
-                f"none of its {count_budgeted(trials)} trials succeeded"
+                f"{self.key} has no complete trial: {found}",
+                hint=shows if State.FAILED in numbers else "",
             )
 
     def _make_loop(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import localhpo
 from localhpo.errors import InputError, NoGoodTrialError, StudyInterruptedError
 from localhpo.study import Study
+from localhpo.task import Budget, CreatorSettings, Task
 from localhpo.trial import State, Trial
 
 SPACE = {
@@ -103,6 +105,19 @@ def test_no_good_trial_is_an_error_of_its_own() -> None:
     with pytest.raises(NoGoodTrialError) as caught:
         localhpo.tune(always_fails, SPACE, creator="random", trials=1)
     assert caught.value.exit_code == 3
+    assert str(caught.value) == "always_fails/main has no complete trial: 1 failed"
+    assert "`localhpo trials always_fails/main --failed`" in caught.value.hint
+
+
+def test_a_study_whose_trials_were_all_pruned_has_no_hint_about_failures(
+    make_task: Callable[..., Task],
+) -> None:
+    study = Study.open(make_task(creator=CreatorSettings("random"), budget=Budget(trials=2)))
+    for _ in range(2):
+        study.tell(study.ask(), 1.0, pruned=True)
+    with pytest.raises(NoGoodTrialError, match="no complete trial: 2 pruned") as caught:
+        study.run()
+    assert caught.value.hint == ""
 
 
 def test_a_callback_may_interrupt_and_set_attributes() -> None:
