@@ -311,8 +311,9 @@ class Loop:
 
     def _check_limits(self) -> None:
         if self._interrupts:
-            done = f"the study was interrupted after {self._table.counted} trials"
-            self._request_stop(STOPPED_BY_USER, StudyInterruptedError(done))
+            done = "1 trial" if self._table.counted == 1 else f"{self._table.counted} trials"
+            error = StudyInterruptedError(f"the study was interrupted after {done}")
+            self._request_stop(STOPPED_BY_USER, error)
         elif time_is_up := self._left.time_is_up:
             self._request_stop(time_is_up)
         else:

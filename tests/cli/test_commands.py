@@ -282,6 +282,12 @@ def test_enqueue_takes_a_file_and_a_study(localhpo, project):
     assert record["trials"][1]["origin"] == "user"
 
 
+def test_an_unknown_order_of_trials_is_told_the_orders_of_today(studied, localhpo):
+    said = localhpo("trials", "--sort", "nosuch", code=2)
+    assert "'number', 'value'" in said
+    assert "score" not in said
+
+
 def test_enqueue_keeps_what_the_study_was_started_with(localhpo, project):
     localhpo("run", "task.toml", "--quiet", "--trials", "1", "--creator", "tpe", "--seed", "3")
     localhpo("enqueue", "task.toml", "--set", "depth=5")

@@ -23,6 +23,17 @@ def states(trials: tuple[Trial, ...]) -> list[State]:
     return [trial.state for trial in trials]
 
 
+@pytest.mark.parametrize(("after_s", "done"), [(15.0, "1 trial"), (25.0, "2 trials")])
+def test_an_interrupted_study_says_how_far_it_came(
+    make_bench: MakeBench, after_s: float, done: str
+) -> None:
+    bench = make_bench(trials=4)
+    loop = bench.loop()
+    bench.interrupt_at(loop, after_s)
+    with pytest.raises(StudyInterruptedError, match=f"interrupted after {done}$"):
+        loop.run()
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_interrupted_trials_are_recorded_and_run_again(make_bench: MakeBench, times: int) -> None:
     bench = make_bench(trials=4, parallel=2)

@@ -22,6 +22,18 @@ _UNREADABLE: dict[str, Any] = dict.fromkeys(
 """The keys of a study in the list that are null where it cannot be read."""
 
 
+class Order(click.Choice):  # type: ignore[type-arg]  # generic since click 8.2
+    """Order of the trials. `score` is the name of `value` in version 0.1.0."""
+
+    def __init__(self) -> None:
+        super().__init__(["number", "value"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the order of a text."""
+        order: str = super().convert("value" if value == "score" else value, param, ctx)
+        return order
+
+
 @click.command(
     "trials",
     cls=Command,
@@ -38,8 +50,8 @@ _UNREADABLE: dict[str, Any] = dict.fromkeys(
     "--failed", is_flag=True, help="List the trials that failed or were refused, and why."
 )
 @click.option(
-    "--sort", type=click.Choice(["number", "value", "score"]), metavar="[number|value]",
-    default="number", show_default=True, help="Order of the trials; value: the best first.",
+    "--sort", type=Order(), default="number", show_default=True,
+    help="Order of the trials; value: the best first.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print all trials with every field as JSON.")
 def command(task_or_study: str | None, study: str, failed: bool, sort: str, as_json: bool) -> None:
@@ -62,8 +74,7 @@ def _selected(study: Study, failed: bool, sort: str) -> list[Trial]:
     from localhpo.analysis.summary import failure_of, sorted_by_value
 
     trials = [trial for trial in study.trials if not failed or failure_of(trial)]
-    by_value = sort != "number"  # `score` is the name of `value` in version 0.1.0
-    return sorted_by_value(trials, study.task.objectives) if by_value else trials
+    return sorted_by_value(trials, study.task.objectives) if sort == "value" else trials
 
 
 def _print_trials(study: Study, trials: list[Trial], failed: bool, as_json: bool) -> None:
