@@ -10,6 +10,7 @@ from tiny_model import add_card, make_model
 
 from localhpo import grammar
 from localhpo.cli import main
+from localhpo.cli.doctor import memory_fit
 from localhpo.creator import open_creator, prompt
 from localhpo.errors import CardError, InputError
 from localhpo.finetune import dataset, pipeline, train
@@ -19,6 +20,7 @@ from localhpo.llm.models import registry as model_registry
 from localhpo.llm.models import versions
 from localhpo.llm.protocol import GenerationRequest
 from localhpo.llm.transformers import TransformersBackend
+from localhpo.resources.placement import Gpu, Inventory
 from localhpo.task import CreatorSettings
 
 SETTINGS = train.TrainingSettings(passes=1, rate=3e-3, rank=4)
@@ -124,6 +126,25 @@ def test_a_model_needs_its_base_and_prompts(base, past_studies, monkeypatch):
     add_card(make_model(base, initializer_range=0.1), context_length=4096)
     with pytest.raises(CardError, match="was trained on a base of digest"):
         TransformersBackend(folder)
+
+
+def test_doctor_counts_the_memory_of_an_adapter_with_that_of_its_base(base, past_studies):
+    inventory = Inventory(cpus=1, gpus=(Gpu("0", memory_mb=24_000),))
+
+    def check(name):
+        return {one.name: one for one in memory_fit.check_memory_fits(inventory)}[f"fit {name}"]
+
+    card = tune(past_studies, better)
+    tuned, own = check(card.name), check("small")
+    assert (tuned.state, tuned.fits, tuned.hint) == ("ok", True, "")
+    listing = model_registry.inspect_model(model_registry.find_model(card.name))
+    assert memory_fit.find_needs(listing)[0].weights_bytes == listing.size_bytes + (
+        memory_fit.find_needs(model_registry.inspect_model(base))[0].weights_bytes
+    )
+    assert own.fits
+    shutil.rmtree(base)
+    without = check(card.name)
+    assert (without.finding, without.hint) == ("its memory needs are unknown", "")
 
 
 def test_rolling_back_returns_to_the_version_before(base, past_studies, capsys):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from localhpo.cli.doctor.checks import Check
 from localhpo.cli.models.views import memory_sum, memory_text
@@ -104,27 +103,35 @@ def compare_memory(
 
 
 def _check_model(entry: ModelListing, available: MachineMemory) -> Check:
-    name, card = f"fit {entry.name}", entry.card
-    if card and card.memory:
-        known = card.memory, card.parameters, card.context_length
-    elif measured := _measure(entry.path):
-        known = measured
-    else:
-        unknown = "its memory needs are unknown"
-        return Check(name, "note", unknown, f"add it: localhpo models add {entry.path}")
+    name = f"fit {entry.name}"
+    known = find_needs(entry)
+    if known is None:
+        is_tuned = entry.card is not None and entry.card.tuned is not None
+        hint = "" if is_tuned else f"add it: localhpo models add {entry.path}"
+        return Check(name, "note", "its memory needs are unknown", hint)
     fits, finding, detail = compare_memory(*known, available)
     if fits:
         return Check(name, "ok", finding, detail=detail, fits=True)
     return Check(name, "note", finding, _CHOOSE_SMALLER, detail=detail, fits=False)
 
 
-def _measure(folder: Path) -> tuple[ModelMemory, int, int] | None:
-    """Return memory, parameters and context of a model without a card; None for a broken one."""
+def find_needs(entry: ModelListing) -> tuple[ModelMemory, int, int] | None:
+    """Return memory, parameters and context of a model: from its card, else from its files.
+
+    An adapter needs the memory of its base, and its own beside it. None where files are missing.
+    """
     from localhpo.errors import CardError
     from localhpo.llm.models import registration
 
+    card = entry.card
+    if card and card.memory and not card.is_adapter:
+        return card.memory, card.parameters, card.context_length
     try:
+        folder = model_registry.find_base_folder(entry.path, card)
         shape, found, memory = registration.measure_model(folder)
     except CardError:
         return None
+    if card and card.is_adapter:
+        whole = memory.weights_bytes + entry.size_bytes
+        memory = replace(memory, weights_bytes=whole)
     return memory, found.parameters, shape.context_length
