@@ -8,6 +8,11 @@ plug-in, or overrides the fixture that makes the thing:
     class TestLadder(CreatorContract):
         name = "ladder"  # as in the entry point
 
+So that pytest shows the values in a failed test, `conftest.py` needs this line, before anything
+imports this module:
+
+    pytest.register_assert_rewrite("localhpo.testing")
+
 LocalHPO's own tests in `tests/contracts` run the same classes over every implementation that ships.
 """
 
@@ -477,6 +482,17 @@ class PrunerContract:
         """There is nothing to judge it by."""
         silent = make_curve(99, {}, State.RUNNING)
         assert make_pruner()(silent, [*trials, silent]) is None
+
+    def test_a_first_report_of_nan_counts_as_a_bad_one(
+        self, make_pruner: Callable[[], Pruner], trials: Sequence[Trial]
+    ) -> None:
+        """It hides none of the better reports that come after it."""
+        better = {step: 1.0 - step / 100 for step in range(1, 40)}
+        answers = []
+        for first in (math.nan, 1e9):
+            trial = make_curve(99, {0: first, **better}, State.RUNNING)
+            answers.append(make_pruner()(trial, [*trials, trial]) is None)
+        assert answers[0] == answers[1]
 
     def test_equal_records_give_equal_answers(
         self, make_pruner: Callable[[], Pruner], trials: Sequence[Trial]

@@ -20,6 +20,8 @@ from localhpo.space import Float, Int, Space
 from localhpo.task import Budget, Task
 from localhpo.trial import Origin, Proposal, State, Trial
 
+pytest.register_assert_rewrite("localhpo.testing")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def usual_signals() -> None:

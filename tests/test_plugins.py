@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from manual import DOCS, read_blocks
 
 from localhpo.errors import InputError, PluginError, TaskError
 from localhpo.plugins import PluginWarning, Registry
@@ -172,11 +174,27 @@ name = "stop-at-once"
 
 
 CONTRACT = """
-from localhpo.testing import PrunerContract
+from localhpo.testing import CreatorContract, PrunerContract
 
 
 class TestStopAtOnce(PrunerContract):
     name = "stop-at-once"
+
+
+class TestPatience(PrunerContract):
+    name = "patience"
+
+
+class TestSweep(CreatorContract):
+    name = "sweep"
+"""
+BROKEN_LAW = """
+from localhpo.testing import HISTORIES, SPACES, check_proposals, make_history, make_task
+
+
+def test_a_proposal_is_new():
+    history = make_history(make_task(SPACES["plain"]), HISTORIES["few"])
+    check_proposals([history.trials[0].proposal], history, frozenset())
 """
 
 
@@ -312,15 +330,39 @@ def test_a_pruner_that_cannot_be_made_is_an_error_that_names_it(
     assert "error: the pruner 'unmade' of faulty 3.4 failed: AttributeError" in done.stderr
 
 
-def test_an_author_runs_the_contract_of_a_plug_in(install: Path, tmp_path: Path) -> None:
-    (tmp_path / "test_mine.py").write_text(CONTRACT)
-    done = subprocess.run(
+def run_pytest(install: Path, folder: Path, test: str) -> subprocess.CompletedProcess[str]:
+    (folder / "conftest.py").write_text(
+        'import pytest\n\npytest.register_assert_rewrite("localhpo.testing")\n'
+    )
+    (folder / "test_mine.py").write_text(test)
+    return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        cwd=folder, capture_output=True, text=True, timeout=300,
         env={**os.environ, "PYTHONPATH": str(install)},
     )  # fmt: skip
+
+
+def test_an_author_runs_the_contracts_of_plug_ins_and_those_of_the_manual_hold(
+    install: Path, tmp_path: Path
+) -> None:
+    programs = [block.text for block in read_blocks(DOCS / "architecture.md", "python")]
+    (install / "my_package.py").write_text("\n\n".join(programs))
+    info = install / "my_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[localhpo.pruners]\npatience = my_package:Patience\n"
+        "[localhpo.creators]\nsweep = my_package:Sweep\n"
+    )
+    done = run_pytest(install, tmp_path, CONTRACT)
     assert done.returncode == 0, done.stdout
-    assert "60 passed" in done.stdout
+    assert "183 passed" in done.stdout
+
+
+def test_a_law_that_does_not_hold_shows_its_values(install: Path, tmp_path: Path) -> None:
+    done = run_pytest(install, tmp_path, BROKEN_LAW)
+    assert done.returncode == 1, done.stdout
+    assert re.search("AssertionError: assert '[0-9a-f]+' not in {", done.stdout), done.stdout
 
 
 @pytest.fixture
