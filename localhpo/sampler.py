@@ -27,7 +27,7 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from localhpo.creator import Creator, History, describe_ignored_goals, open_creator
+from localhpo.creator import CREATORS, Creator, History, describe_ignored_goals, open_creator
 from localhpo.creator.registry import FIRST_OBJECTIVE_ONLY
 from localhpo.errors import InputError, SpaceError, SpaceExhaustedError
 from localhpo.objective import Constraint, Direction, Objective
@@ -85,6 +85,10 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
         constraints_func: returns the constraint values of a finished trial, <= 0 where they hold,
             as for Optuna's samplers. With Optuna 5 the objective may call `Trial.set_constraint`
             instead.
+
+    Raises:
+        InputError: there is no creator of that name.
+        PluginError: it is that of a plug-in which cannot be imported.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class LocalHPOSampler(BaseSampler):  # type: ignore[misc]  # optuna ships no usa
         self._background = background
         self._fixed = dict(fixed or {})
         self._settings = CreatorSettings(name=creator) if isinstance(creator, str) else creator
+        CREATORS.check(self._settings.name)
         self._budget = Budget(trials=trials)
         self._seed = seed
         self._common = IntersectionSearchSpace()

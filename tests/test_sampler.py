@@ -274,6 +274,11 @@ def test_cmaes_is_refused_with_several_objectives_or_constraints() -> None:
         single.optimize(lambda trial: two_objectives(trial)[0], n_trials=1)
 
 
+def test_an_unknown_creator_is_refused_when_the_sampler_is_made() -> None:
+    with pytest.raises(InputError, match=r"a creator must be one of .*; got 'nosuch'"):
+        LocalHPOSampler(creator="nosuch")
+
+
 def test_a_constraint_that_is_nan_is_an_error() -> None:
     study = study_of_two("random", constraints_func=lambda _: [float("nan")])
     with pytest.raises(InputError, match=r"must return numbers; got \[nan\] for trial 0"):
