@@ -221,9 +221,6 @@ def _pairs(
     ]
 
 
-DEFAULT_EVERY = 5
-
-
 def count_missing_studies(past_studies: Sequence[PastStudy], base: str, every: int) -> int:
     """Return how many finished studies are missing until the next training; 0: it is due.
 

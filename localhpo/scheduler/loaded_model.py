@@ -32,6 +32,11 @@ _MARGIN, _SPARE_MB = 1.1, 1024.0
 whose use grows while they run."""
 
 
+def list_offload_methods(*, can_sleep: bool) -> frozenset[OffloadMethod]:
+    """Return the methods of a server of this study's own: stop, and sleep where it supports it."""
+    return frozenset({"sleep", "stop"} if can_sleep else {"stop"})
+
+
 class LoadedModel(Protocol):
     """A language model that holds memory. See the module for the laws."""
 
@@ -205,7 +210,7 @@ class ServerModel:
     @property
     def offload_methods(self) -> frozenset[OffloadMethod]:
         """Stop, and sleep where the server supports it."""
-        return frozenset({"sleep", "stop"} if self._can_sleep else {"stop"})
+        return list_offload_methods(can_sleep=self._can_sleep)
 
     @property
     def shared(self) -> bool:

@@ -146,7 +146,15 @@ class LearningCurves:
         return f"{self._sign * cost:.4g}" if math.isfinite(cost) else "not finite"
 
 
-class MedianPruner:
+class CurvePruner:
+    """A pruner that compares the learning curves of a study."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._curves = LearningCurves(task)
+
+
+class MedianPruner(CurvePruner):
     """Stops a trial whose best value so far is worse than the median of other trials at its step.
 
     The other trials are complete and reported this step or a later one; each counts with its last
@@ -154,10 +162,6 @@ class MedianPruner:
     https://doi.org/10.1145/3097983.3098043), with the values at the step in place of their
     running averages, as Optuna's `MedianPruner` has it.
     """
-
-    def __init__(self, task: Task) -> None:
-        self._task = task
-        self._curves = LearningCurves(task)
 
     def __call__(self, trial: Trial, trials: Sequence[Trial]) -> str | None:
         """Return the reason to stop the trial, or None."""
@@ -181,7 +185,7 @@ class MedianPruner:
         )
 
 
-class SuccessiveHalvingPruner:
+class SuccessiveHalvingPruner(CurvePruner):
     """Stops a trial that reaches a rung and is not among the best 1/factor of the trials there.
 
     Asynchronous successive halving (Li et al. 2020, https://arxiv.org/abs/1810.05934) in its
@@ -191,10 +195,6 @@ class SuccessiveHalvingPruner:
     a rung, the best of them goes on. A trial is compared only with those that reached the rung
     before it, so that a decision never changes afterwards.
     """
-
-    def __init__(self, task: Task) -> None:
-        self._task = task
-        self._curves = LearningCurves(task)
 
     def __call__(self, trial: Trial, trials: Sequence[Trial]) -> str | None:
         """Return the reason to stop the trial, or None."""

@@ -125,11 +125,12 @@ def _proposals(comparison: CreatorComparison, roomy: bool) -> Table:
             name,
             f"{proposals.seconds:.3f}",
             f"{proposals.tokens:,.0f}",
-            *(_share(value) for value in values),
+            *(format_share(value) for value in values),
             *([origins] if roomy else []),
         )
     return table
 
 
-def _share(share: float) -> str:
+def format_share(share: float) -> str:
+    """Return a share in percent; a dash for none."""
     return "-" if share == 0 else f"{100 * share:.1f} %"

@@ -21,6 +21,7 @@ from scripts.benchmarks.agenthpo.results import (
     compute_gap,
     describe_runs,
 )
+from scripts.benchmarks.views import format_share
 
 COST_HEADERS = (
     "proposals", "prompt", "answer", "seconds", "redrawn", "repeated", "invalid", "failed",
@@ -170,7 +171,7 @@ def cost_rows(result: ExperimentResult) -> Iterator[tuple[str, ...]]:
             _thousands(_mean(lines, lambda line: line.prompt_tokens)),
             _thousands(_mean(lines, lambda line: line.completion_tokens)),
             f"{_mean(lines, lambda line: line.proposals.seconds_mean):.2f}",
-            *(_share(_mean(lines, share)) for share in _SHARES.values()),
+            *(format_share(_mean(lines, share)) for share in _SHARES.values()),
         )
     for name, cost in sorted(paper.costs().items(), reverse=True):
         blank = ("",) * (1 + len(_SHARES))
@@ -192,10 +193,6 @@ def _mean(lines: list[CreatorResult], value: Callable[[CreatorResult], float]) -
 
 def _thousands(tokens: float) -> str:
     return f"{tokens / 1000:.2f} k"
-
-
-def _share(share: float) -> str:
-    return "-" if share == 0 else f"{100 * share:.1f} %"
 
 
 def footnotes(result: ExperimentResult) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from localhpo.errors import ModelError
 from localhpo.executor.clock import Clock
 from localhpo.resources.placement import Assignment
-from localhpo.scheduler.loaded_model import OffloadMethod, ServerState
+from localhpo.scheduler.loaded_model import OffloadMethod, ServerState, list_offload_methods
 
 
 class SimulatedModel:
@@ -57,7 +57,7 @@ class SimulatedModel:
     @property
     def offload_methods(self) -> frozenset[OffloadMethod]:
         """Stop, and sleep where it supports that."""
-        return frozenset({"sleep", "stop"} if self._can_sleep else {"stop"})
+        return list_offload_methods(can_sleep=self._can_sleep)
 
     @property
     def shared(self) -> bool:
