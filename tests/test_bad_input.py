@@ -197,7 +197,7 @@ def test_a_script_without_usable_reports_fails(
     assert run() == 3
     shown = capsys.readouterr()
     assert says in shown.out
-    assert "localhpo trials --failed" in shown.err
+    assert "localhpo trials t/main --failed" in shown.err
     failures = [trial.failure for trial in Store(home).trials("t/main")]
     assert [failure and failure.cause.value for failure in failures] == [cause] * 2
 
@@ -230,7 +230,7 @@ def test_a_trial_without_a_value_for_a_goal_fails_with_its_name(
     shown = capsys.readouterr()
     for part in says:
         assert part in shown.out
-    assert "localhpo trials --failed" in shown.err
+    assert "localhpo trials t/main --failed" in shown.err
 
 
 @pytest.mark.parametrize(
