@@ -176,12 +176,12 @@ def test_the_figure_draws_the_regrets_and_ranks(made, tmp_path):
     assert list(lines) == list(made.creators)
     for c, name in enumerate(made.creators):
         assert lines[name] == pytest.approx(means[c].tolist())
-    (bars,) = (trace for trace in drawn.data if trace.type == "bar")
+    (dots,) = (trace for trace in drawn.data if trace.xaxis == "x2")
     ranks = dict(
         zip(made.creators, (entry.rank for entry in made.columns[-1].entries), strict=True)
     )
-    assert dict(zip(bars.y, bars.x, strict=True)) == ranks
-    assert "critical difference" in drawn.layout.annotations[1].text
+    assert dict(zip(dots.y, dots.x, strict=True)) == ranks
+    assert "critical difference" in drawn.layout.title.text
 
 
 def test_a_figure_is_written_the_same_each_time_and_needs_no_network(made, tmp_path):
