@@ -1,5 +1,6 @@
 """Problems: known functions, tables, trainings, and what they are measured by."""
 
+import gzip
 import json
 import math
 import re
@@ -269,6 +270,70 @@ def test_trainings_in_the_space_of_the_paper(folders, name, metric, direction, p
     score = problem.evaluate(problem.space.default())
     assert math.isfinite(score)
     assert problem.evaluate(problem.space.default()) == score
+
+
+# Tables of whole spaces.
+
+FCNET = """init_lr,n_units_1,activation_fn_1,val_mse
+0.001,16,relu,0.1
+0.001,8,relu,0.01
+0.01,16,tanh,1.0
+0.01,8,tanh,0.001
+"""
+CELLS = """Op0,Op1,val_accuracy
+none,none,10.0
+none,skip,50.0
+skip,none,70.0
+skip,skip,90.0
+"""
+
+
+@pytest.fixture
+def grid_folders(tmp_path):
+    (tmp_path / "tables").mkdir()
+    for name, text in (("fcnet_small", FCNET), ("nb201_small", CELLS)):
+        with gzip.open(tmp_path / "tables" / f"{name}.csv.gz", "wt") as file:
+            file.write(text)
+    return DataFolders(tmp_path, tmp_path)
+
+
+def test_a_table_of_losses_is_tuned_by_their_logarithm(grid_folders):
+    problem = open_problem("grid/fcnet_small/table", grid_folders)
+    assert (problem.task.metric, problem.direction) == ("log_val_mse", "minimize")
+    assert problem.space["n_units_1"].values == (8, 16), "in order"
+    config = {"init_lr": 0.01, "n_units_1": 8, "activation_fn_1": "tanh"}
+    assert problem.evaluate(config) == math.log(0.001)
+    reference = compute_reference(problem)
+    assert (reference.best, reference.median) == (math.log(0.001), math.log(1.0))
+
+
+def test_a_table_of_accuracies_is_measured_by_its_worst_row(grid_folders):
+    problem = open_problem("grid/nb201_small/table", grid_folders)
+    assert problem.direction == "maximize"
+    reference = compute_reference(problem)
+    assert (reference.best, reference.median) == (90.0, 10.0)
+    assert problem.evaluate({"Op0": "none", "Op1": "skip"}) == 50.0
+
+
+def test_a_table_in_other_spellings_is_the_same_problem(grid_folders):
+    problems = {
+        spelling: open_problem(f"grid/fcnet_small/{spelling}", grid_folders)
+        for spelling in ("table", "keras", "nested")
+    }
+    assert problems["keras"].space.names == ("learning_rate", "units_1", "activation_1")
+    assert problems["nested"].space.names[0] == "optim.lr"
+    assert len({problem.digest for problem in problems.values()}) == 3
+    values = [
+        problem.evaluate(dict(zip(problem.space.names, (0.001, 8, "relu"), strict=True)))
+        for problem in problems.values()
+    ]
+    assert values == [math.log(0.01)] * 3
+
+
+def test_an_unknown_spelling_is_an_error(grid_folders):
+    with pytest.raises(InputError, match="the spelling of problem") as caught:
+        open_problem("grid/fcnet_small/kears", grid_folders)
+    assert "keras" in caught.value.hint
 
 
 # Names.

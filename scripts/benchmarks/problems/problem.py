@@ -1,9 +1,9 @@
 """A problem: a task as a user would write it, and the value of each of its configurations.
 
 Its results are compared by regret, which is 0 at the best value and 1 at the median of random
-configurations. The best is taken over random configurations and crosses of the best of them,
-because random draws in ten dimensions do not come near the top. A better value that one of the
-compared Creators finds replaces it.
+configurations (or at the worst value, for a table that is known as a whole). The best is taken over
+random configurations and crosses of the best of them, because random draws in ten dimensions do not
+come near the top. A better value that one of the compared Creators finds replaces it.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ class Problem:
     """What decides the values beside the task, as JSON: hashes of files, versions, ..."""
     optimum: float | None = None
     """The best possible value, where it is known."""
+    worst: float | None = None
+    """The worst possible value, where regret is measured by it (needs `optimum`); else by the
+    median of random configurations."""
     draws: int = 2000
     """Number of random configurations for the reference values."""
     crosses: int = 400
@@ -66,7 +69,7 @@ class Problem:
     def digest(self) -> str:
         """Hash of everything that decides a study; results of another hash are stale."""
         task = self.task
-        parts = {
+        parts: dict[str, Any] = {
             "space": task.space.to_table(),
             "task": [task.name, task.metric, task.direction, task.background],
             "definition": dict(self.definition),
@@ -74,6 +77,8 @@ class Problem:
         }
         if task.fixed:
             parts["fixed"] = dict(task.fixed)
+        if self.worst is not None:
+            parts["worst"] = self.worst
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -89,6 +94,7 @@ class Reference:
 
     best: float
     median: float
+    """The median of random configurations; the worst value where `Problem.worst` is given."""
 
 
 def compute_reference(problem: Problem) -> Reference:
@@ -97,6 +103,8 @@ def compute_reference(problem: Problem) -> Reference:
     Raises:
         LocalHPOError: fewer than two of the random configurations have a value.
     """
+    if problem.optimum is not None and problem.worst is not None:
+        return Reference(problem.optimum, problem.worst)
     rng = rng_of("reference", problem.name)
     configs = [problem.space.sample(rng) for _ in range(problem.draws)]
     values = problem.evaluate_many(configs)

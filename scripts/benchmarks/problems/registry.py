@@ -2,7 +2,9 @@
 
 yahpo/<family>/<data set>/<metric>/full     a YAHPO surrogate; `crop`: a part of its space
 function/<name>/<variant>                   a known function, shifted in one of many ways
+yahpo/<family>/<data set>/<metric>/ordinal  the same on lists of ten values (lcbench)
 taskset/<table>                             a table of TaskSet
+grid/<table>/<spelling>                     a table of a whole space (see `grids`)
 xgboost/<data set>, mlp/<data set>          small real trainings
 table/<path>                                a CSV file of your own (see `tables`)
 """
@@ -66,7 +68,7 @@ _PACKAGES: Mapping[str, Sequence[str]] = {
     "xgboost": ("xgboost", "sklearn"),
     "mlp": ("xgboost", "sklearn"),
 }
-_FOLDERS = {"yahpo": "yahpo", "taskset": "taskset_adam8p"}
+_FOLDERS = {"yahpo": "yahpo", "taskset": "taskset_adam8p", "grid": "tables"}
 _SHOWN_AS = {"sklearn": "scikit-learn"}
 
 
@@ -138,6 +140,16 @@ def _taskset(name: str, rest: str, folders: DataFolders) -> Problem:
     return tables.taskset(paths[rest])
 
 
+def _grid(name: str, rest: str, folders: DataFolders) -> Problem:
+    data = _data_folder("grid", folders)
+    from scripts.benchmarks.problems import grids
+
+    table, _, spelling = rest.partition("/")
+    _check_known("table", name, table, grids.names(data))
+    _check_known("spelling", name, spelling, grids.SPELLINGS)
+    return grids.make(data, table, spelling)
+
+
 def _training(name: str, rest: str, folders: DataFolders) -> Problem:
     learner = name.partition("/")[0]
     _need_packages(learner)
@@ -157,6 +169,7 @@ _OPEN_BY_KIND: Mapping[str, Callable[[str, str, DataFolders], Problem]] = {
     "yahpo": _yahpo,
     "function": _function,
     "taskset": _taskset,
+    "grid": _grid,
     "xgboost": _training,
     "mlp": _training,
     "table": _table,

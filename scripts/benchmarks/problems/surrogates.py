@@ -1,8 +1,9 @@
-"""YAHPO's surrogates as problems, on the full space or on a crop of it, as a user might write it.
+"""YAHPO's surrogates as problems, on the full space or on a part of it, as a user might write it.
 
-Both keep the original names of hyperparameters. A crop is random, but fixed by the name of the
-problem: each range is reduced to at least half of it, with round bounds, and up to half of the
-hyperparameters are fixed at a good value.
+`full` and `crop` keep the original names of hyperparameters. A crop is random, but fixed by the
+name of the problem: each range is reduced to at least half of it, with round bounds, and up to half
+of the hyperparameters are fixed at a good value. `ordinal` is the full space of lcbench as lists of
+ten values each, with the names of scikit-learn.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,15 +19,16 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from localhpo.errors import InputError
 from localhpo.objective import Objective
-from localhpo.space import Space
+from localhpo.space import Ordinal, Space, Value
 from localhpo.task import Task
 from localhpo.trial import Config
 from scripts.benchmarks.problems import yahpo
 from scripts.benchmarks.problems.dims import Array, Dim
 from scripts.benchmarks.problems.problem import Problem, rng_of
 
-Variant = Literal["full", "crop"]
+Variant = Literal["full", "crop", "ordinal"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 VERSION = 1
@@ -34,6 +36,15 @@ VERSION = 1
 
 _GOOD_OF = 64
 """Random configurations, the best of which gives the fixed values."""
+
+_SKLEARN_NAMES: Mapping[str, str] = {
+    "batch_size": "batch_size", "learning_rate": "learning_rate_init", "max_dropout": "dropout",
+    "max_units": "hidden_layer_size", "momentum": "momentum", "num_layers": "n_layers",
+    "weight_decay": "alpha",
+}  # fmt: skip
+"""Names of lcbench's hyperparameters in scikit-learn, or in its style."""
+
+_LIST_LENGTH = 10
 
 _SMALLEST_PART = 0.5
 """Smallest share of a range, on its own scale, that a crop keeps."""
@@ -67,6 +78,8 @@ def make(data: Path, family: str, instance: str, target: str, variant: Variant) 
         configs = [cropped.space.sample(rng) for _ in range(_GOOD_OF)]
         utilities = np.nan_to_num(sign * evaluate(configs), nan=-np.inf)
         cropped = crop(scenario.dims, configs[int(np.argmax(utilities))], rng)
+    if variant == "ordinal":
+        return _make_ordinal(name, scenario, instance, target, evaluate)
     held, dims = dict(cropped.held), scenario.dims
 
     def evaluate_many(configs: Sequence[Config]) -> Array:
@@ -80,6 +93,39 @@ def make(data: Path, family: str, instance: str, target: str, variant: Variant) 
     }
     task = _make_task(scenario, instance, target, cropped)
     return Problem(name, task, evaluate_many, definition)
+
+
+def _make_ordinal(
+    name: str,
+    scenario: yahpo.Scenario,
+    instance: str,
+    target: str,
+    evaluate: Callable[[Sequence[Mapping[str, Any]]], Array],
+) -> Problem:
+    if scenario.name != "lcbench":
+        raise InputError(f"the variant ordinal exists for lcbench alone; got {name!r}")
+    old_names = {new: old for old, new in _SKLEARN_NAMES.items()}
+    space = Space([Ordinal(_SKLEARN_NAMES[d.name], values=_ten_values(d)) for d in scenario.dims])
+
+    def evaluate_many(configs: Sequence[Config]) -> Array:
+        return evaluate([{old_names[k]: v for k, v in config.items()} for config in configs])
+
+    definition = {
+        "model": _sha256(scenario.folder / "model.onnx"), "instance": instance, "target": target,
+    }  # fmt: skip
+    task = _make_task(scenario, instance, target, CroppedSpace(space, {}))
+    return Problem(name, task, evaluate_many, definition)
+
+
+def _ten_values(dim: Dim) -> tuple[Value, ...]:
+    """Return ten values of a range (fewer of a short range of integers), as a user would list them.
+
+    They are evenly spaced on the scale of the dimension, and have two digits.
+    """
+    low, high = (float(f"{bound:.4g}") for bound in (dim.low, dim.high))
+    spaced = (np.geomspace if dim.log else np.linspace)(low, high, _LIST_LENGTH)
+    values = [min(max(float(f"{value:.2g}"), low), high) for value in spaced]
+    return tuple(dict.fromkeys(round(v) for v in values) if dim.integer else dict.fromkeys(values))
 
 
 @cache
