@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Literal
 from localhpo import grammar
 from localhpo.creator import prompt, rationale
 from localhpo.creator.candidates import CandidateStatus, DuplicateFilter, medoid_order
+from localhpo.creator.model_cost import ModelCost
 from localhpo.creator.protocol import History, derive_seed, propose_one_by_one
 from localhpo.errors import ConfigurationError, GenerationError, ModelError
 from localhpo.llm.protocol import AnswerConstraint, Backend, Completion, GenerationRequest, Message
-from localhpo.trial import LLM, Config, Proposal
+from localhpo.trial import LLM, Proposal
 
 if TYPE_CHECKING:
     from localhpo.space import Space
@@ -48,9 +49,6 @@ ROUNDS: Mapping[prompt.Style, Sequence[SamplingRound]] = {
     "compact": (SamplingRound(24, 1.0), SamplingRound(24, 1.3), SamplingRound(24, 1.6)),
 }
 
-MODEL_SAMPLES = 32
-"""Configurations that a configuration model is asked for at the start of a study."""
-
 
 @dataclass(frozen=True, slots=True)
 class _ValidAnswer:
@@ -68,32 +66,6 @@ class _ModelRequest:
     trials: tuple[int, ...]
     """Numbers of the trials in the prompt: those that the answer may name."""
     max_tokens: int
-
-
-@dataclass
-class ModelCost:
-    """Tokens and seconds that requests to the model have taken so far."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-    answers: int = 0
-
-    def add(self, completions: Sequence[Completion]) -> None:
-        """Count one call; its samples share the prompt."""
-        self.prompt_tokens += max((one.prompt_tokens for one in completions), default=0)
-        self.completion_tokens += sum(one.completion_tokens for one in completions)
-        self.seconds += sum(one.seconds for one in completions)
-        self.answers += len(completions)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSamples:
-    """Configurations that a model proposes before it has seen any trial."""
-
-    configs: Sequence[Config]
-    record: Proposal
-    """Model, prompt, seed and cost of the samples; its configuration is the first of them."""
 
 
 class Agent:
@@ -122,12 +94,6 @@ class Agent:
         self._fallback = fallback
         self._owned = owned
         self._style: prompt.Style = backend.model.prompt
-        self._samples_by_prompt: dict[str, ModelSamples] = {}
-
-    @property
-    def is_configuration_model(self) -> bool:
-        """Whether the model answers with bare configurations, so cheaply that many are drawn."""
-        return self._style == "compact"
 
     @property
     def backend(self) -> Backend:
@@ -156,39 +122,6 @@ class Agent:
             return self._ask(history, duplicates, spent)
         except ModelError as error:
             return self.fall_back(history, error, spent)
-
-    def draw_samples(self, history: History, spent: ModelCost) -> ModelSamples:
-        """Return configurations that the model proposes before any trial; asked once, then cached.
-
-        Raises:
-            ModelError: the model failed, or no answer was valid.
-        """
-        fresh = dataclasses.replace(history, trials=(), next_number=0)
-        request = self._build_request(fresh)
-        key = f"{fresh.seed} {prompt.sha256(request.messages)}"
-        if key in self._samples_by_prompt:
-            known = self._samples_by_prompt[key]
-            free = dataclasses.replace(
-                known.record, prompt_tokens=0, completion_tokens=0, seconds=0.0
-            )
-            return dataclasses.replace(known, record=free)
-        attempts = len(ROUNDS[self._style])
-        for attempt in range(attempts):
-            try:
-                sampling = SamplingRound(MODEL_SAMPLES, 1.0)
-                drawn = self._draw_answers(request, sampling, attempt, spent)
-                break
-            except GenerationError:  # an answer was cut short; other seeds may give shorter ones
-                if attempt == attempts - 1:
-                    raise
-        if not drawn:
-            raise ModelError(f"none of its {spent.answers} answers was a valid configuration")
-        made = ModelSamples(
-            tuple(one.answer.config for one in drawn),
-            self._make_proposal(request, drawn[0], len(drawn), spent),
-        )
-        self._samples_by_prompt[key] = made
-        return made
 
     def fall_back(self, history: History, error: ModelError, spent: ModelCost) -> Proposal:
         """Return the proposal of the engine in place of a model that failed.

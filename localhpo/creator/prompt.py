@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
     from localhpo.transfer import RetrievedConfig
 
-Style = Literal["chat", "compact"]
+Style = Literal["chat", "compact", "samples"]
+"""`chat` for a model that follows instructions and gives a reason, `samples` for the same without a
+reason, `compact` for a model that was trained on that very rendering."""
 
 LIMITS: Mapping[Style, Sequence[int]] = {
     "chat": (DEFAULT_LIMIT, 24, 18, 12, 8, 5, 3, 2, 1, 0),
     "compact": (12, 8, 5, 3, 2, 1, 0),  # its template shows no more than twelve
+    "samples": (12, 8, 5, 3, 2, 1, 0),
 }
 """Numbers of finished trials to show; the first one whose prompt fits into the context is taken."""
 
@@ -43,22 +46,24 @@ def fit_prompt(
     model: Model,
     count_tokens: Callable[[Sequence[Message]], int],
     retrieved: Sequence[RetrievedConfig] = (),
+    style: Style | None = None,
 ) -> tuple[Sequence[Message], tuple[int, ...], int]:
     """Return the prompt with as much history as fits into a model's context.
 
     Also the numbers of the trials in it, and the tokens left for an answer. For inference and
-    training.
+    training. The style is that of the model by default.
 
     Raises:
         ModelError: not even the prompt without history fits.
     """
+    style = style or model.prompt
     answer_tokens = max_answer_tokens(history.task.space) + (
-        _ANALYSIS_TOKENS if model.prompt == "chat" else 0
+        _ANALYSIS_TOKENS if style == "chat" else 0
     )
     tokens = 0
-    for limit in LIMITS[model.prompt]:
+    for limit in LIMITS[style]:
         facts = build_facts(history, limit=limit, retrieved=retrieved)
-        messages = render_messages(facts, model.prompt)
+        messages = render_messages(facts, style)
         tokens = count_tokens(messages)
         if tokens + answer_tokens <= model.context_length:
             return messages, tuple(sorted(trial.number for trial in facts.trials)), answer_tokens
@@ -90,11 +95,15 @@ def render_messages(facts: Facts, style: Style) -> list[Message]:
 
     Args:
         facts: everything that the prompt may say.
-        style: `chat` for a model that follows instructions, `compact` for a model that was
-            trained on that very rendering.
+        style: which templates are used.
     """
     if style == "compact":
         return [Message("user", _render("compact.txt.j2", facts))]
+    if style == "samples":
+        return [
+            Message("system", _render("samples_system.md.j2", facts)),
+            Message("user", _render("samples.md.j2", facts)),
+        ]
     return [
         Message("system", _render("system.md.j2", facts)),
         Message("user", _render("propose.md.j2", facts)),

@@ -9,9 +9,8 @@ keyword:
         the one that the task names, with `open_task_backend(task, placer)`, and closes it.
     placer: is asked for memory before a model is loaded.
     retrieved: configurations of similar past studies, in the task's space.
-    past_studies: the past studies themselves.
 
-Past studies are for factories that take `retrieved` or `past_studies` only: for any other creator,
+Past studies are for factories that take `retrieved` only: for any other creator,
 `[creator] transfer` must be "off".
 """
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from localhpo.creator.protocol import Creator
     from localhpo.llm.placement import ModelPlacer
     from localhpo.llm.protocol import Backend
-    from localhpo.transfer import PastStudy, RetrievedConfig
+    from localhpo.transfer import RetrievedConfig
 
 CREATORS: Registry[Creator] = Registry(
     "creator",
@@ -46,7 +45,7 @@ CREATORS: Registry[Creator] = Registry(
         "cmaes": "localhpo.creator.optuna:open_engine",
         "nsga2": "localhpo.creator.optuna:open_engine",
     },
-    options=("task", "backend", "placer", "retrieved", "past_studies"),
+    options=("task", "backend", "placer", "retrieved"),
 )
 
 FIRST_OBJECTIVE_ONLY = ("hybrid", "agent", "bo")
@@ -72,7 +71,6 @@ def open_creator(
     *,
     backend: Backend | None = None,
     retrieved: Sequence[RetrievedConfig] = (),
-    past_studies: Sequence[PastStudy] = (),
     placer: ModelPlacer | None = None,
 ) -> Creator:
     """Return the Creator named in the task's settings; a model is loaded where it needs one.
@@ -83,8 +81,6 @@ def open_creator(
             it.
         retrieved: configurations of similar past studies (`transfer.retrieval`), for a Creator
             that uses them.
-        past_studies: the studies themselves; they tell how well a chat model did in them, compared
-            with the optimizer.
         placer: asked for memory before the model is loaded.
 
     Raises:
@@ -97,17 +93,13 @@ def open_creator(
         ModelError: the model, or its server, cannot be used.
     """
     name, transfer = task.creator.name, task.creator.transfer
-    uses_past = CREATORS.takes(name, "retrieved") or CREATORS.takes(name, "past_studies")
-    if transfer != "off" and not uses_past:
+    if transfer != "off" and not CREATORS.takes(name, "retrieved"):
         raise InputError(
             f'transfer = "{transfer}" needs a creator that uses past studies, '
             f"{' or '.join(CREATORS.takers('retrieved'))}; got {name!r}",
             hint='take another creator, or transfer = "off"',
         )
-    return CREATORS.make(
-        name,
-        task=task, backend=backend, placer=placer, retrieved=retrieved, past_studies=past_studies,
-    )  # fmt: skip
+    return CREATORS.make(name, task=task, backend=backend, placer=placer, retrieved=retrieved)
 
 
 def open_task_backend(task: Task, placer: ModelPlacer | None = None) -> Backend:

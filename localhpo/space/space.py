@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -218,8 +219,31 @@ class Space:
         return self.build(lambda position, parameter: parameter.draw(uniform[position]))
 
     def default(self) -> dict[str, Value]:
-        """Return the configuration of the defaults; the center where there is none."""
-        return self.build(lambda _, parameter: parameter.start)
+        """Return the configuration of the defaults; the center where there is none.
+
+        Categories have no middle. The first parameter of a list of categories takes the first of
+        them, the next one with the same list the second, and so on: where several choices are the
+        same, all of them at the first value would be a corner of the space.
+        """
+        return self.build(self._start)
+
+    def _start(self, position: int, parameter: Parameter) -> Value:
+        if parameter.default is None and isinstance(parameter, Categorical):
+            return parameter.values[self._earlier_twins[position] % len(parameter.values)]
+        return parameter.start
+
+    @cached_property
+    def _earlier_twins(self) -> tuple[int, ...]:
+        """For each parameter, the number of earlier ones with the same categories, no default."""
+        counts: Counter[tuple[Value, ...]] = Counter()
+        found = []
+        for parameter in self.parameters:
+            values: tuple[Value, ...] = ()
+            if isinstance(parameter, Categorical) and parameter.default is None:
+                values = parameter.values
+            found.append(counts[values])
+            counts[values] += 1
+        return tuple(found)
 
     def configurations(self) -> Iterator[dict[str, Value]]:
         """Yield every canonical configuration once, the last parameter changing fastest."""

@@ -79,12 +79,7 @@ def open_with_past_studies(
     except StudyNotFoundError:
         before = None
     past_studies, _ = read_past_studies(store, other_than=key, before=before)
-    return open_creator(
-        task,
-        retrieved=retrieve_configs(task, past_studies),
-        past_studies=past_studies,
-        placer=placer,
-    )
+    return open_creator(task, retrieved=retrieve_configs(task, past_studies), placer=placer)
 
 
 def set_private(store: Store, key: str, private: bool) -> None:

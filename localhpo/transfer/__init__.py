@@ -5,6 +5,7 @@ Pure: it is given past studies (`past_study`), computes how similar their tasks 
 task (`retrieval`). `source_tasks` reads the meta-data of past data sets that comes with a model.
 """
 
+from localhpo.transfer.names import find_known_name, plain_name
 from localhpo.transfer.past_study import (
     MIN_RANKED_TRIALS,
     PastStudy,
@@ -14,7 +15,7 @@ from localhpo.transfer.past_study import (
 )
 from localhpo.transfer.projection import project_config, project_value
 from localhpo.transfer.retrieval import RetrievedConfig, retrieve_configs
-from localhpo.transfer.similarity import MIN_SIMILARITY, Similarity, plain_name, similarity
+from localhpo.transfer.similarity import MIN_SIMILARITY, Similarity, similarity
 
 __all__ = [
     "MIN_RANKED_TRIALS",
@@ -22,6 +23,7 @@ __all__ = [
     "PastStudy",
     "RetrievedConfig",
     "Similarity",
+    "find_known_name",
     "plain_name",
     "project_config",
     "project_value",

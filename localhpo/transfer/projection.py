@@ -20,7 +20,8 @@ from typing import NamedTuple
 from localhpo.errors import ConfigurationError
 from localhpo.space import Categorical, Float, Int, Parameter
 from localhpo.task import Task
-from localhpo.transfer.similarity import match_parameters, normalized_text, numeric_bounds
+from localhpo.transfer.names import match_parameters
+from localhpo.transfer.similarity import normalized_text, numeric_bounds
 from localhpo.trial import Config, Value
 
 

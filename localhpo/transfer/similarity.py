@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from localhpo.space import Categorical, Float, Int, Ordinal, Parameter
 from localhpo.task import Task
+from localhpo.transfer.names import match_groups, plain_name
 from localhpo.trial import Value
 
 MIN_SIMILARITY = 0.25
@@ -55,60 +55,6 @@ _SIZE = re.compile(
 _STOP_WORDS = frozenset({"the", "and", "for", "with", "from", "that", "this", "are", "data", "set"})
 
 
-_SYNONYMS = (
-    # boosted trees, and what they share with other models
-    ("learning_rate", "lr", "eta", "base_lr", "lr0", "learning_rate_init", "shrinkage"),
-    ("n_estimators", "nrounds", "num_boost_round", "n_rounds", "num_trees", "n_trees", "ntree",
-     "num_iterations", "iterations", "max_iter"),
-    ("max_depth", "tree_depth", "depth"),
-    ("min_child_weight", "min_sum_hessian", "min_sum_hessian_in_leaf"),
-    ("subsample", "bagging_fraction", "row_sample"),
-    ("colsample_bytree", "feature_fraction"),
-    ("colsample_bylevel", "colsample_bynode"),
-    ("gamma", "min_split_loss", "min_gain_to_split"),
-    ("reg_lambda", "lambda", "lambda_l2", "l2_regularization", "l2_leaf_reg", "l2"),
-    ("reg_alpha", "alpha", "lambda_l1", "l1"),
-    ("scale_pos_weight", "pos_weight"),
-    # trees and forests
-    ("max_leaf_nodes", "num_leaves", "max_leaves"),
-    ("min_samples_leaf", "min_data_in_leaf", "min_child_samples", "min_node_size", "minbucket"),
-    ("min_samples_split", "minsplit"),
-    ("max_samples", "sample_fraction"),
-    ("bootstrap", "replace"),
-    ("ccp_alpha", "cp"),
-    # networks
-    ("batch_size", "bs", "train_batch_size"),
-    ("epochs", "n_epochs", "max_epochs", "num_epochs", "num_train_epochs", "max_iter"),
-    ("hidden_size", "hidden_dim", "hidden_units", "hidden_channels", "mlp_hidden_size", "n_units",
-     "num_units", "width"),
-    ("embedding_size", "embedding_dim", "embed_dim"),
-    ("num_layers", "n_layers", "n_hidden_layers", "num_hidden_layers", "num_mlp_layers", "depth"),
-    ("dropout", "dropout_rate", "dropout_prob", "p_drop"),
-    ("weight_decay", "wd", "l2", "alpha", "reg_weight"),
-    ("momentum", "sgd_momentum"),
-    ("optimizer", "opt"),
-    ("beta1", "adam_beta1"),
-    ("beta2", "adam_beta2"),
-    ("epsilon", "eps", "adam_epsilon"),
-    # the rest
-    ("n_neighbors", "k"),
-)  # fmt: skip
-"""Names of hyperparameters that mean the same in different libraries. A name in two groups means
-one of two things, depending on the others."""
-
-
-def _groups_by_name() -> dict[str, frozenset[int]]:
-    found: dict[str, set[int]] = {}
-    for number, names in enumerate(_SYNONYMS):
-        for name in names:
-            found.setdefault(name.replace("_", ""), set()).add(number)
-    return {name: frozenset(numbers) for name, numbers in found.items()}
-
-
-_GROUPS_OF = _groups_by_name()
-"""Plain name -> indices of the groups that it is in."""
-
-
 @dataclass(frozen=True, slots=True)
 class Similarity:
     """How similar two tasks are."""
@@ -131,15 +77,6 @@ def similarity(a: Task, b: Task) -> Similarity:
     return Similarity(min(1.0, value), reasons)
 
 
-def plain_name(name: str) -> str:
-    """Return the name of a hyperparameter without prefix, case and punctuation.
-
-    `clf__max_depth` and `model.max-depth` are `maxdepth`.
-    """
-    last = re.split(r"__|[./]", name)[-1]
-    return re.sub(r"[^a-z0-9]", "", last.lower()) or name
-
-
 def metric_name(name: str) -> str:
     """Return the name of a metric on any split: `val_acc` and `test/accuracy` are `accuracy`."""
     plain = re.sub(r"[^a-z0-9]", "", _SPLIT_PREFIX.sub("", name.lower())) or plain_name(name)
@@ -149,35 +86,6 @@ def metric_name(name: str) -> str:
 def same_metric(a: str, b: str) -> bool:
     """Return whether two names stand for one metric, on whatever split it is measured."""
     return metric_name(a) == metric_name(b)
-
-
-def match_parameters(a: Sequence[str], b: Sequence[str]) -> dict[str, str]:
-    """Return, for each hyperparameter of `a` that `b` has too, its name in `b`.
-
-    Equal names match first, then plain names, then names that are synonyms in different libraries
-    (`_SYNONYMS`); the last two only where exactly one on each side fits.
-    """
-    matches = {name: name for name in a if name in b}
-    _add_matches(matches, a, b, lambda x, y: plain_name(x) == plain_name(y))
-    _add_matches(matches, a, b, _are_synonyms)
-    return {name: matches[name] for name in a if name in matches}
-
-
-def _are_synonyms(a: str, b: str) -> bool:
-    groups_a, groups_b = (_GROUPS_OF.get(plain_name(name), frozenset()) for name in (a, b))
-    return bool(groups_a & groups_b)
-
-
-def _add_matches(
-    matches: dict[str, str], a: Sequence[str], b: Sequence[str], alike: Callable[[str, str], bool]
-) -> None:
-    """Match the remaining names that are alike, where both have one candidate only."""
-    left_a = [name for name in a if name not in matches]
-    left_b = [name for name in b if name not in matches.values()]
-    for x in left_a:
-        candidates = [y for y in left_b if alike(x, y)]
-        if len(candidates) == 1 and sum(alike(z, candidates[0]) for z in left_a) == 1:
-            matches[x] = candidates[0]
 
 
 def overlap(a: Parameter, b: Parameter) -> float:
@@ -243,14 +151,20 @@ def _dice(common: float, a: float, b: float) -> float:
 
 
 def _compare_spaces(a: Task, b: Task) -> tuple[float, str]:
-    pairs = match_parameters(a.names, b.names).items()
-    overlaps = [overlap(a.space[x], b.space[y]) for x, y in pairs if x in a.space and y in b.space]
+    groups = match_groups(a.names, b.names)
+    overlaps, one_fixed = [], []
+    for group in groups:
+        x, y = group.first, group.second
+        if x in a.space and y in b.space:
+            overlaps.append(overlap(a.space[x], b.space[y]))
+        elif x in a.space and y in b.fixed:
+            one_fixed.append(_contains(a.space[x], b.fixed[y]))
+        elif x in a.fixed and y in b.space:
+            one_fixed.append(_contains(b.space[y], a.fixed[x]))
     counted = [_NAME + (1.0 - _NAME) * share for share in overlaps if share > 0.0]
-    one_fixed = [
-        *(_contains(a.space[x], b.fixed[y]) for x, y in pairs if x in a.space and y in b.fixed),
-        *(_contains(b.space[y], a.fixed[x]) for x, y in pairs if x in a.fixed and y in b.space),
-    ]
-    size_a, size_b = len(a.space), len(b.space)
+    # Parameters of one group, e.g. one for each layer, count as one.
+    size_a = len(a.space) - sum(group.extra_in_first(a.space) for group in groups)
+    size_b = len(b.space) - sum(group.extra_in_second(b.space) for group in groups)
     common = math.fsum(counted) + _NAME * sum(one_fixed)
     value = _dice(common, size_a + len(one_fixed), size_b)
     reason = f"{len(counted)} of {max(size_a, size_b)} hyperparameters in common"
@@ -263,7 +177,7 @@ def _compare_spaces(a: Task, b: Task) -> tuple[float, str]:
 
 def _compare_fixed(a: Task, b: Task) -> tuple[float, list[str]]:
     """Return the share of common fixed hyperparameters with equal values; 1 if there are none."""
-    pairs = [(x, y) for x, y in match_parameters([*a.fixed], [*b.fixed]).items()]
+    pairs = [(group.first, group.second) for group in match_groups([*a.fixed], [*b.fixed])]
     differing = [x for x, y in pairs if normalized_text(a.fixed[x]) != normalized_text(b.fixed[y])]
     reasons = [f"fixed at different values: {', '.join(differing)}"] if differing else []
     return (1.0 - len(differing) / len(pairs) if pairs else 1.0), reasons

@@ -6,7 +6,11 @@ They wrap the Creators that a user selects; `creators` opens them by name.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from localhpo.creator import context, prompt
 from localhpo.creator.protocol import Creator, History, propose_one_by_one
@@ -226,3 +230,65 @@ class NoHistoryCreator:
     def close(self) -> None:
         """Close the wrapped Creator."""
         self._creator.close()
+
+
+class StoredDrawsBackend:
+    """Asks a slow model a few times for each prompt, keeps the answers, and repeats them.
+
+    Studies of different seeds get one of `draws` answers: what differs between them beyond that is
+    the optimizer's part. A draw is stored by the model, the prompt, the constraint and its number.
+
+    Args:
+        backend: the real backend, which its owner closes.
+        folder: where answers are kept; it need not exist.
+        draws: number of different answers to a prompt.
+    """
+
+    def __init__(self, backend: Backend, folder: Path, draws: int = 3) -> None:
+        self._backend = backend
+        self._folder = folder
+        self._draws = draws
+
+    @property
+    def model(self) -> Model:
+        """The model of the real backend."""
+        return self._backend.model
+
+    @property
+    def server(self) -> ModelServer | None:
+        """The server of the real backend."""
+        return self._backend.server
+
+    @property
+    def on_device(self) -> DeviceFootprint | None:
+        """Device memory of the real backend's model."""
+        return self._backend.on_device
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Return the tokens of the prompt."""
+        return self._backend.count_tokens(messages)
+
+    def generate(self, request: GenerationRequest) -> list[Completion]:
+        """Return stored completions, or ask. Raises as the real backend does."""
+        request = dataclasses.replace(request, seed=request.seed % self._draws)
+        path = self._folder / f"{_digest(self.model, request)}.json"
+        if path.is_file():
+            return [Completion(**row) for row in json.loads(path.read_text())]
+        completions = self._backend.generate(request)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps([dataclasses.asdict(one) for one in completions]))
+        part.replace(path)
+        return completions
+
+    def close(self) -> None:
+        """Do nothing: the owner of the real backend closes it."""
+
+
+def _digest(model: Model, request: GenerationRequest) -> str:
+    parts = {
+        "model": model.digest, "messages": [dataclasses.asdict(m) for m in request.messages],
+        "grammar": request.constraint.grammar, "n": request.n, "seed": request.seed,
+        "temperature": request.temperature,
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -4,7 +4,8 @@
     center+gp, center+tpe, ...                 the task's default, or the center, comes first
     hybrid-meta                                the hybrid without a model: what a core install runs
     hybrid-no-model                            the same without meta-data
-    hybrid@PATH, agent@PATH                    with another model: a folder, or a name
+    hybrid@PATH, agent@PATH                    with another model: a folder, or a name; a chat model
+                                               of hybrid is asked three times for each prompt
     hybrid:anonymous, agent:anonymous          names and background are hidden from it
     hybrid:no-history, agent:no-history        the model is shown no trials
     hybrid:retrieve, hybrid-no-model:retrieve  with past studies (`past_studies`)
@@ -20,11 +21,12 @@ from dataclasses import dataclass
 from functools import cache
 
 from localhpo.creator import Creator, open_creator
-from localhpo.creator.hybrid import Hybrid
-from localhpo.creator.meta_proposer import open_meta_data
+from localhpo.creator.hybrid import HybridCreator
+from localhpo.creator.meta_data import open_meta_data
 from localhpo.creator.optuna import ENGINES
 from localhpo.errors import InputError, did_you_mean
 from localhpo.llm import Backend, open_backend
+from localhpo.store import paths
 from localhpo.task import CreatorSettings, Task
 from localhpo.transfer import PastStudy, RetrievedConfig, retrieve_configs
 from scripts.benchmarks.controls import (
@@ -32,6 +34,7 @@ from scripts.benchmarks.controls import (
     CenterFirstCreator,
     NoHistoryBackend,
     NoHistoryCreator,
+    StoredDrawsBackend,
 )
 from scripts.benchmarks.results import rename_creator
 
@@ -116,7 +119,7 @@ def make_creator(
     retrieved = retrieve_configs(task, known)
     if choice.base in (META, NO_MODEL):
         meta_data = open_meta_data(task, None) if choice.base == META else None
-        return Hybrid(None, retrieved=retrieved, meta_data=meta_data)
+        return HybridCreator(None, meta_data, retrieved)
     if choice.base.startswith(CENTER):
         return CenterFirstCreator(choice.base, _open(choice.base.removeprefix(CENTER), task, None))
     if choice.uses_model and backend is None:
@@ -131,10 +134,8 @@ def make_creator(
         )
     if "no-history" in choice.modifiers and backend is not None:
         blind = NoHistoryBackend(backend)
-        return NoHistoryCreator(
-            _open(choice.base, task, blind, retrieved, known), blind, choice.name
-        )
-    return _open(choice.base, task, backend, retrieved, known)
+        return NoHistoryCreator(_open(choice.base, task, blind, retrieved), blind, choice.name)
+    return _open(choice.base, task, backend, retrieved)
 
 
 def check_past_studies(choice: CreatorChoice, past_studies: Sequence[PastStudy]) -> None:
@@ -156,11 +157,10 @@ def _without(choice: CreatorChoice, modifier: str) -> CreatorChoice:
 
 
 def _open(
-    name: str, task: Task, backend: Backend | None, retrieved: Sequence[RetrievedConfig] = (),
-    past_studies: Sequence[PastStudy] = (),
-) -> Creator:  # fmt: skip
+    name: str, task: Task, backend: Backend | None, retrieved: Sequence[RetrievedConfig] = ()
+) -> Creator:
     task = dataclasses.replace(task, creator=CreatorSettings(name=name))
-    return open_creator(task, backend=backend, retrieved=retrieved, past_studies=past_studies)
+    return open_creator(task, backend=backend, retrieved=retrieved)
 
 
 class Backends:
@@ -180,7 +180,10 @@ class Backends:
             return None
         if choice.model not in self._open:
             self._open[choice.model] = open_backend("transformers", model=choice.model)
-        return self._open[choice.model]
+        backend = self._open[choice.model]
+        if backend.model.prompt == "compact" or choice.base != "hybrid":
+            return backend
+        return StoredDrawsBackend(backend, paths.default_home() / "bench" / "draws")
 
     def close(self) -> None:
         """Close all models."""

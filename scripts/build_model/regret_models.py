@@ -35,7 +35,7 @@ def fit_process(
     for row in known[rng.permutation(len(known))[:FITTED]]:
         some = rng.permutation(len(x))[:POINTS]
         y = (row.mean() - row[some]) / (row.std() or 1.0)
-        theta, _ = gp.fit(gp.TrainingData(x[some], np.zeros(len(some)), y, space.slices, 0.0))
+        theta, _ = gp.fit(gp.TrainingData.without_prior(x[some], y, space.slices))
         found.append(theta)
     theta = np.median(found, axis=0)
     return np.exp(theta[:-2]), float(np.exp(theta[-1]))

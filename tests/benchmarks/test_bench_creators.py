@@ -9,12 +9,16 @@ from contracts.test_creator_contract import SPACES, Sampling
 
 from localhpo.creator import History, open_creator
 from localhpo.errors import InputError
-from localhpo.llm.protocol import Model
+from localhpo.grammar import lark_grammar
+from localhpo.llm.protocol import AnswerConstraint, GenerationRequest, Message, Model
+from localhpo.llm.scripted import ScriptedBackend
 from localhpo.objective import Objective
+from localhpo.space import Float, Space
 from localhpo.task import CreatorSettings
+from localhpo.transfer import retrieve_configs
 from localhpo.trial import Cause, Failure, Origin, Proposal, State, Trial
 from scripts.benchmarks import creators, simulation
-from scripts.benchmarks.controls import AnonymousCreator, NameMapping
+from scripts.benchmarks.controls import AnonymousCreator, NameMapping, StoredDrawsBackend
 from scripts.benchmarks.problems.registry import DataFolders, open_problem
 from scripts.benchmarks.simulation import run_past_study
 
@@ -77,15 +81,18 @@ def test_past_studies_are_retrieved(tmp_path):
 def test_past_studies_are_given_to_creators_with_retrieve_alone(tmp_path, monkeypatch):
     problem = open_problem("function/branin/11", DataFolders(None, tmp_path))
     alone = creators.make_creator(creators.parse_name("hybrid-no-model"), problem.task, None)
-    past = run_past_study(problem, alone, seed=0, trials=4)
+    past = run_past_study(problem, alone, seed=0, trials=8)
     given = []
     monkeypatch.setattr(
-        creators, "open_creator", lambda task, **more: given.append(more["past_studies"])
+        creators, "open_creator", lambda task, **more: given.append(more["retrieved"])
     )
     backend = RecordingBackend(problem.space, "chat")
     for name in ("hybrid:retrieve", "hybrid"):
         creators.make_creator(creators.parse_name(name), problem.task, backend, [past])
-    assert [list(one) for one in given] == [[past], []]
+    with_past, without = given
+    assert with_past == retrieve_configs(problem.task, [past])
+    assert with_past
+    assert without == ()
 
 
 class RecordingBackend(Sampling):
@@ -217,3 +224,22 @@ def test_a_model_is_opened_once(monkeypatch, small_space):
     assert opened == [None, "elsewhere"]
     backends.close()
     backends.close()
+
+
+def test_a_slow_model_is_asked_once_for_each_of_its_draws(tmp_path):
+    space = Space([Float("x", 0.0, 1.0)])
+    asked = []
+
+    def script(messages, constraint, seed):
+        asked.append(seed)
+        return space.text({"x": round(seed % 97 / 97, 2)})
+
+    constraint = AnswerConstraint(lark_grammar(space, rationale=False), {})
+    texts = {}
+    for seed in (*range(6), *range(6)):
+        backend = StoredDrawsBackend(ScriptedBackend(script), tmp_path / "draws")
+        request = GenerationRequest([Message("user", "x?")], constraint, n=2, seed=seed)
+        texts.setdefault(seed % 3, set()).add(tuple(c.text for c in backend.generate(request)))
+    assert len(asked) == 3 * 2
+    assert all(len(found) == 1 for found in texts.values())
+    assert len(set.union(*texts.values())) == 3

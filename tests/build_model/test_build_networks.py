@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from localhpo import tasks
-from localhpo.creator import meta_proposer
+from localhpo.creator import meta_data as creator_meta_data
 from localhpo.errors import InputError
 from localhpo.llm.models.description import META_DATA
 from localhpo.task import load_task
@@ -101,14 +101,14 @@ def space_similarity(task_name: str, learner: Learner) -> float:
 def test_ready_tasks_are_most_similar_to_the_network_of_their_kind(task: str, name: str) -> None:
     nearest = max(networks.NETWORKS, key=lambda learner: space_similarity(task, learner))
     assert nearest.name == name
-    assert space_similarity(task, nearest) >= meta_proposer.MIN_SPACE_SIMILARITY
+    assert space_similarity(task, nearest) >= creator_meta_data.MIN_SPACE_SIMILARITY
 
 
 @pytest.mark.parametrize("task", ["sst2-distilbert", "ecommerce-distilbert", "opus-t5"])
 def test_no_network_is_similar_to_tasks_of_fine_tuning(task: str) -> None:
     assert (
         max(space_similarity(task, learner) for learner in networks.NETWORKS)
-        < meta_proposer.MIN_SPACE_SIMILARITY
+        < creator_meta_data.MIN_SPACE_SIMILARITY
     )
 
 

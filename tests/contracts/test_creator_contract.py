@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from localhpo.creator import CREATORS, Creator, open_creator
-from localhpo.creator.hybrid import Hybrid
-from localhpo.creator.meta_proposer import MetaDataProposer
+from localhpo.creator.hybrid import HybridCreator
+from localhpo.creator.meta_data import MetaDataSource
 from localhpo.creator.prompt import Style
 from localhpo.creator.protocol import with_queued
 from localhpo.errors import BackendError, InputError
@@ -41,14 +41,14 @@ class Sampling:
         return sum(len(message.content) for message in messages)
 
     def generate(self, request: GenerationRequest) -> list[Completion]:
-        return [self._one(request.seed + sample) for sample in range(request.n)]
+        return [self._one(request, request.seed + sample) for sample in range(request.n)]
 
     def close(self) -> None:
         pass
 
-    def _one(self, seed: int) -> Completion:
+    def _one(self, request: GenerationRequest, seed: int) -> Completion:
         text = self._space.text(self._space.sample(np.random.default_rng(seed)))
-        if self._chat:
+        if self._chat and "analysis" in str(request.constraint.schema):
             text = f'{{"analysis":"A draw.","config":{text},"evidence":[]}}'
         return Completion(text, 10, 10, 0.0, seed)
 
@@ -127,14 +127,14 @@ def with_meta_data(task: Task) -> Creator:
         data_sets=("a", "b", "c", "d"), regrets=tuple(tuple(map(float, row)) for row in regrets),
         lengths=(1.0,) * len(task.space), noise=0.1,
     )  # fmt: skip
-    return Hybrid(None, meta_data=MetaDataProposer("small", [(source, 1.0)]))
+    return HybridCreator(meta_data=MetaDataSource("small", [(source, 1.0)]))
 
 
 def _set(task: Task, name: str) -> Task:
     return replace(task, creator=CreatorSettings(name=name, on_model_error="engine"))
 
 
-FALLBACK = {"bo"}
+FALLBACK = {"bo", "default"}
 WITH_SAMPLES = {"llm", "bo+llm", "default"} | FALLBACK
 WITH_PAST_STUDIES = {"transfer", "bo+transfer", "bo+llm+transfer", "default"} | FALLBACK
 WITH_META_DATA = {"meta", "bo+meta", "default"} | FALLBACK
@@ -146,15 +146,15 @@ CASES = {
     "agent, built-in model": real("agent", {"llm"} | FALLBACK),
     "hybrid, built-in model": real("hybrid", WITH_SAMPLES),
     "hybrid, compact": model("hybrid", "compact", Sampling, WITH_SAMPLES),
-    "hybrid, chat": model("hybrid", "chat", Sampling, {"llm", "default"} | FALLBACK),
+    "hybrid, chat": model("hybrid", "chat", Sampling, WITH_SAMPLES),
     "hybrid, down": model("hybrid", "compact", Failing, {"default"} | FALLBACK),
     "hybrid, no model": Case(
-        lambda task: Hybrid(None, note="no model"), frozenset({"default"} | FALLBACK)
+        lambda task: HybridCreator(note="no model"), frozenset({"default"} | FALLBACK)
     ),
     "hybrid, past studies": Case(with_past_studies, frozenset(WITH_PAST_STUDIES)),
     "hybrid, meta-data": Case(with_meta_data, frozenset(WITH_META_DATA)),
     "hybrid, no model, past studies": Case(
-        lambda task: Hybrid(None, retrieved=retrieved(task)), frozenset(WITH_PAST_STUDIES)
+        lambda task: HybridCreator(retrieved=retrieved(task)), frozenset(WITH_PAST_STUDIES)
     ),
 }
 ONE_OBJECTIVE = [name for name in CASES if name.startswith(("bo", "agent", "hybrid"))]

@@ -56,7 +56,7 @@ def fake_backend() -> type[FakeBackend]:
 
 @pytest.fixture
 def chat_backend() -> Callable[[Space], FakeBackend]:
-    """Make a chat model that answers with random configurations of a space."""
+    """Make a chat model that answers with random configurations of a space, and a reason."""
 
     def make(space: Space) -> FakeBackend:
         rng = np.random.default_rng(0)

@@ -17,7 +17,7 @@ from localhpo.creator.bo.acquisition import (
 from localhpo.errors import SpaceExhaustedError
 from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
-from localhpo.trial import USER, Origin, Proposal, State, Trial
+from localhpo.trial import USER, Proposal, State, Trial
 
 SQUARE = Space([Float("x", -1.0, 1.0), Float("y", -1.0, 1.0)])
 BOWL = Space([Float(f"x{n}", -1.0, 1.0) for n in range(4)])
@@ -49,15 +49,12 @@ def million(config):
     return (config["rows"] / 1e6 - 0.7) ** 2 + (np.log2(config["units"]) - 9.0) ** 2 / 144.0
 
 
-def run(task, objective, trials, seed=0, prior=None, failed=State.FAILED):
+def run(task, objective, trials, seed=0, priors=(), failed=State.FAILED):
     """Tune by hand, with another instance for each trial."""
     done = []
     for number in range(trials):
         history = History(task, tuple(done), seed, number)
-        if prior is None:
-            (proposal,) = BayesianOptimizer().propose(history, 1)
-        else:
-            proposal = Proposal(optimizer.suggest(history, prior).config, Origin("llm", "bo"))
+        proposal = optimizer.propose(history, priors)
         value = objective(proposal.config)
         state = failed if value is None else State.COMPLETE
         done.append(Trial(number, state, proposal, values=() if value is None else (float(value),)))
@@ -155,7 +152,7 @@ def test_failures_lower_the_acquisition_value_near_them(make_task):
     def value(failed):
         states = [State.COMPLETE] * len(ran) + [State.FAILED] * len(failed)
         history = history_of(task, ran + failed, values + [None] * len(failed), states)
-        return AcquisitionFunction(history, None).evaluate(near)[0]
+        return AcquisitionFunction(history).evaluate(near)[0]
 
     assert value(lost) < value([])
     assert value(lost[1:2]) < value([])
@@ -187,8 +184,8 @@ def test_no_value_is_made_up_for_a_failure(make_task):
     values = [float(bowl(config)) for config in ok]
     states = [State.COMPLETE] * 6 + [State.FAILED] * 2
     failed = [{"x": 1.0, "y": 1.0}, {"x": 1.0, "y": 0.98}]
-    before = AcquisitionFunction(history_of(task, ok, values), None)
-    after = AcquisitionFunction(history_of(task, ok + failed, [*values, None, None], states), None)
+    before = AcquisitionFunction(history_of(task, ok, values))
+    after = AcquisitionFunction(history_of(task, ok + failed, [*values, None, None], states))
     asked = np.array([SQUARE.encode({"x": -0.9, "y": y}) for y in (-0.9, -0.5)])
     np.testing.assert_allclose(before.evaluate(asked), after.evaluate(asked), atol=0.1)
 
@@ -312,7 +309,10 @@ def prior_around(space, where, spread=0.08):
     """Return the prior of samples near a point of the unit cube."""
     rng = np.random.default_rng(0)
     near = np.clip(rng.normal(where, spread, (24, len(space.columns))), 0.0, 1.0)
-    return SamplePrior(space, [space.decode(point) for point in near], 1.0)
+    return SamplePrior(
+        space, [space.decode(point) for point in near], source="llm", trust=0.7,
+        description="the model",
+    )  # fmt: skip
 
 
 RIGHT, WRONG = (0.65, 0.35, 0.65, 0.35), (0.1, 0.9, 0.1, 0.9)
@@ -321,14 +321,14 @@ RIGHT, WRONG = (0.65, 0.35, 0.65, 0.35), (0.1, 0.9, 0.1, 0.9)
 
 def test_a_right_prior_speeds_it_up(make_task):
     task, seeds = make_task(space=BOWL), range(4)
-    guided = [best(run(task, bowl, 6, seed, prior_around(BOWL, RIGHT))) for seed in seeds]
+    guided = [best(run(task, bowl, 6, seed, [prior_around(BOWL, RIGHT)])) for seed in seeds]
     alone = [best(run(task, bowl, 6, seed)) for seed in seeds]
     assert np.mean(guided) < 0.9 * np.mean(alone)
 
 
 def test_a_wrong_prior_is_overcome(make_task):
     task, seeds = make_task(space=BOWL), range(4)
-    misguided = [run(task, bowl, 24, seed, prior_around(BOWL, WRONG)) for seed in seeds]
+    misguided = [run(task, bowl, 24, seed, [prior_around(BOWL, WRONG)]) for seed in seeds]
     random = [at_random(BOWL, bowl, 24, seed) for seed in range(20)]
     assert np.mean([best(trials) for trials in misguided]) < np.mean(random) / 2
 
@@ -337,21 +337,44 @@ def test_the_weight_of_the_prior_follows_the_trials(make_task):
     known = drawn(BOWL, 15)
     history = history_of(make_task(space=BOWL), known, [float(bowl(config)) for config in known])
     right, wrong = (
-        AcquisitionFunction(history, prior_around(BOWL, where)).prior_weight
+        AcquisitionFunction(history, [prior_around(BOWL, where)]).weights[0]
         for where in (RIGHT, WRONG)
     )
     assert right > 0.5 > wrong
-    assert AcquisitionFunction(history, None).prior_weight == 0.0
+    assert AcquisitionFunction(history).weights.size == 0
 
 
 def test_the_probability_of_the_prior_is_larger_where_trials_agree_with_it(make_task):
     known = drawn(BOWL, 9)
     history = history_of(make_task(space=BOWL), known, [float(bowl(config)) for config in known])
-    right, wrong = (
-        optimizer.suggest(history, prior_around(BOWL, where)).prior_probability
-        for where in (RIGHT, WRONG)
-    )
-    assert right > wrong
+
+    def share_guided(where):
+        """Return how often the prior takes part in the next proposal, over 20 seeds."""
+        priors = [prior_around(BOWL, where)]
+        suggestions = [
+            optimizer.suggest(dataclasses.replace(history, seed=seed), priors) for seed in range(20)
+        ]
+        return sum(bool(made.priors) for made in suggestions)
+
+    assert share_guided(RIGHT) > share_guided(WRONG)
+
+
+def test_of_a_right_and_a_wrong_prior_the_right_one_takes_part_more_often(make_task):
+    known = drawn(BOWL, 9)
+    history = history_of(make_task(space=BOWL), known, [float(bowl(config)) for config in known])
+    right, wrong = prior_around(BOWL, RIGHT), prior_around(BOWL, WRONG)
+
+    def again(seed):
+        return dataclasses.replace(history, seed=seed)
+
+    used = [
+        prior
+        for seed in range(20)
+        for prior in optimizer.suggest(
+            dataclasses.replace(history, seed=seed), [wrong, right]
+        ).priors
+    ]
+    assert used.count(right) > used.count(wrong)
 
 
 LOG_IMPROVEMENTS = [

@@ -5,7 +5,7 @@ import pytest
 
 from localhpo.creator.bo import BayesianOptimizer
 from localhpo.creator.candidates import CandidateStatus, DuplicateFilter
-from localhpo.creator.hybrid import Hybrid
+from localhpo.creator.hybrid import HybridCreator
 from localhpo.creator.optuna import Engine
 from localhpo.creator.protocol import History
 from localhpo.errors import SpaceExhaustedError
@@ -59,7 +59,7 @@ CREATORS = {
     "bo": BayesianOptimizer(),
     "random": Engine("random"),
     "tpe": Engine("tpe"),
-    "no model": Hybrid(None),
+    "no model": HybridCreator(),
 }
 
 

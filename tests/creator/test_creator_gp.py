@@ -30,10 +30,10 @@ def points(layout, count, rng):
 def make_data(layout, seed, *, prior=True, count=12):
     rng = np.random.default_rng(seed)
     x = points(layout, count, rng)
-    phi = np.tanh(rng.normal(size=count)) if prior else np.zeros(count)
-    y = np.sin(5.0 * x[:, 0]) + 0.5 * phi + 0.1 * rng.normal(size=count)
+    phi = np.tanh(rng.normal(size=(count, 2 if prior else 0)))
+    y = np.sin(5.0 * x[:, 0]) + 0.5 * phi.sum(1) + 0.1 * rng.normal(size=count)
     return gp.TrainingData(
-        x, phi, (y - y.mean()) / y.std(), groups_of(layout), 0.8 if prior else 0.0
+        x, phi, (y - y.mean()) / y.std(), groups_of(layout), np.array([0.8, 0.3][: phi.shape[1]])
     )
 
 
@@ -45,15 +45,16 @@ def thetas(layout, seed):
 
 
 def brute_force(data, theta, x, phi):
-    """Return mean and covariance of the function at `x` and of the prior's weight, given the data.
+    """Return mean and covariance of the function at `x` and of the K weights, given the data.
 
-    The joint covariance of trials, points and weight, written down from the definition, pair
+    The joint covariance of trials, points and weights, written down from the definition, pair
     by pair, and conditioned.
     """
     lengths, scale, noise = np.exp(theta[:-2]), np.exp(theta[-2]), np.exp(theta[-1])
     everywhere, phis = np.concatenate([data.x, x]), np.concatenate([data.phi, phi])
     total, n = len(everywhere), len(data.x)
-    joint = np.empty((total + 1, total + 1))
+    weights = len(data.weights)
+    joint = np.empty((total + weights, total + weights))
     for i in range(total):
         for j in range(total):
             r2 = 0.0
@@ -63,12 +64,13 @@ def brute_force(data, theta, x, phi):
                 r2 += apart / length**2
             r = np.sqrt(5.0 * r2)
             matern = (1.0 + r + r * r / 3.0) * np.exp(-r)
-            feature = gp.WEIGHT_SD**2 * phis[i] * phis[j]
+            feature = gp.WEIGHT_SD**2 * (phis[i] @ phis[j])
             joint[i, j] = scale**2 * (matern + feature + gp.CONSTANT_SD**2)
     joint[:n, :n] += scale**2 * (noise**2 + gp._JITTER) * np.eye(n)
-    joint[-1, :-1] = joint[:-1, -1] = scale * gp.WEIGHT_SD**2 * phis
-    joint[-1, -1] = gp.WEIGHT_SD**2
-    mean = np.append(scale * data.prior_weight * phis, data.prior_weight)
+    joint[total:, :total] = scale * gp.WEIGHT_SD**2 * phis.T
+    joint[:total, total:] = joint[total:, :total].T
+    joint[total:, total:] = gp.WEIGHT_SD**2 * np.eye(weights)
+    mean = np.append(scale * (phis @ data.weights), data.weights)
     gain = joint[n:, :n] @ np.linalg.inv(joint[:n, :n])
     return (
         mean[n:] + gain @ (data.y - mean[:n]),
@@ -94,34 +96,36 @@ def test_the_posterior_is_the_joint_covariance_conditioned(layout, prior):
     data, theta = make_data(layout, 5, prior=prior), thetas(layout, 5)
     rng = np.random.default_rng(6)
     x = points(layout, 7, rng)
-    phi = np.tanh(rng.normal(size=7)) if prior else np.zeros(7)
+    phi = np.tanh(rng.normal(size=(7, len(data.weights))))
     mean, deviation = gp.Posterior(data, theta).predict(x, phi)
     expected, covariance = brute_force(data, theta, x, phi)
-    np.testing.assert_allclose(mean, expected[:-1], rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(deviation, np.sqrt(np.diag(covariance)[:-1]), rtol=1e-6)
-    assert gp.Posterior(data, theta).prior_weight == pytest.approx(expected[-1], rel=1e-6, abs=1e-9)
+    np.testing.assert_allclose(mean, expected[:7], rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(deviation, np.sqrt(np.diag(covariance)[:7]), rtol=1e-6)
+    np.testing.assert_allclose(
+        gp.Posterior(data, theta).weights, expected[7:], rtol=1e-6, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_without_noise_the_trials_are_interpolated(layout):
     groups, rng = groups_of(layout), np.random.default_rng(2)
     x = np.unique(points(layout, 8, rng), axis=0)
-    phi, y = np.tanh(x[:, 0] - 0.5), np.sin(5.0 * x[:, 0]) + x[:, -1]
-    data = gp.TrainingData(x, phi, (y - y.mean()) / y.std(), groups, 0.5)
+    phi, y = np.tanh(x[:, :1] - 0.5), np.sin(5.0 * x[:, 0]) + x[:, -1]
+    data = gp.TrainingData(x, phi, (y - y.mean()) / y.std(), groups, np.array([0.5]))
     theta = np.array([*[-1.0] * len(layout), 0.0, -7.0])
     posterior = gp.Posterior(data, theta)
     mean, deviation = posterior.predict(x, phi)
     np.testing.assert_allclose(mean, data.y, atol=1e-2)
     assert deviation.max() < 1e-2
     other = points(layout, 50, rng)
-    assert posterior.predict(other, np.zeros(50))[1].max() > 5.0 * deviation.max()
+    assert posterior.predict(other, np.zeros((50, 1)))[1].max() > 5.0 * deviation.max()
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_few_trials_are_fitted_with_finite_predictions(count):
     data = make_data((1, 1), 3, count=12)
     few = gp.TrainingData(
-        data.x[:count], data.phi[:count], data.y[:count], data.groups, data.prior_weight
+        data.x[:count], data.phi[:count], data.y[:count], data.groups, data.weights
     )
     theta = gp.fit(few)[0]
     assert np.isfinite(theta).all()
@@ -134,8 +138,8 @@ def test_repeated_trials_are_averaged():
     groups, count = groups_of((1, 2)), 40
     x = np.tile([0.3, 1.0, 0.0], (count, 1))
     y = np.where(np.arange(count) % 2, 1.0, -1.0)
-    data = gp.TrainingData(x, np.zeros(count), y, groups, 0.0)
-    mean, deviation = gp.Posterior(data, gp.fit(data)[0]).predict(x[:1], np.zeros(1))
+    data = gp.TrainingData.without_prior(x, y, groups)
+    mean, deviation = gp.Posterior(data, gp.fit(data)[0]).predict(x[:1], gp.no_prior(x[:1]))
     assert abs(mean[0]) < 0.05
     assert deviation[0] < 0.5
 
@@ -144,37 +148,53 @@ def test_a_parameter_without_effect_gets_the_longer_length_scale():
     rng = np.random.default_rng(0)
     x = rng.random((40, 2))
     y = np.sin(8.0 * x[:, 1])
-    data = gp.TrainingData(x, np.zeros(40), (y - y.mean()) / y.std(), groups_of((1, 1)), 0.0)
+    data = gp.TrainingData.without_prior(x, (y - y.mean()) / y.std(), groups_of((1, 1)))
     idle, busy = np.exp(gp.fit(data)[0][:2])
     assert idle > 3.0 * busy
 
 
-def fit_with_prior(sign, count, prior_weight):
-    """Return the fitted posterior of trials that follow the prior, or its opposite."""
+def weight_after(sign, count, before):
+    """Return the weight of the prior after trials that follow it, or its opposite."""
     rng = np.random.default_rng(1)
     x = rng.random((40, 2))[:count]
     phi = np.tanh(2.0 - 8.0 * np.abs(x - 0.3).sum(1))
     y = sign * phi + 0.02 * rng.normal(size=40)[:count]
-    data = gp.TrainingData(x, phi, (y - y.mean()) / y.std(), groups_of((1, 1)), prior_weight)
-    return gp.Posterior(data, gp.fit(data)[0])
+    y = (y - y.mean()) / y.std()
+    data = gp.TrainingData(x, phi[:, None], y, groups_of((1, 1)), np.array([before]))
+    return gp.Posterior(data, gp.fit(data)[0]).weights[0]
 
 
 def test_trials_that_agree_raise_the_weight_of_the_prior():
-    assert fit_with_prior(1.0, 20, prior_weight=0.3).prior_weight > 0.4
+    assert weight_after(1.0, 20, before=0.3) > 0.4
 
 
 def test_trials_that_contradict_lower_the_weight_of_the_prior():
     before = 1.0
-    weights = [fit_with_prior(-1.0, count, before).prior_weight for count in (3, 8, 20)]
+    weights = [weight_after(-1.0, count, before) for count in (3, 8, 20)]
     assert before > weights[0] > weights[2]
     assert weights[2] < 0.3 * before
-    assert weights[2] < fit_with_prior(1.0, 20, before).prior_weight
+    assert weights[2] < weight_after(1.0, 20, before)
+
+
+def test_of_two_priors_the_trials_follow_one_gains_weight():
+    rng = np.random.default_rng(1)
+    x = rng.random((12, 2))
+    right, wrong = np.tanh(2.0 - 8.0 * np.abs(x - 0.3).sum(1)), np.tanh(rng.normal(size=12))
+    data = gp.TrainingData(
+        x, np.column_stack([wrong, right]), (right - right.mean()) / right.std(),
+        groups_of((1, 1)), np.ones(2),
+    )  # fmt: skip
+    weights = gp.Posterior(data, gp.fit(data)[0]).weights
+    assert weights[1] > weights[0]
 
 
 def test_a_constant_prior_keeps_its_weight_and_changes_no_prediction():
     data = make_data((1, 1), 0, prior=False)
-    weighted, theta = replace(data, prior_weight=0.7), thetas((1, 1), 0)
-    assert gp.Posterior(weighted, theta).prior_weight == pytest.approx(0.7)
+    weighted, theta = (
+        replace(data, phi=np.zeros((12, 1)), weights=np.array([0.7])),
+        thetas((1, 1), 0),
+    )
+    assert gp.Posterior(weighted, theta).weights == pytest.approx([0.7])
     means = [gp.Posterior(d, theta).predict(d.x, d.phi)[0] for d in (data, weighted)]
     np.testing.assert_allclose(means[0], means[1])
 

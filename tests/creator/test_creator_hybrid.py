@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from localhpo.creator import History, open_creator
-from localhpo.creator.agent import MODEL_SAMPLES
-from localhpo.creator.hybrid import Hybrid
+from localhpo.creator.hybrid import HybridCreator
+from localhpo.creator.model_source import SAMPLES
 from localhpo.errors import (
     BackendError,
     CardError,
@@ -15,7 +15,7 @@ from localhpo.errors import (
     ModelError,
     SpaceExhaustedError,
 )
-from localhpo.space import Float, Int, Space
+from localhpo.space import Categorical, Float, Int, Ordinal, Space
 from localhpo.task import CreatorSettings
 from localhpo.trial import State, Trial
 
@@ -27,14 +27,14 @@ NAMED = Space([Float("rate", 1e-4, 1.0, log=True, default=0.1), Int("depth", 1, 
 def good_backend(fake_backend):
     """Return a model that answers with draws around what is good; it keeps its calls."""
 
-    def make(space=SPACE):
+    def make(space=SPACE, style="compact"):
         rng = np.random.default_rng(0)
 
         def answer(call, sample):
             rate = 10.0 ** np.clip(rng.normal(-2.0, 0.5), -4.0, 0.0)
             return space.text({"rate": rate, "depth": int(np.clip(rng.normal(4, 1), 1, 10))})
 
-        return fake_backend(answer, "compact")
+        return fake_backend(answer, style)
 
     return make
 
@@ -71,8 +71,11 @@ def origins(trials):
     return [str(trial.proposal.origin) for trial in trials]
 
 
-def test_the_default_comes_first_then_the_model_then_the_guided_optimizer(make_task, good_backend):
-    task, backend = make_task(space=NAMED), good_backend(NAMED)
+@pytest.mark.parametrize("style", ["compact", "chat"])
+def test_the_default_comes_first_then_the_model_then_the_guided_optimizer(
+    make_task, good_backend, style
+):
+    task, backend = make_task(space=NAMED), good_backend(NAMED, style)
     creator = open_creator(task, backend=backend)
     trials = run(lambda: creator, task, 8)
     assert origins(trials)[:2] == ["default", "llm"]
@@ -86,11 +89,13 @@ def test_the_default_comes_first_then_the_model_then_the_guided_optimizer(make_t
         assert trial.proposal.rationale_by == "computed"
 
 
-def test_without_defaults_the_medoid_of_the_samples_is_first(make_task, good_backend):
+def test_without_defaults_the_medoid_of_the_samples_is_first_and_the_center_second(
+    make_task, good_backend
+):
     task = make_task(space=SPACE)
-    trials = run(lambda: open_creator(task, backend=good_backend()), task, 3)
-    assert origins(trials)[0] == "llm"
-    assert set(origins(trials)[1:]) <= {"bo+llm", "bo"}
+    trials = run(lambda: open_creator(task, backend=good_backend()), task, 4)
+    assert origins(trials)[:2] == ["llm", "default"]
+    assert set(origins(trials)[2:]) <= {"bo+llm", "bo"}
     first = trials[0].proposal
     assert 10**-2.7 < first.config["rate"] < 10**-1.3
     assert first.config["depth"] in (3, 4, 5)
@@ -98,11 +103,11 @@ def test_without_defaults_the_medoid_of_the_samples_is_first(make_task, good_bac
     assert first.note == ""
 
 
-def test_with_an_uncertain_model_the_center_comes_first(make_task, random_backend):
+def test_a_model_that_answers_at_random_is_not_followed(make_task, random_backend):
     task = make_task(space=SPACE)
-    trials = run(lambda: open_creator(task, backend=random_backend()), task, 3)
-    assert origins(trials)[0] == "default"
-    assert set(origins(trials)[1:]) <= {"bo+llm", "bo"}
+    creator = open_creator(task, backend=random_backend())
+    trials = run(lambda: creator, task, 4)
+    assert origins(trials) == ["default", "bo", "bo", "bo"]
     first = trials[0].proposal
     assert first.config == SPACE.default()
     assert first.rationale.startswith("the center of the space")
@@ -110,12 +115,64 @@ def test_with_an_uncertain_model_the_center_comes_first(make_task, random_backen
     assert "random ones" not in trials[1].proposal.note
 
 
-def test_with_an_uncertain_model_the_default_of_the_task_comes_first(make_task, random_backend):
-    task, backend = make_task(space=NAMED), random_backend(NAMED)
-    trials = run(lambda: open_creator(task, backend=backend), task, 3)
+def test_a_model_that_is_none_too_certain_guides_and_opens_nothing(make_task, fake_backend):
+    """Half of its samples are alike, the others are random."""
+    rng = np.random.default_rng(0)
+
+    def answer(call, sample):
+        return SPACE.text({"rate": 1e-2, "depth": 4} if sample % 4 == 0 else SPACE.sample(rng))
+
+    task = make_task(space=SPACE)
+    creator = open_creator(task, backend=fake_backend(answer, "chat"))
+    trials = run(lambda: creator, task, 8)
     assert origins(trials)[0] == "default"
-    assert set(origins(trials)[1:]) <= {"bo+llm", "bo"}
-    assert "random ones" not in trials[0].proposal.note
+    assert "llm" not in origins(trials)
+    assert "bo+llm" in origins(trials)
+
+
+def test_a_configuration_model_that_knows_no_name_is_not_asked(make_task, fake_backend):
+    space = Space([Categorical(f"Op{n}", ("none", "skip", "conv")) for n in range(5)])
+    task = make_task(space=space)
+    backend = fake_backend(lambda *_: "{}", "compact", known_parameters=frozenset({"alpha"}))
+    creator = open_creator(task, backend=backend)
+    first, second = creator.propose(History(task, (), 0, 0), 2)
+    assert not backend.calls
+    assert "not trained on Op0, Op1" in first.note
+    assert "not trained" not in second.note
+    assert len(set(first.config.values())) == 3, "the center of equal choices is no corner"
+
+
+def test_a_chat_model_is_asked_for_bare_configurations_in_one_call(make_task, good_backend):
+    help_text = "step size of the optimizer"
+    space = Space([Float("rate", 1e-4, 1.0, log=True, help=help_text), Int("depth", 1, 10)])
+    task = make_task(space=space, background="A network for prices of houses.")
+    backend = good_backend(space, "chat")
+    creator = open_creator(task, backend=backend)
+    run(lambda: creator, task, 5)
+    (call,) = backend.calls
+    assert call.n == SAMPLES
+    assert "analysis" not in call.constraint.schema["properties"]
+    text = "\n".join(message.content for message in call.messages)
+    assert "A network for prices of houses." in text
+    assert help_text in text
+    assert len(text) < 700
+
+
+def test_a_configuration_model_is_asked_in_the_form_that_it_knows(make_task, fake_backend):
+    space = Space([
+        Ordinal("optim.lr", (1e-4, 1e-3, 1e-2, 1e-1)), Ordinal("n_units_1", (16, 32, 64)),
+        Ordinal("n_units_2", (16, 32, 64)),
+    ])  # fmt: skip
+    task = make_task(space=space)
+    backend = fake_backend(
+        lambda *_: '{"learning_rate":2.1e-3,"hidden_size":60}', "compact",
+        known_parameters=frozenset({"learning_rate", "hidden_size"}),
+    )  # fmt: skip
+    (proposal,) = open_creator(task, backend=backend).propose(History(task, (), 0, 0), 1)
+    assert str(proposal.origin) == "llm"
+    assert proposal.config == {"optim.lr": 1e-3, "n_units_1": 64, "n_units_2": 64}
+    (call,) = backend.calls
+    assert "learning_rate float log 1e-4..1e-1" in call.messages[-1].content
 
 
 def costs(trials):
@@ -127,23 +184,20 @@ def test_a_configuration_model_is_asked_once_and_its_cost_is_counted_once(make_t
     creator = open_creator(task, backend=backend)
     trials = run(lambda: creator, task, 6)
     assert len(backend.calls) == 1
-    assert costs(trials) == [(0, 0), (100, 10 * MODEL_SAMPLES), *[(0, 0)] * 4]
-    assert all(t.proposal.seconds < 5.0 for t in trials), (
-        "the model's half seconds are not repeated"
-    )
-    for trial in trials[1:]:
-        asked = str(trial.proposal.origin) != "bo"
+    assert sum(prompt for prompt, _ in costs(trials)) == 100
+    assert sum(completion for _, completion in costs(trials)) == 10 * SAMPLES
+    for trial in trials:
+        asked = trial.proposal.origin.uses("llm")
         assert trial.proposal.model_digest == ("digest-of-fake" if asked else None)
         assert (trial.proposal.prompt_sha256 is not None) == asked
-    assert len({trial.proposal.seed for trial in trials[1:]}) == 5
 
 
-def test_the_cost_of_an_uncertain_model_is_counted_too(make_task, random_backend):
+def test_the_cost_of_a_model_that_is_not_followed_is_counted_too(make_task, random_backend):
     task, backend = make_task(space=SPACE), random_backend()
     creator = open_creator(task, backend=backend)
     trials = run(lambda: creator, task, 3)
     assert len(backend.calls) == 1
-    assert costs(trials) == [(100, 10 * MODEL_SAMPLES), (0, 0), (0, 0)]
+    assert costs(trials) == [(100, 10 * SAMPLES), (0, 0), (0, 0)]
 
 
 def test_a_configuration_model_is_shown_no_trials(make_task, make_trial, good_backend):
@@ -180,16 +234,16 @@ def test_parallel_proposals_at_the_start_differ_and_have_their_true_origins(
     creator = open_creator(task, backend=good_backend(space))
     proposals = creator.propose(History(task, (), 0, 0), 8)
     assert len({space.key(proposal.config) for proposal in proposals}) == 8
-    opened = ["default"] if space.has_defaults else []
-    assert [str(p.origin) for p in proposals] == [*opened, *["llm"] * (8 - len(opened))]
-    assert sum(proposal.completion_tokens for proposal in proposals) == 10 * MODEL_SAMPLES
+    opened = ["default", "llm"] if space.has_defaults else ["llm", "default"]
+    assert [str(p.origin) for p in proposals] == [*opened, *["llm"] * 6]
+    assert sum(proposal.completion_tokens for proposal in proposals) == 10 * SAMPLES
 
 
 def test_parallel_proposals_of_an_uncertain_model_differ(make_task, random_backend):
     task = make_task(space=SPACE)
     proposals = open_creator(task, backend=random_backend()).propose(History(task, (), 0, 0), 5)
     assert len({SPACE.key(proposal.config) for proposal in proposals}) == 5
-    assert [str(p.origin) for p in proposals] == ["default", *["bo+llm"] * 4]
+    assert [str(p.origin) for p in proposals] == ["default", *["bo"] * 4]
 
 
 def test_the_model_proposes_until_a_trial_has_a_value(make_task, make_trial, good_backend):
@@ -199,7 +253,7 @@ def test_the_model_proposes_until_a_trial_has_a_value(make_task, make_trial, goo
     for number in range(4):
         (proposal,) = creator.propose(History(task, tuple(trials), 0, number), 1)
         trials.append(Trial(number, State.FAILED, proposal))
-    assert origins(trials) == ["llm"] * 4
+    assert origins(trials) == ["llm", "default", "llm", "llm"]
     assert len({SPACE.key(trial.config) for trial in trials}) == 4
 
 
@@ -209,7 +263,7 @@ def test_a_model_with_one_answer_is_followed_by_the_optimizer(make_task, fake_ba
         History(make_task(space=SPACE), (), 0, 0), 4
     )
     assert proposals[0].config == {"rate": 1e-2, "depth": 4}
-    assert [str(p.origin) for p in proposals] == ["llm", *["bo+llm"] * 3]
+    assert [str(p.origin) for p in proposals] == ["llm", "default", *["bo+llm"] * 2]
     assert len({SPACE.key(proposal.config) for proposal in proposals}) == 4
 
 
@@ -217,7 +271,7 @@ def test_a_right_model_helps_and_a_wrong_one_is_overcome(make_task, good_backend
     task = make_task(space=SPACE)
 
     def best(backend, objective, trials, seed):
-        creator = Hybrid(None) if backend is None else open_creator(task, backend=backend)
+        creator = HybridCreator() if backend is None else open_creator(task, backend=backend)
         done = []
         for number in range(trials):
             (proposal,) = creator.propose(History(task, tuple(done), seed, number), 1)
@@ -235,14 +289,6 @@ def test_a_right_model_helps_and_a_wrong_one_is_overcome(make_task, good_backend
     assert np.mean([best(good_backend(), elsewhere, 15, seed) for seed in seeds]) < 0.1
 
 
-def test_a_chat_model_proposes_first_and_reads_the_history(make_task, chat_backend):
-    task, backend = make_task(space=SPACE), chat_backend(SPACE)
-    trials = run(lambda: open_creator(task, backend=backend), task, 3)
-    assert origins(trials) == ["llm"] * 3
-    assert [trial.proposal.rationale_by for trial in trials] == ["model"] * 3
-    assert SPACE.text(trials[0].config) in trials[1].proposal.prompt
-
-
 @pytest.mark.parametrize("style", ["chat", "compact"])
 def test_the_optimizer_replaces_a_failing_model_under_its_own_name(make_task, fake_backend, style):
     def fail(call, sample):
@@ -251,7 +297,7 @@ def test_the_optimizer_replaces_a_failing_model_under_its_own_name(make_task, fa
     task = make_task(space=SPACE)
     creator = open_creator(task, backend=fake_backend(fail, style))
     trials = run(lambda: creator, task, 2)
-    assert origins(trials) == ["bo"] * 2
+    assert origins(trials) == ["default", "bo"]
     assert all("the server is gone" in trial.proposal.note for trial in trials)
     assert all(trial.proposal.model_digest is None for trial in trials)
     strict = make_task(space=SPACE, creator=settings(on_model_error="stop"))
@@ -267,8 +313,8 @@ def test_the_optimizer_replaces_a_configuration_model_without_valid_answers(
     task = make_task(space=SPACE)
     creator = open_creator(task, backend=fake_backend(lambda call, sample: "{}", "compact"))
     (proposal,) = creator.propose(History(task, (), 0, 0), 1)
-    assert str(proposal.origin) == "bo"
-    assert f"none of its {MODEL_SAMPLES} answers was a valid configuration" in proposal.note
+    assert str(proposal.origin) == "default"
+    assert f"none of its {SAMPLES} answers was a valid configuration" in proposal.note
     assert proposal.config == SPACE.default()
 
 
@@ -276,7 +322,7 @@ def test_the_cost_of_invalid_answers_is_counted(make_task, fake_backend):
     task = make_task(space=SPACE)
     creator = open_creator(task, backend=fake_backend(lambda call, sample: "{}", "compact"))
     (proposal,) = creator.propose(History(task, (), 0, 0), 1)
-    assert (proposal.prompt_tokens, proposal.completion_tokens) == (100, 10 * MODEL_SAMPLES)
+    assert (proposal.prompt_tokens, proposal.completion_tokens) == (100, 10 * SAMPLES)
 
 
 def test_a_configuration_model_is_asked_again_after_an_answer_that_did_not_end(
@@ -314,7 +360,7 @@ def test_without_a_model_the_center_comes_first_and_the_optimizer_goes_on(make_t
     if nested:
         space = Space([Int("depth", 1, 3), Float("rate", 1e-4, 1.0, when={"depth": (2, 3)})])
     task = make_task(space=space)
-    creator = Hybrid(None, note="no language model: torch is missing")
+    creator = HybridCreator(note="no language model: torch is missing")
     trials = []
     for number in range(6):
         (proposal,) = creator.propose(History(task, tuple(trials), 0, number), 1)

@@ -9,22 +9,23 @@ import pytest
 
 from localhpo import tasks
 from localhpo.creator import History, open_creator
-from localhpo.creator.bo.optimizer import MAX_HALF_GUIDED, ORIGIN
+from localhpo.creator.bo.optimizer import MAX_HALF_GUIDED
 from localhpo.creator.bo.transfer_prior import (
     RANDOM_CANDIDATES,
     SurrogateEnsemble,
     ranking_log_likelihood,
 )
 from localhpo.creator.hybrid import NOTHING_RETRIEVED
-from localhpo.creator.meta_proposer import BEFORE_EXPLORATION, INITIAL_DESIGN_SIZE, open_meta_data
-from localhpo.creator.warm_start import merge_retrieved
+from localhpo.creator.meta_data import open_meta_data
 from localhpo.errors import InputError, MissingExtraError
+from localhpo.llm.models.description import META_DATA
+from localhpo.llm.models.registry import DEFAULT, find_model
 from localhpo.objective import Objective
 from localhpo.space import Categorical, Float, Int, Space
 from localhpo.task import CreatorSettings, load_task
 from localhpo.transfer import PastStudy, retrieve_configs, source_tasks
 from localhpo.transfer.source_tasks import SourceTask
-from localhpo.trial import LLM, META, State, Trial
+from localhpo.trial import META, State, Trial
 
 SPACE = Space(
     [
@@ -87,21 +88,21 @@ def make_ensemble(task, source_task):
     return SurrogateEnsemble(task, [(source_task, 1.0)], np.random.default_rng(0))
 
 
+def first_config(source, task):
+    return next(source.first_configs(History(task, (), 0, 0)))
+
+
 def test_the_initial_design_comes_first_and_then_meta_data_guides_the_optimizer(task, backend):
-    trials = run(open_creator(task, backend=backend), task, INITIAL_DESIGN_SIZE + 6)
-    design, later = trials[: INITIAL_DESIGN_SIZE + 1], trials[INITIAL_DESIGN_SIZE + 1 :]
-    exploration = design.pop(BEFORE_EXPLORATION)
-    assert origins(design) == ["meta"] * INITIAL_DESIGN_SIZE
-    assert exploration.proposal.origin == ORIGIN
-    assert exploration.proposal.rationale.startswith("exploration trial, far from all others")
-    assert set(origins(later)) <= {"bo+meta", "bo"}
+    trials = run(open_creator(task, backend=backend), task, 10)
+    assert origins(trials)[0] == "meta"
+    assert set(origins(trials)) <= {"meta", "default", "bo+meta", "bo"}
     assert "bo+meta" in origins(trials)
     assert (
         "5 similar data sets (trees), which come with the model fake"
         in trials[0].proposal.rationale
     )
     assert all(trial.proposal.model_digest is None for trial in trials)
-    assert len(backend.calls) == 1  # its samples are candidates, and poor ones
+    assert not backend.calls, "a configuration model was trained on its own meta-data"
     guided = next(t for t in trials if str(t.proposal.origin) == "bo+meta")
     assert "guided by 5 similar data sets" in guided.proposal.rationale
 
@@ -113,7 +114,7 @@ def test_a_prior_that_explains_all_trials_guides_half_of_the_later_ones(task, ba
 
 def test_the_initial_design_is_good_from_the_first_trial(task, backend):
     for depth in DEPTHS:
-        trials = run(open_creator(task, backend=backend), task, INITIAL_DESIGN_SIZE, depth)
+        trials = run(open_creator(task, backend=backend), task, 5, depth)
         worst = regret({"rate": 1e-2, "depth": 10 if depth < 6 else 1, "booster": "tree"}, depth)
         assert trials[0].value < 0.6 * worst
         assert min(trial.value for trial in trials) < 0.15
@@ -169,33 +170,11 @@ def test_a_part_of_the_space_with_other_spellings_and_a_fixed_value(make_task, b
         ]
     )
     task = make_task(name="trees", space=space, fixed={"depth": 9})
-    proposer = open_meta_data(task, backend.model)
-    assert proposer is not None
-    first = proposer.propose(History(task, (), 0, 0)).config
+    source = open_meta_data(task, backend.model)
+    assert source is not None
+    first = first_config(source, task).config
     assert first["booster"] == "tree"
     assert first["Rate"] < 5e-2
-
-
-def test_a_sample_of_the_model_is_tried_where_it_promises_more(task, source_task, backend):
-    rng = np.random.default_rng(3)
-    configs = [SPACE.sample(rng) for _ in range(4000)]
-    regrets = make_ensemble(task, source_task).regrets(np.array([SPACE.encode(c) for c in configs]))
-    best = configs[int(regrets.mean(axis=0).argmin())]  # the best of far more than are drawn
-    backend.answer = lambda *_: SPACE.text(best)
-    trials = run(open_creator(task, backend=backend), task, INITIAL_DESIGN_SIZE + 1)
-    (sample,) = [trial for trial in trials if trial.proposal.origin == LLM]
-    assert sample.config == best
-    assert sample.proposal.model_digest == backend.model.digest
-    assert origins(trials).count("meta") == INITIAL_DESIGN_SIZE - 1
-
-
-def test_meta_data_serves_where_the_model_fails(make_task, backend):
-    backend.answer = lambda *_: "none"
-    settings = CreatorSettings(on_model_error="engine")
-    task = make_task(space=SPACE, creator=settings)
-    (trial,) = run(open_creator(task, backend=backend), task, 1)
-    assert trial.proposal.origin == META
-    assert trial.proposal.note.startswith("fallback for the model")
 
 
 def test_a_default_of_the_task_still_comes_first(make_task, backend):
@@ -215,7 +194,7 @@ def test_misleading_meta_data_is_given_up(task, backend):
     for number in range(20):
         (proposal,) = creator.propose(History(task, tuple(done), 0, number), 1)
         done.append(Trial(number, State.COMPLETE, proposal, values=(opposite(proposal.config),)))
-    assert "bo" in origins(done[INITIAL_DESIGN_SIZE:])
+    assert "bo" in origins(done[4:])
     rng = np.random.default_rng(0)
     blind = [min(opposite(SPACE.sample(rng)) for _ in range(20)) for _ in range(20)]
     assert min(trial.value for trial in done) < np.median(blind)
@@ -223,34 +202,24 @@ def test_misleading_meta_data_is_given_up(task, backend):
 
 def test_the_next_candidate_is_tried_while_all_trials_fail(task, backend):
     creator, failed = open_creator(task, backend=backend), []
-    for number in range(INITIAL_DESIGN_SIZE + 3):
+    for number in range(7):
         (proposal,) = creator.propose(History(task, tuple(failed), 0, number), 1)
         failed.append(Trial(number, State.FAILED, proposal))
-    assert [n for n, origin in enumerate(origins(failed)) if origin != "meta"] == [
-        BEFORE_EXPLORATION
-    ]
+    assert origins(failed) == ["meta", "meta", "meta", "bo", "meta", "meta", "meta"]
+    assert failed[3].proposal.rationale.startswith("exploration trial, far from all others")
     assert len({SPACE.key(trial.config) for trial in failed}) == len(failed)
 
 
-def test_past_studies_and_the_model_join_the_meta_data(task, backend, make_trial):
+def test_past_studies_and_meta_data_guide_together(task, backend, make_trial):
     rng = np.random.default_rng(1)
     configs = [SPACE.sample(rng) for _ in range(20)]
     past = PastStudy("own/old", task, tuple(
         make_trial(n, c, value=regret(c, 8)) for n, c in enumerate(configs)
     ))  # fmt: skip
     own = retrieve_configs(task, [past])
-    trials = run(open_creator(task, backend=backend, retrieved=own), task, 6)
-    assert backend.calls
-    assert "bo+llm+meta+transfer" in origins(trials)
-    proposer = open_meta_data(task, backend.model)
-    history = History(task, (), 0, 0)
-    both = merge_retrieved(own, proposer.retrieve(history))
-    assert {one.study for one in both} == {
-        "own/old",
-        "5 similar data sets (trees), which come with the model fake",
-    }
-    assert list(both) == sorted(both, key=lambda one: -one.weight)
-    assert {one.weight for one in both if one.study == "own/old"} == {one.weight for one in own}
+    trials = run(open_creator(task, backend=backend, retrieved=own), task, 8)
+    assert set(origins(trials)[:3]) == {"meta", "transfer"}
+    assert {"bo+meta+transfer", "bo+meta", "bo+transfer"} & set(origins(trials))
 
 
 def test_a_fine_tuned_model_is_asked(make_task, backend):
@@ -268,8 +237,7 @@ def test_source_tasks_of_the_tasks_metric_count(make_task, backend, source_task)
     source_tasks.write_source_tasks(backend.model.meta_data, [source_task, other])
 
     def reason_for(task):
-        history = History(task, (), 0, 0)
-        return open_meta_data(task, backend.model).propose(history).rationale
+        return first_config(open_meta_data(task, backend.model), task).rationale
 
     assert "on 5 similar data sets" in reason_for(make_task(space=SPACE))
     assert "on 5 similar data sets" in reason_for(auc)
@@ -298,31 +266,36 @@ def test_meta_data_of_the_built_in_model_serves_a_chat_model(make_task, task, fa
     model = fake_backend(lambda *_: "{}", "chat").model
     assert open_meta_data(task, model) is None  # there is no meta-data with drops in boosters
     trees = make_task(space=TREES, objectives=(Objective("accuracy", "maximize"),))
-    reason = open_meta_data(trees, model).propose(History(trees, (), 0, 0)).rationale
+    reason = first_config(open_meta_data(trees, model), trees).rationale
     assert "which come with the model sprout" in reason
 
 
-def test_a_chat_model_takes_turns_with_meta_data(make_task, chat_backend):
+def test_meta_data_open_a_study_that_a_chat_model_guides_too(make_task, fake_backend):
     task = make_task(space=TREES, objectives=(Objective("accuracy", "maximize"),))
-    seen = set()
-    for seed in range(4):
-        creator = open_creator(task, backend=chat_backend(TREES))
-        done = []
-        for number in range(6):
-            (proposal,) = creator.propose(History(task, tuple(done), seed, number), 1)
-            accuracy = -abs(np.log10(proposal.config["learning_rate"]) + 1.0)
-            done.append(Trial(number, State.COMPLETE, proposal, values=(float(accuracy),)))
-        assert set(origins(done)) <= {"llm", "meta", "bo+meta", "bo"}
-        seen.update(origins(done)[:3])
-    assert {"llm", "meta"} <= seen
+    backend = fake_backend(lambda *_: TREES.text(TREES.default()), "chat")
+    creator, trials = open_creator(task, backend=backend), []
+    for number in range(9):
+        (proposal,) = creator.propose(History(task, tuple(trials), 0, number), 1)
+        accuracy = -abs(np.log10(proposal.config["learning_rate"]) + 1.0)
+        trials.append(Trial(number, State.COMPLETE, proposal, values=(float(accuracy),)))
+    assert set(origins(trials)[:3]) == {"meta"}
+    assert any("llm" in origin for origin in origins(trials))
 
 
-def test_meta_data_serves_where_a_chat_model_fails(make_task, fake_backend):
+@pytest.mark.parametrize("style", ["chat", "compact"])
+def test_meta_data_serves_where_the_model_fails(make_task, backend, fake_backend, style):
     task = make_task(space=TREES, creator=CreatorSettings(on_model_error="engine"))
-    creator = open_creator(task, backend=fake_backend(lambda *_: "nonsense", "chat"))
-    proposals = [creator.propose(History(task, (), seed, 0), 1)[0] for seed in range(6)]
-    assert {proposal.origin for proposal in proposals} == {META}
-    assert any("fallback for the model" in proposal.note for proposal in proposals)
+    broken = fake_backend(lambda *_: "nonsense", style)
+    if style == "compact":
+        broken.model = dataclasses.replace(broken.model, meta_data=built_in_meta_data())
+        task = dataclasses.replace(task, creator=CreatorSettings(transfer="finetuned"))
+    (proposal,) = open_creator(task, backend=broken).propose(History(task, (), 0, 0), 1)
+    assert proposal.origin == META
+    assert "without the model: none of its" in proposal.note
+
+
+def built_in_meta_data():
+    return find_model(DEFAULT) / META_DATA
 
 
 def test_meta_data_needs_no_model(make_task, monkeypatch):
@@ -336,8 +309,8 @@ def test_meta_data_needs_no_model(make_task, monkeypatch):
     for number in range(2):
         (proposal,) = creator.propose(History(task, tuple(trials), 0, number), 1)
         trials.append(Trial(number, State.COMPLETE, proposal, values=(0.5,)))
-    assert origins(trials) == ["meta"] * 2
-    assert all("no language model" in trial.proposal.note for trial in trials)
+    assert origins(trials)[0] == "meta"
+    assert not any(trial.proposal.note for trial in trials), "it would not be asked anyway"
 
 
 def test_a_note_tells_that_nothing_was_retrieved_beside_meta_data(make_task, backend):

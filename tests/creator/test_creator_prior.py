@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from strategies import spaces
 
 from localhpo.creator import History, open_creator
-from localhpo.creator.agent import MODEL_SAMPLES
 from localhpo.creator.bo import SamplePrior
+from localhpo.creator.model_source import SAMPLES
 from localhpo.space import Categorical, Float, Int, Ordinal, Space
 from localhpo.trial import DEFAULT
 
@@ -36,7 +36,7 @@ def encoded(space, configs):
 
 
 def build(space, configs):
-    return SamplePrior(space, configs, 1.0)
+    return SamplePrior(space, configs, source="llm", trust=0.5, description="the model")
 
 
 def drawn(space, count, seed=0):
@@ -121,7 +121,7 @@ HARD_SPACES = {
 def test_a_model_that_samples_at_random_is_uncertain_in_any_space(make_task, fake_backend, space):
     task, opened = make_task(space=space), []
     for seed in range(4):
-        texts = [space.text(config) for config in drawn(space, MODEL_SAMPLES, seed)]
+        texts = [space.text(config) for config in drawn(space, SAMPLES, seed)]
         backend = fake_backend(lambda call, sample, texts=texts: texts[sample], "compact")
         creator = open_creator(task, backend=backend)
         opened += [p.origin for p in creator.propose(History(task, (), seed, 0), 1)]

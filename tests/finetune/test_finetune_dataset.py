@@ -11,7 +11,8 @@ from made_history import BEST, SPACE, make_past
 from localhpo import grammar
 from localhpo.creator import History, context, prompt
 from localhpo.creator.agent import Agent
-from localhpo.creator.hybrid import propose_fallback
+from localhpo.creator.hybrid import HybridCreator
+from localhpo.creator.model_source import ModelSource
 from localhpo.creator.prompt import LIMITS, fit_prompt
 from localhpo.errors import InputError, ModelError
 from localhpo.finetune import dataset, relabeling
@@ -29,10 +30,7 @@ class Asked(ScriptedBackend):
         self.questions = []
         super().__init__(self._answer, context_length=context_length)
         self._style = style
-
-    @property
-    def model(self):
-        return replace(super().model, prompt=self._style)
+        self.model = replace(self.model, prompt=style)
 
     def _answer(self, messages, constraint, seed):
         self.questions.append(tuple(messages))
@@ -55,9 +53,13 @@ def examples(past_studies, backend, seed=1):
     return dataset.make_examples(past_studies, backend.model, backend.count_tokens, seed=seed)
 
 
+def agent_of(backend):
+    return Agent(backend, on_model_error="stop", fallback=HybridCreator().propose_one)
+
+
 def test_training_prompts_equal_inference_prompts_byte_for_byte(past_studies, asked):
     found = [e for e in examples(past_studies[:3], asked) if e.study == past_studies[0].study]
-    agent = Agent(asked, on_model_error="stop", fallback=propose_fallback)
+    agent = agent_of(asked)
     assert [e.shown for e in found] == [
         n for n in dataset.SHOWN_TRIALS[asked.model.prompt] if n < 8
     ]
@@ -77,7 +79,7 @@ def test_long_histories_are_shortened_as_at_inference(style):
     shown = []
     for size in edges(history, style):
         asked = Asked(style, context_length=size)
-        Agent(asked, on_model_error="stop", fallback=propose_fallback).propose(history, 1)
+        agent_of(asked).propose(history, 1)
         (*_, example) = examples([past], asked)
         assert example.shown == cut
         assert asked.questions[0] == example.messages
@@ -104,7 +106,7 @@ def test_prompts_beyond_the_context_are_refused_as_at_inference(style):
     asked = Asked(style, context_length=60)
     history = History(past.task, (), seed=0, next_number=0)
     with pytest.raises(ModelError, match="context of 60 tokens"):
-        Agent(asked, on_model_error="stop", fallback=propose_fallback).propose(history, 1)
+        agent_of(asked).propose(history, 1)
     with pytest.raises(ModelError, match="context of 60 tokens"):
         examples([past], asked)
 
@@ -112,10 +114,7 @@ def test_prompts_beyond_the_context_are_refused_as_at_inference(style):
 def test_the_first_prompt_equals_that_of_hybrid(past_studies):
     asked = Asked("compact")
     (first, *_) = examples(past_studies[:2], asked)
-    from localhpo.creator.agent import ModelCost
-
-    agent = Agent(asked, on_model_error="stop", fallback=propose_fallback)
-    agent.draw_samples(History(past_studies[0].task, past_studies[0].trials, 0, 8), ModelCost())
+    ModelSource(asked).draw(History(past_studies[0].task, past_studies[0].trials, 0, 8))
     assert first.shown == 0
     assert asked.questions[0] == first.messages
 

@@ -5,9 +5,8 @@ probability that the configuration runs at all. The process models utilities: st
 larger being better. The search evaluates many start points and then samples around the ten best,
 ever closer.
 
-Notation: n trials with a value, m points, d columns of the unit cube, G parameters. A category has
-one column per choice (one-hot). `x` is (n, d), `y` (n,) and the prior `phi` (n,), 0 where there is
-no prior.
+Notation: n trials with a value, m points, K priors, d columns of the unit cube, G parameters. A
+category has one column per choice (one-hot). `x` is (n, d), `y` (n,) and `phi` (n, K).
 """
 
 from __future__ import annotations
@@ -50,28 +49,27 @@ class AcquisitionFunction:
     """Log expected improvement over the trials of a history, times the chance to run.
 
     Attributes:
+        priors: the priors that its mean follows.
+        weights: (K,), their weights after the trials.
         evidence: log model evidence of the process, up to a constant (`gp.fit`).
-        prior_weight: weight of the prior after the trials; 0 without a prior.
-        uses_prior: whether there is a prior.
     """
 
-    def __init__(self, history: History, prior: Prior | None) -> None:
+    def __init__(self, history: History, priors: Sequence[Prior] = ()) -> None:
         """Fit the process to the trials."""
         self._space = space = history.task.space
-        self._prior = prior
+        self.priors = tuple(priors)
         complete = _subsample(
             [t for t in history.trials if t.state is State.COMPLETE and t.value is not None],
             history,
         )
         x = self._encode([trial.config for trial in complete])
         y = standardize_utilities(_utilities(complete, history))
-        weight = 0.0 if prior is None else prior.weight
-        data = gp.TrainingData(x, self._phi(x), y, space.slices, weight)
+        before = np.array([prior.weight for prior in self.priors])
+        data = gp.TrainingData(x, self._phi(x), y, space.slices, before)
         theta, self.evidence = gp.fit(data)
         self._posterior = gp.Posterior(data, theta)
         self._tried, self._by_utility = x, np.argsort(-y, kind="stable")
-        self.uses_prior = prior is not None
-        self.prior_weight = self._posterior.prior_weight if prior is not None else 0.0
+        self.weights = self._posterior.weights
         pending = [t.config for t in history.trials if t.state in _PENDING]
         if pending:
             # A pending trial enters with its expected value ("kriging believer"): the uncertainty
@@ -79,7 +77,7 @@ class AcquisitionFunction:
             x_pending = self._encode(pending)
             expected = self._posterior.predict(x_pending, self._phi(x_pending))[0]
             x, y = np.concatenate([x, x_pending]), np.concatenate([y, expected])
-            data = gp.TrainingData(x, self._phi(x), y, space.slices, weight)
+            data = gp.TrainingData(x, self._phi(x), y, space.slices, before)
             self._posterior = gp.Posterior(data, theta)
         # The best expected value, not the best observed one: with noise, the best observation was
         # partly lucky.
@@ -120,12 +118,12 @@ class AcquisitionFunction:
         return list(found.values())
 
     def _start_points(self, rng: np.random.Generator) -> Array:
-        """Return start points: random ones, some near the best trials, samples of the prior."""
+        """Return start points: random ones, some near the best trials, samples of the priors."""
         groups = self._space.slices
         near = np.repeat(self._tried[self._by_utility[:3]], 40, axis=0)
         parts = [_draw_points(groups, rng), _perturb(near, groups, 0.1, rng)]
-        if self._prior is not None:
-            samples = self._prior.samples
+        for prior in self.priors:
+            samples = prior.samples
             parts += [samples, _perturb(np.repeat(samples, 3, axis=0), groups, 0.1, rng)]
         return self._snap(np.concatenate(parts))
 
@@ -139,7 +137,9 @@ class AcquisitionFunction:
         return np.array([self._space.encode(config) for config in configs])
 
     def _phi(self, x: Array) -> Array:
-        return np.zeros(len(x)) if self._prior is None else self._prior(x)
+        """Return (m, K): the priors at (m, d) points."""
+        columns = [prior(x) for prior in self.priors]
+        return np.column_stack(columns) if columns else gp.no_prior(x)
 
 
 class FeasibilityModel:
@@ -164,7 +164,7 @@ class FeasibilityModel:
         if not ran.all():
             x = np.array([space.encode(t.config) for t in ended])
             y = np.where(ran, 1.0, -1.0) - self._PRIOR_MEAN
-            data = gp.TrainingData(x, np.zeros(len(x)), y, space.slices, 0.0)
+            data = gp.TrainingData.without_prior(x, y, space.slices)
             self._posterior = gp.Posterior(data, gp.fit(data)[0])
 
     def log_probability(self, x: Array) -> Array:
@@ -173,7 +173,7 @@ class FeasibilityModel:
 
         if self._posterior is None:
             return np.zeros(len(x))
-        mean, deviation = self._posterior.predict(x, np.zeros(len(x)))
+        mean, deviation = self._posterior.predict(x, gp.no_prior(x))
         z = (mean + self._PRIOR_MEAN) / np.hypot(deviation, self._CHANCE_DEVIATION)
         return np.asarray(log_ndtr(z))
 

@@ -1,20 +1,20 @@
-"""A Gaussian process whose mean follows a prior of the space.
+"""A Gaussian process whose mean follows priors of the space.
 
-    y(x) = scale * (w * phi(x) + g(x) + c) + noise,   w ~ N(prior_weight, WEIGHT_SD^2)
+    y(x) = scale * (phi(x) . w + g(x) + c) + noise,   w_k ~ N(weights_k, WEIGHT_SD^2)
 
-`phi` is the prior (see `prior`), g a process with a Matern-5/2 kernel and one length scale per
-parameter, c a constant with a broad distribution. The weight w of the prior is inferred with
-everything else, in closed form: trials that agree with the prior raise it, trials that contradict
-it lower it, and g takes over where there are trials. Length scales, scale and noise are those of
-the largest posterior density (MAP).
+`phi` has one column per prior (see `prior`), g is a process with a Matern-5/2 kernel and one length
+scale per parameter, c a constant with a broad distribution. The weight of each prior is inferred
+with everything else, in closed form: trials that agree with a prior raise it, trials that
+contradict it lower it, and g takes over where there are trials. Length scales, scale and noise are
+those of the largest posterior density (MAP).
 
 Sources: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), 2.7 (linear
 features with a Gaussian prior) and 5.4.1 (gradients); priors on length scales that grow with the
 number of dimensions as in Hvarfner et al. 2024, https://arxiv.org/abs/2402.02229.
 
-Notation: n trials, m other points, G parameters, d columns of the unit cube (a category has one
-column per choice). `x` is (n, d), `phi` (n,), `y` (n,) with larger being better, `theta` (G + 2,)
-holds the log length scales, log(scale) and log(noise / scale).
+Notation: n trials, m other points, K priors (maybe none), G parameters, d columns of the unit cube
+(a category has one column per choice). `x` is (n, d), `phi` (n, K), `y` (n,) with larger being
+better, `theta` (G + 2,) holds the log length scales, log(scale) and log(noise / scale).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 WEIGHT_SD = 0.5
-"""Standard deviation of the prior's weight, before any trial."""
+"""Standard deviation of the weight of a prior, before any trial."""
 
 CONSTANT_SD = 3.0
 """Standard deviation of the constant, in units of the scale."""
@@ -47,24 +47,34 @@ _JITTER = 1e-8
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Trials, and the prior at them."""
+    """Trials, and the priors at them."""
 
     x: Array
     """(n, d)"""
     phi: Array
-    """(n,)"""
+    """(n, K)"""
     y: Array
     """(n,), standardized"""
     groups: Sequence[slice]
     """Columns of each parameter, G of them."""
-    prior_weight: float
-    """Mean of the prior's weight before any trial."""
+    weights: Array
+    """(K,): mean of the weight of each prior before any trial."""
     distances: Array = field(init=False)
     """(G, n, n): squared distances by parameter."""
 
     def __post_init__(self) -> None:
         """Compute the distances once: fitting needs them at every step."""
         object.__setattr__(self, "distances", squared_distances(self.x, self.x, self.groups))
+
+    @classmethod
+    def without_prior(cls, x: Array, y: Array, groups: Sequence[slice]) -> TrainingData:
+        """Return the same trials without any prior."""
+        return cls(x, no_prior(x), y, groups, np.zeros(0))
+
+
+def no_prior(x: Array) -> Array:
+    """Return `phi` of (m, d) points where there is no prior: (m, 0)."""
+    return np.zeros((len(x), 0))
 
 
 def squared_distances(a: Array, b: Array, groups: Sequence[slice]) -> Array:
@@ -101,27 +111,32 @@ class Posterior:
         self.scale = float(np.exp(theta[-2]))
         kernel = _covariance(data, theta)[0]
         self._factor = cholesky(kernel)
-        residual = data.y - self.scale * data.prior_weight * data.phi
+        residual = data.y - self.scale * (data.phi @ data.weights)
         self._alpha = solve(self._factor, residual)
 
     def predict(self, x: Array, phi: Array) -> tuple[Array, Array]:
-        """Return the mean and standard deviation, without noise, of (m, d) points: (m,) each."""
+        """Return the mean and standard deviation, without noise, of (m, d) points: (m,) each.
+
+        Args:
+            x: the points.
+            phi: (m, K), the priors at them.
+        """
         data = self._data
         r2 = np.tensordot(self.lengths**-2, squared_distances(x, data.x, data.groups), 1)
         # A linear feature with a Gaussian weight adds its outer product to the covariance.
-        cross = matern(r2)[0] + WEIGHT_SD**2 * phi[:, None] * data.phi[None] + CONSTANT_SD**2
+        cross = matern(r2)[0] + WEIGHT_SD**2 * phi @ data.phi.T + CONSTANT_SD**2
         cross *= self.scale**2
-        mean = self.scale * data.prior_weight * phi + cross @ self._alpha
+        mean = self.scale * (phi @ data.weights) + cross @ self._alpha
         half = _half_solve(self._factor, cross.T)
-        prior = self.scale**2 * (1.0 + (WEIGHT_SD * phi) ** 2 + CONSTANT_SD**2)
+        prior = self.scale**2 * (1.0 + WEIGHT_SD**2 * (phi**2).sum(1) + CONSTANT_SD**2)
         # At a trial without noise the difference is 0 up to rounding, which may be negative.
         return mean, np.sqrt(np.maximum(prior - (half**2).sum(0), 1e-12))
 
     @property
-    def prior_weight(self) -> float:
-        """Posterior mean of the prior's weight."""
+    def weights(self) -> Array:
+        """(K,): posterior mean of the weight of each prior."""
         data = self._data
-        return float(data.prior_weight + WEIGHT_SD**2 * self.scale * (data.phi @ self._alpha))
+        return np.asarray(data.weights + WEIGHT_SD**2 * self.scale * (data.phi.T @ self._alpha))
 
 
 def fit(data: TrainingData) -> tuple[Array, float]:
@@ -150,7 +165,7 @@ def _covariance(data: TrainingData, theta: Array) -> tuple[Array, Array]:
     """Return (n, n) twice: the covariance of y, and its derivative by r^2."""
     lengths, scale, noise = np.exp(theta[:-2]), np.exp(theta[-2]), np.exp(theta[-1])
     kernel, slope = matern(np.tensordot(lengths**-2, data.distances, 1))
-    full = kernel + WEIGHT_SD**2 * np.outer(data.phi, data.phi) + CONSTANT_SD**2
+    full = kernel + WEIGHT_SD**2 * data.phi @ data.phi.T + CONSTANT_SD**2
     full[np.diag_indices(len(full))] += noise**2 + _JITTER
     return scale**2 * full, scale**2 * slope
 
@@ -161,7 +176,7 @@ def _loss(theta: Array, data: TrainingData) -> tuple[float, Array]:
     full, slope = _covariance(data, theta)
     factor = cholesky(full)
     scale, noise = np.exp(theta[-2]), np.exp(theta[-1])
-    prior_mean = scale * data.prior_weight * data.phi
+    prior_mean = scale * (data.phi @ data.weights)
     residual = data.y - prior_mean
     alpha = solve(factor, residual)
     inverse = solve(factor, np.eye(len(full)))

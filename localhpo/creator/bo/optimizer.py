@@ -8,6 +8,7 @@ never lists the values of an int, needs no torch, and takes a few hundredths of 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -49,14 +50,14 @@ class Suggestion:
 
     config: Config
     tries: int
-    uses_prior: bool = False
-    """Whether the prior guided the choice."""
-    method: str = ""
-    """How it was chosen, for a rationale; empty without a prior."""
-    prior_weight: float | None = None
-    """Weight of the prior after the trials; None where no process was fitted with it."""
-    prior_probability: float | None = None
-    """Probability with which the prior guided this choice; None where that was not drawn."""
+    priors: tuple[Prior, ...] = ()
+    """The priors that guided the choice."""
+    weights: tuple[float, ...] = ()
+    """Their weights after the trials; empty where no process was fitted with them."""
+    probability: float | None = None
+    """Probability with which these priors guided this choice; None where nothing was drawn."""
+    has_priors: bool = False
+    """Whether there were priors to choose from."""
     note: str = ""
 
 
@@ -86,41 +87,54 @@ class BayesianOptimizer:
 
     def propose_one(self, history: History) -> Proposal:
         """Return one new proposal for a history of one objective. Raises as `propose` does."""
-        started = time.perf_counter()
-        proposal = to_proposal(history, suggest(history, None))
-        return dataclasses.replace(proposal, seconds=time.perf_counter() - started)
+        return propose(history)
 
     def close(self) -> None:
         """Do nothing: there is no state."""
 
 
-def to_proposal(history: History, made: Suggestion, guided: Origin = ORIGIN) -> Proposal:
-    """Return the proposal of a suggestion; its origin is `guided` where the prior took part."""
+def to_proposal(history: History, made: Suggestion) -> Proposal:
+    """Return the proposal of a suggestion; the sources of its priors are in its origin."""
     reason, evidence = rationale.compute_rationale(history, made.config)
+    sources = "+".join(sorted({prior.source for prior in made.priors}))
     return Proposal(
-        config=made.config, origin=guided if made.uses_prior else ORIGIN,
-        rationale="; ".join(filter(None, (made.method, reason))), rationale_by="computed",
-        evidence=evidence, details=_prior_details(made), tries=made.tries,
-        seed=derive_seed(history, _SEED_LABEL), note=made.note,
+        config=made.config, origin=Origin(sources, NAME) if sources else ORIGIN,
+        rationale="; ".join(filter(None, (_describe_method(made), reason))),
+        rationale_by="computed", evidence=evidence, details=_describe_numbers(made),
+        tries=made.tries, seed=derive_seed(history, _SEED_LABEL), note=made.note,
     )  # fmt: skip
 
 
-def _prior_details(made: Suggestion) -> dict[str, float]:
-    """Return the numbers that say how much the prior counted, where there was one."""
-    found = {"prior_weight": made.prior_weight, "prior_probability": made.prior_probability}
-    return {name: value for name, value in found.items() if value is not None}
+def _describe_method(made: Suggestion) -> str:
+    if not made.has_priors:
+        return ""
+    basis = " and ".join(prior.description for prior in made.priors)
+    return f"Bayesian optimization, {f'guided by {basis}' if basis else 'from the trials alone'}"
 
 
-def propose_guided(history: History, prior: Prior, guided: Origin) -> Proposal:
-    """Return the next proposal; its origin is `guided` where the prior took part.
+def _describe_numbers(made: Suggestion) -> dict[str, float]:
+    """Return the numbers that say how much the priors counted."""
+    found = {
+        f"{prior.source}_weight": weight
+        for prior, weight in zip(made.priors, made.weights, strict=False)
+    }
+    if made.probability is not None:
+        found["probability"] = made.probability
+    return found
+
+
+def propose(history: History, priors: Sequence[Prior] = ()) -> Proposal:
+    """Return the next proposal.
 
     Raises:
         SpaceExhaustedError: nothing new is left.
     """
-    return to_proposal(history, suggest(history, prior), guided)
+    started = time.perf_counter()
+    proposal = to_proposal(history, suggest(history, priors))
+    return dataclasses.replace(proposal, seconds=time.perf_counter() - started)
 
 
-def suggest(history: History, prior: Prior | None) -> Suggestion:
+def suggest(history: History, priors: Sequence[Prior] = ()) -> Suggestion:
     """Return what to try next.
 
     Before any trial has a value that is the default, or the center of the space, then the points
@@ -129,23 +143,23 @@ def suggest(history: History, prior: Prior | None) -> Suggestion:
 
     Args:
         history: the study so far, of one objective.
-        prior: a prior on the same space; None for none.
+        priors: priors on the same space.
 
     Raises:
         SpaceExhaustedError: nothing new is left.
     """
     rng = np.random.default_rng(derive_seed(history, _SEED_LABEL))
-    if not history.has_value or (prior is None and _count_ended(history) < STARTUP):
-        suggestion = _select(history, _initial_candidates(history, prior, rng), rng)
-        return dataclasses.replace(suggestion, uses_prior=prior is not None)
-    acquisition, probability = _choose_process(history, prior, rng)
+    if not history.has_value or (not priors and _count_ended(history) < STARTUP):
+        suggestion = _select(history, _initial_candidates(history, priors, rng), rng)
+        return dataclasses.replace(suggestion, priors=tuple(priors), has_priors=bool(priors))
+    acquisition, probability = _choose_process(history, priors, rng)
     suggestion = _select(history, acquisition.rank_candidates(rng), rng)
     return dataclasses.replace(
         suggestion,
-        uses_prior=acquisition.uses_prior,
-        method=_describe_method(prior, acquisition.uses_prior),
-        prior_weight=acquisition.prior_weight if acquisition.uses_prior else None,
-        prior_probability=probability,
+        priors=acquisition.priors,
+        weights=tuple(map(float, acquisition.weights)),
+        probability=probability,
+        has_priors=bool(priors),
     )
 
 
@@ -181,49 +195,47 @@ def _count_ended(history: History) -> int:
 
 
 def _choose_process(
-    history: History, prior: Prior | None, rng: np.random.Generator
+    history: History, priors: Sequence[Prior], rng: np.random.Generator
 ) -> tuple[AcquisitionFunction, float | None]:
-    """Return the process that proposes, with the prior or without it.
+    """Return the process that proposes: with all priors, with one of them, or with none.
 
-    Until there are `STARTUP` trials the prior always takes part. Then it takes part with its
-    posterior probability: that of the process with the prior against the process without it, given
-    the trials, where both were equally likely before them. So a wrong prior soon has no say,
-    however certain its source is. From `MAX_HALF_GUIDED` trials on the probability is 1/2 at most.
+    Each takes part with its posterior probability, given the trials (Bayesian model selection; the
+    evidence of a process is `AcquisitionFunction.evidence`). Before them, a prior is right with
+    the probability `Prior.trust`, independently of the others. So a wrong prior soon has no say,
+    however certain its source is. From `MAX_HALF_GUIDED` trials on, a process without a prior
+    has at least the probability 1/2.
 
     Returns:
-        The process, and the probability of the prior; None where nothing was drawn.
+        The process, and its probability; None where there was no choice.
     """
-    if prior is None:
-        return AcquisitionFunction(history, None), None
-    guided = AcquisitionFunction(history, prior)
-    if _count_ended(history) < STARTUP:
-        return guided, None
-    plain = AcquisitionFunction(history, None)
-    # The difference of the log evidences is the log of the Bayes factor; it is clipped to keep the
-    # exponential finite.
-    log_factor = np.clip(plain.evidence - guided.evidence, -30.0, 30.0)
-    probability = float(1.0 / (1.0 + np.exp(log_factor)))
-    if _count_ended(history) >= MAX_HALF_GUIDED:
-        probability = min(probability, 0.5)
-    return (guided if rng.random() < probability else plain), probability
-
-
-def _describe_method(prior: Prior | None, uses_prior: bool) -> str:
-    if prior is None:
-        return ""
-    basis = f"guided by {prior.description}" if uses_prior else "from the trials alone"
-    return f"Bayesian optimization, {basis}"
+    if not priors:
+        return AcquisitionFunction(history), None
+    subsets = [(), *((prior,) for prior in priors), *([tuple(priors)] if len(priors) > 1 else [])]
+    processes = [AcquisitionFunction(history, subset) for subset in subsets]
+    before = [
+        math.prod(prior.trust if prior in subset else 1.0 - prior.trust for prior in priors)
+        for subset in subsets
+    ]
+    evidence = np.array([process.evidence for process in processes])
+    probabilities = np.array(before) * np.exp(evidence - evidence.max())
+    probabilities /= probabilities.sum()
+    if _count_ended(history) >= MAX_HALF_GUIDED and probabilities[0] < 0.5:
+        probabilities[1:] *= 0.5 / (1.0 - probabilities[0])
+        probabilities[0] = 0.5
+    index = int(rng.choice(len(processes), p=probabilities))
+    return processes[index], float(probabilities[index])
 
 
 def _initial_candidates(
-    history: History, prior: Prior | None, rng: np.random.Generator
+    history: History, priors: Sequence[Prior], rng: np.random.Generator
 ) -> Iterator[Config]:
     """Yield candidates for a study whose trials tell too little to fit a process."""
     space = history.task.space
     yield space.default()
     sampled = _sample(history, rng)
-    if prior is not None:
-        density = prior(np.array([space.encode(config) for config in sampled]))
+    if priors:
+        x = np.array([space.encode(config) for config in sampled])
+        density = np.sum([prior(x) for prior in priors], axis=0)
         yield from (sampled[i] for i in np.argsort(-density, kind="stable"))
     yield from _farthest(history, sampled)
 

@@ -37,6 +37,10 @@ _GRID = 101
 class Prior(Protocol):
     """A prior value for every point of a space: from samples, or from past data sets."""
 
+    source: str
+    """Where it comes from, a word of `Origin`: `llm`, `meta`, `transfer` or `user`."""
+    trust: float
+    """Probability, before any trial, that it tells what is good here; between 0 and 1."""
     weight: float
     """Mean of its weight before any trial, in units of the scale of the process (`gp`)."""
     description: str
@@ -56,9 +60,6 @@ class SamplePrior:
     trials shall decide. Without the bound, proposals stayed too close to the samples.
 
     Attributes:
-        samples: (s, d), encoded.
-        description: what the prior rests on, for a rationale.
-        weight: mean of its weight before any trial.
         spread: standard deviation of the log density over the space, before scaling: how certain
             the source of the samples is.
     """
@@ -67,10 +68,12 @@ class SamplePrior:
         self,
         space: Space,
         configs: Sequence[Config],
-        weight: float,
         *,
+        source: str,
+        trust: float,
+        description: str,
+        weight: float = 1.0,
         sample_weights: Array | None = None,
-        description: str = "the language model",
     ) -> None:
         """Estimate the density.
 
@@ -78,10 +81,14 @@ class SamplePrior:
             space: the space of the configurations.
             configs: the samples, at least one. A parameter that a sample lacks is not informed
                 by it.
-            weight: see the attributes.
+            source: see `Prior`.
+            trust: see `Prior`.
+            description: see `Prior`.
+            weight: see `Prior`.
             sample_weights: (s,), how much each sample counts; equal by default.
-            description: see the attributes.
         """
+        self.source = source
+        self.trust = trust
         self.weight = weight
         self.description = description
         self.samples = np.array([space.encode(config) for config in configs])

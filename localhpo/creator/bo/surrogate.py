@@ -64,7 +64,7 @@ class _FittedProcess:
 
     def predict_points(self, points: Array) -> Array:
         """Return (m,): the expected utilities of (m, d) points."""
-        return self.posterior.predict(points, np.zeros(len(points)))[0]
+        return self.posterior.predict(points, gp.no_prior(points))[0]
 
     def predict(self, configs: Sequence[Config]) -> Array:
         """Return (C,): the expected utilities of C configurations."""
@@ -79,7 +79,7 @@ def _fit(space: Space, direction: Direction, trials: Sequence[Trial]) -> _Fitted
     sign = 1.0 if direction == "maximize" else -1.0
     y = standardize_utilities(np.array([sign * (t.value or 0.0) for _, t in inside]))
     x = np.array([space.encode(config) for config, _ in inside])
-    data = gp.TrainingData(x, np.zeros(len(x)), y, space.slices, 0.0)
+    data = gp.TrainingData.without_prior(x, y, space.slices)
     return _FittedProcess(space, x, y, gp.Posterior(data, gp.fit(data)[0]))
 
 

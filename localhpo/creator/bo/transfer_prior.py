@@ -28,8 +28,8 @@ from localhpo.creator.bo.gp import Array
 from localhpo.creator.bo.surrogate import MAX_REGRET
 from localhpo.space import Categorical, Parameter, Space
 from localhpo.task import Task
+from localhpo.transfer.names import match_groups
 from localhpo.transfer.projection import project_config, project_value
-from localhpo.transfer.similarity import match_parameters
 from localhpo.transfer.source_tasks import SourceTask
 from localhpo.trial import Config, State, Trial, Value
 
@@ -189,9 +189,10 @@ class SurrogateEnsemble:
         """Return (C,): the expected regret of each candidate after the trials."""
         return np.asarray(self.weights(trials) @ self._regrets)
 
-    def to_prior(self, trials: Sequence[Trial]) -> TransferPrior:
-        """Return a prior on the whole space, as of these trials."""
-        return TransferPrior(self, self.weights(trials), self._x, self.expected_regrets(trials))
+    def to_prior(self, trials: Sequence[Trial], trust: float) -> TransferPrior:
+        """Return a prior on the whole space, as of these trials; `trust` as in `Prior`."""
+        expected = self.expected_regrets(trials)
+        return TransferPrior(self, self.weights(trials), self._x, expected, trust)
 
     def _encode(self, configs: Sequence[Config]) -> Array:
         return np.array([self._task.space.encode(config) for config in configs])
@@ -225,12 +226,12 @@ class TransferPrior:
 
     Attributes:
         samples: (PRIOR_SAMPLES, d), the best candidates.
-        description: what the prior rests on, for a rationale.
-        weight: mean of its weight before any trial.
     """
 
+    source = "meta"
+
     def __init__(
-        self, ensemble: SurrogateEnsemble, weights: Array, x: Array, expected: Array
+        self, ensemble: SurrogateEnsemble, weights: Array, x: Array, expected: Array, trust: float
     ) -> None:
         """Standardize the expected regrets.
 
@@ -239,7 +240,9 @@ class TransferPrior:
             weights: (D,), of the data sets.
             x: (C, d), the candidates.
             expected: (C,), their expected regrets.
+            trust: see `Prior`.
         """
+        self.trust = trust
         self.description = ensemble.description
         self.weight = PRIOR_WEIGHT
         self.samples = x[np.argsort(expected, kind="stable")[:PRIOR_SAMPLES]]
@@ -268,17 +271,23 @@ class SpaceMapping:
 
     def __init__(self, task: Task, other: Task, usual: Mapping[str, Value]) -> None:
         self._space, self._other = task.space, other.space
-        own_names = match_parameters(other.names, task.names)
-        fixed = {name: task.fixed[own] for name, own in own_names.items() if own in task.fixed}
-        # Index of a parameter there -> index of its parameter here, and its table.
-        self._tables: dict[int, tuple[int, Array]] = {}
+        own_names = {
+            name: group.names_in_second
+            for group in match_groups(other.names, task.names)
+            for name in group.names_in_first
+        }
+        fixed = {
+            name: task.fixed[own[0]] for name, own in own_names.items() if own[0] in task.fixed
+        }
+        # Index of a parameter there -> indices of its parameters here, with their tables.
+        self._tables: dict[int, list[tuple[int, Array]]] = {}
         columns = []
         for index, parameter in enumerate(other.space.parameters):
-            own = own_names.get(parameter.name)
-            if own is not None and own in task.space:
-                table = _tabulate(task.space[own], parameter)
+            for own in own_names.get(parameter.name, ()):
+                table = _tabulate(task.space[own], parameter) if own in task.space else None
                 if table is not None:
-                    self._tables[index] = task.space.names.index(own), table
+                    known = self._tables.setdefault(index, [])
+                    known.append((task.space.names.index(own), table))
             value = fixed.get(parameter.name, usual.get(parameter.name, parameter.center))
             near = project_value(parameter, value)
             columns.append(_encode(parameter, parameter.center if near is None else near[0]))
@@ -287,10 +296,10 @@ class SpaceMapping:
     def __call__(self, x: Array) -> Array:
         """Return (m, d there) for (m, d here) points."""
         out = np.tile(self._constant, (len(x), 1))
-        for index, (own_index, table) in self._tables.items():
-            own = x[:, self._space.slices[own_index]]
-            out[:, self._other.slices[index]] = (
-                own @ table if own.shape[1] > 1 else _interpolate(table, own[:, 0])
+        for index, tables in self._tables.items():
+            # Of several parameters (one for each layer) the mean is taken.
+            out[:, self._other.slices[index]] = np.mean(
+                [_look_up(table, x[:, self._space.slices[own]]) for own, table in tables], axis=0
             )
         return _reset_inactive(self._other, out)
 
@@ -314,6 +323,11 @@ def _encode(parameter: Parameter, value: Value) -> Array:
     if isinstance(parameter, Categorical):
         return np.asarray(np.eye(len(parameter.values))[parameter.index(value)])
     return np.array([parameter.to_unit(value)])
+
+
+def _look_up(table: Array, own: Array) -> Array:
+    """Return (m, columns there) of (m, columns here) of one parameter."""
+    return own @ table if own.shape[1] > 1 else _interpolate(table, own[:, 0])
 
 
 def _interpolate(table: Array, units: Array) -> Array:
