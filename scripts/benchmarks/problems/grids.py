@@ -1,9 +1,9 @@
 """Tables in which every configuration of a space was trained: FCNet's and NAS-Bench-201's.
 
-Nothing may be trained on them, and no meta-data holds them: they show what a Creator does on spaces
-that nobody taught. The values of FCNet are losses over several orders of magnitude, so their
-logarithm is tuned. Regret is measured by the worst configuration of the table: 0 is the best, 1
-the worst. All tables of a family have one task, so that a language model is asked the same of all.
+Nothing may be trained on them, and no meta-data holds them: they show what a Creator does on
+unknown spaces. The values of FCNet are losses over several orders of magnitude, so their logarithm
+is tuned. Regret is measured by the worst configuration of the table: 0 is the best, 1 the worst.
+All tables of a family have one task, so that a language model is asked the same of all.
 
 FCNet's hyperparameters exist in three spellings: as the table has them, as a script for Keras would
 name them, and as nested configuration files do.
