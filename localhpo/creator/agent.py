@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from localhpo import grammar
 from localhpo.creator import prompt, rationale
 from localhpo.creator.candidates import CandidateStatus, DuplicateFilter, medoid_order
-from localhpo.creator.model_cost import ModelCost
+from localhpo.creator.model_source import ModelCost
 from localhpo.creator.protocol import History, derive_seed, propose_one_by_one
 from localhpo.errors import ConfigurationError, GenerationError, ModelError
 from localhpo.llm.protocol import AnswerConstraint, Backend, Completion, GenerationRequest, Message

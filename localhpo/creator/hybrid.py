@@ -24,11 +24,10 @@ from localhpo.creator.bo import optimizer
 from localhpo.creator.candidates import DuplicateFilter
 from localhpo.creator.initial_design import propose_initial
 from localhpo.creator.meta_data import MetaDataSource, open_meta_data
-from localhpo.creator.model_cost import ModelCost
-from localhpo.creator.model_source import ModelSource, describe_refusal
+from localhpo.creator.model_source import ModelCost, ModelSource, describe_refusal
 from localhpo.creator.protocol import History, propose_one_by_one
 from localhpo.creator.registry import open_task_backend
-from localhpo.creator.sources import PastStudiesSource, PriorSource
+from localhpo.creator.sources import PastStudiesSource, PriorSource, make_user_prior
 from localhpo.errors import MissingExtraError, ModelError
 from localhpo.llm.models import registry as model_registry
 from localhpo.llm.models.description import describe_model
@@ -106,6 +105,8 @@ class HybridCreator:
         if history.task.creator.transfer == "retrieve" and not history.trials:
             notes += [] if self._past_studies else [NOTHING_RETRIEVED]
         sources, priors = self._open_sources(history, notes)
+        if (user_prior := make_user_prior(history.task.space)) is not None:
+            priors.append(user_prior)
         proposal = propose_initial(history, sources) or optimizer.propose(history, priors)
         if self._model is not None:
             proposal = _add_model(proposal, self._model, history)

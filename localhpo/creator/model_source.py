@@ -23,7 +23,6 @@ from localhpo.creator import prompt, rationale
 from localhpo.creator.bo import SamplePrior
 from localhpo.creator.candidates import medoid_order
 from localhpo.creator.known_form import KnownForm
-from localhpo.creator.model_cost import ModelCost
 from localhpo.creator.protocol import History, derive_seed
 from localhpo.errors import ConfigurationError, GenerationError, ModelError
 from localhpo.llm.protocol import AnswerConstraint, Backend, GenerationRequest
@@ -31,7 +30,7 @@ from localhpo.transfer import find_known_name
 from localhpo.trial import LLM, Config, Proposal
 
 if TYPE_CHECKING:
-    from localhpo.llm.protocol import Model
+    from localhpo.llm.protocol import Completion, Model
     from localhpo.space import Space
     from localhpo.task import Task
 
@@ -52,6 +51,23 @@ _RANDOM_SETS = 8
 _ATTEMPTS = 3
 _SEED_LABEL = "model"
 """Part of every sampling seed; its text may not change, or seeds would."""
+
+
+@dataclass
+class ModelCost:
+    """Tokens and seconds that requests to the model have taken so far."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    answers: int = 0
+
+    def add(self, completions: Sequence[Completion]) -> None:
+        """Count one call; its samples share the prompt."""
+        self.prompt_tokens += max((one.prompt_tokens for one in completions), default=0)
+        self.completion_tokens += sum(one.completion_tokens for one in completions)
+        self.seconds += sum(one.seconds for one in completions)
+        self.answers += len(completions)
 
 
 @dataclass(frozen=True, slots=True)

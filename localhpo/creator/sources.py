@@ -2,22 +2,25 @@
 
 A source gives a prior, which guides the optimizer, and configurations that are likely to be good,
 the best first, which are tried as they are. The sources are a language model (`model_source`), the
-meta-data of past data sets (`meta_data`), the owner's past studies (here), and the user.
+meta-data of past data sets (`meta_data`), the owner's past studies and the user (both here).
 
 `Prior.trust` of each is the probability that it tells what is good, before any trial. The values
-come from leaving one kind of model out in turn; the trials decide from then on (`bo.optimizer`).
+were set by hand on eight kinds of models (the manual, benchmarks); the trials decide from the first
+one on (`bo.optimizer`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from localhpo.creator.bo import SamplePrior
 from localhpo.creator.candidates import medoid_order
-from localhpo.trial import TRANSFER, Proposal
+from localhpo.space import Categorical, Int, Ordinal, Parameter, Space
+from localhpo.trial import TRANSFER, Config, Proposal, Value
 
 if TYPE_CHECKING:
     from localhpo.creator.bo import Prior
@@ -30,6 +33,12 @@ MIN_FULL_SIMILARITY = 0.7
 FULL_TRUST = 0.95
 PARTIAL_TRUST = 0.7
 """The same below; as much as a certain model (`model_source`), which comes after it."""
+
+
+USER_TRUST = 0.8
+
+_USER_SAMPLES = 32
+"""Configurations that stand for the distribution that a user expects."""
 
 
 class PriorSource(Protocol):
@@ -93,3 +102,38 @@ def _describe_past_trial(one: RetrievedConfig) -> str:
         f"good in a past study: trial {one.trial} of {one.study} had {one.metric} "
         f"{one.value:.4g}; similarity of the tasks {one.similarity:.2f} ({'; '.join(one.reasons)})"
     )
+
+
+def make_user_prior(space: Space) -> SamplePrior | None:
+    """Return the prior of what the user expects (`prior` and `likely` of the task file).
+
+    As the expert priors of piBO (Hvarfner et al. 2022, https://arxiv.org/abs/2204.11051): a normal
+    distribution around the center of a number, on its own scale, and the likely values of a choice.
+    Other parameters are not informed. The centers and the first likely values are in the task's
+    default configuration too (`Space.default`), which is the first trial.
+
+    None where the user expects nothing.
+    """
+    informed = [parameter for parameter in space.parameters if parameter.is_informed]
+    if not informed:
+        return None
+    configs: list[Config] = [
+        {p.name: _value_at(p, (sample + 0.5) / _USER_SAMPLES) for p in informed}
+        for sample in range(_USER_SAMPLES)
+    ]
+    return SamplePrior(
+        space, configs, source="user", trust=USER_TRUST, description="what you expect"
+    )
+
+
+def _value_at(parameter: Parameter, quantile: float) -> Value:
+    """Return the value at a quantile of the distribution that is expected."""
+    if isinstance(parameter, Categorical | Ordinal):
+        return parameter.likely[int(quantile * len(parameter.likely))]
+    prior = parameter.prior
+    if prior is None:
+        raise ValueError(f"{parameter.name} has no prior")
+    z = NormalDist().inv_cdf(quantile)
+    number = prior.center * prior.spread**z if parameter.log else prior.center + prior.spread * z
+    number = min(max(number, parameter.low), parameter.high)
+    return parameter.canonical(round(number) if isinstance(parameter, Int) else number)

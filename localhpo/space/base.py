@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from localhpo.errors import ConfigurationError, SpaceError
@@ -20,8 +21,20 @@ from localhpo.space.values import Value, is_encodable, show_value
 When: TypeAlias = Mapping[str, tuple[Value, ...]]
 """Parent -> its values under which a parameter is active."""
 
+EXPLAINING = ("help", "default", "prior", "likely")
+"""Keys of a parameter that change no configuration: they help to choose one."""
+
 _LONG = 24
 """Characters of a number above which `brief_text` uses an exponent."""
+
+
+@dataclass(frozen=True, slots=True)
+class NumberPrior:
+    """Where the user expects good values of a number: about `center`, within `spread`."""
+
+    center: float
+    spread: float
+    """Standard deviation: a factor above 1 with `log`, else in the unit of the parameter."""
 
 
 class BaseParameter(ABC):
@@ -51,9 +64,21 @@ class BaseParameter(ABC):
         return self.from_unit(0.5)
 
     @property
+    @abstractmethod
+    def expected(self) -> Value | None:
+        """The value that the user expects to be best; None where nothing is expected."""
+
+    @property
+    def is_informed(self) -> bool:
+        """Whether the user said which values are expected to be good."""
+        return self.expected is not None
+
+    @property
     def start(self) -> Value:
-        """The default on the grid; the center where the task gives none."""
-        return self.center if self.default is None else self.canonical(self.default)
+        """The default on the grid, else the expected value, else the center."""
+        if self.default is not None:
+            return self.canonical(self.default)
+        return self.center if self.expected is None else self.expected
 
     @abstractmethod
     def at(self, index: int) -> Value:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, TypeAlias
 
-from localhpo.space.base import BaseParameter, When
+from localhpo.errors import ConfigurationError
+from localhpo.space.base import BaseParameter, NumberPrior, When
 from localhpo.space.grid import (
     DecimalGrid,
     LogGrid,
@@ -60,6 +63,8 @@ class Float(BaseParameter):
     step: float | None = None
     """Only low, low + step, and so on, up to `high`."""
     default: float | None = None
+    prior: NumberPrior | None = None
+    """Where good values are expected."""
     help: str = ""
     when: When = field(default_factory=dict, hash=False)
 
@@ -71,6 +76,7 @@ class Float(BaseParameter):
                 object.__setattr__(self, key, self._checked_number(key))
         _check_range(self)
         self.check_default()
+        object.__setattr__(self, "prior", _checked_prior(self))
 
     def _checked_number(self, key: str) -> float:
         given = getattr(self, key)
@@ -108,6 +114,11 @@ class Float(BaseParameter):
     def top(self) -> float:
         """The largest value: `high`, or with a step the last multiple up to it."""
         return self.high if self.step is None else self.grid.value(self.grid.count - 1)
+
+    @property
+    def expected(self) -> float | None:
+        """The center of the prior on the grid; None without one."""
+        return None if self.prior is None else self.canonical(self.prior.center)
 
     @property
     def domain(self) -> str:
@@ -209,6 +220,8 @@ class Int(BaseParameter):
     step: int | None = None
     """Only low, low + step, and so on, up to `high`; None is 1."""
     default: int | None = None
+    prior: NumberPrior | None = None
+    """Where good values are expected."""
     help: str = ""
     when: When = field(default_factory=dict, hash=False)
 
@@ -222,6 +235,7 @@ class Int(BaseParameter):
             object.__setattr__(self, "step", None if step == 1 else step)
         _check_range(self)
         self.check_default()
+        object.__setattr__(self, "prior", _checked_prior(self))
 
     def _checked_number(self, key: str) -> int:
         given = getattr(self, key)
@@ -248,6 +262,11 @@ class Int(BaseParameter):
     def top(self) -> int:
         """The largest value: `high`, or with a step the last multiple up to it."""
         return self.at(self.grid.count - 1)
+
+    @property
+    def expected(self) -> int | None:
+        """The center of the prior on the grid; None without one."""
+        return None if self.prior is None else self.canonical(round(self.prior.center))
 
     @property
     def domain(self) -> str:
@@ -316,6 +335,33 @@ class Int(BaseParameter):
         return self._nearest(low * (high / low) ** uniform)
 
 
+def _checked_prior(parameter: Float | Int) -> NumberPrior | None:
+    """Return the prior of a number, which may be given as a table."""
+    given: object = parameter.prior
+    if given is None or isinstance(given, NumberPrior):
+        table: object = None if given is None else dataclasses.asdict(given)
+    else:
+        table = given
+    if table is None:
+        return None
+    example = "prior = { center = 1e-3, spread = 3.0 }"
+    if not isinstance(table, Mapping) or table.keys() != {"center", "spread"}:
+        raise parameter.error("prior must have center and spread, and no more", hint=example)
+    center, spread = as_float(table["center"]), as_float(table["spread"])
+    if center is None or not parameter.low <= center <= parameter.high:
+        raise parameter.error(
+            f"prior center must be from {show_value(parameter.low)} to "
+            f"{show_value(parameter.high)}, got {show_value(table['center'])}"
+        )
+    least = 1.0 if parameter.log else 0.0
+    if spread is None or not math.isfinite(spread) or spread <= least:
+        what = (
+            "a factor above 1, as the parameter is on a log scale" if parameter.log else "above 0"
+        )
+        raise parameter.error(f"prior spread must be {what}, got {show_value(table['spread'])}")
+    return NumberPrior(center, spread)
+
+
 def _check_range(parameter: Float | Int) -> None:
     """Check that the fields of a numeric parameter agree with each other."""
     low, high = parameter.low, parameter.high
@@ -362,6 +408,8 @@ class _Choice(BaseParameter):
     name: str
     values: tuple[Value, ...]
     default: Value | None = None
+    likely: tuple[Value, ...] = ()
+    """Values that are expected to be good."""
     help: str = ""
     when: When = field(default_factory=dict, hash=False)
 
@@ -370,6 +418,19 @@ class _Choice(BaseParameter):
         self.check_common()
         object.__setattr__(self, "values", self._checked_values())
         self.check_default()
+        object.__setattr__(self, "likely", self._checked_likely())
+
+    def _checked_likely(self) -> tuple[Value, ...]:
+        if not isinstance(self.likely, list | tuple):
+            raise self.error(
+                f"likely must be a list of values, got {show_value(self.likely)}",
+                hint=f"likely = [{show_value(self.likely)}]",
+            )
+        try:
+            return tuple(self.canonical(value) for value in self.likely)
+        except ConfigurationError as error:
+            message = str(error).removeprefix(f"{self.name} ")
+            raise self.error(f"each value of likely {message}") from None
 
     def _checked_values(self) -> tuple[Value, ...]:
         if not isinstance(self.values, list | tuple) or not self.values:
@@ -413,6 +474,11 @@ class _Choice(BaseParameter):
     @cached_property
     def _texts(self) -> tuple[str, ...]:
         return tuple(spell_value(value) for value in self.values)
+
+    @property
+    def expected(self) -> Value | None:
+        """The first likely value; None without one."""
+        return self.likely[0] if self.likely else None
 
     @property
     def domain(self) -> str:

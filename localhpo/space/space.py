@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from localhpo.errors import ConfigurationError, SpaceError
 from localhpo.space import table
+from localhpo.space.base import EXPLAINING
 from localhpo.space.conditions import Branch, Conditions, RuledOut, nearest_or_all, order_parameters
 from localhpo.space.parameters import Categorical, Parameter
 from localhpo.space.values import Value, identity_of, show_value, spell_value
@@ -101,8 +102,8 @@ class Space:
 
     @cached_property
     def has_defaults(self) -> bool:
-        """Whether any parameter has a default."""
-        return any(parameter.default is not None for parameter in self.parameters)
+        """Whether any parameter has a default, or a value that the user expects."""
+        return any(p.default is not None or p.is_informed for p in self.parameters)
 
     @property
     def cardinality(self) -> int:
@@ -228,13 +229,14 @@ class Space:
         return self.build(self._start)
 
     def _start(self, position: int, parameter: Parameter) -> Value:
-        if parameter.default is None and isinstance(parameter, Categorical):
+        is_open = parameter.default is None and not parameter.is_informed
+        if is_open and isinstance(parameter, Categorical):
             return parameter.values[self._earlier_twins[position] % len(parameter.values)]
         return parameter.start
 
     @cached_property
     def _earlier_twins(self) -> tuple[int, ...]:
-        """For each parameter, the number of earlier ones with the same categories, no default."""
+        """For each parameter, the number of earlier ones with the same categories."""
         counts: Counter[tuple[Value, ...]] = Counter()
         found = []
         for parameter in self.parameters:
@@ -339,7 +341,7 @@ class Space:
     def signature(self) -> str:
         """Return a hash of everything that changes what a configuration means."""
         rows = {
-            name: {key: value for key, value in row.items() if key not in ("help", "default")}
+            name: {key: value for key, value in row.items() if key not in EXPLAINING}
             for name, row in self.to_table().items()
         }
         text = json.dumps([GRID_VERSION, list(rows.items())], sort_keys=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from localhpo.errors import SpaceError
+from localhpo.space.base import NumberPrior
 from localhpo.space.conditions import nearest_or_all
 from localhpo.space.parameters import Categorical, Float, Int, Ordinal, Parameter
 from localhpo.space.values import show_value
@@ -95,13 +96,15 @@ def _row(parameter: Parameter) -> dict[str, Any]:
     row: dict[str, Any] = {"type": parameter.kind}
     for field in dataclasses.fields(parameter):
         value = getattr(parameter, field.name)
-        if field.name == "name" or value is field.default or value == {}:
+        if field.name == "name" or value is field.default or value in ({}, ()):
             continue
         row[field.name] = _plain(value)
     return row
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, NumberPrior):
+        return dataclasses.asdict(value)
     if isinstance(value, Mapping):
         return {key: list(values) for key, values in value.items()}
     return list(value) if isinstance(value, tuple) else value

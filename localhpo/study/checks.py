@@ -15,6 +15,7 @@ from localhpo.objective import Constraint, Objective
 from localhpo.plugins import Registry
 from localhpo.scheduler.pruning import PRUNERS
 from localhpo.space import Space
+from localhpo.space.base import EXPLAINING
 from localhpo.space.values import show_value
 from localhpo.task import Task, parse_task, to_table, with_data
 from localhpo.trial import Config, Trial
@@ -132,7 +133,7 @@ def _space_changes(before: Space, now: Space) -> Iterator[str]:
 def _meaning(space: Space) -> dict[str, Any]:
     """Return the table of a space without keys that only explain it."""
     return {
-        name: {key: value for key, value in row.items() if key not in ("help", "default")}
+        name: {key: value for key, value in row.items() if key not in EXPLAINING}
         for name, row in space.to_table().items()
     }
 

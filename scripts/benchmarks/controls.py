@@ -155,6 +155,7 @@ class NameMapping:
                 when=when,
                 values=tuple(self._label(name, value) for value in parameter.values),
                 default=None if default is None else self._label(name, default),
+                likely=tuple(self._label(name, value) for value in parameter.likely),
             )
         return dataclasses.replace(parameter, name=self._new[name], help="", when=when)
 
