@@ -168,13 +168,11 @@ def _labels(parameter: Parameter) -> Mapping[str, str]:
     return {word: f"v{i + 1}" for i, word in enumerate(words)}
 
 
-class NoHistoryBackend:
-    """Replaces each prompt by `prompt` and asks the real backend, which its owner closes."""
+class _WrappedBackend:
+    """Passes on what it is asked; a subclass answers in another way. Its owner closes the other."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self.prompt: Sequence[Message] = ()
-        """The messages that the model is shown."""
 
     @property
     def model(self) -> Model:
@@ -192,15 +190,22 @@ class NoHistoryBackend:
         return self._backend.on_device
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Return the tokens of the given prompt, which is at least as long as the one shown."""
+        """Return the tokens of the given prompt."""
         return self._backend.count_tokens(messages)
+
+    def close(self) -> None:
+        """Do nothing: the owner of the real backend closes it."""
+
+
+class NoHistoryBackend(_WrappedBackend):
+    """Replaces each prompt by `prompt`, which is no longer, and asks the real backend."""
+
+    prompt: Sequence[Message] = ()
+    """The messages that the model is shown."""
 
     def generate(self, request: GenerationRequest) -> list[Completion]:
         """Return completions of `prompt`. Raises as the real backend does."""
         return self._backend.generate(dataclasses.replace(request, messages=self.prompt))
-
-    def close(self) -> None:
-        """Do nothing: the owner of the real backend closes it."""
 
 
 class NoHistoryCreator:
@@ -233,41 +238,22 @@ class NoHistoryCreator:
         self._creator.close()
 
 
-class StoredDrawsBackend:
+class StoredDrawsBackend(_WrappedBackend):
     """Asks a slow model a few times for each prompt, keeps the answers, and repeats them.
 
     Studies of different seeds get one of `draws` answers: what differs between them beyond that is
     the optimizer's part. A draw is stored by the model, the prompt, the constraint and its number.
 
     Args:
-        backend: the real backend, which its owner closes.
+        backend: the real backend.
         folder: where answers are kept; it need not exist.
         draws: number of different answers to a prompt.
     """
 
     def __init__(self, backend: Backend, folder: Path, draws: int = 3) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._folder = folder
         self._draws = draws
-
-    @property
-    def model(self) -> Model:
-        """The model of the real backend."""
-        return self._backend.model
-
-    @property
-    def server(self) -> ModelServer | None:
-        """The server of the real backend."""
-        return self._backend.server
-
-    @property
-    def on_device(self) -> DeviceFootprint | None:
-        """Device memory of the real backend's model."""
-        return self._backend.on_device
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Return the tokens of the prompt."""
-        return self._backend.count_tokens(messages)
 
     def generate(self, request: GenerationRequest) -> list[Completion]:
         """Return stored completions, or ask. Raises as the real backend does."""
@@ -281,9 +267,6 @@ class StoredDrawsBackend:
         part.write_text(json.dumps([dataclasses.asdict(one) for one in completions]))
         part.replace(path)
         return completions
-
-    def close(self) -> None:
-        """Do nothing: the owner of the real backend closes it."""
 
 
 def _digest(model: Model, request: GenerationRequest) -> str:
