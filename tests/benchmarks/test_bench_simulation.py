@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from localhpo.errors import ModelError
+from localhpo.errors import CreatorError, ModelError
 from localhpo.objective import Objective
 from localhpo.trial import Measurement, Origin, Proposal
 from scripts.benchmarks import creators, simulation
@@ -72,13 +72,10 @@ def test_a_study_ends_when_the_whole_space_was_tried(make_problem):
     assert len(run(small, trials=9)) == 3
 
 
-def test_repeated_and_invalid_proposals_are_counted(make_problem):
+def test_a_creator_that_repeats_itself_is_an_error(make_problem):
     good = {"x": 0.5, "n": 2}
-    creator = Repeating(good, good, {"x": 0.123456789, "n": 2}, {"x": 0.25, "n": 3})
-    rows = simulation.run_study(make_problem(), creator, seed=0, trials=4)
-    assert [row.repeated for row in rows] == [False, True, False, False]
-    assert [row.invalid for row in rows] == [False, False, True, False]
-    assert [row.state for row in rows] == ["complete", "complete", "failed", "complete"]
+    with pytest.raises(CreatorError, match="must propose new configurations"):
+        simulation.run_study(make_problem(), Repeating(good, good), seed=0, trials=4)
 
 
 def test_a_creator_that_fails_is_an_error(make_problem):

@@ -17,6 +17,8 @@ SIZES = {
     "yahpo-seen": 40, "yahpo-unseen": 12, "xgboost": 6, "mlp": 6, "quadratics": 2,
     "functions": 12, "taskset": 3, "yahpo-settings": 24, "yahpo-settings-wide": 60,
     "xgboost-settings": 6, "mlp-settings": 6, "functions-settings": 12,
+    "tables-fcnet": 4, "tables-fcnet-keras": 4, "tables-fcnet-nested": 4, "tables-nb201": 3,
+    "ordinal-lcbench": 5,
 }  # fmt: skip
 
 

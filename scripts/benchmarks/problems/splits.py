@@ -91,6 +91,13 @@ def render(data: Path) -> str:
     tasks = sorted(path.stem for path in (data / "taskset_adam8p").glob("*.npz"))
     lines += ["[taskset]", f"train = {json.dumps([t for i, t in enumerate(tasks) if i % 4 != 1])}"]
     lines += [f"held_out = {json.dumps([t for i, t in enumerate(tasks) if i % 4 == 1])}"]
+    tables = sorted(path.name.removesuffix(".csv.gz") for path in (data / "tables").glob("*.gz"))
+    lines += [
+        "",
+        "[tables]    # FCNet and NAS-Bench-201: never trained on, as a whole, and in no meta-data",
+        "train = []",
+        f"held_out = {json.dumps(tables)}",
+    ]
     return "\n".join(lines) + "\n" + _render_bench(data) + _render_learning(data)
 
 
