@@ -1,7 +1,7 @@
 """What earlier versions did still holds: proposals for fixed seeds, and the output of `--json`.
 
-The proposals of `hybrid` are of version 0.2.0, all else is of commit 1fa3516. `tests/golden/record.py`
-and `record_json.py` made the files that are compared with here.
+The proposals of `hybrid` are of version 0.2.0, all else is of commit 1fa3516.
+`tests/golden/record.py` and `record_json.py` made the files that are compared with here.
 """
 
 from __future__ import annotations

@@ -76,9 +76,8 @@ def waiting_times(waited_s: Mapping[str, float]) -> str:
 
 def origin_text(origin: Origin) -> str:
     """Return where a proposal comes from: `Bayesian optimization, guided by the language model`."""
-    sources = [
-        _SOURCES.get(source, source) for source in (origin.source or "").split("+") if source
-    ]
+    names = _SOURCES | ({"user": "what the user expects"} if origin.engine else {})
+    sources = [names.get(source, source) for source in (origin.source or "").split("+") if source]
     engine = origin.engine and _ENGINES.get(origin.engine, printable(origin.engine))
     if not sources:
         return engine or "unknown"

@@ -107,6 +107,7 @@ def test_sparklines(series, width, line):
         ("meta", "similar data sets"),
         ("default", "the task's default configuration"),
         ("user", "the user (enqueued)"),
+        ("bo+user", "Bayesian optimization, guided by what the user expects"),
         ("my-plugin", "my-plugin"),
     ],
 )
